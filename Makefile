@@ -1,0 +1,50 @@
+# Sets up, runs, tests and checks Usher. `make` alone says what there is.
+
+# Any Python from 3.11 on will do; `make PYTHON=/path/to/python3` chooses one.
+is_new_enough := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(is_new_enough)' 2>/dev/null && echo $$python && break; done)
+
+# The scripts of a virtual environment carry its path: a moved or copied folder needs a new one.
+installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+
+python := .venv/bin/python
+checked := dispatcher web worker_agent devstack
+
+.PHONY: help demo up test check setup clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(installed) ## send one real dispatch through the whole stack and show how its agent got in
+	@exec $(python) -m devstack demo --with-parent
+
+up: $(installed) ## run the whole stack until Ctrl-C
+	@exec $(python) -m devstack up --with-parent
+
+test: setup ## run every test, on the real Redis and the real LiveKit server
+	@echo "[4/4] running the tests"
+	@exec $(python) -m pytest
+
+check: $(installed) ## format, lint and types, exactly as CI checks them
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy --strict $(checked)
+
+setup: $(installed) ## install everything that the other targets need, and start nothing
+	@$(python) -m devstack provision
+
+clean: ## remove everything that make has made here
+	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(installed): requirements-dev.txt
+	@if test -z "$(PYTHON)" || ! "$(PYTHON)" -c '$(is_new_enough)' 2>/dev/null; then \
+		echo "Usher needs Python 3.11 or newer with its venv module (Debian: python3-venv)." \
+			"Install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "[1/4] installing Python packages (1-2 min the first time)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+		--require-hashes --requirement requirements-dev.txt
+	@touch $@

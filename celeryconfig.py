@@ -1,0 +1,72 @@
+"""Celery's settings, each with its reason. Connections come from `REDIS_URL`."""
+
+from __future__ import annotations
+
+from dispatcher.settings import CommonSettings, load
+
+_settings = load(CommonSettings)
+
+broker_url = _settings.redis_url.get_secret_value()
+# A publish must fail within a third of a second when Redis is down or hung, because the HTTP answer
+# waits for it (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the
+# sweeper wakes it, so a lost publish costs time and nothing else.
+broker_transport_options = {
+    "socket_timeout": _settings.redis_timeout_s,
+    "socket_connect_timeout": _settings.redis_timeout_s,
+    "retry_on_timeout": False,
+    "max_retries": 0,
+    # No task runs for longer than its LiveKit time-outs and waits (some 20 s). What a killed worker
+    # had taken comes back after this; the sweeper has long done the work by then.
+    "visibility_timeout": 60,
+}
+broker_connection_timeout = _settings.redis_timeout_s
+# A worker that comes up before Redis, or loses it, keeps trying for ever.
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+task_publish_retry = False
+# Publishing connections of a process, all opened at its start. A publish takes a millisecond, so
+# these serve any number of threads; with Redis hung they let 20 callers fail within 0.6 s.
+broker_pool_limit = 10
+
+# Results are no source of truth: the ledger is. Only `redispatch` keeps one, so that the operator
+# can read its answer.
+result_backend = _settings.redis_url.get_secret_value()
+task_ignore_result = True
+# One backend object for the process; by default every thread that publishes makes its own (13 ms).
+result_backend_thread_safe = True
+result_expires = 3600
+
+imports = ("dispatcher.tasks",)
+task_default_queue = "dispatch"
+# Verification waits for seconds by design; in a queue and process of its own it never holds a
+# dispatch up.
+task_routes = {"dispatcher.tasks.verify_dispatch": {"queue": "verify"}}
+
+# One message per free thread: a long prefetch would let messages wait behind a busy worker while
+# another is idle.
+worker_prefetch_multiplier = 1
+# Acknowledged when taken: redelivery would only repeat a wake-up that the sweeper repeats sooner.
+task_acks_late = False
+worker_cancel_long_running_tasks_on_connection_loss = False
+# What Flower shows. Not the `task-sent` event as well: it would be one more publish for the web
+# process to wait for, and the ledger's timeline has the moment already.
+worker_send_task_events = True
+task_send_sent_event = False
+worker_hijack_root_logger = False
+
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+enable_utc = True
+timezone = "UTC"
+
+beat_schedule = {
+    "sweep": {
+        "task": "dispatcher.tasks.sweep",
+        "schedule": 1.0,
+        # Sweeps that nobody took must not pile up while the workers are away.
+        "options": {"expires": 5},
+    }
+}
+# The only entry is due every second: there is nothing to remember between restarts.
+beat_scheduler = "celery.beat:Scheduler"

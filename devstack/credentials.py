@@ -1,0 +1,42 @@
+"""Which secrets does a stack use?"""
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from devstack.files import write_private
+
+FLOWER_USER = "usher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """Made once for each run directory and kept there, so that clients survive a restart."""
+
+    api_key: str = field(repr=False)
+    livekit_api_key: str = field(repr=False)
+    livekit_api_secret: str = field(repr=False)
+    redis_password: str = field(repr=False)
+    flower_password: str = field(repr=False)
+
+    @property
+    def api_key_sha256(self) -> str:
+        """What the web process is told in place of the key itself."""
+        return hashlib.sha256(self.api_key.encode()).hexdigest()
+
+
+def load_credentials(path: Path) -> Credentials:
+    """The secrets kept in `path`, made and written there first where it does not exist."""
+    if path.exists():
+        return Credentials(**json.loads(path.read_text()))
+    made = Credentials(
+        api_key=f"usk_{secrets.token_urlsafe(32)}",
+        livekit_api_key=f"API{secrets.token_hex(6)}",
+        livekit_api_secret=secrets.token_urlsafe(32),
+        redis_password=secrets.token_urlsafe(32),
+        flower_password=secrets.token_urlsafe(32),
+    )
+    write_private(path, json.dumps(asdict(made), indent=2) + "\n")
+    return made

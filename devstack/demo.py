@@ -1,0 +1,154 @@
+"""Does one real dispatch bring exactly one agent into its room, and how did it get there?"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import redis
+from livekit import api
+
+from devstack import StackError
+from devstack.config import StackConfig
+from devstack.credentials import FLOWER_USER
+
+_ENDS_WITHIN_S = 30
+_POLL_EVERY_S = 0.1
+_COUNT_FOR_S = 1.0
+_FINAL_STATES = frozenset({"joined", "failed", "cancelled"})
+_METRICS_PATTERN = "usher:metrics:agent:*"
+_TASKS = frozenset({"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"})
+
+Record = Mapping[str, Any]
+
+
+def run_demo(config: StackConfig) -> int:
+    """Dispatch once and print what happened; 0 if exactly one agent is in the room, else 1."""
+    record = _dispatch_and_wait(config)
+    _print_record(record)
+    agents = asyncio.run(_count_agents(config, record["room_name"]))
+    _print_request_filter(config, record)
+    _print_metrics(config)
+    _print_tasks(config)
+    succeeded = record["state"] == "joined" and agents == {1}
+    seen = " or ".join(str(count) for count in sorted(agents))
+    joined_after = f", {record['time_to_join_ms']} ms after it was asked for" if succeeded else ""
+    print(
+        f"\n{'OK' if succeeded else 'FAILED'}: the dispatch is {record['state']}{joined_after}; "
+        f"for {_COUNT_FOR_S:.0f} s LiveKit listed {seen} active agent(s) in the room",
+        flush=True,
+    )
+    return 0 if succeeded else 1
+
+
+def _dispatch_and_wait(config: StackConfig) -> Record:
+    """The record of one dispatch, asked for and followed as any client would."""
+    headers = {"Authorization": f"Bearer {config.credentials.api_key}"}
+    with httpx.Client(headers=headers, timeout=5, trust_env=False) as client:
+        try:
+            asked = client.post(
+                f"{config.web_url}/api/v1/dispatches", json={"participant_name": "Demo"}
+            )
+            asked.raise_for_status()
+            answer = asked.json()
+            print(f"\nPOST /api/v1/dispatches -> {asked.status_code} {answer['dispatch_id']}")
+            status_url = httpx.URL(config.web_url).join(answer["status_url"])
+            give_up_at = time.monotonic() + _ENDS_WITHIN_S
+            while True:
+                record: Record = client.get(status_url).raise_for_status().json()
+                if record["state"] in _FINAL_STATES or time.monotonic() > give_up_at:
+                    return record
+                time.sleep(_POLL_EVERY_S)
+        except httpx.HTTPError as error:
+            raise StackError(f"the dispatch could not be followed: {error}") from error
+
+
+def _print_record(record: Record) -> None:
+    print(f"room {record['room_name']}, agent {record['agent_name']}")
+    print("\ntimeline (ms since the request was accepted)")
+    timeline = record["timeline"]
+    width = max(len(entry["event"]) for entry in timeline)
+    for entry in timeline:
+        elapsed_ms = entry["at_ms"] - timeline[0]["at_ms"]
+        detail = _pairs(entry.get("detail") or {})
+        print(
+            f"  {elapsed_ms:6.0f}  generation {entry['generation']}  "
+            f"{entry['event']:<{width}}  {detail}".rstrip()
+        )
+    print("\nattempts")
+    for attempt in record["attempts"]:
+        print(f"  {_pairs(attempt)}")
+    print("\nrecord")
+    names = ("state", "time_to_join_ms", "failure_reason")
+    print(f"  {_pairs({name: record[name] for name in names})}")
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    """What there is to say, as name=value."""
+    return " ".join(f"{name}={value}" for name, value in values.items() if value not in (None, []))
+
+
+async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
+    """How many active agents LiveKit listed in the room, over a second: every number seen."""
+    credentials = config.credentials
+    async with api.LiveKitAPI(
+        url=config.livekit_url,
+        api_key=credentials.livekit_api_key,
+        api_secret=credentials.livekit_api_secret,
+    ) as livekit:
+        counts = set()
+        stop_at = time.monotonic() + _COUNT_FOR_S
+        while time.monotonic() < stop_at:
+            listed = await livekit.room.list_participants(
+                api.ListParticipantsRequest(room=room_name)
+            )
+            counts.add(
+                sum(
+                    participant.kind == api.ParticipantInfo.Kind.AGENT
+                    and participant.state == api.ParticipantInfo.State.ACTIVE
+                    for participant in listed.participants
+                )
+            )
+            await asyncio.sleep(_POLL_EVERY_S)
+        return counts
+
+
+def _print_request_filter(config: StackConfig, record: Record) -> None:
+    """What the agent's request filter logged about this room when it took the job."""
+    print("\nrequest filter")
+    log = (config.log_dir / "agent.log").read_text(errors="replace")
+    for line in log.splitlines():
+        if "job accepted" in line and record["room_name"] in line:
+            print(f"  {line}")
+
+
+def _print_metrics(config: StackConfig) -> None:
+    """What the agent servers count in Redis."""
+    print("\nagent metrics in Redis")
+    with redis.Redis.from_url(config.redis_url, decode_responses=True) as client:
+        for key in client.scan_iter(_METRICS_PATTERN, _type="hash"):
+            values = client.hgetall(key)
+            print(f"  {key}  {_pairs(values)}")
+
+
+def _print_tasks(config: StackConfig) -> None:
+    """The Celery tasks of the dispatch, as Flower shows them."""
+    print("\nCelery tasks, by Flower's API")
+    try:
+        tasks = (
+            httpx.get(
+                f"{config.flower_url}/api/tasks",
+                auth=(FLOWER_USER, config.credentials.flower_password),
+                trust_env=False,
+            )
+            .raise_for_status()
+            .json()
+        )
+    except httpx.HTTPError as error:
+        print(f"  Flower does not answer: {error}")
+        return
+    own = (task for task in tasks.values() if task["name"] in _TASKS)
+    for task in sorted(own, key=lambda task: task["received"] or 0):
+        runtime_ms = (task["runtime"] or 0) * 1000
+        print(f"  {task['name']}  {task['state']}  ran for {runtime_ms:.0f} ms")

@@ -1,0 +1,73 @@
+"""Does every part of a stack answer?"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import httpx
+import redis
+
+from devstack.config import StackConfig
+from devstack.supervision import Program
+
+# Says why a program is not ready, or nothing where it is.
+Probe = Callable[[], str]
+
+_TIMEOUT_S = 2.0
+_SILENT = "no answer"
+# supervisord's names of states
+_NOT_RUNNING = {"BACKOFF": "ends as soon as it starts", "STOPPED": "starting"}
+
+
+def probes(config: StackConfig) -> dict[str, Probe]:
+    """What to ask the programs that can be asked, by name."""
+    return {
+        "redis": lambda: _pings(config.redis_url),
+        "livekit": lambda: _answers(config.livekit_url.replace("ws:", "http:", 1), {200}),
+        "web": lambda: _misses_nothing(f"{config.web_url}/readyz"),
+        "flower": lambda: _answers(config.flower_url, {200, 401}),
+        "agent": lambda: _answers(config.agent_url, {200}),
+    }
+
+
+def not_ready(programs: Iterable[Program], asked: Mapping[str, Probe]) -> dict[str, str]:
+    """The programs that do not run yet, or run and do not answer as they should, and why."""
+    reasons = {
+        program.name: asked.get(program.name, str)()
+        if program.state == "RUNNING"
+        else _NOT_RUNNING.get(program.state, program.state.lower())
+        for program in programs
+    }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _get(url: str) -> httpx.Response | None:
+    try:
+        # No proxy of the environment stands between this machine and itself.
+        return httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+    except httpx.HTTPError:
+        return None
+
+
+def _answers(url: str, statuses: set[int]) -> str:
+    response = _get(url)
+    if response is None:
+        return _SILENT
+    return "" if response.status_code in statuses else f"answers {response.status_code}"
+
+
+def _misses_nothing(url: str) -> str:
+    """/readyz names the parts that a session would have to wait for."""
+    response = _get(url)
+    if response is None:
+        return _SILENT
+    if response.status_code != httpx.codes.OK:
+        return f"answers {response.status_code}"
+    return ", ".join(response.json()["not_ready"])
+
+
+def _pings(url: str) -> str:
+    try:
+        with redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S) as client:
+            client.ping()
+    except redis.RedisError:
+        return _SILENT
+    return ""

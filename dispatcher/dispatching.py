@@ -1,0 +1,260 @@
+"""How does a queued dispatch reach LiveKit, once, whatever fails on the way?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from dispatcher import ledger
+from dispatcher.decisions import Reason, can_take, look_again_in_s, time_is_up, why_no_agent
+from dispatcher.errors import (
+    DispatchFailed,
+    PermanentLiveKitError,
+    TransientLiveKitError,
+    UnknownDispatch,
+)
+from dispatcher.livekit import LiveKitClient
+from dispatcher.models import (
+    DISPATCH_CREATED,
+    DISPATCH_STARTED,
+    FAILED,
+    NEXT_GENERATION,
+    WAIT,
+    Dispatch,
+    FailureReason,
+    State,
+    Transition,
+)
+from dispatcher.retrying import policy
+from dispatcher.runtime import Services
+
+logger = logging.getLogger(__name__)
+
+# Three tries of the LiveKit time-out and the waits between them, and some air: a record that has
+# been `dispatching` for longer has lost its worker.
+LEASE_S: Final = 12.0
+# How long after the end of a verification its record is looked at again.
+VERIFY_GRACE_S: Final = 2.0
+
+
+@dataclass
+class Tries:
+    """What the retry policy has seen so far of one attempt."""
+
+    errors: list[str] = field(default_factory=list)
+    outcome_unknown: bool = False
+
+    def note(self, number: int, error: BaseException) -> None:
+        """Keep the error of try `number`."""
+        self.errors.append(f"try {number}: {error}")
+        if isinstance(error, TransientLiveKitError) and error.outcome_unknown:
+            self.outcome_unknown = True
+
+    def fields(self, count: int, **more: str) -> Mapping[str, str]:
+        """As fields of the attempt in the ledger."""
+        return {"tries": str(count), "errors": json.dumps(self.errors), **more}
+
+
+async def read(services: Services, dispatch_id: str) -> Dispatch:
+    """The record.
+
+    Raises:
+        UnknownDispatch: there is none.
+    """
+    dispatch = await services.ledger.run(ledger.read(dispatch_id))
+    if dispatch is None:
+        raise UnknownDispatch(
+            f"no dispatch {dispatch_id!r}: it never existed or its retention time is over"
+        )
+    return dispatch
+
+
+async def fail(
+    services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] | None = None
+) -> None:
+    """End the record as `failed`, with its reason, in the counters and in the log."""
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            FAILED,
+            fields={"failure_reason": reason.code, "failure_message": reason.message},
+            attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
+            detail={"reason": reason.code, "message": reason.message},
+            metrics={"failures": 1, f"failures:{reason.code}": 1},
+            retention_s=services.common.retention_s,
+        )
+    )
+    if done.moved:
+        logger.warning("dispatch failed", extra=log_fields(dispatch, reason=reason.code))
+
+
+def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:
+    """What every log line about a dispatch carries."""
+    return {
+        "dispatch_id": dispatch.dispatch_id,
+        "client_id": dispatch.client_id,
+        "room": dispatch.room_name,
+        "generation": dispatch.generation,
+        **more,
+    }
+
+
+async def dispatch_agent(
+    services: Services,
+    dispatch_id: str,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> State:
+    """Bring a queued (or waiting, or abandoned) dispatch to LiveKit; returns where it stands then.
+
+    A message too many changes nothing: whatever is not in need of a dispatch is left alone.
+
+    Raises:
+        UnknownDispatch: no such record.
+        DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
+        TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
+        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+    """
+    dispatch = await read(services, dispatch_id)
+    if dispatch.state not in (State.QUEUED, State.WAITING, State.DISPATCHING):
+        return dispatch.state
+    if time_is_up(dispatch):
+        reason = await _late_reason(services, dispatch)
+        await fail(services, dispatch, reason)
+        raise DispatchFailed(f"{reason.code}: {reason.message}")
+    if dispatch.state is State.WAITING and not await _worth_trying(services, dispatch):
+        pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+        await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
+        return State.WAITING
+    started = await _start(services, dispatch)
+    if started is None:
+        return dispatch.state
+    return await _create(services, started, sleep)
+
+
+async def _late_reason(services: Services, dispatch: Dispatch) -> Reason:
+    if dispatch.failure_reason:  # why it has been waiting
+        return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
+    servers = await services.ledger.run(ledger.agent_servers())
+    return why_no_agent(dispatch, servers)
+
+
+async def _worth_trying(services: Services, dispatch: Dispatch) -> bool:
+    if dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE:
+        return True
+    servers = await services.ledger.run(ledger.agent_servers())
+    return can_take(dispatch, servers)
+
+
+async def _start(services: Services, dispatch: Dispatch) -> Dispatch | None:
+    """Take the record in hand; None when somebody else has it."""
+    if dispatch.state is State.DISPATCHING:
+        abandoned = ledger.advance(
+            dispatch,
+            NEXT_GENERATION,
+            only_when_due=True,
+            due_in_s=services.common.wake_grace_s,
+            attempt={"outcome": "abandoned", "reason": "its worker is gone"},
+            detail={"reason": "its worker is gone"},
+        )
+        if not (await services.ledger.run(abandoned)).moved:
+            return None
+        dispatch = await read(services, dispatch.dispatch_id)
+    step = ledger.advance(dispatch, DISPATCH_STARTED, due_in_s=LEASE_S)
+    return dispatch if (await services.ledger.run(step)).moved else None
+
+
+async def _create(
+    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
+) -> State:
+    livekit = services.livekit(dispatch)
+    tries = Tries()
+    number = 0
+
+    async def attempt() -> str:
+        nonlocal number
+        number += 1
+        if dispatch.generation > 1 or tries.outcome_unknown:
+            ours = await _clear_older(livekit, dispatch)
+            if ours is not None:
+                return ours
+        return await livekit.create_dispatch(dispatch)
+
+    try:
+        livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+    except PermanentLiveKitError as error:
+        tries.errors.append(f"try {number}: {error}")
+        reason = Reason(
+            code=FailureReason.LIVEKIT_REFUSED,
+            message=f"{error}; check this client's LiveKit URL, key and secret",
+        )
+        await fail(services, dispatch, reason, tries.fields(number))
+        raise DispatchFailed(f"{reason.code}: {reason.message}") from error
+    except TransientLiveKitError as error:
+        reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
+        await give_up(services, dispatch, WAIT, reason, tries.fields(number), tries=number)
+        raise
+    created = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            DISPATCH_CREATED,
+            due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
+            fields={"livekit_dispatch_id": livekit_dispatch_id},
+            attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
+            detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},
+            metrics={"attempts": number, "dispatched": 1},
+        )
+    )
+    logger.info("dispatched", extra=log_fields(dispatch, tries=number, outcome=created.outcome))
+    if not created.applied:
+        # This generation was given up meanwhile: take back what it has just asked for.
+        await livekit.delete_dispatch(livekit_dispatch_id, dispatch.room_name)
+    return State(created.state)
+
+
+async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:
+    """Take older generations of this dispatch back; returns this generation's id if it is there."""
+    ours = None
+    for listed in await livekit.list_dispatch(dispatch.room_name):
+        if listed.dispatch_id != dispatch.dispatch_id:
+            continue
+        if listed.generation == dispatch.generation:
+            ours = listed.livekit_dispatch_id
+        else:
+            await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
+    return ours
+
+
+async def give_up(
+    services: Services,
+    dispatch: Dispatch,
+    transition: Transition,
+    reason: Reason,
+    attempt: Mapping[str, str],
+    *,
+    tries: int = 0,
+) -> bool:
+    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
+    waiting = transition is WAIT
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            transition,
+            due_in_s=look_again_in_s(dispatch, services.settings.wait_s)
+            if waiting
+            else services.common.wake_grace_s,
+            fields={"failure_reason": reason.code, "failure_message": reason.message}
+            if waiting
+            else None,
+            attempt={"outcome": "given_up", "reason": reason.code, **attempt},
+            detail={"reason": reason.code, "message": reason.message},
+            metrics={"attempts": tries} if tries else None,
+        )
+    )
+    if done.moved:
+        logger.info(transition.event, extra=log_fields(dispatch, reason=reason.code))
+    return done.moved

@@ -1,0 +1,51 @@
+"""Which failures can Usher meet, and which of them are worth another try?
+
+One root, `UsherError`; whether a LiveKit failure is transient or permanent is its type, never its
+text. Every message says what happened and, where a person can act, what to do.
+"""
+
+from __future__ import annotations
+
+
+class UsherError(Exception):
+    """Root of every error that Usher raises on purpose."""
+
+
+class ConfigurationError(UsherError):
+    """A setting is missing or wrong; the message names the environment variable."""
+
+
+class LedgerUnavailable(UsherError):
+    """Redis did not answer in time; nothing is known to have been written."""
+
+
+class UnknownDispatch(UsherError):
+    """No record has this dispatch id (never existed, or its retention time is over)."""
+
+
+class RedispatchRefused(UsherError):
+    """Dispatching again by hand would do harm or nothing; the message says which."""
+
+
+class DispatchFailed(UsherError):
+    """A dispatch ended as `failed`; the message starts with the failure reason."""
+
+
+class LiveKitError(UsherError):
+    """LiveKit did not do what it was asked to."""
+
+
+class PermanentLiveKitError(LiveKitError):
+    """LiveKit refused for good (400, 401, 403, 404...): another try gives the same answer."""
+
+
+class TransientLiveKitError(LiveKitError):
+    """LiveKit may well do it next time: connection, time-out, 5xx, 429.
+
+    `outcome_unknown` is true when the request may have been carried out although no answer came,
+    so that the caller must look before it asks again: `CreateDispatch` is not idempotent.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown

@@ -1,0 +1,48 @@
+"""Which parts are at work?
+
+Every worker process tells Redis every two seconds which queues it serves and which clients' LiveKit
+servers answer it; the sweeper tells it at each sweep. `GET /readyz` reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dispatcher import ledger
+from dispatcher.errors import LedgerUnavailable, LiveKitError
+
+if TYPE_CHECKING:
+    from dispatcher.runtime import Services
+
+PERIOD_S: Final = 2.0
+TTL_S: Final = 6.0
+SWEEPER: Final = "sweeper"
+
+
+def worker(queue: str) -> str:
+    """Name of the workers of one queue."""
+    return f"worker:{queue}"
+
+
+def livekit(client_id: str) -> str:
+    """Name of one client's LiveKit server."""
+    return f"livekit:{client_id}"
+
+
+async def beat(services: Services, queues: Iterable[str]) -> None:
+    """Report for ever."""
+    while True:
+        with contextlib.suppress(LedgerUnavailable):
+            for queue in queues:
+                await services.ledger.run(ledger.report_alive(worker(queue), ttl_s=TTL_S))
+            for client in services.clients.clients:
+                # A room that cannot be there: the answer is empty, but signed and served.
+                with contextlib.suppress(LiveKitError):
+                    probe = services.livekit_clients.for_credentials(client.livekit)
+                    await probe.list_agents("usher-readiness-probe")
+                    name = livekit(client.client_id)
+                    await services.ledger.run(ledger.report_alive(name, ttl_s=TTL_S))
+        await asyncio.sleep(PERIOD_S)

@@ -1,0 +1,192 @@
+"""What do we ask of a LiveKit server, and what does each kind of its failures mean?
+
+The only module that calls LiveKit's server API. Its answers become our values, its errors become
+`PermanentLiveKitError` or `TransientLiveKitError`. It never repeats a call: `retrying.py` does,
+which is why livekit-api's own failover is off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from livekit import api
+from livekit.protocol.models import ParticipantInfo
+
+from dispatcher.attributes import (
+    AGENT_NAME,
+    CLIENT_ID,
+    CONTAINER,
+    DISPATCH_ID,
+    GENERATION,
+    REQUEST_TYPE,
+)
+from dispatcher.clients import LiveKitCredentials
+from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
+from dispatcher.models import Dispatch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentParticipant:
+    """An ACTIVE agent in a room. `joined_at_ms` is the LiveKit server's clock."""
+
+    identity: str
+    agent_name: str
+    joined_at_ms: int
+    dispatch_id: str
+    generation: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomDispatch:
+    """A dispatch as LiveKit lists it, with our own id and generation out of its attributes."""
+
+    livekit_dispatch_id: str
+    dispatch_id: str
+    generation: int | None
+
+
+def _optional_int(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def _classify(error: Exception) -> LiveKitError:
+    if isinstance(error, api.TwirpError):
+        text = f"LiveKit answered {error.status} {error.code}: {error.message}"
+        if error.status == 429:
+            return TransientLiveKitError(text, outcome_unknown=False)
+        if error.status >= 500 or error.status == 408:  # 408: Twirp's deadline_exceeded, canceled
+            return TransientLiveKitError(text, outcome_unknown=True)
+        return PermanentLiveKitError(text)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return TransientLiveKitError(
+            f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
+        )
+    if isinstance(error, aiohttp.InvalidURL):
+        return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
+    return TransientLiveKitError(
+        f"LiveKit did not answer: {type(error).__name__}", outcome_unknown=True
+    )
+
+
+class LiveKitClient:
+    """One LiveKit server with one key, over a session of the process's own.
+
+    Every method raises `PermanentLiveKitError` or `TransientLiveKitError`.
+    """
+
+    def __init__(
+        self, credentials: LiveKitCredentials, session: aiohttp.ClientSession, *, timeout_s: float
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._api = api.LiveKitAPI(
+            credentials.url,
+            credentials.api_key,
+            credentials.api_secret,
+            session=session,
+            failover=False,
+        )
+
+    async def _call(self, request: Awaitable[T]) -> T:
+        try:
+            # Not the session's: livekit-api hands aiohttp `timeout=None`, which means none at all.
+            async with asyncio.timeout(self._timeout_s):
+                return await request
+        except (TimeoutError, api.TwirpError, aiohttp.ClientError, DecodeError) as error:
+            raise _classify(error) from error
+
+    async def create_dispatch(self, dispatch: Dispatch) -> str:
+        """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more."""
+        created = await self._call(
+            self._api.agent_dispatch.create_dispatch(
+                api.CreateAgentDispatchRequest(
+                    agent_name=dispatch.agent_name,
+                    room=dispatch.room_name,
+                    metadata=dispatch.agent_metadata,
+                    attributes={
+                        DISPATCH_ID: dispatch.dispatch_id,
+                        GENERATION: str(dispatch.generation),
+                        CLIENT_ID: dispatch.client_id,
+                        CONTAINER: dispatch.container,
+                        REQUEST_TYPE: "dispatch" if dispatch.generation == 1 else "redispatch",
+                    },
+                )
+            )
+        )
+        return created.id
+
+    async def list_dispatch(self, room_name: str) -> list[RoomDispatch]:
+        """Our dispatches in a room; empty when there is no such room.
+
+        `ListDispatch` takes 3 s and a 503 for a room that does not exist (measured), so the room
+        is looked up first.
+        """
+        rooms = await self._call(self._api.room.list_rooms(api.ListRoomsRequest(names=[room_name])))
+        if not rooms.rooms:
+            return []
+        listed = await self._call(self._api.agent_dispatch.list_dispatch(room_name))
+        return [
+            RoomDispatch(
+                livekit_dispatch_id=item.id,
+                dispatch_id=item.attributes[DISPATCH_ID],
+                generation=_optional_int(item.attributes[GENERATION]),
+            )
+            for item in listed
+            if DISPATCH_ID in item.attributes and not item.state.deleted_at
+        ]
+
+    async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
+        """Take a dispatch back: its agent leaves within 2 s. One that is gone already is fine."""
+        try:
+            await self._call(
+                self._api.agent_dispatch.delete_dispatch(livekit_dispatch_id, room_name)
+            )
+        except PermanentLiveKitError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, api.TwirpError) and cause.status == 404):
+                raise
+
+    async def list_agents(self, room_name: str) -> list[AgentParticipant]:
+        """The ACTIVE agents in a room, of any kind and owner; empty when there is no such room."""
+        listed = await self._call(
+            self._api.room.list_participants(api.ListParticipantsRequest(room=room_name))
+        )
+        return [
+            AgentParticipant(
+                identity=participant.identity,
+                agent_name=participant.attributes.get(AGENT_NAME, ""),
+                joined_at_ms=participant.joined_at_ms,
+                dispatch_id=participant.attributes.get(DISPATCH_ID, ""),
+                generation=_optional_int(participant.attributes.get(GENERATION, "")),
+            )
+            for participant in listed.participants
+            if participant.kind == ParticipantInfo.AGENT
+            and participant.state == ParticipantInfo.ACTIVE
+        ]
+
+
+class LiveKitClients:
+    """The LiveKit clients of this process, over one HTTP session; belongs to one event loop."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession()
+        self._clients: dict[LiveKitCredentials, LiveKitClient] = {}
+
+    def for_credentials(self, credentials: LiveKitCredentials) -> LiveKitClient:
+        """The client for one server and key, made at its first use."""
+        if credentials not in self._clients:
+            self._clients[credentials] = LiveKitClient(
+                credentials, self._session, timeout_s=self._timeout_s
+            )
+        return self._clients[credentials]
+
+    async def aclose(self) -> None:
+        """Close the session."""
+        await self._session.close()

@@ -1,0 +1,74 @@
+-- One change of state: compared with state and generation, then written whole, or not at all.
+-- KEYS: record, attempts, timeline, due, live, metrics
+-- ARGV: one JSON object, see `_advance` in ledger.py
+-- Returns {outcome, state, generation, job id} with outcome one of
+--   "moved", "noted", "refused" (not in this state), "stale" (another generation),
+--   "leased" (somebody else is at it), "occupied" (another dispatch serves the room), "unknown".
+local a = cjson.decode(ARGV[1])
+local current = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id')
+local state, generation, job_id = current[1], current[2], current[3] or ''
+if not state then
+  return {'unknown', '', '0', ''}
+end
+if a.generation and tonumber(a.generation) ~= tonumber(generation) then
+  return {'stale', state, generation, job_id}
+end
+local moves, notes = a.moves[state], a.notes[state]
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+if not moves and not notes then
+  return {'refused', state, generation, job_id}
+end
+if a.only_when_due then
+  local due = redis.call('ZSCORE', KEYS[4], a.id)
+  if due and tonumber(due) > now then
+    return {'leased', state, generation, job_id}
+  end
+end
+if moves and a.revive then
+  local other = redis.call('GET', KEYS[5])
+  if other and other ~= a.id then
+    return {'occupied', state, generation, other}
+  end
+  redis.call('SET', KEYS[5], a.id)
+  for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
+end
+local now_s = string.format('%.0f', now)
+if moves then
+  state = a.to
+  if a.new_generation then
+    generation = string.format('%d', tonumber(generation) + 1)
+    redis.call('HSET', KEYS[1], 'generation', generation)
+    redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
+      'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
+      'failure_message')
+  end
+end
+redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)
+if a.deadline_in_ms then
+  redis.call('HSET', KEYS[1], 'requested_at_ms', now_s,
+    'deadline_at_ms', string.format('%.0f', now + a.deadline_in_ms))
+end
+for name, value in pairs(a.fields) do redis.call('HSET', KEYS[1], name, value) end
+for name, value in pairs(a.attempt) do
+  redis.call('HSET', KEYS[2], a.attempt_generation .. '.' .. name, value)
+end
+for _, event in ipairs(a.events) do
+  redis.call('RPUSH', KEYS[3], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
+    '","generation":' .. generation .. ',"detail":' .. a.detail .. '}')
+end
+redis.call('LTRIM', KEYS[3], -200, -1)
+if moves then
+  if a.due_in_ms then
+    redis.call('ZADD', KEYS[4], string.format('%.0f', now + a.due_in_ms), a.id)
+  else
+    redis.call('ZREM', KEYS[4], a.id)
+  end
+  if a.retention_s then
+    if redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
+    for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end
+  end
+end
+for name, by in pairs(a.metrics) do redis.call('HINCRBY', KEYS[6], name, by) end
+redis.call('PUBLISH', a.channel, a.events[#a.events])
+return {moves and 'moved' or 'noted', state, generation, job_id}

@@ -1,0 +1,3 @@
+-- KEYS: metrics. ARGV: counter, increment, counter, increment, ...
+for i = 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1

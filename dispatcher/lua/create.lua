@@ -1,0 +1,20 @@
+-- Writes a new record, unless a live one serves the same client, room and agent already.
+-- KEYS: record, timeline, due, live, metrics
+-- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), field, value, field, value, ...
+-- Returns {"created" | "existing", dispatch id, state}.
+local existing = redis.call('GET', KEYS[4])
+if existing then
+  return {'existing', existing, redis.call('HGET', ARGV[1] .. existing, 'state')}
+end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now_s = string.format('%.0f', now)
+redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
+  'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 6))
+redis.call('RPUSH', KEYS[2],
+  '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
+redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[2])
+redis.call('SET', KEYS[4], ARGV[2])
+redis.call('HINCRBY', KEYS[5], 'dispatches', 1)
+return {'created', ARGV[2], 'queued'}

@@ -1,0 +1,222 @@
+"""What is a dispatch, which states can it have, and which moves between them are allowed?
+
+Only values and pure functions: no Redis, no LiveKit, no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a dispatch stands. `queued` to `joined` in this order; the rest beside them."""
+
+    QUEUED = "queued"
+    DISPATCHING = "dispatching"
+    DISPATCHED = "dispatched"
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    JOINED = "joined"
+    ENDED = "ended"
+    WAITING = "waiting"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELEGATED = "delegated"
+
+
+TERMINAL: Final = frozenset({State.ENDED, State.FAILED, State.CANCELLED})
+IN_FLIGHT: Final = frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED, State.ACCEPTED})
+PENDING: Final = frozenset({State.QUEUED, State.WAITING}) | IN_FLIGHT
+
+
+class FailureReason(StrEnum):
+    """Why a dispatch ended without an agent; `rejected` is followed by the agent's own reason."""
+
+    NO_AGENT_ONLINE = "no_agent_online"
+    NO_CAPACITY = "no_capacity"
+    REJECTED = "rejected"
+    LIVEKIT_UNREACHABLE = "livekit_unreachable"
+    LIVEKIT_REFUSED = "livekit_refused"
+    JOIN_TIMEOUT = "join_timeout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """One allowed change of a record.
+
+    `event` is its name in the timeline. In a state of `moves` the record goes to `to`; in a state
+    of `notes` only its fields and the event are written (the fact is true, but the record is
+    further on already); in any other state nothing happens at all.
+    """
+
+    event: str
+    moves: frozenset[State]
+    to: State
+    notes: frozenset[State] = frozenset()
+    new_generation: bool = False
+
+
+DISPATCH_STARTED: Final = Transition(
+    event="dispatching", moves=frozenset({State.QUEUED, State.WAITING}), to=State.DISPATCHING
+)
+DISPATCH_CREATED: Final = Transition(
+    event="dispatched",
+    moves=frozenset({State.DISPATCHING}),
+    to=State.DISPATCHED,
+    notes=frozenset({State.OFFERED, State.ACCEPTED, State.JOINED}),
+)
+ACCEPTED: Final = Transition(
+    event="accepted",
+    moves=frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED}),
+    to=State.ACCEPTED,
+)
+REJECTED: Final = Transition(
+    event="rejected",
+    moves=frozenset({State.DISPATCHING, State.DISPATCHED}),
+    to=State.OFFERED,
+    notes=frozenset({State.OFFERED}),
+)
+AGENT_CONNECTED: Final = Transition(
+    event="agent_connected",
+    moves=frozenset(),
+    to=State.ACCEPTED,
+    notes=frozenset({State.ACCEPTED, State.JOINED}),
+)
+JOINED: Final = Transition(event="joined", moves=IN_FLIGHT, to=State.JOINED)
+AGENT_LEFT: Final = Transition(
+    event="agent_left",
+    moves=frozenset({State.JOINED}),
+    to=State.ENDED,
+    notes=frozenset({State.ACCEPTED}),
+)
+# Whoever gives an attempt up raises the generation in the same step, so that whatever is left of
+# that attempt, an offer on its way or an agent about to join, meets the fence.
+WAIT: Final = Transition(
+    event="waiting", moves=IN_FLIGHT | {State.QUEUED}, to=State.WAITING, new_generation=True
+)
+NEXT_GENERATION: Final = Transition(
+    event="requeued", moves=IN_FLIGHT, to=State.QUEUED, new_generation=True
+)
+REDISPATCH: Final = Transition(
+    event="redispatch",
+    moves=frozenset({State.JOINED, *TERMINAL}),
+    to=State.QUEUED,
+    new_generation=True,
+)
+FAILED: Final = Transition(event="failed", moves=PENDING, to=State.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One generation of a dispatch: one `CreateDispatch` that we stand by, and what came of it."""
+
+    generation: int
+    livekit_dispatch_id: str = ""
+    tries: int = 0
+    errors: tuple[str, ...] = ()
+    outcome: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineEvent:
+    """Something that happened to a dispatch; `at_ms` is Redis's clock, in ms since the epoch."""
+
+    at_ms: int
+    event: str
+    generation: int
+    detail: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchRef:
+    """Which generation of which dispatch somebody speaks of."""
+
+    dispatch_id: str
+    client_id: str
+    room_name: str
+    agent_name: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispatch(DispatchRef):
+    """The record of one dispatch, as read. Times are ms since the epoch, of Redis's clock."""
+
+    container: str = ""
+    agent_metadata: str = field(default="", repr=False)
+    state: State
+    created_at_ms: int
+    requested_at_ms: int
+    deadline_at_ms: int
+    updated_at_ms: int = 0
+    livekit_dispatch_id: str = ""
+    job_id: str = ""
+    agent_server_id: str = ""
+    agent_container: str = ""
+    agent_identity: str = ""
+    joined_at_ms: int | None = None
+    time_to_join_ms: int | None = None
+    failure_reason: str = ""
+    failure_message: str = ""
+    read_at_ms: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    timeline: tuple[TimelineEvent, ...] = ()
+
+    @property
+    def terminal(self) -> bool:
+        """True when nothing more will happen by itself."""
+        return self.state in TERMINAL
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds from the moment it was read to its deadline; negative when that has passed."""
+        return (self.deadline_at_ms - self.read_at_ms) / 1000
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt of the present generation."""
+        for attempt in self.attempts:
+            if attempt.generation == self.generation:
+                return attempt
+        return Attempt(generation=self.generation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDispatch:
+    """What `web` knows when it asks for an agent; the ledger adds id, times and state."""
+
+    dispatch_id: str
+    client_id: str
+    room_name: str
+    agent_name: str
+    container: str
+    agent_metadata: str = field(repr=False)
+    deadline_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentServerReport:
+    """What an agent server says of itself every few seconds."""
+
+    agent_server_id: str
+    agent_name: str
+    container: str
+    client_id: str
+    slots: int
+    used_slots: int
+    load: float
+    draining: bool
+    registered: bool
+
+    @property
+    def online(self) -> bool:
+        """True when LiveKit can offer it jobs: registered there, and not on its way out."""
+        return self.registered and not self.draining
+
+    @property
+    def free_slots(self) -> int:
+        """Jobs that it can still take."""
+        return max(0, self.slots - self.used_slots) if self.online else 0

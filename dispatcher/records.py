@@ -1,0 +1,56 @@
+"""How does Redis's answer become a record?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dispatcher.models import Attempt, Dispatch, State, TimelineEvent
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _parse_attempts(flat: list[str]) -> tuple[Attempt, ...]:
+    by_generation: dict[int, dict[str, str]] = {}
+    for name, value in _pairs(flat).items():
+        generation, _, key = name.partition(".")
+        by_generation.setdefault(int(generation), {})[key] = value
+    return tuple(
+        Attempt(
+            generation=generation,
+            livekit_dispatch_id=fields.get("livekit_dispatch_id", ""),
+            tries=int(fields.get("tries", 0)),
+            errors=tuple(json.loads(fields.get("errors", "[]"))),
+            outcome=fields.get("outcome", ""),
+            reason=fields.get("reason", ""),
+        )
+        for generation, fields in sorted(by_generation.items())
+    )
+
+
+def _optional_int(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def parse_dispatch(
+    dispatch_id: str, now_ms: int, record: list[str], attempts: list[str], timeline: list[str]
+) -> Dispatch | None:
+    """The record from what `lua/read.lua` answers; None when there is none."""
+    if not record:
+        return None
+    fields: dict[str, Any] = _pairs(record)
+    for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
+        fields[name] = int(fields[name])
+    fields["deadline_at_ms"] = int(fields["deadline_at_ms"])
+    for name in ("joined_at_ms", "time_to_join_ms"):
+        fields[name] = _optional_int(fields.get(name))
+    fields["state"] = State(fields["state"])
+    return Dispatch(
+        dispatch_id=dispatch_id,
+        read_at_ms=now_ms,
+        attempts=_parse_attempts(attempts),
+        timeline=tuple(TimelineEvent(**json.loads(text)) for text in timeline),
+        **fields,
+    )

@@ -1,0 +1,64 @@
+"""May this dispatch be sent again by hand, and if not, why not?"""
+
+from __future__ import annotations
+
+from dispatcher import ledger
+from dispatcher.decisions import our_agent
+from dispatcher.dispatching import read
+from dispatcher.errors import LiveKitError, RedispatchRefused
+from dispatcher.models import PENDING, REDISPATCH, Dispatch, State
+from dispatcher.runtime import Services
+
+
+async def redispatch(services: Services, dispatch_id: str) -> Dispatch:
+    """Start a new generation of an ended, failed, cancelled or agentless dispatch.
+
+    Returns the record as it is then.
+
+    Raises:
+        UnknownDispatch: no such record.
+        RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
+            or LiveKit cannot be asked.
+    """
+    dispatch = await read(services, dispatch_id)
+    if dispatch.state in PENDING:
+        raise RedispatchRefused(
+            f"dispatch {dispatch_id} is {dispatch.state} already (generation "
+            f"{dispatch.generation}); it goes on by itself, look again in a few seconds"
+        )
+    if dispatch.state is State.JOINED:
+        await _refuse_if_served(services, dispatch)
+    deadline_s = services.clients.by_id(dispatch.client_id).deadline_s
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            REDISPATCH,
+            due_in_s=services.common.wake_grace_s,
+            detail={"by": "hand"},
+            deadline_in_s=deadline_s,
+        )
+    )
+    if done.outcome == "occupied":
+        raise RedispatchRefused(
+            f"room {dispatch.room_name!r} is served by dispatch {done.job_id} now; "
+            f"look at that one instead of {dispatch_id}"
+        )
+    if not done.moved:
+        raise RedispatchRefused(f"dispatch {dispatch_id} has just become {done.state}; look again")
+    return await read(services, dispatch_id)
+
+
+async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:
+    try:
+        agents = await services.livekit(dispatch).list_agents(dispatch.room_name)
+    except LiveKitError as error:
+        raise RedispatchRefused(
+            f"cannot see whether room {dispatch.room_name!r} has its agent: {error}; "
+            "dispatching blindly could double it, try again when LiveKit answers"
+        ) from error
+    agent = our_agent(dispatch, agents)
+    if agent is not None:
+        raise RedispatchRefused(
+            f"dispatch {dispatch.dispatch_id} already has its agent {agent.identity} "
+            f"in room {dispatch.room_name!r}; a second one would double it"
+        )

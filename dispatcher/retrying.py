@@ -1,0 +1,56 @@
+"""How often is a LiveKit call tried, how long between the tries, and for which errors?
+
+The only retry policy: tenacity's exponential backoff, 3 attempts with 1 s and 2 s between them
+(the next would be 4 s), for `TransientLiveKitError` alone. Any other exception passes through
+untouched at the first attempt. There is no jitter: the waits are part of the published contract,
+and what keeps sessions apart is their own arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
+
+from dispatcher.errors import TransientLiveKitError
+
+MAX_ATTEMPTS: Final = 3
+FIRST_WAIT_S: Final = 1.0
+MAX_WAIT_S: Final = 4.0
+
+
+def policy(
+    *,
+    on_failure: Callable[[int, BaseException], None],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> AsyncRetrying:
+    """The policy as a tenacity object: `await policy(...)(function)`.
+
+    Args:
+        on_failure: told the number of the attempt (from 1) and its error, for each that failed.
+        sleep: replaces the waiting, in seconds (tests).
+
+    Raises (from the call): the last attempt's own error, never tenacity's `RetryError`.
+    """
+
+    def note(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            on_failure(state.attempt_number, error)
+
+    return AsyncRetrying(
+        sleep=sleep,
+        stop=stop_after_attempt(MAX_ATTEMPTS),
+        wait=wait_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S),
+        retry=retry_if_exception_type(TransientLiveKitError),
+        after=note,
+        reraise=True,
+    )

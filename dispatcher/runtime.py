@@ -1,0 +1,85 @@
+"""What do the tasks of one worker process share, and where do their coroutines run?
+
+Celery has no asyncio pool, and LiveKit's client is asyncio only. So each worker process has one
+event loop in a thread of its own, with one HTTP session, one Redis pool and one subscription; a
+task (a thread of Celery's pool) hands its coroutine over and waits. What waits costs a thread,
+never the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from dispatcher.clients import ClientRegistry, registry
+from dispatcher.livekit import LiveKitClient, LiveKitClients
+from dispatcher.models import Dispatch
+from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.store import AsyncLedger
+from dispatcher.wakeups import Wakeups
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Everything that dispatching and verification do I/O with."""
+
+    common: CommonSettings
+    settings: DispatcherSettings
+    clients: ClientRegistry
+    ledger: AsyncLedger
+    livekit_clients: LiveKitClients
+    wakeups: Wakeups
+
+    def livekit(self, dispatch: Dispatch) -> LiveKitClient:
+        """The LiveKit server of the client that this dispatch belongs to."""
+        credentials = self.clients.by_id(dispatch.client_id).livekit
+        return self.livekit_clients.for_credentials(credentials)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.wakeups.aclose()
+        await self.livekit_clients.aclose()
+        await self.ledger.aclose()
+
+
+async def open_services() -> Services:
+    """Make the services of this process, in the running loop, from the environment."""
+    common = load(CommonSettings)
+    settings = load(DispatcherSettings)
+    return Services(
+        common=common,
+        settings=settings,
+        clients=registry(),
+        ledger=AsyncLedger(common),
+        livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
+        wakeups=Wakeups(common),
+    )
+
+
+class Runtime:
+    """The event loop of a worker process, in a daemon thread, and its services."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="usher-loop", daemon=True).start()
+        self.services = self.run(open_services())
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Have `coroutine` run in the loop for as long as the process lives."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` in the loop and wait for its result; called from a pool thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Runtime:
+    """The runtime of this process, started at its first use (after any fork)."""
+    return Runtime()

@@ -1,0 +1,93 @@
+"""What can be set from outside, and what holds when it is not?
+
+Everything comes from environment variables. `load` turns what is missing or wrong into one clear
+line per variable; no value is ever printed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dispatcher.errors import ConfigurationError
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+class CommonSettings(BaseSettings):
+    """What every process of Usher needs: Redis, and how to log."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    redis_url: SecretStr = Field(alias="REDIS_URL")
+    redis_timeout_s: float = Field(
+        0.3, gt=0, alias="USHER_REDIS_TIMEOUT_S"
+    )  # one look-up takes 0.2 ms; the HTTP answer must come within 1 s with Redis hung
+    redis_worker_timeout_s: float = Field(
+        2.0, gt=0, alias="USHER_REDIS_WORKER_TIMEOUT_S"
+    )  # background processes can wait longer: nobody holds a phone to their ear meanwhile
+    log_format: Literal["json", "text"] = Field("json", alias="USHER_LOG_FORMAT")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="USHER_LOG_LEVEL")
+    retention_s: int = Field(
+        86_400, gt=0, alias="USHER_RETENTION_S"
+    )  # how long an ended record can be read
+    wake_grace_s: float = Field(
+        2.0, gt=0, alias="USHER_WAKE_GRACE_S"
+    )  # a queued record that nobody touched for so long is woken again
+
+
+class LiveKitSettings(BaseSettings):
+    """Where LiveKit is and how to sign for it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    livekit_url: Name = Field(alias="LIVEKIT_URL")
+    livekit_api_key: Name = Field(alias="LIVEKIT_API_KEY")
+    livekit_api_secret: SecretStr = Field(alias="LIVEKIT_API_SECRET", min_length=32)
+
+
+class ClientSettings(LiveKitSettings):
+    """The one client of this deployment (the registry of several comes with issue C)."""
+
+    client_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
+        "default", alias="USHER_CLIENT_ID"
+    )
+    api_key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        alias="USHER_API_KEY_SHA256"
+    )
+    agent_names: str = Field("session-agent-rag", min_length=1, alias="USHER_AGENT_NAMES")
+    container: str = Field("", max_length=256, alias="USHER_CONTAINER")
+    deadline_s: float = Field(20.0, gt=0, le=600, alias="USHER_DEADLINE_S")
+
+
+class DispatcherSettings(BaseSettings):
+    """How dispatch and verification behave; the defaults are the design's."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    livekit_timeout_s: float = Field(2.0, gt=0, alias="USHER_LIVEKIT_TIMEOUT_S")
+    verify_timeout_s: float = Field(5.0, gt=0, alias="USHER_VERIFY_TIMEOUT_S")
+    verify_poll_s: float = Field(0.5, gt=0, alias="USHER_VERIFY_POLL_S")
+    wait_s: float = Field(1.0, gt=0, alias="USHER_WAIT_S")  # how often a waiting record is tried
+    sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
+
+
+def load(cls: type[SettingsT]) -> SettingsT:
+    """Read `cls` from the environment.
+
+    Raises:
+        ConfigurationError: one line per variable that is missing or wrong, without its value.
+    """
+    try:
+        return cls()
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False)
+        ]
+        raise ConfigurationError(
+            "Usher cannot start, set these environment variables right: " + "; ".join(lines)
+        ) from None

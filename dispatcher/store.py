@@ -1,0 +1,131 @@
+"""How are the ledger's steps carried out, and for how long may that take?
+
+`Ledger` blocks (web, beat, CLI), `AsyncLedger` awaits (dispatcher, agent server). Neither repeats
+anything by itself: the caller decides, and the HTTP answer must come within a second.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from types import TracebackType
+from typing import TypeVar
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Step, script
+from dispatcher.settings import CommonSettings
+
+T = TypeVar("T")
+
+# A pooled connection that Redis closed (a restart) fails at its first use, so a lost connection is
+# tried once more at once; every step may be repeated. A time-out is not: it has cost the time.
+_RETRIES = 1
+
+_HINT = "Redis did not answer ({error}); check REDIS_URL and that Redis is up"
+
+
+def _sha(step: Step[T]) -> str:
+    # EVALSHA's name of a script, not a safeguard: Redis itself prescribes SHA-1.
+    return sha1(script(step.script_name).encode(), usedforsecurity=False).hexdigest()
+
+
+def _hint(error: RedisError) -> str:
+    return _HINT.format(error=type(error).__name__)
+
+
+class Ledger:
+    """Carries steps out with a blocking connection pool; one per process, thread-safe."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            retry=Retry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
+        )
+
+    def warm_up(self, connections: int) -> None:
+        """Open that many connections now, so that the first requests need not.
+
+        Raises:
+            LedgerUnavailable: Redis does not answer.
+        """
+        pool = self._redis.connection_pool
+        try:
+            opened = [pool.get_connection() for _ in range(connections)]
+        except RedisError as error:
+            raise LedgerUnavailable(_hint(error)) from error
+        for connection in opened:
+            pool.release(connection)
+
+    def run(self, step: Step[T]) -> T:
+        """Carry out `step`.
+
+        Raises:
+            LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
+        """
+        try:
+            try:
+                reply = self._redis.evalsha(_sha(step), len(step.keys), *step.keys, *step.args)
+            except NoScriptError:
+                reply = self._redis.eval(
+                    script(step.script_name), len(step.keys), *step.keys, *step.args
+                )
+        except RedisError as error:
+            raise LedgerUnavailable(_hint(error)) from error
+        return step.parse(reply)
+
+
+class AsyncLedger:
+    """Carries steps out with asyncio; one per event loop."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            decode_responses=True,
+            socket_timeout=settings.redis_worker_timeout_s,
+            socket_connect_timeout=settings.redis_worker_timeout_s,
+            retry=AsyncRetry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
+        )
+
+    async def run(self, step: Step[T]) -> T:
+        """Carry out `step`.
+
+        Raises:
+            LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
+        """
+        try:
+            try:
+                reply = await self._redis.evalsha(
+                    _sha(step), len(step.keys), *step.keys, *step.args
+                )
+            except NoScriptError:
+                reply = await self._redis.eval(
+                    script(step.script_name), len(step.keys), *step.keys, *step.args
+                )
+        except RedisError as error:
+            raise LedgerUnavailable(_hint(error)) from error
+        return step.parse(reply)
+
+    async def __aenter__(self) -> AsyncLedger:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()

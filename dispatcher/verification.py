@@ -1,0 +1,116 @@
+"""Is the agent in the room, by LiveKit's own word?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from dispatcher import ledger
+from dispatcher.decisions import END_MARGIN_S, Fail, Redispatch, after_no_join, our_agent
+from dispatcher.dispatching import fail, give_up, log_fields, read
+from dispatcher.errors import LiveKitError
+from dispatcher.ledger import TIME_TO_JOIN_BUCKETS_MS
+from dispatcher.livekit import AgentParticipant
+from dispatcher.models import IN_FLIGHT, JOINED, NEXT_GENERATION, WAIT, Dispatch, State
+from dispatcher.runtime import Services
+
+logger = logging.getLogger(__name__)
+
+# LiveKit lists an agent a moment after the agent itself says that it is connected.
+CONNECTED_POLL_S: Final = 0.05
+
+
+async def verify_dispatch(services: Services, dispatch_id: str) -> State:
+    """Wait until LiveKit itself lists the agent as ACTIVE, then write `joined`.
+
+    Looks whenever the agent reports itself, and every `verify_poll_s` otherwise, for at most
+    `verify_timeout_s`. Without an agent this attempt is given up: the next generation starts at
+    once, or waits for an agent server, or the deadline ends the record with its true reason.
+    Returns where the record stands then.
+
+    Raises:
+        UnknownDispatch: no such record.
+        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+    """
+    loop = asyncio.get_running_loop()
+    dispatch = await read(services, dispatch_id)
+    until = loop.time() + min(
+        services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
+    )
+    next_look = loop.time() + services.settings.verify_poll_s
+    async with services.wakeups.listen(dispatch_id) as news:
+        while True:
+            news.clear()
+            dispatch = await read(services, dispatch_id)
+            if dispatch.state not in IN_FLIGHT:
+                return dispatch.state
+            now = loop.time()
+            if dispatch.agent_identity or now >= next_look or now >= until:
+                agent = await _look(services, dispatch)
+                if agent is not None:
+                    await _joined(services, dispatch, agent)
+                    continue
+                next_look = now + services.settings.verify_poll_s
+            if now >= until:
+                return await _no_join(services, dispatch)
+            pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), min(pause, until - now))
+
+
+async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | None:
+    try:
+        agents = await services.livekit(dispatch).list_agents(dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+        return None
+    return our_agent(dispatch, agents)
+
+
+async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> None:
+    time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
+    buckets = {
+        f"time_to_join_ms_le_{bound}": 1
+        for bound in TIME_TO_JOIN_BUCKETS_MS
+        if time_to_join_ms <= bound
+    }
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            JOINED,
+            fields={
+                "agent_identity": agent.identity,
+                "joined_at_ms": str(agent.joined_at_ms),
+                "time_to_join_ms": str(time_to_join_ms),
+            },
+            attempt={"outcome": "joined"},
+            detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
+            metrics={
+                "joined": 1,
+                "time_to_join_ms_sum": time_to_join_ms,
+                "time_to_join_ms_count": 1,
+                **buckets,
+            },
+        )
+    )
+    if done.moved:
+        logger.info("joined", extra=log_fields(dispatch, time_to_join_ms=time_to_join_ms))
+
+
+async def _no_join(services: Services, dispatch: Dispatch) -> State:
+    servers = await services.ledger.run(ledger.agent_servers())
+    decision = after_no_join(dispatch, servers)
+    if isinstance(decision, Fail):
+        await fail(services, dispatch, decision.reason)
+    else:
+        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
+        await give_up(services, dispatch, transition, decision.reason, {})
+    with contextlib.suppress(LiveKitError):
+        # The fence holds without this; it only spares the late agent a start for nothing.
+        if dispatch.livekit_dispatch_id:
+            await services.livekit(dispatch).delete_dispatch(
+                dispatch.livekit_dispatch_id, dispatch.room_name
+            )
+    return (await read(services, dispatch.dispatch_id)).state

@@ -1,0 +1,80 @@
+"""Who waits for news of a dispatch, and how do they hear of it at once?
+
+One subscription per process, shared by every waiting verification: a coroutine listens for one
+dispatch id and is woken by the name that `advance` publishes. A lost message costs nothing but the
+rest of the caller's polling period, so nothing here is retried or stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from dispatcher.ledger import wake_channel
+from dispatcher.settings import CommonSettings
+
+_IDLE_CHANNEL = "usher:wake"  # a subscription must never be empty, or reading it is an error
+_RECONNECT_S = 0.5
+
+
+class Wakeups:
+    """The process's subscription to the ledger's news; belongs to one event loop."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            decode_responses=True,
+            # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
+            socket_timeout=settings.redis_worker_timeout_s,
+            socket_connect_timeout=settings.redis_worker_timeout_s,
+        )
+        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def listen(self, dispatch_id: str) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set whenever the record of `dispatch_id` changes."""
+        channel = wake_channel(dispatch_id)
+        event = asyncio.Event()
+        listeners = self._listeners.setdefault(channel, set())
+        listeners.add(event)
+        with contextlib.suppress(RedisError):
+            await self._pubsub.subscribe(_IDLE_CHANNEL, channel)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read(), name="wakeups")
+        try:
+            yield event
+        finally:
+            listeners.discard(event)
+            if not listeners:
+                self._listeners.pop(channel, None)
+                with contextlib.suppress(RedisError):
+                    await self._pubsub.unsubscribe(channel)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await self._pubsub.get_message(timeout=None)
+            except (RedisError, RuntimeError):
+                # redis-py connects and subscribes again at the next read. Its RuntimeError says
+                # that no subscription has ever come through: Redis was down at the first one.
+                await asyncio.sleep(_RECONNECT_S)
+                continue
+            if message is None:
+                continue
+            for event in self._listeners.get(message["channel"], ()):
+                event.set()
+
+    async def aclose(self) -> None:
+        """Stop reading and close the connection."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+        await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        await self._redis.aclose()

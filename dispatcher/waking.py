@@ -1,0 +1,52 @@
+"""How is a worker told to look at a dispatch?
+
+By task name, so that whoever wakes (web, sweeper, CLI) need not import what the tasks import.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from dispatcher.celery import app
+
+DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
+VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
+
+
+def warm_up() -> None:
+    """Open every publishing connection and load what the first publish would load.
+
+    Raises like `wake_dispatch`.
+    """
+    with ExitStack() as stack:
+        for _ in range(app.conf.broker_pool_limit):
+            producer = stack.enter_context(app.producer_or_acquire())
+            producer.connection.ensure_connection(max_retries=1)
+            producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
+    app.signature(VERIFY_TASK)
+    _ = app.backend  # every publish makes a result object, and that wants one
+
+
+def wake_dispatch(dispatch_id: str, room: str) -> None:
+    """Publish "dispatch it, then verify it": one message, with the verification chained to it.
+
+    Raises:
+        kombu.exceptions.OperationalError: Redis is down or hung (after a third of a second).
+    """
+    arguments = {"dispatch_id": dispatch_id, "room": room}
+    verification = app.signature(VERIFY_TASK, kwargs=arguments, immutable=True)
+    # What `chain(...).apply_async()` sends, without building the canvas: the web process does this
+    # once per request.
+    _send(DISPATCH_TASK, arguments, chain=[verification])
+
+
+def wake_verification(dispatch_id: str, room: str) -> None:
+    """Publish "verify it". Raises like `wake_dispatch`."""
+    _send(VERIFY_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def _send(task: str, arguments: dict[str, str], **options: Any) -> None:
+    # Celery cannot know that a task called by its name keeps no result: unless told so, it would
+    # subscribe this process to each one's result.
+    app.send_task(task, kwargs=arguments, retry=False, ignore_result=True, **options)

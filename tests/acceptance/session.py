@@ -1,0 +1,105 @@
+"""How does a test use Usher the way its users do, and count agents without asking Usher?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import httpx
+from livekit import api
+from livekit.protocol.models import ParticipantInfo
+
+from devstack.testing import RunningStack
+
+T = TypeVar("T")
+
+ENDPOINT = "/api/v1/dispatches"
+POLL_S = 0.05
+
+
+def wait_for(what: str, look: Callable[[], T | None], *, within_s: float) -> T:
+    """What `look` gives as soon as it gives something; fails after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(POLL_S)
+    raise AssertionError(f"not within {within_s} s: {what}")
+
+
+class Caller:
+    """A customer's backend: it has an API key and speaks HTTP."""
+
+    def __init__(self, stack: RunningStack, api_key: str | None = None) -> None:
+        self._stack = stack
+        self.http = httpx.Client(
+            base_url=stack.web_url,
+            headers={"Authorization": f"Bearer {api_key or stack.api_key}"},
+            timeout=10,
+            trust_env=False,
+        )
+
+    def post(self, **body: object) -> dict[str, Any]:
+        """Ask for a session; the answer of a 200."""
+        response = self.http.post(ENDPOINT, json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def record(self, dispatch_id: str) -> dict[str, Any]:
+        """The record of one dispatch."""
+        response = self.http.get(f"{ENDPOINT}/{dispatch_id}")
+        assert response.status_code == 200, response.text
+        record: dict[str, Any] = response.json()
+        return record
+
+    def wait_for_state(self, dispatch_id: str, *states: str, within_s: float) -> dict[str, Any]:
+        """The record as soon as it is in one of `states`."""
+
+        def look() -> dict[str, Any] | None:
+            record = self.record(dispatch_id)
+            return record if record["state"] in states else None
+
+        return wait_for(f"{dispatch_id} in {states}", look, within_s=within_s)
+
+
+async def _agents(stack: RunningStack, rooms: Iterable[str]) -> dict[str, list[str]]:
+    found = {}
+    async with api.LiveKitAPI(
+        stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
+    ) as livekit:
+        for room in rooms:
+            listed = await livekit.room.list_participants(api.ListParticipantsRequest(room=room))
+            found[room] = [
+                participant.identity
+                for participant in listed.participants
+                if participant.kind == ParticipantInfo.AGENT
+                and participant.state == ParticipantInfo.ACTIVE
+            ]
+    return found
+
+
+def active_agents(stack: RunningStack, *rooms: str) -> dict[str, list[str]]:
+    """Identities of the ACTIVE agents of each room, by LiveKit's own participant list."""
+    return asyncio.run(_agents(stack, rooms))
+
+
+async def _delete(stack: RunningStack, rooms: Iterable[str]) -> None:
+    async with api.LiveKitAPI(
+        stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
+    ) as livekit:
+        for room in rooms:
+            await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
+
+
+def end_rooms(stack: RunningStack, *rooms: str, with_agents: bool = True) -> None:
+    """Close rooms once their agents are there, so that no dispatch is left on its way."""
+    if with_agents:
+        wait_for(
+            f"an agent in each of {rooms}",
+            lambda: True if all(active_agents(stack, *rooms).values()) else None,
+            within_s=20,
+        )
+    asyncio.run(_delete(stack, rooms))

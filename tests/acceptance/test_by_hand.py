@@ -1,0 +1,113 @@
+"""Can an operator look into a session with Flower and send it again with the celery CLI?"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from devstack import PROJECT_ROOT
+from devstack.testing import RunningStack
+
+from .session import Caller, active_agents, end_rooms, wait_for
+
+REDISPATCH = "dispatcher.tasks.redispatch"
+
+
+def celery(stack: RunningStack, *arguments: str) -> str:
+    """What the celery CLI prints, run as an operator runs it: with REDIS_URL and nothing else."""
+    answered = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "dispatcher", *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "REDIS_URL": stack.redis_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return answered.stdout + answered.stderr
+
+
+def redispatch(stack: RunningStack, dispatch_id: str) -> str:
+    """Send one dispatch again by hand; gives the worker's answer."""
+    task_id = celery(stack, "call", REDISPATCH, "--args", f'["{dispatch_id}"]').strip()
+    assert re.fullmatch(r"[0-9a-f-]{36}", task_id), task_id
+
+    def look() -> str | None:
+        printed = celery(stack, "result", task_id)
+        return printed if printed.strip() and "PENDING" not in printed else None
+
+    return wait_for("the answer", look, within_s=20)
+
+
+def test_a_session_that_has_its_agent_is_not_dispatched_again_and_the_answer_says_so(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = caller.post()
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    said = redispatch(stack, answer["dispatch_id"])
+    assert f"already has its agent {record['agent_identity']}" in said
+    assert caller.record(answer["dispatch_id"])["generation"] == 1
+    assert len(active_agents(stack, answer["room_name"])[answer["room_name"]]) == 1
+    end_rooms(stack, answer["room_name"])
+
+
+def test_an_ended_session_gets_an_agent_again_by_hand(stack: RunningStack, caller: Caller) -> None:
+    answer = caller.post()
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    end_rooms(stack, answer["room_name"])
+    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+    said = redispatch(stack, answer["dispatch_id"])
+    assert "generation 2" in said
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    assert record["generation"] == 2
+    assert record["time_to_join_ms"] < 5000
+    assert active_agents(stack, answer["room_name"])[answer["room_name"]] == [
+        record["agent_identity"]
+    ]
+    end_rooms(stack, answer["room_name"])
+
+
+def test_an_unknown_dispatch_is_refused_clearly(stack: RunningStack) -> None:
+    assert "no dispatch 'dsp_nobody'" in redispatch(stack, "dsp_nobody")
+
+
+@pytest.fixture
+def flower(stack: RunningStack) -> Iterator[httpx.Client]:
+    with httpx.Client(
+        base_url=stack.flower_url,
+        auth=(stack.flower_user, stack.flower_password),
+        timeout=10,
+        trust_env=False,
+    ) as client:
+        yield client
+
+
+def test_flower_shows_both_tasks_with_dispatch_id_and_room(
+    stack: RunningStack, caller: Caller, flower: httpx.Client
+) -> None:
+    answer = caller.post()
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+
+    def look() -> set[str] | None:
+        tasks = flower.get("/api/tasks").json().values()
+        ours = [task for task in tasks if answer["dispatch_id"] in str(task["kwargs"])]
+        assert all(answer["room_name"] in task["kwargs"] for task in ours)
+        names = {task["name"] for task in ours if task["state"] == "SUCCESS"}
+        return names if len(names) == 2 else None
+
+    names = wait_for("both tasks in Flower", look, within_s=20)
+    assert names == {"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"}
+    end_rooms(stack, answer["room_name"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/workers", "/tasks", "/broker", "/api/tasks", "/api/workers"]
+)
+def test_flower_asks_for_a_password(stack: RunningStack, path: str) -> None:
+    response = httpx.get(stack.flower_url + path, timeout=10, trust_env=False)
+    assert response.status_code == 401

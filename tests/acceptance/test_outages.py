@@ -1,0 +1,148 @@
+"""What does a caller see while Redis or LiveKit is away, and what becomes of its session?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from devstack.testing import RunningStack, running_stack
+
+from .session import ENDPOINT, Caller, active_agents, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A stack of this module's own: its parts are stopped and hung here."""
+    with running_stack(tmp_path_factory.mktemp("outages")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def caller(stack: RunningStack) -> Iterator[Caller]:
+    caller = Caller(stack)
+    with caller.http:
+        yield caller
+
+
+@pytest.fixture(autouse=True)
+def _all_ready(caller: Caller) -> Iterator[None]:
+    """Every test begins with everything there, whatever the one before it has stopped."""
+    yield
+    wait_ready(caller)
+
+
+def wait_ready(caller: Caller) -> None:
+    def look() -> bool | None:
+        response = caller.http.get("/readyz")
+        return True if response.json()["not_ready"] == [] else None
+
+    wait_for("everything ready", look, within_s=60)
+
+
+@contextmanager
+def stopped(stack: RunningStack, name: str) -> Iterator[None]:
+    group = "servers" if name in ("redis", "livekit") else "usher"
+    assert "stopped" in stack.supervisorctl("stop", f"{group}:{name}")
+    try:
+        yield
+    finally:
+        assert "started" in stack.supervisorctl("start", f"{group}:{name}")
+
+
+@contextmanager
+def hung(stack: RunningStack, name: str) -> Iterator[None]:
+    pid = stack.pids(name)[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def timed_post(caller: Caller) -> tuple[httpx.Response, float]:
+    started = time.perf_counter()
+    response = caller.http.post(ENDPOINT, json={})
+    return response, time.perf_counter() - started
+
+
+@pytest.mark.parametrize("how", [stopped, hung])
+def test_without_redis_a_post_is_a_503_within_a_second(
+    stack: RunningStack, caller: Caller, how: object
+) -> None:
+    with how(stack, "redis"):  # type: ignore[operator]
+        for _ in range(5):
+            response, took_s = timed_post(caller)
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+            assert "participant_token" not in response.text
+            assert took_s < 1
+        ready = caller.http.get("/readyz")
+        assert (ready.status_code, ready.json()["not_ready"]) == (503, ["redis"])
+        assert caller.http.get("/healthz").status_code == 200
+    response, _ = timed_post_when_back(caller)
+    caller.wait_for_state(response.json()["dispatch_id"], "joined", within_s=20)
+
+
+def timed_post_when_back(caller: Caller) -> tuple[httpx.Response, float]:
+    def look() -> tuple[httpx.Response, float] | None:
+        response, took_s = timed_post(caller)
+        return (response, took_s) if response.status_code == 200 else None
+
+    return wait_for("a 200 after the outage", look, within_s=10)
+
+
+@pytest.mark.parametrize("how", [stopped, hung])
+def test_without_livekit_a_post_is_answered_within_a_second(
+    stack: RunningStack, caller: Caller, how: object
+) -> None:
+    with how(stack, "livekit"):  # type: ignore[operator]
+        response, took_s = timed_post(caller)
+        assert response.status_code == 200
+        assert took_s < 1
+
+
+def test_a_session_asked_for_while_livekit_is_away_gets_its_agent_when_it_is_back(
+    stack: RunningStack, caller: Caller
+) -> None:
+    with stopped(stack, "livekit"):
+        answer = caller.post()
+        wait_for(
+            "a first failed try",
+            lambda: "try 1" in str(caller.record(answer["dispatch_id"])["attempts"]) or None,
+            within_s=10,
+        )
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", "failed", within_s=25)
+    assert record["state"] == "joined", record
+    errors = [error for attempt in record["attempts"] for error in attempt["errors"]]
+    assert errors
+    assert all("LiveKit" in error for error in errors)
+    assert len(active_agents(stack, answer["room_name"])[answer["room_name"]]) == 1
+
+
+def test_livekit_away_for_good_ends_the_session_as_livekit_unreachable_before_its_deadline(
+    stack: RunningStack, caller: Caller
+) -> None:
+    with stopped(stack, "livekit"):
+        answer = caller.post()
+        record = caller.wait_for_state(answer["dispatch_id"], "failed", within_s=25)
+    assert record["failure_reason"] == "livekit_unreachable"
+    assert record["timeline"][-1]["at_ms"] <= record["deadline_at_ms"]
+    first = record["attempts"][0]
+    assert (first["tries"], len(first["errors"])) == (3, 3)
+
+
+def test_a_dispatch_worker_that_is_away_costs_time_and_nothing_else(
+    stack: RunningStack, caller: Caller
+) -> None:
+    with stopped(stack, "dispatch"):
+        answer = caller.post()
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=15)
+    assert record["generation"] == 1

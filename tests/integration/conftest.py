@@ -1,0 +1,231 @@
+"""What do the integration tests work with? The session's Redis, emptied, and a LiveKit room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+import redis
+from livekit import api, rtc
+
+from dispatcher import ledger
+from dispatcher.clients import registry
+from dispatcher.models import Dispatch
+from dispatcher.runtime import Services, open_services
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import AsyncLedger, Ledger
+from tests.ownredis import OwnRedis
+from tests.support import AGENT_NAME, WAIT_S, new_dispatch
+
+if TYPE_CHECKING:
+    from tests.conftest import LiveKitServer
+
+CLIENT_ID = "acme"
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """The session's Redis, emptied."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def common(raw: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> CommonSettings:
+    """Settings that point at the session's Redis."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    return load(CommonSettings)
+
+
+@pytest.fixture
+def store(common: CommonSettings) -> Iterator[Ledger]:
+    """The blocking ledger."""
+    ledger_store = Ledger(common)
+    yield ledger_store
+    ledger_store._redis.close()
+
+
+@pytest_asyncio.fixture
+async def async_store(common: CommonSettings) -> AsyncIterator[AsyncLedger]:
+    """The asyncio ledger."""
+    async with AsyncLedger(common) as opened:
+        yield opened
+
+
+@dataclass
+class House:
+    """A LiveKit server and one room of its own name, with whom the test sends in."""
+
+    server: LiveKitServer
+    lk: api.LiveKitAPI
+    room: str
+    _inside: list[rtc.Room] = field(default_factory=list)
+
+    async def join(
+        self,
+        identity: str,
+        *,
+        agent: bool = True,
+        attributes: dict[str, str] | None = None,
+    ) -> rtc.Room:
+        """A real participant in the room, by token; an agent by its kind."""
+        token = (
+            api.AccessToken(self.server.api_key, self.server.api_secret)
+            .with_identity(identity)
+            .with_grants(api.VideoGrants(room_join=True, room=self.room, agent=agent))
+            .with_attributes(attributes or {})
+        )
+        room = rtc.Room()
+        await room.connect(
+            self.server.url, token.with_kind("agent" if agent else "standard").to_jwt()
+        )
+        self._inside.append(room)
+        return room
+
+    async def join_for(self, dispatch: Dispatch) -> str:
+        """The agent that the dispatch's present generation wants; returns its identity."""
+        identity = f"agent-{uuid.uuid4().hex[:8]}"
+        attributes = {
+            "usher.dispatch_id": dispatch.dispatch_id,
+            "usher.generation": str(dispatch.generation),
+            "lk.agent_name": dispatch.agent_name,
+        }
+        await self.join(identity, attributes=attributes)
+        return identity
+
+    async def dispatches(self) -> list[api.AgentDispatch]:
+        """What LiveKit lists for the room, but its own one for agents without a name."""
+        rooms = await self.lk.room.list_rooms(api.ListRoomsRequest(names=[self.room]))
+        if not rooms.rooms:
+            return []
+        listed = await self.lk.agent_dispatch.list_dispatch(self.room)
+        return [item for item in listed if item.agent_name and not item.state.deleted_at]
+
+    async def generations(self) -> list[tuple[str, str]]:
+        """Dispatch id and generation of everything that LiveKit lists for the room."""
+        return sorted(
+            (item.attributes["usher.dispatch_id"], item.attributes["usher.generation"])
+            for item in await self.dispatches()
+        )
+
+    async def everybody_leaves(self) -> None:
+        """Return when LiveKit lists nobody any longer."""
+        for room in self._inside:
+            await room.disconnect()
+        self._inside.clear()
+        async with asyncio.timeout(WAIT_S):
+            request = api.ListParticipantsRequest(room=self.room)
+            while (await self.lk.room.list_participants(request)).participants:
+                await asyncio.sleep(0.02)
+
+    async def empty(self) -> None:
+        """Everybody leaves and the room goes."""
+        for room in self._inside:
+            await room.disconnect()
+        with contextlib.suppress(api.TwirpError):
+            await self.lk.room.delete_room(api.DeleteRoomRequest(room=self.room))
+
+
+@pytest_asyncio.fixture
+async def house(livekit_server: LiveKitServer) -> AsyncIterator[House]:
+    """A room that nobody else uses."""
+    url = livekit_server.url.replace("ws", "http", 1)
+    key, secret = livekit_server.api_key, livekit_server.api_secret
+    async with api.LiveKitAPI(url, key, secret, failover=False) as lk:
+        opened = House(server=livekit_server, lk=lk, room=f"room-{uuid.uuid4().hex}")
+        yield opened
+        await opened.empty()
+
+
+OpenServices = Callable[..., Awaitable[Services]]
+
+
+@pytest_asyncio.fixture
+async def services_for(
+    common: CommonSettings, livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[OpenServices]:
+    """Opens the services of a worker process; keyword arguments are environment variables."""
+    opened: list[Services] = []
+
+    async def open_with(**environ: str) -> Services:
+        values = {
+            "LIVEKIT_URL": livekit_server.url,
+            "LIVEKIT_API_KEY": livekit_server.api_key,
+            "LIVEKIT_API_SECRET": livekit_server.api_secret,
+            "USHER_CLIENT_ID": CLIENT_ID,
+            "USHER_API_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
+            "USHER_AGENT_NAMES": AGENT_NAME,
+            **environ,
+        }
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        registry.cache_clear()
+        opened.append(await open_services())
+        registry.cache_clear()
+        return opened[-1]
+
+    yield open_with
+    for services in opened:
+        await services.aclose()
+
+
+@pytest_asyncio.fixture
+async def services(services_for: OpenServices) -> Services:
+    """A worker process's services; verification gives up after 1 s and looks every 0.1 s."""
+    return await services_for(USHER_VERIFY_TIMEOUT_S="1", USHER_VERIFY_POLL_S="0.1")
+
+
+Request = Callable[..., Dispatch]
+
+
+@pytest.fixture
+def request_dispatch(store: Ledger, house: House) -> Request:
+    """Writes the record of a new dispatch for the room of the house and reads it."""
+
+    def write(dispatch_id: str = "dsp_1", **changes: object) -> Dispatch:
+        new = new_dispatch(dispatch_id, **{"room_name": house.room, **changes})
+        store.run(ledger.create(new, due_in_s=2.0, detail={"by": "test"}))
+        dispatch = store.run(ledger.read(dispatch_id))
+        assert dispatch is not None
+        return dispatch
+
+    return write
+
+
+@pytest.fixture
+def look(store: Ledger) -> Callable[[], Dispatch]:
+    """Reads the record of `dsp_1`."""
+
+    def read() -> Dispatch:
+        dispatch = store.run(ledger.read("dsp_1"))
+        assert dispatch is not None
+        return dispatch
+
+    return read
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    """A Redis of the test's own, running."""
+    server = OwnRedis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_common(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> CommonSettings:
+    """Settings that point at the test's own Redis, which shall answer within 0.3 s."""
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    monkeypatch.setenv("USHER_REDIS_TIMEOUT_S", "0.3")
+    monkeypatch.setenv("USHER_REDIS_WORKER_TIMEOUT_S", "0.3")
+    return load(CommonSettings)

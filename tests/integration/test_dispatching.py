@@ -1,0 +1,323 @@
+"""Does a queued dispatch reach LiveKit exactly once, whatever fails on the way?
+
+Real Redis, real LiveKit, no Celery: the coroutine of the task is called as a worker calls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import dispatching, ledger, models
+from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from tests.integration.conftest import House, OpenServices, Request
+from tests.sockets import LossyProxy, listening, never_answering
+from tests.support import eventually, keyspace
+
+SWEEP_PUSH_S = 2.0  # as in dispatcher.tasks, which makes a Celery application when imported
+
+UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it was"}
+
+Look = Callable[[], Dispatch]
+
+
+class Waits:
+    """Stands in for the waiting between tries."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
+async def closed_port() -> int:
+    async with listening(never_answering) as port:
+        return port
+
+
+async def test_a_queued_dispatch_reaches_livekit(
+    services: Services, request_dispatch: Request, look: Look, house: House
+) -> None:
+    request_dispatch()
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    record = look()
+    (listed,) = await house.dispatches()
+    assert record.livekit_dispatch_id == listed.id
+    assert await house.generations() == [("dsp_1", "1")]
+    assert record.attempts == (
+        models.Attempt(generation=1, livekit_dispatch_id=listed.id, tries=1),
+    )
+    assert [event.event for event in record.timeline] == ["queued", "dispatching", "dispatched"]
+
+
+async def test_an_unknown_dispatch_is_an_error_and_writes_nothing(
+    services: Services, raw: redis.Redis
+) -> None:
+    with pytest.raises(UnknownDispatch, match="dsp_none"):
+        await dispatching.dispatch_agent(services, "dsp_none")
+
+    assert keyspace(raw) == {}
+
+
+async def test_twenty_messages_at_once_make_one_dispatch(
+    services: Services, request_dispatch: Request, look: Look, house: House
+) -> None:
+    request_dispatch()
+
+    await asyncio.gather(*(dispatching.dispatch_agent(services, "dsp_1") for _ in range(20)))
+
+    assert await house.generations() == [("dsp_1", "1")]
+    assert [event.event for event in look().timeline] == ["queued", "dispatching", "dispatched"]
+
+
+async def test_a_message_too_late_changes_nothing(
+    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+) -> None:
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    before = keyspace(raw)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    assert keyspace(raw) == before
+    assert await house.generations() == [("dsp_1", "1")]
+
+
+async def test_livekit_down_is_tried_three_times_and_then_waits(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
+    request_dispatch()
+    waits = Waits()
+
+    with pytest.raises(TransientLiveKitError):
+        await dispatching.dispatch_agent(services, "dsp_1", sleep=waits)
+
+    record = look()
+    assert waits.seconds == [1.0, 2.0]
+    assert (record.state, record.generation) == (State.WAITING, 2)
+    assert record.failure_reason == "livekit_unreachable"
+    (attempt,) = record.attempts
+    assert (attempt.tries, attempt.outcome, attempt.reason) == (
+        3,
+        "given_up",
+        "livekit_unreachable",
+    )
+    assert [error.partition(":")[0] for error in attempt.errors] == ["try 1", "try 2", "try 3"]
+    assert all("cannot be reached" in error for error in attempt.errors)
+    assert keyspace(raw)["usher:metrics:dispatch:acme"]["attempts"] == "3"
+
+
+async def test_what_waited_for_livekit_goes_on_when_livekit_is_back(
+    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+) -> None:
+    down = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
+    request_dispatch()
+    with pytest.raises(TransientLiveKitError):
+        await dispatching.dispatch_agent(down, "dsp_1", sleep=Waits())
+
+    up = await services_for()
+    assert await dispatching.dispatch_agent(up, "dsp_1") is State.DISPATCHED
+
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for(LIVEKIT_API_SECRET="x" * 32)
+    request_dispatch()
+    waits = Waits()
+
+    with pytest.raises(DispatchFailed, match="livekit_refused"):
+        await dispatching.dispatch_agent(services, "dsp_1", sleep=waits)
+
+    record = look()
+    assert waits.seconds == []
+    assert (record.state, record.failure_reason) == (State.FAILED, "livekit_refused")
+    assert "401" in record.failure_message
+    assert "x" * 32 not in str(record)
+    (attempt,) = record.attempts
+    assert (attempt.tries, attempt.outcome, len(attempt.errors)) == (1, "failed", 1)
+    metrics = keyspace(raw)["usher:metrics:dispatch:acme"]
+    assert (metrics["failures"], metrics["failures:livekit_refused"]) == ("1", "1")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_lost_reply_is_looked_for_before_the_next_try(
+    times: int,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    house: House,
+) -> None:
+    target_port = int(house.server.url.rpartition(":")[2])
+    proxy = LossyProxy(target_port=target_port, losing=b"CreateDispatch", times=times)
+    request_dispatch()
+
+    async with listening(proxy) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        await dispatching.dispatch_agent(services, "dsp_1", sleep=Waits())
+
+    (listed,) = await house.dispatches()
+    record = look()
+    assert proxy.lost == 1
+    assert record.livekit_dispatch_id == listed.id
+    assert record.attempt.tries == 2
+    assert await house.generations() == [("dsp_1", "1")]
+
+
+async def test_a_next_generation_takes_the_older_ones_back_first(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    store.run(ledger.advance(look(), models.NEXT_GENERATION, due_in_s=2))
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_the_dispatches_of_others_in_the_room_are_left_alone(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    request_dispatch("dsp_2", agent_name="another-agent")
+    await dispatching.dispatch_agent(services, "dsp_2")
+    request_dispatch()
+    store.run(ledger.advance(look(), models.WAIT, due_in_s=2, fields=UNREACHABLE))
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert await house.generations() == [("dsp_1", "2"), ("dsp_2", "1")]
+
+
+async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    house: House,
+) -> None:
+    """Its first try finds LiveKit down; while it waits, the record gets a next generation."""
+    request_dispatch()
+    reachable = asyncio.Event()
+    target = LossyProxy(target_port=int(house.server.url.rpartition(":")[2]), losing=b"", times=0)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reachable.is_set():
+            await target(reader, writer)
+
+    async def overtaken(_: float) -> None:
+        store.run(ledger.advance(look(), models.NEXT_GENERATION, due_in_s=2))
+        reachable.set()
+
+    async with listening(handle) as port:
+        slow = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        assert await dispatching.dispatch_agent(slow, "dsp_1", sleep=overtaken) is State.QUEUED
+
+    assert await house.dispatches() == []
+    assert (look().state, look().generation) == (State.QUEUED, 2)
+
+
+async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    store.run(
+        ledger.advance(
+            request_dispatch(),
+            models.WAIT,
+            due_in_s=0,
+            fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
+        )
+    )
+    before = look()
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    assert look().timeline == before.timeline
+    assert await house.dispatches() == []
+
+
+async def test_near_its_deadline_a_dispatch_fails_with_what_it_waited_for(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    dispatch = request_dispatch(deadline_ms=1000)
+    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0, fields=UNREACHABLE))
+
+    with pytest.raises(DispatchFailed, match="livekit_unreachable: it was"):
+        await dispatching.dispatch_agent(services, "dsp_1")
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "livekit_unreachable")
+    assert record.updated_at_ms < record.deadline_at_ms
+    assert await house.dispatches() == []
+
+
+async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_sweeper_wakes_it(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.DISPATCH_STARTED, due_in_s=12))
+    a_while_ago_ms = store.run(ledger.ping()) - 13_000
+    raw.hset("usher:dispatch:dsp_1", "updated_at_ms", a_while_ago_ms)
+    raw.zadd("usher:due", {"dsp_1": a_while_ago_ms + 12_000})
+    assert store.run(ledger.claim_due(limit=9, push_s=SWEEP_PUSH_S)) == ["dsp_1"]
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert (look().state, look().generation) == (State.DISPATCHED, 2)
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_a_dispatching_record_whose_worker_is_at_it_is_left_alone(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.DISPATCH_STARTED, due_in_s=12))
+    before = keyspace(raw)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHING
+
+    assert keyspace(raw) == before
+
+
+async def test_a_dispatch_is_looked_at_before_its_deadline_although_livekit_hangs(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=6000)
+    async with listening(never_answering) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        working = asyncio.create_task(dispatching.dispatch_agent(services, "dsp_1"))
+        record = await eventually(lambda: look() if look().state is State.DISPATCHING else None)
+        assert record is not None
+        due_ms = keyspace(raw)["usher:due"]["dsp_1"]
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+    assert due_ms < record.deadline_at_ms
+
+
+async def test_what_livekit_has_taken_is_looked_at_before_its_deadline(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for()  # verification may take its 5 s
+    request_dispatch(deadline_ms=6000)
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert keyspace(raw)["usher:due"]["dsp_1"] < look().deadline_at_ms

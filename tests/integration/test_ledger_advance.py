@@ -1,0 +1,219 @@
+"""Does every change of state write exactly what the table says, or nothing at all?
+
+Every transition is carried out from every state, and everything that is in Redis is compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import ledger, models
+from dispatcher.ledger import Advanced
+from dispatcher.models import TERMINAL, DispatchRef, State, Transition
+from dispatcher.store import Ledger
+from tests.support import AGENT_NAME, keyspace, new_dispatch
+
+RECORD, ATTEMPTS = "usher:dispatch:dsp_1", "usher:dispatch:dsp_1:attempts"
+TIMELINE, LIVE = "usher:dispatch:dsp_1:timeline", f"usher:live:acme:{AGENT_NAME}:room-1"
+METRICS = "usher:metrics:dispatch:acme"
+REF = DispatchRef(
+    dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
+)
+OF_ATTEMPT = {
+    "job_id": "AJ_0",
+    "livekit_dispatch_id": "AD_0",
+    "agent_server_id": "server-0",
+    "agent_container": "box-0",
+    "agent_identity": "agent-0",
+    "joined_at_ms": "5",
+    "time_to_join_ms": "6",
+    "failure_reason": "join_timeout",
+    "failure_message": "why",
+}
+TRANSITIONS = [value for value in vars(models).values() if isinstance(value, Transition)]
+STEP: dict[str, Any] = {
+    "due_in_s": 7.0,
+    "fields": {"job_id": "AJ_1"},
+    "attempt": {"tries": "2", "outcome": "x"},
+    "detail": {"k": "v"},
+    "metrics": {"m": 3},
+    "retention_s": 60,
+}
+
+every_state = pytest.mark.parametrize("state", State)
+every_transition = pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda t: t.event)
+
+
+def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
+    """A record in `state`, with everything that an attempt can have left; the keyspace then."""
+    store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
+    raw.hset(RECORD, mapping={"state": state, "updated_at_ms": "1", **OF_ATTEMPT})
+    if state in TERMINAL:
+        raw.delete(LIVE)
+        raw.zrem("usher:due", "dsp_1")
+    return keyspace(raw)
+
+
+def expected(before: dict[str, Any], state: State, transition: Transition, now_ms: int) -> Any:
+    """The keyspace after STEP, out of the one before and the table."""
+    after = copy.deepcopy(before)
+    moved = state in transition.moves
+    record, generation = after[RECORD], "1"
+    if moved and transition.new_generation:
+        generation = record["generation"] = "2"
+        for name in OF_ATTEMPT:
+            del record[name]
+    record |= {"updated_at_ms": str(now_ms), "job_id": "AJ_1"}
+    event = f'"event":"{transition.event}","generation":{generation},"detail":{{"k": "v"}}'
+    after[TIMELINE].append(f'{{"at_ms":{now_ms},{event}}}')
+    after[ATTEMPTS] = {"1.tries": "2", "1.outcome": "x"}
+    after[METRICS]["m"] = "3"
+    if moved:
+        record["state"] = transition.to
+        after.setdefault("usher:due", {})["dsp_1"] = now_ms + 7000
+        if transition.to in TERMINAL:
+            after.pop(LIVE, None)
+            for key in (RECORD, ATTEMPTS, TIMELINE):
+                after[key] = (after[key], "expires")
+    return after
+
+
+def updated_at_ms(found: dict[str, Any]) -> int:
+    record = found[RECORD]
+    return int((record[0] if isinstance(record, tuple) else record)["updated_at_ms"])
+
+
+@every_state
+@every_transition
+def test_a_transition_moves_or_notes_or_refuses_as_the_table_says(
+    transition: Transition, state: State, store: Ledger, raw: redis.Redis
+) -> None:
+    before = place(store, raw, state)
+
+    done = store.run(ledger.advance(REF, transition, **STEP))
+
+    found = keyspace(raw)
+    if state not in transition.moves | transition.notes:
+        assert done == Advanced(outcome="refused", state=state, generation=1, job_id="AJ_0")
+        assert not done.applied
+        assert found == before
+        return
+    assert found == expected(before, state, transition, updated_at_ms(found))
+    assert done.applied
+    assert done.moved is (state in transition.moves)
+    assert done.generation == (2 if done.moved and transition.new_generation else 1)
+    assert done.state == (transition.to if done.moved else state)
+
+
+@every_state
+@every_transition
+@pytest.mark.parametrize("record_generation", [2, 10])
+def test_a_stale_generation_writes_nothing(
+    record_generation: int, transition: Transition, state: State, store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, state)
+    raw.hset(RECORD, "generation", record_generation)
+    before = keyspace(raw)
+
+    done = store.run(ledger.advance(REF, transition, **STEP))
+
+    assert done == Advanced(
+        outcome="stale", state=state, generation=record_generation, job_id="AJ_0"
+    )
+    assert not done.applied
+    assert keyspace(raw) == before
+
+
+@every_transition
+def test_a_transition_carried_out_twice_moves_once(
+    transition: Transition, store: Ledger, raw: redis.Redis
+) -> None:
+    if not transition.moves:
+        return
+    place(store, raw, min(transition.moves))
+    store.run(ledger.advance(REF, transition, **STEP))
+    between = keyspace(raw)
+
+    again = store.run(ledger.advance(REF, transition, **STEP))
+
+    assert not again.moved
+    if not again.applied:
+        assert keyspace(raw) == between
+
+
+@every_transition
+def test_a_record_that_is_not_there_is_unknown_and_stays_so(
+    transition: Transition, store: Ledger, raw: redis.Redis
+) -> None:
+    done = store.run(ledger.advance(REF, transition, **STEP))
+
+    assert done == Advanced(outcome="unknown", state="", generation=0, job_id="")
+    assert keyspace(raw) == {}
+
+
+def test_an_event_before_the_transitions_own_stands_before_it(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, State.DISPATCHED)
+
+    store.run(ledger.advance(REF, models.ACCEPTED, before="offered", **STEP))
+
+    record = store.run(ledger.read("dsp_1"))
+    assert record is not None
+    assert [event.event for event in record.timeline] == ["queued", "offered", "accepted"]
+
+
+def test_metrics_can_go_to_another_hash(store: Ledger, raw: redis.Redis) -> None:
+    before = place(store, raw, State.DISPATCHED)
+
+    store.run(ledger.advance(REF, models.ACCEPTED, metrics_key="usher:metrics:x", metrics={"m": 1}))
+
+    found = keyspace(raw)
+    assert found["usher:metrics:x"] == {"m": "1"}
+    assert found[METRICS] == before[METRICS]
+
+
+def test_without_a_due_time_a_move_takes_the_record_off_the_list_and_a_note_does_not(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    due = place(store, raw, State.ACCEPTED)["usher:due"]
+
+    store.run(ledger.advance(REF, models.AGENT_CONNECTED))
+    assert keyspace(raw)["usher:due"] == due
+    store.run(ledger.advance(REF, models.JOINED))
+    assert "usher:due" not in keyspace(raw)
+
+
+def test_the_timeline_keeps_the_last_200_events(store: Ledger, raw: redis.Redis) -> None:
+    place(store, raw, State.JOINED)
+
+    for number in range(205):
+        step = ledger.advance(REF, models.AGENT_CONNECTED, detail={"n": str(number)})
+        store.run(step)
+
+    kept = [json.loads(text)["detail"]["n"] for text in keyspace(raw)[TIMELINE]]
+    assert kept == [str(number) for number in range(5, 205)]
+
+
+def test_a_terminal_record_leaves_the_live_key_of_another_dispatch_alone(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, State.JOINED)
+    raw.set(LIVE, "dsp_2")
+
+    store.run(ledger.advance(REF, models.AGENT_LEFT, retention_s=60))
+
+    assert keyspace(raw)[LIVE] == "dsp_2"
+
+
+def test_an_ended_record_expires_after_its_retention(store: Ledger, raw: redis.Redis) -> None:
+    place(store, raw, State.DISPATCHED)
+
+    store.run(ledger.advance(REF, models.FAILED, attempt={"outcome": "failed"}, retention_s=60))
+
+    assert all(0 < raw.ttl(key) <= 60 for key in (RECORD, ATTEMPTS, TIMELINE))

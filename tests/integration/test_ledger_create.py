@@ -1,0 +1,151 @@
+"""What does asking for an agent write into Redis? Everything that is there is compared."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import ledger
+from dispatcher.ledger import Created
+from dispatcher.models import FAILED, Dispatch, State, TimelineEvent
+from dispatcher.store import Ledger
+from tests.support import keyspace, new_dispatch
+
+
+def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Created:
+    return store.run(
+        ledger.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={"by": "test"})
+    )
+
+
+def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redis) -> None:
+    before_ms = store.run(ledger.ping())
+    created = create(store, container="box-1", agent_metadata='{"a": "ü"}')
+    after_ms = store.run(ledger.ping())
+
+    assert created == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True)
+    found = keyspace(raw)
+    now_ms = int(found["usher:dispatch:dsp_1"]["created_at_ms"])
+    assert before_ms <= now_ms <= after_ms
+    assert found == {
+        "usher:dispatch:dsp_1": {
+            "state": "queued",
+            "generation": "1",
+            "client_id": "acme",
+            "room_name": "room-1",
+            "agent_name": "session-agent-rag",
+            "container": "box-1",
+            "agent_metadata": '{"a": "ü"}',
+            "created_at_ms": str(now_ms),
+            "requested_at_ms": str(now_ms),
+            "updated_at_ms": str(now_ms),
+            "deadline_at_ms": str(now_ms + 20_000),
+        },
+        "usher:dispatch:dsp_1:timeline": [
+            f'{{"at_ms":{now_ms},"event":"queued","generation":1,"detail":{{"by": "test"}}}}'
+        ],
+        "usher:due": {"dsp_1": now_ms + 2000},
+        "usher:live:acme:session-agent-rag:room-1": "dsp_1",
+        "usher:metrics:dispatch:acme": {"dispatches": "1"},
+    }
+
+
+def test_a_new_record_reads_back_as_what_was_asked_for(store: Ledger) -> None:
+    create(store, container="box-1", agent_metadata="{}")
+
+    record = store.run(ledger.read("dsp_1"))
+
+    assert record is not None
+    assert record == Dispatch(
+        dispatch_id="dsp_1",
+        client_id="acme",
+        room_name="room-1",
+        agent_name="session-agent-rag",
+        generation=1,
+        container="box-1",
+        agent_metadata="{}",
+        state=State.QUEUED,
+        created_at_ms=record.created_at_ms,
+        requested_at_ms=record.created_at_ms,
+        updated_at_ms=record.created_at_ms,
+        deadline_at_ms=record.created_at_ms + 20_000,
+        read_at_ms=record.read_at_ms,
+        timeline=(
+            TimelineEvent(
+                at_ms=record.created_at_ms, event="queued", generation=1, detail={"by": "test"}
+            ),
+        ),
+    )
+    assert record.created_at_ms <= record.read_at_ms
+
+
+def test_there_is_no_record_of_an_id_that_never_was(store: Ledger) -> None:
+    assert store.run(ledger.read("dsp_none")) is None
+
+
+def test_the_same_request_while_the_dispatch_is_live_gives_it_and_changes_nothing(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    create(store)
+    before = keyspace(raw)
+
+    again = create(store, "dsp_2", agent_metadata="other", deadline_ms=1)
+
+    assert again == Created(dispatch_id="dsp_1", state=State.QUEUED, new=False)
+    assert keyspace(raw) == before
+
+
+def test_the_same_request_after_the_dispatch_has_ended_makes_a_new_one(store: Ledger) -> None:
+    create(store)
+    record = store.run(ledger.read("dsp_1"))
+    assert record is not None
+    store.run(ledger.advance(record, FAILED, retention_s=60))
+
+    assert create(store, "dsp_2") == Created(dispatch_id="dsp_2", state=State.QUEUED, new=True)
+
+
+@pytest.mark.parametrize(
+    "other", [{"client_id": "globex"}, {"room_name": "room-2"}, {"agent_name": "another-agent"}]
+)
+def test_another_client_room_or_agent_gets_a_dispatch_of_its_own(
+    other: dict[str, str], store: Ledger, raw: redis.Redis
+) -> None:
+    create(store)
+
+    assert create(store, "dsp_2", **other).new
+    assert sorted(keyspace(raw)["usher:due"]) == ["dsp_1", "dsp_2"]
+
+
+TRICKY = ["a:b", "a", "b", "a:", ":a", "a%3Ab", "a/b", "räum", "ra\u0308um", "🙂", "a b", "A", "%"]
+
+
+def test_names_with_colons_and_unicode_do_not_collide(store: Ledger, raw: redis.Redis) -> None:
+    pairs = list(itertools.product(TRICKY, repeat=2))
+
+    for number, (agent_name, room_name) in enumerate(pairs):
+        created = create(store, f"dsp_{number}", agent_name=agent_name, room_name=room_name)
+        assert created.new, (agent_name, room_name)
+    for number, (agent_name, room_name) in enumerate(pairs):
+        again = create(store, "dsp_x", agent_name=agent_name, room_name=room_name)
+        assert again.dispatch_id == f"dsp_{number}"
+
+    assert len([key for key in keyspace(raw) if key.startswith("usher:live:")]) == len(pairs)
+
+
+def test_the_counters_of_clients_containers_and_agents_do_not_collide() -> None:
+    keys = {ledger.agent_metrics_key(*names) for names in itertools.product(TRICKY, repeat=3)}
+
+    assert len(keys) == len(TRICKY) ** 3
+
+
+def test_a_request_of_the_largest_allowed_size_fits(store: Ledger) -> None:
+    metadata = "🙂" * 16_000
+
+    create(store, agent_metadata=metadata)
+
+    record = store.run(ledger.read("dsp_1"))
+    assert record is not None
+    assert record.agent_metadata == metadata

@@ -1,0 +1,165 @@
+"""Who wins when several want the same dispatch, and who hears of it?"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import redis
+
+from dispatcher import ledger, models
+from dispatcher.models import TERMINAL, Dispatch, State
+from dispatcher.store import AsyncLedger, Ledger
+from tests.support import AGENT_NAME, eventually, keyspace, new_dispatch
+
+LIVE = f"usher:live:acme:{AGENT_NAME}:room-1"
+
+
+def started(store: Ledger, state: State = State.DISPATCHED) -> Dispatch:
+    """A new dispatch on its way to an agent."""
+    store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
+    dispatch = read(store)
+    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+    if state is not State.DISPATCHING:
+        store.run(ledger.advance(dispatch, models.DISPATCH_CREATED, due_in_s=7))
+    return read(store)
+
+
+def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
+    dispatch = store.run(ledger.read(dispatch_id))
+    assert dispatch is not None
+    return dispatch
+
+
+async def test_of_fifty_jobs_that_claim_at_once_exactly_one_gets_the_dispatch(
+    store: Ledger, async_store: AsyncLedger
+) -> None:
+    dispatch = started(store)
+
+    answers = await asyncio.gather(
+        *(
+            async_store.run(
+                ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": f"AJ_{n}"})
+            )
+            for n in range(50)
+        )
+    )
+
+    (winner,) = [n for n, answer in enumerate(answers) if answer.moved]
+    assert read(store).job_id == f"AJ_{winner}"
+    assert [event.event for event in read(store).timeline].count("accepted") == 1
+    losers = [answer for answer in answers if not answer.moved]
+    assert {(loser.outcome, loser.job_id) for loser in losers} == {("refused", f"AJ_{winner}")}
+
+
+async def test_of_fifty_that_give_up_at_once_the_generation_rises_by_one(
+    store: Ledger, async_store: AsyncLedger
+) -> None:
+    dispatch = started(store)
+
+    answers = await asyncio.gather(
+        *(
+            async_store.run(ledger.advance(dispatch, transition, due_in_s=1))
+            for transition in [models.WAIT, models.NEXT_GENERATION] * 25
+        )
+    )
+
+    assert [answer.moved for answer in answers].count(True) == 1
+    assert read(store).generation == 2
+
+
+async def test_of_fifty_requests_at_once_for_one_room_one_makes_the_dispatch(
+    async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    answers = await asyncio.gather(
+        *(
+            async_store.run(ledger.create(new_dispatch(f"dsp_{n}"), due_in_s=2.0, detail={}))
+            for n in range(50)
+        )
+    )
+
+    (made,) = [answer for answer in answers if answer.new]
+    assert {answer.dispatch_id for answer in answers} == {made.dispatch_id}
+    assert len(keyspace(raw)) == 5
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_a_redispatch_by_hand_brings_an_ended_record_back_to_life(
+    state: State, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = started(store)
+    raw.delete(LIVE)
+    raw.zrem("usher:due", "dsp_1")
+    raw.hset("usher:dispatch:dsp_1", "state", state)
+    for key in raw.scan_iter("usher:dispatch:*"):
+        raw.expire(key, 60)
+
+    done = store.run(
+        ledger.advance(dispatch, models.REDISPATCH, due_in_s=2, deadline_in_s=30, detail={})
+    )
+
+    found, again = keyspace(raw), read(store)
+    assert done.moved
+    assert (again.state, again.generation) == (State.QUEUED, 2)
+    assert again.requested_at_ms == again.updated_at_ms
+    assert again.deadline_at_ms == again.requested_at_ms + 30_000
+    assert again.created_at_ms == dispatch.created_at_ms
+    assert found[LIVE] == "dsp_1"
+    assert found["usher:due"] == {"dsp_1": again.updated_at_ms + 2000}
+    assert not any(isinstance(value, tuple) for value in found.values())  # nothing expires
+
+
+def test_a_room_that_another_dispatch_serves_is_not_taken_from_it(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = started(store)
+    store.run(ledger.advance(dispatch, models.FAILED, retention_s=60))
+    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
+    before = keyspace(raw)
+
+    done = store.run(ledger.advance(dispatch, models.REDISPATCH, due_in_s=2, deadline_in_s=30))
+
+    assert (done.outcome, done.job_id) == ("occupied", "dsp_2")
+    assert keyspace(raw) == before
+
+
+async def test_every_change_is_told_on_the_dispatches_channel(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = started(store)
+    with raw.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("usher:wake:dsp_1")
+        channel.get_message(timeout=5)
+        store.run(ledger.advance(dispatch, models.ACCEPTED, before="offered", due_in_s=7))
+        store.run(ledger.advance(dispatch, models.AGENT_CONNECTED))
+        store.run(ledger.advance(dispatch, models.ACCEPTED))  # refused: nothing to tell
+        store.run(ledger.advance(replace(dispatch, generation=9), models.JOINED))  # stale
+        store.run(ledger.advance(dispatch, models.JOINED))
+        heard: list[str] = []
+
+        def listen() -> bool:
+            while message := channel.get_message(timeout=0):
+                heard.append(message["data"])
+            return heard[-1:] == ["joined"]
+
+        await eventually(listen)
+    assert heard == ["accepted", "agent_connected", "joined"]
+
+
+def test_a_joined_record_does_not_say_why_it_had_to_wait(store: Ledger) -> None:
+    dispatch = started(store)
+    store.run(
+        ledger.advance(
+            dispatch,
+            models.WAIT,
+            due_in_s=1,
+            fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
+        )
+    )
+    dispatch = read(store)
+    for transition in (models.DISPATCH_STARTED, models.DISPATCH_CREATED, models.JOINED):
+        assert store.run(ledger.advance(dispatch, transition, due_in_s=1)).moved
+
+    joined = read(store)
+    assert (joined.failure_reason, joined.failure_message) == ("", "")

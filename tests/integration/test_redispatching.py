@@ -1,0 +1,128 @@
+"""May a dispatch be sent again by hand, and does a refusal say why not?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import dispatching, ledger, models, verification
+from dispatcher.errors import RedispatchRefused, UnknownDispatch
+from dispatcher.models import PENDING, Dispatch, State
+from dispatcher.redispatching import redispatch
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from tests.integration.conftest import House, OpenServices, Request
+from tests.sockets import listening, never_answering
+from tests.support import keyspace
+
+Look = Callable[[], Dispatch]
+
+
+async def refusal(services: Services, raw: redis.Redis) -> str:
+    """Why `dsp_1` may not be sent again; the refusal writes nothing."""
+    before = keyspace(raw)
+    with pytest.raises(RedispatchRefused) as caught:
+        await redispatch(services, "dsp_1")
+    assert keyspace(raw) == before
+    return str(caught.value)
+
+
+async def joined(services: Services, dispatch: Dispatch, house: House) -> str:
+    """Have the dispatch's agent join; returns its identity."""
+    await dispatching.dispatch_agent(services, "dsp_1")
+    identity = await house.join_for(dispatch)
+    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+    return identity
+
+
+@pytest.mark.parametrize("state", sorted(PENDING))
+async def test_a_pending_dispatch_goes_on_by_itself(
+    state: State, services: Services, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    request_dispatch()
+    raw.hset("usher:dispatch:dsp_1", "state", state)
+
+    message = await refusal(services, raw)
+
+    assert f"dsp_1 is {state} already" in message
+    assert "generation 1" in message
+
+
+async def test_a_joined_dispatch_whose_agent_is_there_is_not_doubled(
+    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+) -> None:
+    identity = await joined(services, request_dispatch(), house)
+
+    message = await refusal(services, raw)
+
+    assert f"dsp_1 already has its agent {identity}" in message
+    assert house.room in message
+
+
+async def test_a_joined_dispatch_whose_agent_is_gone_starts_a_new_generation(
+    services: Services, request_dispatch: Request, look: Look, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.everybody_leaves()
+
+    again = await redispatch(services, "dsp_1")
+
+    assert (again.state, again.generation) == (State.QUEUED, 2)
+    assert again == look() or again.timeline == look().timeline
+    assert again.timeline[-1].detail == {"by": "hand"}
+
+
+async def test_a_joined_dispatch_is_not_sent_again_while_livekit_cannot_be_asked(
+    services: Services,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    await joined(services, request_dispatch(), house)
+    async with listening(never_answering) as port:
+        pass
+    blind = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+
+    message = await refusal(blind, raw)
+
+    assert "cannot see whether room" in message
+    assert "try again when LiveKit answers" in message
+
+
+async def test_a_room_that_another_dispatch_serves_is_left_to_it(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.FAILED, retention_s=60))
+    request_dispatch("dsp_2")
+
+    message = await refusal(services, raw)
+
+    assert "is served by dispatch dsp_2 now" in message
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.ENDED, State.CANCELLED])
+async def test_a_dispatch_that_is_over_can_be_sent_again_with_a_new_deadline(
+    state: State,
+    services: Services,
+    request_dispatch: Request,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    request_dispatch(deadline_ms=1)
+    raw.hset("usher:dispatch:dsp_1", "state", state)
+    raw.delete(*raw.scan_iter("usher:live:*"))
+
+    again = await redispatch(services, "dsp_1")
+    assert (again.state, again.generation) == (State.QUEUED, 2)
+    assert 19 < again.remaining_s <= 20
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_an_unknown_dispatch_cannot_be_sent_again(services: Services) -> None:
+    with pytest.raises(UnknownDispatch, match="dsp_none"):
+        await redispatch(services, "dsp_none")

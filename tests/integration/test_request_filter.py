@@ -1,0 +1,289 @@
+"""What does the request filter answer LiveKit, and what does it leave in ledger, counters and log?
+
+livekit-agents' own JobRequest, with the real ledger; LiveKit's side of it is noted by the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from livekit.agents import AssignmentTimeoutError, JobRequest
+from livekit.agents.job import JobAcceptArguments
+from livekit.protocol import agent
+from livekit.protocol import models as protocol
+
+from dispatcher import ledger, models
+from dispatcher.models import Dispatch, State
+from dispatcher.settings import CommonSettings
+from dispatcher.store import AsyncLedger, Ledger
+from tests.ownredis import OwnRedis
+from tests.support import AGENT_NAME, keyspace, new_dispatch
+from worker_agent.request_filter import AgentServerIdentity, RequestFilter
+
+COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
+ACCEPT, REJECT, REJECT_EVERYWHERE = "accept", "reject here", "reject everywhere"
+
+
+def identity(**changes: Any) -> AgentServerIdentity:
+    values: dict[str, Any] = {"container": "box-1", "client_id": "", "slots": 2}
+    return AgentServerIdentity(
+        agent_server_id="server-1", agent_name=AGENT_NAME, **(values | changes)
+    )
+
+
+class Offered:
+    """A job as livekit-agents hands it over, and what was answered."""
+
+    def __init__(self, job_id: str = "AJ_1", *, times_out: bool = False, **changes: str) -> None:
+        attributes = {
+            "usher.dispatch_id": "dsp_1",
+            "usher.generation": "1",
+            "usher.client_id": "acme",
+            "usher.container": "",
+            "usher.request_type": "dispatch",
+        } | {f"usher.{name}": value for name, value in changes.items()}
+        job = agent.Job(
+            id=job_id,
+            room=protocol.Room(name="room-1", num_participants=3),
+            agent_name=AGENT_NAME,
+            attributes={name: value for name, value in attributes.items() if value},
+        )
+        self.answers: list[str] = []
+        self.accepted_with: JobAcceptArguments | None = None
+        self._times_out = times_out
+        self.request = JobRequest(job=job, on_reject=self._reject, on_accept=self._accept)
+
+    async def _reject(self, terminate: bool) -> None:
+        self.answers.append(REJECT_EVERYWHERE if terminate else REJECT)
+
+    async def _accept(self, arguments: JobAcceptArguments) -> None:
+        self.answers.append(ACCEPT)
+        self.accepted_with = arguments
+        if self._times_out:
+            raise AssignmentTimeoutError
+
+
+@pytest.fixture
+def dispatched(store: Ledger) -> Dispatch:
+    """`dsp_1`, on its way to an agent server."""
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(ledger.read("dsp_1"))
+    assert dispatch is not None
+    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(dispatch, models.DISPATCH_CREATED, due_in_s=7))
+    return dispatch
+
+
+@pytest.fixture
+def record(store: Ledger) -> Callable[[], Dispatch]:
+    def read() -> Dispatch:
+        dispatch = store.run(ledger.read("dsp_1"))
+        assert dispatch is not None
+        return dispatch
+
+    return read
+
+
+async def test_an_accepted_job_is_in_the_record_and_the_counters(
+    dispatched: Dispatch,
+    async_store: AsyncLedger,
+    record: Callable[[], Dispatch],
+    raw: redis.Redis,
+) -> None:
+    offered = Offered()
+
+    await RequestFilter(identity(), async_store)(offered.request)
+
+    assert offered.answers == [ACCEPT]
+    assert offered.accepted_with is not None
+    assert offered.accepted_with.attributes == {
+        "usher.dispatch_id": "dsp_1",
+        "usher.generation": "1",
+    }
+    assert offered.accepted_with.identity == "agent-AJ_1"  # unique: a fixed one evicts its twin
+    now = record()
+    assert (now.state, now.job_id, now.agent_server_id, now.agent_container) == (
+        State.ACCEPTED,
+        "AJ_1",
+        "server-1",
+        "box-1",
+    )
+    assert [event.event for event in now.timeline][-2:] == ["offered", "accepted"]
+    found = keyspace(raw)
+    assert found[COUNTERS] == {"requests": "1", "accepts": "1", "accepts:claimed": "1"}
+    assert "dsp_1" in found["usher:due"]
+
+
+async def test_of_ten_offers_at_once_one_is_accepted(
+    dispatched: Dispatch, async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    offers = [Offered(f"AJ_{number}") for number in range(10)]
+    request_filter = RequestFilter(identity(slots=20), async_store)
+
+    await asyncio.gather(*(request_filter(offered.request) for offered in offers))
+
+    answers = sorted(answer for offered in offers for answer in offered.answers)
+    assert answers == [ACCEPT] + [REJECT_EVERYWHERE] * 9
+    assert keyspace(raw)[COUNTERS] == {
+        "requests": "10",
+        "accepts": "1",
+        "accepts:claimed": "1",
+        "rejects": "9",
+        "rejects:second_job": "9",
+    }
+
+
+async def test_the_same_offer_again_is_accepted_again(
+    dispatched: Dispatch, async_store: AsyncLedger
+) -> None:
+    request_filter = RequestFilter(identity(), async_store)
+    for _ in range(2):
+        offered = Offered()
+        await request_filter(offered.request)
+        assert offered.answers == [ACCEPT]
+
+
+@pytest.mark.parametrize(
+    ("server", "offer", "reason"),
+    [
+        ({"slots": 0}, {}, "full"),
+        ({"client_id": "globex"}, {}, "wrong_client"),
+        ({}, {"container": "box-2"}, "wrong_container"),
+    ],
+)
+async def test_a_reject_of_this_server_is_counted_and_noted_and_livekit_may_ask_the_next_one(
+    server: dict[str, Any],
+    offer: dict[str, str],
+    reason: str,
+    dispatched: Dispatch,
+    async_store: AsyncLedger,
+    record: Callable[[], Dispatch],
+    raw: redis.Redis,
+) -> None:
+    offered = Offered(**offer)
+
+    await RequestFilter(identity(**server), async_store)(offered.request)
+
+    assert offered.answers == [REJECT]
+    now = record()
+    assert (now.state, now.attempt.reason) == (State.OFFERED, reason)
+    assert now.timeline[-1].event == "rejected"
+    assert now.timeline[-1].detail["reason"] == reason
+    assert keyspace(raw)[COUNTERS] == {"requests": "1", "rejects": "1", f"rejects:{reason}": "1"}
+
+
+async def test_a_rejected_dispatch_stays_on_the_list_of_what_must_be_looked_at(
+    dispatched: Dispatch, async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    await RequestFilter(identity(slots=0), async_store)(Offered().request)
+
+    assert "dsp_1" in keyspace(raw).get("usher:due", {})
+
+
+@pytest.mark.parametrize(
+    ("offer", "reason"),
+    [({"generation": "2"}, "stale_generation"), ({"dispatch_id": "dsp_none"}, "unknown_dispatch")],
+)
+async def test_a_job_that_nobody_wants_is_ended_everywhere_and_leaves_the_record_alone(
+    offer: dict[str, str],
+    reason: str,
+    dispatched: Dispatch,
+    async_store: AsyncLedger,
+    raw: redis.Redis,
+) -> None:
+    before = keyspace(raw)
+    offered = Offered(**offer)
+
+    await RequestFilter(identity(), async_store)(offered.request)
+
+    assert offered.answers == [REJECT_EVERYWHERE]
+    counted = {COUNTERS: {"requests": "1", "rejects": "1", f"rejects:{reason}": "1"}}
+    assert keyspace(raw) == before | counted
+
+
+async def test_a_foreign_job_is_accepted_and_counted_and_writes_no_record(
+    async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    offered = Offered(dispatch_id="", generation="", client_id="")
+
+    await RequestFilter(identity(), async_store)(offered.request)
+
+    assert offered.answers == [ACCEPT]
+    assert keyspace(raw) == {
+        f"usher:metrics:agent::box-1:{AGENT_NAME}": {
+            "requests": "1",
+            "accepts": "1",
+            "accepts:not_dispatched_by_usher": "1",
+        }
+    }
+
+
+async def test_a_job_that_livekit_does_not_assign_is_counted_and_no_error(
+    dispatched: Dispatch, async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    await RequestFilter(identity(), async_store)(Offered(times_out=True).request)
+
+    assert keyspace(raw)[COUNTERS]["assignment_timeouts"] == "1"
+
+
+async def test_without_the_ledger_a_job_is_left_to_another_agent_server(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+    offered = Offered()
+    async with AsyncLedger(own_common) as store:
+        await RequestFilter(identity(), store)(offered.request)
+
+    assert offered.answers == [REJECT]
+
+
+async def test_jobs_that_are_being_accepted_take_their_slots(
+    async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    request_filter = RequestFilter(identity(slots=2), async_store)
+    foreign = [Offered(f"AJ_{n}", dispatch_id="", generation="") for n in range(3)]
+
+    await asyncio.gather(*(request_filter(offered.request) for offered in foreign))
+
+    assert sorted(answer for offered in foreign for answer in offered.answers) == [
+        ACCEPT,
+        ACCEPT,
+        REJECT,
+    ]
+    assert request_filter.used_slots == 0
+
+
+@pytest.mark.parametrize(
+    ("offer", "decision", "reason"),
+    [({}, "accept", "claimed"), ({"container": "box-2"}, "reject", "wrong_container")],
+)
+async def test_the_log_says_what_was_decided_and_why(
+    offer: dict[str, str],
+    decision: str,
+    reason: str,
+    dispatched: Dispatch,
+    async_store: AsyncLedger,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "worker_agent.request_filter"):
+        await RequestFilter(identity(), async_store)(Offered(**offer).request)
+
+    (line,) = [line for line in caplog.records if line.name == "worker_agent.request_filter"]
+    wanted = {
+        "room": "room-1",
+        "container": "box-1",
+        "client_id": "acme",
+        "request_type": "dispatch",
+        "participant_count": 3,
+        "decision": decision,
+        "reason": reason,
+        "dispatch_id": "dsp_1",
+        "generation": 1,
+        "job_id": "AJ_1",
+    }
+    assert {name: line.__dict__[name] for name in wanted} == wanted

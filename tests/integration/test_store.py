@@ -1,0 +1,119 @@
+"""What does a caller of the ledger meet when Redis hangs, goes away or comes back?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dispatcher import ledger
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.settings import CommonSettings
+from dispatcher.store import AsyncLedger, Ledger
+from tests.ownredis import OwnRedis
+from tests.support import new_dispatch
+
+TIMEOUT_S = 0.3  # as in `own_common`
+AIR_S = 0.5
+
+
+@pytest.fixture
+def own_store(own_common: CommonSettings) -> Iterator[Ledger]:
+    store = Ledger(own_common)
+    yield store
+    store._redis.close()
+
+
+@pytest.mark.parametrize("connected_before", [True, False])
+def test_a_hung_redis_is_given_up_within_the_timeout(
+    connected_before: bool, own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    if connected_before:
+        own_store.run(ledger.ping())
+
+    with own_redis.frozen():
+        started_s = time.monotonic()
+        with pytest.raises(LedgerUnavailable, match="REDIS_URL"):
+            own_store.run(ledger.ping())
+        assert time.monotonic() - started_s < TIMEOUT_S + AIR_S
+
+    own_store.run(ledger.ping())
+
+
+@pytest.mark.parametrize("connected_before", [True, False])
+async def test_a_hung_redis_is_given_up_within_the_timeout_with_asyncio(
+    connected_before: bool, own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    async with AsyncLedger(own_common) as store:
+        if connected_before:
+            await store.run(ledger.ping())
+
+        with own_redis.frozen():
+            started_s = time.monotonic()
+            with pytest.raises(LedgerUnavailable, match="REDIS_URL"):
+                await store.run(ledger.ping())
+            assert time.monotonic() - started_s < TIMEOUT_S + AIR_S
+
+        await store.run(ledger.ping())
+
+
+def test_after_a_restart_of_redis_the_next_call_works(
+    own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    own_store.run(ledger.ping())
+
+    own_redis.stop()
+    own_redis.start()
+
+    assert own_store.run(ledger.ping()) > 0
+    assert own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={})).new
+
+
+async def test_after_a_restart_of_redis_the_next_call_works_with_asyncio(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    async with AsyncLedger(own_common) as store:
+        await store.run(ledger.ping())
+
+        own_redis.stop()
+        own_redis.start()
+
+        assert await store.run(ledger.ping()) > 0
+        assert (await store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))).new
+
+
+async def test_a_redis_that_is_down_is_unavailable_at_once(
+    own_common: CommonSettings, own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+
+    started_s = time.monotonic()
+    with pytest.raises(LedgerUnavailable):
+        own_store.run(ledger.ping())
+    async with AsyncLedger(own_common) as store:
+        with pytest.raises(LedgerUnavailable):
+            await store.run(ledger.ping())
+    assert time.monotonic() - started_s < AIR_S
+
+
+def test_a_lost_ledger_does_not_tell_the_redis_password(
+    own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:sesame@127.0.0.1:{own_redis.port}/0")
+    store = Ledger(CommonSettings())
+    own_redis.stop()
+
+    with pytest.raises(LedgerUnavailable) as caught:
+        store.run(ledger.ping())
+
+    assert "sesame" not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+
+
+def test_a_redis_that_refuses_to_write_is_unavailable(
+    own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    own_store._redis.config_set("maxmemory", "1")
+
+    with pytest.raises(LedgerUnavailable):
+        own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))

@@ -1,0 +1,122 @@
+"""Does whoever waits for news of a dispatch hear of it at once?"""
+
+from __future__ import annotations
+
+import asyncio
+
+import redis
+import redis.asyncio
+
+from dispatcher import ledger, models
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
+from dispatcher.wakeups import Wakeups
+from tests.ownredis import OwnRedis
+from tests.support import WAIT_S, eventually, new_dispatch
+
+CHANNEL = "usher:wake:dsp_1"
+
+
+async def heard(event: asyncio.Event) -> None:
+    await asyncio.wait_for(event.wait(), WAIT_S)
+
+
+async def told(client: redis.Redis, channel: str, listeners: int) -> None:
+    """Publish as soon as so many connections listen to the channel."""
+    await eventually(lambda: dict(client.pubsub_numsub(channel))[channel] == listeners)
+    client.publish(channel, "news")
+
+
+async def test_a_change_of_the_record_wakes_its_listener(
+    common: CommonSettings, store: Ledger
+) -> None:
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(ledger.read("dsp_1"))
+    assert dispatch is not None
+    wakeups = Wakeups(common)
+    async with wakeups.listen("dsp_1") as news, wakeups.listen("dsp_2") as other:
+        store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+
+        await heard(news)
+        assert not other.is_set()
+    await wakeups.aclose()
+
+
+async def test_two_listeners_to_one_dispatch_are_both_woken(
+    common: CommonSettings, raw: redis.Redis
+) -> None:
+    wakeups = Wakeups(common)
+    async with wakeups.listen("dsp_1") as first, wakeups.listen("dsp_1") as second:
+        await told(raw, CHANNEL, listeners=1)
+
+        await heard(first)
+        await heard(second)
+    await wakeups.aclose()
+
+
+async def test_one_of_two_listeners_leaving_leaves_the_other_listening(
+    common: CommonSettings, raw: redis.Redis
+) -> None:
+    wakeups = Wakeups(common)
+    async with wakeups.listen("dsp_1") as stays:
+        async with wakeups.listen("dsp_1"):
+            pass
+        await told(raw, CHANNEL, listeners=1)
+        await heard(stays)
+    await wakeups.aclose()
+
+
+async def test_the_last_listener_leaving_ends_the_subscription(
+    common: CommonSettings, raw: redis.Redis
+) -> None:
+    wakeups = Wakeups(common)
+    async with wakeups.listen("dsp_1"):
+        await eventually(lambda: raw.pubsub_channels(CHANNEL) == [CHANNEL])
+
+    await eventually(lambda: raw.pubsub_channels(CHANNEL) == [])
+    async with wakeups.listen("dsp_1") as again:
+        await told(raw, CHANNEL, listeners=1)
+        await heard(again)
+    await wakeups.aclose()
+
+
+async def test_listeners_hear_again_after_redis_was_restarted(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    wakeups = Wakeups(own_common)
+    async with wakeups.listen("dsp_1") as news:
+        own_redis.stop()
+        own_redis.start()
+        with redis.Redis.from_url(own_redis.url) as client:
+            await eventually(lambda: client.pubsub_numsub(CHANNEL)[0][1] == 1)
+            client.publish(CHANNEL, "news")
+
+        await heard(news)
+    await wakeups.aclose()
+
+
+async def test_listeners_hear_although_redis_was_down_at_the_first_of_them(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+    wakeups = Wakeups(own_common)
+    async with wakeups.listen("dsp_1"):
+        pass
+    own_redis.start()
+
+    async with wakeups.listen("dsp_1") as news:
+        with redis.Redis.from_url(own_redis.url) as client:
+            await eventually(lambda: client.pubsub_numsub(CHANNEL)[0][1] == 1)
+            client.publish(CHANNEL, "news")
+        await heard(news)
+    await wakeups.aclose()
+
+
+async def test_a_hung_redis_does_not_hold_a_listener_up(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    wakeups = Wakeups(own_common)
+    with own_redis.frozen():
+        async with asyncio.timeout(2), wakeups.listen("dsp_1") as news:
+            assert not news.is_set()
+    await wakeups.aclose()

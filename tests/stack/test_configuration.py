@@ -1,0 +1,123 @@
+"""What the stack writes down is what its processes need, and nobody else can read it."""
+
+import configparser
+import shlex
+import stat
+from pathlib import Path
+
+import pytest
+
+from devstack import PROJECT_ROOT, StackError
+from devstack.config import StackConfig
+from devstack.credentials import load_credentials
+from devstack.ports import PORT_VARIABLES, choose_ports
+from devstack.servers import find_livekit_server, write_livekit_config, write_redis_config
+from devstack.supervision import read_procfile, supervisor_config
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StackConfig:
+    return StackConfig(
+        run_dir=tmp_path,
+        procfile=PROJECT_ROOT / "Procfile",
+        ports=choose_ports(dict.fromkeys(PORT_VARIABLES, "0")),
+        credentials=load_credentials(tmp_path / "secrets.json"),
+    )
+
+
+def permissions(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def parsed_supervisor_config(run_dir: Path, **processes: str) -> configparser.RawConfigParser:
+    """Read as supervisord reads it, but for its %(name)s expansion."""
+    parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
+    parser.read_string(
+        supervisor_config(
+            run_dir=run_dir,
+            log_dir=run_dir / "log",
+            servers={"redis": "exec redis-server"},
+            processes=processes,
+        )
+    )
+    return parser
+
+
+def test_every_process_of_the_procfile_is_supervised_besides_the_servers(tmp_path: Path) -> None:
+    processes = read_procfile(PROJECT_ROOT / "Procfile")
+
+    supervised = parsed_supervisor_config(tmp_path, **processes)
+
+    names = [section.partition(":")[2] for section in supervised if section.startswith("program:")]
+    assert names == ["redis", "web", "dispatch", "verify", "beat", "agent", "flower"]
+
+
+def test_a_command_reaches_the_shell_as_the_procfile_has_it(tmp_path: Path) -> None:
+    command = """exec web "it's 100%" --name dispatch@%h --many ${MANY:-64} 'x y'"""
+
+    supervised = parsed_supervisor_config(tmp_path, web=command)
+
+    expanded = supervised["program:web"]["command"] % {}
+    assert shlex.split(expanded) == ["/bin/sh", "-c", command]
+
+
+@pytest.mark.parametrize("command", ["a ; b", "a # b"])
+def test_a_command_that_supervisord_would_cut_short_is_refused(
+    tmp_path: Path, command: str
+) -> None:
+    with pytest.raises(StackError, match="web: supervisord takes what follows"):
+        parsed_supervisor_config(tmp_path, web=command)
+
+
+def test_a_run_directory_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="shorter USHER_RUN_DIR"):
+        parsed_supervisor_config(tmp_path / ("x" * 100), web="true")
+
+
+def test_a_procfile_without_a_process_is_refused(tmp_path: Path) -> None:
+    procfile = tmp_path / "Procfile"
+    procfile.write_text("# nothing here\n")
+
+    with pytest.raises(StackError, match="names no process"):
+        read_procfile(procfile)
+
+
+def test_secrets_are_made_once_and_are_the_owners_only(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+
+    made = load_credentials(path)
+
+    assert permissions(path) == 0o600
+    assert load_credentials(path) == made
+    assert made.api_key.startswith("usk_")
+    assert made.api_key not in repr(made)
+
+
+def test_the_servers_files_are_the_owners_only(config: StackConfig) -> None:
+    written = [write_redis_config(config), write_livekit_config(config)]
+
+    assert [permissions(path) for path in written] == [0o600, 0o600]
+
+
+def test_the_processes_get_the_hash_of_the_api_key_and_not_the_key(config: StackConfig) -> None:
+    environ = config.process_environment({})
+
+    assert environ["USHER_API_KEY_SHA256"] == config.credentials.api_key_sha256
+    assert config.credentials.api_key not in environ.values()
+
+
+def test_the_callers_settings_of_usher_reach_the_processes_and_no_others_do(
+    config: StackConfig,
+) -> None:
+    caller = {"USHER_DEADLINE_S": "5", "REDIS_URL": "redis://elsewhere", "SECRET": "s"}
+
+    environ = config.process_environment(caller)
+
+    assert environ["USHER_DEADLINE_S"] == "5"
+    assert environ["REDIS_URL"] == config.redis_url
+    assert "SECRET" not in environ
+
+
+def test_a_livekit_server_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="is no program that can be run"):
+        find_livekit_server({"USHER_LIVEKIT_SERVER": str(tmp_path)})

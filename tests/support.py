@@ -1,0 +1,105 @@
+"""What do the tests share? Values made by hand, and a look at everything that is in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+
+from dispatcher.livekit import AgentParticipant
+from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch, State
+
+T = TypeVar("T")
+
+AGENT_NAME = "session-agent-rag"
+WAIT_S = 10.0
+
+
+def new_dispatch(dispatch_id: str = "dsp_1", **changes: Any) -> NewDispatch:
+    """What `web` asks the ledger to write down."""
+    values: dict[str, Any] = {
+        "client_id": "acme",
+        "room_name": "room-1",
+        "agent_name": AGENT_NAME,
+        "container": "",
+        "agent_metadata": "",
+        "deadline_ms": 20_000,
+    }
+    return NewDispatch(dispatch_id=dispatch_id, **(values | changes))
+
+
+def a_dispatch(*, remaining_s: float = 15.0, reason: str = "", **changes: Any) -> Dispatch:
+    """A record as read, `remaining_s` before its deadline; `reason` is its attempt's."""
+    values: dict[str, Any] = {
+        "dispatch_id": "dsp_1",
+        "client_id": "acme",
+        "room_name": "room-1",
+        "agent_name": AGENT_NAME,
+        "generation": 1,
+        "state": State.DISPATCHED,
+        "created_at_ms": 1_000_000,
+        "requested_at_ms": 1_000_000,
+        "deadline_at_ms": 1_020_000,
+        "read_at_ms": 1_020_000 - int(remaining_s * 1000),
+    }
+    values |= changes
+    if reason:
+        values["attempts"] = (Attempt(generation=values["generation"], reason=reason),)
+    return Dispatch(**values)
+
+
+def a_server(agent_server_id: str = "server-1", **changes: Any) -> AgentServerReport:
+    """The report of an agent server that serves everybody and has room."""
+    values: dict[str, Any] = {
+        "agent_name": AGENT_NAME,
+        "container": "box-1",
+        "client_id": "",
+        "slots": 4,
+        "used_slots": 1,
+        "load": 0.25,
+        "draining": False,
+        "registered": True,
+    }
+    return AgentServerReport(agent_server_id=agent_server_id, **(values | changes))
+
+
+def an_agent(**changes: Any) -> AgentParticipant:
+    """An agent in the room, brought by generation 1 of `dsp_1`."""
+    values: dict[str, Any] = {
+        "identity": "agent-AJ_1",
+        "agent_name": AGENT_NAME,
+        "joined_at_ms": 1_000_400,
+        "dispatch_id": "dsp_1",
+        "generation": 1,
+    }
+    return AgentParticipant(**(values | changes))
+
+
+def keyspace(client: redis.Redis) -> dict[str, Any]:
+    """Every key with its whole value, as plain Python values; `(value, "expires")` if it does."""
+    look: dict[str, Callable[[str], Any]] = {
+        "string": client.get,
+        "hash": client.hgetall,
+        "list": lambda key: client.lrange(key, 0, -1),
+        "zset": lambda key: {
+            name: int(score) for name, score in client.zrange(key, 0, -1, withscores=True)
+        },
+    }
+    found: dict[str, Any] = {}
+    for key in sorted(client.scan_iter()):
+        value = look[client.type(key)](key)
+        found[key] = value if client.ttl(key) == -1 else (value, "expires")
+    return found
+
+
+async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:
+    """The first true answer of `look`, asked again and again for a bounded time."""
+    until = time.monotonic() + within_s
+    while not (answer := look()):
+        if time.monotonic() > until:
+            raise AssertionError(f"still {answer!r} after {within_s} s")
+        await asyncio.sleep(0.01)
+    return answer

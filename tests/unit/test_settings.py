@@ -1,0 +1,168 @@
+"""Does a wrong setting give one clear line, and does no secret ever show?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from dispatcher.clients import registry
+from dispatcher.errors import ConfigurationError
+from dispatcher.settings import ClientSettings, CommonSettings, DispatcherSettings, load
+from worker_agent.settings import AgentSettings
+
+SECRET = "s3cr3t-value-that-must-never-show-anywhere"
+REDIS_URL = f"redis://:{SECRET}@127.0.0.1:6379/0"
+RIGHT = {
+    "REDIS_URL": REDIS_URL,
+    "LIVEKIT_URL": "ws://127.0.0.1:7880",
+    "LIVEKIT_API_KEY": "a-key",
+    "LIVEKIT_API_SECRET": SECRET,
+    "USHER_API_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
+}
+EVERY = [CommonSettings, ClientSettings, DispatcherSettings, AgentSettings]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing but what is right and needed."""
+    for name in list(os.environ):
+        if name.startswith(("USHER_", "LIVEKIT_", "REDIS_")):
+            monkeypatch.delenv(name)
+    for name, value in RIGHT.items():
+        monkeypatch.setenv(name, value)
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_what_is_needed_is_enough(settings: type[BaseSettings]) -> None:
+    load(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (CommonSettings, "REDIS_URL"),
+        (ClientSettings, "LIVEKIT_URL"),
+        (ClientSettings, "LIVEKIT_API_KEY"),
+        (ClientSettings, "LIVEKIT_API_SECRET"),
+        (ClientSettings, "USHER_API_KEY_SHA256"),
+        (AgentSettings, "LIVEKIT_URL"),
+    ],
+)
+def test_a_missing_variable_is_named_in_one_line(
+    settings: type[BaseSettings], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(name)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load(settings)
+
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__suppress_context__  # else the traceback shows what pydantic was given
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value"),
+    [
+        (CommonSettings, "USHER_REDIS_TIMEOUT_S", "soon-31337"),
+        (CommonSettings, "USHER_REDIS_TIMEOUT_S", "-31337"),
+        (CommonSettings, "USHER_LOG_FORMAT", "xml-31337"),
+        (CommonSettings, "USHER_RETENTION_S", "31337.5"),
+        (ClientSettings, "LIVEKIT_API_SECRET", "short-31337"),
+        (ClientSettings, "USHER_CLIENT_ID", "ACME:31337"),
+        (ClientSettings, "USHER_API_KEY_SHA256", "31337"),
+        (ClientSettings, "USHER_DEADLINE_S", "31337"),
+        (DispatcherSettings, "USHER_SWEEP_LIMIT", "-31337"),
+        (AgentSettings, "USHER_AGENT_PORT", "313370"),
+        (AgentSettings, "USHER_AGENT_EXECUTOR", "fiber-31337"),
+        (AgentSettings, "USHER_AGENT_ENTRYPOINT", "no-colon-31337"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_its_value_is_not_repeated(
+    settings: type[BaseSettings], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load(settings)
+
+    assert name in str(caught.value)
+    assert "31337" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_missing_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in RIGHT:
+        monkeypatch.delenv(name)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load(ClientSettings)
+
+    for name in RIGHT.keys() - {"REDIS_URL"}:
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_no_secret_is_in_a_settings_repr(settings: type[BaseSettings]) -> None:
+    loaded = load(settings)
+
+    assert SECRET not in f"{loaded!r} {loaded} {loaded.model_dump()} {loaded.model_dump_json()}"
+
+
+def test_no_secret_is_in_a_clients_repr() -> None:
+    assert SECRET not in repr(registry())
+    assert RIGHT["USHER_API_KEY_SHA256"] not in repr(registry())
+
+
+@pytest.mark.parametrize("settings", EVERY)
+def test_only_variables_by_their_full_names_count(
+    settings: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(settings)
+    for field in settings.model_fields:
+        alias = settings.model_fields[field].alias
+        if field.upper() != alias:
+            monkeypatch.setenv(field.upper(), "7")  # PORT and HOST belong to whoever runs us
+
+    assert load(settings) == before
+
+
+def test_a_client_is_found_by_its_key_and_nobody_by_a_wrong_one() -> None:
+    clients = registry()
+
+    assert clients.by_key("key") is clients.clients[0]
+    assert clients.by_key("key ") is None
+    assert clients.by_key("") is None
+    assert clients.by_key(RIGHT["USHER_API_KEY_SHA256"]) is None
+
+
+def test_a_client_may_use_the_agents_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USHER_AGENT_NAMES", " first, second ,")
+    client = registry().clients[0]
+
+    assert client.default_agent_name == "first"
+    assert [client.may_use(name) for name in ("first", "second", "", "third")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_list_of_agents_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USHER_AGENT_NAMES", " , ")
+
+    with pytest.raises(ConfigurationError, match="USHER_AGENT_NAMES"):
+        registry()
+
+
+def test_a_record_of_a_client_that_is_gone_names_that_client() -> None:
+    with pytest.raises(ConfigurationError, match="'globex'"):
+        registry().by_id("globex")

@@ -1,0 +1,108 @@
+"""How is a session asked for, and how is it looked at?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Blueprint, request
+from kombu.exceptions import OperationalError
+from pydantic import ValidationError
+
+from dispatcher import ledger
+from dispatcher.clients import Client
+from dispatcher.models import NewDispatch
+from dispatcher.waking import wake_dispatch
+from web.auth import authenticate, reader
+from web.problems import Problem, invalid_fields
+from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
+from web.services import Services, services
+from web.tokens import participant_token, unguessable
+
+logger = logging.getLogger(__name__)
+blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+def _body() -> TokenRequest:
+    raw = request.get_data()
+    try:
+        return TokenRequest.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        if any(item["type"] == "json_invalid" for item in error.errors()):
+            raise Problem(400, "Bad Request", "the body is not valid JSON") from None
+        raise invalid_fields(error) from None
+
+
+def _agent_name(client: Client, wanted: TokenRequest) -> str:
+    agent_name = wanted.agent.agent_name or client.default_agent_name
+    if not client.may_use(agent_name):
+        raise Problem(
+            403,
+            "Forbidden",
+            f"agent {agent_name!r} is not one that you may use; yours: "
+            + ", ".join(client.agent_names),
+        )
+    return agent_name
+
+
+def _record(here: Services, client: Client, wanted: TokenRequest) -> Accepted:
+    """Write the record, or find the live one of that room; wake the dispatcher for a new one."""
+    new = NewDispatch(
+        dispatch_id=unguessable("dsp_"),
+        client_id=client.client_id,
+        room_name=wanted.room_name or unguessable("room-"),
+        agent_name=_agent_name(client, wanted),
+        container=client.container,
+        agent_metadata=wanted.agent.metadata,
+        deadline_ms=int(client.deadline_s * 1000),
+    )
+    created = here.ledger.run(
+        ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
+    )
+    if created.new:
+        try:
+            wake_dispatch(new.dispatch_id, new.room_name)
+        except OperationalError as error:
+            # The record is written: the sweeper will find it when Redis is back.
+            logger.warning(
+                "wake-up not published",
+                extra={"dispatch_id": new.dispatch_id, "error": type(error).__name__},
+            )
+    logger.info(
+        "dispatch accepted" if created.new else "dispatch is live already",
+        extra={
+            "dispatch_id": created.dispatch_id,
+            "client_id": new.client_id,
+            "room": new.room_name,
+            "agent_name": new.agent_name,
+        },
+    )
+    return Accepted(dispatch_id=created.dispatch_id, state=created.state, room_name=new.room_name)
+
+
+@blueprint.post("/dispatches")
+def create_dispatch() -> dict[str, str]:
+    """Answer with a participant token at once and have the agent dispatched."""
+    here = services()
+    client = authenticate(here.clients)
+    wanted = _body()
+    identity = wanted.participant_identity or unguessable("user-")
+    accepted = _record(here, client, wanted)
+    return token_answer(
+        server_url=client.livekit.url,
+        token=participant_token(client.livekit, wanted, accepted, identity=identity),
+        identity=identity,
+        accepted=accepted,
+        base_url=request.host_url.rstrip("/"),
+    )
+
+
+@blueprint.get("/dispatches/<dispatch_id>")
+def show_dispatch(dispatch_id: str) -> dict[str, Any]:
+    """The record of one of the caller's own dispatches."""
+    here = services()
+    client = reader(here.clients, dispatch_id)
+    dispatch = here.ledger.run(ledger.read(dispatch_id))
+    if dispatch is None or dispatch.client_id != client.client_id:
+        raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
+    return dispatch_answer(dispatch)

@@ -1,0 +1,21 @@
+"""How does gunicorn serve the web application? Each setting with its reason."""
+
+from __future__ import annotations
+
+import os
+
+bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
+# Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
+# the others. Two processes, so that one that dies is not the whole door.
+worker_class = "gthread"
+workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
+threads = int(os.environ.get("USHER_WEB_THREADS", "32"))
+# The first request must be as quick as any other, so everything is imported before the fork; the
+# connections open later, in each worker.
+preload_app = False
+# A request that takes longer than this is a hang; every time-out of ours is below a second.
+timeout = 30
+graceful_timeout = 5
+keepalive = 5
+accesslog = None
+control_socket_disable = True

@@ -1,0 +1,49 @@
+"""Is this process alive, and is everything there that a session needs?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint
+
+from dispatcher import heartbeat, ledger
+from dispatcher.clients import ClientRegistry
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import AgentServerReport
+from web.services import services
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> dict[str, str]:
+    """200 as long as this process answers."""
+    return {"status": "ok"}
+
+
+def missing(
+    clients: ClientRegistry, alive: frozenset[str], servers: list[AgentServerReport]
+) -> list[str]:
+    """The parts that a session needs and that have not reported themselves lately."""
+    needed = [heartbeat.worker("dispatch"), heartbeat.worker("verify"), heartbeat.SWEEPER]
+    needed += [heartbeat.livekit(client.client_id) for client in clients.clients]
+    online = {server.agent_name for server in servers if server.online}
+    agents = sorted({client.default_agent_name for client in clients.clients} - online)
+    return [name for name in needed if name not in alive] + [f"agent:{name}" for name in agents]
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[dict[str, Any], int]:
+    """503 when no request can be accepted; 200 otherwise, naming what a session would wait for.
+
+    Without Redis nothing is promised, so this process should get no requests. A missing worker,
+    agent server or LiveKit server is no reason to turn callers away: their dispatches wait.
+    """
+    here = services()
+    try:
+        alive = here.ledger.run(ledger.alive())
+        servers = here.ledger.run(ledger.agent_servers())
+    except LedgerUnavailable:
+        return {"status": "unavailable", "not_ready": ["redis"]}, 503
+    absent = missing(here.clients, alive, servers)
+    return {"status": "degraded" if absent else "ready", "not_ready": absent}, 200

@@ -1,0 +1,105 @@
+"""What does an error look like to a caller?
+
+RFC 9457 problem details, for every error there is. A body never carries a token or a server URL:
+the Android SDK reads those without looking at the status.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask, Response, json
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from dispatcher.errors import LedgerUnavailable
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1
+
+
+class Problem(Exception):
+    """Stops a request with an error answer."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        errors: Sequence[dict[str, str]] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = headers or {}
+        self.errors = errors
+
+    def response(self) -> Response:
+        """The answer: `type`, `title`, `status`, `detail`, and `errors` where fields are wrong."""
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = list(self.errors)
+        return Response(
+            json.dumps(body), status=self.status, headers=self.headers, mimetype=MEDIA_TYPE
+        )
+
+
+def invalid_fields(error: ValidationError) -> Problem:
+    """A 422 that names every wrong field, without repeating what was sent."""
+    errors = [
+        {"field": ".".join(str(part) for part in item["loc"]) or "(body)", "message": item["msg"]}
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    names = ", ".join(sorted({item["field"] for item in errors}))
+    return Problem(422, "Unprocessable Content", f"wrong fields: {names}", errors=errors)
+
+
+def unavailable(detail: str) -> Problem:
+    """A 503 that says when to come back."""
+    return Problem(503, "Service Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def register(app: Flask) -> None:
+    """Have every error of `app` answered as a problem."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return error.response()
+
+    @app.errorhandler(LedgerUnavailable)
+    def ledger_unavailable(error: LedgerUnavailable) -> Response:
+        logger.error("no ledger", extra={"error": str(error)})
+        return unavailable(
+            "the dispatch ledger does not answer; nothing was promised, try again in a second"
+        ).response()
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {
+            name: value
+            for name, value in error.get_headers()
+            if name not in ("Content-Type", "Content-Length")
+        }
+        return Problem(
+            status, error.name, error.description or error.name, headers=headers
+        ).response()
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        logger.exception("unexpected error")
+        return Problem(
+            500, "Internal Server Error", "a fault of ours; it has been logged"
+        ).response()

@@ -1,0 +1,26 @@
+"""What do the views work with?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from dispatcher.clients import ClientRegistry
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What the views work with."""
+
+    common: CommonSettings
+    clients: ClientRegistry
+    ledger: Ledger
+
+
+def services() -> Services:
+    """The services of the application that handles the present request."""
+    return cast(Services, current_app.extensions["usher"])

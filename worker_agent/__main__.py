@@ -1,0 +1,29 @@
+"""`python -m worker_agent`: run one agent server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from dispatcher.errors import ConfigurationError
+from dispatcher.logs import configure
+from dispatcher.settings import CommonSettings, load
+from worker_agent.server import serve
+from worker_agent.settings import AgentSettings
+
+
+def main() -> int:
+    """Run until told to stop; exit code 2 and one clear line when a setting is wrong."""
+    try:
+        common = load(CommonSettings)
+        settings = load(AgentSettings)
+        configure(log_format=common.log_format, level=common.log_level)
+        asyncio.run(serve(settings, common))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What do the others know of this agent server?
+
+Every few seconds it tells Redis its name, container, client, slots and load. Whoever wants to
+dispatch reads from that whether anybody could take the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from livekit.agents import AgentServer
+
+from dispatcher import ledger
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import AgentServerReport
+from dispatcher.store import AsyncLedger
+from worker_agent.request_filter import AgentServerIdentity, RequestFilter
+
+logger = logging.getLogger(__name__)
+
+# LiveKit drops a job without a word once the agent servers together report a load of 0.7 or more
+# (`agents.target_load`, pkg/service/agentservice.go `JobRequestAffinity`). What we report to
+# LiveKit stays below that up to the last slot, so that a full agent server is still asked, and its
+# filter can say why not.
+LIVEKIT_TARGET_LOAD = 0.7
+_MAX_REPORTED_LOAD = 0.95 * LIVEKIT_TARGET_LOAD
+_LOST_AFTER_PERIODS = 3
+
+
+def livekit_load(*, used_slots: int, slots: int) -> float:
+    """The load to report to LiveKit: used slots / slots, scaled to stay below its target load."""
+    return min(1.0, used_slots / slots) * _MAX_REPORTED_LOAD
+
+
+class Reporter:
+    """Keeps this agent server's report in Redis fresh."""
+
+    def __init__(
+        self,
+        identity: AgentServerIdentity,
+        server: AgentServer,
+        request_filter: RequestFilter,
+        store: AsyncLedger,
+        *,
+        period_s: float,
+    ) -> None:
+        self._identity = identity
+        self._server = server
+        self._filter = request_filter
+        self._store = store
+        self._period_s = period_s
+        self._news = asyncio.Event()
+
+    def registered(self, *_: object) -> None:
+        """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
+        self._news.set()
+
+    def load(self) -> float:
+        """livekit-agents' `load_fnc`: called before every offer and twice a second."""
+        self._filter.active_jobs = len(self._server.active_jobs)
+        return livekit_load(used_slots=self._filter.used_slots, slots=self._identity.slots)
+
+    async def run(self) -> None:
+        """Report until cancelled, then take the report away."""
+        try:
+            while True:
+                await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
+                self._news.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), self._period_s)
+        finally:
+            await self._report(ttl_s=0)
+
+    async def _report(self, *, ttl_s: float) -> None:
+        identity, used = self._identity, self._filter.used_slots
+        report = AgentServerReport(
+            agent_server_id=identity.agent_server_id,
+            agent_name=identity.agent_name,
+            container=identity.container,
+            client_id=identity.client_id,
+            slots=identity.slots,
+            used_slots=used,
+            load=round(used / identity.slots, 3),
+            draining=self._server.draining,
+            # livekit-agents tells nobody when it loses LiveKit; this is how it knows itself.
+            registered=not self._server._connecting,
+        )
+        with contextlib.suppress(LedgerUnavailable):
+            await self._store.run(ledger.report_agent_server(report, ttl_s=ttl_s))

@@ -1,0 +1,141 @@
+"""What does the agent play on its audio track? The sum of what is put in, with a bounded delay.
+
+Nothing here costs anything before the first sound: that publishes the track and starts the mixer.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator
+
+import numpy as np
+from livekit import rtc
+from livekit.agents import utils
+
+SAMPLE_RATE_HZ = 48_000
+CHIME_NOTES_HZ = (659.25, 987.77)
+CHIME_NOTE_S = 0.2
+
+_CHIME_AMPLITUDE = 0.2
+_FADE_S = 0.02
+_BLOCK_MS = 20
+_BACKLOG_MS = 100
+"""How much sound may wait: before the mixer, where more is dropped, and again behind it."""
+_FIRST_LISTENER_TIMEOUT_S = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+@functools.cache
+def chime() -> rtc.AudioFrame:
+    """Two rising notes, 0.4 s in all, each faded in and out so that it does not click."""
+    samples = int(SAMPLE_RATE_HZ * CHIME_NOTE_S)
+    time_s = np.arange(samples) / SAMPLE_RATE_HZ
+    fade = np.minimum(1, np.minimum(time_s, time_s[::-1]) / _FADE_S)
+    notes = np.concatenate(
+        [np.sin(2 * np.pi * note_hz * time_s) * fade for note_hz in CHIME_NOTES_HZ]
+    )
+    pcm = (notes * _CHIME_AMPLITUDE * np.iinfo(np.int16).max).astype(np.int16)
+    return rtc.AudioFrame(pcm.tobytes(), SAMPLE_RATE_HZ, 1, pcm.size)
+
+
+class Voice:
+    """The agent's audio track in a room, published when it is first needed.
+
+    One, because clients look for one: `useVoiceAssistant` takes the agent's microphone track.
+    """
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._opening: asyncio.Task[rtc.AudioMixer] | None = None
+        self._source: rtc.AudioSource | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._mixer: rtc.AudioMixer | None = None
+
+    async def play(self, frame: rtc.AudioFrame) -> None:
+        """Puts one sound in; returns before it has been heard."""
+        (await self._open()).add_stream(_once(frame))
+
+    async def echo(self, track: rtc.RemoteAudioTrack) -> None:
+        """Plays a remote track until that ends or this is cancelled."""
+        mixer = await self._open()
+        ear = _Ear(track)
+        mixer.add_stream(ear)
+        try:
+            await ear.ended.wait()
+        finally:
+            mixer.remove_stream(ear)
+            await ear.aclose()
+
+    async def aclose(self) -> None:
+        if self._opening is not None:
+            await utils.aio.cancel_and_wait(self._opening)
+        if self._pump is not None:
+            await utils.aio.cancel_and_wait(self._pump)
+        if self._mixer is not None:
+            await self._mixer.aclose()
+        if self._source is not None:
+            await self._source.aclose()
+
+    async def _open(self) -> rtc.AudioMixer:
+        """Publishes the track, unless it is there: once, whoever asks and whoever gives up waiting.
+
+        Raises `rtc.participant.PublishTrackError` when the room does not take the track.
+        The next sound then tries again.
+        """
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.create_task(self._publish(), name="voice: publish")
+        return await asyncio.shield(self._opening)
+
+    async def _publish(self) -> rtc.AudioMixer:
+        source = rtc.AudioSource(SAMPLE_RATE_HZ, 1, queue_size_ms=_BACKLOG_MS)
+        publication = await self._room.local_participant.publish_track(
+            rtc.LocalAudioTrack.create_audio_track("echo", source),
+            rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE),
+        )
+        mixer = rtc.AudioMixer(
+            SAMPLE_RATE_HZ, 1, blocksize=SAMPLE_RATE_HZ * _BLOCK_MS // 1000, capacity=1
+        )
+        self._source, self._mixer = source, mixer
+        self._pump = asyncio.create_task(_pump(mixer, source), name="voice: pump")
+        with contextlib.suppress(TimeoutError):  # what is sent before somebody hears it is lost
+            await asyncio.wait_for(publication.wait_for_subscription(), _FIRST_LISTENER_TIMEOUT_S)
+        return mixer
+
+
+class _Ear:
+    """The frames of a remote track, for the mixer to read, and word of their end."""
+
+    def __init__(self, track: rtc.RemoteAudioTrack) -> None:
+        self.ended = asyncio.Event()
+        self._stream = rtc.AudioStream(
+            track,
+            sample_rate=SAMPLE_RATE_HZ,
+            num_channels=1,
+            frame_size_ms=_BLOCK_MS,
+            capacity=_BACKLOG_MS // _BLOCK_MS,
+        )
+
+    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
+        return self
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        try:
+            return (await anext(self._stream)).frame
+        except StopAsyncIteration:
+            self.ended.set()
+            raise
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _once(frame: rtc.AudioFrame) -> AsyncIterator[rtc.AudioFrame]:
+    yield frame
+
+
+@utils.log_exceptions(logger=_log)
+async def _pump(mixer: rtc.AudioMixer, source: rtc.AudioSource) -> None:
+    async for frame in mixer:
+        await source.capture_frame(frame)
