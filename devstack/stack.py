@@ -98,7 +98,10 @@ def _prepare(config: StackConfig, processes: Mapping[str, str], binaries: Server
     livekit_config = write_livekit_config(config)
     servers = {
         "redis": shlex.join(["exec", str(binaries.redis), str(redis_config)]),
-        "livekit": shlex.join(["exec", str(binaries.livekit), "--config", str(livekit_config)]),
+        "livekit": shlex.join(
+            # Behind the web, as in the Procfile: on one machine a room costs more than an answer.
+            ["exec", "nice", "-n", "10", str(binaries.livekit), "--config", str(livekit_config)]
+        ),
     }
     return supervisor_config(
         run_dir=config.run_dir, log_dir=config.log_dir, servers=servers, processes=processes

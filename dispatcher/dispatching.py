@@ -75,8 +75,8 @@ async def read(services: Services, dispatch_id: str) -> Dispatch:
 
 async def fail(
     services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] | None = None
-) -> None:
-    """End the record as `failed`, with its reason, in the counters and in the log."""
+) -> bool:
+    """End the record as `failed`, with its reason; false when the record has moved on."""
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -90,6 +90,7 @@ async def fail(
     )
     if done.moved:
         logger.warning("dispatch failed", extra=log_fields(dispatch, reason=reason.code))
+    return done.moved
 
 
 def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:

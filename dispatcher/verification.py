@@ -103,13 +103,14 @@ async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(ledger.agent_servers())
     decision = after_no_join(dispatch, servers)
     if isinstance(decision, Fail):
-        await fail(services, dispatch, decision.reason)
+        given_up = await fail(services, dispatch, decision.reason)
     else:
         transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
-        await give_up(services, dispatch, transition, decision.reason, {})
+        given_up = await give_up(services, dispatch, transition, decision.reason, {})
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares the late agent a start for nothing.
-        if dispatch.livekit_dispatch_id:
+        # Only by who has given the attempt up: somebody else may have seen its agent join.
+        if given_up and dispatch.livekit_dispatch_id:
             await services.livekit(dispatch).delete_dispatch(
                 dispatch.livekit_dispatch_id, dispatch.room_name
             )

@@ -77,15 +77,18 @@ class LossyProxy:
         self._target_port = target_port
         self._losing = losing
         self._times = times
+        self.seen = 0  # requests of that path
         self.lost = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             request = await read_request(reader)
             reply = await self._ask(request)
-            if self._losing in request.split(b"\r\n", 1)[0] and self.lost < self._times:
-                self.lost += 1
-                return
+            if self._losing in request.split(b"\r\n", 1)[0]:
+                self.seen += 1
+                if self.lost < self._times:
+                    self.lost += 1
+                    return
             writer.write(reply)
             await writer.drain()
 

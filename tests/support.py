@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 AGENT_NAME = "session-agent-rag"
 WAIT_S = 10.0
+UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it was"}
 
 
 def new_dispatch(dispatch_id: str = "dsp_1", **changes: Any) -> NewDispatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, jsonify, request
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
@@ -45,8 +45,8 @@ def _agent_name(client: Client, wanted: TokenRequest) -> str:
     return agent_name
 
 
-def _record(here: Services, client: Client, wanted: TokenRequest) -> Accepted:
-    """Write the record, or find the live one of that room; wake the dispatcher for a new one."""
+def _record(here: Services, client: Client, wanted: TokenRequest) -> tuple[Accepted, bool]:
+    """Write the record, or find the live one of that room; true when it is a new one."""
     new = NewDispatch(
         dispatch_id=unguessable("dsp_"),
         client_id=client.client_id,
@@ -59,15 +59,6 @@ def _record(here: Services, client: Client, wanted: TokenRequest) -> Accepted:
     created = here.ledger.run(
         ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
     )
-    if created.new:
-        try:
-            wake_dispatch(new.dispatch_id, new.room_name)
-        except OperationalError as error:
-            # The record is written: the sweeper will find it when Redis is back.
-            logger.warning(
-                "wake-up not published",
-                extra={"dispatch_id": new.dispatch_id, "error": type(error).__name__},
-            )
     logger.info(
         "dispatch accepted" if created.new else "dispatch is live already",
         extra={
@@ -77,24 +68,45 @@ def _record(here: Services, client: Client, wanted: TokenRequest) -> Accepted:
             "agent_name": new.agent_name,
         },
     )
-    return Accepted(dispatch_id=created.dispatch_id, state=created.state, room_name=new.room_name)
+    accepted = Accepted(
+        dispatch_id=created.dispatch_id, state=created.state, room_name=new.room_name
+    )
+    return accepted, created.new
+
+
+def _wake(accepted: Accepted) -> None:
+    try:
+        wake_dispatch(accepted.dispatch_id, accepted.room_name)
+    except OperationalError as error:
+        # The record is written: the sweeper finds it when Redis is back.
+        logger.warning(
+            "wake-up not published",
+            extra={"dispatch_id": accepted.dispatch_id, "error": type(error).__name__},
+        )
 
 
 @blueprint.post("/dispatches")
-def create_dispatch() -> dict[str, str]:
+def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     client = authenticate(here.clients)
     wanted = _body()
     identity = wanted.participant_identity or unguessable("user-")
-    accepted = _record(here, client, wanted)
-    return token_answer(
-        server_url=client.livekit.url,
-        token=participant_token(client.livekit, wanted, accepted, identity=identity),
-        identity=identity,
-        accepted=accepted,
-        base_url=request.host_url.rstrip("/"),
+    accepted, new = _record(here, client, wanted)
+    response = jsonify(
+        token_answer(
+            server_url=client.livekit.url,
+            token=participant_token(client.livekit, wanted, accepted, identity=identity),
+            identity=identity,
+            accepted=accepted,
+            base_url=request.host_url.rstrip("/"),
+        )
     )
+    if new:
+        # Once the answer is on the wire: the caller need not wait for the message, because the
+        # record alone is the promise, and the sweeper wakes what nobody was told of.
+        response.call_on_close(lambda: _wake(accepted))
+    return response
 
 
 @blueprint.get("/dispatches/<dispatch_id>")

@@ -9,13 +9,15 @@ bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_
 # the others. Two processes, so that one that dies is not the whole door.
 worker_class = "gthread"
 workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
-threads = int(os.environ.get("USHER_WEB_THREADS", "32"))
+threads = int(os.environ.get("USHER_WEB_THREADS", "16"))
 # The first request must be as quick as any other, so everything is imported before the fork; the
 # connections open later, in each worker.
 preload_app = False
 # A request that takes longer than this is a hang; every time-out of ours is below a second.
 timeout = 30
 graceful_timeout = 5
-keepalive = 5
+# Longer than the idle time-out of usual load balancers (60 s): whoever closes first must not be us,
+# or a request is sent into a connection that is just being closed (seen with aiohttp and 5 s).
+keepalive = 75
 accesslog = None
 control_socket_disable = True

@@ -239,6 +239,7 @@ class RequestFilter:
             offer.ref,
             REJECTED,
             before="offered",
+            due_in_s=CLAIM_DUE_S,
             attempt={"reason": decision.reason},
             detail={
                 "job_id": offer.job_id,

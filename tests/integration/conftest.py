@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 import redis
-from livekit import api, rtc
+from livekit import api
 
 from dispatcher import ledger
 from dispatcher.clients import registry
@@ -22,8 +19,9 @@ from dispatcher.models import Dispatch
 from dispatcher.runtime import Services, open_services
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger, Ledger
+from tests.house import House, OpenServices, Request
 from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, WAIT_S, new_dispatch
+from tests.support import AGENT_NAME, new_dispatch
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
@@ -41,8 +39,10 @@ def raw(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def common(raw: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> CommonSettings:
-    """Settings that point at the session's Redis."""
+    """Settings that point at the session's Redis, with time for a busy machine."""
     monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("USHER_REDIS_TIMEOUT_S", "5")
+    monkeypatch.setenv("USHER_REDIS_WORKER_TIMEOUT_S", "5")
     return load(CommonSettings)
 
 
@@ -61,80 +61,6 @@ async def async_store(common: CommonSettings) -> AsyncIterator[AsyncLedger]:
         yield opened
 
 
-@dataclass
-class House:
-    """A LiveKit server and one room of its own name, with whom the test sends in."""
-
-    server: LiveKitServer
-    lk: api.LiveKitAPI
-    room: str
-    _inside: list[rtc.Room] = field(default_factory=list)
-
-    async def join(
-        self,
-        identity: str,
-        *,
-        agent: bool = True,
-        attributes: dict[str, str] | None = None,
-    ) -> rtc.Room:
-        """A real participant in the room, by token; an agent by its kind."""
-        token = (
-            api.AccessToken(self.server.api_key, self.server.api_secret)
-            .with_identity(identity)
-            .with_grants(api.VideoGrants(room_join=True, room=self.room, agent=agent))
-            .with_attributes(attributes or {})
-        )
-        room = rtc.Room()
-        await room.connect(
-            self.server.url, token.with_kind("agent" if agent else "standard").to_jwt()
-        )
-        self._inside.append(room)
-        return room
-
-    async def join_for(self, dispatch: Dispatch) -> str:
-        """The agent that the dispatch's present generation wants; returns its identity."""
-        identity = f"agent-{uuid.uuid4().hex[:8]}"
-        attributes = {
-            "usher.dispatch_id": dispatch.dispatch_id,
-            "usher.generation": str(dispatch.generation),
-            "lk.agent_name": dispatch.agent_name,
-        }
-        await self.join(identity, attributes=attributes)
-        return identity
-
-    async def dispatches(self) -> list[api.AgentDispatch]:
-        """What LiveKit lists for the room, but its own one for agents without a name."""
-        rooms = await self.lk.room.list_rooms(api.ListRoomsRequest(names=[self.room]))
-        if not rooms.rooms:
-            return []
-        listed = await self.lk.agent_dispatch.list_dispatch(self.room)
-        return [item for item in listed if item.agent_name and not item.state.deleted_at]
-
-    async def generations(self) -> list[tuple[str, str]]:
-        """Dispatch id and generation of everything that LiveKit lists for the room."""
-        return sorted(
-            (item.attributes["usher.dispatch_id"], item.attributes["usher.generation"])
-            for item in await self.dispatches()
-        )
-
-    async def everybody_leaves(self) -> None:
-        """Return when LiveKit lists nobody any longer."""
-        for room in self._inside:
-            await room.disconnect()
-        self._inside.clear()
-        async with asyncio.timeout(WAIT_S):
-            request = api.ListParticipantsRequest(room=self.room)
-            while (await self.lk.room.list_participants(request)).participants:
-                await asyncio.sleep(0.02)
-
-    async def empty(self) -> None:
-        """Everybody leaves and the room goes."""
-        for room in self._inside:
-            await room.disconnect()
-        with contextlib.suppress(api.TwirpError):
-            await self.lk.room.delete_room(api.DeleteRoomRequest(room=self.room))
-
-
 @pytest_asyncio.fixture
 async def house(livekit_server: LiveKitServer) -> AsyncIterator[House]:
     """A room that nobody else uses."""
@@ -144,9 +70,6 @@ async def house(livekit_server: LiveKitServer) -> AsyncIterator[House]:
         opened = House(server=livekit_server, lk=lk, room=f"room-{uuid.uuid4().hex}")
         yield opened
         await opened.empty()
-
-
-OpenServices = Callable[..., Awaitable[Services]]
 
 
 @pytest_asyncio.fixture
@@ -182,9 +105,6 @@ async def services_for(
 async def services(services_for: OpenServices) -> Services:
     """A worker process's services; verification gives up after 1 s and looks every 0.1 s."""
     return await services_for(USHER_VERIFY_TIMEOUT_S="1", USHER_VERIFY_POLL_S="0.1")
-
-
-Request = Callable[..., Dispatch]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import PermanentLiveKitError, TransientLiveKitError
 from dispatcher.livekit import LiveKitClient, LiveKitClients, RoomDispatch
 from dispatcher.models import Dispatch
-from tests.integration.conftest import House
+from tests.house import House
 from tests.sockets import LossyProxy, listening, never_answering
 from tests.support import a_dispatch
 

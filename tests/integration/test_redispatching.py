@@ -13,7 +13,7 @@ from dispatcher.models import PENDING, Dispatch, State
 from dispatcher.redispatching import redispatch
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
-from tests.integration.conftest import House, OpenServices, Request
+from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering
 from tests.support import keyspace
 

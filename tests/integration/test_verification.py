@@ -14,8 +14,9 @@ from dispatcher.errors import UnknownDispatch
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
-from tests.integration.conftest import House, OpenServices, Request
-from tests.support import a_server, eventually, keyspace
+from tests.house import House, OpenServices, Request
+from tests.sockets import LossyProxy, listening
+from tests.support import a_server, keyspace
 
 Look = Callable[[], Dispatch]
 
@@ -146,9 +147,14 @@ async def test_without_an_agent_it_tries_again_at_once_only_where_there_is_a_fre
 
 
 async def test_when_the_time_is_up_it_fails_before_the_deadline_and_leaves_nothing_behind(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
 ) -> None:
-    request_dispatch(deadline_ms=2700)
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="5")
+    request_dispatch(deadline_ms=3000)
     await dispatching.dispatch_agent(services, "dsp_1")
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.FAILED
@@ -226,12 +232,24 @@ async def test_an_unknown_dispatch_cannot_be_verified(services: Services) -> Non
 async def test_it_sees_the_agent_although_livekit_was_away_for_a_while(
     services_for: OpenServices, request_dispatch: Request, look: Look, house: House
 ) -> None:
-    up = await services_for(USHER_VERIFY_POLL_S="0.1")
     dispatch = request_dispatch()
-    await dispatching.dispatch_agent(up, "dsp_1")
-    verifying = asyncio.create_task(verification.verify_dispatch(up, "dsp_1"))
-    await eventually(lambda: up.wakeups._listeners)
+    await dispatching.dispatch_agent(await services_for(), "dsp_1")
     await house.join_for(dispatch)
+    refused = 0
+    through = LossyProxy(target_port=int(house.server.url.rpartition(":")[2]), losing=b"", times=0)
 
-    assert await verifying is State.JOINED
+    async def away_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+        else:
+            await through(reader, writer)
+
+    async with listening(away_twice) as port:
+        services = await services_for(
+            LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_VERIFY_POLL_S="0.1"
+        )
+        assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+
+    assert refused == 2
     assert look().attempt.outcome == "joined"

@@ -1,0 +1,116 @@
+"""Is a dispatch that waits, or has lost its worker, looked at again before its deadline?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import dispatching, ledger, models
+from dispatcher.errors import DispatchFailed
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from tests.house import House, OpenServices, Request
+from tests.sockets import listening, never_answering
+from tests.support import UNREACHABLE, eventually, keyspace
+
+SWEEP_PUSH_S = 2.0  # as in dispatcher.tasks, which makes a Celery application when imported
+
+Look = Callable[[], Dispatch]
+
+
+async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    store.run(
+        ledger.advance(
+            request_dispatch(),
+            models.WAIT,
+            due_in_s=0,
+            fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
+        )
+    )
+    before = look()
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    assert look().timeline == before.timeline
+    assert await house.dispatches() == []
+
+
+async def test_near_its_deadline_a_dispatch_fails_with_what_it_waited_for(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    dispatch = request_dispatch(deadline_ms=1000)
+    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0, fields=UNREACHABLE))
+
+    with pytest.raises(DispatchFailed, match="livekit_unreachable: it was"):
+        await dispatching.dispatch_agent(services, "dsp_1")
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "livekit_unreachable")
+    assert record.updated_at_ms < record.deadline_at_ms
+    assert await house.dispatches() == []
+
+
+async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_sweeper_wakes_it(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.DISPATCH_STARTED, due_in_s=12))
+    a_while_ago_ms = store.run(ledger.ping()) - 13_000
+    raw.hset("usher:dispatch:dsp_1", "updated_at_ms", a_while_ago_ms)
+    raw.zadd("usher:due", {"dsp_1": a_while_ago_ms + 12_000})
+    assert store.run(ledger.claim_due(limit=9, push_s=SWEEP_PUSH_S)) == ["dsp_1"]
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert (look().state, look().generation) == (State.DISPATCHED, 2)
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_a_dispatching_record_whose_worker_is_at_it_is_left_alone(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.DISPATCH_STARTED, due_in_s=12))
+    before = keyspace(raw)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHING
+
+    assert keyspace(raw) == before
+
+
+async def test_a_dispatch_is_looked_at_before_its_deadline_although_livekit_hangs(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=6000)
+    async with listening(never_answering) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        working = asyncio.create_task(dispatching.dispatch_agent(services, "dsp_1"))
+        record = await eventually(lambda: look() if look().state is State.DISPATCHING else None)
+        assert record is not None
+        due_ms = keyspace(raw)["usher:due"]["dsp_1"]
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+    assert due_ms < record.deadline_at_ms
+
+
+async def test_what_livekit_has_taken_is_looked_at_before_its_deadline(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for()  # verification may take its 5 s
+    request_dispatch(deadline_ms=6000)
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert keyspace(raw)["usher:due"]["dsp_1"] < look().deadline_at_ms
