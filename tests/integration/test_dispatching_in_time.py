@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, models
+from dispatcher import dispatching, ledger, models, verification
 from dispatcher.errors import DispatchFailed
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
@@ -114,3 +114,15 @@ async def test_what_livekit_has_taken_is_looked_at_before_its_deadline(
     await dispatching.dispatch_agent(services, "dsp_1")
 
     assert keyspace(raw)["usher:due"]["dsp_1"] < look().deadline_at_ms
+
+
+async def test_a_joined_record_does_not_say_why_it_had_to_wait(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.WAIT, due_in_s=0, fields=UNREACHABLE))
+    await dispatching.dispatch_agent(services, "dsp_1")
+    await house.join_for(look())
+
+    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+
+    assert (look().failure_reason, look().failure_message) == ("", "")

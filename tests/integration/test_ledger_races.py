@@ -145,21 +145,3 @@ async def test_every_change_is_told_on_the_dispatches_channel(
 
         await eventually(listen)
     assert heard == ["accepted", "agent_connected", "joined"]
-
-
-def test_a_joined_record_does_not_say_why_it_had_to_wait(store: Ledger) -> None:
-    dispatch = started(store)
-    store.run(
-        ledger.advance(
-            dispatch,
-            models.WAIT,
-            due_in_s=1,
-            fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
-        )
-    )
-    dispatch = read(store)
-    for transition in (models.DISPATCH_STARTED, models.DISPATCH_CREATED, models.JOINED):
-        assert store.run(ledger.advance(dispatch, transition, due_in_s=1)).moved
-
-    joined = read(store)
-    assert (joined.failure_reason, joined.failure_message) == ("", "")
