@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.livekit import AgentParticipant
-from dispatcher.models import AgentServerReport, Dispatch, FailureReason, State
+from dispatcher.models import END_MARGIN_S, AgentServerReport, Dispatch, FailureReason, State
 
-# A dispatch must have ended before its deadline, so one with less time left than a tick of the
-# sweeper, a look at the room and a write take together is ended now.
-END_MARGIN_S: Final = 2.0
 _SOON_S: Final = 0.05
 
 FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
@@ -92,6 +89,12 @@ def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
 
 def why_no_agent(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
     """The true reason why the present attempt has brought no agent."""
+    if dispatch.state is State.QUEUED:
+        return Reason(
+            code=FailureReason.DISPATCHER_UNAVAILABLE,
+            message="no dispatch worker has taken it up in time; look at the dispatch workers and "
+            "the length of their queue",
+        )
     rejected = dispatch.attempt.reason
     wanted = f"agent {dispatch.agent_name!r}"
     if dispatch.state is State.ACCEPTED:

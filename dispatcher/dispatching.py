@@ -154,10 +154,11 @@ async def _worth_trying(services: Services, dispatch: Dispatch) -> bool:
 async def _start(services: Services, dispatch: Dispatch) -> Dispatch | None:
     """Take the record in hand; None when somebody else has it."""
     if dispatch.state is State.DISPATCHING:
+        if dispatch.read_at_ms - dispatch.updated_at_ms < LEASE_S * 1000:
+            return None
         abandoned = ledger.advance(
             dispatch,
             NEXT_GENERATION,
-            only_when_due=True,
             due_in_s=services.common.wake_grace_s,
             attempt={"outcome": "abandoned", "reason": "its worker is gone"},
             detail={"reason": "its worker is gone"},

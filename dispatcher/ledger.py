@@ -28,6 +28,7 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from dispatcher.models import (
+    END_MARGIN_S,
     TERMINAL,
     AgentServerReport,
     Dispatch,
@@ -164,7 +165,6 @@ def advance(
     *,
     any_generation: bool = False,
     due_in_s: float | None = None,
-    only_when_due: bool = False,
     fields: Mapping[str, str] | None = None,
     attempt: Mapping[str, str] | None = None,
     detail: Mapping[str, str] | None = None,
@@ -178,10 +178,11 @@ def advance(
 
     Args:
         any_generation: do not compare the generation (for a redispatch by hand).
-        due_in_s: when somebody must look again; None takes the record off the due list.
-        only_when_due: refuse (`leased`) while the due time is not reached: somebody is at it.
+        due_in_s: when somebody must look again, at the latest just before the deadline; None takes
+            the record off the due list.
         attempt: fields of this generation's attempt.
         before: an event to put into the timeline before the transition's own.
+        retention_s: how long a record that ends here is kept; 0 is for ever.
         deadline_in_s: start the clock anew (for a redispatch by hand).
     """
     order: dict[str, Any] = {
@@ -197,17 +198,17 @@ def advance(
         "metrics": dict(metrics or {}),
         "channel": wake_channel(dispatch.dispatch_id),
         "new_generation": transition.new_generation,
-        "only_when_due": only_when_due,
         "revive": deadline_in_s is not None,
+        "terminal": transition.to in TERMINAL,
+        "retention_s": retention_s,
     }
     if not any_generation:
         order["generation"] = dispatch.generation
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
+        order["end_margin_ms"] = int(END_MARGIN_S * 1000)
     if deadline_in_s is not None:
         order["deadline_in_ms"] = int(deadline_in_s * 1000)
-    if transition.to in TERMINAL:
-        order["retention_s"] = retention_s
     return Step(
         "advance",
         (

@@ -26,6 +26,10 @@ class State(StrEnum):
     DELEGATED = "delegated"
 
 
+# A dispatch must have ended before its deadline, so one with less time left than a tick of the
+# sweeper, a look at the room and a write take together is ended now.
+END_MARGIN_S: Final = 2.0
+
 TERMINAL: Final = frozenset({State.ENDED, State.FAILED, State.CANCELLED})
 IN_FLIGHT: Final = frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED, State.ACCEPTED})
 PENDING: Final = frozenset({State.QUEUED, State.WAITING}) | IN_FLIGHT
@@ -40,6 +44,7 @@ class FailureReason(StrEnum):
     LIVEKIT_UNREACHABLE = "livekit_unreachable"
     LIVEKIT_REFUSED = "livekit_refused"
     JOIN_TIMEOUT = "join_timeout"
+    DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
 
 
 @dataclass(frozen=True, kw_only=True)

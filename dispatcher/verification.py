@@ -8,12 +8,20 @@ import logging
 from typing import Final
 
 from dispatcher import ledger
-from dispatcher.decisions import END_MARGIN_S, Fail, Redispatch, after_no_join, our_agent
+from dispatcher.decisions import Fail, Redispatch, after_no_join, our_agent, time_is_up
 from dispatcher.dispatching import fail, give_up, log_fields, read
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import TIME_TO_JOIN_BUCKETS_MS
 from dispatcher.livekit import AgentParticipant
-from dispatcher.models import IN_FLIGHT, JOINED, NEXT_GENERATION, WAIT, Dispatch, State
+from dispatcher.models import (
+    END_MARGIN_S,
+    IN_FLIGHT,
+    JOINED,
+    NEXT_GENERATION,
+    WAIT,
+    Dispatch,
+    State,
+)
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -53,6 +61,8 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
                     await _joined(services, dispatch, agent)
                     continue
                 next_look = now + services.settings.verify_poll_s
+            if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
+                return dispatch.state  # a message too many: somebody is still at it
             if now >= until:
                 return await _no_join(services, dispatch)
             pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
@@ -84,6 +94,8 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
                 "agent_identity": agent.identity,
                 "joined_at_ms": str(agent.joined_at_ms),
                 "time_to_join_ms": str(time_to_join_ms),
+                "failure_reason": "",  # what it may have waited for before
+                "failure_message": "",
             },
             attempt={"outcome": "joined"},
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},

@@ -87,6 +87,7 @@ class Fence:
         self._store = store
         self._metrics_key = agent_metrics_key(offer.client_id, container, offer.agent_name)
         self._reporting: asyncio.Task[None] | None = None
+        self._joined = False  # connected before: a reconnect is no second join
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -116,7 +117,7 @@ class Fence:
             AGENT_CONNECTED,
             fields={"agent_identity": identity},
             detail={"agent_identity": identity},
-            metrics=metrics.JOINED,
+            metrics={} if self._joined else metrics.JOINED,
             metrics_key=self._metrics_key,
         )
         try:
@@ -125,6 +126,7 @@ class Fence:
             # Verification polls LiveKit anyway; this report would only have made it quicker.
             logger.warning("cannot report the join", extra={"error": str(error)})
             return
+        self._joined = True
         if not report.applied or report.job_id != self._offer.job_id:
             self._leave("leaving again")
 

@@ -3,7 +3,7 @@
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
---   "leased" (somebody else is at it), "occupied" (another dispatch serves the room), "unknown".
+--   "occupied" (another dispatch serves the room), "unknown".
 local a = cjson.decode(ARGV[1])
 local current = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id')
 local state, generation, job_id = current[1], current[2], current[3] or ''
@@ -18,12 +18,6 @@ local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if not moves and not notes then
   return {'refused', state, generation, job_id}
-end
-if a.only_when_due then
-  local due = redis.call('ZSCORE', KEYS[4], a.id)
-  if due and tonumber(due) > now then
-    return {'leased', state, generation, job_id}
-  end
 end
 if moves and a.revive then
   local other = redis.call('GET', KEYS[5])
@@ -60,12 +54,14 @@ end
 redis.call('LTRIM', KEYS[3], -200, -1)
 if moves then
   if a.due_in_ms then
-    redis.call('ZADD', KEYS[4], string.format('%.0f', now + a.due_in_ms), a.id)
+    local last = tonumber(redis.call('HGET', KEYS[1], 'deadline_at_ms')) - a.end_margin_ms
+    local due = math.min(now + a.due_in_ms, math.max(now, last))
+    redis.call('ZADD', KEYS[4], string.format('%.0f', due), a.id)
   else
     redis.call('ZREM', KEYS[4], a.id)
   end
-  if a.retention_s then
-    if redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
+  if a.terminal and redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
+  if a.terminal and a.retention_s > 0 then
     for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end
   end
 end
