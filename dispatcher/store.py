@@ -6,6 +6,7 @@ anything by itself: the caller decides, and the HTTP answer must come within a s
 
 from __future__ import annotations
 
+import time
 from hashlib import sha1
 from types import TracebackType
 from typing import TypeVar
@@ -16,6 +17,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from dispatcher.errors import LedgerUnavailable
@@ -40,10 +42,16 @@ def _hint(error: RedisError) -> str:
     return _HINT.format(error=type(error).__name__)
 
 
+# With Redis hung every caller would wait for its own time-out, and those in line behind them for
+# several; so for this long after a time-out callers are refused at once.
+_REST_S = 0.3
+
+
 class Ledger:
     """Carries steps out with a blocking connection pool; one per process, thread-safe."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self._resting_until = 0.0
         self._redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,
@@ -72,6 +80,8 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
         """
+        if time.monotonic() < self._resting_until:
+            raise LedgerUnavailable(_HINT.format(error="timed out a moment ago"))
         try:
             try:
                 reply = self._redis.evalsha(_sha(step), len(step.keys), *step.keys, *step.args)
@@ -79,6 +89,9 @@ class Ledger:
                 reply = self._redis.eval(
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
+        except RedisTimeoutError as error:
+            self._resting_until = time.monotonic() + _REST_S
+            raise LedgerUnavailable(_hint(error)) from error
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
         return step.parse(reply)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
-from kombu.exceptions import OperationalError
+from flask import Blueprint, request
 from pydantic import ValidationError
 
 from dispatcher import ledger
 from dispatcher.clients import Client
 from dispatcher.models import NewDispatch
-from dispatcher.waking import wake_dispatch
 from web.auth import authenticate, reader
 from web.problems import Problem, invalid_fields
 from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
@@ -74,39 +72,24 @@ def _record(here: Services, client: Client, wanted: TokenRequest) -> tuple[Accep
     return accepted, created.new
 
 
-def _wake(accepted: Accepted) -> None:
-    try:
-        wake_dispatch(accepted.dispatch_id, accepted.room_name)
-    except OperationalError as error:
-        # The record is written: the sweeper finds it when Redis is back.
-        logger.warning(
-            "wake-up not published",
-            extra={"dispatch_id": accepted.dispatch_id, "error": type(error).__name__},
-        )
-
-
 @blueprint.post("/dispatches")
-def create_dispatch() -> Response:
+def create_dispatch() -> dict[str, str]:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    client = authenticate(here.clients)
-    wanted = _body()
-    identity = wanted.participant_identity or unguessable("user-")
-    accepted, new = _record(here, client, wanted)
-    response = jsonify(
-        token_answer(
+    with here.publisher.answering():
+        client = authenticate(here.clients)
+        wanted = _body()
+        identity = wanted.participant_identity or unguessable("user-")
+        accepted, new = _record(here, client, wanted)
+        if new:
+            here.publisher.put(accepted)
+        return token_answer(
             server_url=client.livekit.url,
             token=participant_token(client.livekit, wanted, accepted, identity=identity),
             identity=identity,
             accepted=accepted,
             base_url=request.host_url.rstrip("/"),
         )
-    )
-    if new:
-        # Once the answer is on the wire: the caller need not wait for the message, because the
-        # record alone is the promise, and the sweeper wakes what nobody was told of.
-        response.call_on_close(lambda: _wake(accepted))
-    return response
 
 
 @blueprint.get("/dispatches/<dispatch_id>")

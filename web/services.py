@@ -10,6 +10,7 @@ from flask import current_app
 from dispatcher.clients import ClientRegistry
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
+from web.publishing import Publisher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class Services:
     common: CommonSettings
     clients: ClientRegistry
     ledger: Ledger
+    publisher: Publisher
 
 
 def services() -> Services:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -89,6 +90,15 @@ def test_without_redis_a_post_is_a_503_within_a_second(
         assert caller.http.get("/healthz").status_code == 200
     response, _ = timed_post_when_back(caller)
     caller.wait_for_state(response.json()["dispatch_id"], "joined", within_s=20)
+
+
+def test_twenty_posts_at_once_with_redis_hung_are_each_answered_within_a_second(
+    stack: RunningStack, caller: Caller
+) -> None:
+    with hung(stack, "redis"), ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: timed_post(caller), range(40)))
+    assert {response.status_code for response, _ in answers} == {503}
+    assert max(took_s for _, took_s in answers) < 1
 
 
 def timed_post_when_back(caller: Caller) -> tuple[httpx.Response, float]:

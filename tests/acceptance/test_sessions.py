@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import aiohttp
+import psutil
 import pytest
 import redis
 
@@ -133,21 +135,27 @@ def test_counters_in_redis_grow_with_every_session(stack: RunningStack, caller: 
     end_rooms(stack, answer["room_name"])
 
 
+def _no_sessions(stack: RunningStack) -> bool:
+    """True when every agent has gone and every agent process that ended has been replaced."""
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+        reports = client.hgetall("usher:agent_servers").values()
+    used = [json.loads(report.partition(" ")[2])["used_slots"] for report in reports]
+    return used == [0] and not any(
+        process.status() == psutil.STATUS_RUNNING
+        for process in map(psutil.Process, stack.pids("agent")[1:])
+    )
+
+
 @pytest.mark.timeout(180)
 def test_twenty_posts_at_once_are_answered_within_50_ms_at_the_99th_percentile(
     stack: RunningStack,
 ) -> None:
     times_s: list[float] = []
-    for _ in range(6):
+    for _ in range(10):
+        wait_for("a quiet stack", lambda: _no_sessions(stack) or None, within_s=30)
         answers = asyncio.run(_post_at_once(stack, BURST))
         times_s += [took_s for took_s, _ in answers]
-        rooms = [room for _, room in answers]
-        wait_for(
-            "the burst's agents",
-            lambda rooms=rooms: True if all(active_agents(stack, *rooms).values()) else None,
-            within_s=20,
-        )
-        end_rooms(stack, *rooms)
+        end_rooms(stack, *(room for _, room in answers))
     times_s.sort()
     p99_s = times_s[int(len(times_s) * 0.99) - 1]
-    assert p99_s < 0.05, f"p99 {p99_s * 1000:.0f} ms, median {times_s[60] * 1000:.0f} ms"
+    assert p99_s < 0.05, f"p99 {p99_s * 1000:.0f} ms, median {times_s[100] * 1000:.0f} ms"
