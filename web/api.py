@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from flask import Blueprint, request
@@ -17,7 +16,6 @@ from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
 from web.services import Services, services
 from web.tokens import participant_token, unguessable
 
-logger = logging.getLogger(__name__)
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
@@ -57,17 +55,12 @@ def _record(here: Services, client: Client, wanted: TokenRequest) -> tuple[Accep
     created = here.ledger.run(
         ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
     )
-    logger.info(
-        "dispatch accepted" if created.new else "dispatch is live already",
-        extra={
-            "dispatch_id": created.dispatch_id,
-            "client_id": new.client_id,
-            "room": new.room_name,
-            "agent_name": new.agent_name,
-        },
-    )
     accepted = Accepted(
-        dispatch_id=created.dispatch_id, state=created.state, room_name=new.room_name
+        dispatch_id=created.dispatch_id,
+        state=created.state,
+        room_name=new.room_name,
+        agent_name=new.agent_name,
+        client_id=new.client_id,
     )
     return accepted, created.new
 

@@ -82,6 +82,15 @@ class Publisher:
 
     def _run(self) -> None:
         while (accepted := self._next()) is not None:
+            logger.info(
+                "dispatch accepted",
+                extra={
+                    "dispatch_id": accepted.dispatch_id,
+                    "client_id": accepted.client_id,
+                    "room": accepted.room_name,
+                    "agent_name": accepted.agent_name,
+                },
+            )
             try:
                 wake_dispatch(accepted.dispatch_id, accepted.room_name)
             except OperationalError as error:

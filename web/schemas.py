@@ -89,6 +89,8 @@ class Accepted:
     dispatch_id: str
     state: State
     room_name: str
+    agent_name: str
+    client_id: str
 
 
 def token_answer(

@@ -169,7 +169,9 @@ def test_the_answer_says_where_to_follow_the_dispatch() -> None:
         server_url="ws://livekit",
         token="jwt",
         identity="ann",
-        accepted=Accepted(dispatch_id="dsp_1", state=State.QUEUED, room_name="room"),
+        accepted=Accepted(
+            dispatch_id="dsp_1", state=State.QUEUED, room_name="room", agent_name="a", client_id="c"
+        ),
         base_url="http://usher",
     )
 

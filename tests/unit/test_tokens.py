@@ -23,7 +23,13 @@ def claims(**request: Any) -> dict[str, Any]:
     token = participant_token(
         CREDENTIALS,
         TokenRequest.model_validate(request),
-        Accepted(dispatch_id="dsp_1", state=State.QUEUED, room_name="room-1"),
+        Accepted(
+            dispatch_id="dsp_1",
+            state=State.QUEUED,
+            room_name="room-1",
+            agent_name="a",
+            client_id="c",
+        ),
         identity="ann",
     )
     decoded: dict[str, Any] = jwt.decode(
