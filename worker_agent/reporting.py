@@ -66,8 +66,8 @@ class Reporter:
         """Report until cancelled, then take the report away."""
         try:
             while True:
+                self._news.clear()  # before the report: what happens meanwhile wants another one
                 await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
-                self._news.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), self._period_s)
         finally:

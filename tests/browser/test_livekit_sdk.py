@@ -1,5 +1,6 @@
 """Does a browser with LiveKit's own SDK get its agent from Usher, knowing only its address?"""
 
+import asyncio
 import uuid
 from pathlib import Path
 
@@ -65,15 +66,12 @@ async def test_a_page_reads_its_dispatch_with_nothing_but_its_participant_token(
 ) -> None:
     answer = await join(page, stack, {})
     # through the page's own origin: Usher's has no CORS headers
-    record = await page.wait_for_function(
-        """async (statusUrl) => {
-            const headers = { Authorization: `Bearer ${client.token.participantToken}` };
-            const answer = await fetch(new URL(statusUrl, location.href).pathname, { headers });
-            const record = await answer.json();
-            return record.state === "joined" ? record : null;
-        }""",
-        arg=answer["status_url"],
-        polling=200,
-        timeout=WAIT_MS,
-    )
-    assert (await record.json_value())["dispatch_id"] == answer["dispatch_id"]
+    read = """async (statusUrl) => {
+        const headers = { Authorization: `Bearer ${client.token.participantToken}` };
+        const answer = await fetch(new URL(statusUrl, location.href).pathname, { headers });
+        return await answer.json();
+    }"""
+    async with asyncio.timeout(WAIT_MS / 1000):
+        while (record := await page.evaluate(read, answer["status_url"]))["state"] != "joined":
+            await asyncio.sleep(0.1)
+    assert record["dispatch_id"] == answer["dispatch_id"]
