@@ -40,7 +40,13 @@ imports = ("dispatcher.tasks",)
 task_default_queue = "dispatch"
 # Verification waits for seconds by design; in a queue and process of its own it never holds a
 # dispatch up.
-task_routes = {"dispatcher.tasks.verify_dispatch": {"queue": "verify"}}
+# The sweep must not wait behind a long queue of what it looks after: a worker takes from its queues
+# in turn.
+task_routes = {
+    "dispatcher.tasks.sweep": {"queue": "sweep"},
+    "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
+    "dispatcher.tasks.supervise": {"queue": "verify"},
+}
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while
 # another is idle.
@@ -63,10 +69,10 @@ timezone = "UTC"
 beat_schedule = {
     "sweep": {
         "task": "dispatcher.tasks.sweep",
-        "schedule": 1.0,
+        "schedule": 0.5,
         # Sweeps that nobody took must not pile up while the workers are away.
         "options": {"expires": 5},
     }
 }
-# The only entry is due every second: there is nothing to remember between restarts.
+# The only entry is due twice a second: there is nothing to remember between restarts.
 beat_scheduler = "celery.beat:Scheduler"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from dispatcher.livekit import AgentParticipant
+from dispatcher.livekit import AgentParticipant, RoomView
 from dispatcher.models import END_MARGIN_S, AgentServerReport, Dispatch, FailureReason, State
 
 _SOON_S: Final = 0.05
@@ -70,6 +71,26 @@ def our_agent(dispatch: Dispatch, agents: Iterable[AgentParticipant]) -> AgentPa
     return None
 
 
+def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
+    """True when LiveKit has most likely dropped the job: nobody was asked in time."""
+    return dispatch.state is State.DISPATCHED and since_dispatched_s >= offer_timeout_s
+
+
+def surplus_agents(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant]
+) -> list[AgentParticipant]:
+    """The agents of this dispatch, of whatever generation, that are not the one it stands by."""
+    return [
+        agent
+        for agent in agents
+        if agent.identity != dispatch.agent_identity
+        and (
+            agent.dispatch_id == dispatch.dispatch_id
+            or (not agent.dispatch_id and agent.agent_name == dispatch.agent_name)
+        )
+    ]
+
+
 def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
     """The agent servers that are online and may take this dispatch, full or not."""
     return [
@@ -89,12 +110,6 @@ def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
 
 def why_no_agent(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
     """The true reason why the present attempt has brought no agent."""
-    if dispatch.state is State.QUEUED:
-        return Reason(
-            code=FailureReason.DISPATCHER_UNAVAILABLE,
-            message="no dispatch worker has taken it up in time; look at the dispatch workers and "
-            "the length of their queue",
-        )
     rejected = dispatch.attempt.reason
     wanted = f"agent {dispatch.agent_name!r}"
     if dispatch.state is State.ACCEPTED:
@@ -130,6 +145,19 @@ def why_no_agent(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Re
     )
 
 
+def why_too_late(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
+    """The true reason why a dispatch that nobody works on has run out of time."""
+    if dispatch.failure_reason:  # what it has been waiting for
+        return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
+    if dispatch.state is State.QUEUED:
+        return Reason(
+            code=FailureReason.DISPATCHER_UNAVAILABLE,
+            message="no dispatch worker has taken it up in time; look at the dispatch workers and "
+            "the length of their queue",
+        )
+    return why_no_agent(dispatch, servers)
+
+
 def after_no_join(
     dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> Redispatch | Wait | Fail:
@@ -140,3 +168,37 @@ def after_no_join(
     if can_take(dispatch, servers):
         return Redispatch(reason=reason)
     return Wait(reason=reason)
+
+
+class Verdict(StrEnum):
+    """What becomes of a joined dispatch whose lease has run out."""
+
+    ALIVE = "alive"
+    OVER = "over"
+    REPLACE = "replace"
+    PARK = "park"
+
+
+# An agent that has lived for so long is no part of a series of deaths.
+LONG_LIFE_S: Final = 60.0
+
+
+def judge(dispatch: Dispatch, room: RoomView, *, fenced: bool, max_losses: int) -> Verdict:
+    """What to do with a joined dispatch whose agent has not been heard of.
+
+    LiveKit lists a dead agent as ACTIVE for 21 s, so for an agent that renews leases its silence
+    counts, not the list; for one that does not (`fenced` is false) the list is all there is.
+    """
+    if not fenced and our_agent(dispatch, room.agents) is not None:
+        return Verdict.ALIVE if room.people or not dispatch.person_seen else Verdict.OVER
+    if fenced and dispatch.read_at_ms < dispatch.alive_till_ms:
+        return Verdict.ALIVE
+    if room.people == 0:
+        return Verdict.OVER
+    return Verdict.PARK if losses_in_a_row(dispatch) > max_losses else Verdict.REPLACE
+
+
+def losses_in_a_row(dispatch: Dispatch) -> int:
+    """How many agents of this dispatch have died soon after joining, the present one included."""
+    lived_s = (dispatch.read_at_ms - (dispatch.joined_at_ms or 0)) / 1000
+    return 1 if lived_s >= LONG_LIFE_S else dispatch.losses + 1

@@ -5,30 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dispatcher import ledger
-from dispatcher.decisions import Reason, can_take, look_again_in_s, time_is_up, why_no_agent
+from dispatcher import ledger, reports
+from dispatcher.decisions import (
+    Reason,
+    can_take,
+    look_again_in_s,
+    time_is_up,
+    why_no_agent,
+)
 from dispatcher.errors import (
     DispatchFailed,
     PermanentLiveKitError,
     TransientLiveKitError,
-    UnknownDispatch,
 )
 from dispatcher.livekit import LiveKitClient
 from dispatcher.models import (
     DISPATCH_CREATED,
     DISPATCH_STARTED,
-    FAILED,
     NEXT_GENERATION,
+    STILL_WAITING,
     WAIT,
+    AgentServerReport,
     Dispatch,
     FailureReason,
     State,
-    Transition,
 )
+from dispatcher.outcomes import end_in_time, fail, give_up, log_fields, read
 from dispatcher.retrying import policy
 from dispatcher.runtime import Services
 
@@ -59,51 +65,6 @@ class Tries:
         return {"tries": str(count), "errors": json.dumps(self.errors), **more}
 
 
-async def read(services: Services, dispatch_id: str) -> Dispatch:
-    """The record.
-
-    Raises:
-        UnknownDispatch: there is none.
-    """
-    dispatch = await services.ledger.run(ledger.read(dispatch_id))
-    if dispatch is None:
-        raise UnknownDispatch(
-            f"no dispatch {dispatch_id!r}: it never existed or its retention time is over"
-        )
-    return dispatch
-
-
-async def fail(
-    services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] | None = None
-) -> bool:
-    """End the record as `failed`, with its reason; false when the record has moved on."""
-    done = await services.ledger.run(
-        ledger.advance(
-            dispatch,
-            FAILED,
-            fields={"failure_reason": reason.code, "failure_message": reason.message},
-            attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
-            detail={"reason": reason.code, "message": reason.message},
-            metrics={"failures": 1, f"failures:{reason.code}": 1},
-            retention_s=services.common.retention_s,
-        )
-    )
-    if done.moved:
-        logger.warning("dispatch failed", extra=log_fields(dispatch, reason=reason.code))
-    return done.moved
-
-
-def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:
-    """What every log line about a dispatch carries."""
-    return {
-        "dispatch_id": dispatch.dispatch_id,
-        "client_id": dispatch.client_id,
-        "room": dispatch.room_name,
-        "generation": dispatch.generation,
-        **more,
-    }
-
-
 async def dispatch_agent(
     services: Services,
     dispatch_id: str,
@@ -124,31 +85,56 @@ async def dispatch_agent(
     if dispatch.state not in (State.QUEUED, State.WAITING, State.DISPATCHING):
         return dispatch.state
     if time_is_up(dispatch):
-        reason = await _late_reason(services, dispatch)
-        await fail(services, dispatch, reason)
+        reason = await end_in_time(services, dispatch)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
-    if dispatch.state is State.WAITING and not await _worth_trying(services, dispatch):
-        pause_s = look_again_in_s(dispatch, services.settings.wait_s)
-        await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
-        return State.WAITING
+    if dispatch.state in (State.QUEUED, State.WAITING):
+        servers = await services.ledger.run(reports.agent_servers())
+        if not _worth_trying(services, dispatch, servers):
+            return await _wait(services, dispatch, why_no_agent(dispatch, servers))
     started = await _start(services, dispatch)
     if started is None:
         return dispatch.state
     return await _create(services, started, sleep)
 
 
-async def _late_reason(services: Services, dispatch: Dispatch) -> Reason:
-    if dispatch.failure_reason:  # why it has been waiting
-        return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
-    servers = await services.ledger.run(ledger.agent_servers())
-    return why_no_agent(dispatch, servers)
+def _worth_trying(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> bool:
+    """False while LiveKit would drop the job: it keeps none for an agent server to come.
+
+    With LiveKit away no agent server is registered either; then the tries belong in the record.
+    """
+    return (
+        services.unfenced(dispatch.agent_name)
+        or can_take(dispatch, servers)
+        or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
+    )
 
 
-async def _worth_trying(services: Services, dispatch: Dispatch) -> bool:
-    if dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE:
-        return True
-    servers = await services.ledger.run(ledger.agent_servers())
-    return can_take(dispatch, servers)
+async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
+    """`reason`, unless no agent server is registered because LiveKit itself is away."""
+    if reason.code == FailureReason.NO_AGENT_ONLINE:
+        try:
+            await services.livekit(dispatch).look(dispatch.room_name)
+        except TransientLiveKitError as error:
+            return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
+    return reason
+
+
+async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State:
+    reason = await _true_reason(services, dispatch, reason)
+    if dispatch.state is State.WAITING:
+        pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+        await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=pause_s))
+        if reason.code != dispatch.failure_reason:
+            fields = {"failure_reason": reason.code, "failure_message": reason.message}
+            step = ledger.advance(
+                dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code}
+            )
+            await services.ledger.run(step)
+    else:
+        await give_up(services, dispatch, WAIT, reason, {})
+    return State.WAITING
 
 
 async def _start(services: Services, dispatch: Dispatch) -> Dispatch | None:
@@ -229,34 +215,3 @@ async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None
         else:
             await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
     return ours
-
-
-async def give_up(
-    services: Services,
-    dispatch: Dispatch,
-    transition: Transition,
-    reason: Reason,
-    attempt: Mapping[str, str],
-    *,
-    tries: int = 0,
-) -> bool:
-    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
-    waiting = transition is WAIT
-    done = await services.ledger.run(
-        ledger.advance(
-            dispatch,
-            transition,
-            due_in_s=look_again_in_s(dispatch, services.settings.wait_s)
-            if waiting
-            else services.common.wake_grace_s,
-            fields={"failure_reason": reason.code, "failure_message": reason.message}
-            if waiting
-            else None,
-            attempt={"outcome": "given_up", "reason": reason.code, **attempt},
-            detail={"reason": reason.code, "message": reason.message},
-            metrics={"attempts": tries} if tries else None,
-        )
-    )
-    if done.moved:
-        logger.info(transition.event, extra=log_fields(dispatch, reason=reason.code))
-    return done.moved

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dispatcher import ledger
+from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable, LiveKitError
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ async def beat(services: Services, queues: Iterable[str]) -> None:
     while True:
         with contextlib.suppress(LedgerUnavailable):
             for queue in queues:
-                await services.ledger.run(ledger.report_alive(worker(queue), ttl_s=TTL_S))
+                await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
             for client in services.clients.clients:
                 # A room that cannot be there: the answer is empty, but signed and served.
                 with contextlib.suppress(LiveKitError):
                     probe = services.livekit_clients.for_credentials(client.livekit)
                     await probe.list_agents("usher-readiness-probe")
                     name = livekit(client.client_id)
-                    await services.ledger.run(ledger.report_alive(name, ttl_s=TTL_S))
+                    await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))
         await asyncio.sleep(PERIOD_S)

@@ -1,20 +1,8 @@
 """What is the truth about a dispatch, and how is it changed?
 
-The only module that knows Redis keys. Every operation is a `Step`: one Lua script, so one atomic
-round trip, described without doing it; `store.py` carries steps out, blocking or with asyncio.
-
-| key | type | what |
-| --- | --- | --- |
-| `usher:dispatch:<id>` | hash | the record: state, generation, times, names |
-| `usher:dispatch:<id>:attempts` | hash | `<generation>.<field>` of every attempt |
-| `usher:dispatch:<id>:timeline` | list | JSON events, oldest first, at most 200 |
-| `usher:due` | sorted set | dispatch id by the time (ms) at which somebody must look at it |
-| `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
-| `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
-| `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
-| `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
-| `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
-| `usher:wake:<id>` | channel | the event's name, after every change of the record |
+Every operation is a `Step`: one Lua script, so one atomic round trip, described without doing it;
+`store.py` carries steps out, blocking or with asyncio. What else is kept in Redis: `leases.py`
+(which agents are alive), `reports.py` (which parts are at work); the keys are in `keys.py`.
 """
 
 from __future__ import annotations
@@ -25,12 +13,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
-from urllib.parse import quote
 
+from dispatcher import keys
 from dispatcher.models import (
     END_MARGIN_S,
     TERMINAL,
-    AgentServerReport,
     Dispatch,
     DispatchRef,
     NewDispatch,
@@ -41,47 +28,7 @@ from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
 
-DUE_KEY: Final = "usher:due"
-AGENT_SERVERS_KEY: Final = "usher:agent_servers"
-ALIVE_KEY: Final = "usher:alive"
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
-
-
-def _record_key(dispatch_id: str) -> str:
-    return f"usher:dispatch:{dispatch_id}"
-
-
-def _attempts_key(dispatch_id: str) -> str:
-    return f"usher:dispatch:{dispatch_id}:attempts"
-
-
-def _timeline_key(dispatch_id: str) -> str:
-    return f"usher:dispatch:{dispatch_id}:timeline"
-
-
-def _live_key(client_id: str, agent_name: str, room_name: str) -> str:
-    return f"usher:live:{client_id}:{quote(agent_name, safe='')}:{quote(room_name, safe='')}"
-
-
-def dispatch_metrics_key(client_id: str) -> str:
-    """Hash of the dispatcher's counters for one client."""
-    return f"usher:metrics:dispatch:{client_id}"
-
-
-def agent_metrics_key(client_id: str, container: str, agent_name: str) -> str:
-    """Hash of the agent servers' counters for one client, container and agent name."""
-    return (
-        ":".join(
-            ("usher:metrics:agent", *(quote(part, safe="") for part in (client_id, container))),
-        )
-        + ":"
-        + quote(agent_name, safe="")
-    )
-
-
-def wake_channel(dispatch_id: str) -> str:
-    """Pub/sub channel that gets the event's name after every change of the record."""
-    return f"usher:wake:{dispatch_id}"
 
 
 @cache
@@ -139,14 +86,14 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
     return Step(
         "create",
         (
-            _record_key(new.dispatch_id),
-            _timeline_key(new.dispatch_id),
-            DUE_KEY,
-            _live_key(new.client_id, new.agent_name, new.room_name),
-            dispatch_metrics_key(new.client_id),
+            keys.record(new.dispatch_id),
+            keys.timeline(new.dispatch_id),
+            keys.DUE,
+            keys.live(new.client_id, new.agent_name, new.room_name),
+            keys.dispatch_metrics(new.client_id),
         ),
         (
-            _record_key(""),
+            keys.RECORD_PREFIX,
             new.dispatch_id,
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
@@ -163,7 +110,6 @@ def advance(
     dispatch: DispatchRef,
     transition: Transition,
     *,
-    any_generation: bool = False,
     due_in_s: float | None = None,
     fields: Mapping[str, str] | None = None,
     attempt: Mapping[str, str] | None = None,
@@ -173,20 +119,25 @@ def advance(
     metrics_key: str = "",
     deadline_in_s: float | None = None,
     retention_s: int = 0,
+    lease_s: float | None = None,
+    losses: int | None = None,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
 
     Args:
-        any_generation: do not compare the generation (for a redispatch by hand).
         due_in_s: when somebody must look again, at the latest just before the deadline; None takes
             the record off the due list.
         attempt: fields of this generation's attempt.
         before: an event to put into the timeline before the transition's own.
         retention_s: how long a record that ends here is kept; 0 is for ever.
-        deadline_in_s: start the clock anew (for a redispatch by hand).
+        deadline_in_s: start the clock anew (for a redispatch by hand, or a lost agent).
+        lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
+            takes the record off the list of leases when it moves.
+        losses: agents that this dispatch has lost in a row, this one included.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
+        "generation": dispatch.generation,
         "moves": dict.fromkeys(transition.moves, True),
         "notes": dict.fromkeys(transition.notes, True),
         "to": transition.to,
@@ -196,28 +147,33 @@ def advance(
         "events": [before, transition.event] if before else [transition.event],
         "detail": json.dumps(dict(detail or {})),
         "metrics": dict(metrics or {}),
-        "channel": wake_channel(dispatch.dispatch_id),
+        "channel": keys.wake_channel(dispatch.dispatch_id),
         "new_generation": transition.new_generation,
         "revive": deadline_in_s is not None,
+        "anew": transition.anew,
         "terminal": transition.to in TERMINAL,
         "retention_s": retention_s,
     }
-    if not any_generation:
-        order["generation"] = dispatch.generation
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
         order["end_margin_ms"] = int(END_MARGIN_S * 1000)
+    if losses is not None:
+        order["losses"] = losses
+    if lease_s is not None:
+        order["lease_ms"] = int(lease_s * 1000)
     if deadline_in_s is not None:
         order["deadline_in_ms"] = int(deadline_in_s * 1000)
     return Step(
         "advance",
         (
-            _record_key(dispatch.dispatch_id),
-            _attempts_key(dispatch.dispatch_id),
-            _timeline_key(dispatch.dispatch_id),
-            DUE_KEY,
-            _live_key(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
-            metrics_key or dispatch_metrics_key(dispatch.client_id),
+            keys.record(dispatch.dispatch_id),
+            keys.attempts(dispatch.dispatch_id),
+            keys.timeline(dispatch.dispatch_id),
+            keys.DUE,
+            keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
+            metrics_key or keys.dispatch_metrics(dispatch.client_id),
+            keys.LEASES,
+            keys.WAITING,
         ),
         (json.dumps(order),),
         lambda reply: Advanced(
@@ -230,7 +186,7 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
     """The whole record in one consistent look; None when there is none."""
     return Step(
         "read",
-        (_record_key(dispatch_id), _attempts_key(dispatch_id), _timeline_key(dispatch_id)),
+        (keys.record(dispatch_id), keys.attempts(dispatch_id), keys.timeline(dispatch_id)),
         (),
         lambda reply: parse_dispatch(dispatch_id, *reply),
     )
@@ -238,52 +194,9 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
 
 def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose time has come, oldest first, and push it on."""
-    return Step("claim_due", (DUE_KEY,), (str(limit), str(int(push_s * 1000))), list)
+    return Step("claim_due", (keys.DUE,), (str(limit), str(int(push_s * 1000))), list)
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
     """Have a record that is on the due list looked at again in `due_in_s`."""
-    return Step("defer", (DUE_KEY,), (dispatch_id, str(int(due_in_s * 1000))), int)
-
-
-def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
-    """Keep an agent server's report for `ttl_s`; 0 takes it away at once."""
-    return Step(
-        "report",
-        (AGENT_SERVERS_KEY,),
-        (report.agent_server_id, json.dumps(asdict(report)), str(int(ttl_s * 1000))),
-        int,
-    )
-
-
-def agent_servers() -> Step[list[AgentServerReport]]:
-    """Every agent server that has reported itself lately."""
-    return Step(
-        "fresh",
-        (AGENT_SERVERS_KEY,),
-        (),
-        lambda reply: [AgentServerReport(**json.loads(text)) for text in reply],
-    )
-
-
-def report_alive(name: str, *, ttl_s: float) -> Step[int]:
-    """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
-    return Step("report", (ALIVE_KEY,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
-
-
-def alive() -> Step[frozenset[str]]:
-    """The names of the parts that are at work."""
-    return Step(
-        "fresh", (ALIVE_KEY,), (), lambda reply: frozenset(json.loads(text) for text in reply)
-    )
-
-
-def count(metrics_key: str, increments: Mapping[str, int]) -> Step[int]:
-    """Add to counters."""
-    args = tuple(str(part) for pair in increments.items() for part in pair)
-    return Step("count", (metrics_key,), args, int)
-
-
-def ping() -> Step[int]:
-    """Redis's clock in ms since the epoch."""
-    return Step("ping", (), (), int)
+    return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)

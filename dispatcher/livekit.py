@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 from google.protobuf.message import DecodeError
@@ -31,6 +31,11 @@ from dispatcher.models import Dispatch
 
 T = TypeVar("T")
 
+# The kinds of participants that an agent is there for (livekit-agents' DEFAULT_PARTICIPANT_KINDS).
+PEOPLE: Final = frozenset(
+    {ParticipantInfo.STANDARD, ParticipantInfo.SIP, ParticipantInfo.CONNECTOR}
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentParticipant:
@@ -50,6 +55,24 @@ class RoomDispatch:
     livekit_dispatch_id: str
     dispatch_id: str
     generation: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomView:
+    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting."""
+
+    agents: tuple[AgentParticipant, ...]
+    people: int
+
+
+def _agent(participant: ParticipantInfo) -> AgentParticipant:
+    return AgentParticipant(
+        identity=participant.identity,
+        agent_name=participant.attributes.get(AGENT_NAME, ""),
+        joined_at_ms=participant.joined_at_ms,
+        dispatch_id=participant.attributes.get(DISPATCH_ID, ""),
+        generation=_optional_int(participant.attributes.get(GENERATION, "")),
+    )
 
 
 def _optional_int(text: str) -> int | None:
@@ -152,23 +175,30 @@ class LiveKitClient:
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):
                 raise
 
-    async def list_agents(self, room_name: str) -> list[AgentParticipant]:
-        """The ACTIVE agents in a room, of any kind and owner; empty when there is no such room."""
+    async def look(self, room_name: str) -> RoomView:
+        """Who is in a room; nobody when there is no such room."""
         listed = await self._call(
             self._api.room.list_participants(api.ListParticipantsRequest(room=room_name))
         )
-        return [
-            AgentParticipant(
-                identity=participant.identity,
-                agent_name=participant.attributes.get(AGENT_NAME, ""),
-                joined_at_ms=participant.joined_at_ms,
-                dispatch_id=participant.attributes.get(DISPATCH_ID, ""),
-                generation=_optional_int(participant.attributes.get(GENERATION, "")),
-            )
-            for participant in listed.participants
-            if participant.kind == ParticipantInfo.AGENT
-            and participant.state == ParticipantInfo.ACTIVE
-        ]
+        active = [p for p in listed.participants if p.state == ParticipantInfo.ACTIVE]
+        return RoomView(
+            agents=tuple(_agent(p) for p in active if p.kind == ParticipantInfo.AGENT),
+            people=sum(p.kind in PEOPLE for p in listed.participants),
+        )
+
+    async def list_agents(self, room_name: str) -> list[AgentParticipant]:
+        """The ACTIVE agents in a room, of any kind and owner; empty when there is no such room."""
+        return list((await self.look(room_name)).agents)
+
+    async def remove_participant(self, identity: str, room_name: str) -> None:
+        """Put a participant out of a room. One that is gone already is fine."""
+        request = api.RoomParticipantIdentity(room=room_name, identity=identity)
+        try:
+            await self._call(self._api.room.remove_participant(request))
+        except PermanentLiveKitError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, api.TwirpError) and cause.status == 404):
+                raise
 
 
 class LiveKitClients:

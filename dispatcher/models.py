@@ -44,6 +44,8 @@ class FailureReason(StrEnum):
     LIVEKIT_UNREACHABLE = "livekit_unreachable"
     LIVEKIT_REFUSED = "livekit_refused"
     JOIN_TIMEOUT = "join_timeout"
+    AGENT_LOST = "agent_lost"
+    NOBODY_CAME = "nobody_came"
     DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
 
 
@@ -61,6 +63,7 @@ class Transition:
     to: State
     notes: frozenset[State] = frozenset()
     new_generation: bool = False
+    anew: bool = False  # nothing of what the dispatch has been through counts any more
 
 
 DISPATCH_STARTED: Final = Transition(
@@ -101,6 +104,9 @@ AGENT_LEFT: Final = Transition(
 WAIT: Final = Transition(
     event="waiting", moves=IN_FLIGHT | {State.QUEUED}, to=State.WAITING, new_generation=True
 )
+STILL_WAITING: Final = Transition(
+    event="still_waiting", moves=frozenset(), to=State.WAITING, notes=frozenset({State.WAITING})
+)
 NEXT_GENERATION: Final = Transition(
     event="requeued", moves=IN_FLIGHT, to=State.QUEUED, new_generation=True
 )
@@ -109,8 +115,18 @@ REDISPATCH: Final = Transition(
     moves=frozenset({State.JOINED, *TERMINAL}),
     to=State.QUEUED,
     new_generation=True,
+    anew=True,
 )
-FAILED: Final = Transition(event="failed", moves=PENDING, to=State.FAILED)
+FAILED: Final = Transition(event="failed", moves=PENDING | {State.JOINED}, to=State.FAILED)
+# While a person is still in the room ...
+AGENT_LOST: Final = Transition(
+    event="agent_lost", moves=frozenset({State.JOINED}), to=State.QUEUED, new_generation=True
+)
+# ... and when nobody is.
+ROOM_OVER: Final = Transition(event="ended", moves=frozenset({State.JOINED}), to=State.ENDED)
+NOBODY_CAME: Final = Transition(
+    event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +182,9 @@ class Dispatch(DispatchRef):
     time_to_join_ms: int | None = None
     failure_reason: str = ""
     failure_message: str = ""
+    losses: int = 0
+    person_seen: bool = False
+    alive_till_ms: int = 0
     read_at_ms: int = 0
     attempts: tuple[Attempt, ...] = ()
     timeline: tuple[TimelineEvent, ...] = ()

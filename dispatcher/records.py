@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields as fields_of
 from typing import Any
 
 from dispatcher.models import Attempt, Dispatch, State, TimelineEvent
+
+_KNOWN = frozenset(field.name for field in fields_of(Dispatch))
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:
@@ -46,11 +49,15 @@ def parse_dispatch(
     fields["deadline_at_ms"] = int(fields["deadline_at_ms"])
     for name in ("joined_at_ms", "time_to_join_ms"):
         fields[name] = _optional_int(fields.get(name))
+    fields["alive_till_ms"] = int(fields.get("alive_till_ms", 0))
+    fields["losses"] = int(fields.get("losses", 0))
+    fields["person_seen"] = fields.get("person_seen") == "1"
     fields["state"] = State(fields["state"])
     return Dispatch(
         dispatch_id=dispatch_id,
         read_at_ms=now_ms,
         attempts=_parse_attempts(attempts),
         timeline=tuple(TimelineEvent(**json.loads(text)) for text in timeline),
-        **fields,
+        # A newer release may have written more, in a rolling upgrade.
+        **{name: value for name, value in fields.items() if name in _KNOWN},
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dispatcher import ledger
 from dispatcher.decisions import our_agent
-from dispatcher.dispatching import read
 from dispatcher.errors import LiveKitError, RedispatchRefused
 from dispatcher.models import PENDING, REDISPATCH, Dispatch, State
+from dispatcher.outcomes import read
 from dispatcher.runtime import Services
 
 

@@ -41,6 +41,10 @@ class Services:
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
 
+    def unfenced(self, agent_name: str) -> bool:
+        """True when the servers of that agent run without our request filter and reports."""
+        return agent_name in {name.strip() for name in self.settings.unfenced_agents.split(",")}
+
     async def aclose(self) -> None:
         """Close every connection."""
         await self.wakeups.aclose()

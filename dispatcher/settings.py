@@ -34,6 +34,9 @@ class CommonSettings(BaseSettings):
     retention_s: int = Field(
         86_400, gt=0, alias="USHER_RETENTION_S"
     )  # how long an ended record can be read
+    abandon_after_s: float = Field(
+        300.0, gt=0, alias="USHER_ABANDON_AFTER_S"
+    )  # an agent that nobody has come to leaves again
     wake_grace_s: float = Field(
         2.0, gt=0, alias="USHER_WAKE_GRACE_S"
     )  # a queued record that nobody touched for so long is woken again
@@ -72,6 +75,15 @@ class DispatcherSettings(BaseSettings):
     verify_timeout_s: float = Field(5.0, gt=0, alias="USHER_VERIFY_TIMEOUT_S")
     verify_poll_s: float = Field(0.5, gt=0, alias="USHER_VERIFY_POLL_S")
     wait_s: float = Field(1.0, gt=0, alias="USHER_WAIT_S")  # how often a waiting record is tried
+    offer_timeout_s: float = Field(
+        2.0, gt=0, alias="USHER_OFFER_TIMEOUT_S"
+    )  # LiveKit offers a job within 0.25 s; what is not offered by then has been dropped
+    unfenced_agents: str = Field(
+        "", alias="USHER_UNFENCED_AGENTS"
+    )  # agent names, comma-separated, whose servers run without our request filter and reports
+    max_losses: int = Field(
+        5, gt=0, alias="USHER_MAX_LOSSES"
+    )  # an agent that dies so often within its first minute is not replaced again
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
 

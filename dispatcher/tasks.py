@@ -6,23 +6,27 @@ room for whoever looks into Flower. Every task may be lost, doubled or late: the
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final
+from typing import Any
 
 from celery.signals import worker_ready
 
-from dispatcher import dispatching, heartbeat, ledger, redispatching, verification
+from dispatcher import (
+    capacity,
+    dispatching,
+    heartbeat,
+    keys,
+    redispatching,
+    reports,
+    supervising,
+    sweeping,
+    verification,
+)
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.heartbeat import SWEEPER
-from dispatcher.models import IN_FLIGHT, Dispatch, State
+from dispatcher.models import State
 from dispatcher.runtime import runtime
-from dispatcher.waking import wake_dispatch, wake_verification
-
-logger = logging.getLogger(__name__)
-
-# How long a due record that was woken is left alone before it is woken again.
-SWEEP_PUSH_S: Final = 2.0
+from dispatcher.waking import wake_dispatch
 
 
 @worker_ready.connect
@@ -31,6 +35,9 @@ def _start_runtime(sender: Any, **_: Any) -> None:
     process = runtime()
     queues = [queue.name for queue in sender.task_consumer.queues]
     process.start(heartbeat.beat(process.services, queues))
+    if keys.DISPATCH_QUEUE in queues:
+        process.start(capacity.listen(process.services))
+        process.start(sweeping.stand_in_for_beat(process.services))
 
 
 @app.task(name="dispatcher.tasks.dispatch_agent", throws=(UsherError,))
@@ -62,29 +69,22 @@ def redispatch(dispatch_id: str) -> str:
     return f"dispatching {dispatch_id} again, generation {dispatch.generation}"
 
 
+@app.task(name="dispatcher.tasks.supervise", throws=(UsherError,))
+def supervise(dispatch_id: str, room: str) -> str:
+    """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
+    process = runtime()
+    state = process.run(supervising.supervise(process.services, dispatch_id))
+    if state is State.QUEUED:
+        wake_dispatch(dispatch_id, room)
+    return state
+
+
 @app.task(name="dispatcher.tasks.sweep", throws=(UsherError,))
 def sweep() -> int:
-    """Wake every record whose due time has come; returns how many (beat sends this)."""
+    """Wake every record that somebody must look at; returns how many (beat sends this)."""
     process = runtime()
-    services = process.services
-    process.run(services.ledger.run(ledger.report_alive(SWEEPER, ttl_s=heartbeat.TTL_S)))
-    ids = process.run(
-        services.ledger.run(
-            ledger.claim_due(limit=services.settings.sweep_limit, push_s=SWEEP_PUSH_S)
-        )
-    )
-    for dispatch_id in ids:
-        dispatch = process.run(services.ledger.run(ledger.read(dispatch_id)))
-        if dispatch is not None:
-            _wake_due(dispatch)
-    return len(ids)
-
-
-def _wake_due(dispatch: Dispatch) -> None:
-    logger.info(
-        "woken by the sweeper", extra=dispatching.log_fields(dispatch, state=dispatch.state)
-    )
-    if dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
-        wake_verification(dispatch.dispatch_id, dispatch.room_name)
-    else:
-        wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
+    store = process.services.ledger
+    process.run(store.run(reports.report_alive(SWEEPER, ttl_s=heartbeat.TTL_S)))
+    wake_ups = process.run(sweeping.sweep(process.services))
+    sweeping.publish_all(wake_ups)
+    return len(wake_ups)

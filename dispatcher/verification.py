@@ -7,9 +7,15 @@ import contextlib
 import logging
 from typing import Final
 
-from dispatcher import ledger
-from dispatcher.decisions import Fail, Redispatch, after_no_join, our_agent, time_is_up
-from dispatcher.dispatching import fail, give_up, log_fields, read
+from dispatcher import leases, ledger, reports
+from dispatcher.decisions import (
+    Fail,
+    Redispatch,
+    after_no_join,
+    offer_is_lost,
+    our_agent,
+    time_is_up,
+)
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import TIME_TO_JOIN_BUCKETS_MS
 from dispatcher.livekit import AgentParticipant
@@ -22,6 +28,7 @@ from dispatcher.models import (
     Dispatch,
     State,
 )
+from dispatcher.outcomes import fail, give_up, log_fields, read
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -63,11 +70,21 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
                 next_look = now + services.settings.verify_poll_s
             if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
                 return dispatch.state  # a message too many: somebody is still at it
-            if now >= until:
+            if now >= until or _dropped(services, dispatch):
                 return await _no_join(services, dispatch)
             pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), min(pause, until - now))
+
+
+def _dropped(services: Services, dispatch: Dispatch) -> bool:
+    """True when there is no use in waiting on: nobody was asked, and somebody would have been."""
+    since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+    return not services.unfenced(dispatch.agent_name) and offer_is_lost(
+        dispatch,
+        since_dispatched_s=since_s,
+        offer_timeout_s=services.settings.offer_timeout_s,
+    )
 
 
 async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | None:
@@ -98,6 +115,7 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
                 "failure_message": "",
             },
             attempt={"outcome": "joined"},
+            lease_s=leases.LEASE_S,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
             metrics={
                 "joined": 1,
@@ -112,12 +130,13 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
 
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
-    servers = await services.ledger.run(ledger.agent_servers())
+    servers = await services.ledger.run(reports.agent_servers())
     decision = after_no_join(dispatch, servers)
     if isinstance(decision, Fail):
         given_up = await fail(services, dispatch, decision.reason)
     else:
-        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
+        again = isinstance(decision, Redispatch) or services.unfenced(dispatch.agent_name)
+        transition = NEXT_GENERATION if again else WAIT
         given_up = await give_up(services, dispatch, transition, decision.reason, {})
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares the late agent a start for nothing.

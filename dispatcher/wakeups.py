@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from dispatcher.ledger import wake_channel
+from dispatcher.keys import wake_channel
 from dispatcher.settings import CommonSettings
 
 _IDLE_CHANNEL = "usher:wake"  # a subscription must never be empty, or reading it is an error
@@ -36,10 +37,13 @@ class Wakeups:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._reader: asyncio.Task[None] | None = None
 
+    def listen(self, dispatch_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Yields an event that is set whenever the record of `dispatch_id` changes."""
+        return self.listen_on(wake_channel(dispatch_id))
+
     @contextlib.asynccontextmanager
-    async def listen(self, dispatch_id: str) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set whenever the record of `dispatch_id` changes."""
-        channel = wake_channel(dispatch_id)
+    async def listen_on(self, channel: str) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set by every message on `channel`."""
         event = asyncio.Event()
         listeners = self._listeners.setdefault(channel, set())
         listeners.add(event)

@@ -12,6 +12,7 @@ from dispatcher.celery import app
 
 DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
+SUPERVISE_TASK = "dispatcher.tasks.supervise"
 
 
 def warm_up() -> None:
@@ -44,6 +45,12 @@ def wake_dispatch(dispatch_id: str, room: str) -> None:
 def wake_verification(dispatch_id: str, room: str) -> None:
     """Publish "verify it". Raises like `wake_dispatch`."""
     _send(VERIFY_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_supervision(dispatch_id: str, room: str) -> None:
+    """Publish "its agent has fallen silent". Raises like `wake_dispatch`."""
+    # One that has waited longer than the sweeper does is sent again, if it is still true.
+    _send(SUPERVISE_TASK, {"dispatch_id": dispatch_id, "room": room}, expires=2)
 
 
 def _send(task: str, arguments: dict[str, str], **options: Any) -> None:

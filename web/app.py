@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from flask import Flask, jsonify
 from kombu.exceptions import OperationalError
 
-from dispatcher import ledger, waking
+from dispatcher import reports, waking
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -67,7 +67,7 @@ def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
     with app.test_request_context("/healthz"):
         app.full_dispatch_request()
-        here.ledger.run(ledger.ping())
+        here.ledger.run(reports.ping())
         accepted = Accepted(
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )

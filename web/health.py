@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from dispatcher import heartbeat, ledger
+from dispatcher import heartbeat, reports
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
@@ -41,8 +41,8 @@ def readyz() -> tuple[dict[str, Any], int]:
     """
     here = services()
     try:
-        alive = here.ledger.run(ledger.alive())
-        servers = here.ledger.run(ledger.agent_servers())
+        alive = here.ledger.run(reports.alive())
+        servers = here.ledger.run(reports.agent_servers())
     except LedgerUnavailable:
         return {"status": "unavailable", "not_ready": ["redis"]}, 503
     absent = missing(here.clients, alive, servers)

@@ -12,11 +12,12 @@ import logging
 
 from livekit.agents import AgentServer
 
-from dispatcher import ledger
+from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
-from worker_agent.request_filter import AgentServerIdentity, RequestFilter
+from worker_agent.offers import AgentServerIdentity
+from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)
 
@@ -88,4 +89,4 @@ class Reporter:
             registered=not self._server._connecting,
         )
         with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(ledger.report_agent_server(report, ttl_s=ttl_s))
+            await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))

@@ -16,8 +16,9 @@ from livekit.agents import AgentServer, JobExecutorType
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger
 from worker_agent import session
+from worker_agent.offers import AgentServerIdentity
 from worker_agent.reporting import Reporter
-from worker_agent.request_filter import AgentServerIdentity, RequestFilter
+from worker_agent.request_filter import RequestFilter
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)

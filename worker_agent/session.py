@@ -12,22 +12,42 @@ import contextlib
 import importlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Final, cast
 
 from livekit import rtc
 from livekit.agents import JobContext
+from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import ledger
+from dispatcher import keys, leases, ledger
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.ledger import agent_metrics_key
-from dispatcher.models import AGENT_CONNECTED, AGENT_LEFT, Dispatch, State
+from dispatcher.leases import RENEW_S, Renewal
+from dispatcher.models import (
+    AGENT_CONNECTED,
+    AGENT_LEFT,
+    NOBODY_CAME,
+    Dispatch,
+    FailureReason,
+    State,
+)
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.request_filter import Offer, read_offer
+from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
+
+# The agent lost LiveKit, or LiveKit the agent; in every other case somebody has ended the session.
+LOST_REASONS: Final = frozenset(
+    {
+        rtc.DisconnectReason.SERVER_SHUTDOWN,
+        rtc.DisconnectReason.STATE_MISMATCH,
+        rtc.DisconnectReason.JOIN_FAILURE,
+        rtc.DisconnectReason.SIGNAL_CLOSE,
+        rtc.DisconnectReason.CONNECTION_TIMEOUT,
+        rtc.DisconnectReason.MEDIA_FAILURE,
+    }
+)
 
 EntryPoint = Callable[[JobContext], Awaitable[None]]
 
@@ -85,9 +105,10 @@ class Fence:
         self._ctx = ctx
         self._offer = offer
         self._store = store
-        self._metrics_key = agent_metrics_key(offer.client_id, container, offer.agent_name)
-        self._reporting: asyncio.Task[None] | None = None
-        self._joined = False  # connected before: a reconnect is no second join
+        self._metrics_key = keys.agent_metrics(offer.client_id, container, offer.agent_name)
+        self._common = load(CommonSettings)
+        self._renewing: asyncio.Task[None] | None = None
+        self._disconnected: rtc.DisconnectReason.ValueType | None = None
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -102,58 +123,113 @@ class Fence:
         return False
 
     def watch(self) -> None:
-        """Report when the agent connects, and when it leaves."""
+        """Report when the agent connects, that it is alive, and when it leaves."""
         self._ctx.room.on("connection_state_changed", self._on_connection_state)
+        self._ctx.room.on("disconnected", self._on_disconnected)
         self._ctx.add_shutdown_callback(self._left)
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
-        if state == rtc.ConnectionState.CONN_CONNECTED:
-            self._reporting = asyncio.create_task(self._connected())
+        if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
+            self._renewing = asyncio.create_task(self._stay())
 
-    async def _connected(self) -> None:
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
+        self._disconnected = reason
+
+    async def _stay(self) -> None:
+        """Report the join, then renew the lease for as long as this agent may stay."""
+        reported = False
+        while True:
+            with contextlib.suppress(LedgerUnavailable):
+                reported = reported or await self._connected()
+                if not await self._renew():
+                    return
+            await asyncio.sleep(RENEW_S)
+
+    async def _connected(self) -> bool:
         identity = self._ctx.room.local_participant.identity
         step = ledger.advance(
             self._offer.ref,
             AGENT_CONNECTED,
             fields={"agent_identity": identity},
             detail={"agent_identity": identity},
-            metrics={} if self._joined else metrics.JOINED,
+            metrics=metrics.JOINED,
             metrics_key=self._metrics_key,
         )
-        try:
-            report = await self._store.run(step)
-        except LedgerUnavailable as error:
-            # Verification polls LiveKit anyway; this report would only have made it quicker.
-            logger.warning("cannot report the join", extra={"error": str(error)})
-            return
-        self._joined = True
-        if not report.applied or report.job_id != self._offer.job_id:
+        await self._store.run(step)
+        return True
+
+    async def _renew(self) -> bool:
+        """Say that this agent is alive; false when it is to leave."""
+        people = sum(
+            person.kind in DEFAULT_PARTICIPANT_KINDS
+            for person in self._ctx.room.remote_participants.values()
+        )
+        renewal = await self._store.run(
+            leases.renew(
+                self._offer.ref,
+                job_id=self._offer.job_id,
+                people=people,
+                abandon_after_s=self._common.abandon_after_s,
+            )
+        )
+        if renewal is Renewal.ABANDONED:
+            await self._abandon()
+        elif renewal is not Renewal.OK:
             self._leave("leaving again")
+        return renewal is Renewal.OK
+
+    async def _abandon(self) -> None:
+        wait_s = self._common.abandon_after_s
+        await self._store.run(
+            ledger.advance(
+                self._offer.ref,
+                NOBODY_CAME,
+                fields={
+                    "failure_reason": FailureReason.NOBODY_CAME,
+                    "failure_message": f"nobody has joined the room within {wait_s:.0f} s",
+                },
+                detail={"reason": FailureReason.NOBODY_CAME},
+                retention_s=self._common.retention_s,
+            )
+        )
+        logger.info("leaving: nobody has come", extra=self._log_fields())
+        self._ctx.shutdown(reason="nobody has come")
 
     async def _left(self, reason: str) -> None:
-        if self._reporting is not None:
-            await self._reporting
-        step = ledger.advance(
-            self._offer.ref,
-            AGENT_LEFT,
-            detail={"job_id": self._offer.job_id, "reason": reason},
-            metrics=metrics.LEFT,
-            metrics_key=self._metrics_key,
-            retention_s=load(CommonSettings).retention_s,
-        )
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewing
         with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(step)
+            if self._disconnected in LOST_REASONS:
+                # Not the end of the session: somebody shall look at once whether people are left.
+                lapse = leases.lapse(self._offer.ref, job_id=self._offer.job_id)
+                await self._store.run(lapse)
+            else:
+                await self._store.run(
+                    ledger.advance(
+                        self._offer.ref,
+                        AGENT_LEFT,
+                        detail={"job_id": self._offer.job_id, "reason": reason},
+                        metrics=metrics.LEFT,
+                        metrics_key=self._metrics_key,
+                        retention_s=self._common.retention_s,
+                    )
+                )
         await self._store.aclose()
 
     def _leave(self, what: str) -> None:
         logger.warning(
             "surplus agent, %s: another job or generation serves this dispatch now",
             what,
-            extra={
-                "dispatch_id": self._offer.dispatch_id,
-                "generation": self._offer.generation,
-                "room": self._offer.room_name,
-                "job_id": self._offer.job_id,
-            },
+            extra=self._log_fields(),
         )
         self._ctx.shutdown(reason="surplus agent")
+
+    def _log_fields(self) -> dict[str, object]:
+        return {
+            "dispatch_id": self._offer.dispatch_id,
+            "generation": self._offer.generation,
+            "room": self._offer.room_name,
+            "job_id": self._offer.job_id,
+        }

@@ -1,5 +1,5 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
--- KEYS: record, attempts, timeline, due, live, metrics
+-- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -10,7 +10,7 @@ local state, generation, job_id = current[1], current[2], current[3] or ''
 if not state then
   return {'unknown', '', '0', ''}
 end
-if a.generation and tonumber(a.generation) ~= tonumber(generation) then
+if a.generation ~= tonumber(generation) then
   return {'stale', state, generation, job_id}
 end
 local moves, notes = a.moves[state], a.notes[state]
@@ -43,6 +43,8 @@ if a.deadline_in_ms then
   redis.call('HSET', KEYS[1], 'requested_at_ms', now_s,
     'deadline_at_ms', string.format('%.0f', now + a.deadline_in_ms))
 end
+if moves and a.losses then redis.call('HSET', KEYS[1], 'losses', string.format('%d', a.losses)) end
+if moves and a.anew then redis.call('HDEL', KEYS[1], 'losses', 'person_seen') end
 for name, value in pairs(a.fields) do redis.call('HSET', KEYS[1], name, value) end
 for name, value in pairs(a.attempt) do
   redis.call('HSET', KEYS[2], a.attempt_generation .. '.' .. name, value)
@@ -52,7 +54,19 @@ for _, event in ipairs(a.events) do
     '","generation":' .. generation .. ',"detail":' .. a.detail .. '}')
 end
 redis.call('LTRIM', KEYS[3], -200, -1)
+if a.lease_ms then
+  local till = string.format('%.0f', now + a.lease_ms)
+  redis.call('ZADD', KEYS[7], till, a.id)
+  redis.call('HSET', KEYS[1], 'alive_till_ms', till)
+elseif moves then
+  redis.call('ZREM', KEYS[7], a.id)
+end
 if moves then
+  if state == 'waiting' then
+    redis.call('ZADD', KEYS[8], redis.call('HGET', KEYS[1], 'requested_at_ms'), a.id)
+  else
+    redis.call('ZREM', KEYS[8], a.id)
+  end
   if a.due_in_ms then
     local last = tonumber(redis.call('HGET', KEYS[1], 'deadline_at_ms')) - a.end_margin_ms
     local due = math.min(now + a.due_in_ms, math.max(now, last))

@@ -94,12 +94,11 @@ async def _delete(stack: RunningStack, rooms: Iterable[str]) -> None:
             await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
 
 
-def end_rooms(stack: RunningStack, *rooms: str, with_agents: bool = True) -> None:
+def end_rooms(stack: RunningStack, *rooms: str) -> None:
     """Close rooms once their agents are there, so that no dispatch is left on its way."""
-    if with_agents:
-        wait_for(
-            f"an agent in each of {rooms}",
-            lambda: True if all(active_agents(stack, *rooms).values()) else None,
-            within_s=20,
-        )
+    wait_for(
+        f"an agent in each of {rooms}",
+        lambda: True if all(active_agents(stack, *rooms).values()) else None,
+        within_s=20,
+    )
     asyncio.run(_delete(stack, rooms))

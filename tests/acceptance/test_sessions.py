@@ -100,7 +100,6 @@ def test_an_agent_name_that_nobody_serves_ends_as_failed_with_the_true_reason(
     ended_ms = record["timeline"][-1]["at_ms"]
     assert ended_ms <= record["deadline_at_ms"]
     assert active_agents(stack, answer["room_name"]) == {answer["room_name"]: []}
-    end_rooms(stack, answer["room_name"], with_agents=False)
 
 
 def test_counters_in_redis_grow_with_every_session(stack: RunningStack, caller: Caller) -> None:

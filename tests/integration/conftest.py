@@ -13,15 +13,15 @@ import pytest_asyncio
 import redis
 from livekit import api
 
-from dispatcher import ledger
+from dispatcher import ledger, reports
 from dispatcher.clients import registry
-from dispatcher.models import Dispatch
+from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.runtime import Services, open_services
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger, Ledger
 from tests.house import House, OpenServices, Request
 from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, new_dispatch
+from tests.support import AGENT_NAME, a_server, new_dispatch
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
@@ -101,8 +101,26 @@ async def services_for(
         await services.aclose()
 
 
+@pytest.fixture
+def agent_server(store: Ledger) -> AgentServerReport:
+    """An agent server that has reported itself, with room for more."""
+    report = a_server()
+    store.run(reports.report_agent_server(report, ttl_s=600))
+    return report
+
+
+@pytest.fixture
+def no_agent_server(store: Ledger) -> Callable[[], None]:
+    """Takes the agent server's report away."""
+
+    def take_away() -> None:
+        store.run(reports.report_agent_server(a_server(), ttl_s=0))
+
+    return take_away
+
+
 @pytest_asyncio.fixture
-async def services(services_for: OpenServices) -> Services:
+async def services(services_for: OpenServices, agent_server: AgentServerReport) -> Services:
     """A worker process's services; verification gives up after 1 s and looks every 0.1 s."""
     return await services_for(USHER_VERIFY_TIMEOUT_S="1", USHER_VERIFY_POLL_S="0.1")
 

@@ -11,16 +11,17 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, models
+from dispatcher import dispatching, ledger, models, reports
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, listening, never_answering
-from tests.support import UNREACHABLE, keyspace
+from tests.support import UNREACHABLE, a_server, keyspace
 
 Look = Callable[[], Dispatch]
+pytestmark = pytest.mark.usefixtures("agent_server")
 
 
 class Waits:
@@ -58,10 +59,12 @@ async def test_a_queued_dispatch_reaches_livekit(
 async def test_an_unknown_dispatch_is_an_error_and_writes_nothing(
     services: Services, raw: redis.Redis
 ) -> None:
+    before = keyspace(raw)
+
     with pytest.raises(UnknownDispatch, match="dsp_none"):
         await dispatching.dispatch_agent(services, "dsp_none")
 
-    assert keyspace(raw) == {}
+    assert keyspace(raw) == before
 
 
 async def test_twenty_messages_at_once_ask_livekit_once(
@@ -193,6 +196,8 @@ async def test_a_next_generation_takes_the_older_ones_back_first(
 async def test_the_dispatches_of_others_in_the_room_are_left_alone(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
+    another = a_server("server-2", agent_name="another-agent")
+    store.run(reports.report_agent_server(another, ttl_s=60))
     request_dispatch("dsp_2", agent_name="another-agent")
     await dispatching.dispatch_agent(services, "dsp_2")
     request_dispatch()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, models, verification
+from dispatcher import dispatching, ledger, models, reports, verification
 from dispatcher.errors import DispatchFailed
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
@@ -24,8 +24,14 @@ Look = Callable[[], Dispatch]
 
 
 async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
 ) -> None:
+    services = await services_for()
     store.run(
         ledger.advance(
             request_dispatch(),
@@ -34,11 +40,12 @@ async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
             fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
         )
     )
-    before = look()
+    before, due_ms = look(), keyspace(raw)["usher:due"]["dsp_1"]
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
     assert look().timeline == before.timeline
+    assert keyspace(raw)["usher:due"]["dsp_1"] > due_ms
     assert await house.dispatches() == []
 
 
@@ -66,7 +73,7 @@ async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_
     house: House,
 ) -> None:
     store.run(ledger.advance(request_dispatch(), models.DISPATCH_STARTED, due_in_s=12))
-    a_while_ago_ms = store.run(ledger.ping()) - 13_000
+    a_while_ago_ms = store.run(reports.ping()) - 13_000
     raw.hset("usher:dispatch:dsp_1", "updated_at_ms", a_while_ago_ms)
     raw.zadd("usher:due", {"dsp_1": a_while_ago_ms + 12_000})
     assert store.run(ledger.claim_due(limit=9, push_s=SWEEP_PUSH_S)) == ["dsp_1"]
@@ -88,6 +95,7 @@ async def test_a_dispatching_record_whose_worker_is_at_it_is_left_alone(
     assert keyspace(raw) == before
 
 
+@pytest.mark.usefixtures("agent_server")
 async def test_a_dispatch_is_looked_at_before_its_deadline_although_livekit_hangs(
     services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
 ) -> None:
@@ -105,13 +113,14 @@ async def test_a_dispatch_is_looked_at_before_its_deadline_although_livekit_hang
     assert due_ms < record.deadline_at_ms
 
 
+@pytest.mark.usefixtures("agent_server")
 async def test_what_livekit_has_taken_is_looked_at_before_its_deadline(
     services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
 ) -> None:
     services = await services_for()  # verification may take its 5 s
     request_dispatch(deadline_ms=6000)
 
-    await dispatching.dispatch_agent(services, "dsp_1")
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
     assert keyspace(raw)["usher:due"]["dsp_1"] < look().deadline_at_ms
 

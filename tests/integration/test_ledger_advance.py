@@ -53,6 +53,8 @@ def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
     """A record in `state`, with everything that an attempt can have left; the keyspace then."""
     store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
     raw.hset(RECORD, mapping={"state": state, "updated_at_ms": "1", **OF_ATTEMPT})
+    raw.zadd("usher:leases", {"dsp_1": 7})
+    raw.zadd("usher:waiting", {"dsp_1": 8})
     if state in TERMINAL:
         raw.delete(LIVE)
         raw.zrem("usher:due", "dsp_1")
@@ -76,6 +78,9 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
     if moved:
         record["state"] = transition.to
         after.setdefault("usher:due", {})["dsp_1"] = now_ms + 7000
+        del after["usher:leases"], after["usher:waiting"]
+        if transition.to is State.WAITING:
+            after["usher:waiting"] = {"dsp_1": int(record["requested_at_ms"])}
         if transition.to in TERMINAL:
             after.pop(LIVE, None)
             for key in (RECORD, ATTEMPTS, TIMELINE):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger
+from dispatcher import keys, ledger, reports
 from dispatcher.ledger import Created
 from dispatcher.models import FAILED, Dispatch, State, TimelineEvent
 from dispatcher.store import Ledger
@@ -22,9 +22,9 @@ def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Created
 
 
 def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redis) -> None:
-    before_ms = store.run(ledger.ping())
+    before_ms = store.run(reports.ping())
     created = create(store, container="box-1", agent_metadata='{"a": "ü"}')
-    after_ms = store.run(ledger.ping())
+    after_ms = store.run(reports.ping())
 
     assert created == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True)
     found = keyspace(raw)
@@ -136,9 +136,9 @@ def test_names_with_colons_and_unicode_do_not_collide(store: Ledger, raw: redis.
 
 
 def test_the_counters_of_clients_containers_and_agents_do_not_collide() -> None:
-    keys = {ledger.agent_metrics_key(*names) for names in itertools.product(TRICKY, repeat=3)}
+    names = {keys.agent_metrics(*parts) for parts in itertools.product(TRICKY, repeat=3)}
 
-    assert len(keys) == len(TRICKY) ** 3
+    assert len(names) == len(TRICKY) ** 3
 
 
 def test_a_request_of_the_largest_allowed_size_fits(store: Ledger) -> None:

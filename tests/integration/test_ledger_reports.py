@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from dispatcher import ledger
+from dispatcher import keys, ledger, reports
 from dispatcher.store import Ledger
 from tests.support import a_server, eventually, keyspace
 
 
 def due_in(raw: redis.Redis, store: Ledger, **seconds: float) -> int:
     """Put dispatch ids on the due list; returns Redis's clock in ms."""
-    now_ms = store.run(ledger.ping())
+    now_ms = store.run(reports.ping())
     raw.zadd("usher:due", {name: now_ms + int(value * 1000) for name, value in seconds.items()})
     return now_ms
 
@@ -31,7 +31,7 @@ def test_what_is_taken_is_due_again_after_the_push(store: Ledger, raw: redis.Red
 
     store.run(ledger.claim_due(limit=9, push_s=30))
 
-    after_ms = store.run(ledger.ping())
+    after_ms = store.run(reports.ping())
     found = keyspace(raw)
     assert before_ms + 30_000 <= found["usher:due"]["mine"] <= after_ms + 30_000
     assert found == {"usher:due": {"mine": found["usher:due"]["mine"], "later": before_ms + 60_000}}
@@ -59,16 +59,16 @@ def test_deferring_moves_what_is_listed_and_lists_nothing_else(
 
     found = keyspace(raw)["usher:due"]
     assert list(found) == ["mine"]
-    assert before_ms + 5000 <= found["mine"] <= store.run(ledger.ping()) + 5000
+    assert before_ms + 5000 <= found["mine"] <= store.run(reports.ping()) + 5000
 
 
 def test_a_report_reads_back_as_it_was_written(store: Ledger, raw: redis.Redis) -> None:
     first, second = a_server("server-1", container="bóx:1"), a_server("server-2", draining=True)
 
     for report in (first, second):
-        store.run(ledger.report_agent_server(report, ttl_s=60))
+        store.run(reports.report_agent_server(report, ttl_s=60))
 
-    assert sorted(store.run(ledger.agent_servers()), key=lambda r: r.agent_server_id) == [
+    assert sorted(store.run(reports.agent_servers()), key=lambda r: r.agent_server_id) == [
         first,
         second,
     ]
@@ -80,40 +80,40 @@ def test_a_report_reads_back_as_it_was_written(store: Ledger, raw: redis.Redis) 
 def test_a_new_report_replaces_the_last_one(store: Ledger) -> None:
     for used_slots in (1, 2):
         report = a_server(used_slots=used_slots)
-        store.run(ledger.report_agent_server(report, ttl_s=60))
+        store.run(reports.report_agent_server(report, ttl_s=60))
 
-    assert store.run(ledger.agent_servers()) == [report]
+    assert store.run(reports.agent_servers()) == [report]
 
 
 async def test_a_report_that_is_not_renewed_is_gone(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.report_agent_server(a_server("lost"), ttl_s=0.1))
-    store.run(ledger.report_agent_server(a_server("here"), ttl_s=60))
+    store.run(reports.report_agent_server(a_server("lost"), ttl_s=0.1))
+    store.run(reports.report_agent_server(a_server("here"), ttl_s=60))
 
-    await eventually(lambda: store.run(ledger.agent_servers()) == [a_server("here")])
+    await eventually(lambda: store.run(reports.agent_servers()) == [a_server("here")])
 
     assert list(keyspace(raw)["usher:agent_servers"]) == ["here"]
 
 
 def test_a_report_taken_away_is_gone_at_once(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.report_agent_server(a_server(), ttl_s=60))
-    store.run(ledger.report_agent_server(a_server(), ttl_s=0))
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+    store.run(reports.report_agent_server(a_server(), ttl_s=0))
 
-    assert store.run(ledger.agent_servers()) == []
+    assert store.run(reports.agent_servers()) == []
     assert keyspace(raw) == {}
 
 
 async def test_a_part_is_alive_for_as_long_as_it_says_so(store: Ledger) -> None:
-    store.run(ledger.report_alive("worker:dispatch", ttl_s=60))
-    store.run(ledger.report_alive("sweeper", ttl_s=0.1))
+    store.run(reports.report_alive("worker:dispatch", ttl_s=60))
+    store.run(reports.report_alive("sweeper", ttl_s=0.1))
 
-    await eventually(lambda: store.run(ledger.alive()) == frozenset({"worker:dispatch"}))
+    await eventually(lambda: store.run(reports.alive()) == frozenset({"worker:dispatch"}))
 
 
 def test_counters_add_up(store: Ledger, raw: redis.Redis) -> None:
-    key = ledger.agent_metrics_key("acme", "box:1", "agent")
+    key = keys.agent_metrics("acme", "box:1", "agent")
 
     for _ in range(2):
-        store.run(ledger.count(key, {"requests": 1, "rejects:full": 2}))
+        store.run(reports.count(key, {"requests": 1, "rejects:full": 2}))
 
     assert keyspace(raw) == {
         "usher:metrics:agent:acme:box%3A1:agent": {"requests": "2", "rejects:full": "4"}

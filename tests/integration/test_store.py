@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatcher import ledger
+from dispatcher import ledger, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
@@ -31,21 +31,21 @@ async def test_a_hung_redis_is_given_up_within_the_timeout_and_then_at_once_for_
     connected_before: bool, own_store: Ledger, own_redis: OwnRedis
 ) -> None:
     if connected_before:
-        own_store.run(ledger.ping())
+        own_store.run(reports.ping())
 
     with own_redis.frozen():
         started_s = time.monotonic()
         with pytest.raises(LedgerUnavailable, match="REDIS_URL"):
-            own_store.run(ledger.ping())
+            own_store.run(reports.ping())
         assert time.monotonic() - started_s < TIMEOUT_S + AIR_S
         refused_s = time.monotonic()
         with pytest.raises(LedgerUnavailable, match="a moment ago"):
-            own_store.run(ledger.ping())
+            own_store.run(reports.ping())
         assert time.monotonic() - refused_s < TIMEOUT_S / 2
 
     def answers() -> bool:
         with contextlib.suppress(LedgerUnavailable):
-            return own_store.run(ledger.ping()) > 0
+            return own_store.run(reports.ping()) > 0
         return False
 
     assert await eventually(answers, within_s=1)
@@ -57,26 +57,26 @@ async def test_a_hung_redis_is_given_up_within_the_timeout_with_asyncio(
 ) -> None:
     async with AsyncLedger(own_common) as store:
         if connected_before:
-            await store.run(ledger.ping())
+            await store.run(reports.ping())
 
         with own_redis.frozen():
             started_s = time.monotonic()
             with pytest.raises(LedgerUnavailable, match="REDIS_URL"):
-                await store.run(ledger.ping())
+                await store.run(reports.ping())
             assert time.monotonic() - started_s < TIMEOUT_S + AIR_S
 
-        await store.run(ledger.ping())
+        await store.run(reports.ping())
 
 
 def test_after_a_restart_of_redis_the_next_call_works(
     own_store: Ledger, own_redis: OwnRedis
 ) -> None:
-    own_store.run(ledger.ping())
+    own_store.run(reports.ping())
 
     own_redis.stop()
     own_redis.start()
 
-    assert own_store.run(ledger.ping()) > 0
+    assert own_store.run(reports.ping()) > 0
     assert own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={})).new
 
 
@@ -84,12 +84,12 @@ async def test_after_a_restart_of_redis_the_next_call_works_with_asyncio(
     own_common: CommonSettings, own_redis: OwnRedis
 ) -> None:
     async with AsyncLedger(own_common) as store:
-        await store.run(ledger.ping())
+        await store.run(reports.ping())
 
         own_redis.stop()
         own_redis.start()
 
-        assert await store.run(ledger.ping()) > 0
+        assert await store.run(reports.ping()) > 0
         assert (await store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))).new
 
 
@@ -100,10 +100,10 @@ async def test_a_redis_that_is_down_is_unavailable_at_once(
 
     started_s = time.monotonic()
     with pytest.raises(LedgerUnavailable):
-        own_store.run(ledger.ping())
+        own_store.run(reports.ping())
     async with AsyncLedger(own_common) as store:
         with pytest.raises(LedgerUnavailable):
-            await store.run(ledger.ping())
+            await store.run(reports.ping())
     assert time.monotonic() - started_s < AIR_S
 
 
@@ -115,7 +115,7 @@ def test_a_lost_ledger_does_not_tell_the_redis_password(
     own_redis.stop()
 
     with pytest.raises(LedgerUnavailable) as caught:
-        store.run(ledger.ping())
+        store.run(reports.ping())
 
     assert "sesame" not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
 

@@ -16,9 +16,11 @@ from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, listening
-from tests.support import a_server, keyspace
+from tests.support import keyspace
 
 Look = Callable[[], Dispatch]
+TakeAway = Callable[[], None]
+pytestmark = pytest.mark.usefixtures("agent_server")
 
 
 def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
@@ -47,6 +49,7 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
     assert record.attempt.outcome == "joined"
     found = keyspace(raw)
     assert "usher:due" not in found
+    assert list(found["usher:leases"]) == ["dsp_1"]
     metrics = found["usher:metrics:dispatch:acme"]
     assert metrics["joined"] == metrics["time_to_join_ms_count"] == "1"
     assert metrics["time_to_join_ms_sum"] == str(time_to_join_ms)
@@ -74,10 +77,15 @@ async def test_the_agents_own_report_makes_it_look_at_once(
 
 
 async def test_an_agents_report_alone_is_not_believed(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    no_agent_server: TakeAway,
 ) -> None:
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
+    no_agent_server()
     claimed(store, dispatch)
     store.run(ledger.advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": "liar"}))
 
@@ -95,77 +103,18 @@ async def test_an_agents_report_alone_is_not_believed(
     ],
 )
 async def test_another_agent_in_the_room_is_not_taken_for_ours(
-    attributes: dict[str, str], services: Services, request_dispatch: Request, house: House
+    attributes: dict[str, str],
+    services: Services,
+    request_dispatch: Request,
+    house: House,
+    no_agent_server: TakeAway,
 ) -> None:
     request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
+    no_agent_server()
     await house.join("somebody", attributes=attributes)
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
-
-
-async def test_without_an_agent_server_the_dispatch_is_taken_back_and_waits(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
-) -> None:
-    request_dispatch()
-    await dispatching.dispatch_agent(services, "dsp_1")
-
-    assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
-
-    record = look()
-    assert record.generation == 2
-    assert record.failure_reason == "no_agent_online"
-    assert "session-agent-rag" in record.failure_message
-    assert (record.attempts[0].outcome, record.attempts[0].reason) == (
-        "given_up",
-        "no_agent_online",
-    )
-    assert await house.dispatches() == []
-    assert list(keyspace(raw)["usher:due"]) == ["dsp_1"]
-
-
-@pytest.mark.parametrize(
-    ("report", "state"),
-    [({"used_slots": 1}, State.QUEUED), ({"used_slots": 4}, State.WAITING)],
-    ids=["free", "full"],
-)
-async def test_without_an_agent_it_tries_again_at_once_only_where_there_is_a_free_slot(
-    report: dict[str, int],
-    state: State,
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-) -> None:
-    store.run(ledger.report_agent_server(a_server(**report), ttl_s=60))
-    request_dispatch()
-    await dispatching.dispatch_agent(services, "dsp_1")
-
-    assert await verification.verify_dispatch(services, "dsp_1") is state
-
-    assert look().generation == 2
-
-
-async def test_when_the_time_is_up_it_fails_before_the_deadline_and_leaves_nothing_behind(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
-) -> None:
-    services = await services_for(USHER_VERIFY_TIMEOUT_S="5")
-    request_dispatch(deadline_ms=3000)
-    await dispatching.dispatch_agent(services, "dsp_1")
-
-    assert await verification.verify_dispatch(services, "dsp_1") is State.FAILED
-
-    record = look()
-    assert record.failure_reason == "no_agent_online"
-    assert record.updated_at_ms < record.deadline_at_ms
-    assert await house.dispatches() == []
-    found = keyspace(raw)
-    assert "usher:due" not in found
-    assert not [key for key in found if key.startswith("usher:live:")]
 
 
 async def test_twenty_verifications_at_once_write_joined_once(
@@ -179,36 +128,6 @@ async def test_twenty_verifications_at_once_write_joined_once(
 
     assert [event.event for event in look().timeline].count("joined") == 1
     assert keyspace(raw)["usher:metrics:dispatch:acme"]["joined"] == "1"
-
-
-async def test_twenty_verifications_at_once_give_one_attempt_up(
-    services: Services, request_dispatch: Request, look: Look
-) -> None:
-    request_dispatch()
-    await dispatching.dispatch_agent(services, "dsp_1")
-
-    states = await asyncio.gather(
-        *(verification.verify_dispatch(services, "dsp_1") for _ in range(20))
-    )
-
-    assert set(states) == {State.WAITING}
-    assert look().generation == 2
-    assert [event.event for event in look().timeline].count("waiting") == 1
-
-
-async def test_whoever_comes_too_late_to_give_up_leaves_the_joined_agents_dispatch_alone(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
-) -> None:
-    """Two verifications: one has seen no agent, the other sees it and writes joined first."""
-    request_dispatch()
-    await dispatching.dispatch_agent(services, "dsp_1")
-    seen_by_the_late_one = look()
-    await house.join_for(seen_by_the_late_one)
-    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
-
-    assert await verification._no_join(services, seen_by_the_late_one) is State.JOINED
-
-    assert await house.generations() == [("dsp_1", "1")]
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.JOINED, State.FAILED])

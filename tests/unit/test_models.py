@@ -8,12 +8,15 @@ from dispatcher import models
 from dispatcher.models import (
     ACCEPTED,
     AGENT_CONNECTED,
+    AGENT_LOST,
     FAILED,
     IN_FLIGHT,
     JOINED,
     NEXT_GENERATION,
+    NOBODY_CAME,
     PENDING,
     REDISPATCH,
+    ROOM_OVER,
     TERMINAL,
     WAIT,
     Attempt,
@@ -87,8 +90,12 @@ def test_every_pending_state_can_fail(state: State) -> None:
     assert state in FAILED.moves
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - PENDING))
-def test_what_is_not_pending_cannot_fail(state: State) -> None:
+def test_a_joined_dispatch_can_fail_when_its_agent_dies_again_and_again() -> None:
+    assert State.JOINED in FAILED.moves
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - PENDING - {State.JOINED}))
+def test_what_is_neither_pending_nor_joined_cannot_fail(state: State) -> None:
     assert state not in FAILED.moves | FAILED.notes
 
 
@@ -102,12 +109,22 @@ def test_every_attempt_in_flight_can_be_given_up_and_can_have_joined(state: Stat
 def test_whoever_gives_an_attempt_up_raises_the_generation() -> None:
     raising = {t.event for t in TABLE.values() if t.new_generation}
 
-    assert raising == {WAIT.event, NEXT_GENERATION.event, REDISPATCH.event}
+    assert raising == {WAIT.event, NEXT_GENERATION.event, AGENT_LOST.event, REDISPATCH.event}
+
+
+def test_only_a_joined_dispatch_can_lose_its_agent_or_be_over_with_its_room() -> None:
+    assert AGENT_LOST.moves == ROOM_OVER.moves == {State.JOINED}
+    assert (AGENT_LOST.to, ROOM_OVER.to) == (State.QUEUED, State.ENDED)
+
+
+def test_only_an_agent_that_is_there_can_say_that_nobody_came() -> None:
+    assert NOBODY_CAME.moves == {State.ACCEPTED, State.JOINED}
+    assert NOBODY_CAME.to is State.CANCELLED
 
 
 @everything
 def test_going_back_always_raises_the_generation(transition: Transition) -> None:
-    if transition.to in (State.QUEUED, State.WAITING):
+    if transition.moves and transition.to in (State.QUEUED, State.WAITING):
         assert transition.new_generation
 
 

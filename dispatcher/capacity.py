@@ -1,0 +1,31 @@
+"""Who hears that an agent server has room, and wakes those that wait for it?
+
+An agent server that reports free slots while dispatches wait says so on a channel. Every dispatch
+worker listens; two that wake the same dispatch do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from kombu.exceptions import OperationalError
+
+from dispatcher import keys, sweeping
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.runtime import Services
+
+logger = logging.getLogger(__name__)
+
+
+async def listen(services: Services) -> None:
+    """Wake waiting dispatches, for ever, whenever there is room for them."""
+    async with services.wakeups.listen_on(keys.CAPACITY_CHANNEL) as news:
+        while True:
+            await news.wait()
+            news.clear()
+            try:
+                wake_ups = await sweeping.waiting_for(services)
+                await asyncio.to_thread(sweeping.publish_all, wake_ups)
+            except (LedgerUnavailable, OperationalError) as error:
+                logger.warning("cannot wake who waits", extra={"error": str(error)})

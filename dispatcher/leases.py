@@ -1,0 +1,82 @@
+"""Which agents are alive in their sessions, and which dispatches wait for one?
+
+An agent renews its dispatch's lease about once a second. A lease that runs out is looked into by
+`supervising.py`. Time alone decides nothing: whoever replaces an agent raises the generation, and
+an agent that comes back too late finds itself stale.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from dispatcher import keys
+from dispatcher.ledger import Step
+from dispatcher.models import DispatchRef
+
+RENEW_S: Final = 0.8
+LEASE_S: Final = 2.5
+# Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
+GAP_S: Final = 1.5
+GRACE_S: Final = 4.0
+
+
+class Renewal(StrEnum):
+    """The ledger's answer to an agent that says it is alive."""
+
+    OK = "ok"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+    ABANDONED = "abandoned"
+
+
+def renew(ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float) -> Step[Renewal]:
+    """Say that the agent of `job_id` is alive, with that many people in the room."""
+    return Step(
+        "renew",
+        (keys.record(ref.dispatch_id), keys.LEASES),
+        (
+            ref.dispatch_id,
+            str(ref.generation),
+            job_id,
+            str(people),
+            str(int(LEASE_S * 1000)),
+            str(int(abandon_after_s * 1000)),
+        ),
+        Renewal,
+    )
+
+
+def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
+    """Take up to `limit` dispatch ids whose lease has run out, and push it on."""
+    return Step(
+        "claim_leases",
+        (keys.LEASES, keys.LEASES_LOOKED_AT),
+        (str(limit), *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S))),
+        list,
+    )
+
+
+def extend(dispatch_id: str, *, lease_s: float) -> Step[int]:
+    """Have a lease that is on the list be looked into in `lease_s`."""
+    return Step("defer", (keys.LEASES,), (dispatch_id, str(int(lease_s * 1000))), int)
+
+
+def lapse(ref: DispatchRef, *, job_id: str) -> Step[int]:
+    """Have the lease of `job_id` end now: its agent has had to leave."""
+    return Step(
+        "lapse",
+        (keys.record(ref.dispatch_id), keys.LEASES),
+        (ref.dispatch_id, str(ref.generation), job_id),
+        int,
+    )
+
+
+def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
+    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn."""
+    return Step(
+        "pick_waiting",
+        (keys.WAITING, keys.DUE),
+        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
+        list,
+    )

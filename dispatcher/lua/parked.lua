@@ -1,0 +1,2 @@
+-- KEYS: parked. Returns ids and reasons.
+return redis.call('HGETALL', KEYS[1])

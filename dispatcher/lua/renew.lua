@@ -1,0 +1,24 @@
+-- An agent in its session says that it is alive, and how many people are with it.
+-- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms
+-- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
+-- such record) or "abandoned" (nobody has ever come, and the time for it is over).
+local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'person_seen',
+  'updated_at_ms')
+local state = record[1]
+if not state then return 'unknown' end
+if record[2] ~= ARGV[2] or record[3] ~= ARGV[3] or (state ~= 'accepted' and state ~= 'joined') then
+  return 'stale'
+end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+if tonumber(ARGV[4]) > 0 then
+  if not record[4] then redis.call('HSET', KEYS[1], 'person_seen', '1') end
+elseif state == 'joined' and not record[4] and now - tonumber(record[5]) > tonumber(ARGV[6]) then
+  return 'abandoned'
+end
+if state == 'joined' then
+  local till = string.format('%.0f', now + tonumber(ARGV[5]))
+  redis.call('ZADD', KEYS[2], till, ARGV[1])
+  redis.call('HSET', KEYS[1], 'alive_till_ms', till)
+end
+return 'ok'

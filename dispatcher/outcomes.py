@@ -1,0 +1,98 @@
+"""How does an attempt end, how does a dispatch, and what does everybody log about it?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from dispatcher import ledger, reports
+from dispatcher.decisions import Reason, look_again_in_s, why_too_late
+from dispatcher.errors import UnknownDispatch
+from dispatcher.models import FAILED, WAIT, Dispatch, Transition
+from dispatcher.runtime import Services
+
+logger = logging.getLogger(__name__)
+
+
+async def read(services: Services, dispatch_id: str) -> Dispatch:
+    """The record.
+
+    Raises:
+        UnknownDispatch: there is none.
+    """
+    dispatch = await services.ledger.run(ledger.read(dispatch_id))
+    if dispatch is None:
+        raise UnknownDispatch(
+            f"no dispatch {dispatch_id!r}: it never existed or its retention time is over"
+        )
+    return dispatch
+
+
+def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:
+    """What every log line about a dispatch carries."""
+    return {
+        "dispatch_id": dispatch.dispatch_id,
+        "client_id": dispatch.client_id,
+        "room": dispatch.room_name,
+        "generation": dispatch.generation,
+        **more,
+    }
+
+
+async def fail(
+    services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] | None = None
+) -> bool:
+    """End the record as `failed`, with its reason; false when the record has moved on."""
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            FAILED,
+            fields={"failure_reason": reason.code, "failure_message": reason.message},
+            attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
+            detail={"reason": reason.code, "message": reason.message},
+            metrics={"failures": 1, f"failures:{reason.code}": 1},
+            retention_s=services.common.retention_s,
+        )
+    )
+    if done.moved:
+        logger.warning("dispatch failed", extra=log_fields(dispatch, reason=reason.code))
+    return done.moved
+
+
+async def end_in_time(services: Services, dispatch: Dispatch) -> Reason:
+    """End a record that has run out of time as `failed`; returns its true reason."""
+    servers = await services.ledger.run(reports.agent_servers())
+    reason = why_too_late(dispatch, servers)
+    await fail(services, dispatch, reason)
+    return reason
+
+
+async def give_up(
+    services: Services,
+    dispatch: Dispatch,
+    transition: Transition,
+    reason: Reason,
+    attempt: Mapping[str, str],
+    *,
+    tries: int = 0,
+) -> bool:
+    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
+    waiting = transition is WAIT
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            transition,
+            due_in_s=look_again_in_s(dispatch, services.settings.wait_s)
+            if waiting
+            else services.common.wake_grace_s,
+            fields={"failure_reason": reason.code, "failure_message": reason.message}
+            if waiting
+            else None,
+            attempt={"outcome": "given_up", "reason": reason.code, **attempt},
+            detail={"reason": reason.code, "message": reason.message},
+            metrics={"attempts": tries} if tries else None,
+        )
+    )
+    if done.moved:
+        logger.info(transition.event, extra=log_fields(dispatch, reason=reason.code))
+    return done.moved

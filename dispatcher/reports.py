@@ -1,0 +1,87 @@
+"""Which agent servers and which parts are at work, and what do they count?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from dispatcher import keys
+from dispatcher.ledger import Step
+from dispatcher.models import AgentServerReport
+
+
+def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
+    """Keep an agent server's report for `ttl_s`; 0 takes it away at once."""
+    return Step(
+        "report",
+        (keys.AGENT_SERVERS, keys.WAITING),
+        (
+            report.agent_server_id,
+            json.dumps(asdict(report)),
+            str(int(ttl_s * 1000)),
+            keys.CAPACITY_CHANNEL if report.free_slots else "",
+            report.agent_name,
+        ),
+        int,
+    )
+
+
+def agent_servers() -> Step[list[AgentServerReport]]:
+    """Every agent server that has reported itself lately."""
+    return Step(
+        "fresh",
+        (keys.AGENT_SERVERS,),
+        (),
+        lambda reply: [AgentServerReport(**json.loads(text)) for text in reply],
+    )
+
+
+def report_alive(name: str, *, ttl_s: float) -> Step[int]:
+    """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
+    return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
+
+
+def alive() -> Step[frozenset[str]]:
+    """The names of the parts that are at work."""
+    return Step(
+        "fresh", (keys.ALIVE,), (), lambda reply: frozenset(json.loads(text) for text in reply)
+    )
+
+
+def count(metrics_key: str, increments: Mapping[str, int]) -> Step[int]:
+    """Add to counters."""
+    args = tuple(str(part) for pair in increments.items() for part in pair)
+    return Step("count", (metrics_key,), args, int)
+
+
+def ping() -> Step[int]:
+    """Redis's clock in ms since the epoch."""
+    return Step("ping", (), (), int)
+
+
+def park(dispatch_id: str, reason: str) -> Step[int]:
+    """Take a record that nobody can work with out of every list, and keep its id and the reason."""
+    return Step(
+        "park",
+        (keys.PARKED, keys.DUE, keys.LEASES, keys.WAITING),
+        (dispatch_id, reason),
+        int,
+    )
+
+
+def parked() -> Step[dict[str, str]]:
+    """The parked dispatch ids, each with its reason."""
+    return Step(
+        "parked", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
+    )
+
+
+def forget(dispatch_id: str) -> Step[int]:
+    """Take an id without a record off every list."""
+    return Step("forget", (keys.DUE, keys.LEASES, keys.WAITING), (dispatch_id,), int)
+
+
+def backlog() -> Step[int]:
+    """How many messages wait in the dispatch queue (Celery keeps a queue as a list of its name)."""
+    return Step("backlog", (keys.DISPATCH_QUEUE,), (), int)

@@ -1,0 +1,176 @@
+"""What does verification do without an agent, and when does it give an attempt up early?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import dispatching, ledger, models, reports, verification
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from tests.house import House, OpenServices, Request
+from tests.support import AGENT_NAME, a_server, keyspace
+
+Look = Callable[[], Dispatch]
+TakeAway = Callable[[], None]
+pytestmark = pytest.mark.usefixtures("agent_server")
+
+
+async def test_without_an_agent_server_the_dispatch_is_taken_back_and_waits(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+    no_agent_server: TakeAway,
+) -> None:
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    no_agent_server()
+
+    assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
+
+    record = look()
+    assert record.generation == 2
+    assert record.failure_reason == "no_agent_online"
+    assert "session-agent-rag" in record.failure_message
+    assert (record.attempts[0].outcome, record.attempts[0].reason) == (
+        "given_up",
+        "no_agent_online",
+    )
+    assert await house.dispatches() == []
+    assert list(keyspace(raw)["usher:due"]) == ["dsp_1"]
+
+
+@pytest.mark.parametrize(
+    ("report", "state"),
+    [({"used_slots": 1}, State.QUEUED), ({"used_slots": 4}, State.WAITING)],
+    ids=["free", "full"],
+)
+async def test_without_an_agent_it_tries_again_at_once_only_where_there_is_a_free_slot(
+    report: dict[str, Any],
+    state: State,
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+) -> None:
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    store.run(reports.report_agent_server(a_server(**report), ttl_s=60))
+
+    assert await verification.verify_dispatch(services, "dsp_1") is state
+
+    assert look().generation == 2
+
+
+async def test_when_the_time_is_up_it_fails_before_the_deadline_and_leaves_nothing_behind(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+    no_agent_server: TakeAway,
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="5")
+    request_dispatch(deadline_ms=3000)
+    await dispatching.dispatch_agent(services, "dsp_1")
+    no_agent_server()
+
+    assert await verification.verify_dispatch(services, "dsp_1") is State.FAILED
+
+    record = look()
+    assert record.failure_reason == "no_agent_online"
+    assert record.updated_at_ms < record.deadline_at_ms
+    assert await house.dispatches() == []
+    found = keyspace(raw)
+    assert "usher:due" not in found
+    assert not [key for key in found if key.startswith("usher:live:")]
+
+
+async def test_twenty_verifications_at_once_give_one_attempt_up(
+    services: Services, request_dispatch: Request, look: Look, no_agent_server: TakeAway
+) -> None:
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    no_agent_server()
+
+    states = await asyncio.gather(
+        *(verification.verify_dispatch(services, "dsp_1") for _ in range(20))
+    )
+
+    assert set(states) == {State.WAITING}
+    assert look().generation == 2
+    assert [event.event for event in look().timeline].count("waiting") == 1
+
+
+async def test_whoever_comes_too_late_to_give_up_leaves_the_joined_agents_dispatch_alone(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    """Two verifications: one has seen no agent, the other sees it and writes joined first."""
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    seen_by_the_late_one = look()
+    await house.join_for(seen_by_the_late_one)
+    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+
+    assert await verification._no_join(services, seen_by_the_late_one) is State.JOINED
+
+    assert await house.generations() == [("dsp_1", "1")]
+
+
+async def test_what_was_offered_to_nobody_in_time_is_given_up_early(
+    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="9", USHER_OFFER_TIMEOUT_S="0.6")
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    started_s = time.monotonic()
+    assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
+
+    assert time.monotonic() - started_s < 4
+    record = look()
+    assert record.updated_at_ms - record.timeline[-2].at_ms >= 600
+    assert (record.generation, record.timeline[-1].event) == (2, "requeued")
+    assert await house.dispatches() == []
+
+
+async def test_what_an_agent_server_has_accepted_is_not_given_up_early(
+    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="1.5", USHER_OFFER_TIMEOUT_S="0.1")
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+
+    started_s = time.monotonic()
+    assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
+
+    assert time.monotonic() - started_s >= 1.4
+    assert look().attempts[0].reason == "join_timeout"
+
+
+async def test_an_agent_whose_servers_report_nothing_is_waited_for_to_the_end(
+    services_for: OpenServices, request_dispatch: Request, no_agent_server: TakeAway, look: Look
+) -> None:
+    services = await services_for(
+        USHER_VERIFY_TIMEOUT_S="1.5",
+        USHER_OFFER_TIMEOUT_S="0.1",
+        USHER_UNFENCED_AGENTS=f"another, {AGENT_NAME}",
+    )
+    no_agent_server()
+    request_dispatch()
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    started_s = time.monotonic()
+    assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
+
+    assert time.monotonic() - started_s >= 1.4
+    assert look().generation == 2

@@ -1,0 +1,246 @@
+"""Which agents count as alive, which fell silent, and who waits for room?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import leases, ledger, models, reports
+from dispatcher.leases import GAP_S, GRACE_S, LEASE_S, Renewal
+from dispatcher.models import Dispatch, DispatchRef, State
+from dispatcher.store import Ledger
+from tests.support import keyspace, new_dispatch
+
+RECORD = "usher:dispatch:dsp_1"
+
+
+def requested(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Dispatch:
+    store.run(ledger.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={}))
+    return read(store, dispatch_id)
+
+
+def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
+    dispatch = store.run(ledger.read(dispatch_id))
+    assert dispatch is not None
+    return dispatch
+
+
+def accepted(store: Ledger) -> Dispatch:
+    dispatch = requested(store)
+    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    return read(store)
+
+
+def joined(store: Ledger, *, lease_s: float | None = 60) -> Dispatch:
+    store.run(ledger.advance(accepted(store), models.JOINED, lease_s=lease_s))
+    return read(store)
+
+
+def renew(store: Ledger, ref: DispatchRef, *, people: int = 1, **changes: Any) -> Renewal:
+    values: dict[str, Any] = {"job_id": "AJ_1", "abandon_after_s": 300, **changes}
+    return store.run(leases.renew(ref, people=people, **values))
+
+
+def lost(store: Ledger, raw: redis.Redis, **ago_s: float) -> int:
+    """Leases that ran out so many seconds ago, with somebody who looks; Redis's clock in ms."""
+    now_ms = store.run(reports.ping())
+    raw.zadd("usher:leases", {name: now_ms - int(s * 1000) for name, s in ago_s.items()})
+    raw.set("usher:leases:looked_at", now_ms)
+    return now_ms
+
+
+def test_joining_puts_a_lease_and_a_later_fact_keeps_it(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store, lease_s=7)
+
+    assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
+    store.run(ledger.advance(dispatch, models.AGENT_CONNECTED))
+    assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
+
+
+def test_an_agent_that_says_that_it_was_cut_off_has_its_lease_end_now(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    store.run(ledger.advance(joined(store), models.AGENT_CONNECTED, lease_s=0))
+
+    assert keyspace(raw)["usher:leases"] == {"dsp_1": read(store).updated_at_ms}
+
+
+def test_a_step_that_is_refused_leaves_the_lease_alone(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    before = keyspace(raw)
+
+    assert not store.run(ledger.advance(dispatch, models.ACCEPTED, lease_s=1, losses=1)).applied
+
+    assert keyspace(raw) == before
+
+
+def test_every_lost_agent_is_counted_and_the_clock_starts_anew(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    step = ledger.advance(joined(store), models.AGENT_LOST, due_in_s=2, deadline_in_s=30, losses=1)
+    store.run(step)
+    store.run(step)  # stale now
+
+    again = read(store)
+    assert (again.state, again.generation, again.losses) == (State.QUEUED, 2, 1)
+    assert again.requested_at_ms == again.updated_at_ms
+    assert again.deadline_at_ms == again.requested_at_ms + 30_000
+    assert "usher:leases" not in keyspace(raw)
+
+
+def test_an_agent_that_renews_counts_as_alive_for_the_time_of_a_lease(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store, lease_s=0)
+
+    before_ms = store.run(reports.ping())
+    assert renew(store, dispatch) is Renewal.OK
+
+    until_ms = keyspace(raw)["usher:leases"]["dsp_1"] - int(LEASE_S * 1000)
+    assert before_ms <= until_ms <= store.run(reports.ping())
+
+
+def test_an_agent_that_is_not_seen_in_the_room_yet_gets_no_lease(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    assert renew(store, accepted(store)) is Renewal.OK
+
+    assert "usher:leases" not in keyspace(raw)
+
+
+@pytest.mark.parametrize(
+    ("record", "job_id"),
+    [
+        ({"generation": "2"}, "AJ_1"),
+        ({"job_id": "AJ_2"}, "AJ_1"),
+        *(({"state": str(s)}, "AJ_1") for s in sorted(set(State) - {State.ACCEPTED, State.JOINED})),
+    ],
+    ids=str,
+)
+def test_an_agent_that_the_record_no_longer_stands_by_is_stale_and_writes_nothing(
+    record: dict[Any, Any], job_id: str, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, mapping=record)
+    before = keyspace(raw)
+
+    assert renew(store, dispatch, job_id=job_id) is Renewal.STALE
+
+    assert keyspace(raw) == before
+
+
+def test_an_agent_of_a_record_that_nobody_claimed_is_stale(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    raw.hdel(RECORD, "job_id")
+
+    assert renew(store, dispatch) is Renewal.STALE
+
+
+def test_an_agent_of_a_record_that_is_gone_is_unknown(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    raw.flushall()
+
+    assert renew(store, dispatch) is Renewal.UNKNOWN
+    assert keyspace(raw) == {}
+
+
+def test_a_person_in_the_room_is_remembered(store: Ledger) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=0)
+    assert not read(store).person_seen
+
+    renew(store, dispatch, people=2)
+    assert read(store).person_seen
+
+
+def test_an_agent_to_whom_nobody_has_come_in_time_is_abandoned(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, "requested_at_ms", 1)  # it is the time since it joined that counts
+    assert renew(store, dispatch, people=0, abandon_after_s=60) is Renewal.OK
+    raw.hset(RECORD, "updated_at_ms", store.run(reports.ping()) - 61_000)
+    before = keyspace(raw)
+
+    assert renew(store, dispatch, people=0, abandon_after_s=60) is Renewal.ABANDONED
+
+    assert keyspace(raw) == before
+
+
+@pytest.mark.parametrize(("state", "people"), [("joined", 1), ("accepted", 0)])
+def test_an_agent_is_not_abandoned_when_somebody_is_there_or_before_it_is_there_itself(
+    state: str, people: int, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, mapping={"state": state, "updated_at_ms": 1})
+
+    assert renew(store, dispatch, people=people) is Renewal.OK
+
+
+def test_an_agent_that_somebody_has_come_to_is_not_abandoned_later(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=1)
+    raw.hset(RECORD, "updated_at_ms", 1)
+
+    assert renew(store, dispatch, people=0) is Renewal.OK
+
+
+def test_only_ended_leases_are_taken_oldest_first_and_no_more_than_the_limit(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    lost(store, raw, alive=-60, third=1, first=9, second=5)
+
+    assert store.run(leases.claim_ended(limit=2, push_s=30)) == ["first", "second"]
+    assert store.run(leases.claim_ended(limit=2, push_s=30)) == ["third"]
+    assert store.run(leases.claim_ended(limit=2, push_s=30)) == []
+
+
+def test_a_lease_that_was_taken_is_pushed_on_and_the_others_are_left(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    before_ms = lost(store, raw, alive=-60, silent=1)
+
+    store.run(leases.claim_ended(limit=9, push_s=30))
+
+    found, after_ms = keyspace(raw)["usher:leases"], store.run(reports.ping())
+    assert found["alive"] == before_ms + 60_000
+    assert before_ms + 30_000 <= found["silent"] <= after_ms + 30_000
+
+
+@pytest.mark.parametrize("looked", ["long ago", "never"])
+def test_when_nobody_has_looked_for_a_while_every_agent_gets_grace(
+    looked: str, store: Ledger, raw: redis.Redis
+) -> None:
+    now_ms = lost(store, raw, silent=9, nearly=-1, alive=-60)
+    if looked == "never":
+        raw.delete("usher:leases:looked_at")
+    else:
+        raw.set("usher:leases:looked_at", now_ms - int(GAP_S * 1000) - 1)
+
+    assert store.run(leases.claim_ended(limit=9, push_s=30)) == []
+
+    found, after_ms = keyspace(raw)["usher:leases"], store.run(reports.ping())
+    for name in ("silent", "nearly"):
+        assert now_ms <= found[name] - int(GRACE_S * 1000) <= after_ms
+    assert found["alive"] == now_ms + 60_000
+    assert store.run(leases.claim_ended(limit=9, push_s=30)) == []  # it is grace, not a delay
+    raw.zadd("usher:leases", {"silent": now_ms})
+    assert store.run(leases.claim_ended(limit=9, push_s=30)) == ["silent"]
+
+
+def test_extending_moves_a_lease_that_is_there_and_makes_no_other(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    before_ms = lost(store, raw, mine=1)
+
+    store.run(leases.extend("mine", lease_s=5))
+    store.run(leases.extend("ended", lease_s=5))
+
+    found = keyspace(raw)["usher:leases"]
+    assert list(found) == ["mine"]
+    assert before_ms + 5000 <= found["mine"] <= store.run(reports.ping()) + 5000

@@ -1,0 +1,234 @@
+"""What becomes of a session whose agent has fallen silent? Real rooms, people and agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+from livekit import api
+
+from dispatcher import dispatching, leases, ledger, models, reports, verification
+from dispatcher.errors import UnknownDispatch
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from dispatcher.supervising import LOOK_AGAIN_S, supervise
+from tests.house import House, OpenServices, Request
+from tests.sockets import listening, never_answering
+from tests.support import AGENT_NAME, keyspace
+
+Look = Callable[[], Dispatch]
+RECORD = "usher:dispatch:dsp_1"
+pytestmark = pytest.mark.usefixtures("agent_server")
+
+
+async def joined(services: Services, dispatch: Dispatch, house: House) -> str:
+    """Have the agent of the dispatch's generation join; returns its identity."""
+    await dispatching.dispatch_agent(services, dispatch.dispatch_id)
+    identity = await house.join_for(dispatch)
+    assert await verification.verify_dispatch(services, dispatch.dispatch_id) is State.JOINED
+    return identity
+
+
+async def inside(house: House) -> set[str]:
+    """Whom LiveKit lists in the room."""
+    listed = await house.lk.room.list_participants(api.ListParticipantsRequest(room=house.room))
+    return {participant.identity for participant in listed.participants}
+
+
+def fall_silent(raw: redis.Redis) -> None:
+    """The lease has run out, and nothing was heard of the agent for long."""
+    raw.zadd("usher:leases", {"dsp_1": 1}, xx=True)
+    raw.hset("usher:dispatch:dsp_1", "alive_till_ms", 1)
+
+
+async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    dispatch = request_dispatch(deadline_ms=5000)
+    identity = await joined(services, dispatch, house)
+    await house.join("person", agent=False)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+
+    record = look()
+    assert (record.state, record.generation, record.losses) == (State.QUEUED, 2, 1)
+    assert (record.attempts[0].outcome, record.timeline[-1].event) == ("lost", "agent_lost")
+    assert record.timeline[-1].detail == {"agent_identity": identity}
+    assert record.deadline_at_ms == record.requested_at_ms + 20_000  # the clock starts anew
+    assert record.agent_identity == record.job_id == ""
+    assert await inside(house) == {"person"}
+    assert await house.dispatches() == []
+    found = keyspace(raw)
+    assert "usher:leases" not in found
+    assert list(found["usher:due"]) == ["dsp_1"]
+    assert found["usher:metrics:dispatch:acme"]["agents_lost"] == "1"
+
+
+async def test_the_replacement_is_dispatched_and_joins(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    fall_silent(raw)
+    await supervise(services, "dsp_1")
+
+    second = await joined(services, look(), house)
+
+    assert look().agent_identity == second
+    assert await house.generations() == [("dsp_1", "2")]
+    assert await inside(house) == {"person", second}
+
+
+async def test_a_silent_agent_that_has_gone_by_itself_is_replaced(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.everybody_leaves()
+    await house.join("person", agent=False)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+    assert look().generation == 2
+
+
+async def test_with_nobody_there_the_dispatch_has_ended_and_its_agent_is_put_out(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.ENDED
+
+    assert (look().generation, look().failure_reason) == (1, "")
+    assert await inside(house) == set()
+    assert await house.dispatches() == []
+    found = keyspace(raw)
+    assert not {"usher:leases", "usher:due"} & set(found)
+    assert not [key for key in found if key.startswith("usher:live:")]
+    assert raw.ttl(RECORD) > 0
+
+
+async def test_another_agent_in_the_room_is_no_person_and_is_left_alone(
+    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("somebody", attributes={"lk.agent_name": "another-agent"})
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.ENDED
+
+    assert await inside(house) == {"somebody"}
+
+
+async def test_an_agent_that_renews_nothing_by_nature_stays_while_livekit_lists_it(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for(USHER_UNFENCED_AGENTS=AGENT_NAME)
+    identity = await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    await house.join("surplus", attributes={"lk.agent_name": AGENT_NAME})
+    fall_silent(raw)
+    before_ms = store.run(reports.ping())
+
+    assert await supervise(services, "dsp_1") is State.JOINED
+
+    assert (look().generation, look().agent_identity) == (1, identity)
+    assert await inside(house) == {"person", identity}  # two would be one too many
+    assert keyspace(raw)["usher:leases"]["dsp_1"] >= before_ms + LOOK_AGAIN_S * 1000
+
+
+async def test_an_agent_that_renews_nothing_by_nature_is_replaced_once_livekit_lists_it_no_more(
+    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis, house: House
+) -> None:
+    services = await services_for(USHER_UNFENCED_AGENTS=AGENT_NAME)
+    await joined(services, request_dispatch(), house)
+    await house.everybody_leaves()
+    await house.join("person", agent=False)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+
+
+async def test_an_agent_that_dies_again_and_again_is_not_replaced_for_ever(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    raw.hset(RECORD, "losses", services.settings.max_losses)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.FAILED
+
+    record = look()
+    assert (record.failure_reason, record.generation) == ("agent_lost", 1)
+    assert f"{services.settings.max_losses + 1} agents in a row" in record.failure_message
+    assert await inside(house) == {"person"}
+    assert "usher:leases" not in keyspace(raw)
+
+
+async def test_while_livekit_cannot_be_asked_nothing_is_decided_and_it_is_asked_again(
+    services: Services,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    await joined(services, request_dispatch(), house)
+    async with listening(never_answering) as port:
+        pass
+    blind = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+    fall_silent(raw)
+    before, before_ms = keyspace(raw), store.run(reports.ping())
+
+    assert await supervise(blind, "dsp_1") is State.JOINED
+
+    found, after_ms = keyspace(raw), store.run(reports.ping())
+    again_ms = found["usher:leases"].pop("dsp_1")
+    assert before_ms <= again_ms - int(LOOK_AGAIN_S * 1000) <= after_ms
+    before["usher:leases"].pop("dsp_1")
+    assert found == before
+
+
+@pytest.mark.parametrize("state", ["queued", "waiting", "accepted", "ended", "failed"])
+async def test_there_is_nothing_to_supervise_in_a_state_that_is_not_joined(
+    state: str, services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    raw.hset(RECORD, "state", state)
+    before, present = keyspace(raw), await inside(house)
+
+    assert await supervise(services, "dsp_1") == state
+
+    assert keyspace(raw) == before
+    assert await inside(house) == present
+
+
+async def test_an_unknown_dispatch_cannot_be_supervised(services: Services) -> None:
+    with pytest.raises(UnknownDispatch, match="dsp_none"):
+        await supervise(services, "dsp_none")
+
+
+async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alone(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+) -> None:
+    dispatch = request_dispatch()
+    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    await house.join_for(dispatch)
+    await house.join("person", agent=False)
+    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+    renewal = leases.renew(dispatch, job_id="AJ_1", people=1, abandon_after_s=300)
+    assert store.run(renewal) is leases.Renewal.OK
+
+    assert await supervise(services, "dsp_1") is State.JOINED
+
+    assert look().generation == 1

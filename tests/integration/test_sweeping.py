@@ -1,0 +1,205 @@
+"""Does the sweep find whoever must be looked at, and end or park what nobody can help?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import ledger, models, reports, sweeping
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from dispatcher.sweeping import WakeUp
+from tests.house import OpenServices, Request
+from tests.support import UNREACHABLE, a_dispatch, a_server, keyspace
+
+Look = Callable[[], Dispatch]
+RECORD = "usher:dispatch:dsp_1"
+
+
+def due(raw: redis.Redis, *dispatch_ids: str) -> None:
+    raw.zadd("usher:due", dict.fromkeys(dispatch_ids, 1))
+
+
+async def woken(services: Services) -> list[str]:
+    return [wake_up.dispatch.dispatch_id for wake_up in await sweeping.sweep(services)]
+
+
+def listed(raw: redis.Redis, dispatch_id: str) -> list[str]:
+    """The lists that this dispatch is on."""
+    lists = ("usher:due", "usher:leases", "usher:waiting")
+    return [key for key in lists if raw.zscore(key, dispatch_id) is not None]
+
+
+async def test_the_sweep_gives_what_is_due_and_what_has_fallen_silent(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    for number in range(4):
+        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+    raw.hset("usher:dispatch:dsp_1", "state", "joined")
+    raw.hset("usher:dispatch:dsp_3", "state", "joined")
+    now_ms = store.run(reports.ping())
+    raw.delete("usher:due")
+    raw.zadd("usher:due", {"dsp_0": 1, "dsp_2": now_ms + 60_000})
+    raw.zadd("usher:leases", {"dsp_1": 1, "dsp_3": now_ms + 60_000})
+    raw.set("usher:leases:looked_at", now_ms)
+
+    assert await woken(services) == ["dsp_0", "dsp_1"]
+    assert await woken(services) == []  # both are left alone for a while
+
+    assert raw.zscore("usher:due", "dsp_0") > now_ms + 1000  # type: ignore[operator]
+    assert raw.zscore("usher:leases", "dsp_1") > now_ms + 1000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("state", "task"),
+    [
+        (State.QUEUED, "dispatch"),
+        (State.WAITING, "dispatch"),
+        (State.DISPATCHING, "dispatch"),  # its worker is gone: whoever takes it up finds out
+        (State.DISPATCHED, "verification"),
+        (State.OFFERED, "verification"),
+        (State.ACCEPTED, "verification"),
+        (State.JOINED, "supervision"),
+    ],
+)
+def test_each_is_woken_in_the_way_of_its_state(
+    state: State, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[tuple[str, str, str]] = []
+    for name in ("dispatch", "verification", "supervision"):
+        monkeypatch.setattr(
+            sweeping, f"wake_{name}", lambda *args, name=name: published.append((name, *args))
+        )
+
+    sweeping.publish_all([WakeUp(dispatch=a_dispatch(state=state))])
+
+    assert published == [(task, "dsp_1", "room-1")]
+
+
+@pytest.mark.parametrize(("length", "wakes"), [(2, True), (3, False), (9, False)])
+async def test_a_long_queue_is_not_made_longer_by_what_is_queued(
+    length: int,
+    wakes: bool,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    raw: redis.Redis,
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="3")
+    request_dispatch("dsp_queued", room_name="room-1")
+    request_dispatch("dsp_flying", room_name="room-2")
+    raw.hset("usher:dispatch:dsp_flying", "state", "dispatched")
+    due(raw, "dsp_queued", "dsp_flying")
+    raw.rpush("dispatch", *["message"] * length)
+
+    assert ("dsp_queued" in await woken(services)) is wakes
+
+    due(raw, "dsp_queued", "dsp_flying")
+    assert "dsp_flying" in await woken(services)
+
+
+async def test_the_sweep_gives_no_more_at_once_than_its_limit(
+    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="2")
+    for number in range(3):
+        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        due(raw, f"dsp_{number}")
+
+    assert len(await woken(services)) == 2
+    assert len(await woken(services)) == 1
+
+
+async def test_what_nobody_ever_took_up_fails_in_time_although_the_queue_is_long(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="3")
+    request_dispatch(deadline_ms=1900)
+    due(raw, "dsp_1")
+    raw.rpush("dispatch", *["message"] * 9)
+
+    assert await woken(services) == []
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "dispatcher_unavailable")
+    assert "workers" in record.failure_message
+    assert record.updated_at_ms < record.deadline_at_ms
+    assert listed(raw, "dsp_1") == []
+    assert keyspace(raw)["usher:metrics:dispatch:acme"]["failures:dispatcher_unavailable"] == "1"
+
+
+async def test_what_waited_fails_in_time_with_what_it_waited_for(
+    services: Services, request_dispatch: Request, look: Look, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = request_dispatch(deadline_ms=1900)
+    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0, fields=UNREACHABLE))
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "livekit_unreachable")
+    assert record.failure_message == "it was"
+    assert listed(raw, "dsp_1") == []
+
+
+@pytest.mark.parametrize("state", ["dispatching", "dispatched", "accepted", "joined"])
+async def test_what_somebody_works_on_is_not_ended_by_the_sweep(
+    state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=1)
+    raw.hset(RECORD, "state", state)
+    due(raw, "dsp_1")
+
+    assert await woken(services) == ["dsp_1"]
+    assert look().state == state
+
+
+@pytest.mark.parametrize(("field", "value"), [("state", "nonsense"), ("generation", "many")])
+async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
+    field: str, value: str, services: Services, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    for number in (1, 2):
+        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+    raw.hset(RECORD, field, value)
+    for key in ("usher:due", "usher:leases", "usher:waiting"):
+        raw.zadd(key, {"dsp_1": 1})
+    due(raw, "dsp_2")
+    record = raw.hgetall(RECORD)
+
+    assert await woken(services) == ["dsp_2"]
+
+    assert listed(raw, "dsp_1") == []
+    parked = await services.ledger.run(reports.parked())
+    assert list(parked) == ["dsp_1"]
+    assert "Error: " in parked["dsp_1"]
+    assert list(keyspace(raw)["usher:parked"]) == ["dsp_1"]
+    assert raw.hgetall(RECORD) == record  # for whoever looks into it
+
+
+async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    store.run(ledger.advance(request_dispatch(), models.WAIT, due_in_s=0))
+    raw.hset(RECORD, "generation", "many")
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+
+    assert await sweeping.waiting_for(services) == []
+
+    parked = await services.ledger.run(reports.parked())
+    assert list(parked) == ["dsp_1"]
+    assert listed(raw, "dsp_1") == []
+
+
+async def test_an_id_without_a_record_is_forgotten(services: Services, raw: redis.Redis) -> None:
+    before = keyspace(raw)
+    for key in ("usher:due", "usher:leases", "usher:waiting"):
+        raw.zadd(key, {"dsp_gone": 1})
+
+    assert await woken(services) == []
+
+    found = keyspace(raw)
+    del found["usher:leases:looked_at"]
+    assert found == before

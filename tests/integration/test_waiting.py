@@ -1,0 +1,205 @@
+"""Does a dispatch wait where LiveKit would drop it, and who goes on when there is room?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import capacity, dispatching, leases, ledger, models, reports, sweeping
+from dispatcher.models import Dispatch, State
+from dispatcher.store import Ledger
+from dispatcher.sweeping import WakeUp
+from tests.house import House, OpenServices, Request
+from tests.support import AGENT_NAME, a_server, eventually, keyspace, new_dispatch
+
+Look = Callable[[], Dispatch]
+CHANNEL = "usher:capacity"
+
+
+def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str:
+    """A dispatch that waits, the more urgently the smaller its number is; its id."""
+    dispatch_id = f"dsp_{number}"
+    new = new_dispatch(dispatch_id, **{"room_name": f"room-{number}", **changes})
+    store.run(ledger.create(new, due_in_s=0, detail={}))
+    dispatch = store.run(ledger.read(dispatch_id))
+    assert dispatch is not None
+    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0))
+    assert dispatch_id in keyspace(raw)["usher:waiting"]
+    raw.zadd("usher:waiting", {dispatch_id: number}, xx=True)
+    return dispatch_id
+
+
+def heard(channel: Any) -> list[str]:
+    found = []
+    while message := channel.get_message(timeout=0.05):
+        found.append(message["data"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        (None, "no_agent_online"),
+        ({"draining": True}, "no_agent_online"),
+        ({"agent_name": "another-agent"}, "no_agent_online"),
+        ({"used_slots": 4}, "no_capacity"),
+    ],
+    ids=["none", "draining", "another agent's", "full"],
+)
+async def test_what_no_agent_server_can_take_waits_with_the_true_reason_and_is_not_sent(
+    report: dict[str, Any] | None,
+    reason: str,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for()
+    if report is not None:
+        store.run(reports.report_agent_server(a_server(**report), ttl_s=60))
+    requested_at_ms = request_dispatch().requested_at_ms
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    record = look()
+    assert (record.state, record.generation) == (State.WAITING, 2)
+    assert record.failure_reason == reason
+    assert record.failure_message
+    assert await house.dispatches() == []
+    found = keyspace(raw)
+    assert found["usher:waiting"] == {"dsp_1": requested_at_ms}
+    assert found["usher:due"]["dsp_1"] <= record.updated_at_ms + 1000
+
+
+async def test_an_agent_whose_servers_report_nothing_is_sent_all_the_same(
+    services_for: OpenServices, request_dispatch: Request, house: House
+) -> None:
+    services = await services_for(USHER_UNFENCED_AGENTS=f"another, {AGENT_NAME}")
+    request_dispatch()
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    assert await house.generations() == [("dsp_1", "1")]
+
+
+async def test_what_waits_is_sent_when_an_agent_server_has_room(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for()
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    assert await house.generations() == [("dsp_1", "2")]
+    assert "usher:waiting" not in keyspace(raw)
+
+
+def test_the_clients_are_picked_in_turn_each_ones_oldest_first(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    for number in (3, 1, 2):
+        waiting(store, raw, number)
+    for number in (5, 4):
+        waiting(store, raw, number, client_id="globex")
+
+    picked = store.run(leases.pick_waiting(limit=9, push_s=30))
+
+    assert picked == ["dsp_1", "dsp_4", "dsp_2", "dsp_5", "dsp_3"]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 4])
+def test_no_more_are_picked_than_the_limit(limit: int, store: Ledger, raw: redis.Redis) -> None:
+    clients = ("acme", "globex", "initech")
+    ids = [waiting(store, raw, number, client_id=clients[number % 3]) for number in range(6)]
+
+    assert store.run(leases.pick_waiting(limit=limit, push_s=30)) == ids[:limit]
+
+
+def test_what_is_picked_is_not_woken_by_the_sweeper_too(store: Ledger, raw: redis.Redis) -> None:
+    for number in (1, 2):
+        waiting(store, raw, number)
+    before, before_ms = keyspace(raw), store.run(reports.ping())
+
+    store.run(leases.pick_waiting(limit=1, push_s=30))
+
+    found, after_ms = keyspace(raw), store.run(reports.ping())
+    assert before_ms + 30_000 <= found["usher:due"].pop("dsp_1") <= after_ms + 30_000
+    before["usher:due"].pop("dsp_1")
+    assert found == before
+
+
+def test_an_id_without_a_record_is_not_picked_and_forgotten(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    raw.zadd("usher:waiting", {"dsp_gone": 0})
+    waiting(store, raw, 1)
+
+    assert store.run(leases.pick_waiting(limit=9, push_s=30)) == ["dsp_1"]
+    assert list(keyspace(raw)["usher:waiting"]) == ["dsp_1"]
+
+
+def test_a_server_with_room_is_told_of_only_while_dispatches_wait(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    with raw.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(CHANNEL)
+        channel.get_message(timeout=5)
+        store.run(reports.report_agent_server(a_server(), ttl_s=60))
+        assert heard(channel) == []
+        waiting(store, raw, 1)
+        store.run(reports.report_agent_server(a_server(used_slots=4), ttl_s=60))
+        store.run(reports.report_agent_server(a_server(draining=True), ttl_s=60))
+        store.run(reports.report_agent_server(a_server(), ttl_s=0))
+        assert heard(channel) == []
+        store.run(reports.report_agent_server(a_server(), ttl_s=60))
+        assert heard(channel) == [AGENT_NAME]
+
+
+async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(
+    services_for: OpenServices, store: Ledger, raw: redis.Redis
+) -> None:
+    services = await services_for()
+    for number in range(6):
+        waiting(store, raw, number)
+    assert await sweeping.waiting_for(services) == []
+    store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))
+    store.run(reports.report_agent_server(a_server("server-2", used_slots=2), ttl_s=60))
+
+    woken = await sweeping.waiting_for(services)
+
+    assert [wake_up.dispatch.dispatch_id for wake_up in woken] == ["dsp_0", "dsp_1", "dsp_2"]
+
+
+async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(
+    services_for: OpenServices, store: Ledger, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = await services_for()
+    woken: list[str] = []
+
+    def note(wake_ups: Iterable[WakeUp]) -> None:
+        woken.extend(wake_up.dispatch.dispatch_id for wake_up in wake_ups)
+
+    monkeypatch.setattr(sweeping, "publish_all", note)
+    waiting(store, raw, 1)
+    listening = asyncio.create_task(capacity.listen(services))
+    await eventually(lambda: dict(raw.pubsub_numsub(CHANNEL))[CHANNEL] == 1)
+
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+
+    assert await eventually(lambda: woken) == ["dsp_1"]
+    listening.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await listening

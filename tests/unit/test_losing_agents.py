@@ -1,0 +1,167 @@
+"""What follows when an agent is not heard of, an offer is lost, or the time is over?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dispatcher.decisions import (
+    LONG_LIFE_S,
+    Verdict,
+    judge,
+    offer_is_lost,
+    surplus_agents,
+    why_no_agent,
+    why_too_late,
+)
+from dispatcher.livekit import AgentParticipant, RoomView
+from dispatcher.models import AgentServerReport, Dispatch, State
+from tests.support import a_dispatch, a_server, an_agent
+
+OURS = an_agent()
+BEFORE = an_agent(identity="agent-AJ_0", generation=0)
+
+
+def a_joined(*, lived_s: float = 5.0, **changes: Any) -> Dispatch:
+    """A joined record, as read when its agent had been there for so long."""
+    dispatch = a_dispatch(state=State.JOINED, agent_identity=OURS.identity, **changes)
+    return a_dispatch(
+        state=State.JOINED,
+        agent_identity=OURS.identity,
+        joined_at_ms=dispatch.read_at_ms - int(lived_s * 1000),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("person_seen", [True, False])
+@pytest.mark.parametrize("agents", [(), (OURS,), (BEFORE,)], ids=["gone", "listed", "older one"])
+@pytest.mark.parametrize(("people", "verdict"), [(0, Verdict.OVER), (1, Verdict.REPLACE)])
+def test_the_silence_of_an_agent_that_renews_counts_whatever_livekit_lists(
+    people: int, verdict: Verdict, agents: tuple[AgentParticipant, ...], person_seen: bool
+) -> None:
+    room = RoomView(agents=agents, people=people)
+
+    assert judge(a_joined(person_seen=person_seen), room, fenced=True, max_losses=5) is verdict
+
+
+@pytest.mark.parametrize(
+    ("agents", "people", "person_seen", "verdict"),
+    [
+        ((OURS,), 1, True, Verdict.ALIVE),
+        ((OURS,), 1, False, Verdict.ALIVE),
+        ((OURS,), 0, False, Verdict.ALIVE),
+        ((OURS,), 0, True, Verdict.OVER),
+        ((BEFORE,), 1, True, Verdict.REPLACE),
+        ((), 1, True, Verdict.REPLACE),
+        ((), 0, True, Verdict.OVER),
+        ((), 0, False, Verdict.OVER),
+    ],
+)
+def test_an_agent_that_renews_nothing_is_alive_while_livekit_lists_it(
+    agents: tuple[AgentParticipant, ...], people: int, person_seen: bool, verdict: Verdict
+) -> None:
+    room = RoomView(agents=agents, people=people)
+
+    assert judge(a_joined(person_seen=person_seen), room, fenced=False, max_losses=5) is verdict
+
+
+@pytest.mark.parametrize(
+    ("losses", "lived_s", "verdict"),
+    [
+        (0, 0.5, Verdict.REPLACE),
+        (4, 0.5, Verdict.REPLACE),
+        (5, 0.5, Verdict.PARK),
+        (9, LONG_LIFE_S - 0.1, Verdict.PARK),
+        (5, LONG_LIFE_S, Verdict.REPLACE),
+    ],
+)
+def test_a_series_of_short_lives_ends_in_no_more_replacements(
+    losses: int, lived_s: float, verdict: Verdict
+) -> None:
+    room = RoomView(agents=(), people=1)
+
+    dispatch = a_joined(losses=losses, lived_s=lived_s)
+
+    assert judge(dispatch, room, fenced=True, max_losses=5) is verdict
+
+
+def test_in_an_empty_room_a_series_of_short_lives_is_over_too() -> None:
+    room = RoomView(agents=(), people=0)
+
+    assert judge(a_joined(losses=9), room, fenced=True, max_losses=5) is Verdict.OVER
+
+
+def test_the_agent_that_the_record_stands_by_is_not_surplus() -> None:
+    assert surplus_agents(a_joined(), [OURS]) == []
+
+
+@pytest.mark.parametrize(
+    ("agent", "surplus"),
+    [
+        (BEFORE, True),
+        (an_agent(identity="agent-AJ_2", generation=2), True),
+        (an_agent(identity="agent-AJ_2"), True),
+        (an_agent(identity="agent-AJ_2", generation=None), True),
+        (an_agent(identity="agent-AJ_2", dispatch_id="", generation=None), True),
+        (an_agent(identity="agent-AJ_2", dispatch_id="dsp_other"), False),
+        (an_agent(identity="other", dispatch_id="", agent_name="another-agent"), False),
+        (an_agent(identity="other", dispatch_id="", agent_name=""), False),
+    ],
+    ids=[
+        "older",
+        "newer",
+        "twin",
+        "no generation",
+        "by its name",
+        "another dispatch",
+        "another name",
+        "no name",
+    ],
+)
+def test_every_other_agent_of_the_dispatch_is_surplus_and_nobody_elses(
+    agent: AgentParticipant, surplus: bool
+) -> None:
+    assert surplus_agents(a_joined(), [OURS, agent]) == ([agent] if surplus else [])
+
+
+@pytest.mark.parametrize(("since_s", "lost"), [(0.0, False), (1.99, False), (2.0, True)])
+def test_a_dispatch_that_was_offered_to_nobody_in_time_is_lost(since_s: float, lost: bool) -> None:
+    dispatch = a_dispatch(state=State.DISPATCHED)
+
+    assert offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=2.0) is lost
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.DISPATCHED}))
+def test_no_offer_is_lost_before_livekit_has_the_dispatch_or_after_somebody_was_asked(
+    state: State,
+) -> None:
+    dispatch = a_dispatch(state=state)
+
+    assert not offer_is_lost(dispatch, since_dispatched_s=99, offer_timeout_s=2.0)
+
+
+@pytest.mark.parametrize("servers", [[], [a_server()]])
+@pytest.mark.parametrize("state", [State.QUEUED, State.WAITING])
+def test_what_waited_for_something_is_too_late_because_of_that(
+    state: State, servers: list[AgentServerReport]
+) -> None:
+    dispatch = a_dispatch(state=state, failure_reason="no_capacity", failure_message="full")
+
+    why = why_too_late(dispatch, servers)
+
+    assert (why.code, why.message) == ("no_capacity", "full")
+
+
+@pytest.mark.parametrize("servers", [[], [a_server()]])
+def test_what_nobody_took_up_is_too_late_because_of_the_dispatcher(
+    servers: list[AgentServerReport],
+) -> None:
+    assert why_too_late(a_dispatch(state=State.QUEUED), servers).code == "dispatcher_unavailable"
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.QUEUED}))
+def test_what_was_taken_up_is_too_late_because_no_agent_came(state: State) -> None:
+    dispatch = a_dispatch(state=state)
+
+    assert why_too_late(dispatch, []) == why_no_agent(dispatch, [])

@@ -1,0 +1,136 @@
+"""Does this agent server take this job, and why, or why not?
+
+Pure functions of the offer, of the agent server and of the ledger's answer to the claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from dispatcher.attributes import CLIENT_ID, CONTAINER, DISPATCH_ID, GENERATION, REQUEST_TYPE
+from dispatcher.ledger import Advanced
+from dispatcher.models import DispatchRef, State
+
+
+class Reason(StrEnum):
+    """Why a job was accepted or rejected."""
+
+    CLAIMED = "claimed"
+    NOT_OURS = "not_dispatched_by_usher"
+    WRONG_CONTAINER = "wrong_container"
+    WRONG_CLIENT = "wrong_client"
+    FULL = "full"
+    STALE = "stale_generation"
+    SECOND_JOB = "second_job"
+    NOT_WANTED = "dispatch_not_open"
+    UNKNOWN = "unknown_dispatch"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
+
+
+# A reject that is true of this agent server only: LiveKit shall offer the job to the next one.
+_ELSEWHERE: Final = frozenset(
+    {Reason.WRONG_CONTAINER, Reason.WRONG_CLIENT, Reason.FULL, Reason.LEDGER_UNAVAILABLE}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A job as LiveKit offers it, with what our dispatcher has put into its attributes."""
+
+    job_id: str
+    room_name: str
+    agent_name: str
+    participant_count: int
+    request_type: str
+    dispatch_id: str = ""
+    generation: int = 0
+    client_id: str = ""
+    container: str = ""
+
+    @property
+    def ref(self) -> DispatchRef:
+        """The dispatch that this job is for."""
+        return DispatchRef(
+            dispatch_id=self.dispatch_id,
+            client_id=self.client_id,
+            room_name=self.room_name,
+            agent_name=self.agent_name,
+            generation=self.generation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentServerIdentity:
+    """Who the agent server is, and whom it serves (an empty client id: everybody)."""
+
+    agent_server_id: str
+    agent_name: str
+    container: str
+    client_id: str
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to answer LiveKit, and why. `terminate`: no other agent server shall be asked."""
+
+    accept: bool
+    reason: Reason
+    terminate: bool = False
+
+
+def reject(reason: Reason) -> Decision:
+    """A reject; it is final unless another agent server could take the job."""
+    return Decision(accept=False, reason=reason, terminate=reason not in _ELSEWHERE)
+
+
+def read_offer(
+    *,
+    job_id: str,
+    room_name: str,
+    agent_name: str,
+    participant_count: int,
+    attributes: Mapping[str, str],
+) -> Offer:
+    """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
+    generation = attributes.get(GENERATION, "")
+    ours = bool(attributes.get(DISPATCH_ID)) and generation.isdecimal()
+    return Offer(
+        job_id=job_id,
+        room_name=room_name,
+        agent_name=agent_name,
+        participant_count=participant_count,
+        request_type=attributes.get(REQUEST_TYPE, "dispatch") if ours else "foreign",
+        dispatch_id=attributes[DISPATCH_ID] if ours else "",
+        generation=int(generation) if ours else 0,
+        client_id=attributes.get(CLIENT_ID, "") if ours else "",
+        container=attributes.get(CONTAINER, "") if ours else "",
+    )
+
+
+def decide(offer: Offer, server: AgentServerIdentity, *, used_slots: int) -> Decision:
+    """What can be said without the ledger; accepting one of our own still needs the claim."""
+    if used_slots >= server.slots:
+        return reject(Reason.FULL)
+    if not offer.dispatch_id:
+        return Decision(accept=True, reason=Reason.NOT_OURS)
+    if server.client_id and offer.client_id != server.client_id:
+        return reject(Reason.WRONG_CLIENT)
+    if offer.container and offer.container != server.container:
+        return reject(Reason.WRONG_CONTAINER)
+    return Decision(accept=True, reason=Reason.CLAIMED)
+
+
+def decide_claim(offer: Offer, claim: Advanced) -> Decision:
+    """What the ledger's answer to the claim means."""
+    if claim.outcome == "unknown":
+        return reject(Reason.UNKNOWN)
+    if claim.outcome == "stale":
+        return reject(Reason.STALE)
+    same_job = claim.job_id == offer.job_id
+    if claim.moved or (same_job and claim.state in (State.ACCEPTED, State.JOINED)):
+        return Decision(accept=True, reason=Reason.CLAIMED)
+    return reject(Reason.NOT_WANTED if same_job or not claim.job_id else Reason.SECOND_JOB)
