@@ -53,7 +53,7 @@ class LiveKitSettings(BaseSettings):
 
 
 class ClientSettings(LiveKitSettings):
-    """The one client of this deployment (the registry of several comes with issue C)."""
+    """The one client of this deployment (a registry of several is to come)."""
 
     client_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
         "default", alias="USHER_CLIENT_ID"

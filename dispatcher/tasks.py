@@ -79,7 +79,8 @@ def supervise(dispatch_id: str, room: str) -> str:
     return state
 
 
-@app.task(name="dispatcher.tasks.sweep", throws=(UsherError,))
+# Twice a second, so no events: Flower's history is for sessions.
+@app.task(name="dispatcher.tasks.sweep", throws=(UsherError,), send_events=False)
 def sweep() -> int:
     """Wake every record that somebody must look at; returns how many (beat sends this)."""
     process = runtime()

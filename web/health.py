@@ -38,12 +38,17 @@ def readyz() -> tuple[dict[str, Any], int]:
 
     Without Redis nothing is promised, so this process should get no requests. A missing worker,
     agent server or LiveKit server is no reason to turn callers away: their dispatches wait.
+    `parked` are the ids of records that nobody can read, if there are any.
     """
     here = services()
     try:
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
+        parked = here.ledger.run(reports.parked())
     except LedgerUnavailable:
         return {"status": "unavailable", "not_ready": ["redis"]}, 503
     absent = missing(here.clients, alive, servers)
-    return {"status": "degraded" if absent else "ready", "not_ready": absent}, 200
+    answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
+    if parked:
+        answer["parked"] = sorted(parked)
+    return answer, 200

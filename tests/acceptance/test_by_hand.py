@@ -101,6 +101,8 @@ def test_flower_shows_both_tasks_with_dispatch_id_and_room(
         return names if len(names) == 2 else None
 
     names = wait_for("both tasks in Flower", look, within_s=20)
+    tasks = flower.get("/api/tasks").json().values()
+    assert not [task for task in tasks if "sweep" in str(task["name"])], "sweeps bury the sessions"
     assert names == {"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"}
     end_rooms(stack, answer["room_name"])
 

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+import redis
 
 from devstack.testing import RunningStack
 
-from .session import ENDPOINT, Caller, end_rooms
+from .session import ENDPOINT, Caller, end_rooms, wait_for
 
 
 def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -230,3 +231,15 @@ def test_a_token_signed_with_another_secret_reads_nothing(
 def test_health_is_ok_and_readiness_misses_nothing(caller: Caller) -> None:
     assert caller.http.get("/healthz").json() == {"status": "ok"}
     assert caller.http.get("/readyz").json() == {"status": "ready", "not_ready": []}
+
+
+def test_readiness_names_records_that_nobody_can_read(stack: RunningStack, caller: Caller) -> None:
+    with redis.Redis.from_url(stack.redis_url) as client:
+        client.hset("usher:dispatch:dsp_broken", mapping={"state": "nonsense"})
+        client.zadd("usher:due", {"dsp_broken": 1})
+        wait_for(
+            "the sweeper's parking it",
+            lambda: caller.http.get("/readyz").json().get("parked") == ["dsp_broken"] or None,
+            within_s=10,
+        )
+        client.delete("usher:dispatch:dsp_broken", "usher:parked")
