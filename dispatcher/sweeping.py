@@ -1,7 +1,7 @@
 """Which records need somebody to look at them now?
 
 Beat has this asked twice a second; a worker asks it when beat has fallen silent. It looks after
-what got lost: wake-ups, workers, agents. It publishes nothing itself: it says who is to be woken.
+what got lost: wake-ups, workers, agents.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import pytest
@@ -74,11 +74,14 @@ def timed_post(caller: Caller) -> tuple[httpx.Response, float]:
     return response, time.perf_counter() - started
 
 
+Fault = Callable[[RunningStack, str], AbstractContextManager[None]]
+
+
 @pytest.mark.parametrize("how", [stopped, hung])
 def test_without_redis_a_post_is_a_503_within_a_second(
-    stack: RunningStack, caller: Caller, how: object
+    stack: RunningStack, caller: Caller, how: Fault
 ) -> None:
-    with how(stack, "redis"):  # type: ignore[operator]
+    with how(stack, "redis"):
         for _ in range(5):
             response, took_s = timed_post(caller)
             assert response.status_code == 503
@@ -111,9 +114,9 @@ def timed_post_when_back(caller: Caller) -> tuple[httpx.Response, float]:
 
 @pytest.mark.parametrize("how", [stopped, hung])
 def test_without_livekit_a_post_is_answered_within_a_second(
-    stack: RunningStack, caller: Caller, how: object
+    stack: RunningStack, caller: Caller, how: Fault
 ) -> None:
-    with how(stack, "livekit"):  # type: ignore[operator]
+    with how(stack, "livekit"):
         response, took_s = timed_post(caller)
         assert response.status_code == 200
         assert took_s < 1

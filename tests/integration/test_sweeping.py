@@ -49,8 +49,8 @@ async def test_the_sweep_gives_what_is_due_and_what_has_fallen_silent(
     assert await woken(services) == ["dsp_0", "dsp_1"]
     assert await woken(services) == []  # both are left alone for a while
 
-    assert raw.zscore("usher:due", "dsp_0") > now_ms + 1000  # type: ignore[operator]
-    assert raw.zscore("usher:leases", "dsp_1") > now_ms + 1000  # type: ignore[operator]
+    assert raw.zscore("usher:due", "dsp_0") > now_ms + 1000
+    assert raw.zscore("usher:leases", "dsp_1") > now_ms + 1000
 
 
 @pytest.mark.parametrize(

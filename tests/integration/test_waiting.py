@@ -154,7 +154,7 @@ def test_an_id_without_a_record_is_not_picked_and_forgotten(
 def test_a_server_with_room_is_told_of_only_while_dispatches_wait(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    with raw.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+    with raw.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe(CHANNEL)
         channel.get_message(timeout=5)
         store.run(reports.report_agent_server(a_server(), ttl_s=60))

@@ -46,7 +46,7 @@ def test_the_agent_of_this_generation_is_ours() -> None:
     ids=["older", "newer", "no generation", "another dispatch", "another name", "no name"],
 )
 def test_another_agent_is_not_ours(agent: object) -> None:
-    assert our_agent(a_dispatch(generation=2), [agent]) is None  # type: ignore[list-item]
+    assert our_agent(a_dispatch(generation=2), [agent]) is None
 
 
 def test_an_agent_without_our_filter_counts_by_its_name() -> None:
