@@ -14,4 +14,27 @@ GENERATION: Final = "usher.generation"
 CLIENT_ID: Final = "usher.client_id"
 CONTAINER: Final = "usher.container"
 REQUEST_TYPE: Final = "usher.request_type"
+REQUESTED_AT_MS: Final = "usher.requested_at_ms"
 AGENT_NAME: Final = "lk.agent_name"  # set by livekit-agents on every agent's participant
+
+DELEGATED: Final = "delegated"  # the request type of what a token has LiveKit dispatch
+
+
+def job_attributes(
+    *,
+    dispatch_id: str,
+    generation: int,
+    client_id: str,
+    container: str,
+    request_type: str,
+    requested_at_ms: int,
+) -> dict[str, str]:
+    """The attributes of a LiveKit dispatch, which reach its job."""
+    return {
+        DISPATCH_ID: dispatch_id,
+        GENERATION: str(generation),
+        CLIENT_ID: client_id,
+        CONTAINER: container,
+        REQUEST_TYPE: request_type,
+        REQUESTED_AT_MS: str(requested_at_ms),
+    }

@@ -30,6 +30,7 @@ class Client:
     agent_names: tuple[str, ...]
     container: str
     deadline_s: float
+    delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
 
     @property
     def default_agent_name(self) -> str:
@@ -90,6 +91,7 @@ def registry() -> ClientRegistry:
                 agent_names=agent_names,
                 container=settings.container,
                 deadline_s=settings.deadline_s,
+                delegates=settings.delegate,
             ),
         )
     )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dispatcher import ledger, reports
+from dispatcher import delegating, ledger, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
@@ -28,6 +28,7 @@ from dispatcher.models import (
     DISPATCH_STARTED,
     NEXT_GENERATION,
     STILL_WAITING,
+    UNSENT,
     WAIT,
     AgentServerReport,
     Dispatch,
@@ -82,12 +83,14 @@ async def dispatch_agent(
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
     """
     dispatch = await read(services, dispatch_id)
-    if dispatch.state not in (State.QUEUED, State.WAITING, State.DISPATCHING):
+    if dispatch.state not in UNSENT and dispatch.state is not State.DISPATCHING:
         return dispatch.state
     if time_is_up(dispatch):
         reason = await end_in_time(services, dispatch)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
-    if dispatch.state in (State.QUEUED, State.WAITING):
+    if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
+        return dispatch.state
+    if dispatch.state in UNSENT:
         servers = await services.ledger.run(reports.agent_servers())
         if not _worth_trying(services, dispatch, servers):
             return await _wait(services, dispatch, why_no_agent(dispatch, servers))
@@ -162,11 +165,12 @@ async def _create(
     livekit = services.livekit(dispatch)
     tries = Tries()
     number = 0
+    asked_by_token = dispatch.state is State.DELEGATED
 
     async def attempt() -> str:
         nonlocal number
         number += 1
-        if dispatch.generation > 1 or tries.outcome_unknown:
+        if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
             ours = await _clear_older(livekit, dispatch)
             if ours is not None:
                 return ours

@@ -15,6 +15,8 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
+| `usher:birth` | string | a mark that is written once: another one tells of lost data |
+| `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
 | `dispatch` | list | Celery's queue (its other keys are Celery's own affair) |
@@ -35,6 +37,8 @@ LEASES_LOOKED_AT: Final = "usher:leases:looked_at"
 PARKED: Final = "usher:parked"
 AGENT_SERVERS: Final = "usher:agent_servers"
 ALIVE: Final = "usher:alive"
+BIRTH: Final = "usher:birth"
+LEDGER_METRICS: Final = "usher:metrics:ledger"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 DISPATCH_QUEUE: Final = "dispatch"
 

@@ -17,14 +17,7 @@ from google.protobuf.message import DecodeError
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from dispatcher.attributes import (
-    AGENT_NAME,
-    CLIENT_ID,
-    CONTAINER,
-    DISPATCH_ID,
-    GENERATION,
-    REQUEST_TYPE,
-)
+from dispatcher.attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
 from dispatcher.models import Dispatch
@@ -132,13 +125,14 @@ class LiveKitClient:
                     agent_name=dispatch.agent_name,
                     room=dispatch.room_name,
                     metadata=dispatch.agent_metadata,
-                    attributes={
-                        DISPATCH_ID: dispatch.dispatch_id,
-                        GENERATION: str(dispatch.generation),
-                        CLIENT_ID: dispatch.client_id,
-                        CONTAINER: dispatch.container,
-                        REQUEST_TYPE: "dispatch" if dispatch.generation == 1 else "redispatch",
-                    },
+                    attributes=job_attributes(
+                        dispatch_id=dispatch.dispatch_id,
+                        generation=dispatch.generation,
+                        client_id=dispatch.client_id,
+                        container=dispatch.container,
+                        request_type="dispatch" if dispatch.generation == 1 else "redispatch",
+                        requested_at_ms=dispatch.requested_at_ms,
+                    ),
                 )
             )
         )

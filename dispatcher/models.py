@@ -30,9 +30,14 @@ class State(StrEnum):
 # sweeper, a look at the room and a write take together is ended now.
 END_MARGIN_S: Final = 2.0
 
+# For as long can a participant token be used to join.
+PARTICIPANT_TOKEN_TTL_S: Final = 600
+
 TERMINAL: Final = frozenset({State.ENDED, State.FAILED, State.CANCELLED})
 IN_FLIGHT: Final = frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED, State.ACCEPTED})
-PENDING: Final = frozenset({State.QUEUED, State.WAITING}) | IN_FLIGHT
+# Nobody has asked LiveKit for this generation yet, or LiveKit has been asked by a token.
+UNSENT: Final = frozenset({State.QUEUED, State.WAITING, State.DELEGATED})
+PENDING: Final = UNSENT | IN_FLIGHT
 
 
 class FailureReason(StrEnum):
@@ -47,6 +52,7 @@ class FailureReason(StrEnum):
     AGENT_LOST = "agent_lost"
     NOBODY_CAME = "nobody_came"
     DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +72,7 @@ class Transition:
     anew: bool = False  # nothing of what the dispatch has been through counts any more
 
 
-DISPATCH_STARTED: Final = Transition(
-    event="dispatching", moves=frozenset({State.QUEUED, State.WAITING}), to=State.DISPATCHING
-)
+DISPATCH_STARTED: Final = Transition(event="dispatching", moves=UNSENT, to=State.DISPATCHING)
 DISPATCH_CREATED: Final = Transition(
     event="dispatched",
     moves=frozenset({State.DISPATCHING}),
@@ -78,6 +82,12 @@ DISPATCH_CREATED: Final = Transition(
 ACCEPTED: Final = Transition(
     event="accepted",
     moves=frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED}),
+    to=State.ACCEPTED,
+)
+# An agent that LiveKit has brought by a token while Redis was away, or whose record Redis has lost.
+ADOPTED: Final = Transition(
+    event="adopted",
+    moves=UNSENT | {State.DISPATCHING, State.DISPATCHED, State.OFFERED},
     to=State.ACCEPTED,
 )
 REJECTED: Final = Transition(
@@ -92,7 +102,7 @@ AGENT_CONNECTED: Final = Transition(
     to=State.ACCEPTED,
     notes=frozenset({State.ACCEPTED, State.JOINED}),
 )
-JOINED: Final = Transition(event="joined", moves=IN_FLIGHT, to=State.JOINED)
+JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
 AGENT_LEFT: Final = Transition(
     event="agent_left",
     moves=frozenset({State.JOINED}),
@@ -102,7 +112,10 @@ AGENT_LEFT: Final = Transition(
 # Whoever gives an attempt up raises the generation in the same step, so that whatever is left of
 # that attempt, an offer on its way or an agent about to join, meets the fence.
 WAIT: Final = Transition(
-    event="waiting", moves=IN_FLIGHT | {State.QUEUED}, to=State.WAITING, new_generation=True
+    event="waiting",
+    moves=IN_FLIGHT | {State.QUEUED, State.DELEGATED},
+    to=State.WAITING,
+    new_generation=True,
 )
 STILL_WAITING: Final = Transition(
     event="still_waiting", moves=frozenset(), to=State.WAITING, notes=frozenset({State.WAITING})
@@ -123,7 +136,9 @@ AGENT_LOST: Final = Transition(
     event="agent_lost", moves=frozenset({State.JOINED}), to=State.QUEUED, new_generation=True
 )
 # ... and when nobody is.
-ROOM_OVER: Final = Transition(event="ended", moves=frozenset({State.JOINED}), to=State.ENDED)
+ROOM_OVER: Final = Transition(
+    event="ended", moves=frozenset({State.JOINED, State.DELEGATED}), to=State.ENDED
+)
 NOBODY_CAME: Final = Transition(
     event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
 )
@@ -219,6 +234,24 @@ class NewDispatch:
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RememberedDispatch(DispatchRef):
+    """What a web process or an agent knows of a dispatch whose record Redis does not have.
+
+    `age_ms` since the request, `deadline_ms` from now on; the rest only an agent knows.
+    """
+
+    state: State
+    container: str
+    agent_metadata: str = field(repr=False)
+    age_ms: int
+    deadline_ms: int
+    job_id: str = ""
+    agent_server_id: str = ""
+    agent_container: str = ""
+    agent_identity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,9 @@ class ClientSettings(LiveKitSettings):
     agent_names: str = Field("session-agent-rag", min_length=1, alias="USHER_AGENT_NAMES")
     container: str = Field("", max_length=256, alias="USHER_CONTAINER")
     deadline_s: float = Field(20.0, gt=0, le=600, alias="USHER_DEADLINE_S")
+    delegate: bool = Field(
+        True, alias="USHER_DELEGATE"
+    )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
 
 
 class DispatcherSettings(BaseSettings):

@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from dispatcher import heartbeat, leases, ledger, reports
 from dispatcher.decisions import can_take, look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import IN_FLIGHT, Dispatch, State
+from dispatcher.models import IN_FLIGHT, UNSENT, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_dispatch, wake_supervision, wake_verification
@@ -72,9 +72,9 @@ async def sweep(services: Services) -> list[WakeUp]:
         dispatch = await _read_or_park(services, dispatch_id)
         if dispatch is None or dispatch.terminal:
             continue
-        if dispatch.state in (State.QUEUED, State.WAITING) and time_is_up(dispatch):
+        if dispatch.state in UNSENT and time_is_up(dispatch):
             await end_in_time(services, dispatch)
-        elif dispatch.state not in (State.QUEUED, State.WAITING) or backlog < limit:
+        elif dispatch.state not in UNSENT or backlog < limit:
             logger.info(
                 "woken by the sweeper",
                 extra=log_fields(dispatch, state=str(dispatch.state)),

@@ -12,6 +12,7 @@ from celery.signals import worker_ready
 
 from dispatcher import (
     capacity,
+    data_losses,
     dispatching,
     heartbeat,
     keys,
@@ -37,6 +38,7 @@ def _start_runtime(sender: Any, **_: Any) -> None:
     process.start(heartbeat.beat(process.services, queues))
     if keys.DISPATCH_QUEUE in queues:
         process.start(capacity.listen(process.services))
+        process.start(data_losses.watch(process.services))
         process.start(sweeping.stand_in_for_beat(process.services))
 
 

@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from dispatcher import ledger
 from dispatcher.clients import Client
-from dispatcher.models import NewDispatch
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import NewDispatch, State
 from web.auth import authenticate, reader
 from web.problems import Problem, invalid_fields
+from web.promises import Promise
 from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
 from web.services import Services, services
-from web.tokens import participant_token, unguessable
+from web.tokens import delegated_agents, participant_token, unguessable
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -41,9 +43,8 @@ def _agent_name(client: Client, wanted: TokenRequest) -> str:
     return agent_name
 
 
-def _record(here: Services, client: Client, wanted: TokenRequest) -> tuple[Accepted, bool]:
-    """Write the record, or find the live one of that room; true when it is a new one."""
-    new = NewDispatch(
+def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
+    return NewDispatch(
         dispatch_id=unguessable("dsp_"),
         client_id=client.client_id,
         room_name=wanted.room_name or unguessable("room-"),
@@ -52,17 +53,32 @@ def _record(here: Services, client: Client, wanted: TokenRequest) -> tuple[Accep
         agent_metadata=wanted.agent.metadata,
         deadline_ms=int(client.deadline_s * 1000),
     )
+
+
+def _record(here: Services, new: NewDispatch) -> Accepted:
+    """Write the record and have the dispatcher woken, or find the live one of that room."""
     created = here.ledger.run(
         ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
     )
-    accepted = Accepted(
-        dispatch_id=created.dispatch_id,
-        state=created.state,
-        room_name=new.room_name,
-        agent_name=new.agent_name,
-        client_id=new.client_id,
-    )
-    return accepted, created.new
+    accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
+    if created.new:
+        here.promises.remember(new)
+        here.publisher.put(accepted)
+    return accepted
+
+
+def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepted, Promise]:
+    """Without Redis: have LiveKit itself dispatch when the person joins.
+
+    Raises:
+        LedgerUnavailable: the client does not want that, or no more can be remembered.
+    """
+    if not client.delegates:
+        raise LedgerUnavailable("Redis does not answer, and this client delegates nothing")
+    promise = here.promises.delegate(new)
+    return Accepted.of(
+        promise.new, dispatch_id=promise.new.dispatch_id, state=State.DELEGATED
+    ), promise
 
 
 @blueprint.post("/dispatches")
@@ -73,12 +89,18 @@ def create_dispatch() -> dict[str, str]:
         client = authenticate(here.clients)
         wanted = _body()
         identity = wanted.participant_identity or unguessable("user-")
-        accepted, new = _record(here, client, wanted)
-        if new:
-            here.publisher.put(accepted)
+        new = _promise(client, wanted)
+        agents = None
+        try:
+            accepted = _record(here, new)
+        except LedgerUnavailable:
+            accepted, promise = _delegate(here, client, new)
+            agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
         return token_answer(
             server_url=client.livekit.url,
-            token=participant_token(client.livekit, wanted, accepted, identity=identity),
+            token=participant_token(
+                client.livekit, wanted, accepted, identity=identity, agents=agents
+            ),
             identity=identity,
             accepted=accepted,
             base_url=request.host_url.rstrip("/"),

@@ -17,6 +17,7 @@ from dispatcher.models import State
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import Ledger
 from web import api, health, problems
+from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
@@ -36,7 +37,14 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     app = Flask("web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    here = Services(common=common, clients=registry(), ledger=Ledger(common), publisher=Publisher())
+    ledger = Ledger(common)
+    here = Services(
+        common=common,
+        clients=registry(),
+        ledger=ledger,
+        publisher=Publisher(),
+        promises=Promises(ledger, retention_s=common.retention_s),
+    )
     app.extensions["usher"] = here
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
@@ -56,7 +64,7 @@ def _warm_up(app: Flask, here: Services) -> None:
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
     except (LedgerUnavailable, OperationalError):
-        logger.warning("Redis does not answer yet; requests get a 503 until it does")
+        logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
     # What is there now stays for good: the garbage collector need not go through it in the middle
     # of a request (tens of ms for a process that has imported Celery and LiveKit's SDK).
     gc.collect()

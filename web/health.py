@@ -36,8 +36,9 @@ def missing(
 def readyz() -> tuple[dict[str, Any], int]:
     """503 when no request can be accepted; 200 otherwise, naming what a session would wait for.
 
-    Without Redis nothing is promised, so this process should get no requests. A missing worker,
-    agent server or LiveKit server is no reason to turn callers away: their dispatches wait.
+    Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
+    get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
+    away: their dispatches wait.
     `parked` are the ids of records that nobody can read, if there are any.
     """
     here = services()
@@ -46,7 +47,9 @@ def readyz() -> tuple[dict[str, Any], int]:
         servers = here.ledger.run(reports.agent_servers())
         parked = here.ledger.run(reports.parked())
     except LedgerUnavailable:
-        return {"status": "unavailable", "not_ready": ["redis"]}, 503
+        delegates = any(client.delegates for client in here.clients.clients)
+        status = "degraded" if delegates else "unavailable"
+        return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
     absent = missing(here.clients, alive, servers)
     answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
     if parked:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 
-from dispatcher.models import Dispatch, State
+from dispatcher.models import Dispatch, NewDispatch, State
 
 MAX_NAME_CHARS = 256
 MAX_METADATA_BYTES = 64_000
@@ -91,6 +91,17 @@ class Accepted:
     room_name: str
     agent_name: str
     client_id: str
+
+    @classmethod
+    def of(cls, new: NewDispatch, *, dispatch_id: str, state: State) -> Accepted:
+        """What has become of `new`: itself, or the live dispatch of its room."""
+        return cls(
+            dispatch_id=dispatch_id,
+            state=state,
+            room_name=new.room_name,
+            agent_name=new.agent_name,
+            client_id=new.client_id,
+        )
 
 
 def token_answer(

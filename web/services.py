@@ -10,6 +10,7 @@ from flask import current_app
 from dispatcher.clients import ClientRegistry
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
+from web.promises import Promises
 from web.publishing import Publisher
 
 
@@ -21,6 +22,7 @@ class Services:
     clients: ClientRegistry
     ledger: Ledger
     publisher: Publisher
+    promises: Promises
 
 
 def services() -> Services:

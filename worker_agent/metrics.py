@@ -22,3 +22,4 @@ def rejected(reason: str) -> Mapping[str, int]:
 JOINED: Mapping[str, int] = {"joins": 1}
 LEFT: Mapping[str, int] = {"leaves": 1}
 ASSIGNMENT_TIMED_OUT: Mapping[str, int] = {"assignment_timeouts": 1}
+ADOPTED: Mapping[str, int] = {"adoptions": 1}

@@ -6,11 +6,19 @@ Pure functions of the offer, of the agent server and of the ledger's answer to t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from dispatcher.attributes import CLIENT_ID, CONTAINER, DISPATCH_ID, GENERATION, REQUEST_TYPE
+from dispatcher.attributes import (
+    CLIENT_ID,
+    CONTAINER,
+    DELEGATED,
+    DISPATCH_ID,
+    GENERATION,
+    REQUEST_TYPE,
+    REQUESTED_AT_MS,
+)
 from dispatcher.ledger import Advanced
 from dispatcher.models import DispatchRef, State
 
@@ -19,6 +27,8 @@ class Reason(StrEnum):
     """Why a job was accepted or rejected."""
 
     CLAIMED = "claimed"
+    ADOPTED = "adopted"
+    DELEGATED = "delegated"
     NOT_OURS = "not_dispatched_by_usher"
     WRONG_CONTAINER = "wrong_container"
     WRONG_CLIENT = "wrong_client"
@@ -27,6 +37,7 @@ class Reason(StrEnum):
     SECOND_JOB = "second_job"
     NOT_WANTED = "dispatch_not_open"
     UNKNOWN = "unknown_dispatch"
+    OCCUPIED = "room_served_by_another_dispatch"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
 
 
@@ -49,6 +60,13 @@ class Offer:
     generation: int = 0
     client_id: str = ""
     container: str = ""
+    agent_metadata: str = field(default="", repr=False)
+    requested_at_ms: int = 0
+
+    @property
+    def delegated(self) -> bool:
+        """True when LiveKit offers it by a participant's token, not because we have asked."""
+        return self.request_type == DELEGATED
 
     @property
     def ref(self) -> DispatchRef:
@@ -94,9 +112,11 @@ def read_offer(
     agent_name: str,
     participant_count: int,
     attributes: Mapping[str, str],
+    metadata: str = "",
 ) -> Offer:
     """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
     generation = attributes.get(GENERATION, "")
+    requested_at_ms = attributes.get(REQUESTED_AT_MS, "")
     ours = bool(attributes.get(DISPATCH_ID)) and generation.isdecimal()
     return Offer(
         job_id=job_id,
@@ -108,6 +128,8 @@ def read_offer(
         generation=int(generation) if ours else 0,
         client_id=attributes.get(CLIENT_ID, "") if ours else "",
         container=attributes.get(CONTAINER, "") if ours else "",
+        agent_metadata=metadata,
+        requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
     )
 
 
@@ -124,13 +146,13 @@ def decide(offer: Offer, server: AgentServerIdentity, *, used_slots: int) -> Dec
     return Decision(accept=True, reason=Reason.CLAIMED)
 
 
-def decide_claim(offer: Offer, claim: Advanced) -> Decision:
-    """What the ledger's answer to the claim means."""
+def decide_claim(offer: Offer, claim: Advanced, *, reason: Reason = Reason.CLAIMED) -> Decision:
+    """What the ledger's answer to the claim means; `reason` is that of an accept."""
     if claim.outcome == "unknown":
         return reject(Reason.UNKNOWN)
     if claim.outcome == "stale":
         return reject(Reason.STALE)
     same_job = claim.job_id == offer.job_id
     if claim.moved or (same_job and claim.state in (State.ACCEPTED, State.JOINED)):
-        return Decision(accept=True, reason=Reason.CLAIMED)
+        return Decision(accept=True, reason=reason)
     return reject(Reason.NOT_WANTED if same_job or not claim.job_id else Reason.SECOND_JOB)

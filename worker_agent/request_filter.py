@@ -6,6 +6,7 @@ reason with a reject, so reasons travel through the log and the ledger.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import ACCEPTED, REJECTED
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
+from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
 from worker_agent.offers import (
     AgentServerIdentity,
     Decision,
@@ -39,9 +41,12 @@ CLAIM_DUE_S: Final = 7.0
 class RequestFilter:
     """The `on_request` of an agent server."""
 
-    def __init__(self, server: AgentServerIdentity, store: AsyncLedger) -> None:
+    def __init__(
+        self, server: AgentServerIdentity, store: AsyncLedger, *, retention_s: int = 86_400
+    ) -> None:
         self._server = server
         self._store = store
+        self._retention_s = retention_s
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
 
@@ -58,12 +63,13 @@ class RequestFilter:
             agent_name=request.agent_name,
             participant_count=request.room.num_participants,
             attributes=request.job.attributes,
+            metadata=request.job.metadata,
         )
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
             if decision.reason is Reason.CLAIMED:
-                decision = await self._claim(offer)
+                decision = await (self._adopt(offer) if offer.delegated else self._claim(offer))
             self._log(offer, decision)
             if decision.accept:
                 await self._accept(request, offer, decision)
@@ -103,6 +109,24 @@ class RequestFilter:
             # Without the ledger nobody can say whether this agent would be the second.
             return reject(Reason.LEDGER_UNAVAILABLE)
 
+    async def _adopt(self, offer: Offer) -> Decision:
+        """Claim a job that LiveKit offers by a token; without the ledger take it as it is.
+
+        A second agent is not to be feared then: LiveKit offers such a job once, when it creates the
+        room. The session claims it as soon as the ledger answers.
+        """
+        try:
+            async with asyncio.timeout(DELEGATED_CLAIM_S):
+                return await adopt(
+                    self._store,
+                    offer,
+                    self._server,
+                    metrics_key=self._metrics_key(offer),
+                    retention_s=self._retention_s,
+                )
+        except (LedgerUnavailable, TimeoutError):
+            return Decision(accept=True, reason=Reason.DELEGATED)
+
     async def _accept(self, request: JobRequest, offer: Offer, decision: Decision) -> None:
         if decision.reason is Reason.NOT_OURS:
             await self._count(offer, metrics.accepted(decision.reason))
@@ -116,6 +140,9 @@ class RequestFilter:
             # LiveKit has given the job to nobody; verification finds no agent and goes on.
             logger.warning("LiveKit did not assign the job", extra={"job_id": offer.job_id})
             await self._count(offer, metrics.ASSIGNMENT_TIMED_OUT)
+            return
+        if decision.reason in (Reason.ADOPTED, Reason.DELEGATED):
+            await self._count(offer, metrics.accepted(decision.reason))
 
     async def _report_reject(self, offer: Offer, decision: Decision) -> None:
         await self._count(offer, metrics.rejected(decision.reason))

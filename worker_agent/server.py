@@ -63,7 +63,7 @@ async def serve(settings: AgentSettings, common: CommonSettings) -> None:
     server = build(settings)
     identity = identify(settings)
     async with AsyncLedger(common) as store:
-        request_filter = RequestFilter(identity, store)
+        request_filter = RequestFilter(identity, store, retention_s=common.retention_s)
         reporter = Reporter(identity, server, request_filter, store, period_s=settings.report_s)
         server.load_fnc = reporter.load
         server.rtc_session(session.run, agent_name=settings.agent_name, on_request=request_filter)

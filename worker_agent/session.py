@@ -32,7 +32,8 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.offers import Offer, read_offer
+from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
+from worker_agent.offers import AgentServerIdentity, Offer, read_offer
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ async def run(ctx: JobContext) -> None:
         agent_name=ctx.job.agent_name,
         participant_count=ctx.job.room.num_participants,
         attributes=ctx.job.attributes,
+        metadata=ctx.job.metadata,
     )
     if not offer.dispatch_id:
         await entrypoint(ctx)
@@ -102,6 +104,13 @@ class Fence:
     """What the ledger and one job's session tell each other."""
 
     def __init__(self, ctx: JobContext, offer: Offer, store: AsyncLedger, container: str) -> None:
+        self._server = AgentServerIdentity(
+            agent_server_id="",  # known to its parent only
+            agent_name=offer.agent_name,
+            container=container,
+            client_id="",
+            slots=1,
+        )
         self._ctx = ctx
         self._offer = offer
         self._store = store
@@ -109,13 +118,19 @@ class Fence:
         self._common = load(CommonSettings)
         self._renewing: asyncio.Task[None] | None = None
         self._disconnected: rtc.DisconnectReason.ValueType | None = None
+        self._claimed = not offer.delegated
+        self._surplus = False
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
         try:
-            dispatch = await self._store.run(ledger.read(self._offer.dispatch_id))
-        except LedgerUnavailable:
-            # The claim was granted; whether it still is will be asked again after joining.
+            # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
+            # token. Whether it still is will be asked again after joining.
+            async with asyncio.timeout(None if self._claimed else DELEGATED_CLAIM_S):
+                dispatch = await self._store.run(ledger.read(self._offer.dispatch_id))
+                if dispatch is None or not self._claimed:
+                    return await self._adopt()
+        except (LedgerUnavailable, TimeoutError):
             return True
         if still_ours(dispatch, self._offer):
             return True
@@ -140,6 +155,8 @@ class Fence:
         reported = False
         while True:
             with contextlib.suppress(LedgerUnavailable):
+                if not (self._claimed or await self._adopt()):
+                    return
                 reported = reported or await self._connected()
                 if not await self._renew():
                     return
@@ -172,11 +189,31 @@ class Fence:
                 abandon_after_s=self._common.abandon_after_s,
             )
         )
+        if renewal is Renewal.UNKNOWN:
+            return await self._adopt()
         if renewal is Renewal.ABANDONED:
             await self._abandon()
         elif renewal is not Renewal.OK:
             self._leave("leaving again")
         return renewal is Renewal.OK
+
+    async def _adopt(self) -> bool:
+        """Take over a dispatch that the ledger does not know to be ours; false when it is not."""
+        room = self._ctx.room
+        decision = await adopt(
+            self._store,
+            self._offer,
+            self._server,
+            metrics_key=self._metrics_key,
+            retention_s=self._common.retention_s,
+            agent_identity=room.local_participant.identity if room.isconnected() else "",
+        )
+        self._claimed = decision.accept
+        if decision.accept:
+            logger.warning("adopted its dispatch", extra=self._log_fields())
+        else:
+            self._leave(f"refused ({decision.reason})")
+        return decision.accept
 
     async def _abandon(self) -> None:
         wait_s = self._common.abandon_after_s
@@ -201,7 +238,9 @@ class Fence:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
         with contextlib.suppress(LedgerUnavailable):
-            if self._disconnected in LOST_REASONS:
+            if self._surplus:
+                pass  # the dispatch is another job's: its end is not ours to report
+            elif self._disconnected in LOST_REASONS:
                 # Not the end of the session: somebody shall look at once whether people are left.
                 lapse = leases.lapse(self._offer.ref, job_id=self._offer.job_id)
                 await self._store.run(lapse)
@@ -219,6 +258,7 @@ class Fence:
         await self._store.aclose()
 
     def _leave(self, what: str) -> None:
+        self._surplus = True
         logger.warning(
             "surplus agent, %s: another job or generation serves this dispatch now",
             what,

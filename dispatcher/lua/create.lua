@@ -3,9 +3,8 @@
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), field, value, field, value, ...
 -- Returns {"created" | "existing", dispatch id, state}.
 local existing = redis.call('GET', KEYS[4])
-if existing then
-  return {'existing', existing, redis.call('HGET', ARGV[1] .. existing, 'state')}
-end
+local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
+if state then return {'existing', existing, state} end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local now_s = string.format('%.0f', now)

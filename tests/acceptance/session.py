@@ -94,6 +94,18 @@ async def _delete(stack: RunningStack, rooms: Iterable[str]) -> None:
             await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
 
 
+async def _make(stack: RunningStack, room: str) -> None:
+    async with api.LiveKitAPI(
+        stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
+    ) as livekit:
+        await livekit.room.create_room(api.CreateRoomRequest(name=room))
+
+
+def make_room(stack: RunningStack, room: str) -> None:
+    """An empty room, as a customer's backend may have made it."""
+    asyncio.run(_make(stack, room))
+
+
 def end_rooms(stack: RunningStack, *rooms: str) -> None:
     """Close rooms once their agents are there, so that no dispatch is left on its way."""
     wait_for(

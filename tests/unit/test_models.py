@@ -7,6 +7,7 @@ import pytest
 from dispatcher import models
 from dispatcher.models import (
     ACCEPTED,
+    ADOPTED,
     AGENT_CONNECTED,
     AGENT_LOST,
     FAILED,
@@ -41,8 +42,8 @@ except_redispatch = pytest.mark.parametrize(
 )
 
 
-def test_every_state_is_pending_or_joined_or_terminal_or_delegated() -> None:
-    parts = [PENDING, TERMINAL, {State.JOINED}, {State.DELEGATED}]
+def test_every_state_is_pending_or_joined_or_terminal() -> None:
+    parts = [PENDING, TERMINAL, {State.JOINED}]
 
     assert sorted(state for part in parts for state in part) == sorted(State)
 
@@ -66,7 +67,7 @@ def test_a_transition_goes_forward_unless_it_starts_a_new_generation(
         return
     for state in transition.moves - beside:
         assert ORDER.index(state) < ORDER.index(transition.to)
-    assert not transition.moves & {State.CANCELLED, State.DELEGATED, State.FAILED}
+    assert not transition.moves & {State.CANCELLED, State.FAILED}
 
 
 @everything
@@ -112,8 +113,12 @@ def test_whoever_gives_an_attempt_up_raises_the_generation() -> None:
     assert raising == {WAIT.event, NEXT_GENERATION.event, AGENT_LOST.event, REDISPATCH.event}
 
 
-def test_only_a_joined_dispatch_can_lose_its_agent_or_be_over_with_its_room() -> None:
-    assert AGENT_LOST.moves == ROOM_OVER.moves == {State.JOINED}
+def test_only_a_joined_dispatch_can_lose_its_agent() -> None:
+    assert AGENT_LOST.moves == {State.JOINED}
+
+
+def test_a_dispatch_is_over_with_its_room_once_livekit_may_have_brought_its_agent() -> None:
+    assert ROOM_OVER.moves == {State.JOINED, State.DELEGATED}
     assert (AGENT_LOST.to, ROOM_OVER.to) == (State.QUEUED, State.ENDED)
 
 
@@ -126,6 +131,16 @@ def test_only_an_agent_that_is_there_can_say_that_nobody_came() -> None:
 def test_going_back_always_raises_the_generation(transition: Transition) -> None:
     if transition.moves and transition.to in (State.QUEUED, State.WAITING):
         assert transition.new_generation
+
+
+@pytest.mark.parametrize("state", sorted(PENDING - {State.ACCEPTED}))
+def test_an_agent_can_adopt_whatever_no_job_has_claimed(state: State) -> None:
+    assert state in ADOPTED.moves
+
+
+@pytest.mark.parametrize("state", sorted({State.ACCEPTED, State.JOINED} | TERMINAL))
+def test_an_agent_cannot_adopt_what_another_serves_or_what_has_ended(state: State) -> None:
+    assert state not in ADOPTED.moves | ADOPTED.notes
 
 
 @pytest.mark.parametrize("state", [State.ACCEPTED, State.JOINED])

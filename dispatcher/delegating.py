@@ -1,0 +1,62 @@
+"""What has become of a session that LiveKit was to bring its agent to, while Redis was away?
+
+Its token has carried the agent, so LiveKit has dispatched when the person joined, if that created
+the room; it promises nothing. Its record is written when Redis is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from dispatcher import leases, ledger
+from dispatcher.decisions import our_agent
+from dispatcher.errors import LiveKitError
+from dispatcher.models import JOINED, PARTICIPANT_TOKEN_TTL_S, ROOM_OVER, Dispatch
+from dispatcher.outcomes import log_fields
+from dispatcher.runtime import Services
+
+logger = logging.getLogger(__name__)
+
+# An agent of ours that is in the room says so within a second of Redis's return.
+ADOPTION_S: Final = 5.0
+LOOK_AGAIN_S: Final = 0.5
+
+
+async def settled(services: Services, dispatch: Dispatch) -> bool:
+    """False when the dispatcher must bring an agent; otherwise nothing is to be done now.
+
+    An agent that LiveKit has brought takes the dispatch over by itself
+    (`worker_agent/adoption.py`); one without our request filter is seen here.
+    """
+    try:
+        room = await services.livekit(dispatch).look(dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+        return False  # the dispatch's own tries say what is wrong, and look before they ask
+    agent = our_agent(dispatch, room.agents)
+    if agent is not None and services.unfenced(dispatch.agent_name):
+        joined = ledger.advance(
+            dispatch,
+            JOINED,
+            fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
+            attempt={"outcome": "joined"},
+            lease_s=leases.LEASE_S,
+            detail={"agent_identity": agent.identity, "by": "its participant token"},
+            metrics={"joined": 1},
+        )
+        return (await services.ledger.run(joined)).moved
+    if agent is not None:
+        age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+        await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
+        return age_s < ADOPTION_S
+    asked_before_s = (dispatch.read_at_ms - dispatch.requested_at_ms) / 1000
+    if room.people == 0 and asked_before_s > PARTICIPANT_TOKEN_TTL_S:
+        over = ledger.advance(
+            dispatch,
+            ROOM_OVER,
+            detail={"reason": "nobody is in the room, and the token has expired"},
+            retention_s=services.common.retention_s,
+        )
+        return (await services.ledger.run(over)).moved
+    return False

@@ -1,0 +1,30 @@
+-- Writes a record that Redis does not have, from what somebody remembers: a web process what it has
+-- promised, an agent what it is there for. When another dispatch serves that room by now the record
+-- is written as cancelled, so that whoever asks for it learns why.
+-- KEYS: record, timeline, due, live, metrics
+-- ARGV: id, state, generation, age_ms, deadline_ms, due_in_ms, event detail (JSON),
+--   closed reason, closed message, retention_s, field, value, field, value, ...
+-- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
+if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists', ARGV[1]} end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now_s = string.format('%.0f', now)
+local other = redis.call('GET', KEYS[4])
+local occupied = other and other ~= ARGV[1]
+local state, event = ARGV[2], 'restored'
+if occupied then state, event = 'cancelled', 'superseded' end
+local requested = string.format('%.0f', now - tonumber(ARGV[4]))
+redis.call('HSET', KEYS[1], 'state', state, 'generation', ARGV[3],
+  'created_at_ms', requested, 'requested_at_ms', requested, 'updated_at_ms', now_s,
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[5])), unpack(ARGV, 11))
+redis.call('RPUSH', KEYS[2], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
+  '","generation":' .. ARGV[3] .. ',"detail":' .. ARGV[7] .. '}')
+redis.call('HINCRBY', KEYS[5], event, 1)
+if occupied then
+  redis.call('HSET', KEYS[1], 'failure_reason', ARGV[8], 'failure_message', ARGV[9] .. other)
+  for i = 1, 2 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+  return {'occupied', other}
+end
+redis.call('SET', KEYS[4], ARGV[1])
+redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
+return {'restored', ARGV[1]}

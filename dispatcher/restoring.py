@@ -1,0 +1,85 @@
+"""How does the ledger get back what Redis has lost, or never had?
+
+Web processes remember what they have promised, agents know what they are there for; either can
+write the record again. Whoever looks at it next goes by what LiveKit says.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Final
+
+from dispatcher import keys
+from dispatcher.ledger import Step
+from dispatcher.models import FailureReason, RememberedDispatch
+
+# Keys of one call, so that no call holds Redis up for long.
+MISSING_LIMIT: Final = 500
+
+_NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
+
+
+class Restored(StrEnum):
+    """The ledger's answer to a record that somebody remembers."""
+
+    RESTORED = "restored"
+    EXISTS = "exists"
+    OCCUPIED = "occupied"  # another dispatch serves the room; this record is `cancelled`
+
+
+def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[Restored]:
+    """Write the record of `dispatch` unless Redis has it; it is due at once.
+
+    Args:
+        by: who remembers it, for the timeline.
+        retention_s: how long a record that is closed here is kept.
+    """
+    fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
+    return Step(
+        "restore",
+        (
+            keys.record(dispatch.dispatch_id),
+            keys.timeline(dispatch.dispatch_id),
+            keys.DUE,
+            keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
+            keys.dispatch_metrics(dispatch.client_id),
+        ),
+        (
+            dispatch.dispatch_id,
+            dispatch.state,
+            str(dispatch.generation),
+            str(dispatch.age_ms),
+            str(dispatch.deadline_ms),
+            "0",
+            json.dumps({"by": by}),
+            FailureReason.SUPERSEDED,
+            "the room has another dispatch by now: ",
+            str(retention_s),
+            *(text for pair in fields.items() for text in pair),
+        ),
+        lambda reply: Restored(reply[0]),
+    )
+
+
+def missing(dispatch_ids: Sequence[str]) -> Step[list[str]]:
+    """Which of at most `MISSING_LIMIT` dispatches have no record."""
+    return Step(
+        "missing",
+        tuple(keys.record(dispatch_id) for dispatch_id in dispatch_ids),
+        (),
+        lambda reply: [dispatch_ids[position - 1] for position in reply],
+    )
+
+
+def birth(seen: str) -> Step[tuple[str, bool]]:
+    """Redis's mark, and whether it is another one than `seen`: then Redis has lost its data."""
+    return Step(
+        "birth",
+        (keys.BIRTH, keys.LEDGER_METRICS),
+        (seen, secrets.token_hex(8)),
+        lambda reply: (reply[0], reply[1] == 1),
+    )

@@ -1,0 +1,173 @@
+"""May an agent that LiveKit has brought by a token, or whose record is lost, stay?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import ledger, models
+from dispatcher.models import Dispatch, State
+from dispatcher.settings import CommonSettings
+from dispatcher.store import AsyncLedger, Ledger
+from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.ownredis import OwnRedis
+from tests.support import AGENT_NAME, new_dispatch
+from worker_agent.adoption import adopt
+from worker_agent.offers import Decision, Offer, Reason, reject
+from worker_agent.request_filter import RequestFilter
+
+COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
+ADOPTED = Decision(accept=True, reason=Reason.ADOPTED)
+
+Read = Callable[[], Dispatch]
+
+
+@pytest.fixture
+def record(store: Ledger) -> Read:
+    def read() -> Dispatch:
+        dispatch = store.run(ledger.read("dsp_1"))
+        assert dispatch is not None
+        return dispatch
+
+    return read
+
+
+@pytest.fixture
+def queued(store: Ledger, record: Read) -> Dispatch:
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    return record()
+
+
+def offer(job_id: str = "AJ_1", *, generation: int = 1) -> Offer:
+    return Offer(
+        job_id=job_id,
+        room_name="room-1",
+        agent_name=AGENT_NAME,
+        participant_count=1,
+        request_type="delegated",
+        dispatch_id="dsp_1",
+        generation=generation,
+        client_id="acme",
+        agent_metadata="{}",
+        requested_at_ms=1,
+    )
+
+
+async def ask(store: AsyncLedger, offered: Offer, agent_identity: str = "") -> Decision:
+    return await adopt(
+        store,
+        offered,
+        identity(),
+        metrics_key=COUNTERS,
+        retention_s=500,
+        agent_identity=agent_identity,
+    )
+
+
+async def test_an_agent_writes_the_record_that_redis_does_not_have(
+    async_store: AsyncLedger, record: Read
+) -> None:
+    assert await ask(async_store, offer(generation=4), "agent-AJ_1") == ADOPTED
+
+    found = record()
+    assert (found.state, found.generation, found.job_id) == (State.ACCEPTED, 4, "AJ_1")
+    assert (found.agent_identity, found.agent_metadata) == ("agent-AJ_1", "{}")
+    assert found.agent_container == "box-1"
+    assert abs(found.requested_at_ms - 1) < 1000  # by the agent's clock and Redis's
+
+
+async def test_asking_again_changes_nothing(async_store: AsyncLedger, record: Read) -> None:
+    await ask(async_store, offer())
+    before = record()
+
+    assert await ask(async_store, offer()) == ADOPTED
+
+    assert record().timeline == before.timeline
+
+
+@pytest.mark.usefixtures("queued")
+async def test_a_dispatch_that_nobody_serves_yet_is_taken_over(
+    async_store: AsyncLedger, record: Read
+) -> None:
+    assert await ask(async_store, offer()) == ADOPTED
+
+    assert (record().state, record().job_id) == (State.ACCEPTED, "AJ_1")
+    assert record().timeline[-1].event == "adopted"
+
+
+@pytest.mark.usefixtures("queued")
+async def test_of_two_agents_only_the_first_may_stay(async_store: AsyncLedger) -> None:
+    assert await ask(async_store, offer("AJ_1")) == ADOPTED
+
+    assert await ask(async_store, offer("AJ_2")) == reject(Reason.SECOND_JOB)
+
+
+async def test_an_agent_of_an_older_generation_must_leave(
+    async_store: AsyncLedger, store: Ledger, queued: Dispatch
+) -> None:
+    store.run(ledger.advance(queued, models.WAIT, due_in_s=1))
+
+    assert await ask(async_store, offer()) == reject(Reason.STALE)
+
+
+async def test_an_agent_for_a_dispatch_that_has_ended_must_leave(
+    async_store: AsyncLedger, store: Ledger, queued: Dispatch
+) -> None:
+    store.run(ledger.advance(queued, models.FAILED))
+
+    assert await ask(async_store, offer()) == reject(Reason.NOT_WANTED)
+
+
+async def test_an_agent_whose_room_another_dispatch_serves_must_leave_and_the_record_says_so(
+    async_store: AsyncLedger, store: Ledger, record: Read
+) -> None:
+    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))
+
+    assert await ask(async_store, offer()) == reject(Reason.OCCUPIED)
+
+    assert (record().state, record().failure_reason) == (State.CANCELLED, "superseded")
+
+
+async def test_the_filter_takes_a_delegated_job_and_writes_its_record(
+    async_store: AsyncLedger, record: Read, raw: redis.Redis
+) -> None:
+    offered = Offered(request_type="delegated")
+
+    await RequestFilter(identity(), async_store)(offered.request)
+
+    assert offered.answers == [ACCEPT]
+    assert (record().state, record().job_id) == (State.ACCEPTED, "AJ_1")
+    assert raw.hget(COUNTERS, "accepts:adopted") == "1"
+
+
+async def test_the_filter_refuses_a_delegated_job_whose_dispatch_has_its_agent(
+    async_store: AsyncLedger, queued: Dispatch, store: Ledger
+) -> None:
+    store.run(ledger.advance(queued, models.ADOPTED, fields={"job_id": "AJ_0"}))
+    offered = Offered(request_type="delegated")
+
+    await RequestFilter(identity(), async_store)(offered.request)
+
+    assert offered.answers == [REJECT_EVERYWHERE]
+
+
+@pytest.mark.parametrize("away", ["down", "hung"])
+async def test_without_redis_the_filter_takes_a_delegated_job_and_no_other(
+    own_redis: OwnRedis, own_common: CommonSettings, away: str
+) -> None:
+    async with AsyncLedger(own_common) as store:
+        asked = RequestFilter(identity(), store)
+        delegated, ordinary = Offered("AJ_1", request_type="delegated"), Offered("AJ_2")
+        if away == "down":
+            own_redis.stop()
+            await asked(delegated.request)
+            await asked(ordinary.request)
+        else:
+            with own_redis.frozen():
+                await asked(delegated.request)
+                await asked(ordinary.request)
+
+    assert delegated.answers == [ACCEPT]
+    assert ordinary.answers == [REJECT]

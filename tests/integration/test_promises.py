@@ -1,0 +1,140 @@
+"""What does a web process remember of what it has promised? On a Redis that dies and comes back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dispatcher import ledger
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import Dispatch, State
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
+from tests.ownredis import OwnRedis
+from tests.support import eventually, new_dispatch
+from web import promises
+from web.promises import Promises
+
+
+@pytest.fixture
+def store(own_common: CommonSettings) -> Iterator[Ledger]:
+    opened = Ledger(own_common)
+    yield opened
+    opened._redis.close()
+
+
+@pytest.fixture
+def kept(store: Ledger) -> Iterator[Promises]:
+    opened = Promises(store, retention_s=500)
+    yield opened
+    opened.close()
+
+
+def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch | None:
+    try:
+        return store.run(ledger.read(dispatch_id))
+    except LedgerUnavailable:
+        return None
+
+
+def accept(store: Ledger, kept: Promises, **changes: Any) -> None:
+    new = new_dispatch(**changes)
+    store.run(ledger.create(new, due_in_s=2, detail={}))
+    kept.remember(new)
+
+
+async def test_what_redis_has_lost_is_written_again_and_told_as_an_error(
+    store: Ledger, kept: Promises, own_redis: OwnRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept(store, kept, agent_metadata="{}")
+
+    own_redis.stop()
+    own_redis.start()  # empty
+    record = await eventually(lambda: read(store))
+
+    assert record is not None
+    assert (record.state, record.generation) == (State.DELEGATED, 1)
+    assert record.agent_metadata == "{}"
+    assert 0 < record.updated_at_ms - record.requested_at_ms < 10_000
+    assert record.deadline_at_ms - record.updated_at_ms == 20_000
+    told = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert [r.dispatches for r in told] == [1]  # type: ignore[attr-defined]  # from `extra`
+
+
+async def test_what_was_promised_without_redis_is_written_when_it_is_back(
+    store: Ledger, kept: Promises, own_redis: OwnRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_redis.stop()
+    kept.delegate(new_dispatch())
+    own_redis.start()
+
+    record = await eventually(lambda: read(store))
+
+    assert record is not None
+    assert record.state is State.DELEGATED
+    assert not [r for r in caplog.records if r.levelno == logging.ERROR]  # nothing was lost
+
+
+async def test_a_delegated_room_keeps_its_dispatch_until_the_ledger_has_it(
+    store: Ledger, kept: Promises, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+    first = kept.delegate(new_dispatch("dsp_1"))
+    assert kept.delegate(new_dispatch("dsp_2")) == first
+    assert kept.delegate(new_dispatch("dsp_3", room_name="another")).new.dispatch_id == "dsp_3"
+
+    own_redis.start()
+    await eventually(lambda: read(store))
+    await eventually(lambda: kept._delegated == {})
+    own_redis.stop()
+
+    assert kept.delegate(new_dispatch("dsp_4")).new.dispatch_id == "dsp_4"
+
+
+async def test_a_record_that_redis_still_has_is_left_alone(store: Ledger, kept: Promises) -> None:
+    accept(store, kept)
+    before = read(store)
+
+    kept.look()
+
+    after = read(store)
+    assert before is not None
+    assert after is not None
+    assert (after.state, after.timeline) == (State.QUEUED, before.timeline)
+
+
+async def test_a_promise_is_forgotten_after_its_deadline(
+    store: Ledger, kept: Promises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "MARGIN_S", 0)
+    accept(store, kept, deadline_ms=1)
+    time.sleep(0.01)
+
+    kept.look()
+
+    assert not kept._promises
+
+
+def test_no_more_is_delegated_than_can_be_remembered(
+    store: Ledger, kept: Promises, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "MAX_BYTES", 10)
+    own_redis.stop()
+    kept.delegate(new_dispatch("dsp_1", agent_metadata="0123456789"))
+
+    with pytest.raises(LedgerUnavailable):
+        kept.delegate(new_dispatch("dsp_2", room_name="another"))
+
+
+def test_what_is_in_the_ledger_makes_room_for_what_is_delegated(
+    store: Ledger, kept: Promises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "MAX_PROMISES", 2)
+    for number in range(3):
+        accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
+
+    assert list(kept._promises) == ["dsp_1", "dsp_2"]

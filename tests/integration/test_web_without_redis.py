@@ -1,0 +1,93 @@
+"""What does the front door answer without Redis, with delegation and without it?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import jwt
+import pytest
+from flask.testing import FlaskClient
+
+from dispatcher.clients import registry
+from dispatcher.settings import CommonSettings
+from tests.ownredis import OwnRedis
+from web import create_app
+
+SECRET = "a-secret-of-at-least-32-characters"
+Open = Callable[[str], FlaskClient]
+
+
+@pytest.fixture
+def front_door(
+    own_common: CommonSettings, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
+    """The application with Redis down."""
+    opened = []
+
+    def open_with(delegate: str) -> FlaskClient:
+        own_redis.stop()
+        for name, value in {
+            "LIVEKIT_URL": "ws://127.0.0.1:1",
+            "LIVEKIT_API_KEY": "key",
+            "LIVEKIT_API_SECRET": SECRET,
+            "USHER_API_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
+            "USHER_AGENT_NAMES": "helper",
+            "USHER_CONTAINER": "box-1",
+            "USHER_DELEGATE": delegate,
+        }.items():
+            monkeypatch.setenv(name, value)
+        registry.cache_clear()
+        app = create_app()
+        registry.cache_clear()
+        opened.append(app)
+        client = app.test_client()
+        client.environ_base["HTTP_AUTHORIZATION"] = "Bearer key"
+        return client
+
+    yield open_with
+    for app in opened:
+        app.extensions["usher"].promises.close()
+
+
+def test_a_client_that_delegates_gets_a_token_that_carries_its_agent(front_door: Open) -> None:
+    client = front_door("true")
+    body = {"room_name": "room-1", "room_config": {"agents": [{"metadata": "for the agent"}]}}
+
+    response = client.post("/api/v1/dispatches", json=body)
+
+    assert response.status_code == 200
+    answer = response.json
+    assert answer["status"] == "delegated"
+    claims = jwt.decode(answer["participant_token"], SECRET, algorithms=["HS256"])
+    (agent,) = claims["roomConfig"]["agents"]
+    attributes = agent["attributes"]
+    assert int(attributes.pop("usher.requested_at_ms")) > 1_700_000_000_000
+    assert agent == {
+        "agentName": "helper",
+        "metadata": "for the agent",
+        "attributes": {
+            "usher.dispatch_id": answer["dispatch_id"],
+            "usher.generation": "1",
+            "usher.client_id": "default",
+            "usher.container": "box-1",
+            "usher.request_type": "delegated",
+        },
+    }
+    again = client.post("/api/v1/dispatches", json=body).json
+    assert again["dispatch_id"] == answer["dispatch_id"]
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json["status"]) == (200, "degraded")
+
+
+def test_a_client_that_does_not_delegate_gets_a_503_without_a_token(front_door: Open) -> None:
+    client = front_door("false")
+
+    response = client.post("/api/v1/dispatches", json={})
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert response.mimetype == "application/problem+json"
+    assert "participant_token" not in response.text
+    assert "server_url" not in response.text
+    assert client.get("/readyz").status_code == 503

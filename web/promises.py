@@ -1,0 +1,201 @@
+"""Which dispatches has this process promised that Redis may not know?
+
+Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
+accepted dispatch is remembered until its deadline. A thread looks once a second and writes again
+what is missing. It is a safety net in memory: what this process forgets by dying at the same time
+is left to the agents, which write their own dispatches again, and to the log.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dispatcher import restoring
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import NewDispatch, RememberedDispatch, State
+from dispatcher.store import Ledger
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+# So much longer than its deadline is a dispatch remembered.
+MARGIN_S: Final = 10.0
+# Of agent metadata, which is nearly all that a promise weighs, and of promises.
+MAX_BYTES: Final = 64_000_000
+MAX_PROMISES: Final = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """A dispatch that was answered with a 200; `made_at` is this process's monotonic clock."""
+
+    new: NewDispatch
+    made_at: float
+    requested_at_ms: int
+    delegated: bool
+
+    @property
+    def room_key(self) -> tuple[str, str, str]:
+        return self.new.client_id, self.new.agent_name, self.new.room_name
+
+    def remembered(self, now: float) -> RememberedDispatch:
+        """As the ledger writes it: somebody must look whether LiveKit has brought the agent."""
+        return RememberedDispatch(
+            dispatch_id=self.new.dispatch_id,
+            client_id=self.new.client_id,
+            room_name=self.new.room_name,
+            agent_name=self.new.agent_name,
+            generation=1,
+            state=State.DELEGATED,
+            container=self.new.container,
+            agent_metadata=self.new.agent_metadata,
+            age_ms=int((now - self.made_at) * 1000),
+            deadline_ms=self.new.deadline_ms,
+        )
+
+
+class Promises:
+    """What this process has promised lately; thread-safe."""
+
+    def __init__(self, ledger: Ledger, *, retention_s: int) -> None:
+        self._ledger = ledger
+        self._retention_s = retention_s
+        self._promises: OrderedDict[str, Promise] = OrderedDict()
+        self._delegated: dict[tuple[str, str, str], str] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="promises", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def remember(self, new: NewDispatch) -> None:
+        """Keep a dispatch that is in the ledger, for the case that Redis loses it."""
+        with self._lock:
+            while self._full():
+                oldest = next((p for p in self._promises.values() if not p.delegated), None)
+                if oldest is None:
+                    return
+                self._forget(oldest)
+            self._add(new, delegated=False)
+
+    def delegate(self, new: NewDispatch) -> Promise:
+        """Keep a dispatch that Redis could not take; the same room gets the same one again.
+
+        Raises:
+            LedgerUnavailable: too many are kept already.
+        """
+        with self._lock:
+            known = self._delegated.get((new.client_id, new.agent_name, new.room_name))
+            if known is not None:
+                return self._promises[known]
+            if self._full():
+                raise LedgerUnavailable("Redis does not answer, and no more can be remembered")
+            promise = self._add(new, delegated=True)
+            self._delegated[promise.room_key] = new.dispatch_id
+        logger.warning("delegated to LiveKit", extra=_log_fields(new))
+        return promise
+
+    def _full(self) -> bool:
+        return self._bytes >= MAX_BYTES or len(self._promises) >= MAX_PROMISES
+
+    def _add(self, new: NewDispatch, *, delegated: bool) -> Promise:
+        promise = Promise(
+            new=new,
+            made_at=time.monotonic(),
+            requested_at_ms=time.time_ns() // 1_000_000,
+            delegated=delegated,
+        )
+        self._promises[new.dispatch_id] = promise
+        self._bytes += len(new.agent_metadata)
+        return promise
+
+    def _forget(self, promise: Promise) -> None:
+        if self._promises.pop(promise.new.dispatch_id, None) is not None:
+            self._bytes -= len(promise.new.agent_metadata)
+        self._delegated.pop(promise.room_key, None)
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            try:
+                self.look()
+            except LedgerUnavailable:
+                continue  # that is what the promises are kept for
+            except Exception:
+                logger.exception("cannot look after the promised dispatches")
+
+    def look(self) -> None:
+        """Write again what Redis does not have, and forget what is past its time.
+
+        Raises:
+            LedgerUnavailable: Redis did not answer; everything is kept.
+        """
+        with self._lock:
+            kept = list(self._promises.values())
+        for start in range(0, len(kept), restoring.MISSING_LIMIT):
+            self._look_at(kept[start : start + restoring.MISSING_LIMIT])
+
+    def _look_at(self, kept: Sequence[Promise]) -> None:
+        ids = [promise.new.dispatch_id for promise in kept]
+        missing = self._ledger.run(restoring.missing(ids))
+        lost = 0
+        for promise in kept:
+            if promise.new.dispatch_id in missing:
+                self._restore(promise)
+                lost += not promise.delegated
+            with self._lock:
+                self._settle(promise)
+        if lost:
+            logger.error(
+                "Redis has lost accepted dispatches; they are written again",
+                extra={"dispatches": lost},
+            )
+
+    def _restore(self, promise: Promise) -> None:
+        remembered = promise.remembered(time.monotonic())
+        outcome = self._ledger.run(
+            restoring.restore(remembered, by="web", retention_s=self._retention_s)
+        )
+        logger.warning("record written late", extra=_log_fields(promise.new, outcome=outcome))
+
+    def _settle(self, promise: Promise) -> None:
+        """It is in the ledger now: no longer a delegated one, and forgotten in time."""
+        if promise.new.dispatch_id not in self._promises:
+            return
+        age_s = time.monotonic() - promise.made_at
+        if age_s > promise.new.deadline_ms / 1000 + MARGIN_S:
+            self._forget(promise)
+        elif promise.delegated:
+            self._delegated.pop(promise.room_key, None)
+            self._promises[promise.new.dispatch_id] = replace(promise, delegated=False)
+
+    def close(self) -> None:
+        """Look a last time; what cannot be written now is left to the agents, and to the log."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join(timeout=2)
+        try:
+            self.look()
+        except LedgerUnavailable:
+            with self._lock:
+                left = [p.new for p in self._promises.values() if p.delegated]
+            for new in left:
+                logger.error("ends without having written a delegated one", extra=_log_fields(new))
+
+
+def _log_fields(new: NewDispatch, **more: object) -> dict[str, object]:
+    return {
+        "dispatch_id": new.dispatch_id,
+        "client_id": new.client_id,
+        "room": new.room_name,
+        "agent_name": new.agent_name,
+        **more,
+    }
