@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dispatcher import keepalive
 from dispatcher.settings import CommonSettings, load
 
 _settings = load(CommonSettings)
@@ -18,6 +19,9 @@ broker_transport_options = {
     # No task runs for longer than its LiveKit time-outs and waits (some 20 s). What a killed worker
     # had taken comes back after this; the sweeper has long done the work by then.
     "visibility_timeout": 60,
+    # A worker that waits for messages must notice that Redis's machine has vanished.
+    "socket_keepalive": True,
+    "socket_keepalive_options": keepalive.SOCKET_OPTIONS,
 }
 broker_connection_timeout = _settings.redis_timeout_s
 # A worker that comes up before Redis, or loses it, keeps trying for ever.

@@ -34,7 +34,19 @@ def find_livekit_server(environ: Mapping[str, str]) -> Path:
     return Path(found) if found else built_livekit_server(environ)
 
 
-def write_redis_config(config: StackConfig) -> Path:
+def append_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """How Redis keeps what it is told, by USHER_REDIS_APPENDFSYNC; "off" keeps nothing at all."""
+    wanted = environ.get("USHER_REDIS_APPENDFSYNC", "everysec")
+    if wanted not in ("always", "everysec", "no", "off"):
+        raise StackError(
+            f"USHER_REDIS_APPENDFSYNC={wanted} is none of always, everysec, no and off (no file)"
+        )
+    if wanted == "off":
+        return {"appendonly": "no"}
+    return {"appendonly": "yes", "appendfsync": wanted}
+
+
+def write_redis_config(config: StackConfig, environ: Mapping[str, str]) -> Path:
     data_dir = config.run_dir / "redis"
     data_dir.mkdir(mode=0o700, exist_ok=True)
     path = config.run_dir / "redis.conf"
@@ -43,8 +55,7 @@ def write_redis_config(config: StackConfig) -> Path:
         "port": str(config.ports.redis),
         "requirepass": config.credentials.redis_password,
         "dir": f'"{data_dir}"',
-        "appendonly": "yes",
-        "appendfsync": "everysec",
+        **append_settings(environ),
         "save": '""',
         # A new title would overwrite the environment by which a stack's processes are found.
         "set-proc-title": "no",

@@ -74,7 +74,8 @@ def running_stack(
         try:
             print(f"[4/4] starting the stack, its logs are in {config.log_dir}", flush=True)
             supervisor.start(
-                _prepare(config, processes, binaries), config.process_environment(environ)
+                _prepare(config, processes, binaries, environ),
+                config.process_environment(environ),
             )
             _wait_until_ready(config, supervisor)
             write_private(config.env_file, config.shell_variables())
@@ -90,11 +91,16 @@ def wait_while_alive(supervisor: Supervisor) -> NoReturn:
     raise StackError("supervisord has died, so the stack is stopped: see supervisord.log")
 
 
-def _prepare(config: StackConfig, processes: Mapping[str, str], binaries: ServerBinaries) -> str:
+def _prepare(
+    config: StackConfig,
+    processes: Mapping[str, str],
+    binaries: ServerBinaries,
+    environ: Mapping[str, str],
+) -> str:
     """Write what the servers read; returns supervisord's configuration."""
     config.env_file.unlink(missing_ok=True)
     config.log_dir.mkdir(exist_ok=True)
-    redis_config = write_redis_config(config)
+    redis_config = write_redis_config(config, environ)
     livekit_config = write_livekit_config(config)
     servers = {
         "redis": shlex.join(["exec", str(binaries.redis), str(redis_config)]),

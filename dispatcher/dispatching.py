@@ -48,6 +48,10 @@ LEASE_S: Final = 12.0
 VERIFY_GRACE_S: Final = 2.0
 
 
+class Overtaken(Exception):
+    """The record stands by another generation now, so there is nothing more to ask for."""
+
+
 @dataclass
 class Tries:
     """What the retry policy has seen so far of one attempt."""
@@ -170,6 +174,10 @@ async def _create(
     async def attempt() -> str:
         nonlocal number
         number += 1
+        if number > 1 and (await read(services, dispatch.dispatch_id)).generation != (
+            dispatch.generation
+        ):
+            raise Overtaken
         if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
             ours = await _clear_older(livekit, dispatch)
             if ours is not None:
@@ -178,6 +186,10 @@ async def _create(
 
     try:
         livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+    except Overtaken:
+        # This worker was frozen, or LiveKit kept it for too long: somebody else is at it.
+        logger.warning("overtaken", extra=log_fields(dispatch, tries=number))
+        return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {number}: {error}")
         reason = Reason(
@@ -209,13 +221,17 @@ async def _create(
 
 
 async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:
-    """Take older generations of this dispatch back; returns this generation's id if it is there."""
+    """Take older generations of this dispatch back; returns this generation's id if it is there.
+
+    Only older ones: a worker that was frozen for a while may come here with a stale generation, and
+    must not take the agent of the present one away.
+    """
     ours = None
     for listed in await livekit.list_dispatch(dispatch.room_name):
         if listed.dispatch_id != dispatch.dispatch_id:
             continue
         if listed.generation == dispatch.generation:
             ours = listed.livekit_dispatch_id
-        else:
+        elif (listed.generation or 0) < dispatch.generation:
             await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
     return ours

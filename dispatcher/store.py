@@ -20,6 +20,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from dispatcher import keepalive
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
 from dispatcher.settings import CommonSettings
@@ -57,6 +58,8 @@ class Ledger:
             decode_responses=True,
             socket_timeout=settings.redis_timeout_s,
             socket_connect_timeout=settings.redis_timeout_s,
+            socket_keepalive=True,
+            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=Retry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 
@@ -106,6 +109,8 @@ class AsyncLedger:
             decode_responses=True,
             socket_timeout=settings.redis_worker_timeout_s,
             socket_connect_timeout=settings.redis_worker_timeout_s,
+            socket_keepalive=True,
+            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=AsyncRetry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 

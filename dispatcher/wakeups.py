@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from dispatcher import keepalive
 from dispatcher.keys import wake_channel
 from dispatcher.settings import CommonSettings
 
@@ -32,6 +33,8 @@ class Wakeups:
             # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
             socket_timeout=settings.redis_worker_timeout_s,
             socket_connect_timeout=settings.redis_worker_timeout_s,
+            socket_keepalive=True,
+            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
         )
         self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         self._listeners: dict[str, set[asyncio.Event]] = {}

@@ -94,9 +94,31 @@ def test_secrets_are_made_once_and_are_the_owners_only(tmp_path: Path) -> None:
 
 
 def test_the_servers_files_are_the_owners_only(config: StackConfig) -> None:
-    written = [write_redis_config(config), write_livekit_config(config)]
+    written = [write_redis_config(config, {}), write_livekit_config(config)]
 
     assert [permissions(path) for path in written] == [0o600, 0o600]
+
+
+@pytest.mark.parametrize(
+    ("environ", "written"),
+    [
+        ({}, {"appendonly yes", "appendfsync everysec"}),
+        ({"USHER_REDIS_APPENDFSYNC": "always"}, {"appendonly yes", "appendfsync always"}),
+        ({"USHER_REDIS_APPENDFSYNC": "no"}, {"appendonly yes", "appendfsync no"}),
+        ({"USHER_REDIS_APPENDFSYNC": "off"}, {"appendonly no"}),
+    ],
+)
+def test_redis_keeps_what_it_is_told_as_the_setting_says(
+    config: StackConfig, environ: dict[str, str], written: set[str]
+) -> None:
+    lines = write_redis_config(config, environ).read_text().splitlines()
+
+    assert {line for line in lines if line.startswith("append")} == written
+
+
+def test_another_way_to_keep_what_redis_is_told_is_refused(config: StackConfig) -> None:
+    with pytest.raises(StackError, match="sometimes is none of always, everysec, no and off"):
+        write_redis_config(config, {"USHER_REDIS_APPENDFSYNC": "sometimes"})
 
 
 def test_the_processes_get_the_hash_of_the_api_key_and_not_the_key(config: StackConfig) -> None:
