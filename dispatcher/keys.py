@@ -13,6 +13,8 @@ The only module that knows them.
 | `usher:leases:looked_at` | string | when somebody last looked for ended leases (ms) |
 | `usher:parked` | hash | ids of records that nobody can work with, with the reason |
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
+| `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
+| `usher:open:<client>` | set | those of them that have not ended |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
@@ -30,6 +32,7 @@ from typing import Final
 from urllib.parse import quote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
+OPEN_PREFIX: Final = "usher:open:"
 DUE: Final = "usher:due"
 WAITING: Final = "usher:waiting"
 LEASES: Final = "usher:leases"
@@ -61,6 +64,16 @@ def timeline(dispatch_id: str) -> str:
 def live(client_id: str, agent_name: str, room_name: str) -> str:
     """Which dispatch serves this room."""
     return f"usher:live:{client_id}:{quote(agent_name, safe='')}:{quote(room_name, safe='')}"
+
+
+def index(client_id: str) -> str:
+    """Every dispatch of one client that Redis still has, by the time it was made (ms)."""
+    return f"usher:index:{client_id}"
+
+
+def open_sessions(client_id: str) -> str:
+    """The dispatches of one client that have not ended."""
+    return f"{OPEN_PREFIX}{client_id}"
 
 
 def dispatch_metrics(client_id: str) -> str:

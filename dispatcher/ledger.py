@@ -91,6 +91,8 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             keys.DUE,
             keys.live(new.client_id, new.agent_name, new.room_name),
             keys.dispatch_metrics(new.client_id),
+            keys.index(new.client_id),
+            keys.open_sessions(new.client_id),
         ),
         (
             keys.RECORD_PREFIX,
@@ -174,6 +176,7 @@ def advance(
             metrics_key or keys.dispatch_metrics(dispatch.client_id),
             keys.LEASES,
             keys.WAITING,
+            keys.open_sessions(dispatch.client_id),
         ),
         (json.dumps(order),),
         lambda reply: Advanced(

@@ -64,8 +64,8 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
     """Take a record that nobody can work with out of every list, and keep its id and the reason."""
     return Step(
         "park",
-        (keys.PARKED, keys.DUE, keys.LEASES, keys.WAITING),
-        (dispatch_id, reason),
+        (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
+        (dispatch_id, reason, keys.OPEN_PREFIX),
         int,
     )
 

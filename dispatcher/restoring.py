@@ -47,6 +47,8 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             keys.DUE,
             keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
             keys.dispatch_metrics(dispatch.client_id),
+            keys.index(dispatch.client_id),
+            keys.open_sessions(dispatch.client_id),
         ),
         (
             dispatch.dispatch_id,

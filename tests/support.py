@@ -84,6 +84,7 @@ def keyspace(client: redis.Redis) -> dict[str, Any]:
     look: dict[str, Callable[[str], Any]] = {
         "string": client.get,
         "hash": client.hgetall,
+        "set": lambda key: sorted(client.smembers(key)),
         "list": lambda key: client.lrange(key, 0, -1),
         "zset": lambda key: {
             name: int(score) for name, score in client.zrange(key, 0, -1, withscores=True)

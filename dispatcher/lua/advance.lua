@@ -1,5 +1,5 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
--- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting
+-- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -25,6 +25,7 @@ if moves and a.revive then
     return {'occupied', state, generation, other}
   end
   redis.call('SET', KEYS[5], a.id)
+  redis.call('SADD', KEYS[9], a.id)
   for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
 end
 local now_s = string.format('%.0f', now)
@@ -74,7 +75,10 @@ if moves then
   else
     redis.call('ZREM', KEYS[4], a.id)
   end
-  if a.terminal and redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
+  if a.terminal then
+    if redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
+    redis.call('SREM', KEYS[9], a.id)
+  end
   if a.terminal and a.retention_s > 0 then
     for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end
   end

@@ -1,5 +1,5 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already.
--- KEYS: record, timeline, due, live, metrics
+-- KEYS: record, timeline, due, live, metrics, index, open
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), field, value, field, value, ...
 -- Returns {"created" | "existing", dispatch id, state}.
 local existing = redis.call('GET', KEYS[4])
@@ -15,5 +15,7 @@ redis.call('RPUSH', KEYS[2],
   '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[2])
 redis.call('SET', KEYS[4], ARGV[2])
+redis.call('ZADD', KEYS[6], now_s, ARGV[2])
+redis.call('SADD', KEYS[7], ARGV[2])
 redis.call('HINCRBY', KEYS[5], 'dispatches', 1)
 return {'created', ARGV[2], 'queued'}

@@ -1,7 +1,7 @@
 -- Writes a record that Redis does not have, from what somebody remembers: a web process what it has
 -- promised, an agent what it is there for. When another dispatch serves that room by now the record
 -- is written as cancelled, so that whoever asks for it learns why.
--- KEYS: record, timeline, due, live, metrics
+-- KEYS: record, timeline, due, live, metrics, index, open
 -- ARGV: id, state, generation, age_ms, deadline_ms, due_in_ms, event detail (JSON),
 --   closed reason, closed message, retention_s, field, value, field, value, ...
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
@@ -19,6 +19,7 @@ redis.call('HSET', KEYS[1], 'state', state, 'generation', ARGV[3],
   'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[5])), unpack(ARGV, 11))
 redis.call('RPUSH', KEYS[2], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
   '","generation":' .. ARGV[3] .. ',"detail":' .. ARGV[7] .. '}')
+redis.call('ZADD', KEYS[6], requested, ARGV[1])
 redis.call('HINCRBY', KEYS[5], event, 1)
 if occupied then
   redis.call('HSET', KEYS[1], 'failure_reason', ARGV[8], 'failure_message', ARGV[9] .. other)
@@ -26,5 +27,6 @@ if occupied then
   return {'occupied', other}
 end
 redis.call('SET', KEYS[4], ARGV[1])
+redis.call('SADD', KEYS[7], ARGV[1])
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
 return {'restored', ARGV[1]}

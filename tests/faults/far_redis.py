@@ -52,7 +52,18 @@ class FarRedis:
         """A machine with a Redis, empty, at the same address as the one before it."""
         inside = ("-n", self._namespace)
         _ip("netns", "add", self._namespace)
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
+        _ip(
+            "link",
+            "add",
+            self._link,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            self._namespace,
+        )
         _ip("link", "set", self._link, "master", self._bridge, "up")
         _ip(*inside, "link", "set", "eth0", "address", _MAC)
         _ip(*inside, "addr", "add", f"{self.host}/24", "dev", "eth0")

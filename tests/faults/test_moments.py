@@ -301,5 +301,3 @@ def test_a_job_killed_between_accept_and_connect_is_replaced(
     record = joined_once(stack, caller, answer)
     assert record["generation"] == 2
     assert time.monotonic() - killed < 15
-
-

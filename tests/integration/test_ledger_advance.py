@@ -56,7 +56,7 @@ def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
     raw.zadd("usher:leases", {"dsp_1": 7})
     raw.zadd("usher:waiting", {"dsp_1": 8})
     if state in TERMINAL:
-        raw.delete(LIVE)
+        raw.delete(LIVE, "usher:open:acme")
         raw.zrem("usher:due", "dsp_1")
     return keyspace(raw)
 
@@ -83,6 +83,7 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
             after["usher:waiting"] = {"dsp_1": int(record["requested_at_ms"])}
         if transition.to in TERMINAL:
             after.pop(LIVE, None)
+            after.pop("usher:open:acme", None)
             for key in (RECORD, ATTEMPTS, TIMELINE):
                 after[key] = (after[key], "expires")
     return after

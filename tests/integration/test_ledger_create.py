@@ -49,6 +49,8 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
         ],
         "usher:due": {"dsp_1": now_ms + 2000},
         "usher:live:acme:session-agent-rag:room-1": "dsp_1",
+        "usher:index:acme": {"dsp_1": now_ms},
+        "usher:open:acme": ["dsp_1"],
         "usher:metrics:dispatch:acme": {"dispatches": "1"},
     }
 

@@ -69,6 +69,7 @@ async def test_a_dispatch_carries_ours_as_attributes_and_the_clients_metadata_un
         "usher.client_id": "acme",
         "usher.container": "box-1",
         "usher.request_type": kind,
+        "usher.requested_at_ms": str(dispatch.requested_at_ms),
     }
     assert (listed.agent_name, listed.metadata) == ("session-agent-rag", "ü{}")
 
