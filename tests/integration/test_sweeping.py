@@ -176,7 +176,7 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     assert list(parked) == ["dsp_1"]
     assert "Error: " in parked["dsp_1"]
     assert list(keyspace(raw)["usher:parked"]) == ["dsp_1"]
-    assert "usher:open:acme" not in keyspace(raw)
+    assert "dsp_1" not in keyspace(raw)["usher:open:acme"]
     assert raw.hgetall(RECORD) == record  # for whoever looks into it
 
 
