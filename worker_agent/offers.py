@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NOT_WANTED = "dispatch_not_open"
     UNKNOWN = "unknown_dispatch"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    DECLINED = "declined_by_program"  # by the program's own `on_request`
 
 
 # A reject that is true of this agent server only: LiveKit shall offer the job to the next one.
