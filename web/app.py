@@ -14,7 +14,7 @@ from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
 from dispatcher.models import State
-from dispatcher.settings import CommonSettings, load
+from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import Ledger
 from web import api, health, problems
 from web.publishing import Publisher
@@ -36,7 +36,13 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     app = Flask("web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    here = Services(common=common, clients=registry(), ledger=Ledger(common), publisher=Publisher())
+    here = Services(
+        common=common,
+        dispatcher=load(DispatcherSettings),
+        clients=registry(),
+        ledger=Ledger(common),
+        publisher=Publisher(),
+    )
     app.extensions["usher"] = here
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)

@@ -102,6 +102,7 @@ class _Attachment:
         self._filter: RequestFilter | None = None
         self._reporter: Reporter | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._own_load = server.load_fnc
         server.load_fnc = self._load
         # Never unavailable for load: livekit-agents would then answer "not available" by itself,
@@ -111,9 +112,10 @@ class _Attachment:
         server.on("worker_registered", self._registered)
 
     async def on_request(self, request: JobRequest) -> None:
-        """livekit-agents' `on_request`; it is called only after `worker_started`."""
-        assert self._filter is not None
-        if self._own is None:
+        """livekit-agents' `on_request`."""
+        if self._filter is None:
+            await request.reject(terminate=False)  # a setting is missing: the server is ending
+        elif self._own is None:
             await self._filter(request)
         else:
             await ask_program(self._own, self._filter, request)
@@ -133,7 +135,8 @@ class _Attachment:
             settings, common = load(GuardSettings), load(CommonSettings)
             identity = identify(settings, self._server._agent_name)
         except ConfigurationError as error:
-            raise SystemExit(str(error)) from error  # one line on standard error, exit code 1
+            self._ending = asyncio.create_task(self._end(error), name="ending")
+            return
         if self._own_load is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         store = AsyncLedger(common)
@@ -142,6 +145,11 @@ class _Attachment:
             identity, self._server, self._filter, store, period_s=settings.report_s
         )
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
+
+    async def _end(self, error: ConfigurationError) -> None:
+        """End the program with one line on standard error and exit code 1, and its processes."""
+        await self._server.aclose()
+        raise SystemExit(str(error))
 
 
 async def _report(reporter: Reporter, store: AsyncLedger) -> None:

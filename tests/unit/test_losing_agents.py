@@ -20,6 +20,7 @@ from dispatcher.models import AgentServerReport, Dispatch, State
 from tests.support import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
+ANOTHER = an_agent(identity="agent-AJ_2", dispatch_id="", generation=None)
 BEFORE = an_agent(identity="agent-AJ_0", generation=0)
 
 
@@ -51,7 +52,8 @@ def test_the_silence_of_an_agent_that_renews_counts_whatever_livekit_lists(
         ((OURS,), 1, True, Verdict.ALIVE),
         ((OURS,), 1, False, Verdict.ALIVE),
         ((OURS,), 0, False, Verdict.ALIVE),
-        ((OURS,), 0, True, Verdict.OVER),
+        ((OURS,), 0, True, Verdict.ALIVE),  # LiveKit closes the room, not we
+        ((ANOTHER,), 1, True, Verdict.ALIVE),
         ((BEFORE,), 1, True, Verdict.REPLACE),
         ((), 1, True, Verdict.REPLACE),
         ((), 0, True, Verdict.OVER),
