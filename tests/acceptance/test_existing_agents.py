@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.timeout(180)
 GUARDED, ORDINARY = "session-agent-rag", "ordinary-agent"
 EXAMPLE = PROJECT_ROOT / "examples" / "agent.py"
 ABANDON_AFTER_S = 6
+JOINS_WITHIN_S = 40
 LISTED_WHEN_DEAD_S = 21  # by LiveKit
 
 
@@ -50,6 +52,8 @@ def ordinary_program() -> str:
     assert program.count(f"{imported}\n") == program.count(f"{added}\n") == 1
     program = program.replace(f"{imported}\n", "").replace(added, removed)
     assert "worker_agent" not in program
+    # By default it reports the machine's load, and a machine that runs tests would get no jobs.
+    program = program.replace("AgentServer(", "AgentServer(load_fnc=lambda: 0.0, ", 1)
     return program.replace(GUARDED, ORDINARY)
 
 
@@ -72,6 +76,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         "USHER_AGENT_NAMES": f"{GUARDED},{ORDINARY}",
         "USHER_UNFENCED_AGENTS": ORDINARY,
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
+        "USHER_DEADLINE_S": str(JOINS_WITHIN_S),
         "USHER_AGENT_SLOTS": "7",
         "USHER_AGENT_CONTAINER": "somebody-elses",
     }
@@ -209,7 +214,7 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
 ) -> None:
     answer = await asyncio.to_thread(ask_for_ordinary, caller)
     async with person(answer):
-        record = await joined_again(caller, answer["dispatch_id"], 1)
+        record = await ordinary_joined(caller, answer)
         assert "accepted" not in events(record)  # nobody has claimed it: LiveKit lists it
         room = answer["room_name"]
         await send_another(stack, room, ORDINARY)
@@ -230,16 +235,23 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
         await in_thread(lambda: one_agent(stack, room, for_s=4))
         assert active_agents_now(await agents(stack, room)) == record["agent_identity"]
         after = caller.record(answer["dispatch_id"])
-        assert (after["state"], after["generation"]) == ("joined", 1)
+        assert (after["state"], after["generation"]) == ("joined", record["generation"])
         assert events(after)[-1] == "surplus_agent"
         assert counters(raw, "dispatch")["surplus_agents"] == "1"
-        assert "surplus agent, putting it out" in stack.log("dispatch")
+        assert "surplus agent, putting it out" in stack.log("verify")
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
 
 
 async def agents(stack: RunningStack, room: str) -> list[str]:
     return (await asyncio.to_thread(active_agents, stack, room))[room]
+
+
+async def ordinary_joined(caller: Caller, answer: dict[str, str]) -> dict[str, Any]:
+    """The record once LiveKit lists the ordinary program's agent."""
+    return await asyncio.to_thread(
+        caller.wait_for_state, answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S
+    )
 
 
 def active_agents_now(found: list[str]) -> str:
@@ -257,23 +269,20 @@ async def test_an_ordinary_program_s_agent_that_dies_is_replaced_once_livekit_dr
 ) -> None:
     answer = await asyncio.to_thread(ask_for_ordinary, caller)
     async with person(answer):
-        await joined_again(caller, answer["dispatch_id"], 1)
+        record = await ordinary_joined(caller, answer)
         killed = time.monotonic()
         kill_jobs(stack, "ordinary")
         await in_thread(
             lambda: wait_for(
-                "a replacement",
-                lambda: (
-                    (
-                        caller.record(answer["dispatch_id"])["generation"] == 2
-                        and caller.record(answer["dispatch_id"])["state"] == "joined"
-                    )
-                    or None
-                ),
+                "its loss",
+                lambda: "agent_lost" in events(caller.record(answer["dispatch_id"])) or None,
                 within_s=LISTED_WHEN_DEAD_S + 9,
             )
         )
-        print(f"replaced after {time.monotonic() - killed:.1f} s")
+        again = await ordinary_joined(caller, answer)
+        print(f"replaced {time.monotonic() - killed:.1f} s after its death")
+        assert again["generation"] > record["generation"]
+        assert again["agent_identity"] != record["agent_identity"]
         await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=4))
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
 
@@ -287,7 +296,7 @@ def test_a_dispatch_made_while_the_ordinary_program_is_away_joins_when_it_is_bac
         caller.wait_for_state(answer["dispatch_id"], "dispatched", within_s=5)
     registered(stack, "ordinary", times + 1)
     back = time.monotonic()
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=15)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
     print(f"joined {time.monotonic() - back:.1f} s after registering")
     one_agent(stack, answer["room_name"], for_s=3)
     assert record["state"] == "joined"
@@ -299,7 +308,7 @@ def test_an_ordinary_program_s_agent_that_nobody_comes_to_is_put_out(
 ) -> None:
     answer = ask_for_ordinary(caller)
     room = answer["room_name"]
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
     record = caller.wait_for_state(answer["dispatch_id"], "cancelled", within_s=ABANDON_AFTER_S + 8)
     assert record["failure_reason"] == "nobody_came"
     wait_for("its leaving", lambda: active_agents(stack, room)[room] == [] or None, within_s=10)
