@@ -71,6 +71,16 @@ def our_agent(dispatch: Dispatch, agents: Iterable[AgentParticipant]) -> AgentPa
     return None
 
 
+def agent_to_keep(
+    dispatch: Dispatch, agents: Sequence[AgentParticipant]
+) -> AgentParticipant | None:
+    """Of agents that nobody fences: the one that the record stands by, else any that would do."""
+    for agent in agents:
+        if agent.identity == dispatch.agent_identity:
+            return agent
+    return our_agent(dispatch, agents)
+
+
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
     """True when LiveKit has most likely dropped the job: nobody was asked in time."""
     return dispatch.state is State.DISPATCHED and since_dispatched_s >= offer_timeout_s
@@ -108,10 +118,21 @@ def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
     return any(server.free_slots > 0 for server in eligible(dispatch, servers))
 
 
-def why_no_agent(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
-    """The true reason why the present attempt has brought no agent."""
+def why_no_agent(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
+) -> Reason:
+    """The true reason why the present attempt has brought no agent.
+
+    Of an agent whose servers report nothing (`fenced` is false) only its absence is known.
+    """
     rejected = dispatch.attempt.reason
     wanted = f"agent {dispatch.agent_name!r}"
+    if not fenced:
+        return Reason(
+            code=FailureReason.JOIN_TIMEOUT,
+            message=f"LiveKit has listed no {wanted} in the room; its servers report nothing to "
+            "Usher, so look whether one is registered at LiveKit, and into its log",
+        )
     if dispatch.state is State.ACCEPTED:
         return Reason(
             code=FailureReason.JOIN_TIMEOUT,
@@ -145,7 +166,9 @@ def why_no_agent(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Re
     )
 
 
-def why_too_late(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
+def why_too_late(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
+) -> Reason:
     """The true reason why a dispatch that nobody works on has run out of time."""
     if dispatch.failure_reason:  # what it has been waiting for
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
@@ -155,17 +178,17 @@ def why_too_late(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Re
             message="no dispatch worker has taken it up in time; look at the dispatch workers and "
             "the length of their queue",
         )
-    return why_no_agent(dispatch, servers)
+    return why_no_agent(dispatch, servers, fenced=fenced)
 
 
 def after_no_join(
-    dispatch: Dispatch, servers: Sequence[AgentServerReport]
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Redispatch | Wait | Fail:
     """What to do when verification has seen no agent."""
-    reason = why_no_agent(dispatch, servers)
+    reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
         return Fail(reason=reason)
-    if can_take(dispatch, servers):
+    if not fenced or can_take(dispatch, servers):
         return Redispatch(reason=reason)
     return Wait(reason=reason)
 
@@ -187,10 +210,12 @@ def judge(dispatch: Dispatch, room: RoomView, *, fenced: bool, max_losses: int) 
     """What to do with a joined dispatch whose agent has not been heard of.
 
     LiveKit lists a dead agent as ACTIVE for 21 s, so for an agent that renews leases its silence
-    counts, not the list; for one that does not (`fenced` is false) the list is all there is.
+    counts, not the list; for one that does not (`fenced` is false) the list is all there is. It
+    may wait for a person to come back, as one that renews does: LiveKit closes the room some time
+    after the last one has left.
     """
-    if not fenced and our_agent(dispatch, room.agents) is not None:
-        return Verdict.ALIVE if room.people or not dispatch.person_seen else Verdict.OVER
+    if not fenced and agent_to_keep(dispatch, room.agents) is not None:
+        return Verdict.ALIVE
     if fenced and dispatch.read_at_ms < dispatch.alive_till_ms:
         return Verdict.ALIVE
     if room.people == 0:

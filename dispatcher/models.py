@@ -103,6 +103,14 @@ AGENT_CONNECTED: Final = Transition(
     notes=frozenset({State.ACCEPTED, State.JOINED}),
 )
 JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
+# For agents that report nothing themselves: another one in the room than the one it stood by ...
+AGENT_ADOPTED: Final = Transition(
+    event="agent_adopted", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
+)
+# ... and, of whatever kind, one too many.
+SURPLUS_AGENT: Final = Transition(
+    event="surplus_agent", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
+)
 AGENT_LEFT: Final = Transition(
     event="agent_left",
     moves=frozenset({State.JOINED}),

@@ -62,7 +62,8 @@ async def fail(
 async def end_in_time(services: Services, dispatch: Dispatch) -> Reason:
     """End a record that has run out of time as `failed`; returns its true reason."""
     servers = await services.ledger.run(reports.agent_servers())
-    reason = why_too_late(dispatch, servers)
+    fenced = not services.unfenced(dispatch.agent_name)
+    reason = why_too_late(dispatch, servers, fenced=fenced)
     await fail(services, dispatch, reason)
     return reason
 

@@ -43,7 +43,7 @@ class Services:
 
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
-        return agent_name in {name.strip() for name in self.settings.unfenced_agents.split(",")}
+        return self.settings.unfenced(agent_name)
 
     async def aclose(self) -> None:
         """Close every connection."""

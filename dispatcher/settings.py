@@ -89,6 +89,10 @@ class DispatcherSettings(BaseSettings):
     )  # an agent that dies so often within its first minute is not replaced again
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
+    def unfenced(self, agent_name: str) -> bool:
+        """True when the servers of that agent run without our request filter and reports."""
+        return agent_name in {name.strip() for name in self.unfenced_agents.split(",")}
+
 
 def load(cls: type[SettingsT]) -> SettingsT:
     """Read `cls` from the environment.

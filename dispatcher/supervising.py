@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from typing import Final
 
 from dispatcher import leases, ledger
-from dispatcher.decisions import Reason, Verdict, judge, losses_in_a_row, surplus_agents
+from dispatcher.decisions import (
+    Reason,
+    Verdict,
+    agent_to_keep,
+    judge,
+    losses_in_a_row,
+    surplus_agents,
+)
 from dispatcher.errors import LiveKitError
+from dispatcher.leases import Renewal
 from dispatcher.livekit import RoomView
-from dispatcher.models import AGENT_LOST, ROOM_OVER, Dispatch, FailureReason, State
+from dispatcher.models import (
+    AGENT_ADOPTED,
+    AGENT_LOST,
+    NOBODY_CAME,
+    ROOM_OVER,
+    SURPLUS_AGENT,
+    Dispatch,
+    FailureReason,
+    State,
+)
 from dispatcher.outcomes import fail, log_fields, read
 from dispatcher.runtime import Services
 
@@ -41,12 +59,14 @@ async def supervise(services: Services, dispatch_id: str) -> State:
         return State.JOINED
     fenced = not services.unfenced(dispatch.agent_name)
     verdict = judge(dispatch, room, fenced=fenced, max_losses=services.settings.max_losses)
-    if verdict is Verdict.ALIVE:
+    if verdict is Verdict.ALIVE and fenced:
         await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
-        await _put_out(services, dispatch, room, all_of_them=False)
+        await _put_out_surplus(services, dispatch, room)
+    elif verdict is Verdict.ALIVE:
+        await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
         if await _end(services, dispatch):
-            await _put_out(services, dispatch, room, all_of_them=True)
+            await _put_out_all(services, dispatch, room)
     elif verdict is Verdict.PARK:
         reason = Reason(
             code=FailureReason.AGENT_LOST,
@@ -54,9 +74,9 @@ async def supervise(services: Services, dispatch_id: str) -> State:
             f"job {dispatch.job_id} in the log of agent server {dispatch.agent_server_id}",
         )
         if await fail(services, dispatch, reason):
-            await _put_out(services, dispatch, room, all_of_them=True)
+            await _put_out_all(services, dispatch, room)
     elif await _replace(services, dispatch):
-        await _put_out(services, dispatch, room, all_of_them=True)
+        await _put_out_all(services, dispatch, room)
         return State.QUEUED
     return (await read(services, dispatch_id)).state
 
@@ -93,17 +113,83 @@ async def _replace(services: Services, dispatch: Dispatch) -> bool:
     return done.moved
 
 
-async def _put_out(
-    services: Services, dispatch: Dispatch, room: RoomView, *, all_of_them: bool
-) -> None:
-    """Put the agents of this dispatch out of the room, or all but the one it stands by."""
+async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Stand in for an agent that LiveKit lists and that reports nothing: renew, or cancel."""
+    agent = agent_to_keep(dispatch, room.agents)
+    if agent is not None and agent.identity != dispatch.agent_identity:
+        # The one that it stood by has gone, and another of its name is there.
+        identity = {"agent_identity": agent.identity}
+        adopted = ledger.advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)
+        if not (await services.ledger.run(adopted)).applied:
+            return
+        dispatch = replace(dispatch, agent_identity=agent.identity)
+    renewal = await services.ledger.run(
+        leases.renew(
+            dispatch,
+            job_id=dispatch.job_id,
+            people=room.people,
+            abandon_after_s=services.common.abandon_after_s,
+        )
+    )
+    if renewal is Renewal.ABANDONED:
+        if await _cancel(services, dispatch):
+            await _put_out_all(services, dispatch, room)
+    elif renewal is Renewal.OK:
+        await _put_out_surplus(services, dispatch, room)
+
+
+async def _cancel(services: Services, dispatch: Dispatch) -> bool:
+    message = f"nobody has joined the room within {services.common.abandon_after_s:.0f} s"
+    done = await services.ledger.run(
+        ledger.advance(
+            dispatch,
+            NOBODY_CAME,
+            fields={"failure_reason": FailureReason.NOBODY_CAME, "failure_message": message},
+            detail={"reason": FailureReason.NOBODY_CAME},
+            retention_s=services.common.retention_s,
+        )
+    )
+    if done.moved:
+        logger.info("cancelled: nobody has come", extra=log_fields(dispatch))
+    return done.moved
+
+
+async def _put_out_surplus(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Put out every agent of this dispatch but the one it stands by; each is counted."""
+    for agent in surplus_agents(dispatch, room.agents):
+        logger.warning(
+            "surplus agent, putting it out: the room has another one already",
+            extra=log_fields(
+                dispatch, agent_identity=agent.identity, keeping=dispatch.agent_identity
+            ),
+        )
+        if await _remove(services, dispatch, agent.identity):
+            await services.ledger.run(
+                ledger.advance(
+                    dispatch,
+                    SURPLUS_AGENT,
+                    detail={"agent_identity": agent.identity},
+                    metrics={"surplus_agents": 1},
+                )
+            )
+
+
+async def _put_out_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Take the dispatch back and put out its agents, dead or alive."""
     livekit = services.livekit(dispatch)
-    surplus = surplus_agents(dispatch, room.agents)
-    if all_of_them:
-        surplus += [a for a in room.agents if a.identity == dispatch.agent_identity]
-    with contextlib.suppress(LiveKitError):
-        if all_of_them and dispatch.livekit_dispatch_id:
+    if dispatch.livekit_dispatch_id:
+        with contextlib.suppress(LiveKitError):
             await livekit.delete_dispatch(dispatch.livekit_dispatch_id, dispatch.room_name)
-        for agent in surplus:
-            logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
-            await livekit.remove_participant(agent.identity, dispatch.room_name)
+    stood_by = [a for a in room.agents if a.identity == dispatch.agent_identity]
+    for agent in surplus_agents(dispatch, room.agents) + stood_by:
+        logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
+        await _remove(services, dispatch, agent.identity)
+
+
+async def _remove(services: Services, dispatch: Dispatch, identity: str) -> bool:
+    try:
+        await services.livekit(dispatch).remove_participant(identity, dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot put an agent out", extra=log_fields(dispatch, error=str(error)))
+        return False
+    return True

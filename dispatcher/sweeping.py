@@ -75,7 +75,10 @@ async def sweep(services: Services) -> list[WakeUp]:
         if dispatch.state in UNSENT and time_is_up(dispatch):
             await end_in_time(services, dispatch)
         elif dispatch.state not in UNSENT or backlog < limit:
-            logger.info(
+            # An agent that reports nothing is looked at every few seconds: no news.
+            routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+            logger.log(
+                logging.DEBUG if routine else logging.INFO,
                 "woken by the sweeper",
                 extra=log_fields(dispatch, state=str(dispatch.state)),
             )

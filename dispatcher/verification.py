@@ -131,12 +131,12 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
-    decision = after_no_join(dispatch, servers)
+    fenced = not services.unfenced(dispatch.agent_name)
+    decision = after_no_join(dispatch, servers, fenced=fenced)
     if isinstance(decision, Fail):
         given_up = await fail(services, dispatch, decision.reason)
     else:
-        again = isinstance(decision, Redispatch) or services.unfenced(dispatch.agent_name)
-        transition = NEXT_GENERATION if again else WAIT
+        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
         given_up = await give_up(services, dispatch, transition, decision.reason, {})
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares the late agent a start for nothing.

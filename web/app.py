@@ -14,7 +14,7 @@ from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
 from dispatcher.models import State
-from dispatcher.settings import CommonSettings, load
+from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import Ledger
 from web import api, health, problems
 from web.promises import Promises
@@ -40,6 +40,7 @@ def build() -> Flask:
     ledger = Ledger(common)
     here = Services(
         common=common,
+        dispatcher=load(DispatcherSettings),
         clients=registry(),
         ledger=ledger,
         publisher=Publisher(),

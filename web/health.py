@@ -10,6 +10,7 @@ from dispatcher import heartbeat, reports
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
+from dispatcher.settings import DispatcherSettings
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -22,14 +23,21 @@ def healthz() -> dict[str, str]:
 
 
 def missing(
-    clients: ClientRegistry, alive: frozenset[str], servers: list[AgentServerReport]
+    clients: ClientRegistry,
+    settings: DispatcherSettings,
+    alive: frozenset[str],
+    servers: list[AgentServerReport],
 ) -> list[str]:
-    """The parts that a session needs and that have not reported themselves lately."""
+    """The parts that a session needs and that have not reported themselves lately.
+
+    Agent servers that run without our reports cannot be missed.
+    """
     needed = [heartbeat.worker("dispatch"), heartbeat.worker("verify"), heartbeat.SWEEPER]
     needed += [heartbeat.livekit(client.client_id) for client in clients.clients]
     online = {server.agent_name for server in servers if server.online}
-    agents = sorted({client.default_agent_name for client in clients.clients} - online)
-    return [name for name in needed if name not in alive] + [f"agent:{name}" for name in agents]
+    agents = {client.default_agent_name for client in clients.clients} - online
+    silent = sorted(name for name in agents if not settings.unfenced(name))
+    return [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
 
 
 @blueprint.get("/readyz")
@@ -50,7 +58,7 @@ def readyz() -> tuple[dict[str, Any], int]:
         delegates = any(client.delegates for client in here.clients.clients)
         status = "degraded" if delegates else "unavailable"
         return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
-    absent = missing(here.clients, alive, servers)
+    absent = missing(here.clients, here.dispatcher, alive, servers)
     answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
     if parked:
         answer["parked"] = sorted(parked)

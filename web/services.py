@@ -8,7 +8,7 @@ from typing import cast
 from flask import current_app
 
 from dispatcher.clients import ClientRegistry
-from dispatcher.settings import CommonSettings
+from dispatcher.settings import CommonSettings, DispatcherSettings
 from dispatcher.store import Ledger
 from web.promises import Promises
 from web.publishing import Publisher
@@ -19,6 +19,7 @@ class Services:
     """What the views work with."""
 
     common: CommonSettings
+    dispatcher: DispatcherSettings
     clients: ClientRegistry
     ledger: Ledger
     publisher: Publisher

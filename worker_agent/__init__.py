@@ -1,5 +1,24 @@
 """Usher's agent server: livekit-agents with a request filter that explains itself.
 
-An existing livekit-agents program gets the same filter and reports from `request_filter`,
-`session` and `reporting`.
+An existing livekit-agents program becomes one with two lines, `from worker_agent import
+rtc_session` and that in place of `@server.rtc_session` (see `existing.py`).
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker_agent.existing import rtc_session as rtc_session
+
+__all__ = ["rtc_session"]
+
+
+def __getattr__(name: str) -> object:
+    # Not imported before somebody asks for it: the modules here are also used one by one, and
+    # this one brings the ledger along.
+    if name == "rtc_session":
+        from worker_agent.existing import rtc_session
+
+        return rtc_session
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

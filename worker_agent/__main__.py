@@ -18,7 +18,7 @@ def main() -> int:
         common = load(CommonSettings)
         settings = load(AgentSettings)
         configure(log_format=common.log_format, level=common.log_level)
-        asyncio.run(serve(settings, common))
+        asyncio.run(serve(settings))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2

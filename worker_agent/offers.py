@@ -39,6 +39,7 @@ class Reason(StrEnum):
     UNKNOWN = "unknown_dispatch"
     OCCUPIED = "room_served_by_another_dispatch"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    DECLINED = "declined_by_program"  # by the program's own `on_request`
 
 
 # A reject that is true of this agent server only: LiveKit shall offer the job to the next one.

@@ -38,6 +38,18 @@ logger = logging.getLogger(__name__)
 CLAIM_DUE_S: Final = 7.0
 
 
+def offer_of(request: JobRequest) -> Offer:
+    """The offer in livekit-agents' request."""
+    return read_offer(
+        job_id=request.id,
+        room_name=request.room.name,
+        agent_name=request.agent_name,
+        participant_count=request.room.num_participants,
+        attributes=request.job.attributes,
+        metadata=request.job.metadata,
+    )
+
+
 class RequestFilter:
     """The `on_request` of an agent server."""
 
@@ -57,14 +69,7 @@ class RequestFilter:
 
     async def __call__(self, request: JobRequest) -> None:
         """Answer LiveKit's offer. livekit-agents calls this for every job."""
-        offer = read_offer(
-            job_id=request.id,
-            room_name=request.room.name,
-            agent_name=request.agent_name,
-            participant_count=request.room.num_participants,
-            attributes=request.job.attributes,
-            metadata=request.job.metadata,
-        )
+        offer = offer_of(request)
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
@@ -78,6 +83,12 @@ class RequestFilter:
                 await self._report_reject(offer, decision)
         finally:
             self._accepting -= 1
+
+    async def declined(self, offer: Offer) -> None:
+        """Note that the program's own `on_request` did not want the job. Nothing was claimed."""
+        decision = Decision(accept=False, reason=Reason.DECLINED)
+        self._log(offer, decision)
+        await self._report_reject(offer, decision)
 
     def _metrics_key(self, offer: Offer) -> str:
         return keys.agent_metrics(offer.client_id, self._server.container, self._server.agent_name)

@@ -1,8 +1,8 @@
 """May this job's agent be in its room, and does the ledger know that it is?
 
-`run` is the session entry point of the agent server. It asks the ledger once more before the
-agent connects (minutes may have passed for a process that was stopped), lets the configured
-entry point do its work, and reports that the agent has connected and that it has left.
+`run` stands around the entry point of every job. It asks the ledger once more before the agent
+connects (minutes may have passed for a process that was stopped), lets the entry point do its
+work, and reports that the agent has connected and that it has left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dispatcher.store import AsyncLedger
 from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
 from worker_agent.offers import AgentServerIdentity, Offer, read_offer
-from worker_agent.settings import AgentSettings
+from worker_agent.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,11 @@ def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
     )
 
 
-async def run(ctx: JobContext) -> None:
-    """The session entry point of every job (called by livekit-agents, in the job's process)."""
-    settings = load(AgentSettings)
-    entrypoint = load_entrypoint(settings.entrypoint)
+async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
+    """Run a job's entry point (called by livekit-agents, in the job's process), behind the fence.
+
+    A job that is not our dispatcher's needs neither settings nor Redis.
+    """
     offer = read_offer(
         job_id=ctx.job.id,
         room_name=ctx.job.room.name,
@@ -94,7 +95,7 @@ async def run(ctx: JobContext) -> None:
     if not offer.dispatch_id:
         await entrypoint(ctx)
         return
-    fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), settings.container)
+    fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
     if await fence.holds():
         fence.watch()
         await entrypoint(ctx)

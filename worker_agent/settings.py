@@ -6,27 +6,35 @@ import socket
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dispatcher.settings import LiveKitSettings
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class AgentSettings(LiveKitSettings):
-    """One agent server: who it is, whom it serves, what it runs and how much at once."""
+class GuardSettings(BaseSettings):
+    """What every agent server of Usher's says of itself, whoever has written its program."""
 
-    agent_name: Name = Field("session-agent-rag", alias="USHER_AGENT_NAME")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
     container: Name = Field(
         default_factory=socket.gethostname, alias="USHER_AGENT_CONTAINER"
     )  # jobs for another container are refused
     client_id: str = Field("", alias="USHER_AGENT_CLIENT_ID")  # empty: serves every client
+    slots: int = Field(40, gt=0, alias="USHER_AGENT_SLOTS")  # sessions at once
+    report_s: float = Field(2.0, gt=0, alias="USHER_AGENT_REPORT_S")
+
+
+class AgentSettings(GuardSettings, LiveKitSettings):
+    """Our own agent server besides: its name, what it runs and how."""
+
+    agent_name: Name = Field("session-agent-rag", alias="USHER_AGENT_NAME")
     entrypoint: Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")] = Field(
         "worker_agent.echo:entrypoint", alias="USHER_AGENT_ENTRYPOINT"
     )
-    slots: int = Field(40, gt=0, alias="USHER_AGENT_SLOTS")  # sessions at once
     executor: Literal["process", "thread"] = Field("process", alias="USHER_AGENT_EXECUTOR")
     idle_processes: int = Field(4, ge=0, alias="USHER_AGENT_IDLE_PROCESSES")
     host: str = Field("127.0.0.1", alias="USHER_AGENT_HOST")  # of the health endpoint
     port: int = Field(8081, ge=0, le=65535, alias="USHER_AGENT_PORT")
     drain_s: int = Field(1800, ge=0, alias="USHER_AGENT_DRAIN_S")  # SIGTERM waits for sessions
-    report_s: float = Field(2.0, gt=0, alias="USHER_AGENT_REPORT_S")

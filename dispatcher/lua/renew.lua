@@ -1,4 +1,5 @@
--- An agent in its session says that it is alive, and how many people are with it.
+-- An agent in its session says that it is alive, and how many people are with it. (For one that
+-- cannot say so, whoever has seen it does; it has no job id.)
 -- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms
 -- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
 -- such record) or "abandoned" (nobody has ever come, and the time for it is over).
@@ -6,7 +7,7 @@ local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'pe
   'updated_at_ms')
 local state = record[1]
 if not state then return 'unknown' end
-if record[2] ~= ARGV[2] or record[3] ~= ARGV[3] or (state ~= 'accepted' and state ~= 'joined') then
+if record[2] ~= ARGV[2] or (record[3] or '') ~= ARGV[3] or (state ~= 'accepted' and state ~= 'joined') then
   return 'stale'
 end
 local t = redis.call('TIME')

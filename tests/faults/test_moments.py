@@ -34,7 +34,6 @@ from .stacks import (
     owner_of,
     records_of,
     redis_of,
-    stopped,
     through,
     wait_for,
     wait_ready,

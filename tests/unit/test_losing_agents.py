@@ -8,7 +8,10 @@ import pytest
 
 from dispatcher.decisions import (
     LONG_LIFE_S,
+    Fail,
+    Redispatch,
     Verdict,
+    after_no_join,
     judge,
     offer_is_lost,
     surplus_agents,
@@ -20,6 +23,7 @@ from dispatcher.models import AgentServerReport, Dispatch, State
 from tests.support import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
+ANOTHER = an_agent(identity="agent-AJ_2", dispatch_id="", generation=None)
 BEFORE = an_agent(identity="agent-AJ_0", generation=0)
 
 
@@ -51,7 +55,8 @@ def test_the_silence_of_an_agent_that_renews_counts_whatever_livekit_lists(
         ((OURS,), 1, True, Verdict.ALIVE),
         ((OURS,), 1, False, Verdict.ALIVE),
         ((OURS,), 0, False, Verdict.ALIVE),
-        ((OURS,), 0, True, Verdict.OVER),
+        ((OURS,), 0, True, Verdict.ALIVE),  # LiveKit closes the room, not we
+        ((ANOTHER,), 1, True, Verdict.ALIVE),
         ((BEFORE,), 1, True, Verdict.REPLACE),
         ((), 1, True, Verdict.REPLACE),
         ((), 0, True, Verdict.OVER),
@@ -165,3 +170,14 @@ def test_what_was_taken_up_is_too_late_because_no_agent_came(state: State) -> No
     dispatch = a_dispatch(state=state)
 
     assert why_too_late(dispatch, []) == why_no_agent(dispatch, [])
+
+
+@pytest.mark.parametrize("remaining_s", [15.0, 1.0])
+def test_without_reports_only_the_absence_of_an_agent_is_known(remaining_s: float) -> None:
+    dispatch = a_dispatch(remaining_s=remaining_s)
+
+    why = why_no_agent(dispatch, [], fenced=False)
+
+    assert why.code == why_too_late(dispatch, [], fenced=False).code == "join_timeout"
+    expected = Redispatch(reason=why) if remaining_s > 2 else Fail(reason=why)
+    assert after_no_join(dispatch, [], fenced=False) == expected

@@ -1,0 +1,314 @@
+"""Does an agent that is not ours get what it is promised, with and without the two lines?
+
+One stack with two programs: `examples/agent.py` as it is, and the same without what README.md's
+diff adds to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from livekit import api
+
+from devstack import PROJECT_ROOT
+from devstack.testing import RunningStack, running_stack
+
+from .session import Caller, active_agents, end_rooms, wait_for
+from .test_outages import stopped
+from .test_recovery import in_thread, joined_again, one_agent, person
+
+pytestmark = pytest.mark.timeout(180)
+
+GUARDED, ORDINARY = "session-agent-rag", "ordinary-agent"
+EXAMPLE = PROJECT_ROOT / "examples" / "agent.py"
+ABANDON_AFTER_S = 6
+JOINS_WITHIN_S = 40
+LISTED_WHEN_DEAD_S = 21  # by LiveKit
+
+
+def readme_diff() -> tuple[list[str], list[str]]:
+    """The lines that README.md's diff takes away, and those that it adds."""
+    block = (PROJECT_ROOT / "README.md").read_text().partition("```diff\n")[2].partition("```")[0]
+    lines = block.splitlines()
+    return (
+        [line[1:] for line in lines if line.startswith("-")],
+        [line[1:] for line in lines if line.startswith("+")],
+    )
+
+
+def ordinary_program() -> str:
+    """The example as it was before somebody followed the README."""
+    (removed,), (imported, added) = readme_diff()
+    program = EXAMPLE.read_text()
+    assert program.count(f"{imported}\n") == program.count(f"{added}\n") == 1
+    program = program.replace(f"{imported}\n", "").replace(added, removed)
+    assert "worker_agent" not in program
+    # By default it reports the machine's load, and a machine that runs tests would get no jobs.
+    program = program.replace("AgentServer(", "AgentServer(load_fnc=lambda: 0.0, ", 1)
+    return program.replace(GUARDED, ORDINARY)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A stack whose agent server is the example, and beside it the ordinary program."""
+    folder = tmp_path_factory.mktemp("agents")
+    (folder / "ordinary.py").write_text(ordinary_program())
+    kept = [
+        line
+        for line in (PROJECT_ROOT / "Procfile").read_text().splitlines()
+        if not line.startswith("agent:")
+    ]
+    kept += [
+        f"agent: PORT=$USHER_AGENT_PORT exec python {EXAMPLE} start",
+        f"ordinary: PORT=0 exec python {folder / 'ordinary.py'} start",
+    ]
+    (folder / "Procfile").write_text("\n".join(kept) + "\n")
+    environ = {
+        "USHER_AGENT_NAMES": f"{GUARDED},{ORDINARY}",
+        "USHER_UNFENCED_AGENTS": ORDINARY,
+        "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
+        "USHER_DEADLINE_S": str(JOINS_WITHIN_S),
+        "USHER_AGENT_SLOTS": "7",
+        "USHER_AGENT_CONTAINER": "somebody-elses",
+    }
+    run_dir = tmp_path_factory.mktemp("existing")
+    with running_stack(run_dir, environ=environ, procfile=folder / "Procfile") as running:
+        registered(running, "ordinary", 1)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def caller(stack: RunningStack) -> Iterator[Caller]:
+    caller = Caller(stack)
+    with caller.http:
+        yield caller
+
+
+@pytest.fixture
+def raw(stack: RunningStack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+        yield client
+
+
+def registered(stack: RunningStack, name: str, times: int) -> None:
+    """Return when the program has registered so often at LiveKit."""
+    wait_for(
+        f"{name}'s registering",
+        lambda: stack.log(name).count("registered worker") >= times or None,
+        within_s=30,
+    )
+
+
+def counters(raw: redis.Redis, kind: str) -> dict[str, str]:
+    """The counters of the guarded program, or of the dispatcher."""
+    (name,) = raw.keys(f"usher:metrics:{kind}:*")
+    found: dict[str, str] = raw.hgetall(name)
+    return found
+
+
+def kill_jobs(stack: RunningStack, name: str) -> None:
+    """Kill the processes of that program which are in a room."""
+    port = int(stack.livekit_url.rpartition(":")[2])
+    jobs = [
+        process
+        for process in psutil.Process(stack.pids(name)[0]).children(recursive=True)
+        if any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
+    ]
+    assert jobs
+    for job in jobs:
+        job.kill()
+
+
+async def send_another(stack: RunningStack, room: str, agent_name: str) -> None:
+    """Somebody else has LiveKit send one more agent into the room."""
+    async with api.LiveKitAPI(
+        stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
+    ) as livekit:
+        await livekit.agent_dispatch.create_dispatch(
+            api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
+        )
+
+
+def events(record: dict[str, object]) -> list[str]:
+    timeline = record["timeline"]
+    assert isinstance(timeline, list)
+    return [event["event"] for event in timeline]
+
+
+async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_when_it_dies(
+    stack: RunningStack, caller: Caller, raw: redis.Redis
+) -> None:
+    answer = await asyncio.to_thread(caller.post)
+    async with person(answer):
+        record = await joined_again(caller, answer["dispatch_id"], 1)
+        assert {"accepted", "agent_connected", "joined"} <= set(events(record))
+        assert record["container"] == "somebody-elses"
+        before = counters(raw, "agent")
+        assert before["accepts:claimed"] == before["accepts"] == before["joins"] == "1"
+        await asyncio.sleep(1.5)  # one renewal that has seen the person
+        killed = time.monotonic()
+        kill_jobs(stack, "agent")
+        second = await joined_again(caller, answer["dispatch_id"], 2)
+        took_s = time.monotonic() - killed
+        assert took_s < 5
+        assert second["generation"] == 2
+        assert second["agent_identity"] != record["agent_identity"]
+        await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=3))
+        assert counters(raw, "agent")["accepts:claimed"] == "2"
+    await asyncio.to_thread(end_rooms, stack, answer["room_name"])
+    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
+    assert "job accepted" in stack.log("agent")
+
+
+def test_readiness_and_the_slots_of_a_program_with_the_two_lines(
+    stack: RunningStack, caller: Caller, raw: redis.Redis
+) -> None:
+    (report,) = raw.hvals("usher:agent_servers")  # the ordinary one reports nothing
+    assert '"slots": 7' in report
+    assert caller.http.get("/readyz").json()["not_ready"] == []
+    with stopped(stack, "agent"):
+        # At once: on its way out it takes its report away.
+        assert caller.http.get("/readyz").json()["not_ready"] == [f"agent:{GUARDED}"]
+    wait_for(
+        "the program's report",
+        lambda: caller.http.get("/readyz").json()["not_ready"] == [] or None,
+        within_s=30,
+    )
+
+
+def test_a_program_with_the_two_lines_and_without_redis_url_says_so_in_one_line() -> None:
+    """And ends, leaving nothing running."""
+    environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"} | {
+        "PORT": "0",
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "LIVEKIT_URL": "ws://127.0.0.1:1",
+        "LIVEKIT_API_KEY": "key",
+        "LIVEKIT_API_SECRET": "secret" * 8,
+    }
+    ended = subprocess.run(
+        [sys.executable, str(EXAMPLE), "start"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "Usher cannot start, set these environment variables right: REDIS_URL: Field required"
+    )
+
+
+async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_out(
+    stack: RunningStack, caller: Caller, raw: redis.Redis
+) -> None:
+    answer = await asyncio.to_thread(ask_for_ordinary, caller)
+    async with person(answer):
+        record = await ordinary_joined(caller, answer)
+        assert "accepted" not in events(record)  # nobody has claimed it: LiveKit lists it
+        room = answer["room_name"]
+        await send_another(stack, room, ORDINARY)
+        await in_thread(
+            lambda: wait_for(
+                "two agents",
+                lambda: len(active_agents(stack, room)[room]) == 2 or None,
+                within_s=10,
+            )
+        )
+        await in_thread(
+            lambda: wait_for(
+                "one agent",
+                lambda: len(active_agents(stack, room)[room]) == 1 or None,
+                within_s=10,
+            )
+        )
+        await in_thread(lambda: one_agent(stack, room, for_s=4))
+        assert active_agents_now(await agents(stack, room)) == record["agent_identity"]
+        after = caller.record(answer["dispatch_id"])
+        assert (after["state"], after["generation"]) == ("joined", record["generation"])
+        assert events(after)[-1] == "surplus_agent"
+        assert counters(raw, "dispatch")["surplus_agents"] == "1"
+        assert "surplus agent, putting it out" in stack.log("verify")
+    await asyncio.to_thread(end_rooms, stack, answer["room_name"])
+    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
+
+
+async def agents(stack: RunningStack, room: str) -> list[str]:
+    return (await asyncio.to_thread(active_agents, stack, room))[room]
+
+
+async def ordinary_joined(caller: Caller, answer: dict[str, str]) -> dict[str, Any]:
+    """The record once LiveKit lists the ordinary program's agent."""
+    return await asyncio.to_thread(
+        caller.wait_for_state, answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S
+    )
+
+
+def active_agents_now(found: list[str]) -> str:
+    (identity,) = found
+    return identity
+
+
+def ask_for_ordinary(caller: Caller) -> dict[str, str]:
+    """Ask for a session with the agent that runs without the two lines."""
+    return caller.post(room_config={"agents": [{"agent_name": ORDINARY}]})
+
+
+async def test_an_ordinary_program_s_agent_that_dies_is_replaced_once_livekit_drops_it(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = await asyncio.to_thread(ask_for_ordinary, caller)
+    async with person(answer):
+        record = await ordinary_joined(caller, answer)
+        killed = time.monotonic()
+        kill_jobs(stack, "ordinary")
+        await in_thread(
+            lambda: wait_for(
+                "its loss",
+                lambda: "agent_lost" in events(caller.record(answer["dispatch_id"])) or None,
+                within_s=LISTED_WHEN_DEAD_S + 9,
+            )
+        )
+        again = await ordinary_joined(caller, answer)
+        print(f"replaced {time.monotonic() - killed:.1f} s after its death")
+        assert again["generation"] > record["generation"]
+        assert again["agent_identity"] != record["agent_identity"]
+        await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=4))
+    await asyncio.to_thread(end_rooms, stack, answer["room_name"])
+
+
+def test_a_dispatch_made_while_the_ordinary_program_is_away_joins_when_it_is_back(
+    stack: RunningStack, caller: Caller
+) -> None:
+    times = stack.log("ordinary").count("registered worker")
+    with stopped(stack, "ordinary"):
+        answer = ask_for_ordinary(caller)
+        caller.wait_for_state(answer["dispatch_id"], "dispatched", within_s=5)
+    registered(stack, "ordinary", times + 1)
+    back = time.monotonic()
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
+    print(f"joined {time.monotonic() - back:.1f} s after registering")
+    one_agent(stack, answer["room_name"], for_s=3)
+    assert record["state"] == "joined"
+    end_rooms(stack, answer["room_name"])
+
+
+def test_an_ordinary_program_s_agent_that_nobody_comes_to_is_put_out(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = ask_for_ordinary(caller)
+    room = answer["room_name"]
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
+    record = caller.wait_for_state(answer["dispatch_id"], "cancelled", within_s=ABANDON_AFTER_S + 8)
+    assert record["failure_reason"] == "nobody_came"
+    wait_for("its leaving", lambda: active_agents(stack, room)[room] == [] or None, within_s=10)

@@ -1,0 +1,91 @@
+"""What becomes of agents that report nothing themselves? Real rooms, people and agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import dispatching, verification
+from dispatcher.models import Dispatch, State
+from dispatcher.runtime import Services
+from dispatcher.supervising import supervise
+from tests.house import House, OpenServices, Request
+from tests.support import AGENT_NAME, keyspace
+
+Look = Callable[[], Dispatch]
+NAMED = {"lk.agent_name": AGENT_NAME}  # what livekit-agents says of every agent
+
+
+@pytest.fixture
+async def joined(services_for: OpenServices, request_dispatch: Request, house: House) -> Services:
+    """`dsp_1` has joined with the agent `first`, which is nobody's but LiveKit's to know."""
+    services = await services_for(USHER_UNFENCED_AGENTS=AGENT_NAME, USHER_ABANDON_AFTER_S="0.2")
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    await house.join("first", attributes=NAMED)
+    assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
+    return services
+
+
+async def inside(house: House, services: Services, dispatch: Dispatch) -> list[str]:
+    return [a.identity for a in await services.livekit(dispatch).list_agents(house.room)]
+
+
+async def test_a_second_one_is_put_out_and_counted_and_the_first_stays(
+    joined: Services, look: Look, house: House, raw: redis.Redis
+) -> None:
+    await house.join("person", agent=False)
+    await house.join("second", attributes=NAMED)
+
+    assert await supervise(joined, "dsp_1") is State.JOINED
+
+    record = look()
+    assert await inside(house, joined, record) == ["first"]
+    assert (record.agent_identity, record.person_seen) == ("first", True)
+    assert (record.timeline[-1].event, record.timeline[-1].detail) == (
+        "surplus_agent",
+        {"agent_identity": "second"},
+    )
+    found = keyspace(raw)
+    assert found["usher:metrics:dispatch:acme"]["surplus_agents"] == "1"
+    assert list(found["usher:leases"]) == ["dsp_1"]  # it will be looked at again
+
+
+async def test_when_the_first_has_gone_the_second_is_kept(
+    joined: Services, look: Look, house: House
+) -> None:
+    await house.everybody_leaves()
+    await house.join("person", agent=False)
+    await house.join("second", attributes=NAMED)
+
+    assert await supervise(joined, "dsp_1") is State.JOINED
+
+    record = look()
+    assert await inside(house, joined, record) == ["second"]
+    assert (record.agent_identity, record.generation) == ("second", 1)
+    assert record.timeline[-1].event == "agent_adopted"
+
+
+async def test_it_stays_for_a_person_who_may_come_back_and_not_for_one_who_never_came(
+    joined: Services, look: Look, house: House, raw: redis.Redis
+) -> None:
+    raw.hset("usher:dispatch:dsp_1", "person_seen", "1")
+    raw.hset("usher:dispatch:dsp_1", "updated_at_ms", 1)
+    assert await supervise(joined, "dsp_1") is State.JOINED
+
+    raw.hdel("usher:dispatch:dsp_1", "person_seen")
+    assert await supervise(joined, "dsp_1") is State.CANCELLED
+    assert await inside(house, joined, look()) == []
+    assert look().failure_reason == "nobody_came"
+
+
+async def test_when_all_have_gone_the_next_one_is_dispatched(
+    joined: Services, look: Look, house: House
+) -> None:
+    await house.everybody_leaves()
+    await house.join("person", agent=False)
+
+    assert await supervise(joined, "dsp_1") is State.QUEUED
+    assert look().generation == 2

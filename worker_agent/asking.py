@@ -1,0 +1,74 @@
+"""What if the program has an `on_request` of its own?
+
+It is asked first, with a request whose `accept()` is our filter's to grant: nothing is claimed
+before the program wants the job, so there is no claim to give back when it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from livekit.agents import AssignmentTimeoutError, JobRequest
+from livekit.agents.job import JobAcceptArguments
+
+from worker_agent.request_filter import RequestFilter, offer_of
+
+OnRequest = Callable[[JobRequest], Awaitable[None]]
+
+
+class NotGranted(AssignmentTimeoutError):
+    """The program has accepted a job that it does not get: our filter has refused it.
+
+    To the program it is what livekit-agents raises when LiveKit gives the job to somebody else.
+    """
+
+
+async def ask_program(own: OnRequest, request_filter: RequestFilter, request: JobRequest) -> None:
+    """Have the program's own `on_request` answer; its accept passes through our filter.
+
+    Whatever the program raises is raised here, once LiveKit and the ledger have their answer.
+    """
+    asked = _Asked(request, request_filter)
+    try:
+        await own(JobRequest(job=request.job, on_reject=asked.reject, on_accept=asked.accept))
+    except NotGranted:
+        pass  # a program need not expect that
+    finally:
+        if not asked.answered:  # livekit-agents takes that as "ask somebody else" too
+            await asked.reject(terminate=False)
+
+
+class _Asked:
+    """One offer, between the program's answer and LiveKit."""
+
+    def __init__(self, request: JobRequest, request_filter: RequestFilter) -> None:
+        self._request = request
+        self._filter = request_filter
+        self.answered = False
+
+    async def reject(self, terminate: bool) -> None:
+        self.answered = True
+        await self._request.reject(terminate=terminate)
+        await self._filter.declined(offer_of(self._request))
+
+    async def accept(self, wanted: JobAcceptArguments) -> None:
+        """Claim the job, and accept it as the program wants it; our attributes are added."""
+        self.answered = True
+        granted = False
+
+        async def accept(ours: JobAcceptArguments) -> None:
+            nonlocal granted
+            await self._request.accept(
+                name=wanted.name,
+                identity=wanted.identity,
+                metadata=wanted.metadata,
+                attributes={**(wanted.attributes or {}), **(ours.attributes or {})},
+            )
+            granted = True
+
+        async def reject(terminate: bool) -> None:
+            await self._request.reject(terminate=terminate)
+
+        await self._filter(JobRequest(job=self._request.job, on_reject=reject, on_accept=accept))
+        if not granted:
+            raise NotGranted
