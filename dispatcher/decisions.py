@@ -206,19 +206,28 @@ class Verdict(StrEnum):
 LONG_LIFE_S: Final = 60.0
 
 
-def judge(dispatch: Dispatch, room: RoomView, *, fenced: bool, max_losses: int) -> Verdict:
+def judge(
+    dispatch: Dispatch,
+    room: RoomView,
+    *,
+    fenced: bool,
+    max_losses: int,
+    abandon_after_s: float,
+) -> Verdict:
     """What to do with a joined dispatch whose agent has not been heard of.
 
     LiveKit lists a dead agent as ACTIVE for 21 s, so for an agent that renews leases its silence
     counts, not the list; for one that does not (`fenced` is false) the list is all there is. It
     may wait for a person to come back, as one that renews does: LiveKit closes the room some time
-    after the last one has left.
+    after the last one has left. A person who has not come yet shall find an agent.
     """
     if not fenced and agent_to_keep(dispatch, room.agents) is not None:
         return Verdict.ALIVE
     if fenced and dispatch.read_at_ms < dispatch.alive_till_ms:
         return Verdict.ALIVE
-    if room.people == 0:
+    waited_s = (dispatch.read_at_ms - dispatch.created_at_ms) / 1000
+    awaited = not dispatch.person_seen and waited_s < abandon_after_s
+    if room.people == 0 and not awaited:
         return Verdict.OVER
     return Verdict.PARK if losses_in_a_row(dispatch) > max_losses else Verdict.REPLACE
 

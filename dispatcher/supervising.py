@@ -41,8 +41,8 @@ LOOK_AGAIN_S: Final = 2.0
 async def supervise(services: Services, dispatch_id: str) -> State:
     """Look after a joined dispatch whose lease has run out; returns where it stands then.
 
-    With a person in the room a new generation takes over, and the old agent, dead or frozen, is
-    put out; with nobody in the room the dispatch has ended.
+    With a person in the room, or still to come, a new generation takes over, and the old agent,
+    dead or frozen, is put out; when everybody has left the dispatch has ended.
 
     Raises:
         UnknownDispatch: no such record.
@@ -58,7 +58,13 @@ async def supervise(services: Services, dispatch_id: str) -> State:
         await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
         return State.JOINED
     fenced = not services.unfenced(dispatch.agent_name)
-    verdict = judge(dispatch, room, fenced=fenced, max_losses=services.settings.max_losses)
+    verdict = judge(
+        dispatch,
+        room,
+        fenced=fenced,
+        max_losses=services.settings.max_losses,
+        abandon_after_s=services.common.abandon_after_s,
+    )
     if verdict is Verdict.ALIVE and fenced:
         await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
         await _put_out_surplus(services, dispatch, room)

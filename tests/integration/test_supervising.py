@@ -94,10 +94,21 @@ async def test_a_silent_agent_that_has_gone_by_itself_is_replaced(
     assert look().generation == 2
 
 
-async def test_with_nobody_there_the_dispatch_has_ended_and_its_agent_is_put_out(
+async def test_a_person_who_has_not_come_yet_finds_an_agent(
     services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
 ) -> None:
     await joined(services, request_dispatch(), house)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+    assert look().generation == 2
+
+
+async def test_when_everybody_has_left_the_dispatch_has_ended_and_its_agent_is_put_out(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    raw.hset(RECORD, "person_seen", "1")
     fall_silent(raw)
 
     assert await supervise(services, "dsp_1") is State.ENDED
@@ -116,6 +127,7 @@ async def test_another_agent_in_the_room_is_no_person_and_is_left_alone(
 ) -> None:
     await joined(services, request_dispatch(), house)
     await house.join("somebody", attributes={"lk.agent_name": "another-agent"})
+    raw.hset(RECORD, "person_seen", "1")
     fall_silent(raw)
 
     assert await supervise(services, "dsp_1") is State.ENDED

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from dispatcher import decisions
 from dispatcher.decisions import (
     LONG_LIFE_S,
     Fail,
     Redispatch,
     Verdict,
     after_no_join,
-    judge,
     offer_is_lost,
     surplus_agents,
     why_no_agent,
@@ -38,15 +38,35 @@ def a_joined(*, lived_s: float = 5.0, **changes: Any) -> Dispatch:
     )
 
 
-@pytest.mark.parametrize("person_seen", [True, False])
+def judge(dispatch: Dispatch, room: RoomView, *, fenced: bool) -> Verdict:
+    return decisions.judge(dispatch, room, fenced=fenced, max_losses=5, abandon_after_s=300)
+
+
 @pytest.mark.parametrize("agents", [(), (OURS,), (BEFORE,)], ids=["gone", "listed", "older one"])
-@pytest.mark.parametrize(("people", "verdict"), [(0, Verdict.OVER), (1, Verdict.REPLACE)])
+@pytest.mark.parametrize(
+    ("people", "person_seen", "verdict"),
+    [
+        (0, True, Verdict.OVER),
+        (0, False, Verdict.REPLACE),
+        (1, True, Verdict.REPLACE),
+        (1, False, Verdict.REPLACE),
+    ],
+)
 def test_the_silence_of_an_agent_that_renews_counts_whatever_livekit_lists(
     people: int, verdict: Verdict, agents: tuple[AgentParticipant, ...], person_seen: bool
 ) -> None:
     room = RoomView(agents=agents, people=people)
 
-    assert judge(a_joined(person_seen=person_seen), room, fenced=True, max_losses=5) is verdict
+    assert judge(a_joined(person_seen=person_seen), room, fenced=True) is verdict
+
+
+@pytest.mark.parametrize(("waited_s", "verdict"), [(299, Verdict.REPLACE), (300, Verdict.OVER)])
+def test_nobody_is_awaited_for_ever(waited_s: int, verdict: Verdict) -> None:
+    created_at_ms = a_joined().read_at_ms - waited_s * 1000
+
+    dispatch = a_joined(created_at_ms=created_at_ms)
+
+    assert judge(dispatch, RoomView(agents=(), people=0), fenced=True) is verdict
 
 
 @pytest.mark.parametrize(
@@ -60,7 +80,7 @@ def test_the_silence_of_an_agent_that_renews_counts_whatever_livekit_lists(
         ((BEFORE,), 1, True, Verdict.REPLACE),
         ((), 1, True, Verdict.REPLACE),
         ((), 0, True, Verdict.OVER),
-        ((), 0, False, Verdict.OVER),
+        ((), 0, False, Verdict.REPLACE),
     ],
 )
 def test_an_agent_that_renews_nothing_is_alive_while_livekit_lists_it(
@@ -68,7 +88,7 @@ def test_an_agent_that_renews_nothing_is_alive_while_livekit_lists_it(
 ) -> None:
     room = RoomView(agents=agents, people=people)
 
-    assert judge(a_joined(person_seen=person_seen), room, fenced=False, max_losses=5) is verdict
+    assert judge(a_joined(person_seen=person_seen), room, fenced=False) is verdict
 
 
 @pytest.mark.parametrize(
@@ -88,13 +108,13 @@ def test_a_series_of_short_lives_ends_in_no_more_replacements(
 
     dispatch = a_joined(losses=losses, lived_s=lived_s)
 
-    assert judge(dispatch, room, fenced=True, max_losses=5) is verdict
+    assert judge(dispatch, room, fenced=True) is verdict
 
 
 def test_in_an_empty_room_a_series_of_short_lives_is_over_too() -> None:
     room = RoomView(agents=(), people=0)
 
-    assert judge(a_joined(losses=9), room, fenced=True, max_losses=5) is Verdict.OVER
+    assert judge(a_joined(losses=9, person_seen=True), room, fenced=True) is Verdict.OVER
 
 
 def test_the_agent_that_the_record_stands_by_is_not_surplus() -> None:
