@@ -1,7 +1,7 @@
 """Does an agent that is not ours get what it is promised, with and without the two lines?
 
-One stack with two programs: `examples/agent.py` as it is, and the same without what README.md's
-diff adds to it.
+One stack with three programs: `examples/agent.py` as it is, the same without what README.md's diff
+adds to it, and one that runs its jobs in threads and calls `rtc_session` instead of decorating.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -28,7 +28,7 @@ from .test_recovery import in_thread, joined_again, one_agent, person
 
 pytestmark = pytest.mark.timeout(180)
 
-GUARDED, ORDINARY = "session-agent-rag", "ordinary-agent"
+GUARDED, ORDINARY, THREADED = "session-agent-rag", "ordinary-agent", "threaded-agent"
 EXAMPLE = PROJECT_ROOT / "examples" / "agent.py"
 ABANDON_AFTER_S = 6
 JOINS_WITHIN_S = 40
@@ -57,11 +57,27 @@ def ordinary_program() -> str:
     return program.replace(GUARDED, ORDINARY)
 
 
+def threaded_program() -> str:
+    """The example with the other executor, and with the other way to register."""
+    _, (_, decorator) = readme_diff()
+    program = EXAMPLE.read_text()
+    for old, new in (
+        (decorator + "\n", ""),
+        ("import AgentServer,", "import AgentServer, JobExecutorType,"),
+        ("AgentServer(", "AgentServer(job_executor_type=JobExecutorType.THREAD, "),
+        ("if __name__", f'rtc_session(server, entrypoint, agent_name="{THREADED}")\n\nif __name__'),
+    ):
+        assert program.count(old) == 1, old
+        program = program.replace(old, new)
+    return program
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack whose agent server is the example, and beside it the ordinary program."""
     folder = tmp_path_factory.mktemp("agents")
     (folder / "ordinary.py").write_text(ordinary_program())
+    (folder / "threaded.py").write_text(threaded_program())
     kept = [
         line
         for line in (PROJECT_ROOT / "Procfile").read_text().splitlines()
@@ -70,10 +86,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     kept += [
         f"agent: PORT=$USHER_AGENT_PORT exec python {EXAMPLE} start",
         f"ordinary: PORT=0 exec python {folder / 'ordinary.py'} start",
+        f"threaded: PORT=0 exec python {folder / 'threaded.py'} start",
     ]
     (folder / "Procfile").write_text("\n".join(kept) + "\n")
     environ = {
-        "USHER_AGENT_NAMES": f"{GUARDED},{ORDINARY}",
+        "USHER_AGENT_NAMES": f"{GUARDED},{ORDINARY},{THREADED}",
         "USHER_UNFENCED_AGENTS": ORDINARY,
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
         "USHER_DEADLINE_S": str(JOINS_WITHIN_S),
@@ -83,6 +100,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     run_dir = tmp_path_factory.mktemp("existing")
     with running_stack(run_dir, environ=environ, procfile=folder / "Procfile") as running:
         registered(running, "ordinary", 1)
+        registered(running, "threaded", 1)
         yield running
 
 
@@ -109,10 +127,9 @@ def registered(stack: RunningStack, name: str, times: int) -> None:
 
 
 def counters(raw: redis.Redis, kind: str) -> dict[str, str]:
-    """The counters of the guarded program, or of the dispatcher."""
-    (name,) = raw.keys(f"usher:metrics:{kind}:*")
-    found: dict[str, str] = raw.hgetall(name)
-    return found
+    """The counters of an agent server, or of the dispatcher."""
+    (name,) = raw.keys(f"usher:metrics:{kind}")
+    return cast("dict[str, str]", raw.hgetall(name))
 
 
 def kill_jobs(stack: RunningStack, name: str) -> None:
@@ -152,7 +169,7 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
         record = await joined_again(caller, answer["dispatch_id"], 1)
         assert {"accepted", "agent_connected", "joined"} <= set(events(record))
         assert record["container"] == "somebody-elses"
-        before = counters(raw, "agent")
+        before = counters(raw, f"agent:*:{GUARDED}")
         assert before["accepts:claimed"] == before["accepts"] == before["joins"] == "1"
         await asyncio.sleep(1.5)  # one renewal that has seen the person
         killed = time.monotonic()
@@ -163,7 +180,7 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
         assert second["generation"] == 2
         assert second["agent_identity"] != record["agent_identity"]
         await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=3))
-        assert counters(raw, "agent")["accepts:claimed"] == "2"
+        assert counters(raw, f"agent:*:{GUARDED}")["accepts:claimed"] == "2"
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
     assert "job accepted" in stack.log("agent")
@@ -172,8 +189,9 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
 def test_readiness_and_the_slots_of_a_program_with_the_two_lines(
     stack: RunningStack, caller: Caller, raw: redis.Redis
 ) -> None:
-    (report,) = raw.hvals("usher:agent_servers")  # the ordinary one reports nothing
-    assert '"slots": 7' in report
+    reports = raw.hvals("usher:agent_servers")
+    assert len(reports) == 2  # the ordinary one reports nothing
+    assert all('"slots": 7' in report for report in reports)
     assert caller.http.get("/readyz").json()["not_ready"] == []
     with stopped(stack, "agent"):
         # At once: on its way out it takes its report away.
@@ -209,10 +227,22 @@ def test_a_program_with_the_two_lines_and_without_redis_url_says_so_in_one_line(
     )
 
 
+def test_a_program_that_calls_rtc_session_and_runs_its_jobs_in_threads(
+    stack: RunningStack, caller: Caller, raw: redis.Redis
+) -> None:
+    answer = ask_for(caller, THREADED)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+    assert {"accepted", "agent_connected", "joined"} <= set(events(record))
+    found = counters(raw, f"agent:*:{THREADED}")
+    assert found["accepts:claimed"] == found["joins"] == "1"
+    end_rooms(stack, answer["room_name"])
+    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+
+
 async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_out(
     stack: RunningStack, caller: Caller, raw: redis.Redis
 ) -> None:
-    answer = await asyncio.to_thread(ask_for_ordinary, caller)
+    answer = await asyncio.to_thread(ask_for, caller, ORDINARY)
     async with person(answer):
         record = await ordinary_joined(caller, answer)
         assert "accepted" not in events(record)  # nobody has claimed it: LiveKit lists it
@@ -237,7 +267,7 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
         after = caller.record(answer["dispatch_id"])
         assert (after["state"], after["generation"]) == ("joined", record["generation"])
         assert events(after)[-1] == "surplus_agent"
-        assert counters(raw, "dispatch")["surplus_agents"] == "1"
+        assert counters(raw, "dispatch:*")["surplus_agents"] == "1"
         assert "surplus agent, putting it out" in stack.log("verify")
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
@@ -259,15 +289,15 @@ def active_agents_now(found: list[str]) -> str:
     return identity
 
 
-def ask_for_ordinary(caller: Caller) -> dict[str, str]:
-    """Ask for a session with the agent that runs without the two lines."""
-    return caller.post(room_config={"agents": [{"agent_name": ORDINARY}]})
+def ask_for(caller: Caller, agent_name: str) -> dict[str, str]:
+    """Ask for a session with that agent."""
+    return caller.post(room_config={"agents": [{"agent_name": agent_name}]})
 
 
 async def test_an_ordinary_program_s_agent_that_dies_is_replaced_once_livekit_drops_it(
     stack: RunningStack, caller: Caller
 ) -> None:
-    answer = await asyncio.to_thread(ask_for_ordinary, caller)
+    answer = await asyncio.to_thread(ask_for, caller, ORDINARY)
     async with person(answer):
         record = await ordinary_joined(caller, answer)
         killed = time.monotonic()
@@ -292,7 +322,7 @@ def test_a_dispatch_made_while_the_ordinary_program_is_away_joins_when_it_is_bac
 ) -> None:
     times = stack.log("ordinary").count("registered worker")
     with stopped(stack, "ordinary"):
-        answer = ask_for_ordinary(caller)
+        answer = ask_for(caller, ORDINARY)
         caller.wait_for_state(answer["dispatch_id"], "dispatched", within_s=5)
     registered(stack, "ordinary", times + 1)
     back = time.monotonic()
@@ -306,7 +336,7 @@ def test_a_dispatch_made_while_the_ordinary_program_is_away_joins_when_it_is_bac
 def test_an_ordinary_program_s_agent_that_nobody_comes_to_is_put_out(
     stack: RunningStack, caller: Caller
 ) -> None:
-    answer = ask_for_ordinary(caller)
+    answer = ask_for(caller, ORDINARY)
     room = answer["room_name"]
     caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
     record = caller.wait_for_state(answer["dispatch_id"], "cancelled", within_s=ABANDON_AFTER_S + 8)
