@@ -149,9 +149,7 @@ class Gate:
         _hang_up(client)
         _hang_up(server)
 
-    def _pass_back(
-        self, server: socket.socket, client: socket.socket, held: list[Catch]
-    ) -> None:
+    def _pass_back(self, server: socket.socket, client: socket.socket, held: list[Catch]) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(_CHUNK_BYTES):
                 if held and not held.pop().hold():

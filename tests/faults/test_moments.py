@@ -34,7 +34,6 @@ from .stacks import (
     owner_of,
     records_of,
     redis_of,
-    stopped,
     through,
     wait_for,
     wait_ready,
@@ -301,5 +300,3 @@ def test_a_job_killed_between_accept_and_connect_is_replaced(
     record = joined_once(stack, caller, answer)
     assert record["generation"] == 2
     assert time.monotonic() - killed < 15
-
-
