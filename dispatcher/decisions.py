@@ -72,8 +72,14 @@ def our_agent(dispatch: Dispatch, agents: Iterable[AgentParticipant]) -> AgentPa
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
-    """True when LiveKit has most likely dropped the job: nobody was asked in time."""
-    return dispatch.state is State.DISPATCHED and since_dispatched_s >= offer_timeout_s
+    """True when LiveKit has most likely dropped the job: nobody was asked in time, or nobody else.
+
+    An `offered` job is one that an agent server has refused: LiveKit asks the next one at once.
+    """
+    return (
+        dispatch.state in (State.DISPATCHED, State.OFFERED)
+        and since_dispatched_s >= offer_timeout_s
+    )
 
 
 def surplus_agents(
