@@ -82,8 +82,14 @@ def agent_to_keep(
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
-    """True when LiveKit has most likely dropped the job: nobody was asked in time."""
-    return dispatch.state is State.DISPATCHED and since_dispatched_s >= offer_timeout_s
+    """True when LiveKit has most likely dropped the job: nobody was asked in time, or nobody else.
+
+    An `offered` job is one that an agent server has refused: LiveKit asks the next one at once.
+    """
+    return (
+        dispatch.state in (State.DISPATCHED, State.OFFERED)
+        and since_dispatched_s >= offer_timeout_s
+    )
 
 
 def surplus_agents(

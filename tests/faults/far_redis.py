@@ -68,11 +68,10 @@ class FarRedis:
         _ip(*inside, "link", "set", "eth0", "address", _MAC)
         _ip(*inside, "addr", "add", f"{self.host}/24", "dev", "eth0")
         _ip(*inside, "link", "set", "eth0", "up")
+        server = [str(find_redis_server(os.environ)), "--bind", self.host, "--save", ""]
+        server += ["--protected-mode", "no", "--dir", str(self._directory)]
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self._namespace, str(find_redis_server(os.environ))]
-            + ["--bind", self.host, "--protected-mode", "no", "--save", ""]
-            + ["--dir", str(self._directory)],
-            stdout=subprocess.DEVNULL,
+            ["ip", "netns", "exec", self._namespace, *server], stdout=subprocess.DEVNULL
         )
         until = time.monotonic() + 10
         with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:

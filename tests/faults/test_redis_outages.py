@@ -160,7 +160,7 @@ async def test_a_redis_that_hangs_for_a_minute_holds_nobody_up_and_all_goes_on_b
         slowest_s = await asyncio.to_thread(ask_while_redis_hangs, stack, caller, answer)
         assert slowest_s < 1
         went_on = time.monotonic()
-        await asyncio.to_thread(resumes, caller)
+        await asyncio.to_thread(resumes, stack, caller)
         resumed_s = time.monotonic() - went_on
         assert pids(stack) == before
         # The session of before has kept its one agent.
@@ -192,8 +192,8 @@ def ask_while_redis_hangs(stack: RunningStack, caller: Caller, answer: dict[str,
     return slowest_s
 
 
-def resumes(caller: Caller) -> None:
-    """Return when a new session has its agent."""
+def resumes(stack: RunningStack, caller: Caller) -> None:
+    """Return when a new session has its agent; it is ended then."""
 
     def look() -> bool | None:
         response = caller.http.post(ENDPOINT, json={})
@@ -202,6 +202,7 @@ def resumes(caller: Caller) -> None:
         states = ("joined", "failed")
         dispatch_id = response.json()["dispatch_id"]
         record = caller.wait_for_state(dispatch_id, *states, within_s=DEADLINE_S + 5)
+        asyncio.run(end_room(stack, record["room_name"]))
         return record["state"] == "joined" or None
 
     wait_for("a session after the outage", look, within_s=RESUMES_WITHIN_S + DEADLINE_S)

@@ -150,15 +150,18 @@ def test_every_other_agent_of_the_dispatch_is_surplus_and_nobody_elses(
     assert surplus_agents(a_joined(), [OURS, agent]) == ([agent] if surplus else [])
 
 
+@pytest.mark.parametrize("state", [State.DISPATCHED, State.OFFERED])
 @pytest.mark.parametrize(("since_s", "lost"), [(0.0, False), (1.99, False), (2.0, True)])
-def test_a_dispatch_that_was_offered_to_nobody_in_time_is_lost(since_s: float, lost: bool) -> None:
-    dispatch = a_dispatch(state=State.DISPATCHED)
+def test_a_dispatch_that_was_offered_to_nobody_or_nobody_else_in_time_is_lost(
+    since_s: float, lost: bool, state: State
+) -> None:
+    dispatch = a_dispatch(state=state)
 
     assert offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=2.0) is lost
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - {State.DISPATCHED}))
-def test_no_offer_is_lost_before_livekit_has_the_dispatch_or_after_somebody_was_asked(
+@pytest.mark.parametrize("state", sorted(set(State) - {State.DISPATCHED, State.OFFERED}))
+def test_no_offer_is_lost_before_livekit_has_the_dispatch_or_after_somebody_accepted(
     state: State,
 ) -> None:
     dispatch = a_dispatch(state=state)
