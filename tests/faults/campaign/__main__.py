@@ -44,6 +44,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "sessions": options.sessions // options.rounds,
                 "kills": options.kills // options.rounds,
                 "per_s": options.per_s,
+                "stay_s": options.stay,
                 "only": [str(kind) for kind in options.only],
                 "procfile": options.procfile.name,
             }
@@ -58,6 +59,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     sessions=shape["sessions"],
                     kills=shape["kills"],
                     per_s=options.per_s,
+                    stay_s=options.stay,
                     only=tuple(options.only),
                 )
                 run_round(plan, directory, setting)
@@ -88,6 +90,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=105, help="per seed; freezes come on top")
     parser.add_argument("--rounds", type=int, default=2, help="per seed, each on a new stack")
     parser.add_argument("--per-s", type=float, default=1.0, help="sessions that begin per second")
+    parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
     parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")
     parser.add_argument("--report", type=Path, required=True, help="the Markdown; JSON beside it")
     parser.add_argument("--command", default="", help="the command that the report names")

@@ -36,7 +36,9 @@ async def entrypoint(ctx: JobContext) -> None:
 
     async def leave() -> None:
         await asyncio.sleep(LEAVES_AFTER_S)
-        people = [p for p in room.remote_participants.values() if p.kind in DEFAULT_PARTICIPANT_KINDS]
+        people = [
+            p for p in room.remote_participants.values() if p.kind in DEFAULT_PARTICIPANT_KINDS
+        ]
         if not people:
             ctx.shutdown(reason="the last person has left")
 

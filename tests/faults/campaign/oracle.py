@@ -35,9 +35,7 @@ ANSWER_WITHIN_S: Final = 1.0
 _EXPLICIT: Final = frozenset({"failed", "cancelled"})
 _OVER: Final = frozenset({"ended", "failed", "cancelled"})
 
-_AGENTS: Final = frozenset(
-    {Kind.AGENT, Kind.JOB, Kind.FREEZE_AGENT, Kind.FREEZE_JOB}
-)
+_AGENTS: Final = frozenset({Kind.AGENT, Kind.JOB, Kind.FREEZE_AGENT, Kind.FREEZE_JOB})
 _WORKERS: Final = frozenset({Kind.DISPATCH, Kind.VERIFY, Kind.FREEZE_WORKER})
 # Which faults can have led to which reason, by its word before a colon.
 CAUSES: Final[Mapping[str, frozenset[Kind]]] = {

@@ -71,7 +71,14 @@ class Plan:
 
 
 def make_plan(
-    *, seed: int, number: int, sessions: int, kills: int, per_s: float, only: tuple[Kind, ...] = ()
+    *,
+    seed: int,
+    number: int,
+    sessions: int,
+    kills: int,
+    per_s: float,
+    stay_s: float = 8.0,
+    only: tuple[Kind, ...] = (),
 ) -> Plan:
     """The plan of round `number`; `only` restricts the faults to these kinds, in equal shares."""
     dice = random.Random(f"usher campaign {seed} {number}")
@@ -82,7 +89,7 @@ def make_plan(
             room=f"campaign-{seed}-{number}-{index}",
             at_s=at_s,
             walks_in_after_s=dice.choice((0.0, 0.1, dice.uniform(0.0, 1.5))),
-            stay_s=min(20.0, 3.0 + dice.expovariate(1 / 5.0)),
+            stay_s=min(20.0, stay_s * (0.4 + dice.expovariate(1 / 0.6))),
             patient=dice.random() < 0.85,
             comes=dice.random() < 0.97,
         )
@@ -100,11 +107,17 @@ def make_plan(
             at_s=first_s + step_s * (index + dice.random()),
             kind=kind,
             pick=dice.random(),
-            hold_s=dice.uniform(4.0, 6.0),
+            hold_s=_hold_s(kind, dice),
         )
         for index, kind in enumerate(kinds)
     )
     return Plan(visits=visits, faults=faults)
+
+
+def _hold_s(kind: Kind, dice: random.Random) -> float:
+    """Past the lease of an agent (2.5 s), or of a dispatch worker (12 s)."""
+    short_s, long_s = dice.uniform(4.0, 6.0), dice.uniform(13.0, 14.5)
+    return long_s if kind is Kind.FREEZE_WORKER and dice.random() < 0.5 else short_s
 
 
 def _shares(weights: dict[Kind, int], count: int) -> list[Kind]:
@@ -112,6 +125,8 @@ def _shares(weights: dict[Kind, int], count: int) -> list[Kind]:
     chosen: dict[Kind, int] = dict.fromkeys(weights, 0)
     for _ in range(count):
         # Who is furthest behind its share; the first of a kind goes before the second of another.
-        behind = max(weights, key=lambda kind: (chosen[kind] == 0, weights[kind] / (chosen[kind] + 1)))
+        behind = max(
+            weights, key=lambda kind: (chosen[kind] == 0, weights[kind] / (chosen[kind] + 1))
+        )
         chosen[behind] += 1
     return [kind for kind, times in chosen.items() for _ in range(times)]

@@ -161,13 +161,15 @@ participant list, looked at four times a second.
 
 - **lost**: a person with a 2xx was in the room without a living agent for longer than the deadline
   ({DEADLINE_S:.0f} s, anew after each loss of an agent), and no `failed` or `cancelled` with a
-  reason had said so; or the product does not know an accepted dispatch at the end, or has not ended it.
+  reason had said so; or at the end the product does not know an accepted dispatch, or has not
+  ended it.
 - **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s. Living:
   LiveKit lists it as ACTIVE, and neither its own log nor a kill says that it is gone.
 - **unexplained**: an ending whose reason is missing, or that nothing that was done can have led to.
 - **ghost**: an agent left in the room of a dispatch that is over, at the end of the round.
 - **recovery**: from the kill or freeze of an agent under a person to the next agent in LiveKit's
-  list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around then.
+  list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around
+  then.
 - A request without an answer or with a 503 was not accepted; its client asks again with the same
   room name.
 """

@@ -71,7 +71,7 @@ class Street:
         try:
             async with self._http.get(f"{ENDPOINT}/{dispatch_id}") as response:
                 return response.status, await response.json(content_type=None)
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError):
+        except (TimeoutError, aiohttp.ClientError, ValueError):
             return 0, None
 
     async def _ask_until_accepted(self, room: str) -> _Session | None:
@@ -96,7 +96,7 @@ class Street:
             async with self._http.post(ENDPOINT, json=body) as response:
                 answer = await response.json(content_type=None)
                 status = response.status
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as failed:
+        except (TimeoutError, aiohttp.ClientError, ValueError) as failed:
             error = type(failed).__name__
         self._journal.write(
             "answered",
@@ -116,30 +116,35 @@ class Street:
         """In the room, and back into it where LiveKit was lost, until it is time to leave."""
         clock = _StayClock(visit)
         while session is not None and not clock.over:
-            gone = asyncio.Event()
-            room = self._room(visit.room, gone)
+            gone, leaving = asyncio.Event(), asyncio.Event()
+            room = self._room(visit.room, gone, leaving)
             try:
+                # Never cancelled: the SDK ends its process when nobody takes a connection it made.
+                # It gives up by itself.
                 options = rtc.RoomOptions(auto_subscribe=False, connect_timeout=3)
-                await asyncio.wait_for(
-                    room.connect(session.server_url, session.token, options), timeout=10
-                )
+                await room.connect(session.server_url, session.token, options)
                 self._journal.write("present", room=visit.room)
                 while not gone.is_set() and not clock.over:
                     clock.look(self._watch.living_agents(visit.room))
                     await asyncio.sleep(_LOOK_EVERY_S)
-            except (rtc.ConnectError, asyncio.TimeoutError) as failed:
+            except rtc.ConnectError as failed:
                 self._journal.write("cannot_join", room=visit.room, error=str(failed))
                 clock.look([])
                 await asyncio.sleep(_RETRY_AFTER_S)
             finally:
+                leaving.set()
                 self._journal.write("absent", room=visit.room, why="leaves")
                 with suppress(Exception):  # whatever has become of the connection: it is over
                     await asyncio.wait_for(room.disconnect(), timeout=5)
             if not clock.over:
                 session = await self._ask_until_accepted(visit.room)
 
-    def _room(self, name: str, gone: asyncio.Event) -> rtc.Room:
+    def _room(self, name: str, gone: asyncio.Event, leaving: asyncio.Event) -> rtc.Room:
         room = rtc.Room()
+
+        def on_back() -> None:
+            if not leaving.is_set():
+                self._journal.write("present", room=name)
 
         def on_gone(reason: int) -> None:
             self._journal.write("absent", room=name, why=f"disconnected {reason}")
@@ -147,7 +152,7 @@ class Street:
 
         room.on("disconnected", on_gone)
         room.on("reconnecting", lambda: self._journal.write("absent", room=name, why="lost"))
-        room.on("reconnected", lambda: self._journal.write("present", room=name))
+        room.on("reconnected", on_back)
         return room
 
     async def _watch_on(self, room: str) -> None:
