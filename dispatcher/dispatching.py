@@ -205,13 +205,17 @@ async def _create(
 
 
 async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:
-    """Take older generations of this dispatch back; returns this generation's id if it is there."""
+    """Take older generations of this dispatch back; returns this generation's id if it is there.
+
+    A newer one stays: whoever asks may itself be the one that was overtaken (a worker that was
+    stopped past its lease and goes on), and the agent in the room may be the newer one's.
+    """
     ours = None
     for listed in await livekit.list_dispatch(dispatch.room_name):
         if listed.dispatch_id != dispatch.dispatch_id:
             continue
         if listed.generation == dispatch.generation:
             ours = listed.livekit_dispatch_id
-        else:
+        elif (listed.generation or 0) < dispatch.generation:
             await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
     return ours

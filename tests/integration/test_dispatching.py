@@ -234,3 +234,29 @@ async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
 
     assert await house.dispatches() == []
     assert (look().state, look().generation) == (State.QUEUED, 2)
+
+
+async def test_a_worker_that_was_overtaken_leaves_the_newer_generations_dispatch_alone(
+    services: Services,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    house: House,
+) -> None:
+    """Its first try's reply is lost; while it waits, the next generation is dispatched."""
+    request_dispatch()
+    target_port = int(house.server.url.rpartition(":")[2])
+    proxy = LossyProxy(target_port=target_port, losing=b"CreateDispatch", times=1)
+
+    async def overtaken(_: float) -> None:
+        store.run(ledger.advance(look(), models.NEXT_GENERATION, due_in_s=2))
+        await dispatching.dispatch_agent(services, "dsp_1")
+
+    async with listening(proxy) as port:
+        slow = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        await dispatching.dispatch_agent(slow, "dsp_1", sleep=overtaken)
+
+    assert await house.generations() == [("dsp_1", "2")]
+    (listed,) = await house.dispatches()
+    assert look().livekit_dispatch_id == listed.id

@@ -175,9 +175,13 @@ def test_while_livekit_is_away_nobody_is_lost() -> None:
     assert found(story.joined(50.0, "one", pid=7).left(61.0, "one").record("ended").judged()) == []
 
 
-@pytest.mark.parametrize("state", ["queued", "waiting", "accepted", "joined"])
+@pytest.mark.parametrize("state", ["queued", "waiting", "accepted"])
 def test_a_dispatch_without_an_end_is_lost(state: str) -> None:
     assert found(honest().record(state).judged()) == ["lost"]
+
+
+def test_a_session_that_everybody_has_left_and_that_is_still_joined_is_unended() -> None:
+    assert found(honest().record("joined").judged()) == ["unended"]
 
 
 def test_a_dispatch_that_the_product_has_forgotten_is_lost() -> None:

@@ -59,7 +59,7 @@ _LIVEKIT_AWAY_S: Final = 25.0
 class Finding:
     """Something that must not be, and where."""
 
-    what: str  # lost, doubled, unexplained, ghost
+    what: str  # lost, unended, doubled, unexplained, ghost
     room: str
     dispatch_id: str
     at: float
@@ -167,7 +167,7 @@ def find_lost(room: Room, evidence: Evidence) -> Iterator[Finding]:
         ending = _ending(record)
         if ending not in _OVER:
             yield Finding(
-                what="lost",
+                what="unended" if ending == "joined" else "lost",
                 room=room.name,
                 dispatch_id=dispatch_id,
                 at=evidence.ended_at,

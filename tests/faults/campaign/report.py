@@ -11,7 +11,7 @@ from typing import Any
 from .oracle import ANSWER_WITHIN_S, DEADLINE_S, OVERLAP_ALLOWED_S
 
 _SHOWN_FINDINGS = 50
-VERDICTS = ("lost", "doubled", "unexplained", "ghost")
+VERDICTS = ("lost", "doubled", "unexplained", "ghost", "unended")
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
@@ -150,6 +150,7 @@ _NAMES = {
     "doubled": "doubled at rest",
     "unexplained": "unexplained",
     "ghost": "ghost agents",
+    "unended": "unended",
 }
 
 _MEANING = f"""\
@@ -161,8 +162,8 @@ participant list, looked at four times a second.
 
 - **lost**: a person with a 2xx was in the room without a living agent for longer than the deadline
   ({DEADLINE_S:.0f} s, anew after each loss of an agent), and no `failed` or `cancelled` with a
-  reason had said so; or at the end the product does not know an accepted dispatch, or has not
-  ended it.
+  reason had said so; or at the end the product does not know an accepted dispatch, or has it wait.
+- **unended**: everybody has left, and at the end the product still says `joined`.
 - **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s. Living:
   LiveKit lists it as ACTIVE, and neither its own log nor a kill says that it is gone.
 - **unexplained**: an ending whose reason is missing, or that nothing that was done can have led to.
