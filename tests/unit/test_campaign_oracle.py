@@ -254,8 +254,14 @@ def test_a_failure_with_its_cause_is_explained() -> None:
     assert found(story.record("failed", "livekit_unreachable", ended_at=19).judged()) == []
 
 
-def test_nobody_came_is_no_reason_when_somebody_had() -> None:
+def test_nobody_came_is_no_reason_when_somebody_had_met_the_agent() -> None:
     assert found(honest().record("cancelled", "nobody_came").judged()) == ["unexplained"]
+
+
+def test_nobody_came_is_true_of_somebody_who_left_before_there_was_an_agent() -> None:
+    story = Story().accepted(1.0).listed(1.2).person(1.5, 5.0).listed(6.0, "one").listed(15.0)
+
+    assert found(story.record("cancelled", "nobody_came").final().judged()) == []
 
 
 def test_an_agent_that_only_the_product_has_seen_is_unexplained() -> None:

@@ -50,6 +50,7 @@ CAUSES: Final[Mapping[str, frozenset[Kind]]] = {
 # How long before a dispatch's failure its cause may lie: the deadline, and the time for which a
 # process that was killed just before the request is still away.
 CAUSE_WITHIN_S: Final = DEADLINE_S + 20.0
+NOTICED_WITHIN_S: Final = 2.0
 # After these a recovery cannot be expected to have had another agent server online.
 _AGENT_AWAY_S: Final = 12.0
 _LIVEKIT_AWAY_S: Final = 25.0
@@ -370,9 +371,7 @@ def _what_is_wrong(body: Mapping[str, Any], room: Room, evidence: Evidence) -> s
     if not reason:
         return f"{body['state']} without a reason"
     if reason == "nobody_came":
-        created, ended = body["created_at_ms"] / 1000, body["timeline"][-1]["at_ms"] / 1000
-        came = any(span.start < ended and span.end > created for span in room.present)
-        return "nobody_came, and somebody had come" if came else ""
+        return "nobody_came, and somebody had met the agent" if _met(room, evidence) else ""
     ended_at = body["timeline"][-1]["at_ms"] / 1000
     causes = CAUSES.get(reason.partition(":")[0], frozenset())
     if not any(
@@ -381,6 +380,16 @@ def _what_is_wrong(body: Mapping[str, Any], room: Room, evidence: Evidence) -> s
     ):
         return f"{body['state']}: {reason}, and nothing was done that leads to that"
     return ""
+
+
+def _met(room: Room, evidence: Evidence) -> bool:
+    """True when the person and an agent were in the room together for long enough to notice."""
+    return any(
+        min(there.end, span.end) - max(there.start, span.start) > NOTICED_WITHIN_S
+        for there in room.present
+        for span, agents in _agents(room, evidence, True)
+        if agents
+    )
 
 
 def _dispatch_ids(room: Room) -> list[str]:
