@@ -82,13 +82,19 @@ class Story:
         return self
 
     def record(
-        self, state: str, reason: str = "", *, ended_at: float = 90.0, agent: str = ""
+        self,
+        state: str,
+        reason: str = "",
+        *,
+        ended_at: float = 90.0,
+        deadline_at: float = END,
+        agent: str = "",
     ) -> Story:
         body = {
             "state": state,
             "failure_reason": reason or None,
             "agent_identity": agent or None,
-            "created_at_ms": 1000,
+            "deadline_at_ms": int(deadline_at * 1000),
             "timeline": [{"at_ms": int(ended_at * 1000), "event": state}],
         }
         return self._record(200, body)
@@ -150,6 +156,20 @@ def test_a_person_who_is_told_too_late_is_lost() -> None:
     story.fault(20.0, Kind.AGENT, 7).record("failed", "no_agent_online", ended_at=50.0)
 
     assert found(story.judged()) == ["lost"]
+
+
+def test_a_dispatch_that_fails_after_its_deadline_is_lost_even_if_nobody_was_there() -> None:
+    story = Story().accepted(1.0).fault(2.0, Kind.AGENT, 7).final()
+    story.record("failed", "no_agent_online", ended_at=27.0, deadline_at=21.0)
+
+    assert found(story.judged()) == ["lost"]
+
+
+def test_an_agent_that_lived_only_between_two_looks_starts_the_clock_anew() -> None:
+    story = Story().accepted(1.0).listed(1.2).person(1.5, 40.0).joined(8.0, "one", pid=7)
+    story.fault(8.1, Kind.JOB, 7).listed(8.2, "one").listed(29.0, "two").final()
+
+    assert found(story.record("ended").judged()) == []
 
 
 def test_whoever_leaves_before_the_deadline_is_not_lost() -> None:
@@ -233,7 +253,9 @@ def test_a_dead_agent_that_stays_listed_beside_a_new_one_for_ever_is_doubled() -
 
 
 def test_a_failure_without_a_reason_is_unexplained() -> None:
-    assert found(honest().record("failed").judged()) == ["unexplained"]
+    (finding,) = honest().record("failed").judged().findings
+
+    assert (finding.what, finding.detail) == ("unexplained", "failed without a reason")
 
 
 def test_a_failure_that_nothing_has_caused_is_unexplained() -> None:

@@ -150,9 +150,11 @@ def judge(evidence: Evidence) -> RoundResult:
 def find_lost(room: Room, evidence: Evidence) -> Iterator[Finding]:
     """Sessions without an agent and without a word, and dispatches that nobody knows the end of."""
     for gap in _gaps(room, evidence):
-        if gap.lasts_s <= DEADLINE_S + LATE_S:
+        # An agent may have come and died between two looks: the clock starts at its death.
+        since = max([gap.start, *_deaths(room, evidence.liveness, within=gap)])
+        if gap.end - since <= DEADLINE_S + LATE_S:
             continue
-        told_by = gap.start + DEADLINE_S + LATE_S
+        told_by = since + DEADLINE_S + LATE_S
         answer = _answer_that_holds(room, told_by)
         if answer is None or _told(evidence.records.get(answer.dispatch_id), by=told_by):
             continue
@@ -160,12 +162,20 @@ def find_lost(room: Room, evidence: Evidence) -> Iterator[Finding]:
             what="lost",
             room=room.name,
             dispatch_id=answer.dispatch_id,
-            at=gap.start,
-            detail=f"a person without an agent for {gap.lasts_s:.1f} s",
+            at=since,
+            detail=f"a person without an agent for {gap.end - since:.1f} s",
         )
     for dispatch_id in _dispatch_ids(room):
         record = evidence.records.get(dispatch_id)
         ending = _ending(record)
+        if record is not None and ending == "failed" and (late_s := _late_s(record["body"])) > 0:
+            yield Finding(
+                what="lost",
+                room=room.name,
+                dispatch_id=dispatch_id,
+                at=record["body"]["deadline_at_ms"] / 1000,
+                detail=f"failed {late_s + LATE_S:.1f} s after its deadline",
+            )
         if ending not in _OVER:
             yield Finding(
                 what="unended" if ending == "joined" else "lost",
@@ -311,6 +321,16 @@ def _agents(
         last = (Span(start=at, end=end), agents)
     if last is not None:
         yield last
+
+
+def _deaths(room: Room, liveness: Liveness, *, within: Span) -> list[float]:
+    ends = _ends_of_agents(room, liveness)
+    return [at for at in ends if within.start <= at < within.end]
+
+
+def _late_s(body: Mapping[str, Any]) -> float:
+    """How long after its deadline, and what is allowed on top, a dispatch has failed."""
+    return float(body["timeline"][-1]["at_ms"] - body["deadline_at_ms"]) / 1000 - LATE_S
 
 
 def _ends_of_agents(room: Room, liveness: Liveness) -> set[float]:

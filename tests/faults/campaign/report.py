@@ -162,7 +162,8 @@ participant list, looked at four times a second.
 
 - **lost**: a person with a 2xx was in the room without a living agent for longer than the deadline
   ({DEADLINE_S:.0f} s, anew after each loss of an agent), and no `failed` or `cancelled` with a
-  reason had said so; or at the end the product does not know an accepted dispatch, or has it wait.
+  reason had said so; or a dispatch failed only after its deadline; or at the end the product does
+  not know an accepted dispatch, or has it wait.
 - **unended**: everybody has left, and at the end the product still says `joined`.
 - **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s. Living:
   LiveKit lists it as ACTIVE, and neither its own log nor a kill says that it is gone.
