@@ -11,11 +11,11 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test check setup clean
+.PHONY: help demo up test check campaign setup clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(installed) ## send one real dispatch through the whole stack and show how its agent got in
 	@exec $(python) -m devstack demo --with-parent
@@ -31,6 +31,12 @@ check: $(installed) ## format, lint and types, exactly as CI checks them
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy --strict $(checked)
+
+# `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one. What has been run
+# is kept in .run/campaign, and an interrupted campaign goes on from there.
+campaign: setup ## kill processes at random for 40 minutes and report what became of every session
+	@exec $(python) -m tests.faults.campaign --out .run/campaign --report docs/campaign.md \
+		--command "make campaign$(if $(CAMPAIGN), CAMPAIGN=\"$(CAMPAIGN)\")" $(CAMPAIGN)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision

@@ -1,0 +1,106 @@
+"""`python -m tests.faults.campaign`: run a campaign, write its report, exit 1 if it has failed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .evidence import read_evidence
+from .journal import read_journal
+from .oracle import judge
+from .plan import Kind, make_plan
+from .report import VERDICTS, Summary
+from .rounds import Setting, run_round
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parse(given)
+    # What LiveKit's client says about lost connections is what happens here all the time.
+    logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    rounds = list(_rounds(options))
+    command = shlex.join(["python", "-m", "tests.faults.campaign", *given])
+    summary = Summary(command=options.command or command, rounds=rounds)
+    options.report.parent.mkdir(parents=True, exist_ok=True)
+    options.report.write_text(summary.as_markdown())
+    options.report.with_suffix(".json").write_text(summary.as_json())
+    print(summary.as_markdown())
+    return 0 if summary.passed else 1
+
+
+def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The result of every round; one that an earlier run has finished is not run again."""
+    setting = Setting(procfile=options.procfile, settle_s=options.settle)
+    for seed in options.seed:
+        for number in range(options.rounds):
+            directory = options.out / f"seed-{seed}-round-{number}"
+            shape = {
+                "sessions": options.sessions // options.rounds,
+                "kills": options.kills // options.rounds,
+                "per_s": options.per_s,
+                "stay_s": options.stay,
+                "only": [str(kind) for kind in options.only],
+                "procfile": options.procfile.name,
+            }
+            done = directory / "result.json"
+            result = json.loads(done.read_text()) if done.exists() else {}
+            if result.get("shape") != shape:
+                directory.mkdir(parents=True, exist_ok=True)
+                done.unlink(missing_ok=True)
+                plan = make_plan(
+                    seed=seed,
+                    number=number,
+                    sessions=shape["sessions"],
+                    kills=shape["kills"],
+                    per_s=options.per_s,
+                    stay_s=options.stay,
+                    only=tuple(options.only),
+                )
+                run_round(plan, directory, setting)
+                evidence = read_evidence(
+                    read_journal(directory / "driver.jsonl"),
+                    read_journal(directory / "agents.jsonl"),
+                )
+                result = {"seed": seed, "shape": shape, **judge(evidence).as_json()}
+                done.write_text(json.dumps(result))
+            counts = {what: _count(result, what) for what in VERDICTS}
+            print(
+                f"seed {seed} round {number}: {result['sessions']} sessions, "
+                f"{result['kills']} kills, {counts}, "
+                f"{len(result['slow_answers'])} late answers",
+                flush=True,
+            )
+            yield result
+
+
+def _count(result: dict[str, Any], what: str) -> int:
+    return sum(finding["what"] == what for finding in result["findings"])
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign", description=__doc__)
+    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--sessions", type=int, default=700, help="per seed")
+    parser.add_argument("--kills", type=int, default=105, help="per seed; freezes come on top")
+    parser.add_argument("--rounds", type=int, default=2, help="per seed, each on a new stack")
+    parser.add_argument("--per-s", type=float, default=1.0, help="sessions that begin per second")
+    parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
+    parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")
+    parser.add_argument("--report", type=Path, required=True, help="the Markdown; JSON beside it")
+    parser.add_argument("--command", default="", help="the command that the report names")
+    parser.add_argument("--procfile", type=Path, default=Setting().procfile)
+    parser.add_argument("--settle", type=float, default=Setting().settle_s, metavar="SECONDS")
+    parser.add_argument(
+        "--only", type=lambda name: Kind[name], nargs="+", default=[], help="these faults alone"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

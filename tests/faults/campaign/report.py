@@ -1,0 +1,207 @@
+"""What has a campaign proved, for people (Markdown) and for programs (JSON)?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .oracle import ANSWER_WITHIN_S, DEADLINE_S, OVERLAP_ALLOWED_S
+
+_SHOWN_FINDINGS = 50
+VERDICTS = ("lost", "doubled", "unexplained", "ghost", "unended")
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The smallest value that is not below `share` of all; None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * len(ordered) * 1000) // 1000) - 1))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All rounds of all seeds together; a round is what `RoundResult.as_json` gives."""
+
+    command: str
+    rounds: Sequence[Mapping[str, Any]]
+
+    def total(self, name: str) -> int:
+        return sum(one[name] for one in self.rounds)
+
+    def all(self, name: str) -> list[Any]:
+        return [value for one in self.rounds for value in one[name]]
+
+    def counts(self, name: str) -> Counter[str]:
+        counted: Counter[str] = Counter()
+        for one in self.rounds:
+            counted.update(one[name])
+        return counted
+
+    def found(self, what: str) -> int:
+        return sum(finding["what"] == what for finding in self.all("findings"))
+
+    @property
+    def passed(self) -> bool:
+        """Nothing lost, doubled, unexplained or left over, and no answer too late."""
+        return not self.all("findings") and not self.all("slow_answers")
+
+    def recoveries(self, *, other_online: bool) -> list[float]:
+        return [
+            recovery["took_s"]
+            for recovery in self.all("recoveries")
+            if recovery["other_server_online"] or not other_online
+        ]
+
+    def as_json(self) -> str:
+        """The figures without the samples behind them."""
+        figures = {
+            "command": self.command,
+            "passed": self.passed,
+            "seeds": sorted({one["seed"] for one in self.rounds}),
+            "rounds": len(self.rounds),
+            "sessions": self.total("sessions"),
+            "accepted": self.total("accepted"),
+            "kills": self.total("kills"),
+            "freezes": self.total("freezes"),
+            **{what: self.found(what) for what in VERDICTS},
+            "answers_over_1_s": len(self.all("slow_answers")),
+            "faults": dict(sorted(self.counts("faults").items())),
+            "endings": dict(sorted(self.counts("endings").items())),
+            "answers": dict(sorted(self.counts("answers").items())),
+            "answer_s": _spread(self.all("answer_s")),
+            "join_s": _spread(self.all("joins_s")),
+            "recovery_other_server_online_s": _spread(self.recoveries(other_online=True)),
+            "recovery_all_s": _spread(self.recoveries(other_online=False)),
+            "overlap_living_s": _spread(self.all("overlaps_s")),
+            "overlap_listed_s": _spread(self.all("listed_overlaps_s")),
+            "lasted_s": round(sum(one["lasted_s"] for one in self.rounds)),
+            "findings": self.all("findings"),
+        }
+        return json.dumps(figures, indent=2) + "\n"
+
+    def as_markdown(self) -> str:
+        parts = [self._head(), self._figures(), self._faults(), self._findings(), _MEANING]
+        return "\n".join(parts)
+
+    def _head(self) -> str:
+        verdict = "passed" if self.passed else "**failed**"
+        seeds = ", ".join(str(seed) for seed in sorted({one["seed"] for one in self.rounds}))
+        minutes = sum(one["lasted_s"] for one in self.rounds) / 60
+        return (
+            "# The fault campaign\n\n"
+            f"Made by `{self.command}`; do not edit.\n\n"
+            f"{self.total('sessions'):,} sessions, {self.total('kills')} kills and "
+            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n"
+        )
+
+    def _figures(self) -> str:
+        rows = [
+            ("sessions accepted (2xx)", str(self.total("accepted"))),
+            *((_NAMES[what], str(self.found(what))) for what in VERDICTS),
+            (f"HTTP answers over {ANSWER_WITHIN_S:.0f} s", str(len(self.all("slow_answers")))),
+            ("HTTP answer", _text(self.all("answer_s"))),
+            ("time to join", _text(self.all("joins_s"))),
+            (
+                "recovery, another agent server online",
+                _text(self.recoveries(other_online=True)),
+            ),
+            ("recovery, all", _text(self.recoveries(other_online=False))),
+            ("two living agents in a room", _text(self.all("overlaps_s"), with_sum=True)),
+            (
+                "two listed agents, dead ones too",
+                _text(self.all("listed_overlaps_s"), with_sum=True),
+            ),
+            ("the driver's own longest delay", f"{self._worst_lag_s():.2f} s"),
+        ]
+        return _table(("what", "how much"), rows)
+
+    def _worst_lag_s(self) -> float:
+        return max((one["worst_lag_s"] for one in self.rounds), default=0.0)
+
+    def _faults(self) -> str:
+        faults = [(name, str(count)) for name, count in sorted(self.counts("faults").items())]
+        endings = [(name, str(count)) for name, count in sorted(self.counts("endings").items())]
+        answers = [(_status(name), str(n)) for name, n in sorted(self.counts("answers").items())]
+        return "\n".join(
+            [
+                _table(("fault", "times"), faults),
+                _table(("how the dispatches ended", "times"), endings),
+                _table(("how requests were answered", "times"), answers),
+            ]
+        )
+
+    def _findings(self) -> str:
+        findings = self.all("findings")
+        if not findings:
+            return ""
+        rows = [
+            (one["what"], one["room"], one["dispatch_id"], f"{one['at']:.1f}", one["detail"])
+            for one in findings[:_SHOWN_FINDINGS]
+        ]
+        return "## Findings\n\n" + _table(("what", "room", "dispatch", "at", "detail"), rows)
+
+
+_NAMES = {
+    "lost": "lost",
+    "doubled": "doubled at rest",
+    "unexplained": "unexplained",
+    "ghost": "ghost agents",
+    "unended": "unended",
+}
+
+_MEANING = f"""\
+## What the words mean
+
+The oracle (`tests/faults/campaign/oracle.py`) imports nothing of the product. It judges by what
+clients wrote down before asking and were answered, by the agents' own log, and by LiveKit's
+participant list, looked at four times a second.
+
+- **lost**: a person with a 2xx was in the room without a living agent for longer than the deadline
+  ({DEADLINE_S:.0f} s, anew after each loss of an agent), and no `failed` or `cancelled` with a
+  reason had said so; or a dispatch failed only after its deadline; or at the end the product does
+  not know an accepted dispatch, or has it wait.
+- **unended**: everybody has left, and at the end the product still says `joined`.
+- **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s. Living:
+  LiveKit lists it as ACTIVE, and neither its own log nor a kill says that it is gone.
+- **unexplained**: an ending whose reason is missing, or that nothing that was done can have led to.
+- **ghost**: an agent left in the room of a dispatch that is over, at the end of the round.
+- **recovery**: from the kill or freeze of an agent under a person to the next agent in LiveKit's
+  list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around
+  then.
+- A request without an answer or with a 503 was not accepted; its client asks again with the same
+  room name.
+"""
+
+
+def _status(name: str) -> str:
+    return "no answer (refused or reset)" if name == "none" else f"HTTP {name}"
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 4)
+
+    return {
+        "count": len(values),
+        "p50": rounded(percentile(values, 0.5)),
+        "p99": rounded(percentile(values, 0.99)),
+        "max": rounded(max(values, default=None)),
+        "sum": rounded(sum(values)),
+    }
+
+
+def _text(values: Sequence[float], *, with_sum: bool = False) -> str:
+    if not values:
+        return "never"
+    p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
+    text = f"{len(values)} times, p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(values):.3f} s"
+    return f"{text}, together {sum(values):.1f} s" if with_sum else text
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

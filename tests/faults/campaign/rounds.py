@@ -1,0 +1,122 @@
+"""How is one round run? A stack of its own, people, faults, and a last look at everything."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack.testing import RunningStack, running_stack
+
+from .agent import JOIN_LOG
+from .faults import Faults
+from .journal import Journal, read_journal
+from .plan import Fault, Plan, Visit
+from .visitors import Street
+from .watching import Watch, list_agents, livekit_api
+
+_HERE = Path(__file__).parent
+_TERMINAL = frozenset({"ended", "failed", "cancelled"})
+_LAG_WORTH_NOTING_S = 0.1
+ABANDON_AFTER_S = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Which stack a round runs on, and how long its end may take."""
+
+    procfile: Path = _HERE / "Procfile"
+    environ: Mapping[str, str] = field(default_factory=dict)
+    settle_s: float = 45.0
+
+
+def run_round(plan: Plan, directory: Path, setting: Setting) -> None:
+    """Write what happens into `driver.jsonl` and `agents.jsonl` in `directory`."""
+    for name in ("driver.jsonl", "agents.jsonl"):
+        (directory / name).unlink(missing_ok=True)  # of a round that was interrupted
+    environ = {
+        "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
+        "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
+        JOIN_LOG: str((directory / "agents.jsonl").resolve()),
+        **setting.environ,
+    }
+    # The path of supervisord's socket must be short.
+    with tempfile.TemporaryDirectory(prefix="usher-", dir="/tmp") as run_dir:
+        try:
+            with running_stack(
+                Path(run_dir) / "run", environ=environ, procfile=setting.procfile
+            ) as stack:
+                asyncio.run(_drive(plan, directory, stack, setting.settle_s))
+        finally:
+            _keep_logs(Path(run_dir) / "run" / "log", directory / "log")
+
+
+def _keep_logs(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for path in source.glob("*.log*"):
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: float) -> None:
+    journal = Journal(directory / "driver.jsonl")
+    watch = Watch(stack, journal, directory / "agents.jsonl")
+    faults = Faults(stack, journal, watch)
+    background = [asyncio.create_task(watch.run()), asyncio.create_task(_note_lag(journal))]
+    async with Street(stack, journal, watch) as street:
+        began = time.monotonic()
+        journal.write("begins", sessions=len(plan.visits))
+
+        async def visit(one: Visit) -> None:
+            await asyncio.sleep(max(0.0, began + one.at_s - time.monotonic()))
+            await street.visit(one)
+
+        async def inject(one: Fault) -> None:
+            await asyncio.sleep(max(0.0, began + one.at_s - time.monotonic()))
+            await faults.inject(one)
+
+        work = [visit(one) for one in plan.visits] + [inject(one) for one in plan.faults]
+        await asyncio.gather(*work)
+        await _settle(street, journal, directory, settle_s)
+        await _last_look(stack, journal, plan)
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    journal.write("ends")
+    journal.close()
+
+
+async def _settle(street: Street, journal: Journal, directory: Path, settle_s: float) -> None:
+    """Wait until the product says of every accepted dispatch how it ended; write that down."""
+    left = {
+        event["dispatch_id"]
+        for event in read_journal(directory / "driver.jsonl")
+        if event["event"] == "answered" and event["dispatch_id"]
+    }
+    give_up_at = time.monotonic() + settle_s
+    while left:
+        last_call = time.monotonic() > give_up_at
+        for dispatch_id in sorted(left):
+            status, body = await street.record(dispatch_id)
+            if last_call or (status == 200 and body["state"] in _TERMINAL):
+                journal.write("record", dispatch_id=dispatch_id, status=status, body=body)
+                left.discard(dispatch_id)
+        await asyncio.sleep(0.5)
+
+
+async def _last_look(stack: RunningStack, journal: Journal, plan: Plan) -> None:
+    async with livekit_api(stack) as livekit:
+        for visit in plan.visits:
+            journal.write("final", room=visit.room, agents=await list_agents(livekit, visit.room))
+
+
+async def _note_lag(journal: Journal) -> None:
+    """The driver's own delays, which its clients would blame on the web."""
+    while True:
+        before = time.perf_counter()
+        await asyncio.sleep(0.05)
+        lag_s = time.perf_counter() - before - 0.05
+        if lag_s > _LAG_WORTH_NOTING_S:
+            journal.write("lag", lag_s=round(lag_s, 3))

@@ -1,0 +1,25 @@
+"""What if nobody swept? This stands in for beat: it says that it sweeps, and does not."""
+
+from __future__ import annotations
+
+import time
+
+from dispatcher import heartbeat, reports
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import Ledger
+
+
+def main() -> None:
+    ledger = Ledger(load(CommonSettings))
+    while True:
+        try:
+            # Or a worker would sweep in beat's place.
+            ledger.run(reports.report_alive(heartbeat.SWEEPER, ttl_s=heartbeat.TTL_S))
+        except LedgerUnavailable as error:
+            print(error, flush=True)
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()
