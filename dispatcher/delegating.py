@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from dispatcher import leases, ledger
+from dispatcher import endings, leases, ledger
 from dispatcher.decisions import our_agent
 from dispatcher.errors import LiveKitError
-from dispatcher.models import JOINED, PARTICIPANT_TOKEN_TTL_S, ROOM_OVER, Dispatch
+from dispatcher.models import JOINED, PARTICIPANT_TOKEN_TTL_S, Dispatch
 from dispatcher.outcomes import log_fields
 from dispatcher.runtime import Services
 
@@ -52,11 +52,10 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
         return age_s < ADOPTION_S
     asked_before_s = (dispatch.read_at_ms - dispatch.requested_at_ms) / 1000
     if room.people == 0 and asked_before_s > PARTICIPANT_TOKEN_TTL_S:
-        over = ledger.advance(
+        over = endings.everybody_left(
             dispatch,
-            ROOM_OVER,
-            detail={"reason": "nobody is in the room, and the token has expired"},
             retention_s=services.common.retention_s,
+            reason="nobody is in the room, and the token has expired",
         )
         return (await services.ledger.run(over)).moved
     return False

@@ -27,10 +27,13 @@ class Renewal(StrEnum):
     OK = "ok"
     STALE = "stale"
     UNKNOWN = "unknown"
-    ABANDONED = "abandoned"
+    ABANDONED = "abandoned"  # nobody has ever come
+    DESERTED = "deserted"  # everybody has left, and nobody has come back
 
 
-def renew(ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float) -> Step[Renewal]:
+def renew(
+    ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float, deserted_after_s: float
+) -> Step[Renewal]:
     """Say that the agent of `job_id` is alive, with that many people in the room."""
     return Step(
         "renew",
@@ -42,6 +45,7 @@ def renew(ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float)
             str(people),
             str(int(LEASE_S * 1000)),
             str(int(abandon_after_s * 1000)),
+            str(int(deserted_after_s * 1000)),
         ),
         Renewal,
     )

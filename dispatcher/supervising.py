@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from dispatcher import leases, ledger
+from dispatcher import endings, leases, ledger
 from dispatcher.decisions import (
     Reason,
     Verdict,
@@ -22,8 +22,6 @@ from dispatcher.livekit import RoomView
 from dispatcher.models import (
     AGENT_ADOPTED,
     AGENT_LOST,
-    NOBODY_CAME,
-    ROOM_OVER,
     SURPLUS_AGENT,
     Dispatch,
     FailureReason,
@@ -88,14 +86,8 @@ async def supervise(services: Services, dispatch_id: str) -> State:
 
 
 async def _end(services: Services, dispatch: Dispatch) -> bool:
-    done = await services.ledger.run(
-        ledger.advance(
-            dispatch,
-            ROOM_OVER,
-            detail={"reason": "nobody is in the room any more"},
-            retention_s=services.common.retention_s,
-        )
-    )
+    step = endings.everybody_left(dispatch, retention_s=services.common.retention_s)
+    done = await services.ledger.run(step)
     if done.moved:
         logger.info("ended", extra=log_fields(dispatch))
     return done.moved
@@ -135,24 +127,24 @@ async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None
             job_id=dispatch.job_id,
             people=room.people,
             abandon_after_s=services.common.abandon_after_s,
+            deserted_after_s=services.common.deserted_after_s,
         )
     )
     if renewal is Renewal.ABANDONED:
         if await _cancel(services, dispatch):
+            await _put_out_all(services, dispatch, room)
+    elif renewal is Renewal.DESERTED:
+        if await _end(services, dispatch):
             await _put_out_all(services, dispatch, room)
     elif renewal is Renewal.OK:
         await _put_out_surplus(services, dispatch, room)
 
 
 async def _cancel(services: Services, dispatch: Dispatch) -> bool:
-    message = f"nobody has joined the room within {services.common.abandon_after_s:.0f} s"
+    common = services.common
     done = await services.ledger.run(
-        ledger.advance(
-            dispatch,
-            NOBODY_CAME,
-            fields={"failure_reason": FailureReason.NOBODY_CAME, "failure_message": message},
-            detail={"reason": FailureReason.NOBODY_CAME},
-            retention_s=services.common.retention_s,
+        endings.nobody_came(
+            dispatch, waited_s=common.abandon_after_s, retention_s=common.retention_s
         )
     )
     if done.moved:

@@ -18,15 +18,14 @@ from livekit import rtc
 from livekit.agents import JobContext
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import keys, leases, ledger
+from dispatcher import endings, keys, leases, ledger
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
+from dispatcher.ledger import Advanced, Step
 from dispatcher.models import (
     AGENT_CONNECTED,
     AGENT_LEFT,
-    NOBODY_CAME,
     Dispatch,
-    FailureReason,
     State,
 )
 from dispatcher.settings import CommonSettings, load
@@ -178,6 +177,7 @@ class Fence:
 
     async def _renew(self) -> bool:
         """Say that this agent is alive; false when it is to leave."""
+        common = self._common
         people = sum(
             person.kind in DEFAULT_PARTICIPANT_KINDS
             for person in self._ctx.room.remote_participants.values()
@@ -187,13 +187,20 @@ class Fence:
                 self._offer.ref,
                 job_id=self._offer.job_id,
                 people=people,
-                abandon_after_s=self._common.abandon_after_s,
+                abandon_after_s=common.abandon_after_s,
+                deserted_after_s=common.deserted_after_s,
             )
         )
         if renewal is Renewal.UNKNOWN:
             return await self._adopt()
         if renewal is Renewal.ABANDONED:
-            await self._abandon()
+            ending = endings.nobody_came(
+                self._offer.ref, waited_s=common.abandon_after_s, retention_s=common.retention_s
+            )
+            await self._end(ending, "nobody has come")
+        elif renewal is Renewal.DESERTED:
+            ending = endings.everybody_left(self._offer.ref, retention_s=common.retention_s)
+            await self._end(ending, "everybody has left")
         elif renewal is not Renewal.OK:
             self._leave("leaving again")
         return renewal is Renewal.OK
@@ -216,22 +223,10 @@ class Fence:
             self._leave(f"refused ({decision.reason})")
         return decision.accept
 
-    async def _abandon(self) -> None:
-        wait_s = self._common.abandon_after_s
-        await self._store.run(
-            ledger.advance(
-                self._offer.ref,
-                NOBODY_CAME,
-                fields={
-                    "failure_reason": FailureReason.NOBODY_CAME,
-                    "failure_message": f"nobody has joined the room within {wait_s:.0f} s",
-                },
-                detail={"reason": FailureReason.NOBODY_CAME},
-                retention_s=self._common.retention_s,
-            )
-        )
-        logger.info("leaving: nobody has come", extra=self._log_fields())
-        self._ctx.shutdown(reason="nobody has come")
+    async def _end(self, ending: Step[Advanced], what: str) -> None:
+        await self._store.run(ending)
+        logger.info("leaving: %s", what, extra=self._log_fields())
+        self._ctx.shutdown(reason=what)
 
     async def _left(self, reason: str) -> None:
         if self._renewing is not None:

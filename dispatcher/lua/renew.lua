@@ -1,10 +1,12 @@
 -- An agent in its session says that it is alive, and how many people are with it. (For one that
 -- cannot say so, whoever has seen it does; it has no job id.)
 -- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms
+--   deserted_after_ms
 -- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
--- such record) or "abandoned" (nobody has ever come, and the time for it is over).
+-- such record), "abandoned" (nobody has ever come, and the time for it is over) or "deserted"
+-- (everybody has left, and nobody has come back in time).
 local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'person_seen',
-  'updated_at_ms')
+  'alone_since_ms')
 local state = record[1]
 if not state then return 'unknown' end
 if record[2] ~= ARGV[2] or (record[3] or '') ~= ARGV[3] or (state ~= 'accepted' and state ~= 'joined') then
@@ -12,10 +14,16 @@ if record[2] ~= ARGV[2] or (record[3] or '') ~= ARGV[3] or (state ~= 'accepted' 
 end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local seen, alone_since = record[4], record[5]
 if tonumber(ARGV[4]) > 0 then
-  if not record[4] then redis.call('HSET', KEYS[1], 'person_seen', '1') end
-elseif state == 'joined' and not record[4] and now - tonumber(record[5]) > tonumber(ARGV[6]) then
-  return 'abandoned'
+  if not seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end
+  if alone_since then redis.call('HDEL', KEYS[1], 'alone_since_ms') end
+elseif state == 'joined' and not alone_since then
+  redis.call('HSET', KEYS[1], 'alone_since_ms', string.format('%.0f', now))
+elseif state == 'joined' then
+  local alone_ms = now - tonumber(alone_since)
+  if not seen and alone_ms > tonumber(ARGV[6]) then return 'abandoned' end
+  if seen and alone_ms > tonumber(ARGV[7]) then return 'deserted' end
 end
 if state == 'joined' then
   local till = string.format('%.0f', now + tonumber(ARGV[5]))

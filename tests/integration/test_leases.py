@@ -40,7 +40,12 @@ def joined(store: Ledger, *, lease_s: float | None = 60) -> Dispatch:
 
 
 def renew(store: Ledger, ref: DispatchRef, *, people: int = 1, **changes: Any) -> Renewal:
-    values: dict[str, Any] = {"job_id": "AJ_1", "abandon_after_s": 300, **changes}
+    values: dict[str, Any] = {
+        "job_id": "AJ_1",
+        "abandon_after_s": 300,
+        "deserted_after_s": 30,
+        **changes,
+    }
     return store.run(leases.renew(ref, people=people, **values))
 
 
@@ -160,9 +165,9 @@ def test_an_agent_to_whom_nobody_has_come_in_time_is_abandoned(
     store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = joined(store)
-    raw.hset(RECORD, "requested_at_ms", 1)  # it is the time since it joined that counts
+    raw.hset(RECORD, "requested_at_ms", 1)  # it is the time since it was first alone that counts
     assert renew(store, dispatch, people=0, abandon_after_s=60) is Renewal.OK
-    raw.hset(RECORD, "updated_at_ms", store.run(reports.ping()) - 61_000)
+    alone_for(raw, store, 61)
     before = keyspace(raw)
 
     assert renew(store, dispatch, people=0, abandon_after_s=60) is Renewal.ABANDONED
@@ -175,19 +180,45 @@ def test_an_agent_is_not_abandoned_when_somebody_is_there_or_before_it_is_there_
     state: str, people: int, store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = joined(store)
-    raw.hset(RECORD, mapping={"state": state, "updated_at_ms": 1})
+    raw.hset(RECORD, mapping={"state": state, "alone_since_ms": 1})
 
     assert renew(store, dispatch, people=people) is Renewal.OK
 
 
-def test_an_agent_that_somebody_has_come_to_is_not_abandoned_later(
-    store: Ledger, raw: redis.Redis
+def alone_for(raw: redis.Redis, store: Ledger, alone_s: int) -> None:
+    raw.hset(RECORD, "alone_since_ms", store.run(reports.ping()) - alone_s * 1000)
+
+
+@pytest.mark.parametrize(("alone_s", "told"), [(25, Renewal.OK), (35, Renewal.DESERTED)])
+def test_an_agent_that_everybody_has_left_waits_a_while_for_them(
+    store: Ledger, raw: redis.Redis, alone_s: int, told: Renewal
 ) -> None:
     dispatch = joined(store)
     renew(store, dispatch, people=1)
-    raw.hset(RECORD, "updated_at_ms", 1)
+    assert renew(store, dispatch, people=0) is Renewal.OK
+    alone_for(raw, store, alone_s)
+
+    assert renew(store, dispatch, people=0) is told
+
+
+def test_whoever_comes_back_stops_that_clock(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=1)
+    renew(store, dispatch, people=0)
+    alone_for(raw, store, 35)
+    renew(store, dispatch, people=1)
 
     assert renew(store, dispatch, people=0) is Renewal.OK
+
+
+def test_the_next_agent_has_a_clock_of_its_own(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=0)
+    assert raw.hexists(RECORD, "alone_since_ms")
+
+    store.run(ledger.advance(dispatch, models.AGENT_LOST, due_in_s=2, deadline_in_s=20))
+
+    assert not raw.hexists(RECORD, "alone_since_ms")
 
 
 def test_only_ended_leases_are_taken_oldest_first_and_no_more_than_the_limit(

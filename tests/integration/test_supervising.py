@@ -238,7 +238,9 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     await house.join_for(dispatch)
     await house.join("person", agent=False)
     assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
-    renewal = leases.renew(dispatch, job_id="AJ_1", people=1, abandon_after_s=300)
+    renewal = leases.renew(
+        dispatch, job_id="AJ_1", people=1, abandon_after_s=300, deserted_after_s=30
+    )
     assert store.run(renewal) is leases.Renewal.OK
 
     assert await supervise(services, "dsp_1") is State.JOINED

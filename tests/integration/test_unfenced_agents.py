@@ -71,10 +71,11 @@ async def test_when_the_first_has_gone_the_second_is_kept(
 async def test_it_stays_for_a_person_who_may_come_back_and_not_for_one_who_never_came(
     joined: Services, look: Look, house: House, raw: redis.Redis
 ) -> None:
-    raw.hset("usher:dispatch:dsp_1", "person_seen", "1")
-    raw.hset("usher:dispatch:dsp_1", "updated_at_ms", 1)
+    alone_since_ms = look().read_at_ms - 20_000
+    raw.hset("usher:dispatch:dsp_1", mapping={"person_seen": "1", "alone_since_ms": alone_since_ms})
     assert await supervise(joined, "dsp_1") is State.JOINED
 
+    raw.hset("usher:dispatch:dsp_1", "alone_since_ms", 1)
     raw.hdel("usher:dispatch:dsp_1", "person_seen")
     assert await supervise(joined, "dsp_1") is State.CANCELLED
     assert await inside(house, joined, look()) == []
