@@ -14,6 +14,9 @@ from dispatcher.livekit import AgentParticipant, RoomView
 from dispatcher.models import END_MARGIN_S, AgentServerReport, Dispatch, FailureReason, State
 
 _SOON_S: Final = 0.05
+# An attempt that is younger than this when its time is up has not shown anything: as long as it
+# takes to tell that LiveKit has dropped a job.
+_FRESH_S: Final = 2.0
 
 FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
 
@@ -172,12 +175,34 @@ def why_no_agent(
     )
 
 
+def _cut_short(dispatch: Dispatch) -> Reason | None:
+    """What the attempt before has ended with, where the present one had no time to show anything.
+
+    Between two refused attempts a record is queued or just dispatched for a moment; a deadline that
+    comes in that very moment does not make the dispatcher or LiveKit the reason.
+    """
+    fresh = dispatch.read_at_ms - dispatch.updated_at_ms < _FRESH_S * 1000
+    undecided = dispatch.state in (State.QUEUED, State.DISPATCHING, State.DISPATCHED)
+    if not (fresh and undecided and dispatch.attempts) or dispatch.attempt.reason:
+        return None
+    before = max(dispatch.attempts, key=lambda attempt: attempt.generation * bool(attempt.reason))
+    if not before.reason:
+        return None
+    return Reason(
+        code=before.reason,
+        message=f"so attempt {before.generation} ended, and there was no time for another one; "
+        "look at the attempts",
+    )
+
+
 def why_too_late(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:
     """The true reason why a dispatch that nobody works on has run out of time."""
     if dispatch.failure_reason:  # what it has been waiting for
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
+    if cut_short := _cut_short(dispatch):
+        return cut_short
     if dispatch.state is State.QUEUED:
         return Reason(
             code=FailureReason.DISPATCHER_UNAVAILABLE,
@@ -193,7 +218,7 @@ def after_no_join(
     """What to do when verification has seen no agent."""
     reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
-        return Fail(reason=reason)
+        return Fail(reason=_cut_short(dispatch) or reason)
     if not fenced or can_take(dispatch, servers):
         return Redispatch(reason=reason)
     return Wait(reason=reason)

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _CHUNK_BYTES = 1 << 16
 _CAUGHT_WITHIN_S = 15.0
@@ -32,11 +32,6 @@ class Catch:
     def wait(self, *, within_s: float = _CAUGHT_WITHIN_S) -> None:
         """Return when it is held."""
         assert self._caught.wait(within_s), f"nobody sent {self.words} within {within_s} s"
-
-    @property
-    def caught(self) -> bool:
-        """True when it is held, or was."""
-        return self._caught.is_set()
 
     def let_go(self) -> None:
         """Pass on what is held."""
@@ -97,8 +92,8 @@ class Gate:
         for thread in self._threads:
             thread.join(timeout=5)
 
-    def _start(self, target: object, *arguments: object) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
+    def _start(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
         return thread

@@ -16,8 +16,9 @@ from dispatcher.decisions import (
     our_agent,
     time_is_up,
     why_no_agent,
+    why_too_late,
 )
-from dispatcher.models import AgentServerReport, Attempt, State
+from dispatcher.models import AgentServerReport, Attempt, Dispatch, State
 from tests.support import a_dispatch, a_server, an_agent
 
 SOON_S = 0.05
@@ -188,3 +189,39 @@ def test_a_waiting_record_is_looked_at_again_before_its_time_is_up(
     dispatch = a_dispatch(remaining_s=END_MARGIN_S + left_s)
 
     assert look_again_in_s(dispatch, 1.0) == pytest.approx(pause_s, abs=0.002)
+
+
+@pytest.mark.parametrize("state", [State.QUEUED, State.DISPATCHING, State.DISPATCHED])
+def test_a_deadline_between_two_refused_attempts_has_the_refusal_as_its_reason(
+    state: State,
+) -> None:
+    dispatch = a_cut_short_dispatch(state, since_s=1.9)
+
+    assert why_too_late(dispatch, [FREE]).code == "rejected: wrong_client"
+    decision = after_no_join(dispatch, [FREE])
+    assert isinstance(decision, Fail)
+    assert decision.reason.code == "rejected: wrong_client"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [(State.QUEUED, "dispatcher_unavailable"), (State.DISPATCHED, "join_timeout")],
+)
+def test_an_attempt_that_had_its_time_has_a_reason_of_its_own(state: State, code: str) -> None:
+    assert why_too_late(a_cut_short_dispatch(state, since_s=2.1), [FREE]).code == code
+
+
+def a_cut_short_dispatch(state: State, *, since_s: float) -> Dispatch:
+    """Its third attempt is `since_s` old at the deadline; the first one was refused."""
+    at_ms = 1_019_000
+    return a_dispatch(
+        state=state,
+        generation=3,
+        read_at_ms=at_ms,
+        updated_at_ms=at_ms - int(since_s * 1000),
+        attempts=(
+            Attempt(generation=1, reason="rejected: wrong_client"),
+            Attempt(generation=2),
+            Attempt(generation=3),
+        ),
+    )
