@@ -28,10 +28,16 @@ class Renewal(StrEnum):
     STALE = "stale"
     UNKNOWN = "unknown"
     ABANDONED = "abandoned"
+    ALONE = "alone"
 
 
-def renew(ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float) -> Step[Renewal]:
-    """Say that the agent of `job_id` is alive, with that many people in the room."""
+def renew(
+    ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float, alone_after_s: float
+) -> Step[Renewal]:
+    """Say that the agent of `job_id` is alive, with that many people in the room.
+
+    -1 when it is cut off from LiveKit just now and cannot say.
+    """
     return Step(
         "renew",
         (keys.record(ref.dispatch_id), keys.LEASES),
@@ -42,6 +48,7 @@ def renew(ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float)
             str(people),
             str(int(LEASE_S * 1000)),
             str(int(abandon_after_s * 1000)),
+            str(int(alone_after_s * 1000)),
         ),
         Renewal,
     )

@@ -37,6 +37,9 @@ class CommonSettings(BaseSettings):
     abandon_after_s: float = Field(
         300.0, gt=0, alias="USHER_ABANDON_AFTER_S"
     )  # an agent that nobody has come to leaves again
+    alone_after_s: float = Field(
+        30.0, gt=0, alias="USHER_ALONE_AFTER_S"
+    )  # and one that everybody has left; LiveKit closes such a room after 20 s, but not always
     wake_grace_s: float = Field(
         2.0, gt=0, alias="USHER_WAKE_GRACE_S"
     )  # a queued record that nobody touched for so long is woken again

@@ -25,6 +25,7 @@ from dispatcher.models import (
     AGENT_CONNECTED,
     AGENT_LEFT,
     NOBODY_CAME,
+    ROOM_OVER,
     Dispatch,
     FailureReason,
     State,
@@ -160,20 +161,24 @@ class Fence:
 
     async def _renew(self) -> bool:
         """Say that this agent is alive; false when it is to leave."""
+        room = self._ctx.room
         people = sum(
-            person.kind in DEFAULT_PARTICIPANT_KINDS
-            for person in self._ctx.room.remote_participants.values()
+            person.kind in DEFAULT_PARTICIPANT_KINDS for person in room.remote_participants.values()
         )
+        cut_off = room.connection_state != rtc.ConnectionState.CONN_CONNECTED
         renewal = await self._store.run(
             leases.renew(
                 self._offer.ref,
                 job_id=self._offer.job_id,
-                people=people,
+                people=-1 if cut_off else people,
                 abandon_after_s=self._common.abandon_after_s,
+                alone_after_s=self._common.alone_after_s,
             )
         )
         if renewal is Renewal.ABANDONED:
             await self._abandon()
+        elif renewal is Renewal.ALONE:
+            await self._end()
         elif renewal is not Renewal.OK:
             self._leave("leaving again")
         return renewal is Renewal.OK
@@ -194,6 +199,21 @@ class Fence:
         )
         logger.info("leaving: nobody has come", extra=self._log_fields())
         self._ctx.shutdown(reason="nobody has come")
+
+    async def _end(self) -> None:
+        # LiveKit closes a room that the last person has left. After a restart of LiveKit it does
+        # not: an agent that comes back by itself into a room that nobody has come back to holds it
+        # open (`room.empty_timeout`, 300 s).
+        await self._store.run(
+            ledger.advance(
+                self._offer.ref,
+                ROOM_OVER,
+                detail={"job_id": self._offer.job_id, "reason": "everybody has left"},
+                retention_s=self._common.retention_s,
+            )
+        )
+        logger.info("leaving: everybody has left", extra=self._log_fields())
+        self._ctx.shutdown(reason="everybody has left")
 
     async def _left(self, reason: str) -> None:
         if self._renewing is not None:

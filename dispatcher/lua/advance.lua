@@ -35,7 +35,7 @@ if moves then
     redis.call('HSET', KEYS[1], 'generation', generation)
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
-      'failure_message')
+      'failure_message', 'alone_since_ms')
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)

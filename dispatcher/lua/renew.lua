@@ -1,9 +1,11 @@
 -- An agent in its session says that it is alive, and how many people are with it.
--- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms
+-- KEYS: record, leases.
+-- ARGV: id, generation, job id, people, lease_ms, abandon_after_ms, alone_after_ms
 -- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
--- such record) or "abandoned" (nobody has ever come, and the time for it is over).
+-- such record), "abandoned" (nobody has ever come, and the time for it is over) or "alone"
+-- (everybody has left, and the time for coming back is over). People: -1 when the agent cannot see.
 local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'person_seen',
-  'updated_at_ms')
+  'updated_at_ms', 'alone_since_ms')
 local state = record[1]
 if not state then return 'unknown' end
 if record[2] ~= ARGV[2] or record[3] ~= ARGV[3] or (state ~= 'accepted' and state ~= 'joined') then
@@ -11,10 +13,18 @@ if record[2] ~= ARGV[2] or record[3] ~= ARGV[3] or (state ~= 'accepted' and stat
 end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-if tonumber(ARGV[4]) > 0 then
-  if not record[4] then redis.call('HSET', KEYS[1], 'person_seen', '1') end
-elseif state == 'joined' and not record[4] and now - tonumber(record[5]) > tonumber(ARGV[6]) then
-  return 'abandoned'
+local people = tonumber(ARGV[4])
+local person_seen, alone_since_ms = record[4], record[6]
+if people ~= 0 then
+  -- Whoever was cut off gives people as long to come back as if they had left now.
+  if people > 0 and not person_seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end
+  if alone_since_ms then redis.call('HDEL', KEYS[1], 'alone_since_ms') end
+elseif state == 'joined' and not person_seen then
+  if now - tonumber(record[5]) > tonumber(ARGV[6]) then return 'abandoned' end
+elseif state == 'joined' and not alone_since_ms then
+  redis.call('HSET', KEYS[1], 'alone_since_ms', string.format('%.0f', now))
+elseif state == 'joined' then
+  if now - tonumber(alone_since_ms) > tonumber(ARGV[7]) then return 'alone' end
 end
 if state == 'joined' then
   local till = string.format('%.0f', now + tonumber(ARGV[5]))

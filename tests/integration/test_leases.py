@@ -40,7 +40,12 @@ def joined(store: Ledger, *, lease_s: float | None = 60) -> Dispatch:
 
 
 def renew(store: Ledger, ref: DispatchRef, *, people: int = 1, **changes: Any) -> Renewal:
-    values: dict[str, Any] = {"job_id": "AJ_1", "abandon_after_s": 300, **changes}
+    values: dict[str, Any] = {
+        "job_id": "AJ_1",
+        "abandon_after_s": 300,
+        "alone_after_s": 30,
+        **changes,
+    }
     return store.run(leases.renew(ref, people=people, **values))
 
 
@@ -178,6 +183,52 @@ def test_an_agent_is_not_abandoned_when_somebody_is_there_or_before_it_is_there_
     raw.hset(RECORD, mapping={"state": state, "updated_at_ms": 1})
 
     assert renew(store, dispatch, people=people) is Renewal.OK
+
+
+def test_an_agent_that_everybody_has_left_is_alone_after_a_while(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=1)
+
+    assert renew(store, dispatch, people=0) is Renewal.OK
+    raw.hincrby(RECORD, "alone_since_ms", -29_000)
+    assert renew(store, dispatch, people=0) is Renewal.OK
+    raw.hincrby(RECORD, "alone_since_ms", -2_000)
+    assert renew(store, dispatch, people=0) is Renewal.ALONE
+
+
+def test_an_agent_that_somebody_comes_back_to_is_not_alone(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=1)
+    renew(store, dispatch, people=0)
+    raw.hincrby(RECORD, "alone_since_ms", -60_000)
+
+    assert renew(store, dispatch, people=1) is Renewal.OK
+    assert renew(store, dispatch, people=0) is Renewal.OK
+
+
+def test_an_agent_that_cannot_see_is_neither_alone_nor_abandoned(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, "updated_at_ms", 1)
+    assert renew(store, dispatch, people=-1) is Renewal.OK
+    raw.hset(RECORD, mapping={"person_seen": "1", "alone_since_ms": "1"})
+    assert renew(store, dispatch, people=-1) is Renewal.OK
+    assert renew(store, dispatch, people=0) is Renewal.OK  # the time for coming back starts anew
+
+
+def test_the_next_agent_is_not_alone_for_as_long_as_the_one_before_it(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    renew(store, dispatch, people=1)
+    renew(store, dispatch, people=0)
+
+    store.run(ledger.advance(dispatch, models.AGENT_LOST, due_in_s=2))
+
+    assert not raw.hexists(RECORD, "alone_since_ms")
 
 
 def test_an_agent_that_somebody_has_come_to_is_not_abandoned_later(
