@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# By the master and before it listens: whoever connects while a worker boots waits for it, and with
+# the imports still to do that was up to 1.5 s after a kill of the master.
+import web.app  # noqa: F401  imported for its imports
+
 bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
 # Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
 # the others. Few of them: what is served at once ends at once, so with 16 the median of 20 requests
@@ -12,8 +16,7 @@ bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_
 worker_class = "gthread"
 workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
 threads = int(os.environ.get("USHER_WEB_THREADS", "8"))
-# The first request must be as quick as any other, so everything is imported before the fork; the
-# connections open later, in each worker.
+# Everything is imported before the fork (above); the connections open later, in each worker.
 preload_app = False
 # A request that takes longer than this is a hang; every time-out of ours is below a second.
 timeout = 30
