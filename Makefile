@@ -32,11 +32,12 @@ check: $(installed) ## format, lint and types, exactly as CI checks them
 	$(python) -m ruff check .
 	$(python) -m mypy --strict $(checked)
 
-# `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one. What has been run
-# is kept in .run/campaign, and an interrupted campaign goes on from there.
+# `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one and reports beside its
+# evidence. What has been run is kept in .run/campaign; an interrupted campaign goes on from there.
 campaign: setup ## kill processes at random for 40 minutes and report what became of every session
-	@exec $(python) -m tests.faults.campaign --out .run/campaign --report docs/campaign.md \
-		--command "make campaign$(if $(CAMPAIGN), CAMPAIGN=\"$(CAMPAIGN)\")" $(CAMPAIGN)
+	@exec $(python) -m tests.faults.campaign --out .run/campaign \
+		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
+		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision

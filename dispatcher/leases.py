@@ -34,7 +34,10 @@ class Renewal(StrEnum):
 def renew(
     ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float, deserted_after_s: float
 ) -> Step[Renewal]:
-    """Say that the agent of `job_id` is alive, with that many people in the room."""
+    """Say that the agent of `job_id` is alive, with that many people in the room.
+
+    -1 when it is cut off from LiveKit just now and cannot say.
+    """
     return Step(
         "renew",
         (keys.record(ref.dispatch_id), keys.LEASES),

@@ -14,7 +14,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher import heartbeat, leases, ledger, reports
+from dispatcher import heartbeat, leases, ledger, reports, verification
 from dispatcher.decisions import can_take, look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, Dispatch, State
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 # How long a record that was woken is left alone before it is woken again.
 PUSH_S: Final = 2.0
+# So long before its deadline, a record on its way whose verification has said nothing gets its last
+# look from the sweeper itself: the verify workers may be away.
+LAST_LOOK_S: Final = 1.0
 _CANDIDATES: Final = 100
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
@@ -58,7 +61,7 @@ async def sweep(services: Services) -> list[WakeUp]:
     """Who is to be woken: records that are due, and joined ones whose agent has fallen silent.
 
     A long queue is not made longer: what waits there is woken by its own message. What has run out
-    of time is ended here, whatever waits in the queue.
+    of time gets its last look here, whatever waits in the queues and whoever is away.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
@@ -67,13 +70,15 @@ async def sweep(services: Services) -> list[WakeUp]:
     due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
     silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
     backlog = await services.ledger.run(reports.backlog())
-    wake_ups = []
+    wake_ups, out_of_time = [], []
     for dispatch_id in (*due, *silent):
         dispatch = await _read_or_park(services, dispatch_id)
         if dispatch is None or dispatch.terminal:
             continue
         if dispatch.state in UNSENT and time_is_up(dispatch):
             await end_in_time(services, dispatch)
+        elif dispatch.state in IN_FLIGHT and dispatch.remaining_s <= LAST_LOOK_S:
+            out_of_time.append(dispatch_id)
         elif dispatch.state not in UNSENT or backlog < limit:
             # An agent that reports nothing is looked at every few seconds: no news.
             routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
@@ -83,6 +88,11 @@ async def sweep(services: Services) -> list[WakeUp]:
                 extra=log_fields(dispatch, state=str(dispatch.state)),
             )
             wake_ups.append(WakeUp(dispatch=dispatch))
+            if dispatch.state in IN_FLIGHT and dispatch.remaining_s - LAST_LOOK_S < PUSH_S:
+                left_s = dispatch.remaining_s - LAST_LOOK_S
+                await services.ledger.run(ledger.defer(dispatch_id, due_in_s=left_s))
+    # With no time left a verification only looks, and then says what there is to say.
+    await asyncio.gather(*(verification.verify_dispatch(services, one) for one in out_of_time))
     return wake_ups
 
 

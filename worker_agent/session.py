@@ -178,15 +178,16 @@ class Fence:
     async def _renew(self) -> bool:
         """Say that this agent is alive; false when it is to leave."""
         common = self._common
+        room = self._ctx.room
         people = sum(
-            person.kind in DEFAULT_PARTICIPANT_KINDS
-            for person in self._ctx.room.remote_participants.values()
+            person.kind in DEFAULT_PARTICIPANT_KINDS for person in room.remote_participants.values()
         )
+        cut_off = room.connection_state != rtc.ConnectionState.CONN_CONNECTED
         renewal = await self._store.run(
             leases.renew(
                 self._offer.ref,
                 job_id=self._offer.job_id,
-                people=people,
+                people=-1 if cut_off else people,
                 abandon_after_s=common.abandon_after_s,
                 deserted_after_s=common.deserted_after_s,
             )

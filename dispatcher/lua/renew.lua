@@ -1,10 +1,10 @@
 -- An agent in its session says that it is alive, and how many people are with it. (For one that
 -- cannot say so, whoever has seen it does; it has no job id.)
--- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms
+-- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms,
 --   deserted_after_ms
 -- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
 -- such record), "abandoned" (nobody has ever come, and the time for it is over) or "deserted"
--- (everybody has left, and nobody has come back in time).
+-- (everybody has left, and nobody has come back in time). People: -1 when the agent cannot see.
 local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'person_seen',
   'alone_since_ms')
 local state = record[1]
@@ -15,8 +15,10 @@ end
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local seen, alone_since = record[4], record[5]
-if tonumber(ARGV[4]) > 0 then
-  if not seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end
+local people = tonumber(ARGV[4])
+if people ~= 0 then
+  -- Whoever was cut off gives people as long to come back as if they had left now.
+  if people > 0 and not seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end
   if alone_since then redis.call('HDEL', KEYS[1], 'alone_since_ms') end
 elseif state == 'joined' and not alone_since then
   redis.call('HSET', KEYS[1], 'alone_since_ms', string.format('%.0f', now))

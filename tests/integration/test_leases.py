@@ -185,6 +185,17 @@ def test_an_agent_is_not_abandoned_when_somebody_is_there_or_before_it_is_there_
     assert renew(store, dispatch, people=people) is Renewal.OK
 
 
+def test_an_agent_that_cannot_see_is_neither_alone_nor_abandoned(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, "alone_since_ms", 1)
+    assert renew(store, dispatch, people=-1) is Renewal.OK
+    raw.hset(RECORD, mapping={"person_seen": "1", "alone_since_ms": "1"})
+    assert renew(store, dispatch, people=-1) is Renewal.OK
+    assert renew(store, dispatch, people=0) is Renewal.OK  # the time for coming back starts anew
+
+
 def alone_for(raw: redis.Redis, store: Ledger, alone_s: int) -> None:
     raw.hset(RECORD, "alone_since_ms", store.run(reports.ping()) - alone_s * 1000)
 

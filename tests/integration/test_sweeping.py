@@ -12,7 +12,7 @@ from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from dispatcher.sweeping import WakeUp
-from tests.house import OpenServices, Request
+from tests.house import House, OpenServices, Request
 from tests.support import UNREACHABLE, a_dispatch, a_server, keyspace
 
 Look = Callable[[], Dispatch]
@@ -100,6 +100,33 @@ async def test_a_long_queue_is_not_made_longer_by_what_is_queued(
     assert "dsp_flying" in await woken(services)
 
 
+@pytest.mark.parametrize("state", ["dispatching", "dispatched", "accepted"])
+async def test_what_is_on_its_way_when_its_time_is_up_is_ended_though_nobody_verifies(
+    state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=900)
+    raw.hset(RECORD, "state", state)
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+
+    assert look().state is State.FAILED
+    assert look().failure_reason == "join_timeout"
+    assert look().updated_at_ms < look().deadline_at_ms
+
+
+async def test_an_agent_that_is_there_when_the_time_is_up_is_joined_though_nobody_verifies(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await house.join_for(request_dispatch(deadline_ms=900))
+    raw.hset(RECORD, "state", "accepted")
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+
+    assert look().state is State.JOINED
+
+
 async def test_the_sweep_gives_no_more_at_once_than_its_limit(
     services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
 ) -> None:
@@ -149,12 +176,14 @@ async def test_what_waited_fails_in_time_with_what_it_waited_for(
 async def test_what_somebody_works_on_is_not_ended_by_the_sweep(
     state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
 ) -> None:
-    request_dispatch(deadline_ms=1)
+    request_dispatch(deadline_ms=1900)
     raw.hset(RECORD, "state", state)
     due(raw, "dsp_1")
 
     assert await woken(services) == ["dsp_1"]
     assert look().state == state
+    if state != "joined":  # and is looked at again before its deadline
+        assert raw.zscore("usher:due", "dsp_1") < look().deadline_at_ms - 500
 
 
 @pytest.mark.parametrize(("field", "value"), [("state", "nonsense"), ("generation", "many")])

@@ -281,7 +281,8 @@ def test_nobody_came_is_no_reason_when_somebody_had_met_the_agent() -> None:
 
 
 def test_nobody_came_is_true_of_somebody_who_left_before_there_was_an_agent() -> None:
-    story = Story().accepted(1.0).listed(1.2).person(1.5, 5.0).listed(6.0, "one").listed(15.0)
+    story = Story().accepted(1.0).listed(1.2).person(1.5, 5.0).listed(2.0, "one").listed(15.0)
+    story.joined(6.0, "one", pid=7)  # it was a while before the agent knew that it had joined
 
     assert found(story.record("cancelled", "nobody_came").final().judged()) == []
 

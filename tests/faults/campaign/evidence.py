@@ -82,7 +82,7 @@ class Liveness:
 
     def __init__(self) -> None:
         self._started: dict[str, tuple[float, int]] = {}
-        self._joined: set[str] = set()
+        self._joined: dict[str, float] = {}
         self._agent_of_job: dict[str, str] = {}
         self._left: dict[str, float] = {}
         self._killed: dict[int, list[float]] = defaultdict(list)
@@ -94,7 +94,7 @@ class Liveness:
             self._started[event["agent"]] = (at, event["pid"])
             self._agent_of_job[job] = event["agent"]
         elif event["event"] == "agent_joined":
-            self._joined.add(self._agent_of_job[job])
+            self._joined[self._agent_of_job[job]] = at
         elif event["event"] in ("agent_left", "agent_disconnected") and job in self._agent_of_job:
             self._left.setdefault(self._agent_of_job[job], at)
 
@@ -127,9 +127,9 @@ class Liveness:
         """The process in which that agent runs; 0: not known."""
         return self._started.get(agent, (0.0, 0))[1]
 
-    def ever_joined(self, agent: str) -> bool:
-        """True when the agent itself says so."""
-        return agent in self._joined
+    def joined_at(self, agent: str) -> float | None:
+        """When it had joined by its own word; a loaded machine lets it know long after LiveKit."""
+        return self._joined.get(agent)
 
     def agents_alive_now(self) -> list[tuple[str, int]]:
         """Agents and their processes."""

@@ -382,7 +382,7 @@ def _what_is_wrong(body: Mapping[str, Any], room: Room, evidence: Evidence) -> s
     if body["state"] == "ended":
         agent = body["agent_identity"]
         listed = any(agent in (view.agents or {}) for view in room.views)
-        if agent and not listed and not evidence.liveness.ever_joined(agent):
+        if agent and not listed and evidence.liveness.joined_at(agent) is None:
             return f"it says that {agent} joined, and nobody else does"
         return ""
     if body["state"] not in _EXPLICIT:
@@ -404,12 +404,14 @@ def _what_is_wrong(body: Mapping[str, Any], room: Room, evidence: Evidence) -> s
 
 def _met(room: Room, evidence: Evidence) -> bool:
     """True when the person and an agent were in the room together for long enough to notice."""
-    return any(
-        min(there.end, span.end) - max(there.start, span.start) > NOTICED_WITHIN_S
-        for there in room.present
-        for span, agents in _agents(room, evidence, True)
-        if agents
-    )
+    seen = {agent for view in room.views for agent in view.agents or {}}
+    for agent in seen:
+        since = evidence.liveness.joined_at(agent)
+        until = evidence.liveness.ended_at(agent) or evidence.ended_at
+        for there in room.present:
+            if since and min(there.end, until) - max(there.start, since) > NOTICED_WITHIN_S:
+                return True
+    return False
 
 
 def _dispatch_ids(room: Room) -> list[str]:

@@ -21,7 +21,7 @@ from .watching import Watch, list_agents, livekit_api
 _HERE = Path(__file__).parent
 _TERMINAL = frozenset({"ended", "failed", "cancelled"})
 _LAG_WORTH_NOTING_S = 0.1
-ABANDON_AFTER_S = 8
+ABANDON_AFTER_S, ALONE_AFTER_S = 8, 15  # a round shall not take longer than need be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ def run_round(plan: Plan, directory: Path, setting: Setting) -> None:
     environ = {
         "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
+        "USHER_ALONE_AFTER_S": str(ALONE_AFTER_S),
         JOIN_LOG: str((directory / "agents.jsonl").resolve()),
         **setting.environ,
     }
