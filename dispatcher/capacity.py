@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 from kombu.exceptions import OperationalError
 
 from dispatcher import keys, sweeping
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.runtime import Services
+
+GAP_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -29,3 +32,5 @@ async def listen(services: Services) -> None:
                 await asyncio.to_thread(sweeping.publish_all, wake_ups)
             except (LedgerUnavailable, OperationalError) as error:
                 logger.warning("cannot wake who waits", extra={"error": str(error)})
+            # In a burst every agent that is accepted makes room, and one look serves many.
+            await asyncio.sleep(GAP_S)

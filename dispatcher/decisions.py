@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from dispatcher.leases import GRACE_S
 from dispatcher.livekit import AgentParticipant, RoomView
 from dispatcher.models import END_MARGIN_S, AgentServerReport, Dispatch, FailureReason, State
 
@@ -95,6 +96,15 @@ def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeou
     )
 
 
+def is_silent(dispatch: Dispatch) -> bool:
+    """True when its agent has said that it is alive before it was seen, and says so no more.
+
+    LiveKit lists a dead one for 21 s. The grace is for a Redis that nobody could tell anything.
+    """
+    silent_s = (dispatch.read_at_ms - dispatch.alive_till_ms) / 1000
+    return dispatch.state is State.ACCEPTED and dispatch.alive_till_ms > 0 and silent_s > GRACE_S
+
+
 def surplus_agents(
     dispatch: Dispatch, agents: Iterable[AgentParticipant]
 ) -> list[AgentParticipant]:
@@ -125,6 +135,20 @@ def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[A
 def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
     """True when an agent server that may take this dispatch has a free slot."""
     return any(server.free_slots > 0 for server in eligible(dispatch, servers))
+
+
+def slots_for(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> int:
+    """Free slots of the agent servers that may take this dispatch."""
+    return sum(server.free_slots for server in eligible(dispatch, servers))
+
+
+def why_promised(dispatch: Dispatch) -> Reason:
+    """Why a dispatch waits although agent servers report free slots."""
+    return Reason(
+        code=FailureReason.NO_CAPACITY,
+        message=f"every free slot for agent {dispatch.agent_name!r} is promised to another session "
+        "that is on its way; add agent servers or raise USHER_AGENT_SLOTS",
+    )
 
 
 def why_no_agent(

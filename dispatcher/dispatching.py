@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dispatcher import delegating, ledger, reports
+from dispatcher import delegating, inflight, ledger, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
     look_again_in_s,
+    slots_for,
     time_is_up,
     why_no_agent,
+    why_promised,
 )
 from dispatcher.errors import (
     DispatchFailed,
@@ -28,6 +30,7 @@ from dispatcher.models import (
     DISPATCH_STARTED,
     NEXT_GENERATION,
     STILL_WAITING,
+    UNREACHED,
     UNSENT,
     WAIT,
     AgentServerReport,
@@ -94,14 +97,25 @@ async def dispatch_agent(
         raise DispatchFailed(f"{reason.code}: {reason.message}")
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
-    if dispatch.state in UNSENT:
-        servers = await services.ledger.run(reports.agent_servers())
-        if not _worth_trying(services, dispatch, servers):
-            return await _wait(services, dispatch, why_no_agent(dispatch, servers))
-    started = await _start(services, dispatch)
-    if started is None:
+    servers = await services.ledger.run(reports.agent_servers())
+    if dispatch.state in UNSENT and not _worth_trying(services, dispatch, servers):
+        return await _wait(services, dispatch, why_no_agent(dispatch, servers))
+    if dispatch.state is State.DISPATCHING:
+        abandoned = await _take_over(services, dispatch)
+        if abandoned is None:
+            return dispatch.state
+        dispatch = abandoned
+    free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
+    # With no server online LiveKit itself is away, and the tries belong in the record.
+    step = ledger.advance(
+        dispatch, DISPATCH_STARTED, due_in_s=LEASE_S, inflight=inflight.start(free_slots or None)
+    )
+    started = await services.ledger.run(step)
+    if started.outcome == "full":
+        return await _wait(services, dispatch, why_promised(dispatch))
+    if not started.moved:
         return dispatch.state
-    return await _create(services, started, sleep)
+    return await _create(services, dispatch, sleep)
 
 
 def _worth_trying(
@@ -144,23 +158,20 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
     return State.WAITING
 
 
-async def _start(services: Services, dispatch: Dispatch) -> Dispatch | None:
-    """Take the record in hand; None when somebody else has it."""
-    if dispatch.state is State.DISPATCHING:
-        if dispatch.read_at_ms - dispatch.updated_at_ms < LEASE_S * 1000:
-            return None
-        abandoned = ledger.advance(
-            dispatch,
-            NEXT_GENERATION,
-            due_in_s=services.common.wake_grace_s,
-            attempt={"outcome": "abandoned", "reason": "its worker is gone"},
-            detail={"reason": "its worker is gone"},
-        )
-        if not (await services.ledger.run(abandoned)).moved:
-            return None
-        dispatch = await read(services, dispatch.dispatch_id)
-    step = ledger.advance(dispatch, DISPATCH_STARTED, due_in_s=LEASE_S)
-    return dispatch if (await services.ledger.run(step)).moved else None
+async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
+    """The next generation of a record whose worker is gone; None while somebody is at it."""
+    if dispatch.read_at_ms - dispatch.updated_at_ms < LEASE_S * 1000:
+        return None
+    abandoned = ledger.advance(
+        dispatch,
+        NEXT_GENERATION,
+        due_in_s=services.common.wake_grace_s,
+        attempt={"outcome": "abandoned", "reason": "its worker is gone"},
+        detail={"reason": "its worker is gone"},
+    )
+    if not (await services.ledger.run(abandoned)).moved:
+        return None
+    return await read(services, dispatch.dispatch_id)
 
 
 async def _create(
@@ -200,13 +211,17 @@ async def _create(
         raise DispatchFailed(f"{reason.code}: {reason.message}") from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
-        await give_up(services, dispatch, WAIT, reason, tries.fields(number), tries=number)
+        fields = tries.fields(number)
+        if not await give_up(services, dispatch, UNREACHED, reason, fields, tries=number):
+            # LiveKit has offered the job, or somebody else is at it.
+            return (await read(services, dispatch.dispatch_id)).state
         raise
     created = await services.ledger.run(
         ledger.advance(
             dispatch,
             DISPATCH_CREATED,
             due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
+            inflight=inflight.SENT,
             fields={"livekit_dispatch_id": livekit_dispatch_id},
             attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
             detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},

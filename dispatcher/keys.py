@@ -16,6 +16,8 @@ The only module that knows them.
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
+| `usher:inflight:<agent>` | sorted set | dispatches on their way there, till when they count |
+| `usher:window:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
@@ -74,6 +76,16 @@ def index(client_id: str) -> str:
 def open_sessions(client_id: str) -> str:
     """The dispatches of one client that have not ended."""
     return f"{OPEN_PREFIX}{client_id}"
+
+
+def inflight(agent_name: str) -> str:
+    """Which dispatches are on their way to an agent of that name."""
+    return f"usher:inflight:{quote(agent_name, safe='')}"
+
+
+def window(agent_name: str) -> str:
+    """How many may be on their way at once, while LiveKit drops some of them."""
+    return f"usher:window:{quote(agent_name, safe='')}"
 
 
 def dispatch_metrics(client_id: str) -> str:

@@ -79,6 +79,16 @@ def lapse(ref: DispatchRef, *, job_id: str) -> Step[int]:
     )
 
 
+def on_their_way(agent_name: str) -> Step[tuple[int, int | None]]:
+    """How many are on their way to that agent, and how many may be while LiveKit drops some."""
+    return Step(
+        "on_their_way",
+        (keys.inflight(agent_name), keys.window(agent_name)),
+        (),
+        lambda reply: (reply[0], None if reply[1] is None else int(reply[1])),
+    )
+
+
 def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
     """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn."""
     return Step(

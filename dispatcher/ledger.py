@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
 from dispatcher import keys
+from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.models import (
     END_MARGIN_S,
     TERMINAL,
@@ -123,6 +124,7 @@ def advance(
     retention_s: int = 0,
     lease_s: float | None = None,
     losses: int | None = None,
+    inflight: InFlight = NOT_IN_FLIGHT,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
 
@@ -136,6 +138,7 @@ def advance(
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
+        inflight: what the change means for those on their way to the same agent (`admission.py`).
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
@@ -155,6 +158,7 @@ def advance(
         "anew": transition.anew,
         "terminal": transition.to in TERMINAL,
         "retention_s": retention_s,
+        **inflight.order(dispatch.agent_name),
     }
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
@@ -177,6 +181,8 @@ def advance(
             keys.LEASES,
             keys.WAITING,
             keys.open_sessions(dispatch.client_id),
+            keys.inflight(dispatch.agent_name),
+            keys.window(dispatch.agent_name),
         ),
         (json.dumps(order),),
         lambda reply: Advanced(

@@ -125,6 +125,13 @@ WAIT: Final = Transition(
     to=State.WAITING,
     new_generation=True,
 )
+# LiveKit has answered no try. A job that it has offered all the same is not given up for that.
+UNREACHED: Final = Transition(
+    event="livekit_unreachable",
+    moves=frozenset({State.DISPATCHING}),
+    to=State.WAITING,
+    new_generation=True,
+)
 STILL_WAITING: Final = Transition(
     event="still_waiting", moves=frozenset(), to=State.WAITING, notes=frozenset({State.WAITING})
 )

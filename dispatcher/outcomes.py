@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from dispatcher import ledger, reports
+from dispatcher import inflight, ledger, reports
 from dispatcher.decisions import Reason, look_again_in_s, why_too_late
 from dispatcher.errors import UnknownDispatch
-from dispatcher.models import FAILED, WAIT, Dispatch, Transition
+from dispatcher.models import FAILED, Dispatch, State, Transition
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,10 @@ async def give_up(
     attempt: Mapping[str, str],
     *,
     tries: int = 0,
+    dropped: bool = False,
 ) -> bool:
     """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
-    waiting = transition is WAIT
+    waiting = transition.to is State.WAITING
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -92,6 +93,7 @@ async def give_up(
             attempt={"outcome": "given_up", "reason": reason.code, **attempt},
             detail={"reason": reason.code, "message": reason.message},
             metrics={"attempts": tries} if tries else None,
+            inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
         )
     )
     if done.moved:

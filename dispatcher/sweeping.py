@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from kombu.exceptions import OperationalError
 from dispatcher import heartbeat, leases, ledger, reports, verification
 from dispatcher.decisions import can_take, look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import IN_FLIGHT, UNSENT, Dispatch, State
+from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_dispatch, wake_supervision, wake_verification
@@ -30,6 +30,8 @@ PUSH_S: Final = 2.0
 # look from the sweeper itself: the verify workers may be away.
 LAST_LOOK_S: Final = 1.0
 _CANDIDATES: Final = 100
+# Records that a sweep looks at side by side: many may run out of time in the same moment.
+_AT_ONCE: Final = 20
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
 
@@ -70,30 +72,41 @@ async def sweep(services: Services) -> list[WakeUp]:
     due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
     silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
     backlog = await services.ledger.run(reports.backlog())
-    wake_ups, out_of_time = [], []
-    for dispatch_id in (*due, *silent):
-        dispatch = await _read_or_park(services, dispatch_id)
-        if dispatch is None or dispatch.terminal:
-            continue
-        if dispatch.state in UNSENT and time_is_up(dispatch):
-            await end_in_time(services, dispatch)
-        elif dispatch.state in IN_FLIGHT and dispatch.remaining_s <= LAST_LOOK_S:
-            out_of_time.append(dispatch_id)
-        elif dispatch.state not in UNSENT or backlog < limit:
-            # An agent that reports nothing is looked at every few seconds: no news.
-            routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
-            logger.log(
-                logging.DEBUG if routine else logging.INFO,
-                "woken by the sweeper",
-                extra=log_fields(dispatch, state=str(dispatch.state)),
-            )
-            wake_ups.append(WakeUp(dispatch=dispatch))
-            if dispatch.state in IN_FLIGHT and dispatch.remaining_s - LAST_LOOK_S < PUSH_S:
-                left_s = dispatch.remaining_s - LAST_LOOK_S
-                await services.ledger.run(ledger.defer(dispatch_id, due_in_s=left_s))
-    # With no time left a verification only looks, and then says what there is to say.
-    await asyncio.gather(*(verification.verify_dispatch(services, one) for one in out_of_time))
-    return wake_ups
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(dispatch_id: str) -> WakeUp | None:
+        async with at_once:
+            dispatch = await _read_or_park(services, dispatch_id)
+            if dispatch is None or dispatch.terminal:
+                return None
+            return await _look_at(services, dispatch, long_queue=backlog >= limit)
+
+    looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in (*due, *silent)))
+    return [wake_up for wake_up in looked_at if wake_up is not None]
+
+
+async def _look_at(services: Services, dispatch: Dispatch, *, long_queue: bool) -> WakeUp | None:
+    if dispatch.state in UNSENT and time_is_up(dispatch):
+        await end_in_time(services, dispatch)
+        return None
+    if dispatch.state in UNSENT and long_queue:
+        return None
+    if dispatch.state in IN_FLIGHT:
+        left_s = dispatch.remaining_s - LAST_LOOK_S
+        if left_s <= 0:
+            # With no time left a verification only looks, and then says what there is to say.
+            await verification.verify_dispatch(services, dispatch.dispatch_id)
+            return None
+        if left_s < PUSH_S:
+            await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=left_s))
+    # An agent that reports nothing is looked at every few seconds: no news.
+    routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+    logger.log(
+        logging.DEBUG if routine else logging.INFO,
+        "woken by the sweeper",
+        extra=log_fields(dispatch, state=str(dispatch.state)),
+    )
+    return WakeUp(dispatch=dispatch)
 
 
 async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
@@ -117,20 +130,31 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     Each client's oldest first, the clients in turn, and no more than there are free slots.
     """
     servers = await services.ledger.run(reports.agent_servers())
-    free = sum(server.free_slots for server in servers)
+    room = {name: await _room(services, name, servers) for name in {s.agent_name for s in servers}}
+    if not any(room.values()):
+        return []
     # More than there is room for: some of them wait for agents that nobody has reported.
-    ids = await services.ledger.run(leases.pick_waiting(limit=free + _CANDIDATES, push_s=PUSH_S))
+    limit = sum(room.values()) + _CANDIDATES
+    ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
     wake_ups: list[WakeUp] = []
     for dispatch_id in ids:
         dispatch = await _read_or_park(services, dispatch_id)
         if dispatch is None:
             continue
-        if len(wake_ups) < free and can_take(dispatch, servers):
+        if room.get(dispatch.agent_name, 0) > 0 and can_take(dispatch, servers):
+            room[dispatch.agent_name] -= 1
             wake_ups.append(WakeUp(dispatch=dispatch))
         else:
             pause_s = look_again_in_s(dispatch, services.settings.wait_s)
             await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
     return wake_ups
+
+
+async def _room(services: Services, agent_name: str, servers: Sequence[AgentServerReport]) -> int:
+    """How many more may be sent to that agent now."""
+    on_their_way, at_most = await services.ledger.run(leases.on_their_way(agent_name))
+    free_slots = sum(s.free_slots for s in servers if s.agent_name == agent_name)
+    return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)
 
 
 async def stand_in_for_beat(services: Services) -> None:

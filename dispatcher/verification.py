@@ -7,11 +7,12 @@ import contextlib
 import logging
 from typing import Final
 
-from dispatcher import leases, ledger, reports
+from dispatcher import inflight, leases, ledger, reports
 from dispatcher.decisions import (
     Fail,
     Redispatch,
     after_no_join,
+    is_silent,
     offer_is_lost,
     our_agent,
     time_is_up,
@@ -61,6 +62,8 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
             dispatch = await read(services, dispatch_id)
             if dispatch.state not in IN_FLIGHT:
                 return dispatch.state
+            if is_silent(dispatch):
+                return await _no_join(services, dispatch)
             now = loop.time()
             if dispatch.agent_identity or now >= next_look or now >= until:
                 agent = await _look(services, dispatch)
@@ -116,6 +119,7 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
             },
             attempt={"outcome": "joined"},
             lease_s=leases.LEASE_S,
+            inflight=inflight.ARRIVED,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
             metrics={
                 "joined": 1,
@@ -137,12 +141,21 @@ async def _no_join(services: Services, dispatch: Dispatch) -> State:
         given_up = await fail(services, dispatch, decision.reason)
     else:
         transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
-        given_up = await give_up(services, dispatch, transition, decision.reason, {})
+        # Asked for and offered to nobody: LiveKit has dropped it, and would drop others too.
+        dropped = fenced and dispatch.state is State.DISPATCHED
+        given_up = await give_up(
+            services, dispatch, transition, decision.reason, {}, dropped=dropped
+        )
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares the late agent a start for nothing.
         # Only by who has given the attempt up: somebody else may have seen its agent join.
         if given_up and dispatch.livekit_dispatch_id:
             await services.livekit(dispatch).delete_dispatch(
                 dispatch.livekit_dispatch_id, dispatch.room_name
+            )
+    with contextlib.suppress(LiveKitError):
+        if given_up and dispatch.agent_identity:  # it has been there, and LiveKit may list it still
+            await services.livekit(dispatch).remove_participant(
+                dispatch.agent_identity, dispatch.room_name
             )
     return (await read(services, dispatch.dispatch_id)).state

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from dispatcher import ledger, restoring
+from dispatcher import inflight, ledger, restoring
 from dispatcher.ledger import Advanced
 from dispatcher.models import ADOPTED, RememberedDispatch, State
 from dispatcher.restoring import Restored
@@ -76,6 +76,7 @@ def _claim(
         fields=fields,
         detail={**fields, "reason": Reason.ADOPTED},
         metrics=metrics.ADOPTED,
+        inflight=inflight.CLAIMED,
         metrics_key=metrics_key,
     )
 

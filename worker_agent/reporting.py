@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 LIVEKIT_TARGET_LOAD = 0.7
 _MAX_REPORTED_LOAD = 0.95 * LIVEKIT_TARGET_LOAD
 _LOST_AFTER_PERIODS = 3
+# Between two reports, however much happens.
+_GAP_S = 0.2
 
 
 def livekit_load(*, used_slots: int, slots: int) -> float:
@@ -53,6 +55,7 @@ class Reporter:
         self._store = store
         self._period_s = period_s
         self._news = asyncio.Event()
+        self._reported_slots = 0
 
     def registered(self, *_: object) -> None:
         """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
@@ -61,6 +64,8 @@ class Reporter:
     def load(self) -> float:
         """livekit-agents' `load_fnc`: called before every offer and twice a second."""
         self._filter.active_jobs = len(self._server.active_jobs)
+        if self._filter.used_slots != self._reported_slots:
+            self._news.set()
         return livekit_load(used_slots=self._filter.used_slots, slots=self._identity.slots)
 
     async def run(self) -> None:
@@ -69,6 +74,7 @@ class Reporter:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
                 await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
+                await asyncio.sleep(min(_GAP_S, self._period_s))
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), self._period_s)
         finally:
@@ -76,6 +82,7 @@ class Reporter:
 
     async def _report(self, *, ttl_s: float) -> None:
         identity, used = self._identity, self._filter.used_slots
+        self._reported_slots = used
         report = AgentServerReport(
             agent_server_id=identity.agent_server_id,
             agent_name=identity.agent_name,

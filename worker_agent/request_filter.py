@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import keys, ledger, reports
+from dispatcher import inflight, keys, ledger, reports
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import ACCEPTED, REJECTED
+from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
@@ -34,8 +34,8 @@ from worker_agent.offers import (
 
 logger = logging.getLogger(__name__)
 
-# A verification that looks every half second and gives up after five needs no wake-up before this.
-CLAIM_DUE_S: Final = 7.0
+# Whoever verifies hears of the join within a second, as a rule; nobody does after a worker's death.
+CLAIM_DUE_S: Final = 3.0
 
 
 def offer_of(request: JobRequest) -> Offer:
@@ -61,6 +61,7 @@ class RequestFilter:
         self._retention_s = retention_s
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
+        self.changed: Callable[[], None] = lambda: None  # called when slots are taken
 
     @property
     def used_slots(self) -> int:
@@ -76,6 +77,7 @@ class RequestFilter:
             if decision.reason is Reason.CLAIMED:
                 decision = await (self._adopt(offer) if offer.delegated else self._claim(offer))
             self._log(offer, decision)
+            self.changed()
             if decision.accept:
                 await self._accept(request, offer, decision)
             else:
@@ -112,6 +114,7 @@ class RequestFilter:
                 "reason": Reason.CLAIMED,
             },
             metrics=metrics.accepted(Reason.CLAIMED),
+            inflight=inflight.CLAIMED,
             metrics_key=self._metrics_key(offer),
         )
         try:
@@ -150,10 +153,25 @@ class RequestFilter:
         except AssignmentTimeoutError:
             # LiveKit has given the job to nobody; verification finds no agent and goes on.
             logger.warning("LiveKit did not assign the job", extra={"job_id": offer.job_id})
+            await self._give_back(offer)
             await self._count(offer, metrics.ASSIGNMENT_TIMED_OUT)
             return
         if decision.reason in (Reason.ADOPTED, Reason.DELEGATED):
             await self._count(offer, metrics.accepted(decision.reason))
+
+    async def _give_back(self, offer: Offer) -> None:
+        """End a claim that came to nothing, so that the next attempt need not wait."""
+        if not offer.dispatch_id:
+            return
+        step = ledger.advance(
+            offer.ref,
+            NEXT_GENERATION,
+            due_in_s=0.0,
+            attempt={"outcome": "given_up", "reason": "assignment_timeout"},
+            detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
+        )
+        with contextlib.suppress(LedgerUnavailable):
+            await self._store.run(step)
 
     async def _report_reject(self, offer: Offer, decision: Decision) -> None:
         await self._count(offer, metrics.rejected(decision.reason))
@@ -165,6 +183,7 @@ class RequestFilter:
             before="offered",
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": decision.reason},
+            inflight=inflight.SENT,
             detail={
                 "job_id": offer.job_id,
                 "agent_server_id": self._server.agent_server_id,

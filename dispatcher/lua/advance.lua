@@ -1,9 +1,10 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
--- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open
+-- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
---   "occupied" (another dispatch serves the room), "unknown".
+--   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
+--   one that is on its way), "unknown".
 local a = cjson.decode(ARGV[1])
 local current = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id')
 local state, generation, job_id = current[1], current[2], current[3] or ''
@@ -28,15 +29,38 @@ if moves and a.revive then
   redis.call('SADD', KEYS[9], a.id)
   for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
 end
+if moves and a.admit then
+  -- What is on its way counts until its agent server's report tells of it.
+  redis.call('ZREMRANGEBYSCORE', KEYS[10], '-inf', now)
+  local window = tonumber(redis.call('GET', KEYS[11]) or a.admit)
+  if redis.call('ZCARD', KEYS[10]) >= math.min(a.admit, window) then
+    return {'full', state, generation, job_id}
+  end
+end
 local now_s = string.format('%.0f', now)
 if moves then
   state = a.to
+  if a.inflight_ms then
+    redis.call('ZADD', KEYS[10], string.format('%.0f', now + a.inflight_ms), a.id)
+  else
+    redis.call('ZREM', KEYS[10], a.id)
+  end
+  if a.arrived and redis.call('EXISTS', KEYS[11]) == 1 then redis.call('INCR', KEYS[11]) end
+  if a.arrived and redis.call('ZCARD', KEYS[8]) > 0 then
+    redis.call('PUBLISH', a.capacity_channel, a.agent_name)
+  end
+  if a.dropped then
+    -- LiveKit takes fewer at once than there are slots: half of them, and then one more for each
+    -- that arrives, until nothing has been dropped for window_s.
+    local half = math.max(2, math.floor((redis.call('ZCARD', KEYS[10]) + 1) / 2))
+    redis.call('SET', KEYS[11], half, 'EX', a.window_s)
+  end
   if a.new_generation then
     generation = string.format('%d', tonumber(generation) + 1)
     redis.call('HSET', KEYS[1], 'generation', generation)
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
-      'failure_message', 'alone_since_ms')
+      'failure_message', 'alone_since_ms', 'alive_till_ms')
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)

@@ -27,9 +27,7 @@ elseif state == 'joined' then
   if not seen and alone_ms > tonumber(ARGV[6]) then return 'abandoned' end
   if seen and alone_ms > tonumber(ARGV[7]) then return 'deserted' end
 end
-if state == 'joined' then
-  local till = string.format('%.0f', now + tonumber(ARGV[5]))
-  redis.call('ZADD', KEYS[2], till, ARGV[1])
-  redis.call('HSET', KEYS[1], 'alive_till_ms', till)
-end
+local till = string.format('%.0f', now + tonumber(ARGV[5]))
+redis.call('HSET', KEYS[1], 'alive_till_ms', till)
+if state == 'joined' then redis.call('ZADD', KEYS[2], till, ARGV[1]) end
 return 'ok'

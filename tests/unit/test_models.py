@@ -19,6 +19,7 @@ from dispatcher.models import (
     REDISPATCH,
     ROOM_OVER,
     TERMINAL,
+    UNREACHED,
     WAIT,
     Attempt,
     State,
@@ -110,7 +111,17 @@ def test_every_attempt_in_flight_can_be_given_up_and_can_have_joined(state: Stat
 def test_whoever_gives_an_attempt_up_raises_the_generation() -> None:
     raising = {t.event for t in TABLE.values() if t.new_generation}
 
-    assert raising == {WAIT.event, NEXT_GENERATION.event, AGENT_LOST.event, REDISPATCH.event}
+    assert raising == {
+        WAIT.event,
+        UNREACHED.event,
+        NEXT_GENERATION.event,
+        AGENT_LOST.event,
+        REDISPATCH.event,
+    }
+
+
+def test_a_job_that_livekit_has_offered_is_not_given_up_for_its_silence() -> None:
+    assert UNREACHED.moves == {State.DISPATCHING}
 
 
 def test_only_a_joined_dispatch_can_lose_its_agent() -> None:

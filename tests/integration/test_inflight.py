@@ -1,0 +1,127 @@
+"""How many dispatches are on their way to an agent at once, and how many may be?"""
+
+from __future__ import annotations
+
+import redis
+
+from dispatcher import inflight, leases, ledger, models
+from dispatcher.inflight import InFlight
+from dispatcher.ledger import Advanced
+from dispatcher.models import Dispatch, State
+from dispatcher.store import Ledger
+from tests.support import AGENT_NAME, new_dispatch
+
+ON_THEIR_WAY = f"usher:inflight:{AGENT_NAME}"
+WINDOW = f"usher:window:{AGENT_NAME}"
+
+
+def requested(store: Ledger, number: int) -> Dispatch:
+    new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+    store.run(ledger.create(new, due_in_s=2.0, detail={}))
+    return read(store, number)
+
+
+def read(store: Ledger, number: int) -> Dispatch:
+    dispatch = store.run(ledger.read(f"dsp_{number}"))
+    assert dispatch is not None
+    return dispatch
+
+
+def start(store: Ledger, number: int, *, free_slots: int | None) -> Advanced:
+    step = ledger.advance(
+        requested(store, number),
+        models.DISPATCH_STARTED,
+        due_in_s=12,
+        inflight=inflight.start(free_slots),
+    )
+    return store.run(step)
+
+
+def move(store: Ledger, number: int, transition: models.Transition, what: InFlight) -> Advanced:
+    step = ledger.advance(read(store, number), transition, due_in_s=2, inflight=what)
+    return store.run(step)
+
+
+def test_no_more_are_sent_than_there_are_free_slots(store: Ledger) -> None:
+    assert [start(store, number, free_slots=2).outcome for number in range(3)] == [
+        "moved",
+        "moved",
+        "full",
+    ]
+
+    assert read(store, 2).state is State.QUEUED
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (2, None)
+
+
+def test_where_nobody_reports_slots_nothing_is_held_back(store: Ledger) -> None:
+    assert [start(store, number, free_slots=None).moved for number in range(3)] == [True] * 3
+
+
+def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
+    store: Ledger,
+) -> None:
+    start(store, 1, free_slots=1)
+    move(store, 1, models.DISPATCH_CREATED, inflight.SENT)
+    assert start(store, 2, free_slots=1).outcome == "full"
+
+    move(store, 1, models.NEXT_GENERATION, inflight.NOT_IN_FLIGHT)
+
+    assert start(store, 3, free_slots=1).moved
+
+
+def test_one_that_was_claimed_counts_until_its_server_has_told_so(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    start(store, 1, free_slots=1)
+    move(store, 1, models.ACCEPTED, inflight.CLAIMED)
+    move(store, 1, models.JOINED, inflight.ARRIVED)
+    assert start(store, 2, free_slots=1).outcome == "full"
+
+    raw.zadd(ON_THEIR_WAY, {"dsp_1": 1})
+
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (0, None)
+    assert start(store, 3, free_slots=1).moved
+
+
+def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    for number in range(8):
+        start(store, number, free_slots=40)
+    for number in range(6):
+        move(store, number, models.ACCEPTED, inflight.CLAIMED)
+    assert not raw.exists(WINDOW)
+
+    move(store, 6, models.NEXT_GENERATION, inflight.DROPPED)
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (7, 4)
+    assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
+    assert start(store, 8, free_slots=40).outcome == "full"
+
+    move(store, 7, models.ACCEPTED, inflight.CLAIMED)
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (7, 5)
+    raw.delete(ON_THEIR_WAY)
+    assert [start(store, number, free_slots=40).moved for number in range(9, 15)] == [
+        *[True] * 5,
+        False,
+    ]
+
+
+def test_an_arrival_tells_those_who_wait_that_there_is_room(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    with raw.pubsub(ignore_subscribe_messages=True) as news:
+        news.subscribe("usher:capacity")
+        news.get_message(timeout=1)
+        start(store, 1, free_slots=1)
+        move(store, 1, models.ACCEPTED, inflight.CLAIMED)
+        assert news.get_message(timeout=0.1) is None  # nobody waits
+
+        move(store, 1, models.JOINED, inflight.ARRIVED)
+        requested(store, 2)
+        move(store, 2, models.WAIT, inflight.NOT_IN_FLIGHT)
+        start(store, 3, free_slots=9)
+        move(store, 3, models.ACCEPTED, inflight.CLAIMED)
+
+        told = news.get_message(timeout=1)
+        assert told is not None
+        assert told["data"] == AGENT_NAME
