@@ -1,7 +1,8 @@
 """How many dispatches may be on their way to an agent at once?
 
 LiveKit drops what no agent server takes at once, so no more are sent than there are free slots.
-Reports are a moment old, so what is on its way is counted in the ledger, in the step that sends it.
+Reports are a moment old, so what is on its way is counted in the ledger, in the step that sends it;
+the step that claims it takes a slot off its agent server's report.
 When LiveKit drops jobs all the same (livekit-agents' own load report is the CPU's, and goes over
 its threshold in a burst), fewer are sent at a time: half, and one more for each that arrives.
 """
@@ -15,8 +16,6 @@ from dispatcher import keys
 
 # A start that nobody ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
-# After its claim it counts until its agent server has surely reported it.
-CLAIMED_S: Final = 1.0
 # Without a drop for so long, all free slots are used again.
 WINDOW_S: Final = 15
 
@@ -54,8 +53,7 @@ class InFlight:
 NOT_IN_FLIGHT: Final = InFlight()
 # CreateDispatch has been asked for.
 SENT: Final = InFlight(counts_s=STARTED_S)
-CLAIMED: Final = InFlight(counts_s=CLAIMED_S, arrived=True)
-ARRIVED: Final = InFlight(counts_s=CLAIMED_S)
+CLAIMED: Final = InFlight(arrived=True)
 DROPPED: Final = InFlight(dropped=True)
 
 

@@ -15,7 +15,10 @@ from dispatcher.ledger import Step
 from dispatcher.models import DispatchRef
 
 RENEW_S: Final = 0.8
-LEASE_S: Final = 2.5
+LEASE_S: Final = 3.0
+# Until an agent has said for the first time that it is alive: in a burst LiveKit lists it seconds
+# before its own process comes to it.
+FIRST_LEASE_S: Final = 6.0
 # Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
 GAP_S: Final = 1.5
 GRACE_S: Final = 4.0

@@ -183,6 +183,7 @@ def advance(
             keys.open_sessions(dispatch.client_id),
             keys.inflight(dispatch.agent_name),
             keys.window(dispatch.agent_name),
+            keys.AGENT_SERVERS,
         ),
         (json.dumps(order),),
         lambda reply: Advanced(

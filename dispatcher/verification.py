@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import Final
 
-from dispatcher import inflight, leases, ledger, reports
+from dispatcher import leases, ledger, reports
 from dispatcher.decisions import (
     Fail,
     Redispatch,
@@ -42,9 +42,9 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     """Wait until LiveKit itself lists the agent as ACTIVE, then write `joined`.
 
     Looks whenever the agent reports itself, and every `verify_poll_s` otherwise, for at most
-    `verify_timeout_s`. Without an agent this attempt is given up: the next generation starts at
-    once, or waits for an agent server, or the deadline ends the record with its true reason.
-    Returns where the record stands then.
+    `verify_timeout_s`, and as long after an agent server has accepted the job. Without an agent
+    this attempt is given up: the next generation starts at once, or waits for an agent server, or
+    the deadline ends the record with its true reason. Returns where the record stands then.
 
     Raises:
         UnknownDispatch: no such record.
@@ -73,11 +73,20 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
                 next_look = now + services.settings.verify_poll_s
             if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
                 return dispatch.state  # a message too many: somebody is still at it
+            if now >= until:
+                until += _more_time_s(services, dispatch)
             if now >= until or _dropped(services, dispatch):
                 return await _no_join(services, dispatch)
             pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), min(pause, until - now))
+
+
+def _more_time_s(services: Services, dispatch: Dispatch) -> float:
+    """What an agent that was accepted late has left of the time that every agent has to join."""
+    since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+    left_s = min(services.settings.verify_timeout_s - since_s, dispatch.remaining_s - END_MARGIN_S)
+    return max(0.0, left_s) if dispatch.state is State.ACCEPTED else 0.0
 
 
 def _dropped(services: Services, dispatch: Dispatch) -> bool:
@@ -118,8 +127,7 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
                 "failure_message": "",
             },
             attempt={"outcome": "joined"},
-            lease_s=leases.LEASE_S,
-            inflight=inflight.ARRIVED,
+            lease_s=leases.LEASE_S if dispatch.alive_till_ms else leases.FIRST_LEASE_S,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
             metrics={
                 "joined": 1,

@@ -1,5 +1,6 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
--- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window
+-- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window,
+--   agent servers
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -45,9 +46,20 @@ if moves then
   else
     redis.call('ZREM', KEYS[10], a.id)
   end
-  if a.arrived and redis.call('EXISTS', KEYS[11]) == 1 then redis.call('INCR', KEYS[11]) end
-  if a.arrived and redis.call('ZCARD', KEYS[8]) > 0 then
-    redis.call('PUBLISH', a.capacity_channel, a.agent_name)
+  if a.arrived then
+    -- It has a slot from now on, not only from its agent server's next report on.
+    local server_id = a.fields.agent_server_id or ''
+    local expires, report = string.match(redis.call('HGET', KEYS[12], server_id) or '',
+      '^(%d+) (.*)$')
+    if report then
+      report = cjson.decode(report)
+      report.used_slots = report.used_slots + 1
+      redis.call('HSET', KEYS[12], server_id, expires .. ' ' .. cjson.encode(report))
+    end
+    if redis.call('EXISTS', KEYS[11]) == 1 then redis.call('INCR', KEYS[11]) end
+    if redis.call('ZCARD', KEYS[8]) > 0 then
+      redis.call('PUBLISH', a.capacity_channel, a.agent_name)
+    end
   end
   if a.dropped then
     -- LiveKit takes fewer at once than there are slots: half of them, and then one more for each

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from livekit.agents import AgentServer, JobExecutorType
 
@@ -26,17 +28,18 @@ from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.acceptance.session import wait_for
-from worker_agent import session
+from worker_agent.existing import Guarded, identify
 from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
-from worker_agent.server import build, identify, serve
+from worker_agent.server import serve
+from worker_agent.session import load_entrypoint
 from worker_agent.settings import AgentSettings
 
 _STARTS_WITHIN_S = 20
 
 
-def _plain(settings: AgentSettings) -> AgentServer:
-    """livekit-agents' server with its own defaults for load and threshold."""
+def bare_server(settings: AgentSettings, **options: Any) -> AgentServer:
+    """livekit-agents' server with its own defaults, nothing of ours in it."""
     return AgentServer(
         ws_url=settings.livekit_url,
         api_key=settings.livekit_api_key,
@@ -44,22 +47,25 @@ def _plain(settings: AgentSettings) -> AgentServer:
         job_executor_type=JobExecutorType(settings.executor),
         host=settings.host,
         port=settings.port,
+        **options,
     )
 
 
 async def _serve(kind: str, settings: AgentSettings, common: CommonSettings) -> None:
     if kind == "ours":
-        await serve(settings, common)
+        await serve(settings)
         return
-    identity = identify(settings)
+    identity = identify(settings, settings.agent_name)
     async with AsyncLedger(common) as store:
         own = dataclasses.replace(identity, client_id="somebody-else")
         request_filter = RequestFilter(own if kind == "refusing" else identity, store)
-        server = _plain(settings) if kind == "default-load" else build(settings)
+        options = {} if kind == "default-load" else {"load_threshold": math.inf}
+        server = bare_server(settings, **options)
         reporter = Reporter(identity, server, request_filter, store, period_s=settings.report_s)
         if kind == "refusing":
             server.load_fnc = reporter.load
-        server.rtc_session(session.run, agent_name=settings.agent_name, on_request=request_filter)
+        guarded = Guarded(load_entrypoint(settings.entrypoint))
+        server.rtc_session(guarded, agent_name=settings.agent_name, on_request=request_filter)
         server.on("worker_registered", reporter.registered)
 
         async def count_jobs() -> None:  # what `Reporter.load` does where it is the load report

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import redis
 
-from dispatcher import inflight, leases, ledger, models
+from dispatcher import inflight, leases, ledger, models, reports
 from dispatcher.inflight import InFlight
 from dispatcher.ledger import Advanced
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, new_dispatch
+from tests.support import AGENT_NAME, a_server, new_dispatch
 
 ON_THEIR_WAY = f"usher:inflight:{AGENT_NAME}"
 WINDOW = f"usher:window:{AGENT_NAME}"
@@ -69,18 +69,20 @@ def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
     assert start(store, 3, free_slots=1).moved
 
 
-def test_one_that_was_claimed_counts_until_its_server_has_told_so(
-    store: Ledger, raw: redis.Redis
-) -> None:
+def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledger) -> None:
+    store.run(reports.report_agent_server(a_server(slots=4, used_slots=1), ttl_s=60))
     start(store, 1, free_slots=1)
-    move(store, 1, models.ACCEPTED, inflight.CLAIMED)
-    move(store, 1, models.JOINED, inflight.ARRIVED)
-    assert start(store, 2, free_slots=1).outcome == "full"
+    claim = ledger.advance(
+        read(store, 1),
+        models.ACCEPTED,
+        fields={"agent_server_id": "server-1", "job_id": "AJ_1"},
+        inflight=inflight.CLAIMED,
+    )
 
-    raw.zadd(ON_THEIR_WAY, {"dsp_1": 1})
+    assert store.run(claim).moved
 
+    assert store.run(reports.agent_servers()) == [a_server(slots=4, used_slots=2)]
     assert store.run(leases.on_their_way(AGENT_NAME)) == (0, None)
-    assert start(store, 3, free_slots=1).moved
 
 
 def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
@@ -88,17 +90,15 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
 ) -> None:
     for number in range(8):
         start(store, number, free_slots=40)
-    for number in range(6):
-        move(store, number, models.ACCEPTED, inflight.CLAIMED)
     assert not raw.exists(WINDOW)
 
-    move(store, 6, models.NEXT_GENERATION, inflight.DROPPED)
+    move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
     assert store.run(leases.on_their_way(AGENT_NAME)) == (7, 4)
     assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
     assert start(store, 8, free_slots=40).outcome == "full"
 
     move(store, 7, models.ACCEPTED, inflight.CLAIMED)
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (7, 5)
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (6, 5)
     raw.delete(ON_THEIR_WAY)
     assert [start(store, number, free_slots=40).moved for number in range(9, 15)] == [
         *[True] * 5,
@@ -116,7 +116,6 @@ def test_an_arrival_tells_those_who_wait_that_there_is_room(
         move(store, 1, models.ACCEPTED, inflight.CLAIMED)
         assert news.get_message(timeout=0.1) is None  # nobody waits
 
-        move(store, 1, models.JOINED, inflight.ARRIVED)
         requested(store, 2)
         move(store, 2, models.WAIT, inflight.NOT_IN_FLIGHT)
         start(store, 3, free_slots=9)

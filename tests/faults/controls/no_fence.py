@@ -7,16 +7,18 @@ nor looks again nor renews anything.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from livekit.agents import JobContext, JobRequest
 
 from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
+from tests.faults.agents import bare_server
 from tests.faults.campaign.agent import entrypoint
+from worker_agent.existing import identify
 from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
-from worker_agent.server import build, identify
 from worker_agent.settings import AgentSettings
 
 
@@ -31,7 +33,8 @@ async def run(ctx: JobContext) -> None:
 async def main() -> None:
     common, settings = load(CommonSettings), load(AgentSettings)
     configure(log_format=common.log_format, level=common.log_level)
-    server, identity = build(settings), identify(settings)
+    server = bare_server(settings, load_threshold=math.inf)
+    identity = identify(settings, settings.agent_name)
     async with AsyncLedger(common) as store:
         # The filter only counts its slots here; it is never asked.
         uninvolved = RequestFilter(identity, store)
