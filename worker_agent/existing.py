@@ -17,7 +17,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
-from livekit.agents import AgentServer, JobContext, JobRequest
+from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
+from livekit.rtc._ffi_client import FfiClient
 
 from dispatcher.errors import ConfigurationError
 from dispatcher.settings import CommonSettings, load
@@ -137,6 +138,11 @@ class _Attachment:
         except ConfigurationError as error:
             self._ending = asyncio.create_task(self._end(error), name="ending")
             return
+        if self._server._job_executor_type is JobExecutorType.THREAD:
+            # Made at its first use and without a lock, by whichever job's thread comes first: two
+            # that came at once made two, and the events of one of them reached nobody. A `connect`
+            # then hung, and after 15 s the native library ended the whole process.
+            _ = FfiClient.instance
         if self._own_load is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         store = AsyncLedger(common)
