@@ -92,8 +92,19 @@ async def dispatch_agent(
     if time_is_up(dispatch):
         reason = await end_in_time(services, dispatch)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
+    with services.turn(services.dispatching, dispatch) as may_go_on:
+        return await _dispatch(services, dispatch, sleep) if may_go_on else dispatch.state
+
+
+async def _dispatch(
+    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
+) -> State:
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
+    if dispatch.state in UNSENT and (away := services.livekit(dispatch).away):
+        return await _wait(
+            services, dispatch, Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
+        )
     if dispatch.state in UNSENT:
         servers = await services.ledger.run(reports.agent_servers())
         if not _worth_trying(services, dispatch, servers):

@@ -49,3 +49,13 @@ class TransientLiveKitError(LiveKitError):
     def __init__(self, message: str, *, outcome_unknown: bool) -> None:
         super().__init__(message)
         self.outcome_unknown = outcome_unknown
+
+
+class LiveKitAway(TransientLiveKitError):
+    """This LiveKit server has not answered for a while, so it was not even asked.
+
+    Worth another try later, and not while somebody waits.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, outcome_unknown=False)

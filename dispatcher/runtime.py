@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from dispatcher.clients import ClientRegistry, registry
+from dispatcher.lanes import Lanes
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
 from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.wakeups import Wakeups
+from dispatcher.waking import wake_dispatch, wake_verification
 
 T = TypeVar("T")
 
@@ -35,11 +38,20 @@ class Services:
     ledger: AsyncLedger
     livekit_clients: LiveKitClients
     wakeups: Wakeups
+    dispatching: Lanes
+    verifying: Lanes
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
         """The LiveKit server of the client that this dispatch belongs to."""
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
+
+    def turn(self, lanes: Lanes, dispatch: Dispatch) -> AbstractContextManager[bool]:
+        """A block for one task; gives whether it may go on (see `lanes.py`)."""
+        alone = len(self.clients.clients) < 2
+        return lanes.enter(
+            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone
+        )
 
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
@@ -63,6 +75,8 @@ async def open_services() -> Services:
         ledger=AsyncLedger(common),
         livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
         wakeups=Wakeups(common),
+        dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
+        verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
     )
 
 

@@ -87,6 +87,9 @@ class DispatcherSettings(BaseSettings):
     max_losses: int = Field(
         5, gt=0, alias="USHER_MAX_LOSSES"
     )  # an agent that dies so often within its first minute is not replaced again
+    client_tasks: int = Field(
+        32, gt=0, alias="USHER_CLIENT_TASKS"
+    )  # of the 64 threads of a worker process, so many for one client where there are several
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
     def unfenced(self, agent_name: str) -> bool:
