@@ -11,9 +11,10 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dispatcher import reports
+from dispatcher import outbox, reports
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.webhooks import wanting
 
 if TYPE_CHECKING:
     from dispatcher.runtime import Services
@@ -39,6 +40,8 @@ async def beat(services: Services, queues: Iterable[str]) -> None:
         with contextlib.suppress(LedgerUnavailable):
             for queue in queues:
                 await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
+            # Whoever changes a record does not know who wants to hear of it; the ledger does.
+            await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
         # At once, not in turn: one that hangs would make the others look silent.
         await asyncio.gather(*(_probe(services, client) for client in services.clients.clients))
         await asyncio.sleep(PERIOD_S)

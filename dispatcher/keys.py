@@ -15,13 +15,18 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
+| `usher:notified` | set | clients whose own servers are told how dispatches end |
+| `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
+| `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
+| `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
+| `usher:webhook_seen:<client>:<id>` | string | a webhook of LiveKit's that has been received |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
-| `dispatch` | list | Celery's queue (its other keys are Celery's own affair) |
+| `dispatch`, `webhooks` | list | Celery's queues (its other keys are Celery's own affair) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
 """
@@ -33,6 +38,8 @@ from urllib.parse import quote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
 OPEN_PREFIX: Final = "usher:open:"
+EVENT_PREFIX: Final = "usher:event:"
+NOTIFIED: Final = "usher:notified"
 DUE: Final = "usher:due"
 WAITING: Final = "usher:waiting"
 LEASES: Final = "usher:leases"
@@ -44,6 +51,7 @@ BIRTH: Final = "usher:birth"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 DISPATCH_QUEUE: Final = "dispatch"
+WEBHOOK_QUEUE: Final = "webhooks"
 
 
 def record(dispatch_id: str) -> str:
@@ -90,3 +98,23 @@ def agent_metrics(client_id: str, container: str, agent_name: str) -> str:
 def wake_channel(dispatch_id: str) -> str:
     """Pub/sub channel that gets the event's name after every change of the record."""
     return f"usher:wake:{dispatch_id}"
+
+
+def outbox(client_id: str) -> str:
+    """Events for one client's own server, by the time of their next delivery."""
+    return f"usher:outbox:{client_id}"
+
+
+def event(event_id: str) -> str:
+    """One event that is to be delivered."""
+    return f"{EVENT_PREFIX}{event_id}"
+
+
+def dead_events(client_id: str) -> str:
+    """Events of one client that were given up."""
+    return f"usher:dead_events:{client_id}"
+
+
+def webhook_seen(client_id: str, event_id: str) -> str:
+    """That this webhook of one client's LiveKit has been received."""
+    return f"usher:webhook_seen:{client_id}:{event_id}"

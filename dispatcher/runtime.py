@@ -20,10 +20,12 @@ from dispatcher.clients import ClientRegistry, registry
 from dispatcher.lanes import Lanes
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
+from dispatcher.receivers import Receivers
 from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.wakeups import Wakeups
 from dispatcher.waking import wake_dispatch, wake_verification
+from dispatcher.webhooks import Slots
 
 T = TypeVar("T")
 
@@ -40,6 +42,8 @@ class Services:
     wakeups: Wakeups
     dispatching: Lanes
     verifying: Lanes
+    receivers: Receivers
+    deliveries: Slots
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
         """The LiveKit server of the client that this dispatch belongs to."""
@@ -61,6 +65,7 @@ class Services:
         """Close every connection."""
         await self.wakeups.aclose()
         await self.livekit_clients.aclose()
+        await self.receivers.aclose()
         await self.ledger.aclose()
 
 
@@ -77,6 +82,8 @@ async def open_services() -> Services:
         wakeups=Wakeups(common),
         dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
         verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
+        receivers=Receivers(allow_private=settings.webhook_allow_private),
+        deliveries=Slots(),
     )
 
 
