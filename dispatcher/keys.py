@@ -38,6 +38,7 @@ from urllib.parse import quote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
 OPEN_PREFIX: Final = "usher:open:"
+WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
 NOTIFIED: Final = "usher:notified"
 DUE: Final = "usher:due"
@@ -97,7 +98,7 @@ def agent_metrics(client_id: str, container: str, agent_name: str) -> str:
 
 def wake_channel(dispatch_id: str) -> str:
     """Pub/sub channel that gets the event's name after every change of the record."""
-    return f"usher:wake:{dispatch_id}"
+    return f"{WAKE_PREFIX}{dispatch_id}"
 
 
 def outbox(client_id: str) -> str:

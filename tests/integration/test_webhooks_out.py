@@ -117,7 +117,7 @@ async def test_a_change_that_ends_nothing_is_not_told(
     dispatch = request_dispatch()
     join(store, dispatch)
     raw.delete(OUTBOX)
-    store.run(ledger.advance(dispatch, models.AGENT_CONNECTED, detail={}))  # only noted
+    store.run(ledger.advance(dispatch, models.AGENT_ADOPTED))  # only noted
     store.run(ledger.advance(dispatch, models.AGENT_LOST, deadline_in_s=20))
 
     assert await deliver_due(telling) == []
