@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger
+from dispatcher import dispatching, heartbeat, ledger
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import DispatchFailed, LiveKitAway, TransientLiveKitError
 from dispatcher.lanes import Lanes
@@ -207,3 +207,20 @@ async def test_an_answer_of_whatever_kind_leaves_the_circuit_closed(
             with pytest.raises(TransientLiveKitError):
                 await livekit.look("x")
         assert livekit.away == ""
+
+
+async def test_a_livekit_that_hangs_makes_no_other_look_silent(
+    services: Services, raw: redis.Redis
+) -> None:
+    async with listening(never_answering) as port:
+        two = two_clients(services, sick_port=port)
+        acme, sick = two.clients.clients
+        two = replace(two, clients=ClientRegistry(clients=(sick, acme)))
+        beating = asyncio.create_task(heartbeat.beat(two, ["verify"]))
+
+        # Less than the time-out of the one that hangs, which comes first.
+        await eventually(lambda: raw.hexists("usher:alive", "livekit:acme"), within_s=1.5)
+
+        assert not raw.hexists("usher:alive", "livekit:sick")
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher import ledger, models, outbox, restoring, sweeping, webhooks
+from dispatcher import heartbeat, ledger, models, outbox, restoring, sweeping, webhooks
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.receivers import CheckedResolver, NotDelivered, Receivers, Refused
@@ -26,7 +26,7 @@ from dispatcher.store import Ledger
 from dispatcher.webhooks import Delivery
 from tests.house import OpenServices, Request
 from tests.receiver import SECRET, Receiver, receiving
-from tests.support import keyspace
+from tests.support import eventually, keyspace
 
 OUTBOX, DEAD = "usher:outbox:acme", "usher:dead_events:acme"
 METRICS = "usher:metrics:dispatch:acme"
@@ -331,3 +331,17 @@ def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Callable[[], None]
     yield  # type: ignore[misc]
     assert SECRET not in caplog.text
     assert "token=canary" not in caplog.text
+
+
+@pytest.mark.parametrize(("url", "wanting"), [("https://example.com/", {"acme"}), ("", set())])
+async def test_the_heartbeat_tells_the_ledger_who_wants_events(
+    url: str, wanting: set[str], services_for: OpenServices, raw: redis.Redis
+) -> None:
+    raw.sadd("usher:notified", "a client that was")
+    services = await services_for(USHER_WEBHOOK_URL=url, USHER_WEBHOOK_SECRET=SECRET)
+    beating = asyncio.create_task(heartbeat.beat(services, []))
+
+    await eventually(lambda: raw.smembers("usher:notified") == wanting)
+
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
