@@ -20,6 +20,7 @@ from dispatcher.decisions import (
 from dispatcher.errors import (
     DispatchFailed,
     PermanentLiveKitError,
+    Postponed,
     TransientLiveKitError,
 )
 from dispatcher.livekit import LiveKitClient
@@ -82,6 +83,7 @@ async def dispatch_agent(
 
     Raises:
         UnknownDispatch: no such record.
+        Postponed: it is woken again, because its client has enough in hand.
         DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
         TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
@@ -93,7 +95,9 @@ async def dispatch_agent(
         reason = await end_in_time(services, dispatch)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
     with services.turn(services.dispatching, dispatch) as may_go_on:
-        return await _dispatch(services, dispatch, sleep) if may_go_on else dispatch.state
+        if not may_go_on:
+            raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
+        return await _dispatch(services, dispatch, sleep)
 
 
 async def _dispatch(

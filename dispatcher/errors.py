@@ -31,6 +31,13 @@ class DispatchFailed(UsherError):
     """A dispatch ended as `failed`; the message starts with the failure reason."""
 
 
+class Postponed(UsherError):
+    """This client has enough tasks in hand; the dispatch is woken when one of them is done.
+
+    An error, so that Celery does not go on to the chained verification.
+    """
+
+
 class LiveKitError(UsherError):
     """LiveKit did not do what it was asked to."""
 

@@ -18,7 +18,7 @@ import redis
 
 from dispatcher import dispatching, heartbeat, ledger
 from dispatcher.clients import ClientRegistry
-from dispatcher.errors import DispatchFailed, LiveKitAway, TransientLiveKitError
+from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.lanes import Lanes
 from dispatcher.livekit_server import MAX_CALLS
 from dispatcher.models import Dispatch, State
@@ -26,7 +26,7 @@ from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, answering, listening, never_answering, read_request
-from tests.support import a_dispatch, eventually, new_dispatch
+from tests.support import a_dispatch, eventually, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 THREADS = 64
@@ -48,7 +48,7 @@ class Worker:
     def _task(self, dispatch_id: str) -> float:
         """Dispatch it; returns when that was done."""
         coroutine = dispatching.dispatch_agent(self.services, dispatch_id)
-        with contextlib.suppress(TransientLiveKitError, DispatchFailed):
+        with contextlib.suppress(TransientLiveKitError, DispatchFailed, Postponed):
             asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
         return time.monotonic()
 
@@ -98,6 +98,33 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
     # A fifth of the 350 ms that an agent takes to join at the least.
     assert statistics.median(during) < statistics.median(before) + 70, (before, during)
     assert max(during) < 1000, during  # not even one that waits for a time-out
+
+
+async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one_is_done(
+    services: Services, store: Ledger, raw: redis.Redis
+) -> None:
+    woken: list[tuple[str, str]] = []
+    async with listening(never_answering) as port:
+        two = two_clients(services, sick_port=port)
+        lanes = Lanes(limit=1, wake=lambda *dispatch: woken.append(dispatch))
+        two = replace(two, dispatching=lanes)
+        for name in ("first", "second"):
+            new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
+            store.run(ledger.create(new, due_in_s=60, detail={}))
+        first = asyncio.create_task(dispatching.dispatch_agent(two, "first"))
+        await eventually(lambda: raw.hget("usher:dispatch:first", "state") == "dispatching")
+        before = keyspace(raw)
+
+        for _ in range(3):  # the sweeper's messages, too
+            with pytest.raises(Postponed):  # or Celery would go on to the verification
+                await dispatching.dispatch_agent(two, "second")
+
+        assert keyspace(raw) == before
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await eventually(lambda: woken)
+        await asyncio.sleep(0.1)
+        assert woken == [("second", "room-second")]  # once
 
 
 def reasons(raw: redis.Redis) -> set[str | None]:
