@@ -87,7 +87,7 @@ def parse(body: bytes) -> WebhookEvent:
     """
     try:
         event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
-    except (ParseError, UnicodeDecodeError, RecursionError):
+    except (ParseError, UnicodeDecodeError):
         raise Problem(400, "Bad Request", "the body is no webhook event of LiveKit's") from None
     if not 0 < len(event.id) <= _MAX_ID:
         raise Problem(400, "Bad Request", "the event has no id")
