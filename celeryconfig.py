@@ -50,6 +50,9 @@ task_routes = {
     "dispatcher.tasks.sweep": {"queue": "sweep"},
     "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
     "dispatcher.tasks.supervise": {"queue": "verify"},
+    # A client's own server may be slow: its deliveries never wait in front of anything else, and
+    # hold no more than 16 of the worker's threads.
+    "dispatcher.tasks.deliver_webhook": {"queue": "webhooks"},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while

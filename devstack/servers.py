@@ -86,6 +86,10 @@ def write_livekit_config(config: StackConfig) -> Path:
             "stun_servers": [f"{LOOPBACK}:{config.ports.livekit_udp_start}"],
         },
         "keys": {credentials.livekit_api_key: credentials.livekit_api_secret},
+        "webhook": {
+            "api_key": credentials.livekit_api_key,
+            "urls": [f"{config.web_url}/api/v1/webhooks/livekit"],
+        },
         "logging": {"level": "info", "json": False},
     }
     write_private(path, json.dumps(settings, indent=2) + "\n")

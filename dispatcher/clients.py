@@ -31,6 +31,8 @@ class Client:
     container: str
     deadline_s: float
     delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
+    webhook_url: str = ""  # the client's own server, which is told how dispatches end
+    webhook_secret: str = field(default="", repr=False)
 
     @property
     def default_agent_name(self) -> str:
@@ -92,6 +94,8 @@ def registry() -> ClientRegistry:
                 container=settings.container,
                 deadline_s=settings.deadline_s,
                 delegates=settings.delegate,
+                webhook_url=settings.webhook_url,
+                webhook_secret=settings.webhook_secret.get_secret_value(),
             ),
         )
     )

@@ -22,6 +22,7 @@ from dispatcher.decisions import (
 from dispatcher.errors import (
     DispatchFailed,
     PermanentLiveKitError,
+    Postponed,
     TransientLiveKitError,
 )
 from dispatcher.livekit import LiveKitClient
@@ -85,6 +86,7 @@ async def dispatch_agent(
 
     Raises:
         UnknownDispatch: no such record.
+        Postponed: it is woken again, because its client has enough in hand.
         DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
         TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
@@ -95,8 +97,21 @@ async def dispatch_agent(
     if time_is_up(dispatch):
         reason = await end_in_time(services, dispatch)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
+    with services.turn(services.dispatching, dispatch) as may_go_on:
+        if not may_go_on:
+            raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
+        return await _dispatch(services, dispatch, sleep)
+
+
+async def _dispatch(
+    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
+) -> State:
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
+    if dispatch.state in UNSENT and (away := services.livekit(dispatch).away):
+        return await _wait(
+            services, dispatch, Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
+        )
     servers = await services.ledger.run(reports.agent_servers())
     if dispatch.state in UNSENT and not _worth_trying(services, dispatch, servers):
         return await _wait(services, dispatch, why_no_agent(dispatch, servers))

@@ -31,6 +31,13 @@ class DispatchFailed(UsherError):
     """A dispatch ended as `failed`; the message starts with the failure reason."""
 
 
+class Postponed(UsherError):
+    """This client has enough tasks in hand; the dispatch is woken when one of them is done.
+
+    An error, so that Celery does not go on to the chained verification.
+    """
+
+
 class LiveKitError(UsherError):
     """LiveKit did not do what it was asked to."""
 
@@ -49,3 +56,13 @@ class TransientLiveKitError(LiveKitError):
     def __init__(self, message: str, *, outcome_unknown: bool) -> None:
         super().__init__(message)
         self.outcome_unknown = outcome_unknown
+
+
+class LiveKitAway(TransientLiveKitError):
+    """This LiveKit server has not answered for a while, so it was not even asked.
+
+    Worth another try later, and not while somebody waits.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, outcome_unknown=False)

@@ -11,8 +11,10 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dispatcher import reports
+from dispatcher import outbox, reports
+from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.webhooks import wanting
 
 if TYPE_CHECKING:
     from dispatcher.runtime import Services
@@ -38,11 +40,16 @@ async def beat(services: Services, queues: Iterable[str]) -> None:
         with contextlib.suppress(LedgerUnavailable):
             for queue in queues:
                 await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
-            for client in services.clients.clients:
-                # A room that cannot be there: the answer is empty, but signed and served.
-                with contextlib.suppress(LiveKitError):
-                    probe = services.livekit_clients.for_credentials(client.livekit)
-                    await probe.list_agents("usher-readiness-probe")
-                    name = livekit(client.client_id)
-                    await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))
+            # Whoever changes a record does not know who wants to hear of it; the ledger does.
+            await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
+        # At once, not in turn: one that hangs would make the others look silent.
+        await asyncio.gather(*(_probe(services, client) for client in services.clients.clients))
         await asyncio.sleep(PERIOD_S)
+
+
+async def _probe(services: Services, client: Client) -> None:
+    """Report a LiveKit server that answers; its circuit closes with that too."""
+    with contextlib.suppress(LiveKitError, LedgerUnavailable):
+        await services.livekit_clients.for_credentials(client.livekit).probe()
+        name = livekit(client.client_id)
+        await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))

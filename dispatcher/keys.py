@@ -15,6 +15,11 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
+| `usher:notified` | set | clients whose own servers are told how dispatches end |
+| `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
+| `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
+| `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
+| `usher:webhook_seen:<client>:<id>` | string | a webhook of LiveKit's that has been received |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:inflight:<agent>` | sorted set | dispatches on their way there, till when they count |
 | `usher:window:<agent>` | string | how many may be, while LiveKit drops some |
@@ -23,7 +28,7 @@ The only module that knows them.
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
-| `dispatch` | list | Celery's queue (its other keys are Celery's own affair) |
+| `dispatch`, `webhooks` | list | Celery's queues (its other keys are Celery's own affair) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
 """
@@ -35,6 +40,9 @@ from urllib.parse import quote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
 OPEN_PREFIX: Final = "usher:open:"
+WAKE_PREFIX: Final = "usher:wake:"
+EVENT_PREFIX: Final = "usher:event:"
+NOTIFIED: Final = "usher:notified"
 DUE: Final = "usher:due"
 WAITING: Final = "usher:waiting"
 LEASES: Final = "usher:leases"
@@ -46,6 +54,7 @@ BIRTH: Final = "usher:birth"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 DISPATCH_QUEUE: Final = "dispatch"
+WEBHOOK_QUEUE: Final = "webhooks"
 
 
 def record(dispatch_id: str) -> str:
@@ -101,4 +110,24 @@ def agent_metrics(client_id: str, container: str, agent_name: str) -> str:
 
 def wake_channel(dispatch_id: str) -> str:
     """Pub/sub channel that gets the event's name after every change of the record."""
-    return f"usher:wake:{dispatch_id}"
+    return f"{WAKE_PREFIX}{dispatch_id}"
+
+
+def outbox(client_id: str) -> str:
+    """Events for one client's own server, by the time of their next delivery."""
+    return f"usher:outbox:{client_id}"
+
+
+def event(event_id: str) -> str:
+    """One event that is to be delivered."""
+    return f"{EVENT_PREFIX}{event_id}"
+
+
+def dead_events(client_id: str) -> str:
+    """Events of one client that were given up."""
+    return f"usher:dead_events:{client_id}"
+
+
+def webhook_seen(client_id: str, event_id: str) -> str:
+    """That this webhook of one client's LiveKit has been received."""
+    return f"usher:webhook_seen:{client_id}:{event_id}"

@@ -32,10 +32,31 @@ T = TypeVar("T")
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
 
+# What a client's own server is told of.
+ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
+# How long an event is kept that nobody can deliver.
+EVENT_RETENTION_S: Final = 86_400
+_ANNOUNCING: Final = frozenset({"advance", "restore"})
+
+
+def _source(name: str) -> str:
+    return (resources.files("dispatcher") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
 @cache
 def script(name: str) -> str:
-    """Source of `lua/<name>.lua`."""
-    return (resources.files("dispatcher") / "lua" / f"{name}.lua").read_text("utf-8")
+    """Source of `lua/<name>.lua`, with the function that writes events where it is needed."""
+    return _source("announce") + _source(name) if name in _ANNOUNCING else _source(name)
+
+
+def announcement(dispatch: DispatchRef) -> dict[str, Any]:
+    """What `announce.lua` needs to write an event of that dispatch into the outbox."""
+    return {
+        "id": dispatch.dispatch_id,
+        "client": dispatch.client_id,
+        "prefix": keys.EVENT_PREFIX,
+        "retention_s": EVENT_RETENTION_S,
+    }
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,8 @@ def advance(
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
         order["end_margin_ms"] = int(END_MARGIN_S * 1000)
+    if transition.to in ANNOUNCED:
+        order["announce"] = announcement(dispatch)
     if losses is not None:
         order["losses"] = losses
     if lease_s is not None:
@@ -184,6 +207,8 @@ def advance(
             keys.inflight(dispatch.agent_name),
             keys.window(dispatch.agent_name),
             keys.AGENT_SERVERS,
+            keys.NOTIFIED,
+            keys.outbox(dispatch.client_id),
         ),
         (json.dumps(order),),
         lambda reply: Advanced(

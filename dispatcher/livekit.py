@@ -2,12 +2,12 @@
 
 The only module that calls LiveKit's server API. Its answers become our values, its errors become
 `PermanentLiveKitError` or `TransientLiveKitError`. It never repeats a call: `retrying.py` does,
-which is why livekit-api's own failover is off.
+which is why livekit-api's own failover is off. Every server has connections and a circuit of its
+own (`livekit_server.py`), so that one that hangs hurts only its own clients.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -20,6 +20,7 @@ from livekit.protocol.models import ParticipantInfo
 from dispatcher.attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
+from dispatcher.livekit_server import LiveKitServer, NoSlot, Redirected
 from dispatcher.models import Dispatch
 
 T = TypeVar("T")
@@ -84,6 +85,13 @@ def _classify(error: Exception) -> LiveKitError:
         return TransientLiveKitError(
             f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
         )
+    if isinstance(error, NoSlot):
+        return TransientLiveKitError(f"LiveKit was not asked: {error}", outcome_unknown=False)
+    if isinstance(error, Redirected):
+        return PermanentLiveKitError(
+            "the client's LiveKit URL answers with a redirect, which is not followed; "
+            "correct LIVEKIT_URL"
+        )
     if isinstance(error, aiohttp.InvalidURL):
         return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
     return TransientLiveKitError(
@@ -92,30 +100,39 @@ def _classify(error: Exception) -> LiveKitError:
 
 
 class LiveKitClient:
-    """One LiveKit server with one key, over a session of the process's own.
+    """One LiveKit server with one key, over the process's connections to that server.
 
     Every method raises `PermanentLiveKitError` or `TransientLiveKitError`.
     """
 
-    def __init__(
-        self, credentials: LiveKitCredentials, session: aiohttp.ClientSession, *, timeout_s: float
-    ) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, credentials: LiveKitCredentials, server: LiveKitServer) -> None:
+        self._server = server
         self._api = api.LiveKitAPI(
             credentials.url,
             credentials.api_key,
             credentials.api_secret,
-            session=session,
+            session=server.session,
             failover=False,
         )
 
-    async def _call(self, request: Awaitable[T]) -> T:
+    @property
+    def away(self) -> str:
+        """Why there is no use in asking this server now; empty when there is."""
+        return self._server.away
+
+    async def _call(self, request: Awaitable[T], *, probe: bool = False) -> T:
         try:
-            # Not the session's: livekit-api hands aiohttp `timeout=None`, which means none at all.
-            async with asyncio.timeout(self._timeout_s):
-                return await request
+            return await self._server.call(request, probe=probe)
         except (TimeoutError, api.TwirpError, aiohttp.ClientError, DecodeError) as error:
             raise _classify(error) from error
+
+    async def probe(self) -> None:
+        """Ask for a room that cannot be there: the answer is empty, but signed and served.
+
+        Asked whatever the circuit says; an answer closes it.
+        """
+        request = api.ListParticipantsRequest(room="usher-readiness-probe")
+        await self._call(self._api.room.list_participants(request), probe=True)
 
     async def create_dispatch(self, dispatch: Dispatch) -> str:
         """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more."""
@@ -196,21 +213,22 @@ class LiveKitClient:
 
 
 class LiveKitClients:
-    """The LiveKit clients of this process, over one HTTP session; belongs to one event loop."""
+    """The LiveKit clients of this process; belongs to one event loop."""
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._session = aiohttp.ClientSession()
+        self._servers: dict[str, LiveKitServer] = {}
         self._clients: dict[LiveKitCredentials, LiveKitClient] = {}
 
     def for_credentials(self, credentials: LiveKitCredentials) -> LiveKitClient:
         """The client for one server and key, made at its first use."""
         if credentials not in self._clients:
-            self._clients[credentials] = LiveKitClient(
-                credentials, self._session, timeout_s=self._timeout_s
-            )
+            if credentials.url not in self._servers:
+                self._servers[credentials.url] = LiveKitServer(timeout_s=self._timeout_s)
+            self._clients[credentials] = LiveKitClient(credentials, self._servers[credentials.url])
         return self._clients[credentials]
 
     async def aclose(self) -> None:
-        """Close the session."""
-        await self._session.close()
+        """Close every connection."""
+        for server in self._servers.values():
+            await server.session.close()

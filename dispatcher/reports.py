@@ -82,6 +82,6 @@ def forget(dispatch_id: str) -> Step[int]:
     return Step("forget", (keys.DUE, keys.LEASES, keys.WAITING), (dispatch_id,), int)
 
 
-def backlog() -> Step[int]:
-    """How many messages wait in the dispatch queue (Celery keeps a queue as a list of its name)."""
-    return Step("backlog", (keys.DISPATCH_QUEUE,), (), int)
+def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
+    """How many messages wait in a queue (Celery keeps a queue as a list of its name)."""
+    return Step("backlog", (queue,), (), int)

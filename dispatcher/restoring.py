@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys
-from dispatcher.ledger import Step
+from dispatcher.ledger import Step, announcement
 from dispatcher.models import FailureReason, RememberedDispatch
 
 # Keys of one call, so that no call holds Redis up for long.
@@ -49,6 +49,8 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             keys.dispatch_metrics(dispatch.client_id),
             keys.index(dispatch.client_id),
             keys.open_sessions(dispatch.client_id),
+            keys.NOTIFIED,
+            keys.outbox(dispatch.client_id),
         ),
         (
             dispatch.dispatch_id,
@@ -61,6 +63,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             FailureReason.SUPERSEDED,
             "the room has another dispatch by now: ",
             str(retention_s),
+            json.dumps(announcement(dispatch)),
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: Restored(reply[0]),

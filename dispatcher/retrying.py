@@ -2,8 +2,9 @@
 
 The only retry policy: tenacity's exponential backoff, 3 attempts with 1 s and 2 s between them
 (the next would be 4 s), for `TransientLiveKitError` alone. Any other exception passes through
-untouched at the first attempt. There is no jitter: the waits are part of the published contract,
-and what keeps sessions apart is their own arrival.
+untouched at the first attempt, and so does `LiveKitAway`: a server that answers nobody is asked
+again when it is back, and no thread waits for it. There is no jitter: the waits are part of the
+published contract, and what keeps sessions apart is their own arrival.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ from typing import Final
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     wait_exponential,
 )
 
-from dispatcher.errors import TransientLiveKitError
+from dispatcher.errors import LiveKitAway, TransientLiveKitError
 
 MAX_ATTEMPTS: Final = 3
 FIRST_WAIT_S: Final = 1.0
 MAX_WAIT_S: Final = 4.0
+
+
+def _worth_a_wait(error: BaseException) -> bool:
+    return isinstance(error, TransientLiveKitError) and not isinstance(error, LiveKitAway)
 
 
 def policy(
@@ -50,7 +55,7 @@ def policy(
         sleep=sleep,
         stop=stop_after_attempt(MAX_ATTEMPTS),
         wait=wait_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S),
-        retry=retry_if_exception_type(TransientLiveKitError),
+        retry=retry_if_exception(_worth_a_wait),
         after=note,
         reraise=True,
     )

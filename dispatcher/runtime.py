@@ -11,16 +11,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from dispatcher.clients import ClientRegistry, registry
+from dispatcher.lanes import Lanes
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
+from dispatcher.receivers import Receivers
 from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.wakeups import Wakeups
+from dispatcher.waking import wake_dispatch, wake_verification
+from dispatcher.webhooks import Slots
 
 T = TypeVar("T")
 
@@ -35,11 +40,22 @@ class Services:
     ledger: AsyncLedger
     livekit_clients: LiveKitClients
     wakeups: Wakeups
+    dispatching: Lanes
+    verifying: Lanes
+    receivers: Receivers
+    deliveries: Slots
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
         """The LiveKit server of the client that this dispatch belongs to."""
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
+
+    def turn(self, lanes: Lanes, dispatch: Dispatch) -> AbstractContextManager[bool]:
+        """A block for one task; gives whether it may go on (see `lanes.py`)."""
+        alone = len(self.clients.clients) < 2
+        return lanes.enter(
+            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone
+        )
 
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
@@ -49,6 +65,7 @@ class Services:
         """Close every connection."""
         await self.wakeups.aclose()
         await self.livekit_clients.aclose()
+        await self.receivers.aclose()
         await self.ledger.aclose()
 
 
@@ -63,6 +80,10 @@ async def open_services() -> Services:
         ledger=AsyncLedger(common),
         livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
         wakeups=Wakeups(common),
+        dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
+        verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
+        receivers=Receivers(allow_private=settings.webhook_allow_private),
+        deliveries=Slots(),
     )
 
 

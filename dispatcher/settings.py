@@ -70,6 +70,8 @@ class ClientSettings(LiveKitSettings):
     delegate: bool = Field(
         True, alias="USHER_DELEGATE"
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
+    webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
+    webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
 
 
 class DispatcherSettings(BaseSettings):
@@ -90,6 +92,17 @@ class DispatcherSettings(BaseSettings):
     max_losses: int = Field(
         5, gt=0, alias="USHER_MAX_LOSSES"
     )  # an agent that dies so often within its first minute is not replaced again
+    client_tasks: int = Field(
+        32, gt=0, alias="USHER_CLIENT_TASKS"
+    )  # of the 64 threads of a worker process, so many for one client where there are several
+    webhook_waits_s: str = Field(
+        "5,30,120,300,900,1800,3600,3600",
+        pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$",
+        alias="USHER_WEBHOOK_WAITS_S",
+    )  # between the tries of one event: nine in 2.9 h
+    webhook_allow_private: bool = Field(
+        False, alias="USHER_WEBHOOK_ALLOW_PRIVATE"
+    )  # deliver to private addresses, and over http to loopback (development)
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
     def unfenced(self, agent_name: str) -> bool:

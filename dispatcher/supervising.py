@@ -64,7 +64,9 @@ async def supervise(services: Services, dispatch_id: str) -> State:
         abandon_after_s=services.common.abandon_after_s,
     )
     if verdict is Verdict.ALIVE and fenced:
-        await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
+        # When its lease ends, if it does: something else than silence had this looked at.
+        lease_s = (dispatch.alive_till_ms - dispatch.read_at_ms) / 1000
+        await services.ledger.run(leases.extend(dispatch_id, lease_s=lease_s))
         await _put_out_surplus(services, dispatch, room)
     elif verdict is Verdict.ALIVE:
         await _vouch(services, dispatch, room)

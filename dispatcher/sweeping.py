@@ -14,13 +14,14 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher import heartbeat, leases, ledger, reports, verification
+from dispatcher import heartbeat, leases, ledger, reports, verification, webhooks
 from dispatcher.decisions import can_take, look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_dispatch, wake_supervision, wake_verification
+from dispatcher.webhooks import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,15 @@ class WakeUp:
             wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
 
 
-def publish_all(wake_ups: Iterable[WakeUp]) -> None:
+def publish_all(wake_ups: Iterable[WakeUp | Delivery]) -> None:
     """Publish each. Raises kombu's `OperationalError` without Redis."""
     for wake_up in wake_ups:
         wake_up.publish()
+
+
+async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
+    """Everything that somebody must do now. Raises like `sweep`."""
+    return [*await sweep(services), *await webhooks.due(services)]
 
 
 async def sweep(services: Services) -> list[WakeUp]:
@@ -165,7 +171,7 @@ async def stand_in_for_beat(services: Services) -> None:
             if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
                 continue
             logger.error("beat is silent: sweeping from a worker; start beat again")
-            wake_ups = await sweep(services)
+            wake_ups = await sweep_all(services)
             await asyncio.to_thread(publish_all, wake_ups)
         except (LedgerUnavailable, OperationalError) as error:
             logger.warning("cannot sweep", extra={"error": str(error)})

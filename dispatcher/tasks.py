@@ -16,11 +16,13 @@ from dispatcher import (
     dispatching,
     heartbeat,
     keys,
+    outbox,
     redispatching,
     reports,
     supervising,
     sweeping,
     verification,
+    webhooks,
 )
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
@@ -81,6 +83,32 @@ def supervise(dispatch_id: str, room: str) -> str:
     return state
 
 
+@app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,))
+def deliver_webhook(event_id: str) -> str:
+    """Deliver one event to its client's own server; returns what came of it."""
+    process = runtime()
+    return process.run(webhooks.deliver(process.services, event_id))
+
+
+@app.task(name="dispatcher.tasks.dead_webhooks", throws=(UsherError,), ignore_result=False)
+def dead_webhooks(client_id: str) -> list[str]:
+    """The events of one client that were given up, one a line, the latest first."""
+    process = runtime()
+    return [
+        f"{event.event_id} {event.event_type} {event.dispatch_id} tries={event.tries}: "
+        f"{event.error}"
+        for event in process.run(process.services.ledger.run(outbox.dead(client_id)))
+    ]
+
+
+@app.task(name="dispatcher.tasks.resend_webhooks", throws=(UsherError,), ignore_result=False)
+def resend_webhooks(client_id: str, event_id: str = "") -> str:
+    """Have a dead event, or every dead one of the client, delivered again, with the id it had."""
+    process = runtime()
+    count = process.run(process.services.ledger.run(outbox.resend(client_id, event_id)))
+    return f"{count} events are due again"
+
+
 # Twice a second, so no events: Flower's history is for sessions.
 @app.task(name="dispatcher.tasks.sweep", throws=(UsherError,), send_events=False)
 def sweep() -> int:
@@ -88,6 +116,6 @@ def sweep() -> int:
     process = runtime()
     store = process.services.ledger
     process.run(store.run(reports.report_alive(SWEEPER, ttl_s=heartbeat.TTL_S)))
-    wake_ups = process.run(sweeping.sweep(process.services))
+    wake_ups = process.run(sweeping.sweep_all(process.services))
     sweeping.publish_all(wake_ups)
     return len(wake_ups)

@@ -52,22 +52,33 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
         UnknownDispatch: no such record.
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
     """
-    loop = asyncio.get_running_loop()
     dispatch = await read(services, dispatch_id)
+    if dispatch.state not in IN_FLIGHT:
+        return dispatch.state
+    with services.turn(services.verifying, dispatch) as may_go_on:
+        return await _verify(services, dispatch) if may_go_on else dispatch.state
+
+
+async def _verify(services: Services, dispatch: Dispatch) -> State:
+    loop = asyncio.get_running_loop()
     until = loop.time() + min(
         services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
     )
     next_look = loop.time() + services.settings.verify_poll_s
-    async with services.wakeups.listen(dispatch_id) as news:
+    woken = False
+    async with services.wakeups.listen(dispatch.dispatch_id) as news:
         while True:
             news.clear()
-            dispatch = await read(services, dispatch_id)
+            seen_at_ms = dispatch.updated_at_ms
+            dispatch = await read(services, dispatch.dispatch_id)
             if dispatch.state not in IN_FLIGHT:
                 return dispatch.state
             if is_silent(dispatch):
                 return await _no_join(services, dispatch)
             now = loop.time()
-            if dispatch.agent_identity or now >= next_look or now >= until:
+            # News without a change in the record are LiveKit's own: somebody has joined.
+            hinted = woken and dispatch.updated_at_ms == seen_at_ms
+            if dispatch.agent_identity or hinted or now >= next_look or now >= until:
                 agent = await _look(services, dispatch)
                 if agent is not None:
                     await _joined(services, dispatch, agent)
@@ -82,6 +93,7 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
             pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), min(pause, until - now))
+            woken = news.is_set()
 
 
 def _more_time_s(services: Services, dispatch: Dispatch) -> float:

@@ -13,6 +13,7 @@ from dispatcher.celery import app
 DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK = "dispatcher.tasks.supervise"
+DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
 
 
 def warm_up() -> None:
@@ -51,6 +52,11 @@ def wake_supervision(dispatch_id: str, room: str) -> None:
     """Publish "its agent has fallen silent". Raises like `wake_dispatch`."""
     # One that has waited longer than the sweeper does is sent again, if it is still true.
     _send(SUPERVISE_TASK, {"dispatch_id": dispatch_id, "room": room}, expires=2)
+
+
+def wake_delivery(event_id: str, *, expires_s: float) -> None:
+    """Publish "this event is due". Raises like `wake_dispatch`."""
+    _send(DELIVER_TASK, {"event_id": event_id}, expires=expires_s)
 
 
 def _send(task: str, arguments: dict[str, str], **options: Any) -> None:

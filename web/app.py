@@ -16,7 +16,7 @@ from dispatcher.logs import configure
 from dispatcher.models import State
 from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from dispatcher.store import Ledger
-from web import api, health, problems
+from web import api, health, problems, webhooks
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
@@ -49,6 +49,7 @@ def build() -> Flask:
     app.extensions["usher"] = here
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(webhooks.blueprint)
     problems.register(app)
     _warm_up(app, here)
     return app

@@ -1,6 +1,6 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window,
---   agent servers
+--   agent servers, notified, outbox
 -- ARGV: one JSON object, see `_advance` in ledger.py
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -118,6 +118,9 @@ if moves then
   if a.terminal and a.retention_s > 0 then
     for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end
   end
+end
+if moves and a.announce then
+  announce(KEYS[1], KEYS[13], KEYS[14], a.announce, generation, state, now_s)
 end
 for name, by in pairs(a.metrics) do redis.call('HINCRBY', KEYS[6], name, by) end
 redis.call('PUBLISH', a.channel, a.events[#a.events])

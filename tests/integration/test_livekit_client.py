@@ -36,8 +36,8 @@ def credentials(house: House) -> LiveKitCredentials:
     return LiveKitCredentials(url=server.url, api_key=server.api_key, api_secret=server.api_secret)
 
 
-@pytest.fixture
-def livekit(clients: LiveKitClients, credentials: LiveKitCredentials) -> LiveKitClient:
+@pytest_asyncio.fixture
+async def livekit(clients: LiveKitClients, credentials: LiveKitCredentials) -> LiveKitClient:
     return clients.for_credentials(credentials)
 
 

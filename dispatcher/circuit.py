@@ -1,0 +1,68 @@
+"""Is there any use in asking this server now?
+
+A circuit breaker as a pure state machine: it is told what came of calls and what time it is, and
+says whether the next call may be made. It opens when so many calls in a row got no answer, of
+whatever kind; while it is open nobody waits for a time-out. One call is let through from time to
+time, and any answer at all closes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# More than one dispatch's tries in a row (three), so that a session by itself gets all of them.
+THRESHOLD: Final = 10
+PROBE_AFTER_S: Final = 5.0
+
+
+@dataclass
+class Breaker:
+    """One server's circuit. Times are seconds of one monotonic clock, given by the caller."""
+
+    threshold: int = THRESHOLD
+    probe_after_s: float = PROBE_AFTER_S
+    _answers: int = 0
+    _failures: int = 0
+    _next_probe_at: float = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True while the server counts as away."""
+        return self._failures >= self.threshold
+
+    def refuses(self, now: float) -> bool:
+        """True when a call now would be refused; changes nothing."""
+        return self.is_open and now < self._next_probe_at
+
+    def begin(self, now: float) -> int | None:
+        """Ask to make a call; None when it must not be made, else what `failed` wants to know.
+
+        An open circuit lets one call through, and then none for a while.
+        """
+        if self.refuses(now):
+            return None
+        if self.is_open:
+            self._next_probe_at = now + self.probe_after_s
+        return self._answers
+
+    def answered(self) -> bool:
+        """The server has answered, with whatever; true when that has closed the circuit."""
+        closes = self.is_open
+        self._answers += 1
+        self._failures = 0
+        return closes
+
+    def failed(self, begun: int, now: float) -> bool:
+        """A call got no answer; true when that has opened the circuit.
+
+        It does not count when the server has answered another one since it began: time-outs that
+        come in late must not open again what a good answer has closed.
+        """
+        if begun != self._answers:
+            return False
+        was_open = self.is_open
+        self._failures += 1
+        if self.is_open and not was_open:
+            self._next_probe_at = now + self.probe_after_s
+        return self.is_open and not was_open

@@ -1,0 +1,31 @@
+-- LiveKit says that something has happened in a room. Nothing is changed: whoever waits for it or
+-- looks after it looks sooner than it would have.
+-- KEYS: seen, leases, then the keys under which a dispatch may serve that room.
+-- ARGV: seen_s, "joined" | "left" | "", client, dispatch id ("" if not known), prefix of record
+--   keys, prefix of wake-up channels, event.
+-- Returns "replayed", "hinted" or "nothing".
+if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then return 'replayed' end
+if ARGV[2] == '' then return 'nothing' end
+local ids = {}
+if ARGV[4] ~= '' then
+  ids[1] = ARGV[4]
+else
+  for i = 3, #KEYS do ids[#ids + 1] = redis.call('GET', KEYS[i]) or nil end
+end
+local answer = 'nothing'
+local in_flight = {dispatching = true, dispatched = true, offered = true, accepted = true}
+for _, id in ipairs(ids) do
+  local record = redis.call('HMGET', ARGV[5] .. id, 'client_id', 'state')
+  if record[1] == ARGV[3] then
+    if ARGV[2] == 'joined' and in_flight[record[2]] then
+      redis.call('PUBLISH', ARGV[6] .. id, ARGV[7])
+      answer = 'hinted'
+    elseif ARGV[2] == 'left' and record[2] == 'joined' then
+      local t = redis.call('TIME')
+      local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+      redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)
+      answer = 'hinted'
+    end
+  end
+end
+return answer

@@ -1,0 +1,2 @@
+-- KEYS: event. Returns its fields.
+return redis.call('HGETALL', KEYS[1])
