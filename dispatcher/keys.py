@@ -15,6 +15,8 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
+| `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
+| `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
@@ -74,6 +76,16 @@ def index(client_id: str) -> str:
 def open_sessions(client_id: str) -> str:
     """The dispatches of one client that have not ended."""
     return f"{OPEN_PREFIX}{client_id}"
+
+
+def rate(client_id: str) -> str:
+    """How much of its requests per minute a client has used."""
+    return f"usher:rate:{client_id}"
+
+
+def key_uses(client_id: str) -> str:
+    """When each key of a client was last used."""
+    return f"usher:key_uses:{client_id}"
 
 
 def dispatch_metrics(client_id: str) -> str:

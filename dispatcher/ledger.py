@@ -8,18 +8,21 @@ Every operation is a `Step`: one Lua script, so one atomic round trip, described
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
 from dispatcher import keys
+from dispatcher.errors import LimitReached
 from dispatcher.models import (
     END_MARGIN_S,
+    NO_LIMITS,
     TERMINAL,
     Dispatch,
     DispatchRef,
+    Limits,
     NewDispatch,
     State,
     Transition,
@@ -27,6 +30,10 @@ from dispatcher.models import (
 from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
+
+# Who has all the sessions that it may have shall ask again so much later: nobody knows when one
+# will end.
+SESSION_RETRY_S: Final = 5.0
 
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
@@ -76,8 +83,18 @@ class Advanced:
         return self.outcome == "moved"
 
 
-def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it."""
+def create(
+    new: NewDispatch,
+    *,
+    due_in_s: float,
+    detail: Mapping[str, str],
+    limits: Limits = NO_LIMITS,
+) -> Step[Created]:
+    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    Running it raises `LimitReached`, with nothing written, when the client has used up its
+    requests, or has all the sessions it may have; a live dispatch's request makes no session.
+    """
     fields = {
         key: value
         for key, value in asdict(new).items()
@@ -93,6 +110,7 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             keys.dispatch_metrics(new.client_id),
             keys.index(new.client_id),
             keys.open_sessions(new.client_id),
+            keys.rate(new.client_id),
         ),
         (
             keys.RECORD_PREFIX,
@@ -100,12 +118,25 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
             json.dumps(dict(detail)),
+            str(limits.requests_per_minute),
+            str(limits.max_sessions),
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: Created(
-            dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created"
-        ),
+        lambda reply: _created(reply, limits),
     )
+
+
+def _created(reply: Sequence[Any], limits: Limits) -> Created:
+    if reply[0] == "too_many_requests":
+        raise LimitReached(
+            f"at most {limits.requests_per_minute} requests per minute",
+            retry_after_s=int(reply[1]) / 1000,
+        )
+    if reply[0] == "too_many_sessions":
+        raise LimitReached(
+            f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
+        )
+    return Created(dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created")
 
 
 def advance(

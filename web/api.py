@@ -11,7 +11,8 @@ from dispatcher import ledger
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import NewDispatch, State
-from web.auth import authenticate, reader
+from web.auth import authenticate, permitted, reader
+from web.limits import check_depth
 from web.problems import Problem, invalid_fields
 from web.promises import Promise
 from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
@@ -23,6 +24,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 def _body() -> TokenRequest:
     raw = request.get_data()
+    check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
     except ValidationError as error:
@@ -58,7 +60,12 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
 def _record(here: Services, new: NewDispatch) -> Accepted:
     """Write the record and have the dispatcher woken, or find the live one of that room."""
     created = here.ledger.run(
-        ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
+        ledger.create(
+            new,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            limits=here.clients.by_id(new.client_id).limits,
+        )
     )
     accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
@@ -86,8 +93,8 @@ def create_dispatch() -> dict[str, str]:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     with here.publisher.answering():
-        client = authenticate(here.clients)
-        wanted = _body()
+        client = authenticate(here.clients, publishable=True)
+        wanted = permitted(_body())
         identity = wanted.participant_identity or unguessable("user-")
         new = _promise(client, wanted)
         agents = None

@@ -1,16 +1,34 @@
--- Writes a new record, unless a live one serves the same client, room and agent already.
--- KEYS: record, timeline, due, live, metrics, index, open
--- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), field, value, field, value, ...
--- Returns {"created" | "existing", dispatch id, state}.
-local existing = redis.call('GET', KEYS[4])
-local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
-if state then return {'existing', existing, state} end
+-- Writes a new record, unless a live one serves the same client, room and agent already, or the
+-- client has reached a limit of its.
+-- KEYS: record, timeline, due, live, metrics, index, open, rate
+-- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
+--   (0: any), sessions at once (0: any), field, value, field, value, ...
+-- Returns {"created" | "existing", dispatch id, state}, or, with nothing written,
+--   {"too_many_requests", ms until there may be one more} or {"too_many_sessions"}.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local existing = redis.call('GET', KEYS[4])
+local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
+-- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
+-- will be full again: one number, which Redis forgets by itself when that has come.
+local rate, full_at = tonumber(ARGV[6]), nil
+if rate > 0 then
+  full_at = math.max(now, tonumber(redis.call('GET', KEYS[8]) or '0')) + 60000 / rate
+  local early = full_at - now - 60000
+  if early > 0.5 then return {'too_many_requests', math.ceil(early)} end
+end
+local sessions = tonumber(ARGV[7])
+if not state and sessions > 0 and redis.call('SCARD', KEYS[7]) >= sessions then
+  return {'too_many_sessions'}
+end
+if full_at then
+  redis.call('SET', KEYS[8], string.format('%.3f', full_at), 'PX', math.ceil(full_at - now))
+end
+if state then return {'existing', existing, state} end
 local now_s = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
   'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
-  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 6))
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 8))
 redis.call('RPUSH', KEYS[2],
   '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
 redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[4])), ARGV[2])

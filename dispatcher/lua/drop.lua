@@ -1,0 +1,2 @@
+-- KEYS: any key. Drops it.
+return redis.call('DEL', KEYS[1])
