@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test check setup clean
+.PHONY: help demo up test check setup clean clients
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ check: $(installed) ## format, lint and types, exactly as CI checks them
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision
+
+clients: $(installed) ## add, list, show, rotate, disable clients: make clients ARGS="list"
+	@exec $(python) -m dispatcher.clients_cli $(ARGS)
 
 clean: ## remove everything that make has made here
 	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules

@@ -102,9 +102,6 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
     )
 
 
-def forget_key_uses(client_id: str) -> Step[int]:
-    """Drop what is known of a client's keys."""
-    return Step("drop", (keys.key_uses(client_id),), (), int)
 
 
 def open_sessions(client_id: str) -> Step[int]:

@@ -1,2 +1,0 @@
--- KEYS: any key. Drops it.
-return redis.call('DEL', KEYS[1])
