@@ -170,7 +170,9 @@ def clients(context: click.Context, path: Path) -> None:
 @click.option("--agent", "agent_names", multiple=True, required=True, help="The default one first.")
 @click.option("--container")
 @click.option("--deadline-s", type=float)
-@click.option("--origin", "origins", multiple=True, help="A page's origin; makes a publishable key.")
+@click.option(
+    "--origin", "origins", multiple=True, help="A page's origin; makes a publishable key."
+)
 @click.option("--max-sessions", type=int)
 @click.option("--requests-per-minute", type=int)
 @click.option("--webhook-url")

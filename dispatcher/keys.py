@@ -16,6 +16,7 @@ The only module that knows them.
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
 | `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
+| `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
@@ -81,6 +82,11 @@ def open_sessions(client_id: str) -> str:
 def rate(client_id: str) -> str:
     """How much of its requests per minute a client has used."""
     return f"usher:rate:{client_id}"
+
+
+def pace(client_id: str) -> str:
+    """How far a client is ahead of an even pace."""
+    return f"usher:pace:{client_id}"
 
 
 def key_uses(client_id: str) -> str:

@@ -31,6 +31,11 @@ from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
 
+# A client's wake-ups go into the queue at once up to so many, then one in so many ms: of 200 at once
+# another client's next one would be the 201st.
+AT_ONCE: Final = 32
+PACE_MS: Final = 20
+
 # Who has all the sessions that it may have shall ask again so much later: nobody knows when one
 # will end.
 SESSION_RETRY_S: Final = 5.0
@@ -61,6 +66,7 @@ class Created:
     dispatch_id: str
     state: State
     new: bool
+    wake_now: bool = True  # false: its client asks so quickly that the sweeper shall wake this one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +95,15 @@ def create(
     due_in_s: float,
     detail: Mapping[str, str],
     limits: Limits = NO_LIMITS,
+    paced: bool = False,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.
+
+    Args:
+        paced: there are other clients, who shall not wait behind a long row of this one's.
     """
     fields = {
         key: value
@@ -111,6 +121,7 @@ def create(
             keys.index(new.client_id),
             keys.open_sessions(new.client_id),
             keys.rate(new.client_id),
+            keys.pace(new.client_id),
         ),
         (
             keys.RECORD_PREFIX,
@@ -120,6 +131,8 @@ def create(
             json.dumps(dict(detail)),
             str(limits.requests_per_minute),
             str(limits.max_sessions),
+            str(PACE_MS if paced else 0),
+            str(AT_ONCE),
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, limits),
@@ -136,7 +149,12 @@ def _created(reply: Sequence[Any], limits: Limits) -> Created:
         raise LimitReached(
             f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
         )
-    return Created(dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created")
+    return Created(
+        dispatch_id=reply[1],
+        state=State(reply[2]),
+        new=reply[0] == "created",
+        wake_now=int(reply[3]) == 0,
+    )
 
 
 def advance(

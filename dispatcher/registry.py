@@ -66,6 +66,7 @@ class FileRegistry(ClientRegistry):
 
     @property
     def error(self) -> str:
+        _ = self.clients  # which looks at the file
         return self._error
 
     def _read(self) -> tuple[Client, ...]:

@@ -102,8 +102,6 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
     )
 
 
-
-
 def open_sessions(client_id: str) -> Step[int]:
     """How many dispatches of a client have not ended."""
     return Step("cardinality", (keys.open_sessions(client_id),), (), int)

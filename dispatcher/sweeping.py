@@ -15,7 +15,7 @@ from typing import Final
 from kombu.exceptions import OperationalError
 
 from dispatcher import heartbeat, leases, ledger, reports
-from dispatcher.decisions import can_take, look_again_in_s, time_is_up
+from dispatcher.decisions import can_take, look_again_in_s, nothing_new, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
@@ -57,8 +57,10 @@ def publish_all(wake_ups: Iterable[WakeUp]) -> None:
 async def sweep(services: Services) -> list[WakeUp]:
     """Who is to be woken: records that are due, and joined ones whose agent has fallen silent.
 
-    A long queue is not made longer: what waits there is woken by its own message. What has run out
-    of time is ended here, whatever waits in the queue.
+    A long queue is not made longer: what waits there is woken by its own message. Who waits for an
+    agent server costs no message while none has room (a hundred of one client's a second would
+    stand in the way of the others'). What has run out of time is ended here, whatever waits in the
+    queue.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
@@ -67,6 +69,8 @@ async def sweep(services: Services) -> list[WakeUp]:
     due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
     silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
     backlog = await services.ledger.run(reports.backlog())
+    servers = await services.ledger.run(reports.agent_servers())
+    alive = await services.ledger.run(reports.alive())
     wake_ups = []
     for dispatch_id in (*due, *silent):
         dispatch = await _read_or_park(services, dispatch_id)
@@ -74,6 +78,13 @@ async def sweep(services: Services) -> list[WakeUp]:
             continue
         if dispatch.state in UNSENT and time_is_up(dispatch):
             await end_in_time(services, dispatch)
+        elif nothing_new(
+            dispatch,
+            servers,
+            livekit_answers=heartbeat.livekit(dispatch.client_id) in alive,
+        ) and not services.unfenced(dispatch.agent_name):
+            pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
         elif dispatch.state not in UNSENT or backlog < limit:
             # An agent that reports nothing is looked at every few seconds: no news.
             routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)

@@ -65,12 +65,14 @@ def _record(here: Services, new: NewDispatch) -> Accepted:
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
             limits=here.clients.by_id(new.client_id).limits,
+            paced=len(here.clients.clients) > 1,
         )
     )
     accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
-        here.publisher.put(accepted)
+        if created.wake_now:
+            here.publisher.put(accepted)
     return accepted
 
 
