@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 # A client's wake-ups go into the queue at once up to so many, then one in so many ms: of 200 at once
 # another client's next one would be the 201st.
-AT_ONCE: Final = 32
+AT_ONCE: Final = 20
 PACE_MS: Final = 20
 
 # Who has all the sessions that it may have shall ask again so much later: nobody knows when one
