@@ -296,7 +296,7 @@ def enable(path: Path, client_id: str) -> None:
 @click.option("--force", is_flag=True, help="Even with sessions that have not ended.")
 @click.pass_obj
 def remove(path: Path, client_id: str, force: bool) -> None:
-    """Take a client out. Its open sessions would lose whoever looks after them: disable it first."""
+    """Take a client out; disable it first, or nobody looks after its open sessions."""
     with _editing(path) as file:
         file.client(client_id)
         if not force:

@@ -31,8 +31,8 @@ from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
 
-# A client's wake-ups go into the queue at once up to so many, then one in so many ms: of 200 at once
-# another client's next one would be the 201st.
+# A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
+# once another client's next one would be the 201st.
 AT_ONCE: Final = 20
 PACE_MS: Final = 20
 
@@ -245,8 +245,13 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
 
 
 def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` dispatch ids whose time has come, oldest first, and push it on."""
-    return Step("claim_due", (keys.DUE,), (str(limit), str(int(push_s * 1000))), list)
+    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on."""
+    return Step(
+        "claim_due",
+        (keys.DUE,),
+        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
+        list,
+    )
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:

@@ -58,9 +58,7 @@ def two_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoClients
     """Their agent servers: the stack's own for the noisy one, one more for the quiet one."""
     run_dir = tmp_path_factory.mktemp("two")
     port = free_port()
-    noisy = entry(
-        "noisy", port, ["session-agent-rag", SERVED_BY_NOBODY], a_key("noisy", NOISY)
-    )
+    noisy = entry("noisy", port, ["session-agent-rag", SERVED_BY_NOBODY], a_key("noisy", NOISY))
     quiet = entry(
         "quiet",
         port,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -51,10 +52,8 @@ def test_a_deeper_body_is_refused_with_a_reason(body: bytes) -> None:
 )
 def test_a_body_made_to_be_slow_takes_no_time(body: bytes) -> None:
     started = time.process_time()
-    try:
+    with contextlib.suppress(Problem):
         check_depth(body)
-    except Problem:
-        pass
     assert time.process_time() - started < 0.5
 
 
