@@ -57,14 +57,14 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _record(here: Services, new: NewDispatch) -> Accepted:
+def _record(here: Services, client: Client, new: NewDispatch) -> Accepted:
     """Write the record and have the dispatcher woken, or find the live one of that room."""
     created = here.ledger.run(
         ledger.create(
             new,
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
-            limits=here.clients.by_id(new.client_id).limits,
+            limits=client.limits,
             paced=len(here.clients.clients) > 1,
         )
     )
@@ -101,7 +101,7 @@ def create_dispatch() -> dict[str, str]:
         new = _promise(client, wanted)
         agents = None
         try:
-            accepted = _record(here, new)
+            accepted = _record(here, client, new)
         except LedgerUnavailable:
             accepted, promise = _delegate(here, client, new)
             agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +21,8 @@ from dispatcher.clients import Client, KeyKind
 from dispatcher.registry_file import Surroundings, parse
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
-from tests.clientsfile import ENVIRON
+from tests.clientsfile import ENVIRON, a_client
+from tests.support import WAIT_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NEW = ("--livekit-api-key", "k", "--livekit-api-secret", "env:TEST_LIVEKIT_SECRET", "--agent", "a")
@@ -154,17 +157,31 @@ def test_the_last_use_of_each_key_is_shown(run: Run, path: Path, store: Ledger) 
     assert next(s for s in lines if unused.key_id in s).endswith("last used never")
 
 
-def test_whoever_edits_at_the_same_time_loses_nothing(path: Path, common: CommonSettings) -> None:
-    commands = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "dispatcher.clients_cli", "--file", str(path)),
-                *("add", f"c{n}", "--livekit-url", f"wss://c{n}.example", *NEW),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        for n in range(4)
-    ]
+def _has_open(pid: int, folder: Path) -> bool:
+    open_files = Path(f"/proc/{pid}/fd")
+    return any(file.exists() and file.resolve() == folder for file in open_files.iterdir())
 
-    assert [command.wait(timeout=60) for command in commands] == [0] * 4
-    assert set(clients_in(path)) == {"c0", "c1", "c2", "c3"}
+
+def test_whoever_edits_at_the_same_time_waits_and_loses_nothing(
+    path: Path, common: CommonSettings
+) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    command = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "dispatcher.clients_cli", "--file", str(path)),
+            *("add", "second", "--livekit-url", "wss://second.example", *NEW),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + WAIT_S
+    while not _has_open(command.pid, path.parent.resolve()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(timeout=0.5)
+    path.write_text(a_client("first"))
+    os.close(folder)
+
+    assert command.wait(timeout=30) == 0
+    assert set(clients_in(path)) == {"first", "second"}
