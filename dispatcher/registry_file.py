@@ -7,7 +7,6 @@ that pydantic or we can see, its line and its reason; no value is ever repeated.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -33,12 +32,11 @@ from dispatcher.clients import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
 from dispatcher.settings import ClientId, Name, Sha256
+from dispatcher.toml_lines import Loc, line_of, places
 
 MAX_LIVE_KEYS: Final = 2  # of each kind: the one in use, and the one that is to replace it
 _ROOT: Final = ("clients",)
 _OURS: Final = "Value error, "  # what pydantic puts before the text of a ValueError
-
-Loc = tuple[str | int, ...]
 
 
 @dataclass
@@ -233,8 +231,8 @@ def _loc(loc: Loc) -> Loc:
 
 
 def _message(name: str, text: str, mistakes: list[tuple[Loc, str]]) -> str:
-    lines = _lines(text)
-    located = sorted(((_line(lines, loc), loc, reason) for loc, reason in mistakes), key=_by_line)
+    lines = places(text)
+    located = sorted(((line_of(lines, loc), loc, reason) for loc, reason in mistakes), key=_by_line)
     return f"{name}: " + "; ".join(
         f"line {line}, {'.'.join(str(part) for part in loc)}: {reason}"
         for line, loc, reason in located
@@ -243,40 +241,3 @@ def _message(name: str, text: str, mistakes: list[tuple[Loc, str]]) -> str:
 
 def _by_line(mistake: tuple[int, Loc, str]) -> int:
     return mistake[0]
-
-
-_TABLE: Final = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
-_ASSIGNMENT: Final = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[\w"'-]+)*)\s*=""")
-
-
-def _lines(text: str) -> dict[Loc, int]:
-    """In which line each table and each key of a table begins.
-
-    tomllib tells no places. What it finds inside of a multi-line string does not matter: this
-    serves messages only, and a place that it misses falls back to the table around it.
-    """
-    found: dict[Loc, int] = {}
-    count: Counter[Loc] = Counter()
-    table: Loc = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _TABLE.match(line):
-            table = _parts(header[2])
-            if header[1] == "[[":
-                count[table] += 1
-                table = (*table, count[table] - 1)
-            found.setdefault(table, number)
-        elif assigned := _ASSIGNMENT.match(line):
-            found.setdefault((*table, *_parts(assigned[1])), number)
-    return found
-
-
-def _parts(dotted: str) -> Loc:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def _line(lines: Mapping[Loc, int], loc: Loc) -> int:
-    """The line of the deepest place of `loc` that is in the text; else the first."""
-    for length in range(len(loc), 0, -1):
-        if (line := lines.get(loc[:length])) is not None:
-            return line
-    return 1
