@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test check campaign setup clean
+.PHONY: help demo up test check campaign setup clean clients
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,9 @@ campaign: setup ## kill processes at random for 40 minutes and report what becam
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision
+
+clients: $(installed) ## add, list, show, rotate, disable clients: make clients ARGS="list"
+	@exec $(python) -m dispatcher.clients_cli $(ARGS)
 
 clean: ## remove everything that make has made here
 	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules

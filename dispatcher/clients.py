@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 
 from dispatcher.errors import ConfigurationError
-from dispatcher.settings import ClientSettings, load
+from dispatcher.models import NO_LIMITS, Limits
+from dispatcher.settings import ClientSettings, ClientsFileSettings, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +24,39 @@ class LiveKitCredentials:
     api_secret: str = field(repr=False)
 
 
+class KeyKind(StrEnum):
+    """Where a key lives: on the client's servers, or in everybody's browser."""
+
+    SECRET = "secret"
+    PUBLISHABLE = "publishable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """One of a client's keys. Nobody here holds the key itself, only its SHA-256."""
+
+    key_id: str
+    kind: KeyKind
+    sha256: str = field(repr=False)
+    disabled: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """A customer of the SaaS: its LiveKit, the agents it may use, its container and deadline."""
+    """A customer of the SaaS: its LiveKit, its keys, the agents it may use, and its limits."""
 
     client_id: str
-    api_key_sha256: str = field(repr=False)
+    keys: tuple[ApiKey, ...] = ()
     livekit: LiveKitCredentials
     agent_names: tuple[str, ...]
     container: str
     deadline_s: float
     delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
+    origins: tuple[str, ...] = ()  # the pages from which a browser may call
+    limits: Limits = NO_LIMITS
     webhook_url: str = ""  # the client's own server, which is told how dispatches end
     webhook_secret: str = field(default="", repr=False)
+    disabled: bool = False  # its keys open nothing; what runs is looked after to its end
 
     @property
     def default_agent_name(self) -> str:
@@ -44,11 +68,21 @@ class Client:
         return agent_name in self.agent_names
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClientRegistry:
-    """All clients of this deployment."""
+    """All clients of this deployment. `clients` may be another tuple at the next look."""
 
-    clients: tuple[Client, ...]
+    def __init__(self, *, clients: Sequence[Client]) -> None:
+        self._clients = tuple(clients)
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """Every client, disabled ones too."""
+        return self._clients
+
+    @property
+    def error(self) -> str:
+        """What is wrong with the source, so that the clients are those of before; "" if nothing."""
+        return ""
 
     def by_id(self, client_id: str) -> Client:
         """The client with this id.
@@ -63,39 +97,55 @@ class ClientRegistry:
             f"client {client_id!r} is not configured; add it again or cancel its dispatches"
         )
 
-    def by_key(self, api_key: str) -> Client | None:
-        """The client whose key this is, compared in constant time; None when it is nobody's."""
-        digest = sha256(api_key.encode()).hexdigest()
+    def by_key(self, api_key: str) -> tuple[Client, ApiKey] | None:
+        """Whose key this is; None when it is nobody's, or is disabled.
+
+        It is compared with every key of every client, each in constant time.
+        """
+        digest = sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
         found = None
         for client in self.clients:
-            if hmac.compare_digest(digest, client.api_key_sha256):
-                found = client
+            for key in client.keys:
+                if hmac.compare_digest(digest, key.sha256) and not key.disabled:
+                    found = (client, key)
         return found
 
 
 @lru_cache(maxsize=1)
 def registry() -> ClientRegistry:
-    """The registry of this process, read from the environment once."""
+    """The registry of this process: the file of `USHER_CLIENTS_FILE`, else one client.
+
+    Raises:
+        ConfigurationError: a setting or the file is wrong; the message says where.
+    """
+    path = load(ClientsFileSettings).clients_file
+    if path:
+        from dispatcher.registry import FileRegistry
+
+        return FileRegistry(Path(path))
+    return ClientRegistry(clients=(_client_of_environment(),))
+
+
+def _client_of_environment() -> Client:
     settings = load(ClientSettings)
     agent_names = tuple(name.strip() for name in settings.agent_names.split(",") if name.strip())
     if not agent_names:
         raise ConfigurationError("USHER_AGENT_NAMES: name at least one agent")
-    return ClientRegistry(
-        clients=(
-            Client(
-                client_id=settings.client_id,
-                api_key_sha256=settings.api_key_sha256,
-                livekit=LiveKitCredentials(
-                    url=settings.livekit_url,
-                    api_key=settings.livekit_api_key,
-                    api_secret=settings.livekit_api_secret.get_secret_value(),
-                ),
-                agent_names=agent_names,
-                container=settings.container,
-                deadline_s=settings.deadline_s,
-                delegates=settings.delegate,
-                webhook_url=settings.webhook_url,
-                webhook_secret=settings.webhook_secret.get_secret_value(),
-            ),
-        )
+    return Client(
+        client_id=settings.client_id,
+        keys=(ApiKey(key_id="environment", kind=KeyKind.SECRET, sha256=settings.api_key_sha256),),
+        livekit=LiveKitCredentials(
+            url=settings.livekit_url,
+            api_key=settings.livekit_api_key,
+            api_secret=settings.livekit_api_secret.get_secret_value(),
+        ),
+        agent_names=agent_names,
+        container=settings.container,
+        deadline_s=settings.deadline_s,
+        delegates=settings.delegate,
+        limits=Limits(
+            requests_per_minute=settings.requests_per_minute, max_sessions=settings.max_sessions
+        ),
+        webhook_url=settings.webhook_url,
+        webhook_secret=settings.webhook_secret.get_secret_value(),
     )

@@ -219,6 +219,18 @@ def _cut_short(dispatch: Dispatch) -> Reason | None:
     )
 
 
+def nothing_new(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, livekit_answers: bool
+) -> bool:
+    """True when a waiting dispatch would only go on waiting, for the reason that it has already."""
+    if dispatch.state is not State.WAITING or can_take(dispatch, servers):
+        return False
+    code = why_no_agent(dispatch, servers).code
+    # With LiveKit away no agent server is registered either, and then that is the reason.
+    known = code != FailureReason.NO_AGENT_ONLINE or livekit_answers
+    return known and code == dispatch.failure_reason
+
+
 def why_too_late(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:

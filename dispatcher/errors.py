@@ -19,6 +19,14 @@ class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written."""
 
 
+class LimitReached(UsherError):
+    """A client has used up what it may ask for; nothing was written."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class UnknownDispatch(UsherError):
     """No record has this dispatch id (never existed, or its retention time is over)."""
 

@@ -20,6 +20,9 @@ The only module that knows them.
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
 | `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
 | `usher:webhook_seen:<client>:<id>` | string | a webhook of LiveKit's that has been received |
+| `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
+| `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
+| `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:inflight:<agent>` | sorted set | dispatches on their way there, till when they count |
 | `usher:window:<agent>` | string | how many may be, while LiveKit drops some |
@@ -95,6 +98,21 @@ def inflight(agent_name: str) -> str:
 def window(agent_name: str) -> str:
     """How many may be on their way at once, while LiveKit drops some of them."""
     return f"usher:window:{quote(agent_name, safe='')}"
+
+
+def rate(client_id: str) -> str:
+    """How much of its requests per minute a client has used."""
+    return f"usher:rate:{client_id}"
+
+
+def pace(client_id: str) -> str:
+    """How far a client is ahead of an even pace."""
+    return f"usher:pace:{client_id}"
+
+
+def key_uses(client_id: str) -> str:
+    """When each key of a client was last used."""
+    return f"usher:key_uses:{client_id}"
 
 
 def dispatch_metrics(client_id: str) -> str:

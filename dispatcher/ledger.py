@@ -8,19 +8,22 @@ Every operation is a `Step`: one Lua script, so one atomic round trip, described
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
 from dispatcher import keys
+from dispatcher.errors import LimitReached
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.models import (
     END_MARGIN_S,
+    NO_LIMITS,
     TERMINAL,
     Dispatch,
     DispatchRef,
+    Limits,
     NewDispatch,
     State,
     Transition,
@@ -28,6 +31,15 @@ from dispatcher.models import (
 from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
+
+# A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
+# once another client's next one would be the 201st.
+AT_ONCE: Final = 20
+PACE_MS: Final = 20
+
+# Who has all the sessions that it may have shall ask again so much later: nobody knows when one
+# will end.
+SESSION_RETRY_S: Final = 5.0
 
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
@@ -76,6 +88,7 @@ class Created:
     dispatch_id: str
     state: State
     new: bool
+    wake_now: bool = True  # false: its client asks so quickly that the sweeper shall wake this one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +111,22 @@ class Advanced:
         return self.outcome == "moved"
 
 
-def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it."""
+def create(
+    new: NewDispatch,
+    *,
+    due_in_s: float,
+    detail: Mapping[str, str],
+    limits: Limits = NO_LIMITS,
+    paced: bool = False,
+) -> Step[Created]:
+    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    Running it raises `LimitReached`, with nothing written, when the client has used up its
+    requests, or has all the sessions it may have; a live dispatch's request makes no session.
+
+    Args:
+        paced: there are other clients, who shall not wait behind a long row of this one's.
+    """
     fields = {
         key: value
         for key, value in asdict(new).items()
@@ -115,6 +142,8 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             keys.dispatch_metrics(new.client_id),
             keys.index(new.client_id),
             keys.open_sessions(new.client_id),
+            keys.rate(new.client_id),
+            keys.pace(new.client_id),
         ),
         (
             keys.RECORD_PREFIX,
@@ -122,11 +151,31 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
             json.dumps(dict(detail)),
+            str(limits.requests_per_minute),
+            str(limits.max_sessions),
+            str(PACE_MS if paced else 0),
+            str(AT_ONCE),
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: Created(
-            dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created"
-        ),
+        lambda reply: _created(reply, limits),
+    )
+
+
+def _created(reply: Sequence[Any], limits: Limits) -> Created:
+    if reply[0] == "too_many_requests":
+        raise LimitReached(
+            f"at most {limits.requests_per_minute} requests per minute",
+            retry_after_s=int(reply[1]) / 1000,
+        )
+    if reply[0] == "too_many_sessions":
+        raise LimitReached(
+            f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
+        )
+    return Created(
+        dispatch_id=reply[1],
+        state=State(reply[2]),
+        new=reply[0] == "created",
+        wake_now=int(reply[3]) == 0,
     )
 
 
@@ -228,8 +277,13 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
 
 
 def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` dispatch ids whose time has come, oldest first, and push it on."""
-    return Step("claim_due", (keys.DUE,), (str(limit), str(int(push_s * 1000))), list)
+    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on."""
+    return Step(
+        "claim_due",
+        (keys.DUE,),
+        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
+        list,
+    )
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:

@@ -292,3 +292,14 @@ class AgentServerReport:
     def free_slots(self) -> int:
         """Jobs that it can still take."""
         return max(0, self.slots - self.used_slots) if self.online else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client may ask for; 0 is as much as it likes."""
+
+    requests_per_minute: int = 0  # as many at once at most, and evenly refilled
+    max_sessions: int = 0  # dispatches that have not ended
+
+
+NO_LIMITS: Final = Limits()

@@ -73,7 +73,7 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
 def parked() -> Step[dict[str, str]]:
     """The parked dispatch ids, each with its reason."""
     return Step(
-        "parked", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
+        "hash", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
     )
 
 
@@ -85,3 +85,23 @@ def forget(dispatch_id: str) -> Step[int]:
 def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
     """How many messages wait in a queue (Celery keeps a queue as a list of its name)."""
     return Step("backlog", (queue,), (), int)
+
+
+def key_used(client_id: str, key_id: str) -> Step[int]:
+    """Note that one of a client's keys is in use, by Redis's clock."""
+    return Step("key_used", (keys.key_uses(client_id),), (key_id,), int)
+
+
+def key_uses(client_id: str) -> Step[dict[str, int]]:
+    """When each of a client's keys was last used (ms since the epoch), as far as it was."""
+    return Step(
+        "hash",
+        (keys.key_uses(client_id),),
+        (),
+        lambda reply: {key: int(at_ms) for key, at_ms in zip(reply[::2], reply[1::2], strict=True)},
+    )
+
+
+def open_sessions(client_id: str) -> Step[int]:
+    """How many dispatches of a client have not ended."""
+    return Step("cardinality", (keys.open_sessions(client_id),), (), int)

@@ -55,15 +55,23 @@ class LiveKitSettings(BaseSettings):
     livekit_api_secret: SecretStr = Field(alias="LIVEKIT_API_SECRET", min_length=32)
 
 
-class ClientSettings(LiveKitSettings):
-    """The one client of this deployment (a registry of several is to come)."""
+ClientId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-    client_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = Field(
-        "default", alias="USHER_CLIENT_ID"
-    )
-    api_key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
-        alias="USHER_API_KEY_SHA256"
-    )
+
+class ClientsFileSettings(BaseSettings):
+    """Where the clients are described; empty: one client, by `ClientSettings`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    clients_file: str = Field("", alias="USHER_CLIENTS_FILE")
+
+
+class ClientSettings(LiveKitSettings):
+    """The one client of a deployment that has no file of clients."""
+
+    client_id: ClientId = Field("default", alias="USHER_CLIENT_ID")
+    api_key_sha256: Sha256 = Field(alias="USHER_API_KEY_SHA256")
     agent_names: str = Field("session-agent-rag", min_length=1, alias="USHER_AGENT_NAMES")
     container: str = Field("", max_length=256, alias="USHER_CONTAINER")
     deadline_s: float = Field(20.0, gt=0, le=600, alias="USHER_DEADLINE_S")
@@ -72,6 +80,18 @@ class ClientSettings(LiveKitSettings):
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
     webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
+    requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
+    max_sessions: int = Field(0, ge=0, alias="USHER_MAX_SESSIONS")  # at once; 0: no limit
+
+
+class WebSettings(BaseSettings):
+    """What only the front door needs to know."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    trusted_proxies: int = Field(
+        0, ge=0, alias="USHER_TRUSTED_PROXIES"
+    )  # how many proxies of ours add to X-Forwarded-For; what is before those is anybody's claim
 
 
 class DispatcherSettings(BaseSettings):

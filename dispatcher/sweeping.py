@@ -15,7 +15,7 @@ from typing import Final
 from kombu.exceptions import OperationalError
 
 from dispatcher import heartbeat, leases, ledger, reports, verification, webhooks
-from dispatcher.decisions import can_take, look_again_in_s, time_is_up
+from dispatcher.decisions import can_take, look_again_in_s, nothing_new, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
@@ -68,8 +68,10 @@ async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
 async def sweep(services: Services) -> list[WakeUp]:
     """Who is to be woken: records that are due, and joined ones whose agent has fallen silent.
 
-    A long queue is not made longer: what waits there is woken by its own message. What has run out
-    of time gets its last look here, whatever waits in the queues and whoever is away.
+    A long queue is not made longer: what waits there is woken by its own message. Who waits for an
+    agent server costs no message while none has room (a hundred of one client's a second would
+    stand in the way of the others'). What has run out of time gets its last look here, whatever
+    waits in the queues and whoever is away.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
@@ -78,12 +80,20 @@ async def sweep(services: Services) -> list[WakeUp]:
     due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
     silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
     backlog = await services.ledger.run(reports.backlog())
+    servers = await services.ledger.run(reports.agent_servers())
+    alive = await services.ledger.run(reports.alive())
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def look(dispatch_id: str) -> WakeUp | None:
         async with at_once:
             dispatch = await _read_or_park(services, dispatch_id)
             if dispatch is None or dispatch.terminal:
+                return None
+            answers = heartbeat.livekit(dispatch.client_id) in alive
+            waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
+            if waits and nothing_new(dispatch, servers, livekit_answers=answers):
+                pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+                await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
                 return None
             return await _look_at(services, dispatch, long_queue=backlog >= limit)
 

@@ -11,7 +11,8 @@ from dispatcher import ledger
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import NewDispatch, State
-from web.auth import authenticate, reader
+from web.auth import authenticate, permitted, reader
+from web.limits import check_depth
 from web.problems import Problem, invalid_fields
 from web.promises import Promise
 from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
@@ -23,6 +24,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 def _body() -> TokenRequest:
     raw = request.get_data()
+    check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
     except ValidationError as error:
@@ -55,15 +57,22 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _record(here: Services, new: NewDispatch) -> Accepted:
+def _record(here: Services, client: Client, new: NewDispatch) -> Accepted:
     """Write the record and have the dispatcher woken, or find the live one of that room."""
     created = here.ledger.run(
-        ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
+        ledger.create(
+            new,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            limits=client.limits,
+            paced=len(here.clients.clients) > 1,
+        )
     )
     accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
-        here.publisher.put(accepted)
+        if created.wake_now:
+            here.publisher.put(accepted)
     return accepted
 
 
@@ -86,13 +95,13 @@ def create_dispatch() -> dict[str, str]:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     with here.publisher.answering():
-        client = authenticate(here.clients)
-        wanted = _body()
+        client = authenticate(here.clients, publishable=True)
+        wanted = permitted(_body())
         identity = wanted.participant_identity or unguessable("user-")
         new = _promise(client, wanted)
         agents = None
         try:
-            accepted = _record(here, new)
+            accepted = _record(here, client, new)
         except LedgerUnavailable:
             accepted, promise = _delegate(here, client, new)
             agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)

@@ -8,15 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flask import Flask, jsonify
 from kombu.exceptions import OperationalError
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from dispatcher import reports, waking
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
 from dispatcher.models import State
-from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.settings import CommonSettings, DispatcherSettings, WebSettings, load
 from dispatcher.store import Ledger
-from web import api, health, problems, webhooks
+from web import api, cors, health, limits, problems, webhooks
+from web.key_uses import KeyUses
+from web.limits import WrongKeys
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
@@ -45,12 +48,19 @@ def build() -> Flask:
         ledger=ledger,
         publisher=Publisher(),
         promises=Promises(ledger, retention_s=common.retention_s),
+        key_uses=KeyUses(ledger),
+        wrong_keys=WrongKeys(),
     )
     app.extensions["usher"] = here
+    proxies = load(WebSettings).trusted_proxies
+    if proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(webhooks.blueprint)
     problems.register(app)
+    limits.register(app)
+    cors.register(app)
     _warm_up(app, here)
     return app
 

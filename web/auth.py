@@ -1,17 +1,51 @@
-"""Which client is calling, and may it see this dispatch?"""
+"""Which client is calling, and what may it do with the key that it has shown?
+
+A secret key opens all of the client's API. A publishable key is in everybody's browser: it may ask
+for a session, from a page of the client's, as somebody whom we name. A participant token may read
+its own dispatch.
+"""
 
 from __future__ import annotations
 
-from flask import request
+from dataclasses import dataclass
+from typing import Final
+
+from flask import g, request
 from jwt import PyJWTError
 from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
 
+from dispatcher import ledger
 from dispatcher.attributes import DISPATCH_ID
-from dispatcher.clients import Client, ClientRegistry
+from dispatcher.clients import ApiKey, Client, ClientRegistry, KeyKind
 from web.problems import Problem
+from web.schemas import TokenRequest
+from web.services import services
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="usher"'}
+
+# Whoever knows the name of a room can ask to be let in. A backend decides for whom it asks; with a
+# publishable key anybody asks, so a name that somebody might guess is not enough.
+MIN_PUBLIC_ROOM_CHARS: Final = 16
+_OURS_TO_CHOOSE: Final = (
+    "participant_identity",
+    "participant_metadata",
+    "participant_attributes",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who has sent the present request; `key` is None for the holder of a participant token."""
+
+    client: Client
+    key: ApiKey | None
+
+
+def caller() -> Caller | None:
+    """Who has sent the present request, once that is known."""
+    found: Caller | None = g.get("usher_caller")
+    return found
 
 
 def _bearer() -> str:
@@ -27,46 +61,122 @@ def _bearer() -> str:
 
 
 def _invalid() -> Problem:
+    """A wrong key; one too many of them from that address is a 429."""
+    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
+    if retry_after_s:
+        return Problem(
+            429,
+            "Too Many Requests",
+            "too many wrong keys from your address",
+            headers={"Retry-After": str(retry_after_s)},
+        )
     return Problem(401, "Unauthorized", "this API key is not valid", headers=_CHALLENGE)
 
 
-def authenticate(clients: ClientRegistry) -> Client:
-    """The client whose API key the present request carries.
+def _forbidden(detail: str) -> Problem:
+    return Problem(403, "Forbidden", detail)
+
+
+def _admit(client: Client, key: ApiKey | None) -> Client:
+    """Note who is calling.
 
     Raises:
-        Problem: 401, no key or nobody's key.
+        Problem: 403, the client is disabled.
     """
-    client = clients.by_key(_bearer())
-    if client is None:
-        raise _invalid()
+    g.usher_caller = Caller(client=client, key=key)
+    if client.disabled:
+        raise _forbidden(f"client {client.client_id!r} is disabled")
+    if key is not None:
+        services().key_uses.note(client.client_id, key.key_id)
     return client
+
+
+def authenticate(clients: ClientRegistry, *, publishable: bool = False) -> Client:
+    """The client whose API key the present request carries.
+
+    Args:
+        publishable: a publishable key will do, from one of the client's own pages.
+
+    Raises:
+        Problem: 401, no key or nobody's key; 429, too many wrong ones; 403, not with this key.
+    """
+    found = clients.by_key(_bearer())
+    if found is None:
+        raise _invalid()
+    client = _admit(*found)
+    if found[1].kind is KeyKind.PUBLISHABLE:
+        if not publishable:
+            raise _forbidden("a publishable key may only ask for a session; use a secret key")
+        _from_own_page(client)
+    return client
+
+
+def _from_own_page(client: Client) -> None:
+    origin = request.headers.get("Origin", "")
+    if origin not in client.origins:
+        raise _forbidden(
+            "a publishable key works only from a page of yours: the Origin of this request is not "
+            "among the client's origins"
+        )
+
+
+def permitted(wanted: TokenRequest) -> TokenRequest:
+    """`wanted`, if the present caller may ask for it.
+
+    Raises:
+        Problem: 403, with a publishable key, for what is not the browser's to choose.
+    """
+    who = caller()
+    if who is None or who.key is None or who.key.kind is not KeyKind.PUBLISHABLE:
+        return wanted
+    chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
+    if chosen:
+        raise _forbidden(f"with a publishable key you may not choose {', '.join(chosen)}")
+    if wanted.room_name and len(wanted.room_name) < MIN_PUBLIC_ROOM_CHARS:
+        raise _forbidden(
+            "with a publishable key a room_name has at least "
+            f"{MIN_PUBLIC_ROOM_CHARS} characters that nobody can guess (crypto.randomUUID()): "
+            "whoever knows it can enter; leave it out to get one"
+        )
+    return wanted
 
 
 def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
     """The client on whose behalf the present request may read `dispatch_id`, if it is its own.
 
-    Either with the client's API key, or with the participant token that came with this very
+    Either with the client's secret key, or with the participant token that came with this very
     dispatch, so that a browser needs no API key.
 
     Raises:
-        Problem: 401, neither of them.
+        Problem: 401, neither of them; 429, too many wrong ones; 403, a publishable key.
+        LedgerUnavailable: two clients share a LiveKit key, and nobody says whose dispatch it is.
     """
-    credential = _bearer()
-    client = clients.by_key(credential) or _by_token(clients, credential, dispatch_id)
-    if client is None:
-        raise _invalid()
-    return client
+    client = _by_token(clients, _bearer(), dispatch_id)
+    return authenticate(clients) if client is None else _admit(client, None)
 
 
 def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
     try:
         issuer = decode_jwt(token, options={"verify_signature": False}).get("iss")
-        client = next((c for c in clients.clients if c.livekit.api_key == issuer), None)
-        if client is None:
-            return None
-        verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
-        claims = verifier.verify(token)
     except (PyJWTError, ValueError, TypeError):
         return None
-    ours = (claims.attributes or {}).get(DISPATCH_ID) == dispatch_id
-    return client if ours and dispatch_id else None
+    signers = [
+        client
+        for client in clients.clients
+        if client.livekit.api_key == issuer and _signed(client, token, dispatch_id)
+    ]
+    if len(signers) < 2:
+        return signers[0] if signers else None
+    dispatch = services().ledger.run(ledger.read(dispatch_id))
+    owner = dispatch.client_id if dispatch else ""
+    return next((client for client in signers if client.client_id == owner), signers[0])
+
+
+def _signed(client: Client, token: str, dispatch_id: str) -> bool:
+    """True when the token came with that dispatch, signed with this client's secret."""
+    verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
+    try:
+        claims = verifier.verify(token)
+    except (PyJWTError, ValueError, TypeError):
+        return False
+    return bool(dispatch_id) and (claims.attributes or {}).get(DISPATCH_ID) == dispatch_id

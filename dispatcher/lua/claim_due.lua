@@ -1,10 +1,31 @@
--- Takes the oldest due records and pushes their due time on, so that nobody else wakes them too.
--- KEYS: due. ARGV: limit, push_ms. Returns the dispatch ids.
+-- Takes the oldest due records and pushes their due time on, so that nobody else wakes them too. Of
+-- more than may be taken, the clients' in turn: one with thousands shall not hold the others' up.
+-- KEYS: due. ARGV: limit, push_ms, prefix of record keys. Returns the dispatch ids.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local limit = tonumber(ARGV[1])
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
-  'LIMIT', 0, ARGV[1])
-for _, id in ipairs(ids) do
-  redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', now + tonumber(ARGV[2])), id)
+  'LIMIT', 0, math.max(limit, 2000))
+if #ids > limit then
+  local queues, clients = {}, {}
+  for _, id in ipairs(ids) do
+    local client = redis.call('HGET', ARGV[3] .. id, 'client_id') or ''
+    if not queues[client] then
+      queues[client] = {}
+      clients[#clients + 1] = client
+    end
+    table.insert(queues[client], id)
+  end
+  local picked, round = {}, 1
+  while #picked < limit do
+    for _, client in ipairs(clients) do
+      local id = queues[client][round]
+      if id and #picked < limit then picked[#picked + 1] = id end
+    end
+    round = round + 1
+  end
+  ids = picked
 end
+local due = string.format('%.0f', now + tonumber(ARGV[2]))
+for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 'XX', due, id) end
 return ids

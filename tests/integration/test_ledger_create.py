@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 
 from dispatcher import keys, ledger, reports
-from dispatcher.ledger import Created
-from dispatcher.models import FAILED, Dispatch, State, TimelineEvent
+from dispatcher.errors import LimitReached
+from dispatcher.ledger import AT_ONCE, PACE_MS, SESSION_RETRY_S, Created
+from dispatcher.models import FAILED, Dispatch, Limits, State, TimelineEvent
+from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from tests.support import keyspace, new_dispatch
 
@@ -151,3 +155,77 @@ def test_a_request_of_the_largest_allowed_size_fits(store: Ledger) -> None:
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
     assert record.agent_metadata == metadata
+
+
+def test_without_limits_and_pace_nothing_is_counted(store: Ledger, raw: redis.Redis) -> None:
+    create(store)
+
+    assert not [key for key in keyspace(raw) if key.startswith(("usher:rate:", "usher:pace:"))]
+
+
+def ask(store: Ledger, number: int, **options: Any) -> Created:
+    new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+    return store.run(ledger.create(new, due_in_s=2.0, detail={}, **options))
+
+
+def test_a_bucket_of_requests_is_refilled_evenly(store: Ledger, raw: redis.Redis) -> None:
+    limits = Limits(requests_per_minute=120)
+    started, passed = time.monotonic(), 0
+
+    def ask_until_refused() -> None:
+        nonlocal passed
+        while passed < 1000:
+            ask(store, 0, limits=limits)
+            passed += 1
+
+    with pytest.raises(LimitReached, match="120 requests per minute") as caught:
+        ask_until_refused()
+
+    assert 120 <= passed <= 121 + 2 * (time.monotonic() - started)
+    assert 0 < caught.value.retry_after_s <= 0.5
+    time.sleep(caught.value.retry_after_s)  # what the answer tells the caller to do
+    assert ask(store, 1, limits=limits).new
+    assert 0 < raw.pttl("usher:rate:acme") <= 60_000
+
+
+def test_a_limit_that_is_reached_writes_nothing(store: Ledger, raw: redis.Redis) -> None:
+    limits = Limits(requests_per_minute=60, max_sessions=2)
+    ask(store, 1, limits=limits)
+    ask(store, 2, limits=limits)
+    before = keyspace(raw)
+
+    with pytest.raises(LimitReached, match="2 sessions at once") as caught:
+        ask(store, 3, limits=limits)
+
+    assert caught.value.retry_after_s == SESSION_RETRY_S
+    assert keyspace(raw) == before
+    assert not ask(store, 1, limits=limits).new  # the same session, once more
+
+
+def test_the_limits_of_many_at_once_hold(common: CommonSettings, store: Ledger) -> None:
+    limits = Limits(max_sessions=10)
+
+    def one(number: int) -> bool:
+        try:
+            return ask(store, number, limits=limits).new
+        except LimitReached:
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(one, range(100))) == 10
+
+
+def test_beside_other_clients_a_long_row_is_woken_at_an_even_pace(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    made = [ask(store, number, paced=True) for number in range(60)]
+    now_ms = store.run(reports.ping())
+
+    at_once = [created.wake_now for created in made].index(False)
+    assert AT_ONCE <= at_once < AT_ONCE + 20  # some time has passed meanwhile
+    due = keyspace(raw)["usher:due"]
+    first, last = (due[made[n].dispatch_id] for n in (at_once, -1))
+    assert first <= now_ms + 2 * PACE_MS
+    assert last <= now_ms + 60 * PACE_MS
+    assert last > first
+    assert due["dsp_0"] > now_ms + 1000  # its wake-up is in the queue already

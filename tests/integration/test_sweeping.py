@@ -233,3 +233,47 @@ async def test_an_id_without_a_record_is_forgotten(services: Services, raw: redi
     found = keyspace(raw)
     del found["usher:leases:looked_at"]
     assert found == before
+
+
+async def test_who_has_much_that_is_due_does_not_hold_the_others_up(
+    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="4")
+    for number in range(20):
+        request_dispatch(f"dsp_a{number}", room_name=f"room-{number}")
+    request_dispatch("dsp_b", client_id="globex")
+    raw.zadd("usher:due", {f"dsp_a{number}": number for number in range(20)} | {"dsp_b": 100})
+
+    assert await woken(services) == ["dsp_a0", "dsp_b", "dsp_a1", "dsp_a2"]
+    assert await woken(services) == ["dsp_a3", "dsp_a4", "dsp_a5", "dsp_a6"]
+
+
+async def test_who_waits_for_an_agent_server_costs_a_message_only_when_something_is_new(
+    services: Services,
+    request_dispatch: Request,
+    store: Ledger,
+    raw: redis.Redis,
+    no_agent_server: Callable[[], None],
+) -> None:
+    dispatch = request_dispatch()
+    fields = {"failure_reason": "no_agent_online", "failure_message": "none is"}
+    store.run(ledger.advance(dispatch, models.WAIT, fields=fields, due_in_s=1))
+    no_agent_server()
+    store.run(reports.report_alive("livekit:acme", ttl_s=60))
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+    assert raw.zscore("usher:due", "dsp_1") > store.run(reports.ping())
+
+    due(raw, "dsp_1")
+    store.run(reports.report_alive("livekit:acme", ttl_s=0))  # is that still the reason?
+    assert await woken(services) == ["dsp_1"]
+
+    due(raw, "dsp_1")
+    store.run(reports.report_alive("livekit:acme", ttl_s=60))
+    store.run(reports.report_agent_server(a_server(used_slots=4), ttl_s=60))
+    assert await woken(services) == ["dsp_1"]  # one is online now, but full: another reason
+
+    due(raw, "dsp_1")
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+    assert await woken(services) == ["dsp_1"]  # and now it has room

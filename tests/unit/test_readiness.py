@@ -12,7 +12,6 @@ from web.health import missing
 
 CLIENT = Client(
     client_id="acme",
-    api_key_sha256="",
     livekit=LiveKitCredentials(url="", api_key="", api_secret=""),
     agent_names=(AGENT_NAME, "another"),
     container="",

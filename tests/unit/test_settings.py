@@ -137,7 +137,7 @@ def test_only_variables_by_their_full_names_count(
 def test_a_client_is_found_by_its_key_and_nobody_by_a_wrong_one() -> None:
     clients = registry()
 
-    assert clients.by_key("key") is clients.clients[0]
+    assert clients.by_key("key") == (clients.clients[0], clients.clients[0].keys[0])
     assert clients.by_key("key ") is None
     assert clients.by_key("") is None
     assert clients.by_key(RIGHT["USHER_API_KEY_SHA256"]) is None

@@ -1,2 +1,0 @@
--- KEYS: parked. Returns ids and reasons.
-return redis.call('HGETALL', KEYS[1])

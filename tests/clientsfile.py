@@ -1,0 +1,43 @@
+"""How does a test get a file of clients?"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+LIVEKIT_SECRET = "a-livekit-secret-of-at-least-32-characters"
+ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET}
+
+
+def digest(key: str) -> str:
+    """What the file keeps of a key."""
+    return sha256(key.encode()).hexdigest()
+
+
+def a_key(client_id: str, key: str, *, kind: str = "secret", more: str = "") -> str:
+    """One key of a client; its id is the key itself."""
+    return f"""
+[[clients.{client_id}.keys]]
+id = "{key}"
+kind = "{kind}"
+sha256 = "{digest(key)}"
+{more}
+"""
+
+
+def a_client(
+    client_id: str = "acme",
+    *keys: str,
+    url: str = "",
+    agents: str = '["helper"]',
+    secret: str = "env:TEST_LIVEKIT_SECRET",
+    more: str = "",
+) -> str:
+    """One client, on a LiveKit server of its own that is not there, and its keys' text."""
+    return f"""
+[clients.{client_id}]
+livekit_url = "{url or f"wss://{client_id}.example"}"
+livekit_api_key = "{client_id}-livekit-key"
+livekit_api_secret = "{secret}"
+agent_names = {agents}
+{more}
+{"".join(keys)}"""

@@ -1,0 +1,100 @@
+"""How much may a caller ask for before it is told to wait, or to ask for less?
+
+Requests per minute and sessions at once are counted in Redis, together with the record's write
+(`dispatcher/lua/create.lua`); here is what is looked at before that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import threading
+import time
+from collections import OrderedDict
+from typing import Final
+
+from flask import Flask, Response
+
+from dispatcher.errors import LimitReached
+from web.problems import Problem
+
+MAX_JSON_DEPTH: Final = 32
+# Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
+# rate; this keeps the guesser from costing us anything. Right keys pass: behind one address (an
+# office, a proxy) there may be others.
+MAX_WRONG_KEYS: Final = 20
+WRONG_KEYS_WINDOW_S: Final = 60.0
+_MAX_ADDRESSES: Final = 10_000
+
+# A string to its end, or to the end of the text: never a second look at the same byte.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_OTHERS: Final = bytes(set(range(256)) - set(b"{}[]"))
+
+
+def check_depth(body: bytes) -> None:
+    """Refuse JSON that is nested too deeply, before a parser sees it.
+
+    Raises:
+        Problem: 400.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _OTHERS)
+    for _ in range(MAX_JSON_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise Problem(
+            400,
+            "Bad Request",
+            f"the body is nested deeper than {MAX_JSON_DEPTH} levels, or its brackets do not match",
+        )
+
+
+class WrongKeys:
+    """Counts wrong keys by address, in this process; thread-safe, and of bounded size."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def one_more(self, address: str) -> int:
+        """Note one; returns the seconds to wait when it is one too many, else 0."""
+        place = _place(address)
+        now = time.monotonic()
+        with self._lock:
+            since, count = self._seen.get(place, (now, 0))
+            if now - since >= WRONG_KEYS_WINDOW_S:
+                self._seen.pop(place)
+                since, count = now, 0
+            self._seen[place] = (since, count + 1)
+            if len(self._seen) > _MAX_ADDRESSES:
+                self._seen.popitem(last=False)
+        if count < MAX_WRONG_KEYS:
+            return 0
+        return math.ceil(since + WRONG_KEYS_WINDOW_S - now)
+
+
+def _place(address: str) -> str:
+    """What counts as one address: of IPv6 the /64, all of which is usually one caller's."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if ip.version == 4:
+        return address
+    return str(ipaddress.ip_network((int(ip), 64), strict=False))
+
+
+def register(app: Flask) -> None:
+    """Have a reached limit answered as a 429 that says when to come back."""
+
+    @app.errorhandler(LimitReached)
+    def reached(error: LimitReached) -> Response:
+        wait_s = max(1, math.ceil(error.retry_after_s))
+        return Problem(
+            429, "Too Many Requests", str(error), headers={"Retry-After": str(wait_s)}
+        ).response()
