@@ -50,6 +50,7 @@ task_routes = {
     "dispatcher.tasks.sweep": {"queue": "sweep"},
     "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
     "dispatcher.tasks.supervise": {"queue": "verify"},
+    "dispatcher.tasks.clear_away": {"queue": "verify"},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while

@@ -49,7 +49,7 @@ VERIFY_GRACE_S: Final = 2.0
 
 
 class Overtaken(Exception):
-    """The record stands by another generation now, so there is nothing more to ask for."""
+    """The record stands by another generation now, or has ended: there is nothing to ask for."""
 
 
 @dataclass
@@ -174,10 +174,10 @@ async def _create(
     async def attempt() -> str:
         nonlocal number
         number += 1
-        if number > 1 and (await read(services, dispatch.dispatch_id)).generation != (
-            dispatch.generation
-        ):
-            raise Overtaken
+        if number > 1:
+            now = await read(services, dispatch.dispatch_id)
+            if now.generation != dispatch.generation or now.terminal:
+                raise Overtaken
         if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
             ours = await _clear_older(livekit, dispatch)
             if ours is not None:

@@ -15,6 +15,7 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:open:<client>` | set | those of them that have not ended |
+| `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
@@ -74,6 +75,11 @@ def index(client_id: str) -> str:
 def open_sessions(client_id: str) -> str:
     """The dispatches of one client that have not ended."""
     return f"{OPEN_PREFIX}{client_id}"
+
+
+def idempotency(client_id: str, digest: str) -> str:
+    """What a request with an `Idempotency-Key` of that digest was answered with."""
+    return f"usher:idempotency:{client_id}:{digest}"
 
 
 def dispatch_metrics(client_id: str) -> str:

@@ -28,6 +28,8 @@ from dispatcher.records import parse_dispatch
 
 T = TypeVar("T")
 
+# How long a request with an `Idempotency-Key` is known.
+IDEMPOTENCY_S: Final = 86_400
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
 
@@ -48,12 +50,29 @@ class Step(Generic[T]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Once:
+    """A request with an `Idempotency-Key`: digests of key and request, and what it is to get."""
+
+    key_digest: str
+    request_digest: str
+    room_name: str
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Created:
-    """Answer to `create`: the id of the new record, or of the live one that was there already."""
+    """Answer to `create`: the id of the new record, or of the live one that was there already.
+
+    `room_name` and `identity` are set when the very request was answered before; `conflict` says
+    that another request came with its `Idempotency-Key`.
+    """
 
     dispatch_id: str
     state: State
     new: bool
+    room_name: str = ""
+    identity: str = ""
+    conflict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +95,14 @@ class Advanced:
         return self.outcome == "moved"
 
 
-def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it."""
+def create(
+    new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str], once: Once | None = None
+) -> Step[Created]:
+    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    With `once`, the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become
+    of it.
+    """
     fields = {
         key: value
         for key, value in asdict(new).items()
@@ -93,6 +118,7 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             keys.dispatch_metrics(new.client_id),
             keys.index(new.client_id),
             keys.open_sessions(new.client_id),
+            keys.idempotency(new.client_id, once.key_digest if once else ""),
         ),
         (
             keys.RECORD_PREFIX,
@@ -100,11 +126,35 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
             json.dumps(dict(detail)),
+            _once(once),
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: Created(
-            dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created"
-        ),
+        _created,
+    )
+
+
+def _once(once: Once | None) -> str:
+    if once is None:
+        return ""
+    return json.dumps(
+        {
+            "request": once.request_digest,
+            "room": once.room_name,
+            "identity": once.identity,
+            "ttl_s": IDEMPOTENCY_S,
+        }
+    )
+
+
+def _created(reply: list[str]) -> Created:
+    outcome, dispatch_id, state, room_name, identity = reply
+    return Created(
+        dispatch_id=dispatch_id,
+        state=State(state or State.ENDED),
+        new=outcome == "created",
+        room_name=room_name,
+        identity=identity,
+        conflict=outcome == "conflict",
     )
 
 
@@ -123,6 +173,7 @@ def advance(
     retention_s: int = 0,
     lease_s: float | None = None,
     losses: int | None = None,
+    any_generation: bool = False,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
 
@@ -136,6 +187,7 @@ def advance(
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
+        any_generation: whatever the record's generation is by now.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
@@ -145,7 +197,6 @@ def advance(
         "to": transition.to,
         "fields": dict(fields or {}),
         "attempt": dict(attempt or {}),
-        "attempt_generation": dispatch.generation,
         "events": [before, transition.event] if before else [transition.event],
         "detail": json.dumps(dict(detail or {})),
         "metrics": dict(metrics or {}),
@@ -156,6 +207,8 @@ def advance(
         "terminal": transition.to in TERMINAL,
         "retention_s": retention_s,
     }
+    if any_generation:
+        del order["generation"]
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
         order["end_margin_ms"] = int(END_MARGIN_S * 1000)

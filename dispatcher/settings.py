@@ -69,6 +69,15 @@ class ClientSettings(LiveKitSettings):
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
 
 
+class StreamSettings(BaseSettings):
+    """How many event streams one web process keeps open."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    streams: int = Field(2000, gt=0, alias="USHER_STREAMS")
+    streams_per_client: int = Field(1000, gt=0, alias="USHER_STREAMS_PER_CLIENT")
+
+
 class DispatcherSettings(BaseSettings):
     """How dispatch and verification behave; the defaults are the design's."""
 

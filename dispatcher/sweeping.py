@@ -20,7 +20,12 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
-from dispatcher.waking import wake_dispatch, wake_supervision, wake_verification
+from dispatcher.waking import (
+    wake_clearing,
+    wake_dispatch,
+    wake_supervision,
+    wake_verification,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +45,9 @@ class WakeUp:
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
         dispatch = self.dispatch
-        if dispatch.state is State.JOINED:
+        if dispatch.clearing:
+            wake_clearing(dispatch.dispatch_id, dispatch.room_name)
+        elif dispatch.state is State.JOINED:
             wake_supervision(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)
@@ -70,7 +77,7 @@ async def sweep(services: Services) -> list[WakeUp]:
     wake_ups = []
     for dispatch_id in (*due, *silent):
         dispatch = await _read_or_park(services, dispatch_id)
-        if dispatch is None or dispatch.terminal:
+        if dispatch is None or (dispatch.terminal and not dispatch.clearing):
             continue
         if dispatch.state in UNSENT and time_is_up(dispatch):
             await end_in_time(services, dispatch)

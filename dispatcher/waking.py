@@ -13,6 +13,8 @@ from dispatcher.celery import app
 DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK = "dispatcher.tasks.supervise"
+CLEAR_TASK = "dispatcher.tasks.clear_away"
+REDISPATCH_JOINED_TASK = "dispatcher.tasks.redispatch_joined"
 
 
 def warm_up() -> None:
@@ -51,6 +53,16 @@ def wake_supervision(dispatch_id: str, room: str) -> None:
     """Publish "its agent has fallen silent". Raises like `wake_dispatch`."""
     # One that has waited longer than the sweeper does is sent again, if it is still true.
     _send(SUPERVISE_TASK, {"dispatch_id": dispatch_id, "room": room}, expires=2)
+
+
+def wake_clearing(dispatch_id: str, room: str) -> None:
+    """Publish "it is cancelled, take its agent away". Raises like `wake_dispatch`."""
+    _send(CLEAR_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_redispatch(dispatch_id: str, room: str) -> None:
+    """Publish "send it again, unless its agent is there". Raises like `wake_dispatch`."""
+    _send(REDISPATCH_JOINED_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def _send(task: str, arguments: dict[str, str], **options: Any) -> None:

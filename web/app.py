@@ -14,9 +14,11 @@ from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
 from dispatcher.models import State
-from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.settings import CommonSettings, DispatcherSettings, StreamSettings, load
 from dispatcher.store import Ledger
-from web import api, health, problems
+from web import api, health, openapi, problems
+from web.events import Streams
+from web.idempotency import Delegations
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
@@ -45,10 +47,13 @@ def build() -> Flask:
         ledger=ledger,
         publisher=Publisher(),
         promises=Promises(ledger, retention_s=common.retention_s),
+        delegations=Delegations(),
+        streams=Streams(common, load(StreamSettings)),
     )
     app.extensions["usher"] = here
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(openapi.blueprint)
     problems.register(app)
     _warm_up(app, here)
     return app

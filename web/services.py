@@ -10,6 +10,8 @@ from flask import current_app
 from dispatcher.clients import ClientRegistry
 from dispatcher.settings import CommonSettings, DispatcherSettings
 from dispatcher.store import Ledger
+from web.events import Streams
+from web.idempotency import Delegations
 from web.promises import Promises
 from web.publishing import Publisher
 
@@ -24,6 +26,8 @@ class Services:
     ledger: Ledger
     publisher: Publisher
     promises: Promises
+    delegations: Delegations
+    streams: Streams
 
 
 def services() -> Services:
