@@ -153,7 +153,9 @@ NOBODY_CAME: Final = Transition(
 )
 # By its client, from wherever it stands. Nothing moves a cancelled record but a redispatch, so
 # whatever is in flight meets that: a claim, a join, a CreateDispatch that comes back.
-CANCEL: Final = Transition(event="cancelled", moves=PENDING | {State.JOINED}, to=State.CANCELLED)
+CANCEL: Final = Transition(
+    event="cancelled_by_client", moves=PENDING | {State.JOINED}, to=State.CANCELLED
+)
 REDISPATCH_REQUESTED: Final = Transition(
     event="redispatch_requested",
     moves=frozenset(),
@@ -161,7 +163,10 @@ REDISPATCH_REQUESTED: Final = Transition(
     notes=frozenset({State.JOINED}),
 )
 REDISPATCH_REFUSED: Final = Transition(
-    event="redispatch_refused", moves=frozenset(), to=State.JOINED, notes=frozenset(State)
+    event="redispatch_refused",
+    moves=frozenset(),
+    to=State.JOINED,
+    notes=PENDING | {State.JOINED},
 )
 
 

@@ -1,12 +1,14 @@
 """How does an answer that lasts for hours not hold one of gunicorn's threads?
 
 Its connection is taken away from gunicorn, which gives its socket to the application
-(`environ["gunicorn.socket"]`) and lets go of a connection whose application raises StopIteration.
-flask-sock takes WebSockets over in the same way.
+(`environ["gunicorn.socket"]`) and ends the work on a request whose application raises StopIteration
+(flask-sock takes WebSockets over in the same way). What gunicorn then does to its socket, shutting
+it down for one, happens to another one that has been put in the place of the caller's.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -54,8 +56,13 @@ class Detached(Response):
         self._detach(environ)
 
     def _detach(self, environ: dict[str, Any]) -> NoReturn:
-        # A descriptor of our own: gunicorn closes its one.
-        self._take_over(environ["gunicorn.socket"].dup(), self._head())
+        connection: socket.socket = environ["gunicorn.socket"]
+        ours = connection.dup()
+        theirs, nobody = socket.socketpair()
+        nobody.close()
+        os.dup2(theirs.fileno(), connection.fileno(), inheritable=False)
+        theirs.close()
+        self._take_over(ours, self._head())
         raise StopIteration
 
     def _head(self) -> bytes:
