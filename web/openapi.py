@@ -28,6 +28,7 @@ from web.schemas import (
     ListQuery,
     ProblemAnswer,
     Readiness,
+    ServerSentEvent,
     StreamEvent,
     TokenAnswer,
     TokenRequest,
@@ -275,10 +276,10 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "parameters": [_LAST_EVENT_ID],
                 "responses": {
                     "200": {
-                        "description": "The stream.",
+                        "description": "The stream; the schema is that of one event.",
                         "content": {
                             events.MEDIA_TYPE: {
-                                "schema": {"type": "string"},
+                                "schema": _ref(ServerSentEvent),
                                 "example": _STREAM_EXAMPLE,
                             }
                         },
@@ -348,6 +349,7 @@ def document() -> dict[str, Any]:
                     TokenAnswer,
                     DispatchPage,
                     DispatchRecord,
+                    ServerSentEvent,
                     StreamEvent,
                     Health,
                 )

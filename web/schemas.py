@@ -20,7 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from dispatcher.listing import Page, Position
+from dispatcher.listing import POSITION, Page, Position
 from dispatcher.models import Dispatch, NewDispatch, State, TimelineEvent
 
 MAX_NAME_CHARS = 256
@@ -103,7 +103,13 @@ class ListQuery(BaseModel):
     cursor: Annotated[
         Position | None,
         BeforeValidator(Position.parse),
-        WithJsonSchema({"type": "string", "description": "`next_cursor` of the page before."}),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "pattern": f"^{POSITION}$",
+                "description": "`next_cursor` of the page before.",
+            }
+        ),
     ] = None
 
 
@@ -249,6 +255,20 @@ class DispatchPage(BaseModel):
         Field(
             description="Where to go on; null: this is the last page. A page can be short, or "
             "empty, and have a next one: 1,000 records are looked at for a page."
+        ),
+    ]
+
+
+class ServerSentEvent(BaseModel):
+    """One event of the stream."""
+
+    id: Annotated[str, Field(description="How many events the timeline has up to this one.")]
+    event: Literal["snapshot", "timeline", "end"]
+    data: Annotated[
+        str,
+        Field(
+            description="JSON: a DispatchRecord (`snapshot`, `end`) or a StreamEvent (`timeline`).",
+            json_schema_extra={"contentMediaType": "application/json"},
         ),
     ]
 
