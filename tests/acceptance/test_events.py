@@ -174,15 +174,14 @@ def test_a_page_that_goes_away_gives_its_place_back_and_too_many_are_refused(
         caller = Caller(stack)
         with caller.http:
             url = caller.post(**NOBODYS_AGENT)["events_url"]
-            for _ in range(3):
-                with open_streams(url, stack.api_key, 3):
+
+            def three_and_no_more() -> bool | None:
+                with contextlib.suppress(AssertionError), open_streams(url, stack.api_key, 3):
                     refused = caller.http.get(url)
-                    assert_problem(refused, 429)
+                    problem = assert_problem(refused, 429)
                     assert int(refused.headers["retry-after"]) > 0
-                wait_for("three free places", lambda: _all_free(url, stack), within_s=5)
+                    return bool(problem)
+                return None
 
-
-def _all_free(url: str, stack: RunningStack) -> bool | None:
-    with contextlib.suppress(AssertionError), open_streams(url, stack.api_key, 3):
-        return True
-    return None
+            for _ in range(3):
+                wait_for("three free places", three_and_no_more, within_s=5)

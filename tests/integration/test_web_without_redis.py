@@ -116,6 +116,7 @@ def test_the_same_request_with_its_key_gets_the_same_when_redis_is_back(
     headers = {"Idempotency-Key": "k1"}
     first = client.post("/api/v1/dispatches", json={}, headers=headers).json
     own_redis.start()
+    client.application.extensions["usher"].promises.look()
 
     answers = [client.post("/api/v1/dispatches", json={}, headers=headers).json for _ in range(2)]
 
@@ -126,8 +127,9 @@ def test_the_same_request_with_its_key_gets_the_same_when_redis_is_back(
 
 def test_a_server_that_cannot_stream_says_so(front_door: Open, own_redis: OwnRedis) -> None:
     client = front_door("true")
-    own_redis.start()
     made = client.post("/api/v1/dispatches", json={}).json
+    own_redis.start()
+    client.application.extensions["usher"].promises.look()
 
     refused = client.get(f"/api/v1/dispatches/{made['dispatch_id']}/events")
 
