@@ -106,12 +106,14 @@ async def test_its_agent_and_its_livekit_dispatch_are_taken_away_and_nobody_else
     await house.join_for(dispatch)
     await house.join("ann", agent=False)
     await house.join("agent-other", attributes={"usher.dispatch_id": "dsp_2"})
+    newer = {"usher.dispatch_id": "dsp_1", "usher.generation": "2"}  # it is just being sent again
+    await house.join("agent-newer", attributes=newer)
     cancel(store, dispatch)
 
     assert await clear_away(services, "dsp_1") is State.CANCELLED
 
     agents = await services.livekit(dispatch).look(house.room)
-    assert [agent.identity for agent in agents.agents] == ["agent-other"]
+    assert {agent.identity for agent in agents.agents} == {"agent-other", "agent-newer"}
     assert agents.people == 1
     assert await services.livekit(dispatch).list_dispatch(house.room) == []
     # What LiveKit was being asked for meanwhile is looked for once more.
