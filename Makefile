@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test check campaign setup clean clients
+.PHONY: help demo up test fuzz check campaign setup clean clients
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -26,6 +26,9 @@ up: $(installed) ## run the whole stack until Ctrl-C
 test: setup ## run every test, on the real Redis and the real LiveKit server
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest
+
+fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
+	@USHER_FUZZ_EXAMPLES=400 exec $(python) -m pytest --capture=no tests/acceptance/test_openapi.py
 
 check: $(installed) ## format, lint and types, exactly as CI checks them
 	$(python) -m ruff format --check .

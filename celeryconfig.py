@@ -53,6 +53,7 @@ task_routes = {
     # A client's own server may be slow: its deliveries never wait in front of anything else, and
     # hold no more than 16 of the worker's threads.
     "dispatcher.tasks.deliver_webhook": {"queue": "webhooks"},
+    "dispatcher.tasks.clear_away": {"queue": "verify"},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while

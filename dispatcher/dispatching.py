@@ -53,7 +53,7 @@ VERIFY_GRACE_S: Final = 2.0
 
 
 class Overtaken(Exception):
-    """The record stands by another generation now, so there is nothing more to ask for."""
+    """The record stands by another generation now, or has ended: there is nothing to ask for."""
 
 
 @dataclass
@@ -200,10 +200,8 @@ async def _create(
     async def attempt() -> str:
         nonlocal number
         number += 1
-        if number > 1 and (await read(services, dispatch.dispatch_id)).generation != (
-            dispatch.generation
-        ):
-            raise Overtaken
+        if number > 1:
+            await _check_that_it_is_wanted(services, dispatch)
         if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
             ours = await _clear_older(livekit, dispatch)
             if ours is not None:
@@ -248,6 +246,12 @@ async def _create(
         # This generation was given up meanwhile: take back what it has just asked for.
         await livekit.delete_dispatch(livekit_dispatch_id, dispatch.room_name)
     return State(created.state)
+
+
+async def _check_that_it_is_wanted(services: Services, dispatch: Dispatch) -> None:
+    now = await read(services, dispatch.dispatch_id)
+    if now.generation != dispatch.generation or now.terminal:
+        raise Overtaken
 
 
 async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:

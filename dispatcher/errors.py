@@ -19,6 +19,10 @@ class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written."""
 
 
+class Overloaded(UsherError):
+    """More sessions are on their way than would get their agents in time."""
+
+
 class LimitReached(UsherError):
     """A client has used up what it may ask for; nothing was written."""
 

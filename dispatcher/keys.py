@@ -23,6 +23,7 @@ The only module that knows them.
 | `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
 | `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
+| `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
 | `usher:inflight:<agent>` | sorted set | dispatches on their way there, till when they count |
 | `usher:window:<agent>` | string | how many may be, while LiveKit drops some |
@@ -113,6 +114,11 @@ def pace(client_id: str) -> str:
 def key_uses(client_id: str) -> str:
     """When each key of a client was last used."""
     return f"usher:key_uses:{client_id}"
+
+
+def idempotency(client_id: str, digest: str) -> str:
+    """What a request with an `Idempotency-Key` of that digest was answered with."""
+    return f"usher:idempotency:{client_id}:{digest}"
 
 
 def dispatch_metrics(client_id: str) -> str:

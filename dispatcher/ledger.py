@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
 from dispatcher import keys
-from dispatcher.errors import LimitReached
+from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.models import (
     END_MARGIN_S,
@@ -41,6 +41,8 @@ PACE_MS: Final = 20
 # will end.
 SESSION_RETRY_S: Final = 5.0
 
+# How long a request with an `Idempotency-Key` is known.
+IDEMPOTENCY_S: Final = 86_400
 TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
 
@@ -82,13 +84,30 @@ class Step(Generic[T]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Once:
+    """A request with an `Idempotency-Key`: digests of key and request, and what it is to get."""
+
+    key_digest: str
+    request_digest: str
+    room_name: str
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Created:
-    """Answer to `create`: the id of the new record, or of the live one that was there already."""
+    """Answer to `create`: the id of the new record, or of the live one that was there already.
+
+    `room_name` and `identity` are set when the very request was answered before; `conflict` says
+    that another request came with its `Idempotency-Key`.
+    """
 
     dispatch_id: str
     state: State
     new: bool
     wake_now: bool = True  # false: its client asks so quickly that the sweeper shall wake this one
+    room_name: str = ""
+    identity: str = ""
+    conflict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +137,20 @@ def create(
     detail: Mapping[str, str],
     limits: Limits = NO_LIMITS,
     paced: bool = False,
+    max_backlog: int = 0,
+    once: Once | None = None,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.
+    It raises `Overloaded` when too many sessions of all clients are on their way already.
 
     Args:
         paced: there are other clients, who shall not wait behind a long row of this one's.
+        max_backlog: how many sessions may be on their way; 0: any number.
+        once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
+            that.
     """
     fields = {
         key: value
@@ -144,6 +169,7 @@ def create(
             keys.open_sessions(new.client_id),
             keys.rate(new.client_id),
             keys.pace(new.client_id),
+            keys.idempotency(new.client_id, once.key_digest if once else ""),
         ),
         (
             keys.RECORD_PREFIX,
@@ -155,9 +181,24 @@ def create(
             str(limits.max_sessions),
             str(PACE_MS if paced else 0),
             str(AT_ONCE),
+            str(max_backlog),
+            _once(once),
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, limits),
+    )
+
+
+def _once(once: Once | None) -> str:
+    if once is None:
+        return ""
+    return json.dumps(
+        {
+            "request": once.request_digest,
+            "room": once.room_name,
+            "identity": once.identity,
+            "ttl_s": IDEMPOTENCY_S,
+        }
     )
 
 
@@ -171,11 +212,17 @@ def _created(reply: Sequence[Any], limits: Limits) -> Created:
         raise LimitReached(
             f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
         )
+    if reply[0] == "overloaded":
+        raise Overloaded("too many sessions wait for their agents already")
+    outcome, dispatch_id, state, room_name, identity, due_in_ms = reply
     return Created(
-        dispatch_id=reply[1],
-        state=State(reply[2]),
-        new=reply[0] == "created",
-        wake_now=int(reply[3]) == 0,
+        dispatch_id=dispatch_id,
+        state=State(state or State.ENDED),
+        new=outcome == "created",
+        wake_now=int(due_in_ms) == 0,
+        room_name=room_name,
+        identity=identity,
+        conflict=outcome == "conflict",
     )
 
 
@@ -195,6 +242,7 @@ def advance(
     lease_s: float | None = None,
     losses: int | None = None,
     inflight: InFlight = NOT_IN_FLIGHT,
+    any_generation: bool = False,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
 
@@ -209,6 +257,7 @@ def advance(
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
         inflight: what the change means for those on their way to the same agent (`admission.py`).
+        any_generation: whatever the record's generation is by now.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
@@ -218,7 +267,6 @@ def advance(
         "to": transition.to,
         "fields": dict(fields or {}),
         "attempt": dict(attempt or {}),
-        "attempt_generation": dispatch.generation,
         "events": [before, transition.event] if before else [transition.event],
         "detail": json.dumps(dict(detail or {})),
         "metrics": dict(metrics or {}),
@@ -230,6 +278,8 @@ def advance(
         "retention_s": retention_s,
         **inflight.order(dispatch.agent_name),
     }
+    if any_generation:
+        del order["generation"]
     if due_in_s is not None:
         order["due_in_ms"] = int(due_in_s * 1000)
         order["end_margin_ms"] = int(END_MARGIN_S * 1000)

@@ -53,6 +53,7 @@ class FailureReason(StrEnum):
     NOBODY_CAME = "nobody_came"
     DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
     SUPERSEDED = "superseded"
+    CANCELLED_BY_CLIENT = "cancelled_by_client"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,23 @@ ROOM_OVER: Final = Transition(
 NOBODY_CAME: Final = Transition(
     event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
 )
+# By its client, from wherever it stands. Nothing moves a cancelled record but a redispatch, so
+# whatever is in flight meets that: a claim, a join, a CreateDispatch that comes back.
+CANCEL: Final = Transition(
+    event="cancelled_by_client", moves=PENDING | {State.JOINED}, to=State.CANCELLED
+)
+REDISPATCH_REQUESTED: Final = Transition(
+    event="redispatch_requested",
+    moves=frozenset(),
+    to=State.JOINED,
+    notes=frozenset({State.JOINED}),
+)
+REDISPATCH_REFUSED: Final = Transition(
+    event="redispatch_refused",
+    moves=frozenset(),
+    to=State.JOINED,
+    notes=PENDING | {State.JOINED},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +233,8 @@ class Dispatch(DispatchRef):
     losses: int = 0
     person_seen: bool = False
     alive_till_ms: int = 0
+    clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
+    timeline_dropped: int = 0  # events before the first of `timeline`
     read_at_ms: int = 0
     attempts: tuple[Attempt, ...] = ()
     timeline: tuple[TimelineEvent, ...] = ()

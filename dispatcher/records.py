@@ -51,6 +51,8 @@ def parse_dispatch(
         fields[name] = _optional_int(fields.get(name))
     fields["alive_till_ms"] = int(fields.get("alive_till_ms", 0))
     fields["losses"] = int(fields.get("losses", 0))
+    fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
+    fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
     fields["state"] = State(fields["state"])
     return Dispatch(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dispatcher import ledger
 from dispatcher.decisions import our_agent
 from dispatcher.errors import LiveKitError, RedispatchRefused
-from dispatcher.models import PENDING, REDISPATCH, Dispatch, State
+from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
 from dispatcher.outcomes import read
 from dispatcher.runtime import Services
 
 
-async def redispatch(services: Services, dispatch_id: str) -> Dispatch:
+async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") -> Dispatch:
     """Start a new generation of an ended, failed, cancelled or agentless dispatch.
 
     Returns the record as it is then.
@@ -34,7 +34,7 @@ async def redispatch(services: Services, dispatch_id: str) -> Dispatch:
             dispatch,
             REDISPATCH,
             due_in_s=services.common.wake_grace_s,
-            detail={"by": "hand"},
+            detail={"by": by},
             deadline_in_s=deadline_s,
         )
     )
@@ -46,6 +46,21 @@ async def redispatch(services: Services, dispatch_id: str) -> Dispatch:
     if not done.moved:
         raise RedispatchRefused(f"dispatch {dispatch_id} has just become {done.state}; look again")
     return await read(services, dispatch_id)
+
+
+async def redispatch_joined(services: Services, dispatch_id: str) -> State:
+    """`redispatch` for whoever has asked by HTTP and got a 202: a refusal goes into the timeline.
+
+    Raises:
+        UnknownDispatch: no such record.
+    """
+    try:
+        return (await redispatch(services, dispatch_id, by="http")).state
+    except RedispatchRefused as refusal:
+        dispatch = await read(services, dispatch_id)
+        step = ledger.advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
+        await services.ledger.run(step)
+        return dispatch.state
 
 
 async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:

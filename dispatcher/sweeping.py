@@ -20,7 +20,12 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
-from dispatcher.waking import wake_dispatch, wake_supervision, wake_verification
+from dispatcher.waking import (
+    wake_clearing,
+    wake_dispatch,
+    wake_supervision,
+    wake_verification,
+)
 from dispatcher.webhooks import Delivery
 
 logger = logging.getLogger(__name__)
@@ -46,7 +51,9 @@ class WakeUp:
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
         dispatch = self.dispatch
-        if dispatch.state is State.JOINED:
+        if dispatch.clearing:
+            wake_clearing(dispatch.dispatch_id, dispatch.room_name)
+        elif dispatch.state is State.JOINED:
             wake_supervision(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)
@@ -87,7 +94,7 @@ async def sweep(services: Services) -> list[WakeUp]:
     async def look(dispatch_id: str) -> WakeUp | None:
         async with at_once:
             dispatch = await _read_or_park(services, dispatch_id)
-            if dispatch is None or dispatch.terminal:
+            if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
             answers = heartbeat.livekit(dispatch.client_id) in alive
             waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)

@@ -12,6 +12,7 @@ from celery.signals import worker_ready
 
 from dispatcher import (
     capacity,
+    clearing,
     data_losses,
     dispatching,
     heartbeat,
@@ -71,6 +72,23 @@ def redispatch(dispatch_id: str) -> str:
     dispatch = process.run(redispatching.redispatch(process.services, dispatch_id))
     wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
     return f"dispatching {dispatch_id} again, generation {dispatch.generation}"
+
+
+@app.task(name="dispatcher.tasks.redispatch_joined", throws=(UsherError,))
+def redispatch_joined(dispatch_id: str, room: str) -> str:
+    """Dispatch again by HTTP what is joined, unless its agent is there; its timeline says which."""
+    process = runtime()
+    state = process.run(redispatching.redispatch_joined(process.services, dispatch_id))
+    if state is State.QUEUED:
+        wake_dispatch(dispatch_id, room)
+    return state
+
+
+@app.task(name="dispatcher.tasks.clear_away", throws=(UsherError,))
+def clear_away(dispatch_id: str, room: str) -> str:
+    """Take the agent of a cancelled dispatch out of its room; returns its record's state."""
+    process = runtime()
+    return process.run(clearing.clear_away(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.supervise", throws=(UsherError,))

@@ -39,6 +39,7 @@ class Wakeups:
         self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
 
     def listen(self, dispatch_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Yields an event that is set whenever the record of `dispatch_id` changes."""
@@ -51,6 +52,7 @@ class Wakeups:
         listeners = self._listeners.setdefault(channel, set())
         listeners.add(event)
         with contextlib.suppress(RedisError):
+            await self._connect()
             await self._pubsub.subscribe(_IDLE_CHANNEL, channel)
         if self._reader is None:
             self._reader = asyncio.create_task(self._read(), name="wakeups")
@@ -62,6 +64,18 @@ class Wakeups:
                 self._listeners.pop(channel, None)
                 with contextlib.suppress(RedisError):
                     await self._pubsub.unsubscribe(channel)
+
+    async def _connect(self) -> None:
+        """Open the connection, once for all who come meanwhile.
+
+        redis-py opens one for each, keeps the last, and forgets what the others have subscribed to.
+        """
+        if self._pubsub.connection is not None:
+            return
+        if self._connecting is None or self._connecting.done():
+            opening = self._pubsub.connect()  # type: ignore[no-untyped-call]  # as below
+            self._connecting = asyncio.create_task(opening, name="connecting")
+        await asyncio.shield(self._connecting)
 
     async def _read(self) -> None:
         while True:

@@ -14,6 +14,8 @@ DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK = "dispatcher.tasks.supervise"
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
+CLEAR_TASK = "dispatcher.tasks.clear_away"
+REDISPATCH_JOINED_TASK = "dispatcher.tasks.redispatch_joined"
 
 
 def warm_up() -> None:
@@ -57,6 +59,16 @@ def wake_supervision(dispatch_id: str, room: str) -> None:
 def wake_delivery(event_id: str, *, expires_s: float) -> None:
     """Publish "this event is due". Raises like `wake_dispatch`."""
     _send(DELIVER_TASK, {"event_id": event_id}, expires=expires_s)
+
+
+def wake_clearing(dispatch_id: str, room: str) -> None:
+    """Publish "it is cancelled, take its agent away". Raises like `wake_dispatch`."""
+    _send(CLEAR_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_redispatch(dispatch_id: str, room: str) -> None:
+    """Publish "send it again, unless its agent is there". Raises like `wake_dispatch`."""
+    _send(REDISPATCH_JOINED_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def _send(task: str, arguments: dict[str, str], **options: Any) -> None:

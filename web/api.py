@@ -1,21 +1,40 @@
-"""How is a session asked for, and how is it looked at?"""
+"""How is a session asked for, looked at, sent again and cancelled?"""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, request
+from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from dispatcher import ledger
+from dispatcher import cancelling, ledger, listing, waking
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import NewDispatch, State
+from dispatcher.ledger import Created, Once
+from dispatcher.models import (
+    PENDING,
+    REDISPATCH,
+    REDISPATCH_REQUESTED,
+    Dispatch,
+    NewDispatch,
+    State,
+)
 from web.auth import authenticate, permitted, reader
+from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
-from web.problems import Problem, invalid_fields
+from web.problems import Problem, invalid_fields, unavailable
 from web.promises import Promise
-from web.schemas import Accepted, TokenRequest, dispatch_answer, token_answer
+from web.schemas import (
+    Accepted,
+    ListQuery,
+    TokenRequest,
+    dispatch_answer,
+    page_answer,
+    token_answer,
+)
 from web.services import Services, services
 from web.tokens import delegated_agents, participant_token, unguessable
 
@@ -57,8 +76,16 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _record(here: Services, client: Client, new: NewDispatch) -> Accepted:
-    """Write the record and have the dispatcher woken, or find the live one of that room."""
+def _record(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None
+) -> tuple[Accepted, Created]:
+    """Write the record and have the dispatcher woken, or find the live one of that room.
+
+    Raises:
+        Problem: 409, the request's `Idempotency-Key` was another one's.
+        LimitReached: the client has used up what it may ask for.
+        Overloaded: too many sessions of all clients are on their way.
+    """
     created = here.ledger.run(
         ledger.create(
             new,
@@ -66,14 +93,19 @@ def _record(here: Services, client: Client, new: NewDispatch) -> Accepted:
             detail={"by": "http"},
             limits=client.limits,
             paced=len(here.clients.clients) > 1,
+            max_backlog=here.common.max_backlog,
+            once=asked,
         )
     )
-    accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
+    if created.conflict:
+        raise conflict()
+    answered = replace(new, room_name=created.room_name or new.room_name)
+    accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
         if created.wake_now:
             here.publisher.put(accepted)
-    return accepted
+    return accepted, created
 
 
 def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepted, Promise]:
@@ -91,19 +123,27 @@ def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepte
 
 
 @blueprint.post("/dispatches")
-def create_dispatch() -> dict[str, str]:
+def create_dispatch() -> dict[str, Any]:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     with here.publisher.answering():
         client = authenticate(here.clients, publishable=True)
+        key = idempotency_key()
         wanted = permitted(_body())
         identity = wanted.participant_identity or unguessable("user-")
         new = _promise(client, wanted)
+        asked = None
+        if key is not None:
+            new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
+            identity = asked.identity
         agents = None
         try:
-            accepted = _record(here, client, new)
+            accepted, created = _record(here, client, new, asked)
+            identity = created.identity or identity
         except LedgerUnavailable:
             accepted, promise = _delegate(here, client, new)
+            if asked is not None:
+                here.delegations.keep(promise.new, asked)
             agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
         return token_answer(
             server_url=client.livekit.url,
@@ -112,8 +152,37 @@ def create_dispatch() -> dict[str, str]:
             ),
             identity=identity,
             accepted=accepted,
-            base_url=request.host_url.rstrip("/"),
+            base_url=_base_url(),
         )
+
+
+def _base_url() -> str:
+    return request.host_url.rstrip("/")
+
+
+def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
+    """The record of one of the client's own dispatches.
+
+    Raises:
+        Problem: 404, it has no such dispatch.
+    """
+    dispatch = here.ledger.run(ledger.read(dispatch_id))
+    if dispatch is None or dispatch.client_id != client.client_id:
+        raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
+    return dispatch
+
+
+@blueprint.get("/dispatches")
+def list_dispatches() -> dict[str, Any]:
+    """The caller's own dispatches, newest first, a page at a time."""
+    here = services()
+    client = authenticate(here.clients)
+    try:
+        query = ListQuery.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+    step = listing.page(client.client_id, state=query.state, limit=query.limit, after=query.cursor)
+    return page_answer(here.ledger.run(step))
 
 
 @blueprint.get("/dispatches/<dispatch_id>")
@@ -121,7 +190,83 @@ def show_dispatch(dispatch_id: str) -> dict[str, Any]:
     """The record of one of the caller's own dispatches."""
     here = services()
     client = reader(here.clients, dispatch_id)
-    dispatch = here.ledger.run(ledger.read(dispatch_id))
-    if dispatch is None or dispatch.client_id != client.client_id:
-        raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
-    return dispatch_answer(dispatch)
+    return dispatch_answer(_own(here, client, dispatch_id))
+
+
+@blueprint.get("/dispatches/<dispatch_id>/events")
+def follow_dispatch(dispatch_id: str) -> Response:
+    """The record, and then what happens to it, as server-sent events."""
+    here = services()
+    client = reader(here.clients, dispatch_id)
+    return here.streams.response(_own(here, client, dispatch_id))
+
+
+@blueprint.post("/dispatches/<dispatch_id>/redispatch")
+def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Start a new attempt for a dispatch that has ended, or whose agent may be gone.
+
+    Whether a joined one's agent is there only LiveKit knows: a worker asks it, and the timeline
+    tells what came of it.
+    """
+    here = services()
+    client = authenticate(here.clients)
+    dispatch = _own(here, client, dispatch_id)
+    if dispatch.state in PENDING:
+        raise Problem(
+            409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
+        )
+    if dispatch.state is State.JOINED:
+        _ask_for_redispatch(here, dispatch)
+    else:
+        _send_again(here, client, dispatch)
+    answer = dispatch_answer(_own(here, client, dispatch_id))
+    return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
+
+
+def _ask_for_redispatch(here: Services, dispatch: Dispatch) -> None:
+    step = ledger.advance(dispatch, REDISPATCH_REQUESTED, detail={"by": "http"})
+    if not here.ledger.run(step).applied:
+        raise Problem(409, "Conflict", "it has just changed; look again")
+    try:
+        waking.wake_redispatch(dispatch.dispatch_id, dispatch.room_name)
+    except OperationalError:
+        raise unavailable("no worker could be told; try again in a second") from None
+
+
+def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
+    done = here.ledger.run(
+        ledger.advance(
+            dispatch,
+            REDISPATCH,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            deadline_in_s=client.deadline_s,
+        )
+    )
+    if done.outcome == "occupied":
+        raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
+    if not done.moved:
+        raise Problem(409, "Conflict", "it has just changed; look again")
+    here.publisher.put(
+        Accepted(
+            dispatch_id=dispatch.dispatch_id,
+            state=State.QUEUED,
+            room_name=dispatch.room_name,
+            agent_name=dispatch.agent_name,
+            client_id=dispatch.client_id,
+        )
+    )
+
+
+@blueprint.delete("/dispatches/<dispatch_id>")
+def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
+    """End a dispatch at once; its agent leaves. One that has ended stays as it is."""
+    here = services()
+    client = authenticate(here.clients)
+    dispatch = _own(here, client, dispatch_id)
+    step = cancelling.cancel(dispatch, retention_s=here.common.retention_s)
+    if here.ledger.run(step).moved:
+        # Without the message the sweeper has it done two seconds later.
+        with contextlib.suppress(OperationalError):
+            waking.wake_clearing(dispatch.dispatch_id, dispatch.room_name)
+    return dispatch_answer(_own(here, client, dispatch_id))

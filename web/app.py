@@ -15,9 +15,17 @@ from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
 from dispatcher.models import State
-from dispatcher.settings import CommonSettings, DispatcherSettings, WebSettings, load
+from dispatcher.settings import (
+    CommonSettings,
+    DispatcherSettings,
+    StreamSettings,
+    WebSettings,
+    load,
+)
 from dispatcher.store import Ledger
-from web import api, cors, health, limits, problems, webhooks
+from web import api, cors, health, limits, openapi, problems, webhooks
+from web.events import Streams
+from web.idempotency import Delegations
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
@@ -50,6 +58,8 @@ def build() -> Flask:
         promises=Promises(ledger, retention_s=common.retention_s),
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),
+        delegations=Delegations(),
+        streams=Streams(common, load(StreamSettings)),
     )
     app.extensions["usher"] = here
     proxies = load(WebSettings).trusted_proxies
@@ -58,6 +68,7 @@ def build() -> Flask:
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(webhooks.blueprint)
+    app.register_blueprint(openapi.blueprint)
     problems.register(app)
     limits.register(app)
     cors.register(app)

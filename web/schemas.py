@@ -7,15 +7,27 @@ type is an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictStr,
+    WithJsonSchema,
+)
 
-from dispatcher.models import Dispatch, NewDispatch, State
+from dispatcher.listing import POSITION, Page, Position
+from dispatcher.models import Dispatch, NewDispatch, State, TimelineEvent
 
 MAX_NAME_CHARS = 256
 MAX_METADATA_BYTES = 64_000
+MAX_PAGE: Final = 100
+DEFAULT_PAGE: Final = 50
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
 
 
 def _metadata(text: str) -> str:
@@ -42,9 +54,63 @@ def _attributes(attributes: dict[str, str]) -> dict[str, str]:
     return attributes
 
 
-Name = Annotated[StrictStr, Field(max_length=MAX_NAME_CHARS), AfterValidator(_text)]
-Metadata = Annotated[StrictStr, AfterValidator(_metadata)]
-Attributes = Annotated[dict[StrictStr, StrictStr], AfterValidator(_attributes)]
+def _page_size(text: str) -> str:
+    if not text.isascii() or not text.isdecimal() or len(text) > len(str(MAX_PAGE)):
+        raise ValueError(f"is not a number from 1 to {MAX_PAGE}")
+    return text
+
+
+# What JSON Schema can say of `_text` and `_metadata` (it counts characters, not bytes).
+_NO_NUL: Final = {"type": "string", "pattern": "^[^\\u0000]*$"}
+_BYTES: Final = {**_NO_NUL, "maxLength": MAX_METADATA_BYTES}
+
+Name = Annotated[
+    StrictStr,
+    Field(max_length=MAX_NAME_CHARS),
+    AfterValidator(_text),
+    WithJsonSchema({**_NO_NUL, "maxLength": MAX_NAME_CHARS}),
+]
+Metadata = Annotated[
+    StrictStr,
+    AfterValidator(_metadata),
+    WithJsonSchema({**_BYTES, "description": f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8."}),
+]
+Attributes = Annotated[
+    dict[StrictStr, StrictStr],
+    AfterValidator(_attributes),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": _BYTES,
+            "additionalProperties": _BYTES,
+            "description": f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8 together.",
+        }
+    ),
+]
+# Nothing is null to a caller.
+Filled = Annotated[str | None, BeforeValidator(lambda text: text or None)]
+Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, by Redis's clock.")]
+DispatchId = Annotated[str, Field(examples=["dsp_BWA-BKOFuK9gGdfLrxlpdg"])]
+
+
+class ListQuery(BaseModel):
+    """Query of `GET /api/v1/dispatches`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    state: Annotated[State | None, Field(description="Only dispatches in this state.")] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_page_size)] = DEFAULT_PAGE
+    cursor: Annotated[
+        Position | None,
+        BeforeValidator(Position.parse),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "pattern": f"^{POSITION}$",
+                "description": "`next_cursor` of the page before.",
+            }
+        ),
+    ] = None
 
 
 class AgentRequest(BaseModel):
@@ -104,57 +170,186 @@ class Accepted:
         )
 
 
+class TokenAnswer(BaseModel):
+    """LiveKit's `TokenSourceResponse`, and where to follow the dispatch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    server_url: Annotated[str, Field(examples=["wss://livekit.example.com"])]
+    participant_token: Annotated[
+        str,
+        Field(
+            description="A LiveKit token: joins this one room for ten minutes, and reads this one "
+            "dispatch's record and events."
+        ),
+    ]
+    room_name: str
+    participant_identity: str
+    dispatch_id: DispatchId
+    status: State
+    status_url: str
+    events_url: str
+
+
+class AttemptAnswer(BaseModel):
+    """One generation of a dispatch, and what came of it."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    generation: int
+    livekit_dispatch_id: Filled
+    tries: Annotated[int, Field(description="How often LiveKit was asked.")]
+    errors: list[str]
+    outcome: Filled
+    reason: Filled
+
+
+class EventAnswer(BaseModel):
+    """Something that happened to a dispatch."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    at_ms: Milliseconds
+    event: str
+    generation: int
+    detail: dict[str, str]
+
+
+class DispatchSummary(BaseModel):
+    """A dispatch as it is listed."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    dispatch_id: DispatchId
+    state: State
+    room_name: str
+    agent_name: str
+    container: Annotated[
+        Filled, Field(description="Where its agent runs, or has to; null: anywhere.")
+    ]
+    generation: Annotated[int, Field(description="Raised with every new attempt.")]
+    created_at_ms: Milliseconds
+    deadline_at_ms: Milliseconds
+    agent_identity: Filled
+    joined_at_ms: int | None
+    time_to_join_ms: int | None
+    failure_reason: Filled
+    failure_message: Filled
+
+
+class DispatchRecord(DispatchSummary):
+    """A dispatch with every attempt and its timeline (the last 200 events)."""
+
+    attempts: list[AttemptAnswer]
+    timeline: list[EventAnswer]
+
+
+class DispatchPage(BaseModel):
+    """Some dispatches of the caller's, newest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dispatches: list[DispatchSummary]
+    next_cursor: Annotated[
+        str | None,
+        Field(
+            description="Where to go on; null: this is the last page. A page can be short, or "
+            "empty, and have a next one: 1,000 records are looked at for a page."
+        ),
+    ]
+
+
+class ServerSentEvent(BaseModel):
+    """One event of the stream."""
+
+    id: Annotated[str, Field(description="How many events the timeline has up to this one.")]
+    event: Literal["snapshot", "timeline", "end"]
+    data: Annotated[
+        str,
+        Field(
+            description="JSON: a DispatchRecord (`snapshot`, `end`) or a StreamEvent (`timeline`).",
+            json_schema_extra={"contentMediaType": "application/json"},
+        ),
+    ]
+
+
+class StreamEvent(EventAnswer):
+    """Data of a `timeline` event of the stream."""
+
+    state: Annotated[State, Field(description="Where the dispatch stands when this is sent.")]
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: Annotated[str, Field(examples=["room_config.agents.0.metadata"])]
+    message: str
+
+
+class ProblemAnswer(BaseModel):
+    """RFC 9457 problem details: the body of every error, `application/problem+json`."""
+
+    type: Annotated[str, Field(examples=["about:blank"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: Annotated[str, Field(description="What happened, and what to do about it.")]
+    errors: Annotated[list[FieldError], Field(description="With 422 only: every wrong field.")] = []
+
+
+class Health(BaseModel):
+    """This process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """What a session needs, and which part of it has not reported itself lately."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    not_ready: list[str]
+    parked: Annotated[
+        list[str], Field(description="Ids of records that nobody can read, if there are any.")
+    ] = []
+
+
 def token_answer(
     *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Body of the 200: LiveKit's `TokenSourceResponse` and where to follow the dispatch."""
     status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
-    return {
-        "server_url": server_url,
-        "participant_token": token,
-        "room_name": accepted.room_name,
-        "participant_identity": identity,
-        "dispatch_id": accepted.dispatch_id,
-        "status": accepted.state,
-        "status_url": status_url,
-        "events_url": f"{status_url}/events",
-    }
+    return TokenAnswer(
+        server_url=server_url,
+        participant_token=token,
+        room_name=accepted.room_name,
+        participant_identity=identity,
+        dispatch_id=accepted.dispatch_id,
+        status=accepted.state,
+        status_url=status_url,
+        events_url=f"{status_url}/events",
+    ).model_dump(mode="json")
+
+
+def _shown(dispatch: Dispatch) -> Dispatch:
+    return replace(dispatch, container=dispatch.agent_container or dispatch.container)
+
+
+def _summary(dispatch: Dispatch) -> DispatchSummary:
+    return DispatchSummary.model_validate(_shown(dispatch))
 
 
 def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
     """Body of `GET /api/v1/dispatches/{id}`: the record, without what its client put into it."""
-    return {
-        "dispatch_id": dispatch.dispatch_id,
-        "state": dispatch.state,
-        "room_name": dispatch.room_name,
-        "agent_name": dispatch.agent_name,
-        "container": dispatch.agent_container or dispatch.container or None,
-        "generation": dispatch.generation,
-        "created_at_ms": dispatch.created_at_ms,
-        "deadline_at_ms": dispatch.deadline_at_ms,
-        "agent_identity": dispatch.agent_identity or None,
-        "joined_at_ms": dispatch.joined_at_ms,
-        "time_to_join_ms": dispatch.time_to_join_ms,
-        "failure_reason": dispatch.failure_reason or None,
-        "failure_message": dispatch.failure_message or None,
-        "attempts": [
-            {
-                "generation": attempt.generation,
-                "livekit_dispatch_id": attempt.livekit_dispatch_id or None,
-                "tries": attempt.tries,
-                "errors": list(attempt.errors),
-                "outcome": attempt.outcome or None,
-                "reason": attempt.reason or None,
-            }
-            for attempt in dispatch.attempts
-        ],
-        "timeline": [
-            {
-                "at_ms": event.at_ms,
-                "event": event.event,
-                "generation": event.generation,
-                "detail": event.detail,
-            }
-            for event in dispatch.timeline
-        ],
-    }
+    return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
+
+
+def page_answer(page: Page) -> dict[str, Any]:
+    """Body of `GET /api/v1/dispatches`."""
+    return DispatchPage(
+        dispatches=[_summary(dispatch) for dispatch in page.dispatches],
+        next_cursor=str(page.next) if page.next else None,
+    ).model_dump(mode="json")
+
+
+def event_answer(event: TimelineEvent, state: State) -> dict[str, Any]:
+    """Data of one timeline event of the stream."""
+    return StreamEvent(**asdict(event), state=state).model_dump(mode="json")

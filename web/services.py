@@ -10,6 +10,8 @@ from flask import current_app
 from dispatcher.clients import ClientRegistry
 from dispatcher.settings import CommonSettings, DispatcherSettings
 from dispatcher.store import Ledger
+from web.events import Streams
+from web.idempotency import Delegations
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
@@ -28,6 +30,8 @@ class Services:
     promises: Promises
     key_uses: KeyUses
     wrong_keys: WrongKeys
+    delegations: Delegations
+    streams: Streams
 
 
 def services() -> Services:

@@ -1,7 +1,7 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window,
 --   agent servers, notified, outbox
--- ARGV: one JSON object, see `_advance` in ledger.py
+-- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
@@ -12,7 +12,7 @@ local state, generation, job_id = current[1], current[2], current[3] or ''
 if not state then
   return {'unknown', '', '0', ''}
 end
-if a.generation ~= tonumber(generation) then
+if a.generation and a.generation ~= tonumber(generation) then
   return {'stale', state, generation, job_id}
 end
 local moves, notes = a.moves[state], a.notes[state]
@@ -81,16 +81,21 @@ if a.deadline_in_ms then
     'deadline_at_ms', string.format('%.0f', now + a.deadline_in_ms))
 end
 if moves and a.losses then redis.call('HSET', KEYS[1], 'losses', string.format('%d', a.losses)) end
-if moves and a.anew then redis.call('HDEL', KEYS[1], 'losses', 'person_seen') end
+if moves and a.anew then redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing') end
 for name, value in pairs(a.fields) do redis.call('HSET', KEYS[1], name, value) end
 for name, value in pairs(a.attempt) do
-  redis.call('HSET', KEYS[2], a.attempt_generation .. '.' .. name, value)
+  redis.call('HSET', KEYS[2], (a.generation or generation) .. '.' .. name, value)
 end
 for _, event in ipairs(a.events) do
   redis.call('RPUSH', KEYS[3], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
     '","generation":' .. generation .. ',"detail":' .. a.detail .. '}')
 end
-redis.call('LTRIM', KEYS[3], -200, -1)
+local too_many = redis.call('LLEN', KEYS[3]) - 200
+if too_many > 0 then
+  -- An event keeps its number: who follows the timeline asks for what comes after it.
+  redis.call('LTRIM', KEYS[3], -200, -1)
+  redis.call('HINCRBY', KEYS[1], 'timeline_dropped', too_many)
+end
 if a.lease_ms then
   local till = string.format('%.0f', now + a.lease_ms)
   redis.call('ZADD', KEYS[7], till, a.id)
@@ -106,7 +111,8 @@ if moves then
   end
   if a.due_in_ms then
     local last = tonumber(redis.call('HGET', KEYS[1], 'deadline_at_ms')) - a.end_margin_ms
-    local due = math.min(now + a.due_in_ms, math.max(now, last))
+    local due = now + a.due_in_ms
+    if not a.terminal then due = math.min(due, math.max(now, last)) end
     redis.call('ZADD', KEYS[4], string.format('%.0f', due), a.id)
   else
     redis.call('ZREM', KEYS[4], a.id)

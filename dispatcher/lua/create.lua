@@ -1,15 +1,19 @@
--- Writes a new record, unless a live one serves the same client, room and agent already, or the
--- client has reached a limit of its. Of a client that asks quickly, the later ones are due later.
--- KEYS: record, timeline, due, live, metrics, index, open, rate, pace
+-- Writes a new record, unless a live one serves the same client, room and agent already, the same
+-- request was answered before, or a limit has been reached. Of a client that asks quickly, the
+-- later ones are due later.
+-- KEYS: record, timeline, due, live, metrics, index, open, rate, pace, idempotency key
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
---   field, value, field, value, ...
--- Returns {"created" | "existing", dispatch id, state, due_in_ms}, or, with nothing written,
---   {"too_many_requests", ms until there may be one more} or {"too_many_sessions"}.
+--   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
+--   without), field, value, field, value, ...
+-- Returns {"created" | "existing" | "repeated" | "conflict", dispatch id, state, room, identity,
+--   due_in_ms} (room and identity are what a repeated request was answered with), or, with nothing
+--   written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
+--   {"overloaded"}.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local existing = redis.call('GET', KEYS[4])
-local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
+local now_s = string.format('%.0f', now)
+
 -- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
 -- will be full again: one number, which Redis forgets by itself when that has come.
 local rate, full_at = tonumber(ARGV[6]), nil
@@ -18,15 +22,49 @@ if rate > 0 then
   local early = full_at - now - 60000
   if early > 0.5 then return {'too_many_requests', math.ceil(early)} end
 end
-local sessions = tonumber(ARGV[7])
-if not state and sessions > 0 and redis.call('SCARD', KEYS[7]) >= sessions then
-  return {'too_many_sessions'}
-end
-if full_at then
+local function count_request()
+  if not full_at then return end
   redis.call('SET', KEYS[8], string.format('%.3f', full_at), 'PX', math.ceil(full_at - now))
 end
-if state then return {'existing', existing, state, 0} end
-local now_s = string.format('%.0f', now)
+
+-- Idempotency-Key: the same request gets what it got before, whatever has become of that.
+local once = ARGV[11] ~= '' and cjson.decode(ARGV[11])
+if once then
+  local before = redis.call('HMGET', KEYS[10], 'request', 'dispatch_id', 'room', 'identity')
+  if before[1] then
+    count_request()
+    if before[1] ~= once.request then return {'conflict', before[2], '', '', '', 0} end
+    -- A record that has ended and gone before its key: it has ended.
+    local is = redis.call('HGET', ARGV[1] .. before[2], 'state') or 'ended'
+    return {'repeated', before[2], is, before[3], before[4], 0}
+  end
+end
+local function remember(id)
+  if not once then return end
+  redis.call('HSET', KEYS[10], 'request', once.request, 'dispatch_id', id, 'room', once.room,
+    'identity', once.identity)
+  redis.call('EXPIRE', KEYS[10], once.ttl_s)
+end
+-- Promised to this very request while Redis was away, and written since.
+local promised = once and redis.call('HGET', KEYS[1], 'state')
+if promised then
+  count_request()
+  remember(ARGV[2])
+  return {'repeated', ARGV[2], promised, once.room, once.identity, 0}
+end
+
+local existing = redis.call('GET', KEYS[4])
+local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
+if state then
+  count_request()
+  remember(existing)
+  return {'existing', existing, state, '', '', 0}
+end
+local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
+if sessions > 0 and redis.call('SCARD', KEYS[7]) >= sessions then return {'too_many_sessions'} end
+if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end
+
+count_request()
 local due_in, step = 0, tonumber(ARGV[8])
 if step > 0 then
   local paced = math.max(now, tonumber(redis.call('GET', KEYS[9]) or '0')) + step
@@ -35,12 +73,18 @@ if step > 0 then
 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
   'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
-  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 10))
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 12))
 redis.call('RPUSH', KEYS[2],
   '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
-redis.call('ZADD', KEYS[3], string.format('%.0f', now + (due_in > 0 and due_in or tonumber(ARGV[4]))), ARGV[2])
+local due = now + (due_in > 0 and due_in or tonumber(ARGV[4]))
+redis.call('ZADD', KEYS[3], string.format('%.0f', due), ARGV[2])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('ZADD', KEYS[6], now_s, ARGV[2])
 redis.call('SADD', KEYS[7], ARGV[2])
 redis.call('HINCRBY', KEYS[5], 'dispatches', 1)
-return {'created', ARGV[2], 'queued', due_in}
+-- Of the index three are looked at, so that what has gone goes from there too, whoever lists or not.
+for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
+  if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end
+end
+remember(ARGV[2])
+return {'created', ARGV[2], 'queued', '', '', due_in}

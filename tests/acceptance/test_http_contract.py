@@ -12,7 +12,7 @@ import redis
 
 from devstack.testing import RunningStack
 
-from .session import ENDPOINT, Caller, end_rooms, wait_for
+from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
 
 
 def assert_problem(response: httpx.Response, status: int) -> dict[str, Any]:
@@ -243,3 +243,84 @@ def test_readiness_names_records_that_nobody_can_read(stack: RunningStack, calle
             within_s=10,
         )
         client.delete("usher:dispatch:dsp_broken", "usher:parked")
+
+
+def test_a_second_person_gets_a_token_and_no_second_agent(
+    stack: RunningStack, caller: Caller
+) -> None:
+    first = caller.post(room_name="two-people", participant_identity="ann")
+    caller.wait_for_state(first["dispatch_id"], "joined", within_s=10)
+    second = caller.post(room_name="two-people", participant_identity="bob")
+    assert (second["dispatch_id"], second["status"]) == (first["dispatch_id"], "joined")
+    claims = jwt.decode(second["participant_token"], options={"verify_signature": False})
+    assert (claims["sub"], claims["video"]["room"]) == ("bob", "two-people")
+    time.sleep(2)  # a second agent would be there by now
+    assert len(active_agents(stack, "two-people")["two-people"]) == 1
+    end_rooms(stack, "two-people")
+
+
+def test_the_same_request_with_its_key_gets_the_same_and_another_one_a_conflict(
+    stack: RunningStack, caller: Caller
+) -> None:
+    headers = {"Idempotency-Key": f"key-{time.time_ns()}"}
+    body = {"participant_name": "Ann", "participant_attributes": {"a": "1", "b": "2"}}
+    first = caller.http.post(ENDPOINT, json=body, headers=headers).json()
+    same = {"participant_attributes": {"b": "2", "a": "1"}, "participant_name": "Ann", "new": 1}
+    again = caller.http.post(ENDPOINT, json=same, headers=headers).json()
+    for name in ("dispatch_id", "room_name", "participant_identity", "events_url"):
+        assert again[name] == first[name]
+    assert again["participant_token"] != first["participant_token"]
+    read = {"Authorization": f"Bearer {again['participant_token']}"}
+    assert httpx.get(again["status_url"], headers=read, trust_env=False).status_code == 200
+    assert_problem(caller.http.post(ENDPOINT, json={}, headers=headers), 409)
+    end_rooms(stack, first["room_name"])
+    caller.wait_for_state(first["dispatch_id"], "ended", within_s=10)
+    late = caller.http.post(ENDPOINT, json=body, headers=headers).json()
+    assert (late["dispatch_id"], late["status"]) == (first["dispatch_id"], "ended")
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 256, "schlüssel".encode(), b"a\tb"])
+def test_an_idempotency_key_that_is_none_is_named(caller: Caller, key: bytes) -> None:
+    headers = {b"Idempotency-Key": key}
+    problem = assert_problem(caller.http.post(ENDPOINT, json={}, headers=headers), 422)
+    assert [error["field"] for error in problem["errors"]] == ["Idempotency-Key"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("state=nonsense", "state"),
+        ("state=", "state"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=%2B5", "limit"),
+        ("cursor=nonsense", "cursor"),
+        ("cursor=", "cursor"),
+    ],
+)
+def test_a_wrong_parameter_of_the_list_is_named(caller: Caller, query: str, field: str) -> None:
+    problem = assert_problem(caller.http.get(f"{ENDPOINT}?{query}"), 422)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_the_list_brings_every_dispatch_once_newest_first(
+    stack: RunningStack, caller: Caller
+) -> None:
+    made = [caller.post()["dispatch_id"] for _ in range(5)]
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while cursor is not None or not found:
+        params = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = caller.http.get(ENDPOINT, params=params).json()
+        found += page["dispatches"]
+        cursor = page["next_cursor"]
+        if made[0] in {dispatch["dispatch_id"] for dispatch in found}:
+            break
+    assert [d["dispatch_id"] for d in found if d["dispatch_id"] in made] == made[::-1]
+    assert "timeline" not in found[0]
+    record = caller.record(made[0])
+    joined = caller.http.get(ENDPOINT, params={"state": record["state"]}).json()["dispatches"]
+    assert {dispatch["state"] for dispatch in joined} == {record["state"]}
+    for dispatch_id in made:
+        caller.http.delete(f"{ENDPOINT}/{dispatch_id}")

@@ -120,3 +120,27 @@ async def test_a_hung_redis_does_not_hold_a_listener_up(
         async with asyncio.timeout(2), wakeups.listen("dsp_1") as news:
             assert not news.is_set()
     await wakeups.aclose()
+
+
+async def test_a_hundred_listeners_at_once_share_one_connection_and_all_hear(
+    common: CommonSettings, raw: redis.Redis
+) -> None:
+    wakeups = Wakeups(common)
+    before = len(raw.client_list())
+
+    async def hear(number: int) -> bool:
+        async with wakeups.listen(f"dsp_{number}") as news:
+            ready.release()
+            await asyncio.wait_for(news.wait(), 5)
+            return True
+
+    ready = asyncio.Semaphore(0)
+    heard = [asyncio.create_task(hear(number)) for number in range(100)]
+    for _ in heard:
+        await ready.acquire()
+    await eventually(lambda: len(raw.pubsub_channels("usher:wake:dsp_*")) == 100)
+    assert len(raw.client_list()) == before + 1
+    for number in range(100):
+        raw.publish(f"usher:wake:dsp_{number}", "event")
+    assert all(await asyncio.gather(*heard))
+    await wakeups.aclose()

@@ -91,3 +91,47 @@ def test_a_client_that_does_not_delegate_gets_a_503_without_a_token(front_door: 
     assert "participant_token" not in response.text
     assert "server_url" not in response.text
     assert client.get("/readyz").status_code == 503
+
+
+def test_the_same_request_with_its_key_gets_the_same_from_this_process(front_door: Open) -> None:
+    client = front_door("true")
+    headers = {"Idempotency-Key": "k1"}
+    body = {"participant_name": "Ann"}
+
+    first = client.post("/api/v1/dispatches", json=body, headers=headers).json
+    again = client.post("/api/v1/dispatches", json=body, headers=headers).json
+    other = client.post("/api/v1/dispatches", json={}, headers=headers)
+    without = client.post("/api/v1/dispatches", json=body).json
+
+    for name in ("dispatch_id", "room_name", "participant_identity"):
+        assert again[name] == first[name] != without[name]
+    assert again["status"] == "delegated"
+    assert other.status_code == 409
+
+
+def test_the_same_request_with_its_key_gets_the_same_when_redis_is_back(
+    front_door: Open, own_redis: OwnRedis
+) -> None:
+    client = front_door("true")
+    headers = {"Idempotency-Key": "k1"}
+    first = client.post("/api/v1/dispatches", json={}, headers=headers).json
+    own_redis.start()
+    client.application.extensions["usher"].promises.look()
+
+    answers = [client.post("/api/v1/dispatches", json={}, headers=headers).json for _ in range(2)]
+
+    for again in answers:
+        for name in ("dispatch_id", "room_name", "participant_identity"):
+            assert again[name] == first[name]
+
+
+def test_a_server_that_cannot_stream_says_so(front_door: Open, own_redis: OwnRedis) -> None:
+    client = front_door("true")
+    made = client.post("/api/v1/dispatches", json={}).json
+    own_redis.start()
+    client.application.extensions["usher"].promises.look()
+
+    refused = client.get(f"/api/v1/dispatches/{made['dispatch_id']}/events")
+
+    assert refused.status_code == 501
+    assert refused.mimetype == "application/problem+json"

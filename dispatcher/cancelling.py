@@ -1,0 +1,52 @@
+"""How does a client end a dispatch of its own?
+
+At once and for good, in the ledger; `clearing.py` then takes its agent out of the room.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dispatcher import keys, ledger
+from dispatcher.ledger import Advanced, Step
+from dispatcher.models import CANCEL, Dispatch, FailureReason
+
+DUE_S: Final = 2.0
+
+
+def cancel(dispatch: Dispatch, *, retention_s: int) -> Step[Advanced]:
+    """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
+
+    It is due until `clear_away` has seen that nothing of it is left.
+    """
+    return ledger.advance(
+        dispatch,
+        CANCEL,
+        any_generation=True,
+        due_in_s=DUE_S,
+        fields={
+            "clearing": "1",
+            "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
+            "failure_message": "its client has cancelled it",
+        },
+        attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
+        detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
+        metrics={"cancelled": 1},
+        retention_s=retention_s,
+    )
+
+
+def serving(dispatch: Dispatch) -> Step[str]:
+    """The id of the live dispatch of the room, if there is one."""
+    live = keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name)
+    return Step("serving", (live,), (), str)
+
+
+def cleared(dispatch: Dispatch) -> Step[int]:
+    """Nobody need look after a cancelled dispatch any more."""
+    return Step(
+        "cleared",
+        (keys.record(dispatch.dispatch_id), keys.DUE),
+        (dispatch.dispatch_id, str(dispatch.generation)),
+        int,
+    )

@@ -1,0 +1,64 @@
+-- One page of a client's dispatches, newest first. Ids whose record has gone are dropped from the
+-- index as they are met. KEYS: index. ARGV: prefix of record keys, state (empty: any), limit, time
+-- and id after which to go on (empty: from the newest), how many to look at at most, field, ...
+-- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
+local state, limit, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6])
+local last_score, last_id = ARGV[4], ARGV[5]
+local BATCH = 100
+
+-- Byte by byte, as Redis sorts members of one score; Lua's own `<` goes by the locale.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+local function fields_of(id)
+  local key = ARGV[1] .. id
+  if state ~= '' then
+    local is = redis.call('HGET', key, 'state')
+    if is and is ~= state then return {} end
+  end
+  local values = redis.call('HMGET', key, unpack(ARGV, 7))
+  local pairs_of = {}
+  for i, value in ipairs(values) do
+    if value then
+      pairs_of[#pairs_of + 1] = ARGV[6 + i]
+      pairs_of[#pairs_of + 1] = value
+    end
+  end
+  return #pairs_of > 0 and pairs_of or nil
+end
+
+local found, gone, looked, offset = {}, {}, 0, 0
+local max, more = last_score == '' and '+inf' or last_score, false
+repeat
+  local batch = redis.call('ZREVRANGEBYSCORE', KEYS[1], max, '-inf', 'WITHSCORES',
+    'LIMIT', offset, BATCH)
+  local full = #batch == 2 * BATCH
+  for i = 1, #batch, 2 do
+    local id, score = batch[i], batch[i + 1]
+    if score ~= ARGV[4] or before(id, ARGV[5]) then
+      looked, last_score, last_id = looked + 1, score, id
+      local fields = fields_of(id)
+      if not fields then
+        gone[#gone + 1] = id
+      elseif #fields > 0 then
+        found[#found + 1] = id
+        found[#found + 1] = fields
+      end
+      if #found == 2 * limit or looked == most then
+        more = full or i + 2 <= #batch
+        full = false
+        break
+      end
+    end
+  end
+  offset = offset + BATCH
+until not full
+for _, id in ipairs(gone) do redis.call('ZREM', KEYS[1], id) end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+return {now, found, more and last_score or '', more and last_id or ''}

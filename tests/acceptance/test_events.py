@@ -1,0 +1,187 @@
+"""Does a page hear what happens to its dispatch while it happens, at no one else's cost?"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from devstack.testing import RunningStack, running_stack
+
+from .session import ENDPOINT, Caller, end_rooms, wait_for
+from .streams import follow
+from .test_http_contract import assert_problem
+
+NOBODYS_AGENT = {"room_config": {"agents": [{"agent_name": "agent-that-is-not-there"}]}}
+STREAMS = 200
+
+
+def test_a_page_hears_of_every_event_as_it_happens_until_the_end(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = caller.post()
+    late_ms = []
+    with follow(answer["events_url"], answer["participant_token"]) as events:
+        first = next(events)
+        assert (first.event, first.data["dispatch_id"]) == ("snapshot", answer["dispatch_id"])
+        told = [event["event"] for event in first.data["timeline"]]
+        assert first.id == len(told)
+        for sent in events:
+            if sent.event == "end":
+                break
+            if sent.event == "timeline":
+                told.append(sent.data["event"])
+                assert sent.id == len(told)
+                late_ms.append(time.time() * 1000 - sent.data["at_ms"])
+                if sent.data["event"] == "joined":
+                    assert sent.data["state"] == "joined"
+                    end_rooms(stack, answer["room_name"])
+        assert sent.data == caller.record(answer["dispatch_id"])
+        assert sent.data["state"] == "ended"
+        assert told == [event["event"] for event in sent.data["timeline"]]
+        assert list(events) == []
+    # By pub/sub; a poll alone would be late by 0.75 s on average.
+    assert sorted(late_ms)[len(late_ms) // 2] < 300
+
+
+def test_a_lost_connection_goes_on_where_it_was(stack: RunningStack, caller: Caller) -> None:
+    answer = caller.post()
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    end_rooms(stack, answer["room_name"])
+    record = caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+    whole = len(record["timeline"])
+
+    with follow(answer["events_url"], stack.api_key, last_event_id=2) as events:
+        found = list(events)
+
+    assert [sent.id for sent in found] == [*range(3, whole + 1), whole]
+    assert [sent.data["event"] for sent in found[:-1]] == [
+        event["event"] for event in record["timeline"][2:]
+    ]
+    assert found[-1].event == "end"
+    headers = {"Last-Event-ID": str(whole)}
+    assert caller.http.get(answer["events_url"], headers=headers).status_code == 204
+    for nonsense in ("999", "x", "-1"):
+        response = caller.http.get(answer["events_url"], headers={"Last-Event-ID": nonsense})
+        assert "event: snapshot" in response.text
+
+
+def test_a_quiet_stream_says_that_it_is_there(caller: Caller) -> None:
+    answer = caller.post(**NOBODYS_AGENT)
+    started = time.monotonic()
+    with follow(answer["events_url"], answer["participant_token"]) as events:
+        next(sent for sent in events if not sent.event)
+    assert time.monotonic() - started < 15.5
+    caller.http.delete(answer["status_url"])
+
+
+def test_only_the_dispatchs_own_client_and_participant_may_follow_it(
+    stack: RunningStack, caller: Caller
+) -> None:
+    mine, other = caller.post(**NOBODYS_AGENT), caller.post(**NOBODYS_AGENT)
+    for credential in ("usk_wrong", other["participant_token"]):
+        headers = {"Authorization": f"Bearer {credential}"}
+        assert_problem(httpx.get(mine["events_url"], headers=headers, trust_env=False), 401)
+    token = mine["participant_token"]
+    in_the_url = httpx.get(f"{mine['events_url']}?access_token={token}", trust_env=False)
+    assert_problem(in_the_url, 401)
+    assert_problem(caller.http.get(f"{ENDPOINT}/dsp_nobody/events"), 404)
+    head = caller.http.head(mine["events_url"])
+    assert (head.status_code, head.text) == (200, "")
+    for answer in (mine, other):
+        caller.http.delete(answer["status_url"])
+
+
+@contextlib.contextmanager
+def open_streams(url: str, credential: str, count: int) -> Iterator[list[socket.socket]]:
+    """So many streams, each of which has brought its snapshot."""
+    parts = urlsplit(url)
+    request = (
+        f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Authorization: Bearer {credential}\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
+            stack.enter_context(connection)
+            connection.sendall(request.encode())
+            opened.append(connection)
+        for connection in opened:
+            received = b""
+            while b"event: snapshot" not in received:
+                chunk = connection.recv(65536)
+                received += chunk
+                assert chunk, received
+                assert received.startswith(b"HTTP/1.1 200 "), received
+        yield opened
+
+
+def _threads_and_files(stack: RunningStack) -> tuple[int, int]:
+    processes = [psutil.Process(pid) for pid in stack.pids("web")]
+    return sum(p.num_threads() for p in processes), sum(p.num_fds() for p in processes)
+
+
+def test_200_open_streams_hold_nobody_up_and_leave_nothing_behind(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = caller.post(**NOBODYS_AGENT)
+    caller.wait_for_state(answer["dispatch_id"], "waiting", within_s=5)
+    _, files_before = _threads_and_files(stack)
+    with open_streams(answer["events_url"], answer["participant_token"], STREAMS) as opened:
+        threads, _ = _threads_and_files(stack)
+        assert threads < 50  # two processes: 8 of gunicorn's each, and some of our own
+        took_s = []
+        for _ in range(20):
+            started = time.perf_counter()
+            again = caller.post(**NOBODYS_AGENT, room_name=answer["room_name"])
+            took_s.append(time.perf_counter() - started)
+            assert again["dispatch_id"] == answer["dispatch_id"]
+        print(f"POST beside {STREAMS} streams: {[round(s * 1000) for s in sorted(took_s)]} ms")
+        assert max(took_s) < 1
+        started = time.perf_counter()
+        caller.http.delete(answer["status_url"])
+        for connection in opened:
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+            assert b"event: end" in received
+        print(f"all ended {time.perf_counter() - started:.2f} s after the cancelling")
+        assert time.perf_counter() - started < 5
+    wait_for(
+        "the connections' end",
+        lambda: _threads_and_files(stack)[1] <= files_before + 30 or None,
+        within_s=10,
+    )
+
+
+def test_a_page_that_goes_away_gives_its_place_back_and_too_many_are_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    environ = {
+        "USHER_WEB_WORKERS": "1",
+        "USHER_STREAMS": "4",
+        "USHER_STREAMS_PER_CLIENT": "3",
+        "USHER_AGENT_NAMES": "session-agent-rag,agent-that-is-not-there",
+    }
+    with running_stack(tmp_path_factory.mktemp("few"), environ=environ) as stack:
+        caller = Caller(stack)
+        with caller.http:
+            url = caller.post(**NOBODYS_AGENT)["events_url"]
+
+            def three_and_no_more() -> bool | None:
+                with contextlib.suppress(AssertionError), open_streams(url, stack.api_key, 3):
+                    refused = caller.http.get(url)
+                    problem = assert_problem(refused, 429)
+                    assert int(refused.headers["retry-after"]) > 0
+                    return bool(problem)
+                return None
+
+            for _ in range(3):
+                wait_for("three free places", three_and_no_more, within_s=5)

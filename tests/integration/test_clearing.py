@@ -1,0 +1,220 @@
+"""Is a cancelled dispatch cancelled for good, and is nothing of it left in its room?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from dispatcher import cancelling, dispatching, ledger, sweeping, verification
+from dispatcher.clearing import SETTLED_S, clear_away
+from dispatcher.models import (
+    ACCEPTED,
+    ADOPTED,
+    DISPATCH_CREATED,
+    DISPATCH_STARTED,
+    JOINED,
+    PENDING,
+    REDISPATCH,
+    TERMINAL,
+    Dispatch,
+    State,
+)
+from dispatcher.redispatching import redispatch_joined
+from dispatcher.runtime import Services
+from dispatcher.store import Ledger
+from tests.house import House, OpenServices, Request
+from tests.sockets import listening, never_answering
+from tests.support import AGENT_NAME, keyspace
+
+Look = Callable[[], Dispatch]
+RECORD = "usher:dispatch:dsp_1"
+
+
+def cancel(store: Ledger, dispatch: Dispatch) -> bool:
+    return store.run(cancelling.cancel(dispatch, retention_s=60)).moved
+
+
+def age(raw: redis.Redis, by_s: float) -> None:
+    """Have the record been cancelled so much earlier."""
+    raw.hincrby(RECORD, "updated_at_ms", -int(by_s * 1000))
+
+
+@pytest.mark.parametrize("state", sorted(PENDING | {State.JOINED}))
+@pytest.mark.parametrize("generation", [1, 3])
+def test_cancelling_wins_whatever_the_dispatch_is_doing(
+    generation: int,
+    state: State,
+    store: Ledger,
+    raw: redis.Redis,
+    request_dispatch: Request,
+    look: Look,
+) -> None:
+    seen = request_dispatch()
+    raw.hset(RECORD, mapping={"state": state, "generation": generation})
+    raw.zadd("usher:leases", {"dsp_1": 1})
+    raw.zadd("usher:waiting", {"dsp_1": 1})
+    before = keyspace(raw)
+
+    assert cancel(store, seen)  # as it was seen, in its first generation
+
+    found = keyspace(raw)
+    after = look()
+    assert (after.state, after.generation) == (State.CANCELLED, generation)
+    assert (after.failure_reason, after.clearing) == ("cancelled_by_client", True)
+    assert (after.attempt.outcome, after.attempt.reason) == ("cancelled", "cancelled_by_client")
+    assert after.timeline[-1].event == "cancelled_by_client"
+    assert set(before) - set(found) == {
+        "usher:leases",
+        "usher:waiting",
+        "usher:open:acme",
+        f"usher:live:acme:{AGENT_NAME}:{seen.room_name}",
+    }
+    assert set(found) - set(before) == {f"{RECORD}:attempts"}
+    assert found["usher:due"] == {"dsp_1": after.updated_at_ms + 2000}
+    assert found["usher:metrics:dispatch:acme"]["cancelled"] == "1"
+    for key in (RECORD, f"{RECORD}:attempts", f"{RECORD}:timeline"):
+        assert found[key][1] == "expires"
+    for late in (DISPATCH_STARTED, DISPATCH_CREATED, ACCEPTED, ADOPTED, JOINED):
+        assert not store.run(ledger.advance(after, late)).applied
+    assert keyspace(raw) == found
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_one_that_has_ended_stays_as_it_is(
+    state: State, store: Ledger, raw: redis.Redis, request_dispatch: Request
+) -> None:
+    dispatch = request_dispatch()
+    raw.hset(RECORD, "state", state)
+    before = keyspace(raw)
+
+    assert not cancel(store, dispatch)
+    assert keyspace(raw) == before
+
+
+async def test_its_agent_and_its_livekit_dispatch_are_taken_away_and_nobody_elses(
+    services: Services,
+    store: Ledger,
+    raw: redis.Redis,
+    request_dispatch: Request,
+    look: Look,
+    house: House,
+) -> None:
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    await house.join_for(dispatch)
+    await house.join("ann", agent=False)
+    await house.join("agent-other", attributes={"usher.dispatch_id": "dsp_2"})
+    newer = {"usher.dispatch_id": "dsp_1", "usher.generation": "2"}  # it is just being sent again
+    await house.join("agent-newer", attributes=newer)
+    cancel(store, dispatch)
+
+    assert await clear_away(services, "dsp_1") is State.CANCELLED
+
+    agents = await services.livekit(dispatch).look(house.room)
+    assert {agent.identity for agent in agents.agents} == {"agent-other", "agent-newer"}
+    assert agents.people == 1
+    assert await services.livekit(dispatch).list_dispatch(house.room) == []
+    # What LiveKit was being asked for meanwhile is looked for once more.
+    assert look().clearing
+    due_in_ms = int(raw.zscore("usher:due", "dsp_1") or 0) - look().updated_at_ms
+    assert due_in_ms == pytest.approx(SETTLED_S * 1000, abs=1000)
+    late = await house.join_for(dispatch)
+    age(raw, SETTLED_S)
+
+    await clear_away(services, "dsp_1")
+
+    left = [agent.identity for agent in (await services.livekit(dispatch).look(house.room)).agents]
+    assert late not in left
+    assert "usher:due" not in keyspace(raw)
+    assert not look().clearing
+
+
+async def test_the_sweeper_has_it_done_when_the_message_was_lost(
+    services: Services, store: Ledger, raw: redis.Redis, request_dispatch: Request
+) -> None:
+    cancel(store, request_dispatch())
+    raw.zadd("usher:due", {"dsp_1": 1})
+
+    (wake_up,) = await sweeping.sweep(services)
+
+    assert wake_up.dispatch.clearing
+    age(raw, SETTLED_S)
+    await clear_away(services, "dsp_1")
+    assert await sweeping.sweep(services) == []
+
+
+async def test_an_agent_without_a_fence_goes_by_its_name_unless_the_room_is_anothers(
+    services: Services, store: Ledger, request_dispatch: Request, house: House
+) -> None:
+    dispatch = request_dispatch()
+    cancel(store, dispatch)
+    named = {"lk.agent_name": AGENT_NAME}
+    await house.join("agent-first", attributes=named)
+    await clear_away(services, "dsp_1")
+    assert (await services.livekit(dispatch).look(house.room)).agents == ()
+
+    request_dispatch("dsp_2")
+    await house.join("agent-second", attributes=named)
+    await clear_away(services, "dsp_1")
+
+    (agent,) = (await services.livekit(dispatch).look(house.room)).agents
+    assert agent.identity == "agent-second"
+
+
+async def test_one_that_has_been_sent_again_is_left_alone(
+    services: Services,
+    store: Ledger,
+    raw: redis.Redis,
+    request_dispatch: Request,
+    look: Look,
+    house: House,
+) -> None:
+    cancel(store, request_dispatch())
+    age(raw, SETTLED_S)
+    cancelled = look()
+    store.run(ledger.advance(cancelled, REDISPATCH, due_in_s=2.0, deadline_in_s=20.0))
+    await dispatching.dispatch_agent(services, "dsp_1")
+    await house.join_for(look())
+    before = keyspace(raw)
+
+    assert await clear_away(services, "dsp_1") is State.DISPATCHED
+    assert store.run(cancelling.cleared(cancelled)) == 0
+
+    assert keyspace(raw) == before
+    assert not look().clearing
+    assert len((await services.livekit(cancelled).look(house.room)).agents) == 1
+
+
+async def test_while_livekit_hangs_it_stays_due(
+    services_for: OpenServices, store: Ledger, raw: redis.Redis, request_dispatch: Request
+) -> None:
+    cancel(store, request_dispatch())
+    age(raw, SETTLED_S)
+    async with listening(never_answering) as port:
+        services = await services_for(
+            LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.2"
+        )
+
+        assert await clear_away(services, "dsp_1") is State.CANCELLED
+        assert list(keyspace(raw)["usher:due"]) == ["dsp_1"]
+
+        age(raw, 600)
+        await clear_away(services, "dsp_1")
+    assert "usher:due" not in keyspace(raw)
+
+
+async def test_a_redispatch_by_http_that_is_refused_says_so_in_the_timeline(
+    services: Services, request_dispatch: Request, look: Look, house: House
+) -> None:
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    identity = await house.join_for(dispatch)
+    await verification.verify_dispatch(services, "dsp_1")
+
+    assert await redispatch_joined(services, "dsp_1") is State.JOINED
+
+    refused = look().timeline[-1]
+    assert refused.event == "redispatch_refused"
+    assert identity in refused.detail["message"]

@@ -1,0 +1,102 @@
+"""Has this very request been answered before?
+
+The ledger knows, by `Idempotency-Key` (`dispatcher/lua/create.lua`). While Redis is away the web
+process remembers by itself what it has delegated; another process does not know it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Final
+
+from flask import request
+
+from dispatcher.ledger import Once
+from dispatcher.models import NewDispatch
+from web.problems import Problem
+from web.schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
+
+HEADER: Final = "Idempotency-Key"
+MAX_KEPT: Final = 10_000
+
+
+def idempotency_key() -> str | None:
+    """The key of the present request, if it has one.
+
+    Raises:
+        Problem: 422, it is empty, too long or not printable ASCII.
+    """
+    key = request.headers.get(HEADER)
+    if key is None:
+        return None
+    if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
+        message = f"has to be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
+        raise Problem(
+            422,
+            "Unprocessable Content",
+            f"wrong fields: {HEADER}",
+            errors=[{"field": HEADER, "message": message}],
+        )
+    return key
+
+
+def conflict() -> Problem:
+    """The answer to another request with a key that is taken."""
+    return Problem(
+        409,
+        "Conflict",
+        f"this {HEADER} came with another request before; take a new one for a new request",
+    )
+
+
+def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str) -> Once:
+    """What the ledger keeps of a request: digests, and the names that were made up for it."""
+    canonical = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+    return Once(
+        key_digest=sha256(key.encode()).hexdigest(),
+        request_digest=sha256(canonical.encode()).hexdigest(),
+        room_name=new.room_name,
+        identity=identity,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    once: Once
+    dispatch_id: str
+
+
+class Delegations:
+    """What this process has answered without Redis to requests with a key; thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, new: NewDispatch, asked: Once) -> None:
+        """Remember that `asked` was answered with `new`."""
+        with self._lock:
+            self._kept[new.client_id, asked.key_digest] = _Kept(
+                once=replace(asked, room_name=new.room_name), dispatch_id=new.dispatch_id
+            )
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+
+    def recall(self, new: NewDispatch, asked: Once) -> tuple[NewDispatch, Once]:
+        """Both as the same request was answered before, or as they are.
+
+        Raises:
+            Problem: 409, another request had the same key.
+        """
+        with self._lock:
+            kept = self._kept.get((new.client_id, asked.key_digest))
+        if kept is None:
+            return new, asked
+        if kept.once.request_digest != asked.request_digest:
+            raise conflict()
+        same = replace(new, dispatch_id=kept.dispatch_id, room_name=kept.once.room_name)
+        return same, kept.once
