@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test check campaign setup clean
+.PHONY: help demo up test faults check campaign setup clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,9 +23,12 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run every test, on the real Redis and the real LiveKit server
+test: setup ## run the tests, on the real Redis and the real LiveKit server (12 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest
+	@exec $(python) -m pytest -m "not long"
+
+faults: setup ## run the tests that take minutes or want a quiet machine (12 more)
+	@exec $(python) -m pytest -m long
 
 check: $(installed) ## format, lint and types, exactly as CI checks them
 	$(python) -m ruff format --check .

@@ -40,7 +40,7 @@ from .stacks import (
     wait_ready,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 SLOTS = 40
 DEADLINE_S = 20
