@@ -37,7 +37,7 @@ check: $(installed) ## format, lint and types, exactly as CI checks them
 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one and reports beside its
 # evidence. What has been run is kept in .run/campaign; an interrupted campaign goes on from there.
-campaign: setup ## kill processes at random for 40 minutes and report what became of every session
+campaign: setup ## kill processes at random for half an hour and report what became of every session
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
