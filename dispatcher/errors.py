@@ -19,6 +19,10 @@ class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written."""
 
 
+class Overloaded(UsherError):
+    """More sessions are on their way than would get their agents in time; nothing was written."""
+
+
 class UnknownDispatch(UsherError):
     """No record has this dispatch id (never existed, or its retention time is over)."""
 

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
 from dispatcher import keys
+from dispatcher.errors import Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.models import (
     END_MARGIN_S,
@@ -77,8 +78,14 @@ class Advanced:
         return self.outcome == "moved"
 
 
-def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it."""
+def create(
+    new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str], max_backlog: int = 0
+) -> Step[Created]:
+    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    Running it raises `Overloaded`, with nothing written, when `max_backlog` (0: any number)
+    sessions of all clients are on their way already.
+    """
     fields = {
         key: value
         for key, value in asdict(new).items()
@@ -101,12 +108,17 @@ def create(new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str]) -> S
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
             json.dumps(dict(detail)),
+            str(max_backlog),
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: Created(
-            dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created"
-        ),
+        _created,
     )
+
+
+def _created(reply: list[str]) -> Created:
+    if reply[0] == "overloaded":
+        raise Overloaded("too many sessions wait for their agents already")
+    return Created(dispatch_id=reply[1], state=State(reply[2]), new=reply[0] == "created")
 
 
 def advance(

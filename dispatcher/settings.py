@@ -40,6 +40,9 @@ class CommonSettings(BaseSettings):
     deserted_after_s: float = Field(
         30.0, gt=0, alias="USHER_DESERTED_AFTER_S"
     )  # so does one that everybody has left: LiveKit closes the room after 20 s, as a rule
+    max_backlog: int = Field(
+        500, ge=0, alias="USHER_MAX_BACKLOG"
+    )  # sessions on their way; more are told to come back (503), not to wait in vain; 0: no limit
     wake_grace_s: float = Field(
         2.0, gt=0, alias="USHER_WAKE_GRACE_S"
     )  # a queued record that nobody touched for so long is woken again

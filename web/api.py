@@ -58,7 +58,12 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
 def _record(here: Services, new: NewDispatch) -> Accepted:
     """Write the record and have the dispatcher woken, or find the live one of that room."""
     created = here.ledger.run(
-        ledger.create(new, due_in_s=here.common.wake_grace_s, detail={"by": "http"})
+        ledger.create(
+            new,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            max_backlog=here.common.max_backlog,
+        )
     )
     accepted = Accepted.of(new, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
