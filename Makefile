@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test fuzz check campaign setup clean clients
+.PHONY: help demo up test faults fuzz check campaign setup clean clients
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,9 +23,12 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run every test, on the real Redis and the real LiveKit server
+test: setup ## run the tests, on the real Redis and the real LiveKit server (12 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest
+	@exec $(python) -m pytest -m "not long"
+
+faults: setup ## run the tests that take minutes or want a quiet machine (12 more)
+	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
 	@USHER_FUZZ_EXAMPLES=400 exec $(python) -m pytest --capture=no tests/acceptance/test_openapi.py
@@ -37,7 +40,7 @@ check: $(installed) ## format, lint and types, exactly as CI checks them
 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one and reports beside its
 # evidence. What has been run is kept in .run/campaign; an interrupted campaign goes on from there.
-campaign: setup ## kill processes at random for 40 minutes and report what became of every session
+campaign: setup ## kill processes at random for half an hour and report what became of every session
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)

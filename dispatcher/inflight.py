@@ -17,7 +17,10 @@ from dispatcher import keys
 # A start that nobody ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
 # Without a drop for so long, all free slots are used again.
-WINDOW_S: Final = 15
+WINDOW_S: Final = 6
+# Never fewer: a job may be lost with an agent server that died, and the others shall not wait in a
+# row for that.
+LEAST_WINDOW: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class InFlight:
         if self.free_slots is not None:
             order["admit"] = self.free_slots
         if self.dropped:
-            order["window_s"] = WINDOW_S
+            order |= {"window_s": WINDOW_S, "least_window": LEAST_WINDOW}
         if self.arrived:
             order |= {"agent_name": agent_name, "capacity_channel": keys.CAPACITY_CHANNEL}
         return order

@@ -16,8 +16,8 @@ from typing import Final
 
 from flask import Flask, Response
 
-from dispatcher.errors import LimitReached, Overloaded
-from web.problems import Problem, unavailable
+from dispatcher.errors import LimitReached
+from web.problems import Problem
 
 MAX_JSON_DEPTH: Final = 32
 # Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
@@ -91,10 +91,6 @@ def _place(address: str) -> str:
 
 def register(app: Flask) -> None:
     """Have a reached limit answered as a 429 that says when to come back."""
-
-    @app.errorhandler(Overloaded)
-    def overloaded(error: Overloaded) -> Response:
-        return unavailable(f"{error}; try again in a second").response()
 
     @app.errorhandler(LimitReached)
     def reached(error: LimitReached) -> Response:

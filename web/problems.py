@@ -14,7 +14,7 @@ from flask import Flask, Response, json
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable, Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,10 @@ def register(app: Flask) -> None:
         return unavailable(
             "the dispatch ledger does not answer; nothing was promised, try again in a second"
         ).response()
+
+    @app.errorhandler(Overloaded)
+    def overloaded(error: Overloaded) -> Response:
+        return unavailable(f"{error}; try again in a second").response()
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:

@@ -64,8 +64,8 @@ if moves then
   if a.dropped then
     -- LiveKit takes fewer at once than there are slots: half of them, and then one more for each
     -- that arrives, until nothing has been dropped for window_s.
-    local half = math.max(2, math.floor((redis.call('ZCARD', KEYS[10]) + 1) / 2))
-    redis.call('SET', KEYS[11], half, 'EX', a.window_s)
+    local half = math.floor((redis.call('ZCARD', KEYS[10]) + 1) / 2)
+    redis.call('SET', KEYS[11], math.max(a.least_window, half), 'EX', a.window_s)
   end
   if a.new_generation then
     generation = string.format('%d', tonumber(generation) + 1)

@@ -26,7 +26,7 @@ from .session import Caller, active_agents, end_rooms, wait_for
 from .test_outages import stopped
 from .test_recovery import in_thread, joined_again, one_agent, person
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 GUARDED, ORDINARY, THREADED = "session-agent-rag", "ordinary-agent", "threaded-agent"
 EXAMPLE = PROJECT_ROOT / "examples" / "agent.py"

@@ -40,10 +40,11 @@ from .stacks import (
     wait_ready,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 SLOTS = 40
 DEADLINE_S = 20
+MAX_BACKLOG = 200
 NAMES = ("session-agent-rag", "agent-small", "agent-refused", "agent-pair", "agent-default-load")
 
 
@@ -55,6 +56,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         "USHER_AGENT_EXECUTOR": "thread",
         "USHER_AGENT_SLOTS": str(SLOTS),
         "USHER_DEADLINE_S": str(DEADLINE_S),
+        "USHER_MAX_BACKLOG": str(MAX_BACKLOG),
     }
     with running_stack(tmp_path_factory.mktemp("capacity"), environ=environ) as running:
         yield running
@@ -292,23 +294,20 @@ def test_three_hundred_sessions_at_once_join_or_fail_truly(
     stack: RunningStack, caller: Sessions
 ) -> None:
     answers = caller.at_once(300)
-    assert {status for _, status, _ in answers} <= {200, 429, 503}
+    assert {status for _, status, _ in answers} == {200, 503}
+    assert all("participant_token" not in body for _, status, body in answers if status == 503)
     accepted = [body for _, status, body in answers if status == 200]
+    assert len(accepted) < MAX_BACKLOG + SLOTS + 20
     ids = [body["dispatch_id"] for body in accepted]
     records = ends_of(caller, ids, within_s=DEADLINE_S + 10)
     print(Counter(record["failure_reason"] for record in records))
     joined = [record for record in records if record["state"] == "joined"]
     failed = [record for record in records if record["state"] == "failed"]
-    # All of it true of a machine that is busy with ten times too many; `no_capacity` for the most.
-    reasons = Counter(record["failure_reason"] for record in failed)
-    assert set(reasons) <= {"no_capacity", "join_timeout", "dispatcher_unavailable"}
-    assert reasons.most_common(1)[0][0] == "no_capacity"
+    assert {record["failure_reason"] for record in failed} == {"no_capacity"}
     late_ms = [each["timeline"][-1]["at_ms"] - each["deadline_at_ms"] for each in failed]
     print("latest end after its deadline (ms):", max(late_ms), "late:", sum(x > 0 for x in late_ms))
-    # Not zero, as long as more is sent to LiveKit at once than there are slots: verification of
-    # what every agent server refuses makes a queue.
-    assert max(late_ms) < 5000
-    assert 0 < len(joined) <= SLOTS
+    assert max(late_ms) <= 0
+    assert len(joined) == SLOTS
     agents = wait_for(
         "one agent for who has joined and none for the others",
         lambda: _as_recorded(stack, records),

@@ -17,7 +17,7 @@ from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller, active_agents, wait_for
 from tests.acceptance.test_recovery import job_processes
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,10 @@ SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
         pytest.param(
             "no_fence",
             ["--sessions", "12", "--per-s", "2", "--kills", "1", "--stay", "20", "--only", "BEAT"],
-            {"lost", "doubled", "unexplained"},
+            # Agents that nobody kills are replaced again and again, and the sessions given up as
+            # `agent_lost`: of that there may be only two here, so that it need not take half a
+            # minute. Doubled they are not: LiveKit removes what is put out.
+            {"unexplained"},
             id="agents do not ask the ledger",
         ),
         pytest.param(

@@ -31,7 +31,7 @@ from .stacks import (
     wait_ready,
 )
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 NOBODY = "agent-that-is-not-there"
 DEADLINE_S = 10

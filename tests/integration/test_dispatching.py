@@ -122,6 +122,23 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     assert keyspace(raw)["usher:metrics:dispatch:acme"]["attempts"] == "3"
 
 
+async def test_a_job_that_was_offered_all_the_same_is_not_given_up(
+    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+) -> None:
+    """Every reply is lost, but an agent server has got the job meanwhile."""
+    services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
+    request_dispatch()
+
+    async def accepted_meanwhile(_: float) -> None:
+        step = ledger.advance(look(), models.ACCEPTED, due_in_s=3, fields={"job_id": "AJ_1"})
+        store.run(step)
+
+    state = await dispatching.dispatch_agent(services, "dsp_1", sleep=accepted_meanwhile)
+
+    assert state is State.ACCEPTED
+    assert (look().state, look().generation, look().job_id) == (State.ACCEPTED, 1, "AJ_1")
+
+
 async def test_what_waited_for_livekit_goes_on_when_livekit_is_back(
     services_for: OpenServices, request_dispatch: Request, look: Look, house: House
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, models, reports, verification
+from dispatcher import dispatching, leases, ledger, models, reports, verification
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
@@ -140,6 +140,68 @@ async def test_what_was_offered_to_nobody_in_time_is_given_up_early(
     assert record.updated_at_ms - record.timeline[-2].at_ms >= 600
     assert (record.generation, record.timeline[-1].event) == (2, "requeued")
     assert await house.dispatches() == []
+
+
+async def test_in_a_burst_livekit_is_given_more_time_to_offer(
+    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="9", USHER_OFFER_TIMEOUT_S="0.1")
+    request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    others = {f"dsp_{number}": look().read_at_ms + 60_000 for number in range(2, 16)}
+    raw.zadd(f"usher:inflight:{AGENT_NAME}", others)
+
+    started_s = time.monotonic()
+    assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
+
+    assert time.monotonic() - started_s >= 0.1 + len(others) * verification.OFFER_TIMEOUT_EACH_S
+    assert raw.get(f"usher:window:{AGENT_NAME}") is not None  # LiveKit has dropped it
+
+
+async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
+    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="1", USHER_OFFER_TIMEOUT_S="9")
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
+    await asyncio.sleep(0.7)
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    accepted_s = time.monotonic()
+
+    assert await verifying is State.QUEUED
+
+    assert time.monotonic() - accepted_s >= 0.9
+
+
+async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at_once(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="9")
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    dead = await house.join_for(dispatch)  # LiveKit goes on listing it
+    claimed = {"job_id": "AJ_1", "agent_identity": dead}
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields=claimed))
+    renewal = leases.renew(
+        dispatch, job_id="AJ_1", people=0, abandon_after_s=300, deserted_after_s=30
+    )
+    assert store.run(renewal) is leases.Renewal.OK
+    long_ago = look().read_at_ms - int(leases.GRACE_S * 1000) - 1000
+    raw.hset("usher:dispatch:dsp_1", "alive_till_ms", long_ago)
+
+    started_s = time.monotonic()
+    assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
+
+    assert time.monotonic() - started_s < 3
+    assert look().generation == 2
+    assert not raw.hexists("usher:dispatch:dsp_1", "alive_till_ms")
+    assert await services.livekit(dispatch).list_agents(house.room) == []
 
 
 async def test_what_an_agent_server_has_accepted_is_not_given_up_early(

@@ -88,22 +88,30 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
 def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    for number in range(8):
+    for number in range(20):
         start(store, number, free_slots=40)
     assert not raw.exists(WINDOW)
 
     move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (7, 4)
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (19, 10)
     assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
-    assert start(store, 8, free_slots=40).outcome == "full"
+    assert start(store, 20, free_slots=40).outcome == "full"
 
     move(store, 7, models.ACCEPTED, inflight.CLAIMED)
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (6, 5)
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (18, 11)
     raw.delete(ON_THEIR_WAY)
-    assert [start(store, number, free_slots=40).moved for number in range(9, 15)] == [
-        *[True] * 5,
+    assert [start(store, number, free_slots=40).moved for number in range(21, 33)] == [
+        *[True] * 11,
         False,
     ]
+
+
+def test_a_few_are_always_sent(store: Ledger) -> None:
+    start(store, 0, free_slots=40)
+
+    move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
+
+    assert store.run(leases.on_their_way(AGENT_NAME)) == (0, inflight.LEAST_WINDOW)
 
 
 def test_an_arrival_tells_those_who_wait_that_there_is_room(

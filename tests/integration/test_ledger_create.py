@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from dispatcher import keys, ledger, reports
-from dispatcher.errors import LimitReached
+from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.ledger import AT_ONCE, PACE_MS, SESSION_RETRY_S, Created
 from dispatcher.models import FAILED, Dispatch, Limits, State, TimelineEvent
 from dispatcher.settings import CommonSettings
@@ -57,6 +57,20 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
         "usher:open:acme": ["dsp_1"],
         "usher:metrics:dispatch:acme": {"dispatches": "1"},
     }
+
+
+def test_when_too_many_are_on_their_way_nothing_is_written(store: Ledger, raw: redis.Redis) -> None:
+    create(store, "dsp_1")
+    before = keyspace(raw)
+    another = new_dispatch("dsp_2", room_name="room-2")
+
+    with pytest.raises(Overloaded):
+        store.run(ledger.create(another, due_in_s=2, detail={}, max_backlog=1))
+    assert keyspace(raw) == before
+
+    same_room = ledger.create(new_dispatch("dsp_3"), due_in_s=2, detail={}, max_backlog=1)
+    assert not store.run(same_room).new  # who has a session keeps it
+    assert store.run(ledger.create(another, due_in_s=2, detail={}, max_backlog=2)).new
 
 
 def test_a_new_record_reads_back_as_what_was_asked_for(store: Ledger) -> None:

@@ -180,12 +180,19 @@ async def test_a_foreign_job_is_accepted_and_counted_and_writes_no_record(
     }
 
 
-async def test_a_job_that_livekit_does_not_assign_is_counted_and_no_error(
-    dispatched: Dispatch, async_store: AsyncLedger, raw: redis.Redis
+async def test_a_job_that_livekit_does_not_assign_is_counted_and_given_back_at_once(
+    dispatched: Dispatch,
+    async_store: AsyncLedger,
+    raw: redis.Redis,
+    record: Callable[[], Dispatch],
 ) -> None:
     await RequestFilter(identity(), async_store)(Offered(times_out=True).request)
 
     assert keyspace(raw)[COUNTERS]["assignment_timeouts"] == "1"
+    given_back = record()
+    assert (given_back.state, given_back.generation) == (State.QUEUED, 2)
+    assert given_back.attempts[0].reason == "assignment_timeout"
+    assert keyspace(raw)["usher:due"]["dsp_1"] <= given_back.updated_at_ms  # somebody looks now
 
 
 async def test_without_the_ledger_a_job_is_left_to_another_agent_server(
