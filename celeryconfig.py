@@ -49,7 +49,9 @@ task_default_queue = "dispatch"
 task_routes = {
     "dispatcher.tasks.sweep": {"queue": "sweep"},
     "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
-    "dispatcher.tasks.supervise": {"queue": "verify"},
+    # Where it is found that an agent is silent there is somebody to look after it: it must not wait
+    # for a verify worker that is away.
+    "dispatcher.tasks.supervise": {"queue": "sweep"},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while
