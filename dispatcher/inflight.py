@@ -1,6 +1,7 @@
 """How many dispatches may be on their way to an agent at once?
 
 LiveKit drops what no agent server takes at once, so no more are sent than there are free slots.
+Each client's are counted for themselves: one whose LiveKit hangs must not use up the others' slots.
 Reports are a moment old, so what is on its way is counted in the ledger, in the step that sends it;
 the step that claims it takes a slot off its agent server's report.
 When LiveKit drops jobs all the same (livekit-agents' own load report is the CPU's, and goes over

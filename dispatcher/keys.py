@@ -25,8 +25,8 @@ The only module that knows them.
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
-| `usher:inflight:<agent>` | sorted set | dispatches on their way there, till when they count |
-| `usher:window:<agent>` | string | how many may be, while LiveKit drops some |
+| `usher:inflight:<client>:<agent>` | sorted set | dispatches on their way there, till when they count |
+| `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
@@ -91,14 +91,14 @@ def open_sessions(client_id: str) -> str:
     return f"{OPEN_PREFIX}{client_id}"
 
 
-def inflight(agent_name: str) -> str:
-    """Which dispatches are on their way to an agent of that name."""
-    return f"usher:inflight:{quote(agent_name, safe='')}"
+def inflight(client_id: str, agent_name: str) -> str:
+    """Which dispatches of a client are on their way to an agent of that name."""
+    return f"usher:inflight:{client_id}:{quote(agent_name, safe='')}"
 
 
-def window(agent_name: str) -> str:
+def window(client_id: str, agent_name: str) -> str:
     """How many may be on their way at once, while LiveKit drops some of them."""
-    return f"usher:window:{quote(agent_name, safe='')}"
+    return f"usher:window:{client_id}:{quote(agent_name, safe='')}"
 
 
 def rate(client_id: str) -> str:

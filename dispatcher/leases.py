@@ -82,11 +82,11 @@ def lapse(ref: DispatchRef, *, job_id: str) -> Step[int]:
     )
 
 
-def on_their_way(agent_name: str) -> Step[tuple[int, int | None]]:
-    """How many are on their way to that agent, and how many may be while LiveKit drops some."""
+def on_their_way(client_id: str, agent_name: str) -> Step[tuple[int, int | None]]:
+    """How many of a client's are on their way to that agent, and how many may be while LiveKit drops some."""
     return Step(
         "on_their_way",
-        (keys.inflight(agent_name), keys.window(agent_name)),
+        (keys.inflight(client_id, agent_name), keys.window(client_id, agent_name)),
         (),
         lambda reply: (reply[0], None if reply[1] is None else int(reply[1])),
     )

@@ -15,7 +15,13 @@ from typing import Final
 from kombu.exceptions import OperationalError
 
 from dispatcher import heartbeat, leases, ledger, reports, verification, webhooks
-from dispatcher.decisions import can_take, look_again_in_s, nothing_new, time_is_up
+from dispatcher.decisions import (
+    can_take,
+    look_again_in_s,
+    nothing_new,
+    slots_for,
+    time_is_up,
+)
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
@@ -153,19 +159,23 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     Each client's oldest first, the clients in turn, and no more than there are free slots.
     """
     servers = await services.ledger.run(reports.agent_servers())
-    room = {name: await _room(services, name, servers) for name in {s.agent_name for s in servers}}
-    if not any(room.values()):
+    free = sum(server.free_slots for server in servers)
+    if not free:
         return []
     # More than there is room for: some of them wait for agents that nobody has reported.
-    limit = sum(room.values()) + _CANDIDATES
+    limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
+    room: dict[tuple[str, str], int] = {}
     wake_ups: list[WakeUp] = []
     for dispatch_id in ids:
         dispatch = await _read_or_park(services, dispatch_id)
         if dispatch is None:
             continue
-        if room.get(dispatch.agent_name, 0) > 0 and can_take(dispatch, servers):
-            room[dispatch.agent_name] -= 1
+        whose = dispatch.client_id, dispatch.agent_name
+        if whose not in room:
+            room[whose] = await _room(services, dispatch, servers)
+        if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
+            room[whose] -= 1
             wake_ups.append(WakeUp(dispatch=dispatch))
         else:
             pause_s = look_again_in_s(dispatch, services.settings.wait_s)
@@ -173,10 +183,13 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     return wake_ups
 
 
-async def _room(services: Services, agent_name: str, servers: Sequence[AgentServerReport]) -> int:
-    """How many more may be sent to that agent now."""
-    on_their_way, at_most = await services.ledger.run(leases.on_their_way(agent_name))
-    free_slots = sum(s.free_slots for s in servers if s.agent_name == agent_name)
+async def _room(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> int:
+    """How many more of this one's client and agent may be sent now."""
+    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+    on_their_way, at_most = await services.ledger.run(step)
+    free_slots = slots_for(dispatch, servers)
     return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)
 
 

@@ -120,6 +120,7 @@ class Fence:
         self._disconnected: rtc.DisconnectReason.ValueType | None = None
         self._claimed = not offer.delegated
         self._surplus = False
+        self._news = asyncio.Event()
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -141,6 +142,8 @@ class Fence:
         """Report when the agent connects, that it is alive, and when it leaves."""
         self._ctx.room.on("connection_state_changed", self._on_connection_state)
         self._ctx.room.on("disconnected", self._on_disconnected)
+        # That somebody has come is told at once: this agent may die in the next moment.
+        self._ctx.room.on("participant_connected", lambda _: self._news.set())
         self._ctx.add_shutdown_callback(self._left)
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
@@ -160,7 +163,9 @@ class Fence:
                 reported = reported or await self._connected()
                 if not await self._renew():
                     return
-            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), RENEW_S)
+            self._news.clear()
 
     async def _connected(self) -> bool:
         identity = self._ctx.room.local_participant.identity

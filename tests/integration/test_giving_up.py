@@ -149,13 +149,13 @@ async def test_in_a_burst_livekit_is_given_more_time_to_offer(
     request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     others = {f"dsp_{number}": look().read_at_ms + 60_000 for number in range(2, 16)}
-    raw.zadd(f"usher:inflight:{AGENT_NAME}", others)
+    raw.zadd(f"usher:inflight:acme:{AGENT_NAME}", others)
 
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
     assert time.monotonic() - started_s >= 0.1 + len(others) * verification.OFFER_TIMEOUT_EACH_S
-    assert raw.get(f"usher:window:{AGENT_NAME}") is not None  # LiveKit has dropped it
+    assert raw.get(f"usher:window:acme:{AGENT_NAME}") is not None  # LiveKit has dropped it
 
 
 async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(

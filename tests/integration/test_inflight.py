@@ -11,8 +11,8 @@ from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
 from tests.support import AGENT_NAME, a_server, new_dispatch
 
-ON_THEIR_WAY = f"usher:inflight:{AGENT_NAME}"
-WINDOW = f"usher:window:{AGENT_NAME}"
+ON_THEIR_WAY = f"usher:inflight:acme:{AGENT_NAME}"
+WINDOW = f"usher:window:acme:{AGENT_NAME}"
 
 
 def requested(store: Ledger, number: int) -> Dispatch:
@@ -50,7 +50,7 @@ def test_no_more_are_sent_than_there_are_free_slots(store: Ledger) -> None:
     ]
 
     assert read(store, 2).state is State.QUEUED
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (2, None)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (2, None)
 
 
 def test_where_nobody_reports_slots_nothing_is_held_back(store: Ledger) -> None:
@@ -82,7 +82,7 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
     assert store.run(claim).moved
 
     assert store.run(reports.agent_servers()) == [a_server(slots=4, used_slots=2)]
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (0, None)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, None)
 
 
 def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
@@ -93,12 +93,12 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
     assert not raw.exists(WINDOW)
 
     move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (19, 10)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (19, 10)
     assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
     assert start(store, 20, free_slots=40).outcome == "full"
 
     move(store, 7, models.ACCEPTED, inflight.CLAIMED)
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (18, 11)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (18, 11)
     raw.delete(ON_THEIR_WAY)
     assert [start(store, number, free_slots=40).moved for number in range(21, 33)] == [
         *[True] * 11,
@@ -111,7 +111,7 @@ def test_a_few_are_always_sent(store: Ledger) -> None:
 
     move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
 
-    assert store.run(leases.on_their_way(AGENT_NAME)) == (0, inflight.LEAST_WINDOW)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, inflight.LEAST_WINDOW)
 
 
 def test_an_arrival_tells_those_who_wait_that_there_is_room(

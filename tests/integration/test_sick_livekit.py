@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import redis
 
-from dispatcher import dispatching, heartbeat, ledger
+from dispatcher import dispatching, heartbeat, ledger, reports
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.lanes import Lanes
@@ -26,7 +26,7 @@ from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, answering, listening, never_answering, read_request
-from tests.support import a_dispatch, eventually, keyspace, new_dispatch
+from tests.support import a_dispatch, a_server, eventually, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 THREADS = 64
@@ -82,6 +82,7 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
 ) -> None:
     # Long enough for a busy machine to measure in, before the first time-out.
     services = await services_for(USHER_LIVEKIT_TIMEOUT_S="6")
+    store.run(reports.report_agent_server(a_server(slots=1000), ttl_s=600))
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
         worker = Worker(asyncio.get_running_loop(), two)
