@@ -49,17 +49,13 @@ task_default_queue = "dispatch"
 task_routes = {
     "dispatcher.tasks.sweep": {"queue": "sweep"},
     "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
-<<<<<<< HEAD
-    "dispatcher.tasks.supervise": {"queue": "verify"},
     # A client's own server may be slow: its deliveries never wait in front of anything else, and
     # hold no more than 16 of the worker's threads.
     "dispatcher.tasks.deliver_webhook": {"queue": "webhooks"},
     "dispatcher.tasks.clear_away": {"queue": "verify"},
-=======
     # Where it is found that an agent is silent there is somebody to look after it: it must not wait
     # for a verify worker that is away.
     "dispatcher.tasks.supervise": {"queue": "sweep"},
->>>>>>> origin/main
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while

@@ -25,7 +25,7 @@ The only module that knows them.
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
-| `usher:inflight:<client>:<agent>` | sorted set | dispatches on their way there, till when they count |
+| `usher:inflight:<client>:<agent>` | sorted set | what is on its way, till when each counts |
 | `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |

@@ -83,7 +83,7 @@ def lapse(ref: DispatchRef, *, job_id: str) -> Step[int]:
 
 
 def on_their_way(client_id: str, agent_name: str) -> Step[tuple[int, int | None]]:
-    """How many of a client's are on their way to that agent, and how many may be while LiveKit drops some."""
+    """How many are on their way to that agent, and how many may be while LiveKit drops some."""
     return Step(
         "on_their_way",
         (keys.inflight(client_id, agent_name), keys.window(client_id, agent_name)),
