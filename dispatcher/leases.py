@@ -35,11 +35,19 @@ class Renewal(StrEnum):
 
 
 def renew(
-    ref: DispatchRef, *, job_id: str, people: int, abandon_after_s: float, deserted_after_s: float
+    ref: DispatchRef,
+    *,
+    job_id: str,
+    people: int,
+    abandon_after_s: float,
+    deserted_after_s: float,
+    met: bool = False,
 ) -> Step[Renewal]:
     """Say that the agent of `job_id` is alive, with that many people in the room.
 
-    -1 when it is cut off from LiveKit just now and cannot say.
+    Args:
+        people: -1 when it is cut off from LiveKit just now and cannot say.
+        met: it has met a person before.
     """
     return Step(
         "renew",
@@ -52,6 +60,7 @@ def renew(
             str(int(LEASE_S * 1000)),
             str(int(abandon_after_s * 1000)),
             str(int(deserted_after_s * 1000)),
+            "1" if met else "0",
         ),
         Renewal,
     )

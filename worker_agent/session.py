@@ -121,6 +121,7 @@ class Fence:
         self._claimed = not offer.delegated
         self._surplus = False
         self._news = asyncio.Event()
+        self._met = False
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -142,13 +143,18 @@ class Fence:
         """Report when the agent connects, that it is alive, and when it leaves."""
         self._ctx.room.on("connection_state_changed", self._on_connection_state)
         self._ctx.room.on("disconnected", self._on_disconnected)
-        # That somebody has come is told at once: this agent may die in the next moment.
-        self._ctx.room.on("participant_connected", lambda _: self._news.set())
+        self._ctx.room.on("participant_connected", self._on_participant)
         self._ctx.add_shutdown_callback(self._left)
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
             self._renewing = asyncio.create_task(self._stay())
+
+    def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
+        if participant.kind in DEFAULT_PARTICIPANT_KINDS:
+            # Told at once: this agent may die in the next moment.
+            self._met = True
+            self._news.set()
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
         self._disconnected = reason
@@ -187,6 +193,7 @@ class Fence:
         people = sum(
             person.kind in DEFAULT_PARTICIPANT_KINDS for person in room.remote_participants.values()
         )
+        self._met = self._met or people > 0
         cut_off = room.connection_state != rtc.ConnectionState.CONN_CONNECTED
         renewal = await self._store.run(
             leases.renew(
@@ -195,6 +202,7 @@ class Fence:
                 people=-1 if cut_off else people,
                 abandon_after_s=common.abandon_after_s,
                 deserted_after_s=common.deserted_after_s,
+                met=self._met,
             )
         )
         if renewal is Renewal.UNKNOWN:

@@ -1,7 +1,7 @@
 -- An agent in its session says that it is alive, and how many people are with it. (For one that
 -- cannot say so, whoever has seen it does; it has no job id.)
 -- KEYS: record, leases. ARGV: id, generation, job id, people, lease_ms, abandon_after_ms,
---   deserted_after_ms
+--   deserted_after_ms, whether this agent has ever met a person (1)
 -- Returns "ok", "stale" (another job or generation serves this dispatch, or none), "unknown" (no
 -- such record), "abandoned" (nobody has ever come, and the time for it is over) or "deserted"
 -- (everybody has left, and nobody has come back in time). People: -1 when the agent cannot see.
@@ -16,6 +16,11 @@ local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local seen, alone_since = record[4], record[5]
 local people = tonumber(ARGV[4])
+-- It may have met them while nobody could be told: Redis was away, or LiveKit was about to go.
+if ARGV[8] == '1' and not seen then
+  redis.call('HSET', KEYS[1], 'person_seen', '1')
+  seen = '1'
+end
 if people ~= 0 then
   -- Whoever was cut off gives people as long to come back as if they had left now.
   if people > 0 and not seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end

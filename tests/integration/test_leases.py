@@ -161,6 +161,12 @@ def test_a_person_in_the_room_is_remembered(store: Ledger) -> None:
     assert read(store).person_seen
 
 
+def test_an_agent_tells_of_a_person_that_it_met_while_nobody_could_be_told(store: Ledger) -> None:
+    renew(store, joined(store), people=0, met=True)
+
+    assert read(store).person_seen
+
+
 def test_an_agent_to_whom_nobody_has_come_in_time_is_abandoned(
     store: Ledger, raw: redis.Redis
 ) -> None:

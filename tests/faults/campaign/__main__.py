@@ -89,7 +89,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--sessions", type=int, default=700, help="per seed")
     parser.add_argument("--kills", type=int, default=105, help="per seed; freezes come on top")
     parser.add_argument("--rounds", type=int, default=2, help="per seed, each on a new stack")
-    parser.add_argument("--per-s", type=float, default=1.5, help="sessions that begin per second")
+    parser.add_argument("--per-s", type=float, default=1.4, help="sessions that begin per second")
     parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
     parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")
     parser.add_argument("--report", type=Path, required=True, help="the Markdown; JSON beside it")
