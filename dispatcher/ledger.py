@@ -23,6 +23,7 @@ from dispatcher.models import (
     Dispatch,
     DispatchRef,
     NewDispatch,
+    RememberedDispatch,
     State,
     Transition,
 )
@@ -78,6 +79,19 @@ class Advanced:
         return self.outcome == "moved"
 
 
+def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+    """The keys that `create.lua` and `restore.lua` write."""
+    return (
+        keys.record(new.dispatch_id),
+        keys.timeline(new.dispatch_id),
+        keys.DUE,
+        keys.live(new.client_id, new.agent_name, new.room_name),
+        keys.dispatch_metrics(new.client_id),
+        keys.index(new.client_id),
+        keys.open_sessions(new.client_id),
+    )
+
+
 def create(
     new: NewDispatch, *, due_in_s: float, detail: Mapping[str, str], max_backlog: int = 0
 ) -> Step[Created]:
@@ -93,15 +107,7 @@ def create(
     }
     return Step(
         "create",
-        (
-            keys.record(new.dispatch_id),
-            keys.timeline(new.dispatch_id),
-            keys.DUE,
-            keys.live(new.client_id, new.agent_name, new.room_name),
-            keys.dispatch_metrics(new.client_id),
-            keys.index(new.client_id),
-            keys.open_sessions(new.client_id),
-        ),
+        keys_of_new_record(new),
         (
             keys.RECORD_PREFIX,
             new.dispatch_id,
@@ -150,7 +156,7 @@ def advance(
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
-        inflight: what the change means for those on their way to the same agent (`admission.py`).
+        inflight: what the change means for those on their way to the same agent (`inflight.py`).
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,

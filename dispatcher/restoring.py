@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys
-from dispatcher.ledger import Step
+from dispatcher.ledger import Step, keys_of_new_record
 from dispatcher.models import FailureReason, RememberedDispatch
 
 # Keys of one call, so that no call holds Redis up for long.
@@ -41,22 +41,13 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
     return Step(
         "restore",
-        (
-            keys.record(dispatch.dispatch_id),
-            keys.timeline(dispatch.dispatch_id),
-            keys.DUE,
-            keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
-            keys.dispatch_metrics(dispatch.client_id),
-            keys.index(dispatch.client_id),
-            keys.open_sessions(dispatch.client_id),
-        ),
+        keys_of_new_record(dispatch),
         (
             dispatch.dispatch_id,
             dispatch.state,
             str(dispatch.generation),
             str(dispatch.age_ms),
             str(dispatch.deadline_ms),
-            "0",
             json.dumps({"by": by}),
             FailureReason.SUPERSEDED,
             "the room has another dispatch by now: ",

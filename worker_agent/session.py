@@ -31,8 +31,8 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
-from worker_agent.offers import AgentServerIdentity, Offer, read_offer
+from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
@@ -104,13 +104,7 @@ class Fence:
     """What the ledger and one job's session tell each other."""
 
     def __init__(self, ctx: JobContext, offer: Offer, store: AsyncLedger, container: str) -> None:
-        self._server = AgentServerIdentity(
-            agent_server_id="",  # known to its parent only
-            agent_name=offer.agent_name,
-            container=container,
-            client_id="",
-            slots=1,
-        )
+        self._container = container
         self._ctx = ctx
         self._offer = offer
         self._store = store
@@ -225,10 +219,12 @@ class Fence:
         decision = await adopt(
             self._store,
             self._offer,
-            self._server,
+            Taker(
+                container=self._container,
+                agent_identity=room.local_participant.identity if room.isconnected() else "",
+            ),
             metrics_key=self._metrics_key,
             retention_s=self._common.retention_s,
-            agent_identity=room.local_participant.identity if room.isconnected() else "",
         )
         self._claimed = decision.accept
         if decision.accept:
