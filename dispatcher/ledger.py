@@ -25,6 +25,7 @@ from dispatcher.models import (
     DispatchRef,
     Limits,
     NewDispatch,
+    RememberedDispatch,
     State,
     Transition,
 )
@@ -130,6 +131,19 @@ class Advanced:
         return self.outcome == "moved"
 
 
+def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+    """The keys that `create.lua` and `restore.lua` write."""
+    return (
+        keys.record(new.dispatch_id),
+        keys.timeline(new.dispatch_id),
+        keys.DUE,
+        keys.live(new.client_id, new.agent_name, new.room_name),
+        keys.dispatch_metrics(new.client_id),
+        keys.index(new.client_id),
+        keys.open_sessions(new.client_id),
+    )
+
+
 def create(
     new: NewDispatch,
     *,
@@ -160,13 +174,7 @@ def create(
     return Step(
         "create",
         (
-            keys.record(new.dispatch_id),
-            keys.timeline(new.dispatch_id),
-            keys.DUE,
-            keys.live(new.client_id, new.agent_name, new.room_name),
-            keys.dispatch_metrics(new.client_id),
-            keys.index(new.client_id),
-            keys.open_sessions(new.client_id),
+            *keys_of_new_record(new),
             keys.rate(new.client_id),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
@@ -256,7 +264,7 @@ def advance(
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
-        inflight: what the change means for those on their way to the same agent (`admission.py`).
+        inflight: what the change means for those on their way to the same agent (`inflight.py`).
         any_generation: whatever the record's generation is by now.
     """
     order: dict[str, Any] = {

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys
-from dispatcher.ledger import Step, announcement
+from dispatcher.ledger import Step, announcement, keys_of_new_record
 from dispatcher.models import FailureReason, RememberedDispatch
 
 # Keys of one call, so that no call holds Redis up for long.
@@ -42,13 +42,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     return Step(
         "restore",
         (
-            keys.record(dispatch.dispatch_id),
-            keys.timeline(dispatch.dispatch_id),
-            keys.DUE,
-            keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
-            keys.dispatch_metrics(dispatch.client_id),
-            keys.index(dispatch.client_id),
-            keys.open_sessions(dispatch.client_id),
+            *keys_of_new_record(dispatch),
             keys.NOTIFIED,
             keys.outbox(dispatch.client_id),
         ),
@@ -58,7 +52,6 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             str(dispatch.generation),
             str(dispatch.age_ms),
             str(dispatch.deadline_ms),
-            "0",
             json.dumps({"by": by}),
             FailureReason.SUPERSEDED,
             "the room has another dispatch by now: ",

@@ -10,13 +10,13 @@ import os
 import web.app  # noqa: F401  # for that alone
 
 bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
+# A master that was killed leaves workers behind that hold the port for some seconds; the next one
+# need not wait for them.
+reuse_port = True
 # Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
 # the others. Few of them: what is served at once ends at once, so with 16 the median of 20 requests
 # at once was half as long again as with 4. Two processes, so that one that dies is not the whole
 # door.
-# A master that was killed leaves workers behind that hold the port for some seconds; the next one
-# need not wait for them.
-reuse_port = True
 worker_class = "gthread"
 workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
 threads = int(os.environ.get("USHER_WEB_THREADS", "8"))

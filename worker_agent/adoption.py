@@ -8,6 +8,7 @@ ledger answers: the record is its own then, or another job's, and then it must l
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import inflight, ledger, restoring
@@ -16,7 +17,7 @@ from dispatcher.models import ADOPTED, RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.offers import AgentServerIdentity, Decision, Offer, Reason, decide_claim, reject
+from worker_agent.offers import Decision, Offer, Reason, decide_claim, reject
 
 # The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
 DEADLINE_MS: Final = 20_000
@@ -26,48 +27,53 @@ DELEGATED_CLAIM_S: Final = 0.3
 DUE_S: Final = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taker:
+    """Who takes a dispatch over, as far as it knows itself.
+
+    A job's own process does not know its agent server's id; before it is in the room it has no
+    identity. What is empty leaves the record as it is.
+    """
+
+    container: str
+    agent_server_id: str = ""
+    agent_identity: str = ""
+
+
 async def adopt(
     store: AsyncLedger,
     offer: Offer,
-    server: AgentServerIdentity,
+    taker: Taker,
     *,
     metrics_key: str,
     retention_s: int,
-    agent_identity: str = "",
 ) -> Decision:
     """Claim the dispatch of `offer` for its job, writing its record if there is none.
-
-    Args:
-        agent_identity: set once the agent is in the room.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
     """
-    claim = await store.run(_claim(offer, server, metrics_key, agent_identity))
+    claim = await store.run(_claim(offer, taker, metrics_key))
     if claim.outcome != "unknown":
         return decide_claim(offer, claim, reason=Reason.ADOPTED)
-    step = restoring.restore(
-        _remembered(offer, server, agent_identity), by="agent", retention_s=retention_s
-    )
+    remembered = _remembered(offer, taker)
+    step = restoring.restore(remembered, by="agent", retention_s=retention_s)
     restored = await store.run(step)
     if restored is Restored.EXISTS:  # a web process was quicker
-        claim = await store.run(_claim(offer, server, metrics_key, agent_identity))
+        claim = await store.run(_claim(offer, taker, metrics_key))
         return decide_claim(offer, claim, reason=Reason.ADOPTED)
     if restored is Restored.OCCUPIED:
         return reject(Reason.OCCUPIED)
     return Decision(accept=True, reason=Reason.ADOPTED)
 
 
-def _claim(
-    offer: Offer, server: AgentServerIdentity, metrics_key: str, agent_identity: str
-) -> ledger.Step[Advanced]:
+def _claim(offer: Offer, taker: Taker, metrics_key: str) -> ledger.Step[Advanced]:
     named = {
         "job_id": offer.job_id,
-        "agent_server_id": server.agent_server_id,
-        "agent_container": server.container,
-        "agent_identity": agent_identity,
+        "agent_server_id": taker.agent_server_id,
+        "agent_container": taker.container,
+        "agent_identity": taker.agent_identity,
     }
-    # A job's own process does not know its agent server's id, and leaves the one that is there.
     fields = {name: value for name, value in named.items() if value}
     return ledger.advance(
         offer.ref,
@@ -81,9 +87,7 @@ def _claim(
     )
 
 
-def _remembered(
-    offer: Offer, server: AgentServerIdentity, agent_identity: str
-) -> RememberedDispatch:
+def _remembered(offer: Offer, taker: Taker) -> RememberedDispatch:
     now_ms = time.time_ns() // 1_000_000
     return RememberedDispatch(
         dispatch_id=offer.dispatch_id,
@@ -97,7 +101,7 @@ def _remembered(
         age_ms=max(0, now_ms - offer.requested_at_ms) if offer.requested_at_ms else 0,
         deadline_ms=DEADLINE_MS,
         job_id=offer.job_id,
-        agent_server_id=server.agent_server_id,
-        agent_container=server.container,
-        agent_identity=agent_identity,
+        agent_server_id=taker.agent_server_id,
+        agent_container=taker.container,
+        agent_identity=taker.agent_identity,
     )

@@ -150,7 +150,7 @@ class _Attachment:
         self._reporter = Reporter(
             identity, self._server, self._filter, store, period_s=settings.report_s
         )
-        self._filter.changed = self._reporter.registered
+        self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
 
     async def _end(self, error: ConfigurationError) -> None:

@@ -55,10 +55,15 @@ class Reporter:
         self._store = store
         self._period_s = period_s
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._reported_slots = 0
 
     def registered(self, *_: object) -> None:
         """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
+        self._urgent.set()
+
+    def changed(self) -> None:
+        """Slots have been taken or have become free."""
         self._news.set()
 
     def load(self) -> float:
@@ -73,12 +78,23 @@ class Reporter:
         try:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
+                self._urgent.clear()
                 await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
-                await asyncio.sleep(min(_GAP_S, self._period_s))
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self._period_s)
+                    await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._period_s))
+                    continue
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._any_news(), self._period_s)
         finally:
             await self._report(ttl_s=0)
+
+    async def _any_news(self) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self._news, self._urgent)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _report(self, *, ttl_s: float) -> None:
         identity, used = self._identity, self._filter.used_slots

@@ -20,7 +20,7 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
+from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import (
     AgentServerIdentity,
     Decision,
@@ -134,7 +134,10 @@ class RequestFilter:
                 return await adopt(
                     self._store,
                     offer,
-                    self._server,
+                    Taker(
+                        container=self._server.container,
+                        agent_server_id=self._server.agent_server_id,
+                    ),
                     metrics_key=self._metrics_key(offer),
                     retention_s=self._retention_s,
                 )

@@ -14,7 +14,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
-from livekit import rtc
+import aiohttp
+from livekit import api, rtc
 from livekit.agents import JobContext
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
@@ -22,6 +23,7 @@ from dispatcher import endings, keys, leases, ledger
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
+from dispatcher.livekit import PEOPLE
 from dispatcher.models import (
     AGENT_CONNECTED,
     AGENT_LEFT,
@@ -31,8 +33,8 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import metrics
-from worker_agent.adoption import DELEGATED_CLAIM_S, adopt
-from worker_agent.offers import AgentServerIdentity, Offer, read_offer
+from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,11 @@ LOST_REASONS: Final = frozenset(
         rtc.DisconnectReason.MEDIA_FAILURE,
     }
 )
+
+# Cut off from LiveKit for so long, an agent is of no use to anybody: somebody shall look.
+CUT_OFF_S: Final = 15.0
+# LiveKit's answer about who is in the room, before an agent leaves because it sees nobody.
+LOOK_TIMEOUT_S: Final = 1.0
 
 EntryPoint = Callable[[JobContext], Awaitable[None]]
 
@@ -104,13 +111,7 @@ class Fence:
     """What the ledger and one job's session tell each other."""
 
     def __init__(self, ctx: JobContext, offer: Offer, store: AsyncLedger, container: str) -> None:
-        self._server = AgentServerIdentity(
-            agent_server_id="",  # known to its parent only
-            agent_name=offer.agent_name,
-            container=container,
-            client_id="",
-            slots=1,
-        )
+        self._container = container
         self._ctx = ctx
         self._offer = offer
         self._store = store
@@ -122,6 +123,7 @@ class Fence:
         self._surplus = False
         self._news = asyncio.Event()
         self._met = False
+        self._cut_off_since: float | None = None
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -187,24 +189,27 @@ class Fence:
         return True
 
     async def _renew(self) -> bool:
-        """Say that this agent is alive; false when it is to leave."""
+        """Say that this agent is alive; false when it has left, or is to leave."""
         common = self._common
         room = self._ctx.room
+        if room.connection_state == rtc.ConnectionState.CONN_DISCONNECTED:
+            return False  # `_left` says why; where that hangs, the lease's end does
         people = sum(
             person.kind in DEFAULT_PARTICIPANT_KINDS for person in room.remote_participants.values()
         )
         self._met = self._met or people > 0
-        cut_off = room.connection_state != rtc.ConnectionState.CONN_CONNECTED
-        renewal = await self._store.run(
-            leases.renew(
-                self._offer.ref,
-                job_id=self._offer.job_id,
-                people=-1 if cut_off else people,
-                abandon_after_s=common.abandon_after_s,
-                deserted_after_s=common.deserted_after_s,
-                met=self._met,
-            )
-        )
+        now = asyncio.get_running_loop().time()
+        if room.connection_state == rtc.ConnectionState.CONN_CONNECTED:
+            self._cut_off_since = None
+        else:
+            self._cut_off_since = self._cut_off_since or now
+            people = -1
+            if now - self._cut_off_since > CUT_OFF_S:
+                return True
+        renewal = await self._tell(people)
+        if renewal in (Renewal.ABANDONED, Renewal.DESERTED) and await self._somebody_is_there():
+            self._met = True
+            renewal = await self._tell(1)
         if renewal is Renewal.UNKNOWN:
             return await self._adopt()
         if renewal is Renewal.ABANDONED:
@@ -219,16 +224,46 @@ class Fence:
             self._leave("leaving again")
         return renewal is Renewal.OK
 
+    async def _tell(self, people: int) -> Renewal:
+        common = self._common
+        return await self._store.run(
+            leases.renew(
+                self._offer.ref,
+                job_id=self._offer.job_id,
+                people=people,
+                abandon_after_s=common.abandon_after_s,
+                deserted_after_s=common.deserted_after_s,
+                met=self._met,
+            )
+        )
+
+    async def _somebody_is_there(self) -> bool:
+        """By LiveKit's own word; an answer that does not come is no "nobody".
+
+        LiveKit (1.13.5, `subscriberUpdateInterval`) tells an agent of somebody who publishes
+        nothing up to 3 s late.
+        """
+        request = api.ListParticipantsRequest(room=self._offer.room_name)
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                listed = await self._ctx.api.room.list_participants(request)
+        except (TimeoutError, aiohttp.ClientError, api.TwirpError) as error:
+            logger.warning("cannot see the room", extra={**self._log_fields(), "error": str(error)})
+            return True
+        return any(person.kind in PEOPLE for person in listed.participants)
+
     async def _adopt(self) -> bool:
         """Take over a dispatch that the ledger does not know to be ours; false when it is not."""
         room = self._ctx.room
         decision = await adopt(
             self._store,
             self._offer,
-            self._server,
+            Taker(
+                container=self._container,
+                agent_identity=room.local_participant.identity if room.isconnected() else "",
+            ),
             metrics_key=self._metrics_key,
             retention_s=self._common.retention_s,
-            agent_identity=room.local_participant.identity if room.isconnected() else "",
         )
         self._claimed = decision.accept
         if decision.accept:

@@ -2,8 +2,8 @@
 -- promised, an agent what it is there for. When another dispatch serves that room by now the record
 -- is written as cancelled, so that whoever asks for it learns why.
 -- KEYS: record, timeline, due, live, metrics, index, open, notified, outbox
--- ARGV: id, state, generation, age_ms, deadline_ms, due_in_ms, event detail (JSON),
---   closed reason, closed message, retention_s, announcement (JSON), field, value, field, value, ...
+-- ARGV: id, state, generation, age_ms, deadline_ms, event detail (JSON), closed reason, closed
+--   message, retention_s, announcement (JSON), field, value, field, value, ...
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists', ARGV[1]} end
 local t = redis.call('TIME')
@@ -16,18 +16,18 @@ if occupied then state, event = 'cancelled', 'superseded' end
 local requested = string.format('%.0f', now - tonumber(ARGV[4]))
 redis.call('HSET', KEYS[1], 'state', state, 'generation', ARGV[3],
   'created_at_ms', requested, 'requested_at_ms', requested, 'updated_at_ms', now_s,
-  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[5])), unpack(ARGV, 12))
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[5])), unpack(ARGV, 11))
 redis.call('RPUSH', KEYS[2], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
-  '","generation":' .. ARGV[3] .. ',"detail":' .. ARGV[7] .. '}')
+  '","generation":' .. ARGV[3] .. ',"detail":' .. ARGV[6] .. '}')
 redis.call('ZADD', KEYS[6], requested, ARGV[1])
 redis.call('HINCRBY', KEYS[5], event, 1)
 if occupied then
-  redis.call('HSET', KEYS[1], 'failure_reason', ARGV[8], 'failure_message', ARGV[9] .. other)
-  for i = 1, 2 do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
-  announce(KEYS[1], KEYS[8], KEYS[9], cjson.decode(ARGV[11]), ARGV[3], state, now_s)
+  redis.call('HSET', KEYS[1], 'failure_reason', ARGV[7], 'failure_message', ARGV[8] .. other)
+  for i = 1, 2 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
+  announce(KEYS[1], KEYS[8], KEYS[9], cjson.decode(ARGV[10]), ARGV[3], state, now_s)
   return {'occupied', other}
 end
 redis.call('SET', KEYS[4], ARGV[1])
 redis.call('SADD', KEYS[7], ARGV[1])
-redis.call('ZADD', KEYS[3], string.format('%.0f', now + tonumber(ARGV[6])), ARGV[1])
+redis.call('ZADD', KEYS[3], now_s, ARGV[1])
 return {'restored', ARGV[1]}

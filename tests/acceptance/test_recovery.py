@@ -180,6 +180,21 @@ def test_an_agent_that_nobody_comes_to_leaves_and_the_dispatch_is_cancelled(
     )
 
 
+async def test_a_person_who_comes_in_the_last_moment_finds_an_agent_that_stays(
+    stack: RunningStack, caller: Caller
+) -> None:
+    """LiveKit tells an agent of one who publishes nothing up to 3 s late: here, at 9 s."""
+    answer = await asyncio.to_thread(caller.post)
+    record = await joined_again(caller, answer["dispatch_id"], 1)
+    joined_at_ms = int(str(record["joined_at_ms"]))
+    await asyncio.sleep(joined_at_ms / 1000 + ABANDON_AFTER_S - 0.3 - time.time())
+    async with person(answer) as room:
+        await asyncio.sleep(3)
+        assert caller.record(answer["dispatch_id"])["state"] == "joined"
+        assert len(room.remote_participants) == 1
+    await asyncio.to_thread(end_rooms, stack, answer["room_name"])
+
+
 async def test_when_the_last_person_leaves_nothing_is_dispatched_again(
     stack: RunningStack, caller: Caller
 ) -> None:

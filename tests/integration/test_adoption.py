@@ -14,7 +14,7 @@ from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, new_dispatch
-from worker_agent.adoption import adopt
+from worker_agent.adoption import Taker, adopt
 from worker_agent.offers import Decision, Offer, Reason, reject
 from worker_agent.request_filter import RequestFilter
 
@@ -59,10 +59,9 @@ async def ask(store: AsyncLedger, offered: Offer, agent_identity: str = "") -> D
     return await adopt(
         store,
         offered,
-        identity(),
+        Taker(container="box-1", agent_server_id="server-1", agent_identity=agent_identity),
         metrics_key=COUNTERS,
         retention_s=500,
-        agent_identity=agent_identity,
     )
 
 

@@ -50,7 +50,9 @@ CAUSES: Final[Mapping[str, frozenset[Kind]]] = {
 # How long before a dispatch's failure its cause may lie: the deadline, and the time for which a
 # process that was killed just before the request is still away.
 CAUSE_WITHIN_S: Final = DEADLINE_S + 20.0
-NOTICED_WITHIN_S: Final = 2.0
+# LiveKit tells an agent of a person who publishes nothing within 3 s (its room.go,
+# `subscriberUpdateInterval`); until then nobody in the room can know of it.
+NOTICED_WITHIN_S: Final = 3.0 + 0.5
 # After these a recovery cannot be expected to have had another agent server online.
 _AGENT_AWAY_S: Final = 12.0
 _LIVEKIT_AWAY_S: Final = 25.0
