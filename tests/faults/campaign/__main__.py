@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The result of every round; one that an earlier run has finished is not run again."""
+    """The result of every round; one that has been run is not run again, only judged."""
     setting = Setting(procfile=options.procfile, settle_s=options.settle)
     for seed in options.seed:
         for number in range(options.rounds):
@@ -63,12 +63,11 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     only=tuple(options.only),
                 )
                 run_round(plan, directory, setting)
-                evidence = read_evidence(
-                    read_journal(directory / "driver.jsonl"),
-                    read_journal(directory / "agents.jsonl"),
-                )
-                result = {"seed": seed, "shape": shape, **judge(evidence).as_json()}
-                done.write_text(json.dumps(result))
+            evidence = read_evidence(
+                read_journal(directory / "driver.jsonl"), read_journal(directory / "agents.jsonl")
+            )
+            result = {"seed": seed, "shape": shape, **judge(evidence).as_json()}
+            done.write_text(json.dumps(result))
             counts = {what: _count(result, what) for what in VERDICTS}
             print(
                 f"seed {seed} round {number}: {result['sessions']} sessions, "

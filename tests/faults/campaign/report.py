@@ -172,6 +172,8 @@ participant list, looked at four times a second.
 - **recovery**: from the kill or freeze of an agent under a person to the next agent in LiveKit's
   list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around
   then.
+- An answer is over 1 s when its client waited that long, not counting the time in which the driver
+  itself was held up.
 - A request without an answer or with a 503 was not accepted; its client asks again with the same
   room name.
 """
