@@ -103,8 +103,9 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
     timeout_s = OWN_LOAD_OFFER_TIMEOUT_S
     if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
         return False
-    servers = eligible(dispatch, await services.ledger.run(reports.agent_servers()))
-    if not servers or any(server.takes is None for server in servers):
+    servers = await services.ledger.run(reports.agent_servers())
+    able = eligible(dispatch, servers)
+    if not able or any(server.takes is None for server in able):
         timeout_s = services.settings.offer_timeout_s
     if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
         return False

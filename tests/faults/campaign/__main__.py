@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import logging
 import shlex
 import sys
@@ -62,11 +63,13 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     stay_s=options.stay,
                     only=tuple(options.only),
                 )
+                (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
             evidence = read_evidence(
                 read_journal(directory / "driver.jsonl"), read_journal(directory / "agents.jsonl")
             )
-            result = {"seed": seed, "shape": shape, **judge(evidence).as_json()}
+            commit = (directory / "commit").read_text()
+            result = {"seed": seed, "shape": shape, "commit": commit, **judge(evidence).as_json()}
             done.write_text(json.dumps(result))
             counts = {what: _count(result, what) for what in VERDICTS}
             print(
@@ -76,6 +79,15 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 flush=True,
             )
             yield result
+
+
+def _commit() -> str:
+    """What is being tested; `-dirty` when it is not what was committed."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _count(result: dict[str, Any], what: str) -> int:

@@ -95,8 +95,13 @@ class Summary:
             "# The fault campaign\n\n"
             f"Made by `{self.command}`; do not edit.\n\n"
             f"{self.total('sessions'):,} sessions, {self.total('kills')} kills and "
-            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n"
+            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n\n"
+            f"Rounds by commit: {self._commits()}.\n"
         )
+
+    def _commits(self) -> str:
+        rounds = Counter(one.get("commit", "unknown") for one in self.rounds)
+        return ", ".join(f"{commit} ({count})" for commit, count in rounds.items())
 
     def _figures(self) -> str:
         rows = [
