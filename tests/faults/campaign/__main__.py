@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import logging
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
