@@ -151,6 +151,15 @@ def why_promised(dispatch: Dispatch) -> Reason:
     )
 
 
+def why_paced(dispatch: Dispatch) -> Reason:
+    """Why a dispatch waits although agent servers have free slots that nobody is promised."""
+    return Reason(
+        code=FailureReason.JOIN_TIMEOUT,
+        message=f"LiveKit has dropped jobs for agent {dispatch.agent_name!r} just now, so only a "
+        "few are sent at once; look at the load and the logs of LiveKit and of the agent servers",
+    )
+
+
 def why_no_agent(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:
@@ -185,6 +194,13 @@ def why_no_agent(
             + (f" in container {dispatch.container!r}" if dispatch.container else "")
             + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
             "or correct the agent name",
+        )
+    busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
+    if busy:
+        return Reason(
+            code=FailureReason.NO_CAPACITY,
+            message=f"{len(busy)} agent server(s) for {wanted} have free slots and take no job: "
+            "their own load report (load_fnc) is above its threshold; add agent servers",
         )
     if rejected == FULL or all(server.free_slots == 0 for server in able):
         return Reason(

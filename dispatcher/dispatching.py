@@ -17,6 +17,7 @@ from dispatcher.decisions import (
     slots_for,
     time_is_up,
     why_no_agent,
+    why_paced,
     why_promised,
 )
 from dispatcher.errors import (
@@ -126,8 +127,9 @@ async def _dispatch(
         dispatch, DISPATCH_STARTED, due_in_s=LEASE_S, inflight=inflight.start(free_slots or None)
     )
     started = await services.ledger.run(step)
-    if started.outcome == "full":
-        return await _wait(services, dispatch, why_promised(dispatch))
+    if started.outcome in ("full", "paced"):
+        why = why_promised(dispatch) if started.outcome == "full" else why_paced(dispatch)
+        return await _wait(services, dispatch, why)
     if not started.moved:
         return dispatch.state
     return await _create(services, dispatch, sleep)

@@ -291,7 +291,11 @@ class RememberedDispatch(DispatchRef):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerReport:
-    """What an agent server says of itself every few seconds."""
+    """What an agent server says of itself every few seconds.
+
+    `takes` is how many jobs its own load report lets it take just now; None: as many as it has
+    slots.
+    """
 
     agent_server_id: str
     agent_name: str
@@ -302,6 +306,7 @@ class AgentServerReport:
     load: float
     draining: bool
     registered: bool
+    takes: int | None = None
 
     @property
     def online(self) -> bool:
@@ -311,7 +316,10 @@ class AgentServerReport:
     @property
     def free_slots(self) -> int:
         """Jobs that it can still take."""
-        return max(0, self.slots - self.used_slots) if self.online else 0
+        if not self.online:
+            return 0
+        free = max(0, self.slots - self.used_slots)
+        return free if self.takes is None else min(free, self.takes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from dispatcher.decisions import (
     Fail,
     Redispatch,
     after_no_join,
+    eligible,
     is_silent,
     offer_is_lost,
     our_agent,
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 CONNECTED_POLL_S: Final = 0.05
 # Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
+# Agent servers with a load report of their own are sent a few at a time, which LiveKit offers
+# within 0.25 s; and they refuse by themselves, without a word to us, whenever that load is high.
+OWN_LOAD_OFFER_TIMEOUT_S: Final = 0.8
 
 
 async def verify_dispatch(services: Services, dispatch_id: str) -> State:
@@ -108,7 +112,13 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
     if services.unfenced(dispatch.agent_name):
         return False
     since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
-    timeout_s = services.settings.offer_timeout_s
+    timeout_s = OWN_LOAD_OFFER_TIMEOUT_S
+    if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
+        return False
+    servers = await services.ledger.run(reports.agent_servers())
+    able = eligible(dispatch, servers)
+    if not able or any(server.takes is None for server in able):
+        timeout_s = services.settings.offer_timeout_s
     if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
         return False
     # In a burst LiveKit comes to some of them seconds later, and asking again would only add to it.

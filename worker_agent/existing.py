@@ -36,13 +36,22 @@ logger = logging.getLogger(__name__)
 
 @overload
 def rtc_session(
-    server: AgentServer, func: EntryPoint, *, on_request: OnRequest | None = None, **options: Any
+    server: AgentServer,
+    func: EntryPoint,
+    *,
+    on_request: OnRequest | None = None,
+    own_load: bool = False,
+    **options: Any,
 ) -> EntryPoint: ...
 
 
 @overload
 def rtc_session(
-    server: AgentServer, *, on_request: OnRequest | None = None, **options: Any
+    server: AgentServer,
+    *,
+    on_request: OnRequest | None = None,
+    own_load: bool = False,
+    **options: Any,
 ) -> Callable[[EntryPoint], EntryPoint]: ...
 
 
@@ -51,6 +60,7 @@ def rtc_session(
     func: EntryPoint | None = None,
     *,
     on_request: OnRequest | None = None,
+    own_load: bool = False,
     **options: Any,
 ) -> EntryPoint | Callable[[EntryPoint], EntryPoint]:
     """livekit-agents' `server.rtc_session`, with Usher's filter, claim, fence and reports.
@@ -59,7 +69,9 @@ def rtc_session(
     on as they are: `agent_name`, `type`, `on_session_end` and so on. An `on_request` of the
     program's own is asked first; what it accepts is still claimed, or refused, by our filter. The
     server reports used slots / slots (`USHER_AGENT_SLOTS`) as its load, in place of its own
-    `load_fnc` and `load_threshold`.
+    `load_fnc` and `load_threshold`. With `own_load` it keeps those (by default the CPU's load, and
+    0.7 of it): for agents that weigh differently. Usher then sends it no more than they let it
+    take.
 
     When the server starts, it reads `REDIS_URL` and the `USHER_` variables of `GuardSettings` and
     `CommonSettings`, and ends with one line when one is missing or wrong.
@@ -67,7 +79,7 @@ def rtc_session(
 
     def register(entrypoint: EntryPoint) -> EntryPoint:
         guarded = Guarded(entrypoint)
-        attachment = _Attachment(server, on_request)
+        attachment = _Attachment(server, on_request, own_load=own_load)
         server.rtc_session(guarded, on_request=attachment.on_request, **options)
         return guarded
 
@@ -97,18 +109,22 @@ class Guarded:
 class _Attachment:
     """What Usher adds to one agent server, from its start to its end."""
 
-    def __init__(self, server: AgentServer, own: OnRequest | None) -> None:
+    def __init__(self, server: AgentServer, own: OnRequest | None, *, own_load: bool) -> None:
         self._server = server
         self._own = own
+        self._keeps_load = own_load
         self._filter: RequestFilter | None = None
         self._reporter: Reporter | None = None
         self._reporting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._own_load = server.load_fnc
-        server.load_fnc = self._load
-        # Never unavailable for load: livekit-agents would then answer "not available" by itself,
-        # and nobody would learn why. The request filter refuses when every slot is taken.
-        server.update_options(load_threshold=math.inf)
+        self._own_load = None if own_load else server.load_fnc
+        if not own_load:
+            server.load_fnc = self._load
+            # Never unavailable for load: livekit-agents would then answer "not available" by
+            # itself, and nobody would learn why. The request filter refuses when every slot is
+            # taken.
+            server.update_options(load_threshold=math.inf)
         server.on("worker_started", self._started)
         server.on("worker_registered", self._registered)
 
@@ -148,10 +164,17 @@ class _Attachment:
         store = AsyncLedger(common)
         self._filter = RequestFilter(identity, store, retention_s=common.retention_s)
         self._reporter = Reporter(
-            identity, self._server, self._filter, store, period_s=settings.report_s
+            identity,
+            self._server,
+            self._filter,
+            store,
+            period_s=settings.report_s,
+            own_load=self._keeps_load,
         )
         self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
+        if self._keeps_load:
+            self._watching = asyncio.create_task(self._reporter.watch(), name="load-watch")
 
     async def _end(self, error: ConfigurationError) -> None:
         """End the program with one line on standard error and exit code 1, and its processes."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 
 from livekit.agents import AgentServer
+from livekit.agents.worker import UPDATE_LOAD_INTERVAL, ServerEnvOption
+from livekit.protocol.agent import WorkerStatus
 
 from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable
@@ -30,11 +34,34 @@ _MAX_REPORTED_LOAD = 0.95 * LIVEKIT_TARGET_LOAD
 _LOST_AFTER_PERIODS = 3
 # Between two reports, however much happens.
 _GAP_S = 0.2
+# How often the jobs of an agent server that keeps its own load report are counted.
+_LOOK_EVERY_S = 0.1
+_ROUNDING = 1e-6
 
 
 def livekit_load(*, used_slots: int, slots: int) -> float:
     """The load to report to LiveKit: used slots / slots, scaled to stay below its target load."""
     return min(1.0, used_slots / slots) * _MAX_REPORTED_LOAD
+
+
+def livekit_agents_takes(server: AgentServer) -> int | None:
+    """How many jobs livekit-agents accepts now by the program's own load report; None: any number.
+
+    The sum is its own (`AgentServer._get_effective_load`): a job weighs as much as those that run
+    do on average, and before the first one as much as the threshold over its idle processes. What
+    it answers no to, LiveKit drops. It tells LiveKit only every 2.5 s whether it is full, and a
+    full one is asked nothing.
+    """
+    threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
+    if math.isinf(threshold):
+        return None
+    left = threshold - server._get_effective_load()
+    if server._previous_status == WorkerStatus.WS_FULL or left <= 0:
+        return 0
+    jobs = len(server.active_jobs)
+    idle = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
+    each = server._worker_load / jobs if jobs else threshold / max(idle, 1)
+    return math.ceil(left / each - _ROUNDING) if each > 0 else None
 
 
 class Reporter:
@@ -48,6 +75,7 @@ class Reporter:
         store: AsyncLedger,
         *,
         period_s: float,
+        own_load: bool = False,
     ) -> None:
         self._identity = identity
         self._server = server
@@ -56,7 +84,10 @@ class Reporter:
         self._period_s = period_s
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._reported_slots = 0
+        self._own_load = own_load
+        self._reported: tuple[int, int | None] = (0, None)
+        self._measured_at = 0.0
+        self._slots_then = 0
 
     def registered(self, *_: object) -> None:
         """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
@@ -68,10 +99,35 @@ class Reporter:
 
     def load(self) -> float:
         """livekit-agents' `load_fnc`: called before every offer and twice a second."""
-        self._filter.active_jobs = len(self._server.active_jobs)
-        if self._filter.used_slots != self._reported_slots:
-            self._news.set()
+        self._look()
         return livekit_load(used_slots=self._filter.used_slots, slots=self._identity.slots)
+
+    async def watch(self) -> None:
+        """Look until cancelled: what `load` does where it is the load report."""
+        while True:
+            self._look()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        self._filter.active_jobs = len(self._server.active_jobs)
+        now = time.monotonic()
+        if now - self._measured_at >= UPDATE_LOAD_INTERVAL:
+            self._measured_at, self._slots_then = now, self._filter.used_slots
+        if (self._filter.used_slots, self._takes()) != self._reported:
+            self._news.set()
+
+    def _takes(self) -> int | None:
+        """How many more may be sent; with the program's own load report a few per measurement.
+
+        livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
+        later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds.
+        """
+        takes = livekit_agents_takes(self._server) if self._own_load else None
+        if takes is None:
+            return None
+        idle = ServerEnvOption.getvalue(self._server._num_idle_processes, self._server._devmode)
+        since = self._filter.used_slots - self._slots_then
+        return max(0, min(takes, max(idle, 1) - since))
 
     async def run(self) -> None:
         """Report until cancelled, then take the report away."""
@@ -97,8 +153,8 @@ class Reporter:
                 wait.cancel()
 
     async def _report(self, *, ttl_s: float) -> None:
-        identity, used = self._identity, self._filter.used_slots
-        self._reported_slots = used
+        identity, used, takes = self._identity, self._filter.used_slots, self._takes()
+        self._reported = (used, takes)
         report = AgentServerReport(
             agent_server_id=identity.agent_server_id,
             agent_name=identity.agent_name,
@@ -110,6 +166,7 @@ class Reporter:
             draining=self._server.draining,
             # livekit-agents tells nobody when it loses LiveKit; this is how it knows itself.
             registered=not self._server._connecting,
+            takes=takes,
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))

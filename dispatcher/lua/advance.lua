@@ -5,7 +5,8 @@
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
---   one that is on its way), "unknown".
+--   one that is on its way), "paced" (LiveKit has dropped some: as many as it may be sent are on
+--   their way), "unknown".
 local a = cjson.decode(ARGV[1])
 local current = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id')
 local state, generation, job_id = current[1], current[2], current[3] or ''
@@ -34,9 +35,9 @@ if moves and a.admit then
   -- What is on its way counts until its agent server's report tells of it.
   redis.call('ZREMRANGEBYSCORE', KEYS[10], '-inf', now)
   local window = tonumber(redis.call('GET', KEYS[11]) or a.admit)
-  if redis.call('ZCARD', KEYS[10]) >= math.min(a.admit, window) then
-    return {'full', state, generation, job_id}
-  end
+  local on_their_way = redis.call('ZCARD', KEYS[10])
+  if on_their_way >= a.admit then return {'full', state, generation, job_id} end
+  if on_their_way >= window then return {'paced', state, generation, job_id} end
 end
 local now_s = string.format('%.0f', now)
 if moves then
@@ -54,6 +55,7 @@ if moves then
     if report then
       report = cjson.decode(report)
       report.used_slots = report.used_slots + 1
+      if type(report.takes) == 'number' then report.takes = math.max(0, report.takes - 1) end
       redis.call('HSET', KEYS[12], server_id, expires .. ' ' .. cjson.encode(report))
     end
     if redis.call('EXISTS', KEYS[11]) == 1 then redis.call('INCR', KEYS[11]) end

@@ -3,7 +3,7 @@
 | kind | what |
 | --- | --- |
 | `ours` | as `python -m worker_agent` |
-| `default-load` | livekit-agents' own load report (CPU) and threshold, with our filter and report |
+| `default-load` | with `own_load`: livekit-agents' own load report (CPU) and threshold |
 | `refusing` | reports itself as serving everybody, and refuses every job as another client's |
 """
 
@@ -28,7 +28,7 @@ from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.acceptance.session import wait_for
-from worker_agent.existing import Guarded, identify
+from worker_agent.existing import Guarded, identify, rtc_session
 from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.server import serve
@@ -55,26 +55,24 @@ async def _serve(kind: str, settings: AgentSettings, common: CommonSettings) -> 
     if kind == "ours":
         await serve(settings)
         return
+    entrypoint = load_entrypoint(settings.entrypoint)
+    if kind == "default-load":
+        server = bare_server(settings)
+        rtc_session(server, entrypoint, agent_name=settings.agent_name, own_load=True)
+        await server.run()
+        return
     identity = identify(settings, settings.agent_name)
     async with AsyncLedger(common) as store:
         own = dataclasses.replace(identity, client_id="somebody-else")
-        request_filter = RequestFilter(own if kind == "refusing" else identity, store)
-        options = {} if kind == "default-load" else {"load_threshold": math.inf}
-        server = bare_server(settings, **options)
+        request_filter = RequestFilter(own, store)
+        server = bare_server(settings, load_threshold=math.inf)
         reporter = Reporter(identity, server, request_filter, store, period_s=settings.report_s)
-        if kind == "refusing":
-            server.load_fnc = reporter.load
-        guarded = Guarded(load_entrypoint(settings.entrypoint))
+        server.load_fnc = reporter.load
+        guarded = Guarded(entrypoint)
         server.rtc_session(guarded, agent_name=settings.agent_name, on_request=request_filter)
         server.on("worker_registered", reporter.registered)
-
-        async def count_jobs() -> None:  # what `Reporter.load` does where it is the load report
-            while True:
-                request_filter.active_jobs = len(server.active_jobs)
-                await asyncio.sleep(0.1)
-
         server.on("worker_started", lambda *_: tasks.append(asyncio.create_task(reporter.run())))
-        tasks = [asyncio.create_task(count_jobs())]
+        tasks: list[asyncio.Task[None]] = []
         await server.run()
 
 

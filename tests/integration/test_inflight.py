@@ -70,7 +70,7 @@ def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
 
 
 def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledger) -> None:
-    store.run(reports.report_agent_server(a_server(slots=4, used_slots=1), ttl_s=60))
+    store.run(reports.report_agent_server(a_server(slots=4, used_slots=1, takes=3), ttl_s=60))
     start(store, 1, free_slots=1)
     claim = ledger.advance(
         read(store, 1),
@@ -81,7 +81,7 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
 
     assert store.run(claim).moved
 
-    assert store.run(reports.agent_servers()) == [a_server(slots=4, used_slots=2)]
+    assert store.run(reports.agent_servers()) == [a_server(slots=4, used_slots=2, takes=2)]
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, None)
 
 
@@ -95,7 +95,7 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
     move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (19, 10)
     assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
-    assert start(store, 20, free_slots=40).outcome == "full"
+    assert start(store, 20, free_slots=40).outcome == "paced"
 
     move(store, 7, models.ACCEPTED, inflight.CLAIMED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (18, 11)

@@ -78,6 +78,33 @@ async def test_what_no_agent_server_can_take_waits_with_the_true_reason_and_is_n
     assert found["usher:due"]["dsp_1"] <= record.updated_at_ms + 1000
 
 
+@pytest.mark.parametrize(
+    ("slots", "window", "reason"), [(1, None, "no_capacity"), (4, 1, "join_timeout")]
+)
+async def test_what_waits_for_others_on_their_way_tells_slots_that_are_promised_from_dropped_jobs(
+    slots: int,
+    window: int | None,
+    reason: str,
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for()
+    store.run(reports.report_agent_server(a_server(slots=slots, used_slots=0), ttl_s=60))
+    raw.zadd(f"usher:inflight:acme:{AGENT_NAME}", {"dsp_other": store.run(reports.ping()) + 9000})
+    if window is not None:
+        raw.set(f"usher:window:acme:{AGENT_NAME}", window)
+    request_dispatch()
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    assert look().failure_reason == reason
+    assert await house.dispatches() == []
+
+
 async def test_an_agent_whose_servers_report_nothing_is_sent_all_the_same(
     services_for: OpenServices, request_dispatch: Request, house: House
 ) -> None:

@@ -323,6 +323,13 @@ def test_an_answer_after_a_second_fails_the_campaign() -> None:
     assert not Summary(command="", rounds=[{"seed": 1, **result.as_json()}]).passed
 
 
+def test_the_time_in_which_the_driver_was_held_up_is_not_the_server_s() -> None:
+    story = Story().accepted(1.0, took_s=1.2).person(3.0, 5.0).listed(3.0, "one").listed(6.0)
+    story.driver.append({"t": 2.1, "event": "lag", "lag_s": 0.4})
+
+    assert story.joined(3.0, "one", pid=7).record("ended").judged().slow_answers == ()
+
+
 def test_the_report_of_an_honest_round_says_passed_and_that_of_a_lost_session_failed() -> None:
     good, bad = honest().record("ended").judged(), honest().no_record().judged()
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from types import SimpleNamespace
 
 import pytest
+from livekit.agents import AgentServer
+from livekit.protocol.agent import WorkerStatus
 
-from worker_agent.reporting import LIVEKIT_TARGET_LOAD, livekit_load
+from worker_agent.reporting import LIVEKIT_TARGET_LOAD, livekit_agents_takes, livekit_load
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7, 40, 1000])
@@ -32,3 +36,44 @@ def test_the_target_load_is_the_one_that_livekit_ships_with() -> None:
 
 def test_of_two_agent_servers_the_relatively_emptier_one_reports_less() -> None:
     assert livekit_load(used_slots=10, slots=40) < livekit_load(used_slots=1, slots=2)
+
+
+def with_own_load(
+    load: float, *, jobs: int = 0, status: WorkerStatus = WorkerStatus.WS_AVAILABLE
+) -> AgentServer:
+    """livekit-agents' server as it is when it has just measured that load with so many jobs."""
+    server = AgentServer(load_threshold=0.7, num_idle_processes=2)
+    server._devmode = server._simulation = server._draining = False
+    server._worker_load, server._reserved_slots, server._previous_status = load, 0, status
+    server._proc_pool = SimpleNamespace(processes=[SimpleNamespace(running_job=True)] * jobs)
+    return server
+
+
+@pytest.mark.parametrize("load", [0.01, 0.1, 0.34, 0.36, 0.69])
+@pytest.mark.parametrize("jobs", [0, 1, 7, 40])
+def test_as_many_are_told_as_livekit_agents_itself_would_accept_one_after_the_other(
+    load: float, jobs: int
+) -> None:
+    server = with_own_load(load, jobs=jobs)
+
+    for left in range(livekit_agents_takes(server) or 0, 0, -1):
+        assert livekit_agents_takes(server) == left
+        assert server._is_available()
+        server._reserved_slots += 1
+    assert not server._is_available()
+
+
+@pytest.mark.parametrize("load", [0.7, 0.95])
+def test_above_its_threshold_it_takes_none(load: float) -> None:
+    assert livekit_agents_takes(with_own_load(load)) == 0
+
+
+def test_one_that_livekit_has_been_told_is_full_takes_none_whatever_its_load_is_by_now() -> None:
+    assert livekit_agents_takes(with_own_load(0.1, status=WorkerStatus.WS_FULL)) == 0
+
+
+def test_without_a_threshold_it_takes_any_number() -> None:
+    server = with_own_load(0.9)
+    server.update_options(load_threshold=math.inf)
+
+    assert livekit_agents_takes(server) is None

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The result of every round; one that an earlier run has finished is not run again."""
+    """The result of every round; one that has been run is not run again, only judged."""
     setting = Setting(procfile=options.procfile, settle_s=options.settle)
     for seed in options.seed:
         for number in range(options.rounds):
@@ -62,13 +63,14 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     stay_s=options.stay,
                     only=tuple(options.only),
                 )
+                (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
-                evidence = read_evidence(
-                    read_journal(directory / "driver.jsonl"),
-                    read_journal(directory / "agents.jsonl"),
-                )
-                result = {"seed": seed, "shape": shape, **judge(evidence).as_json()}
-                done.write_text(json.dumps(result))
+            evidence = read_evidence(
+                read_journal(directory / "driver.jsonl"), read_journal(directory / "agents.jsonl")
+            )
+            commit = (directory / "commit").read_text()
+            result = {"seed": seed, "shape": shape, "commit": commit, **judge(evidence).as_json()}
+            done.write_text(json.dumps(result))
             counts = {what: _count(result, what) for what in VERDICTS}
             print(
                 f"seed {seed} round {number}: {result['sessions']} sessions, "
@@ -77,6 +79,15 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 flush=True,
             )
             yield result
+
+
+def _commit() -> str:
+    """What is being tested; `-dirty` when it is not what was committed."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _count(result: dict[str, Any], what: str) -> int:

@@ -146,7 +146,7 @@ class Evidence:
     faults: list[Injected]
     liveness: Liveness
     records: dict[str, Event]  # dispatch id -> {"status": HTTP status, "body": record}
-    lags: list[float]
+    lags: list[Span]  # when the driver itself was held up
 
 
 def read_evidence(driver: Iterable[Event], agents: Iterable[Event]) -> Evidence:
@@ -167,7 +167,7 @@ class _Reader:
         self._came: dict[str, float] = {}
         self._faults: dict[int, Injected] = {}
         self._records: dict[str, Event] = {}
-        self._lags: list[float] = []
+        self._lags: list[Span] = []
         self._first: float | None = None
         self._last = 0.0
 
@@ -237,4 +237,4 @@ class _Reader:
         self._records[event["dispatch_id"]] = event
 
     def _on_lag(self, event: Event) -> None:
-        self._lags.append(event["lag_s"])
+        self._lags.append(Span(start=event["t"] - event["lag_s"], end=event["t"]))

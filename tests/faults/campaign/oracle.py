@@ -134,7 +134,7 @@ def judge(evidence: Evidence) -> RoundResult:
         freezes=sum(not fault.killed for fault in evidence.faults),
         endings=endings,
         answers=answers,
-        slow_answers=tuple(a.took_s for a in answered if a.took_s > ANSWER_WITHIN_S),
+        slow_answers=tuple(a.took_s for a in answered if _waited_s(a, evidence) > ANSWER_WITHIN_S),
         answer_s=tuple(a.took_s for a in answered),
         joins_s=tuple(took for room in rooms if (took := time_to_join(room)) is not None),
         recoveries=tuple(recoveries(evidence)),
@@ -144,7 +144,7 @@ def judge(evidence: Evidence) -> RoundResult:
         listed_overlaps_s=tuple(
             span.lasts_s for room in rooms for span in overlaps(room, evidence, living_only=False)
         ),
-        worst_lag_s=max(evidence.lags, default=0.0),
+        worst_lag_s=max((lag.lasts_s for lag in evidence.lags), default=0.0),
         lasted_s=evidence.ended_at - evidence.started_at,
     )
 
@@ -328,6 +328,13 @@ def _agents(
 def _deaths(room: Room, liveness: Liveness, *, within: Span) -> list[float]:
     ends = _ends_of_agents(room, liveness)
     return [at for at in ends if within.start <= at < within.end]
+
+
+def _waited_s(answer: Answer, evidence: Evidence) -> float:
+    """How long the client has waited for the server: without the time in which it was held up."""
+    asked_at, answered_at = answer.asked_at, answer.asked_at + answer.took_s
+    shared = (min(answered_at, lag.end) - max(asked_at, lag.start) for lag in evidence.lags)
+    return answer.took_s - sum(max(0.0, seconds) for seconds in shared)
 
 
 def _late_s(body: Mapping[str, Any]) -> float:

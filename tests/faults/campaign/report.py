@@ -95,8 +95,13 @@ class Summary:
             "# The fault campaign\n\n"
             f"Made by `{self.command}`; do not edit.\n\n"
             f"{self.total('sessions'):,} sessions, {self.total('kills')} kills and "
-            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n"
+            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n\n"
+            f"Rounds by commit: {self._commits()}.\n"
         )
+
+    def _commits(self) -> str:
+        rounds = Counter(one.get("commit", "unknown") for one in self.rounds)
+        return ", ".join(f"{commit} ({count})" for commit, count in rounds.items())
 
     def _figures(self) -> str:
         rows = [
@@ -172,6 +177,8 @@ participant list, looked at four times a second.
 - **recovery**: from the kill or freeze of an agent under a person to the next agent in LiveKit's
   list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around
   then.
+- An answer is over 1 s when its client waited that long, not counting the time in which the driver
+  itself was held up.
 - A request without an answer or with a 503 was not accepted; its client asks again with the same
   room name.
 """
