@@ -1,0 +1,104 @@
+"""Does a client notice that another client's LiveKit has died, or hangs?
+
+Its sessions are asked for in turn with that LiveKit well, dead and hung, so that whatever else the
+machine does meets all three alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from tests.acceptance.session import ENDPOINT, Caller, wait_for
+from tests.faults.stacks import frozen, kill, stopped
+
+from .two import Tenant
+
+ROUNDS = 3
+EACH = 4
+# So many sessions does the sick client ask for beside each of the well one's.
+SICK_ASKS = 5
+AT_MOST = 1.2
+
+Sickness = Callable[[Tenant], AbstractContextManager[None]]
+
+
+@contextmanager
+def killed(tenant: Tenant) -> Iterator[None]:
+    """Its LiveKit dies at once, with an agent in a room, and stays away during the block."""
+    kill(*tenant.stack.pids(tenant.livekit_program))
+    with stopped(tenant.stack, tenant.livekit_program):
+        yield
+
+
+@contextmanager
+def hung(tenant: Tenant) -> Iterator[None]:
+    """Its LiveKit takes connections and answers nobody during the block."""
+    with frozen(*tenant.stack.pids(tenant.livekit_program)):
+        yield
+
+
+def join_ms(caller: Caller) -> int:
+    """Time to join of a session, which is over at the end."""
+    dispatch_id = caller.post()["dispatch_id"]
+    record = caller.wait_for_state(dispatch_id, "joined", "failed", within_s=20)
+    caller.http.delete(f"{ENDPOINT}/{dispatch_id}")
+    assert record["state"] == "joined", record
+    return int(record["time_to_join_ms"])
+
+
+def beside(sick: Caller, well: Caller) -> list[int]:
+    """Times to join of one client while the other asks in vain."""
+    asked, times_ms = [], []
+    for _ in range(EACH):
+        asked += [sick.post()["dispatch_id"] for _ in range(SICK_ASKS)]
+        times_ms.append(join_ms(well))
+    states = {sick.record(dispatch_id)["state"] for dispatch_id in asked}
+    # Or the other's agents, all at once, would be what is measured next.
+    for dispatch_id in asked:
+        sick.http.delete(f"{ENDPOINT}/{dispatch_id}")
+    assert "joined" not in states
+    return times_ms
+
+
+@pytest.mark.timeout(180)
+def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
+    acme: Tenant, globex: Tenant
+) -> None:
+    times_ms: dict[str, list[int]] = {"well": [], "killed": [], "hung": []}
+    with (sick := acme.caller()).http, (well := globex.caller()).http:
+        join_ms(well)
+        for _ in range(ROUNDS):
+            session = sick.post()["dispatch_id"]
+            sick.wait_for_state(session, "joined", within_s=30)
+            times_ms["well"] += [join_ms(well) for _ in range(EACH)]
+            with hung(acme):
+                times_ms["hung"] += beside(sick, well)
+            with killed(acme):
+                times_ms["killed"] += beside(sick, well)
+            sick.http.delete(f"{ENDPOINT}/{session}")
+
+    medians_ms = {name: statistics.median(found) for name, found in times_ms.items()}
+    print(f"time to join {medians_ms}, of {times_ms}")
+    for name in ("killed", "hung"):
+        assert medians_ms[name] <= AT_MOST * medians_ms["well"], (name, times_ms)
+
+
+def test_the_sick_clients_own_sessions_wait_with_the_true_reason_and_get_their_agent(
+    acme: Tenant,
+) -> None:
+    with (caller := acme.caller()).http:
+        with killed(acme):
+            dispatch_id = caller.post()["dispatch_id"]
+            wait_for(
+                "why it waits",
+                lambda: (
+                    caller.record(dispatch_id)["failure_reason"] == "livekit_unreachable" or None
+                ),
+                within_s=10,
+            )
+        caller.wait_for_state(dispatch_id, "joined", within_s=20)
+        caller.http.delete(f"{ENDPOINT}/{dispatch_id}")
