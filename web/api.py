@@ -157,7 +157,7 @@ def create_dispatch() -> dict[str, Any]:
 
 
 def _base_url() -> str:
-    return request.host_url.rstrip("/")
+    return f"{request.scheme}://{request.host}"  # host_url would parse it again
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
