@@ -17,6 +17,7 @@ from dispatcher.livekit import AgentParticipant
 from dispatcher.models import Dispatch, State
 from dispatcher.outcomes import log_fields, read
 from dispatcher.runtime import Services
+from dispatcher.waking import wake_clearing
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,12 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
+    with services.turn(services.dispatching, dispatch, wake=wake_clearing) as may_go_on:
+        return await _clear_away(services, dispatch) if may_go_on else dispatch.state
+
+
+async def _clear_away(services: Services, dispatch: Dispatch) -> State:
+    dispatch_id = dispatch.dispatch_id
     age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
     try:
         await _clear(services, dispatch)
