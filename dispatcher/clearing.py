@@ -39,7 +39,8 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
-    with services.turn(services.dispatching, dispatch, wake=wake_clearing) as may_go_on:
+    # In the verify worker (`celeryconfig.py`), so beside the verifications.
+    with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
         return await _clear_away(services, dispatch) if may_go_on else dispatch.state
 
 

@@ -147,17 +147,24 @@ async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one
 
 
 @pytest.mark.parametrize(
-    "task", [supervising.supervise, clearing.clear_away, redispatching.redispatch_joined]
+    ("task", "queue"),
+    [
+        (supervising.supervise, "sweep"),
+        (clearing.clear_away, "verify"),
+        (redispatching.redispatch_joined, "dispatch"),
+    ],
 )
 async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_them(
     task: Callable[[Services, str], Awaitable[State]],
+    queue: str,
     services: Services,
     store: Ledger,
     raw: redis.Redis,
 ) -> None:
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
-        two = replace(two, dispatching=Lanes(limit=1, wake=lambda *_: None))
+        lanes = Lanes(limit=1, wake=lambda *_: None)
+        two = replace(two, dispatching=lanes, verifying=lanes)
         for name in ("first", "second"):
             new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
             store.run(ledger.create(new, due_in_s=60, detail={}))
@@ -169,7 +176,7 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
                 store.run(ledger.advance(made, models.DISPATCH_STARTED))
                 store.run(ledger.advance(made, models.JOINED, lease_s=60))
         first = asyncio.create_task(task(two, "first"))  # type: ignore[arg-type]
-        await eventually(lambda: two.dispatching.in_hand("sick") == 1)
+        await eventually(lambda: lanes.in_hand("sick") == 1)
         before = keyspace(raw)
 
         await asyncio.wait_for(task(two, "second"), 1.0)  # LiveKit's time-out is 2 s
@@ -177,7 +184,7 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
         assert keyspace(raw) == before
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        (message,) = await eventually(lambda: raw.lrange("dispatch", 0, -1))
+        (message,) = await eventually(lambda: raw.lrange(queue, 0, -1))
         headers = json.loads(message)["headers"]
         assert headers["task"] == f"dispatcher.tasks.{task.__name__}"
         assert "'second'" in headers["kwargsrepr"]
