@@ -244,7 +244,7 @@ def test_no_endpoint_gives_anything_for_anothers_id_or_tells_that_it_is_one(
                 url = path.replace("{dispatch_id}", dispatch_id)
                 answer = send(street, method, url, headers)
                 case = f"{method} {path} with {name}: {answer.status_code} {answer.text}"
-                documented = (method, path) in operations or method == "head"
+                documented = (method.replace("head", "get"), path) in operations
                 assert answer.status_code in (REFUSED if documented else {*REFUSED, 405}), case
                 said = answer.text.replace(dispatch_id, "<id>")
                 assert not [it for it in victim.names if it in said], case
