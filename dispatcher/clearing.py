@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 # then, or has died; so the room is looked at once more.
 SETTLED_S: Final = 15.0
 LOOK_AGAIN_S: Final = 2.0
-# So long is tried for when LiveKit cannot be asked.
+# So long is tried for when LiveKit cannot be asked, ever more seldom: hundreds may be cancelled
+# while it is away, and an agent of theirs that comes back with it finds out that it is stale.
 GIVE_UP_S: Final = 600.0
+MORE_SELDOM: Final = 0.25  # of its age
 
 
 async def clear_away(services: Services, dispatch_id: str) -> State:
@@ -52,7 +54,8 @@ async def _clear_away(services: Services, dispatch: Dispatch) -> State:
     except LiveKitError as error:
         logger.warning("cannot take the agent away", extra=log_fields(dispatch, error=str(error)))
         if age_s < GIVE_UP_S:
-            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=LOOK_AGAIN_S))
+            pause_s = max(LOOK_AGAIN_S, age_s * MORE_SELDOM)
+            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
             return State.CANCELLED
         logger.error("an agent may be left in the room", extra=log_fields(dispatch))
     if age_s < SETTLED_S:

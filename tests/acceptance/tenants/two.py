@@ -83,6 +83,8 @@ def _agent_environ(client_id: str) -> dict[str, str]:
         "USHER_AGENT_CLIENT_ID": client_id,
         # Nobody starts processes while times are taken.
         "USHER_AGENT_EXECUTOR": "thread",
+        # A job whose LiveKit has died may not end by itself.
+        "USHER_AGENT_DRAIN_S": "1",
     }
 
 
@@ -153,6 +155,10 @@ def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
         **_environ_of(ports),
         **_agent_environ("acme"),
         "USHER_CLIENTS_FILE": str(clients),
+        # So few that a dozen sessions of one client, were they let, would hold them all.
+        "USHER_DISPATCH_CONCURRENCY": "8",
+        "USHER_VERIFY_CONCURRENCY": "8",
+        "USHER_CLIENT_TASKS": "4",
         # Each request of a test comes from an address of its own, or 20 wrong keys a minute were
         # too many.
         "USHER_TRUSTED_PROXIES": "1",
