@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.acceptance.session import ENDPOINT, Caller, wait_for
+from tests.acceptance.session import ENDPOINT, Caller
 from tests.faults.stacks import frozen, kill, stopped
 
 from .two import Tenant
@@ -22,6 +22,7 @@ EACH = 5
 # So many sessions does the sick client ask for beside each of the well one's.
 SICK_ASKS = 2
 AT_MOST = 1.2
+ONE_MS = 1500
 
 
 @contextmanager
@@ -62,17 +63,6 @@ def beside(sick: Caller, well: Caller) -> list[int]:
     return times_ms
 
 
-def _wait_for_livekit(sick: Caller) -> str:
-    """A session of the sick client's that waits and says truly why."""
-    dispatch_id: str = sick.post()["dispatch_id"]
-
-    def says_why() -> bool | None:
-        return sick.record(dispatch_id)["failure_reason"] == "livekit_unreachable" or None
-
-    wait_for("why it waits", says_why, within_s=10)
-    return dispatch_id
-
-
 @pytest.mark.timeout(180)
 def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
     acme: Tenant, globex: Tenant
@@ -87,13 +77,11 @@ def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
                 times_ms["well"] += [join_ms(well) for _ in range(EACH)]
                 with ill(acme):
                     times_ms[name] += beside(sick, well)
-                    waiting = _wait_for_livekit(sick)
         sick.http.delete(f"{ENDPOINT}/{session}")
-        # And then the sick client's own session, which has waited, gets its agent.
-        sick.wait_for_state(waiting, "joined", within_s=20)
-        sick.http.delete(f"{ENDPOINT}/{waiting}")
 
     medians_ms = {name: statistics.median(found) for name, found in times_ms.items()}
     print(f"time to join {medians_ms}, of {times_ms}")
     for name in ("killed", "hung"):
         assert medians_ms[name] <= AT_MOST * medians_ms["well"], (name, times_ms)
+        # Not even one that waits for somebody else's time-out.
+        assert max(times_ms[name]) < ONE_MS, (name, times_ms)
