@@ -17,6 +17,7 @@ from dispatcher.livekit import AgentParticipant
 from dispatcher.models import Dispatch, State
 from dispatcher.outcomes import log_fields, read
 from dispatcher.runtime import Services
+from dispatcher.waking import wake_clearing
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,10 @@ logger = logging.getLogger(__name__)
 # then, or has died; so the room is looked at once more.
 SETTLED_S: Final = 15.0
 LOOK_AGAIN_S: Final = 2.0
-# So long is tried for when LiveKit cannot be asked.
+# So long is tried for when LiveKit cannot be asked, ever more seldom: hundreds may be cancelled
+# while it is away, and an agent of theirs that comes back with it finds out that it is stale.
 GIVE_UP_S: Final = 600.0
+MORE_SELDOM: Final = 0.25  # of its age
 
 
 async def clear_away(services: Services, dispatch_id: str) -> State:
@@ -38,13 +41,21 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
+    # In the verify worker (`celeryconfig.py`), so beside the verifications.
+    with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
+        return await _clear_away(services, dispatch) if may_go_on else dispatch.state
+
+
+async def _clear_away(services: Services, dispatch: Dispatch) -> State:
+    dispatch_id = dispatch.dispatch_id
     age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
     try:
         await _clear(services, dispatch)
     except LiveKitError as error:
         logger.warning("cannot take the agent away", extra=log_fields(dispatch, error=str(error)))
         if age_s < GIVE_UP_S:
-            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=LOOK_AGAIN_S))
+            pause_s = max(LOOK_AGAIN_S, age_s * MORE_SELDOM)
+            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
             return State.CANCELLED
         logger.error("an agent may be left in the room", extra=log_fields(dispatch))
     if age_s < SETTLED_S:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from dispatcher import urls
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import NO_LIMITS, Limits
-from dispatcher.settings import ClientSettings, ClientsFileSettings, load
+from dispatcher.settings import ClientSettings, ClientsFileSettings, DispatcherSettings, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,12 @@ def _client_of_environment() -> Client:
     agent_names = tuple(name.strip() for name in settings.agent_names.split(",") if name.strip())
     if not agent_names:
         raise ConfigurationError("USHER_AGENT_NAMES: name at least one agent")
+    if settings.webhook_url:
+        allow_private = load(DispatcherSettings).webhook_allow_private
+        try:
+            urls.webhook_url(settings.webhook_url, allow_private=allow_private)
+        except ValueError as error:
+            raise ConfigurationError(f"USHER_WEBHOOK_URL: it {error}") from None
     return Client(
         client_id=settings.client_id,
         keys=(ApiKey(key_id="environment", kind=KeyKind.SECRET, sha256=settings.api_key_sha256),),

@@ -74,7 +74,9 @@ class ClientsFile:
         The secrets that it points to are not looked up: they may be another machine's.
         """
         text = tomlkit.dumps(self.document).rstrip("\n") + "\n"
-        around = Surroundings(environ={}, resolve=False)
+        around = Surroundings(
+            environ={}, resolve=False, allow_private=registry_file.allow_private()
+        )
         try:
             registry_file.parse(text, name=str(self.path), around=around)
         except UsherError as error:

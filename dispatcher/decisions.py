@@ -126,9 +126,11 @@ def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[A
         server
         for server in servers
         if server.online
-        and server.agent_name == dispatch.agent_name
-        and dispatch.container in ("", server.container)
-        and server.client_id in ("", dispatch.client_id)
+        and server.serves(
+            client_id=dispatch.client_id,
+            agent_name=dispatch.agent_name,
+            container=dispatch.container,
+        )
     ]
 
 

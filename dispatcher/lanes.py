@@ -32,7 +32,7 @@ class Lanes:
         self._limit = limit
         self._wake = wake
         self._in_hand: Counter[str] = Counter()
-        self._lines: dict[str, dict[str, str]] = {}
+        self._lines: dict[str, dict[str, tuple[str, Wake]]] = {}
         self._waking: set[asyncio.Task[None]] = set()
 
     def in_hand(self, client_id: str) -> int:
@@ -40,16 +40,22 @@ class Lanes:
         return self._in_hand[client_id]
 
     @contextlib.contextmanager
-    def enter(self, client_id: str, dispatch_id: str, room: str, *, alone: bool) -> Iterator[bool]:
+    def enter(
+        self, client_id: str, dispatch_id: str, room: str, *, alone: bool, wake: Wake | None = None
+    ) -> Iterator[bool]:
         """Yield whether to go on with that dispatch; if not, it is woken again later.
 
         Args:
             alone: there is no other client to be fair to.
+            wake: how this one is woken, if not as the others.
         """
         if not alone and self._in_hand[client_id] >= self._limit:
             line = self._lines.setdefault(client_id, {})
             if len(line) < _LINE_MAX:
-                line[dispatch_id] = room  # once, however often the sweeper wakes it meanwhile
+                line[dispatch_id] = (
+                    room,
+                    wake or self._wake,
+                )  # once, however often the sweeper wakes it meanwhile
             yield False
             return
         self._in_hand[client_id] += 1
@@ -66,18 +72,19 @@ class Lanes:
         if not line:
             return
         dispatch_id = next(iter(line))
-        room = line.pop(dispatch_id)
+        room, wake = line.pop(dispatch_id)
         if not line:
             del self._lines[client_id]
-        task = asyncio.create_task(self._publish(dispatch_id, room))
+        task = asyncio.create_task(_publish(wake, dispatch_id, room))
         self._waking.add(task)  # or the loop would hold it only weakly
         task.add_done_callback(self._waking.discard)
 
-    async def _publish(self, dispatch_id: str, room: str) -> None:
-        try:
-            await asyncio.to_thread(self._wake, dispatch_id, room)
-        except OperationalError as error:
-            logger.warning(
-                "wake-up not published",
-                extra={"dispatch_id": dispatch_id, "error": type(error).__name__},
-            )
+
+async def _publish(wake: Wake, dispatch_id: str, room: str) -> None:
+    try:
+        await asyncio.to_thread(wake, dispatch_id, room)
+    except OperationalError as error:
+        logger.warning(
+            "wake-up not published",
+            extra={"dispatch_id": dispatch_id, "error": type(error).__name__},
+        )

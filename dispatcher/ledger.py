@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
@@ -168,7 +168,7 @@ def create(
     """
     fields = {
         key: value
-        for key, value in asdict(new).items()
+        for key, value in vars(new).items()  # all are plain values; asdict() would copy each
         if key not in ("dispatch_id", "deadline_ms") and value != ""
     }
     return Step(
@@ -193,7 +193,7 @@ def create(
             _once(once),
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: _created(reply, limits),
+        lambda reply: _created(reply, new.dispatch_id, limits),
     )
 
 
@@ -210,7 +210,11 @@ def _once(once: Once | None) -> str:
     )
 
 
-def _created(reply: Sequence[Any], limits: Limits) -> Created:
+def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
+    if reply[0] == "created":
+        return Created(
+            dispatch_id=dispatch_id, state=State.QUEUED, new=True, wake_now=int(reply[1]) == 0
+        )
     if reply[0] == "too_many_requests":
         raise LimitReached(
             f"at most {limits.requests_per_minute} requests per minute",
@@ -222,12 +226,12 @@ def _created(reply: Sequence[Any], limits: Limits) -> Created:
         )
     if reply[0] == "overloaded":
         raise Overloaded("too many sessions wait for their agents already")
-    outcome, dispatch_id, state, room_name, identity, due_in_ms = reply
+    outcome, existing_id, *rest = reply
+    state, room_name, identity = [*rest, "", "", ""][:3]
     return Created(
-        dispatch_id=dispatch_id,
+        dispatch_id=existing_id,
         state=State(state or State.ENDED),
-        new=outcome == "created",
-        wake_now=int(due_in_ms) == 0,
+        new=False,
         room_name=room_name,
         identity=identity,
         conflict=outcome == "conflict",

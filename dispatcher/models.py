@@ -313,6 +313,14 @@ class AgentServerReport:
         """True when LiveKit can offer it jobs: registered there, and not on its way out."""
         return self.registered and not self.draining
 
+    def serves(self, *, client_id: str, agent_name: str, container: str) -> bool:
+        """True when it takes such jobs; `container` is empty where any will do."""
+        return (
+            self.agent_name == agent_name
+            and container in ("", self.container)
+            and self.client_id in ("", client_id)
+        )
+
     @property
     def free_slots(self) -> int:
         """Jobs that it can still take."""

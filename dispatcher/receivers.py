@@ -1,28 +1,24 @@
 """How is something posted to a server that a client has named, and to nothing inside?
 
 The address is a client's choice, so it must not lead to anything behind our own doors (SSRF): only
-https, only addresses of the public internet, checked when they are connected to, no redirects, and
-nothing of the answer but its status is read.
+https, only addresses of the public internet, each checked as it is connected to (who looks before
+could be told another one), no redirects, and nothing of the answer but its status is read.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
+from aiohttp import AddrInfoType
 
+from dispatcher import urls
 from dispatcher.errors import UsherError
 
 TIMEOUT_S: Final = 5.0
 MAX_CALLS: Final = 16
-
-_NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 class NotDelivered(UsherError):
@@ -37,26 +33,6 @@ class Refused(OSError):
     """The address is none that may be connected to."""
 
 
-def is_public(address: str) -> bool:
-    """True for an address of the public internet, whatever notation hides another one in it."""
-    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        if inner is None and ip in _NAT64:
-            inner = IPv4Address(int(ip) & 0xFFFF_FFFF)
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def check_url(url: str, *, allow_private: bool) -> None:
     """See whether events may be sent to `url` at all, as far as that is seen without looking it up.
 
@@ -64,41 +40,21 @@ def check_url(url: str, *, allow_private: bool) -> None:
         NotDelivered: they may not.
     """
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise NotDelivered("the client's webhook_url is not valid", for_good=True) from None
-    if not host or parts.username is not None:
-        raise NotDelivered("the client's webhook_url is not valid", for_good=True)
-    if parts.scheme == "https" or (parts.scheme == "http" and allow_private and _is_loopback(host)):
-        try:
-            literal_is_private = not is_public(host)
-        except ValueError:  # a name; the resolver checks what it stands for
-            return
-        if literal_is_private and not allow_private:
-            raise NotDelivered("the client's webhook_url is no public address", for_good=True)
-        return
-    raise NotDelivered("the client's webhook_url is not https", for_good=True)
+        urls.webhook_url(url, allow_private=allow_private)
+    except ValueError as error:
+        raise NotDelivered(f"the client's webhook_url {error}", for_good=True) from None
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves names, and refuses those with any private address; what it gives is connected to."""
+def public_socket(address: AddrInfoType) -> socket.socket:
+    """A socket that is about to be connected to `address`, which has to be public.
 
-    def __init__(self, *, allow_private: bool) -> None:
-        self._allow_private = allow_private
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Every address of `host`. Raises `Refused`."""
-        found = await self._resolver.resolve(host, port, family)
-        if not self._allow_private and not all(is_public(each["host"]) for each in found):
-            raise Refused("a private address")
-        return found
-
-    async def close(self) -> None:
-        """Nothing is open."""
+    Raises:
+        Refused: it is not.
+    """
+    family, kind, protocol, _, where = address
+    if not urls.is_public(str(where[0])):
+        raise Refused("a private address")
+    return socket.socket(family, kind, protocol)
 
 
 class Receivers:
@@ -108,9 +64,7 @@ class Receivers:
         self._allow_private = allow_private
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=CheckedResolver(allow_private=allow_private),
-                use_dns_cache=False,
-                limit=MAX_CALLS,
+                socket_factory=None if allow_private else public_socket, limit=MAX_CALLS
             ),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             headers={"User-Agent": "usher-webhooks"},

@@ -8,6 +8,7 @@ from dispatcher.errors import LiveKitError, RedispatchRefused
 from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
 from dispatcher.outcomes import read
 from dispatcher.runtime import Services
+from dispatcher.waking import wake_redispatch
 
 
 async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") -> Dispatch:
@@ -54,6 +55,12 @@ async def redispatch_joined(services: Services, dispatch_id: str) -> State:
     Raises:
         UnknownDispatch: no such record.
     """
+    dispatch = await read(services, dispatch_id)
+    with services.turn(services.dispatching, dispatch, wake=wake_redispatch) as may_go_on:
+        return await _redispatch_joined(services, dispatch_id) if may_go_on else dispatch.state
+
+
+async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
     try:
         return (await redispatch(services, dispatch_id, by="http")).state
     except RedispatchRefused as refusal:

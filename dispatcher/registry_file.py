@@ -31,7 +31,7 @@ from dispatcher import urls
 from dispatcher.clients import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
-from dispatcher.settings import ClientId, Name, Sha256
+from dispatcher.settings import ClientId, DispatcherSettings, Name, Sha256, load
 from dispatcher.toml_lines import Loc, line_of, places
 
 MAX_LIVE_KEYS: Final = 2  # of each kind: the one in use, and the one that is to replace it
@@ -46,6 +46,7 @@ class Surroundings:
     environ: Mapping[str, str]
     files: set[Path] = field(default_factory=set)
     resolve: bool = True  # false: look at the form only, the secrets are another machine's
+    allow_private: bool = False  # development: webhooks may go to private addresses
 
 
 def _secret(value: object, info: ValidationInfo) -> object:
@@ -58,7 +59,7 @@ def _secret(value: object, info: ValidationInfo) -> object:
     assert isinstance(around, Surroundings)
     kind, _, place = value.partition(":")
     if not around.resolve:
-        return "x" * 32
+        return value.ljust(32)  # long enough, and the same where it is the same place
     if kind == "env":
         secret = around.environ.get(place, "")
         if not secret:
@@ -76,6 +77,12 @@ def _named(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str) and value.startswith(("env:", "file:/")):
         return _secret(value, info)
     return value
+
+
+def _webhook_url(url: str, info: ValidationInfo) -> str:
+    around = info.context
+    assert isinstance(around, Surroundings)
+    return urls.webhook_url(url, allow_private=around.allow_private)
 
 
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
@@ -109,7 +116,7 @@ class ClientEntry(BaseModel):
     origins: list[Annotated[str, AfterValidator(urls.origin)]] = []
     max_sessions: Annotated[int, Field(ge=1)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    webhook_url: Annotated[str, AfterValidator(urls.webhook_url)] | None = None
+    webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = None
     webhook_secret: Secret | None = None
     disabled: bool = False
     keys: list[KeyEntry] = []
@@ -187,7 +194,13 @@ def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
         raise ConfigurationError(
             f"{path} cannot be read: {type(error).__name__}; check USHER_CLIENTS_FILE"
         ) from None
-    return parse(text, name=str(path), around=Surroundings(environ=os.environ, files=files))
+    around = Surroundings(environ=os.environ, files=files, allow_private=allow_private())
+    return parse(text, name=str(path), around=around)
+
+
+def allow_private() -> bool:
+    """True in development: webhooks may go to private addresses."""
+    return load(DispatcherSettings).webhook_allow_private
 
 
 def _key_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
@@ -209,18 +222,28 @@ def _key_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
 
 
 def _livekit_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
-    """Whoever may name a room on a LiveKit server gets a token for it, whoever else uses it."""
-    first: dict[tuple[str, int], str] = {}
+    """Whoever may name a room on a LiveKit server gets a token for it, whoever else uses it.
+
+    And whoever knows a LiveKit secret can make the participant tokens and webhooks of every client
+    that has it: the key's name stands in each of their tokens.
+    """
+    servers: dict[object, str] = {}
+    secrets: dict[object, str] = {}
     for client_id, entry in found.clients.items():
-        other = first.setdefault(urls.server(entry.livekit_url), client_id)
-        if other == client_id:
-            continue
-        if not (entry.shared_livekit and found.clients[other].shared_livekit):
-            yield (
-                (*_ROOT, client_id, "livekit_url"),
-                f"client {other!r} has that LiveKit server too, and each could enter the other's "
-                "rooms; if they are one customer, set shared_livekit = true for both",
-            )
+        secret = entry.livekit_api_secret.get_secret_value()
+        for field_name, what, holders, held in (
+            ("livekit_url", "LiveKit server", servers, urls.server(entry.livekit_url)),
+            ("livekit_api_secret", "LiveKit secret", secrets, secret),
+        ):
+            other = holders.setdefault(held, client_id)
+            if other == client_id:
+                continue
+            if not (entry.shared_livekit and found.clients[other].shared_livekit):
+                yield (
+                    (*_ROOT, client_id, field_name),
+                    f"client {other!r} has that {what} too, and each could enter the other's "
+                    "rooms; if they are one customer, set shared_livekit = true for both",
+                )
 
 
 def _loc(loc: Loc) -> Loc:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys
 from dispatcher.ledger import Step, announcement, keys_of_new_record
-from dispatcher.models import FailureReason, RememberedDispatch
+from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch
 
 # Keys of one call, so that no call holds Redis up for long.
 MISSING_LIMIT: Final = 500
@@ -63,13 +63,26 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     )
 
 
-def missing(dispatch_ids: Sequence[str]) -> Step[list[str]]:
-    """Which of at most `MISSING_LIMIT` dispatches have no record."""
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How remembered dispatches stand: those that have no record, and those that have ended."""
+
+    missing: frozenset[str]
+    ended: frozenset[str]
+
+
+def standing(dispatch_ids: Sequence[str]) -> Step[Standing]:
+    """How at most `MISSING_LIMIT` dispatches stand."""
+
+    def parse(reply: list[list[int]]) -> Standing:
+        missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)
+        return Standing(missing=missing, ended=ended)
+
     return Step(
-        "missing",
+        "standing",
         tuple(keys.record(dispatch_id) for dispatch_id in dispatch_ids),
-        (),
-        lambda reply: [dispatch_ids[position - 1] for position in reply],
+        tuple(sorted(TERMINAL)),
+        parse,
     )
 
 

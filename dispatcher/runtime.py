@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from dispatcher.clients import ClientRegistry, registry
-from dispatcher.lanes import Lanes
+from dispatcher.lanes import Lanes, Wake
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
 from dispatcher.receivers import Receivers
@@ -50,11 +50,16 @@ class Services:
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
 
-    def turn(self, lanes: Lanes, dispatch: Dispatch) -> AbstractContextManager[bool]:
-        """A block for one task; gives whether it may go on (see `lanes.py`)."""
+    def turn(
+        self, lanes: Lanes, dispatch: Dispatch, *, wake: Wake | None = None
+    ) -> AbstractContextManager[bool]:
+        """A block for one task; gives whether it may go on (see `lanes.py`).
+
+        Every task that asks LiveKit needs one: a LiveKit that hangs holds it for seconds.
+        """
         alone = len(self.clients.clients) < 2
         return lanes.enter(
-            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone
+            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone, wake=wake
         )
 
     def unfenced(self, agent_name: str) -> bool:

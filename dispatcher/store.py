@@ -7,6 +7,7 @@ anything by itself: the caller decides, and the HTTP answer must come within a s
 from __future__ import annotations
 
 import time
+from functools import cache
 from hashlib import sha1
 from types import TracebackType
 from typing import TypeVar
@@ -34,9 +35,10 @@ _RETRIES = 1
 _HINT = "Redis did not answer ({error}); check REDIS_URL and that Redis is up"
 
 
-def _sha(step: Step[T]) -> str:
+@cache
+def _sha(script_name: str) -> str:
     # EVALSHA's name of a script, not a safeguard: Redis itself prescribes SHA-1.
-    return sha1(script(step.script_name).encode(), usedforsecurity=False).hexdigest()
+    return sha1(script(script_name).encode(), usedforsecurity=False).hexdigest()
 
 
 def _hint(error: RedisError) -> str:
@@ -87,7 +89,9 @@ class Ledger:
             raise LedgerUnavailable(_HINT.format(error="timed out a moment ago"))
         try:
             try:
-                reply = self._redis.evalsha(_sha(step), len(step.keys), *step.keys, *step.args)
+                reply = self._redis.evalsha(
+                    _sha(step.script_name), len(step.keys), *step.keys, *step.args
+                )
             except NoScriptError:
                 reply = self._redis.eval(
                     script(step.script_name), len(step.keys), *step.keys, *step.args
@@ -123,7 +127,7 @@ class AsyncLedger:
         try:
             try:
                 reply = await self._redis.evalsha(
-                    _sha(step), len(step.keys), *step.keys, *step.args
+                    _sha(step.script_name), len(step.keys), *step.keys, *step.args
                 )
             except NoScriptError:
                 reply = await self._redis.eval(

@@ -29,6 +29,7 @@ from dispatcher.models import (
 )
 from dispatcher.outcomes import fail, log_fields, read
 from dispatcher.runtime import Services
+from dispatcher.waking import wake_supervision
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,12 @@ async def supervise(services: Services, dispatch_id: str) -> State:
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.JOINED:
         return dispatch.state
+    with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
+        return await _supervise(services, dispatch) if may_go_on else dispatch.state
+
+
+async def _supervise(services: Services, dispatch: Dispatch) -> State:
+    dispatch_id = dispatch.dispatch_id
     try:
         room = await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:

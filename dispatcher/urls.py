@@ -1,12 +1,33 @@
-"""Which addresses may a client's entry name? Nothing that would carry a secret in the clear."""
+"""Which addresses may a client's entry name?
+
+Nothing that would carry a secret in the clear, and for webhooks, which a client points where it
+likes, nothing behind our own doors (SSRF).
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """True for an address of the public internet, whatever notation hides another one in it.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    ip: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if inner is None and ip in _NAT64:
+            inner = IPv4Address(int(ip) & 0xFFFF_FFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast
 
 
 def _is_loopback(host: str) -> bool:
@@ -18,8 +39,11 @@ def _is_loopback(host: str) -> bool:
 
 def _split(url: str, secure: tuple[str, ...], plain: tuple[str, ...]) -> SplitResult:
     schemes = " or ".join(f"{scheme}://" for scheme in secure)
-    parts = urlsplit(url)  # its ValueErrors do not repeat the URL's password
-    host, _ = parts.hostname, parts.port
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be a valid URL") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not have a user or password in it")
     if not host or any(c.isspace() or not c.isprintable() for c in url):
@@ -43,10 +67,34 @@ def livekit_url(url: str) -> str:
     return url
 
 
-def webhook_url(url: str) -> str:
-    """`url` if it may be where a client wants to be told. Raises like `livekit_url`."""
-    _split(url, ("https",), ("http",))
+def webhook_url(url: str, *, allow_private: bool) -> str:
+    """`url` if it may be where a client wants to be told, as far as that is seen without asking.
+
+    What its name stands for is checked when it is connected to (`receivers.py`).
+
+    Args:
+        allow_private: development; private addresses will do, and http to loopback.
+
+    Raises:
+        ValueError: it may not; the message says why and does not repeat it.
+    """
+    host = _split(url, ("https",), ("http",) if allow_private else ()).hostname or ""
+    if not host.isascii():
+        # HTTP libraries take full-width digits for digits, so that a name becomes an address.
+        raise ValueError("must have its host in ASCII (xn--...)")
+    if not allow_private and _is_private(host):
+        raise ValueError("must not be a private address, which only development allows")
     return url
+
+
+def _is_private(host: str) -> bool:
+    name = host.rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return not is_public(name)
+    except ValueError:
+        return False
 
 
 def origin(text: str) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 LIVEKIT_SECRET = "a-livekit-secret-of-at-least-32-characters"
-ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET}
+# Each client has a secret of its own; acme's is the one above.
+ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET} | {
+    f"{client_id}_LIVEKIT_SECRET": f"{client_id}-{LIVEKIT_SECRET}"
+    for client_id in ("b", "first", "globex", "newest", "one", "two")
+}
 
 
 def digest(key: str) -> str:
@@ -29,10 +33,12 @@ def a_client(
     *keys: str,
     url: str = "",
     agents: str = '["helper"]',
-    secret: str = "env:TEST_LIVEKIT_SECRET",
+    secret: str = "",
     more: str = "",
 ) -> str:
     """One client, on a LiveKit server of its own that is not there, and its keys' text."""
+    own = f"{client_id}_LIVEKIT_SECRET"
+    secret = secret or f"env:{own if own in ENVIRON else 'TEST_LIVEKIT_SECRET'}"
     return f"""
 [clients.{client_id}]
 livekit_url = "{url or f"wss://{client_id}.example"}"

@@ -157,7 +157,7 @@ def create_dispatch() -> dict[str, Any]:
 
 
 def _base_url() -> str:
-    return request.host_url.rstrip("/")
+    return f"{request.scheme}://{request.host}"  # host_url would parse it again
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
@@ -167,6 +167,9 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
         Problem: 404, it has no such dispatch.
     """
     dispatch = here.ledger.run(ledger.read(dispatch_id))
+    if dispatch is None and here.promises.write(dispatch_id):
+        # Redis is back this very moment. Were this a 404, nobody could cancel what is written next.
+        dispatch = here.ledger.run(ledger.read(dispatch_id))
     if dispatch is None or dispatch.client_id != client.client_id:
         raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
     return dispatch
@@ -266,6 +269,7 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     dispatch = _own(here, client, dispatch_id)
     step = cancelling.cancel(dispatch, retention_s=here.common.retention_s)
     if here.ledger.run(step).moved:
+        here.promises.forget(dispatch.dispatch_id)
         # Without the message the sweeper has it done two seconds later.
         with contextlib.suppress(OperationalError):
             waking.wake_clearing(dispatch.dispatch_id, dispatch.room_name)

@@ -53,7 +53,8 @@ def _preflight() -> Response | None:
 def _mark(response: Response) -> Response:
     if not request.path.startswith(_PREFIX):
         return response
-    response.vary.add("Origin")
+    vary = response.headers.get("Vary")
+    response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
     origin = request.headers.get("Origin")
     if origin and _allowed(origin):
         response.headers["Access-Control-Allow-Origin"] = origin

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Blueprint
 
 from dispatcher import heartbeat, reports
-from dispatcher.clients import ClientRegistry
+from dispatcher.clients import Client, ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.settings import DispatcherSettings
@@ -24,6 +25,18 @@ def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
+def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> bool:
+    return any(
+        server.online
+        and server.serves(
+            client_id=client.client_id,
+            agent_name=client.default_agent_name,
+            container=client.container,
+        )
+        for server in servers
+    )
+
+
 def missing(
     clients: ClientRegistry,
     settings: DispatcherSettings,
@@ -37,8 +50,8 @@ def missing(
     needed = [heartbeat.worker("dispatch"), heartbeat.worker("verify"), heartbeat.SWEEPER]
     served = [client for client in clients.clients if not client.disabled]
     needed += [heartbeat.livekit(client.client_id) for client in served]
-    online = {server.agent_name for server in servers if server.online}
-    agents = {client.default_agent_name for client in served} - online
+    # Another client's agent server is no help, whatever its agent's name.
+    agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))
     absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
     # What is wrong with it is in the log: it names clients, and anybody may ask here.

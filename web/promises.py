@@ -1,8 +1,9 @@
 """Which dispatches has this process promised that Redis may not know?
 
 Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
-accepted dispatch is remembered until its deadline. A thread looks once a second and writes again
-what is missing. It is a safety net in memory: what this process forgets by dying at the same time
+accepted dispatch is remembered until its deadline, or until it has ended: what its client has
+cancelled must not come back to life. A thread looks once a second and writes again what is missing.
+It is a safety net in memory: what this process forgets by dying at the same time
 is left to the agents, which write their own dispatches again, and to the log.
 """
 
@@ -103,6 +104,28 @@ class Promises:
         logger.warning("delegated to LiveKit", extra=_log_fields(new))
         return promise
 
+    def forget(self, dispatch_id: str) -> None:
+        """It has ended, and is not to be written again; the other processes see that by looking."""
+        with self._lock:
+            promise = self._promises.get(dispatch_id)
+            if promise is not None:
+                self._forget(promise)
+
+    def write(self, dispatch_id: str) -> bool:
+        """Have the record of a dispatch written now that this process has promised without Redis.
+
+        False when it is none of those, or is written already.
+
+        Raises:
+            LedgerUnavailable: Redis did not answer.
+        """
+        with self._lock:
+            promise = self._promises.get(dispatch_id)
+        if promise is None or not promise.delegated:
+            return False
+        self._look_at([promise])
+        return True
+
     def _full(self) -> bool:
         return self._bytes >= MAX_BYTES or len(self._promises) >= MAX_PROMISES
 
@@ -143,11 +166,14 @@ class Promises:
             self._look_at(kept[start : start + restoring.MISSING_LIMIT])
 
     def _look_at(self, kept: Sequence[Promise]) -> None:
-        ids = [promise.new.dispatch_id for promise in kept]
-        missing = self._ledger.run(restoring.missing(ids))
+        stand = self._ledger.run(restoring.standing([promise.new.dispatch_id for promise in kept]))
         lost = 0
         for promise in kept:
-            if promise.new.dispatch_id in missing:
+            dispatch_id = promise.new.dispatch_id
+            if dispatch_id in stand.ended:
+                self.forget(dispatch_id)
+                continue
+            if dispatch_id in stand.missing and self._is_kept(dispatch_id):
                 self._restore(promise)
                 lost += not promise.delegated
             with self._lock:
@@ -157,6 +183,11 @@ class Promises:
                 "Redis has lost accepted dispatches; they are written again",
                 extra={"dispatches": lost},
             )
+
+    def _is_kept(self, dispatch_id: str) -> bool:
+        """Not when it has been forgotten since the look began."""
+        with self._lock:
+            return dispatch_id in self._promises
 
     def _restore(self, promise: Promise) -> None:
         remembered = promise.remembered(time.monotonic())

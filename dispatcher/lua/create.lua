@@ -6,10 +6,10 @@
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
 --   without), field, value, field, value, ...
--- Returns {"created" | "existing" | "repeated" | "conflict", dispatch id, state, room, identity,
---   due_in_ms} (room and identity are what a repeated request was answered with), or, with nothing
---   written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
---   {"overloaded"}.
+-- Returns {"created", due_in_ms}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
+--   room, identity} (what that request was answered with) or {"conflict", dispatch id}; or, with
+--   nothing written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
+--   {"overloaded"}. No more than is needed: every value costs the web tens of microseconds to read.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local now_s = string.format('%.0f', now)
@@ -33,10 +33,10 @@ if once then
   local before = redis.call('HMGET', KEYS[10], 'request', 'dispatch_id', 'room', 'identity')
   if before[1] then
     count_request()
-    if before[1] ~= once.request then return {'conflict', before[2], '', '', '', 0} end
+    if before[1] ~= once.request then return {'conflict', before[2]} end
     -- A record that has ended and gone before its key: it has ended.
     local is = redis.call('HGET', ARGV[1] .. before[2], 'state') or 'ended'
-    return {'repeated', before[2], is, before[3], before[4], 0}
+    return {'repeated', before[2], is, before[3], before[4]}
   end
 end
 local function remember(id)
@@ -50,7 +50,7 @@ local promised = once and redis.call('HGET', KEYS[1], 'state')
 if promised then
   count_request()
   remember(ARGV[2])
-  return {'repeated', ARGV[2], promised, once.room, once.identity, 0}
+  return {'repeated', ARGV[2], promised, once.room, once.identity}
 end
 
 local existing = redis.call('GET', KEYS[4])
@@ -58,7 +58,7 @@ local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
 if state then
   count_request()
   remember(existing)
-  return {'existing', existing, state, '', '', 0}
+  return {'existing', existing, state}
 end
 local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
 if sessions > 0 and redis.call('SCARD', KEYS[7]) >= sessions then return {'too_many_sessions'} end
@@ -87,4 +87,4 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
   if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end
 end
 remember(ARGV[2])
-return {'created', ARGV[2], 'queued', '', '', due_in}
+return {'created', due_in}

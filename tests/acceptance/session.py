@@ -64,6 +64,19 @@ class Caller:
 
         return wait_for(f"{dispatch_id} in {states}", look, within_s=within_s)
 
+    def wait_until_agent_said_so(self, dispatch_id: str, *, within_s: float = 5) -> dict[str, Any]:
+        """The record once the agent's own word that it is connected is in it.
+
+        That is no condition of `joined`: LiveKit's webhook may have been quicker.
+        """
+
+        def look() -> dict[str, Any] | None:
+            record = self.record(dispatch_id)
+            said = any(event["event"] == "agent_connected" for event in record["timeline"])
+            return record if said else None
+
+        return wait_for(f"{dispatch_id}: the agent's own word", look, within_s=within_s)
+
 
 async def _agents(stack: RunningStack, rooms: Iterable[str]) -> dict[str, list[str]]:
     found = {}

@@ -166,7 +166,8 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
 ) -> None:
     answer = await asyncio.to_thread(caller.post)
     async with person(answer):
-        record = await joined_again(caller, answer["dispatch_id"], 1)
+        await joined_again(caller, answer["dispatch_id"], 1)
+        record = await asyncio.to_thread(caller.wait_until_agent_said_so, answer["dispatch_id"])
         assert {"accepted", "agent_connected", "joined"} <= set(events(record))
         assert record["container"] == "somebody-elses"
         before = counters(raw, f"agent:*:{GUARDED}")
@@ -231,7 +232,8 @@ def test_a_program_that_calls_rtc_session_and_runs_its_jobs_in_threads(
     stack: RunningStack, caller: Caller, raw: redis.Redis
 ) -> None:
     answer = ask_for(caller, THREADED)
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+    record = caller.wait_until_agent_said_so(answer["dispatch_id"])
     assert {"accepted", "agent_connected", "joined"} <= set(events(record))
     found = counters(raw, f"agent:*:{THREADED}")
     assert found["accepts:claimed"] == found["joins"] == "1"

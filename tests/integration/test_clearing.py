@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -218,3 +219,21 @@ async def test_a_redispatch_by_http_that_is_refused_says_so_in_the_timeline(
     refused = look().timeline[-1]
     assert refused.event == "redispatch_refused"
     assert identity in refused.detail["message"]
+
+
+async def test_while_livekit_is_away_it_is_asked_ever_more_seldom(
+    services_for: OpenServices, store: Ledger, raw: redis.Redis, request_dispatch: Request
+) -> None:
+    async with listening(never_answering) as port:
+        services = await services_for(
+            LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.05"
+        )
+        cancel(store, request_dispatch())
+        for aged_s, pause_s in ((0, 2), (100, 25)):
+            age(raw, aged_s)
+
+            await clear_away(services, "dsp_1")
+
+            due_in_s = float(raw.zscore("usher:due", "dsp_1") or 0) / 1000 - time.time()
+            assert due_in_s == pytest.approx(pause_s, abs=1)
+            assert raw.hget(RECORD, "clearing") == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,15 +195,49 @@ def test_a_publishable_key_reads_nothing_and_the_participant_token_its_own_dispa
 def test_clients_with_one_livekit_key_still_read_only_what_is_theirs(
     door_for: Callable[[str], Door],
 ) -> None:
-    shared = "shared_livekit = true"
-    one = a_client("one", a_key("one", "k1"), url="wss://x.example", more=shared)
-    two = a_client("two", a_key("two", "k2"), url="wss://x.example", more=shared)
+    more = {"url": "wss://x.example", "secret": "env:TEST_LIVEKIT_SECRET"}
+    more["more"] = "shared_livekit = true"
+    one = a_client("one", a_key("one", "k1"), **more)
+    two = a_client("two", a_key("two", "k2"), **more)
     door = door_for(one + two.replace("two-livekit-key", "one-livekit-key"))
+    answers = {key: door.post(key).json for key in ("k1", "k2")}
 
-    for key in ("k1", "k2"):
-        answer = door.post(key).json
-        path = f"{URL}/{answer['dispatch_id']}"
-        assert door.get(path, answer["participant_token"]).status_code == 200
+    for key, other_key in (("k1", "k2"), ("k2", "k1")):
+        token = answers[key]["participant_token"]
+        path = f"{URL}/{answers[key]['dispatch_id']}"
+        others = f"{URL}/{answers[other_key]['dispatch_id']}"
+        assert door.get(path, token).json["dispatch_id"] == answers[key]["dispatch_id"]
+        # The token's own dispatch decides, not the key that both sign with.
+        assert [door.get(others + end, token).status_code for end in ("", "/events")] == [401] * 2
+        assert door.get(others, key).status_code == 404
+        assert door.http.delete(path, headers=headers(token)).status_code == 401
+        assert door.post(token).status_code == 401
+    nowhere = door.get(f"{URL}/dsp_unknown", answers["k1"]["participant_token"])
+    assert nowhere.status_code == 401
+
+
+def test_the_name_of_a_livekit_key_is_not_enough(door: Door) -> None:
+    """Every token shows it; what counts is the secret."""
+    made = door.post("globex-secret").json
+    claims = jwt.decode(made["participant_token"], options={"verify_signature": False})
+    path = f"{URL}/{made['dispatch_id']}"
+
+    forged = jwt.encode(claims, LIVEKIT_SECRET, algorithm="HS256")  # acme's
+    assert door.get(path, forged).status_code == 401
+    own_name = jwt.encode(claims | {"iss": "acme-livekit-key"}, LIVEKIT_SECRET, algorithm="HS256")
+    assert door.get(path, own_name).status_code == 404
+    assert door.get(path, made["participant_token"]).status_code == 200
+
+
+def test_every_route_of_the_api_is_documented(door: Door) -> None:
+    """`tests/acceptance/tenants` tries what /openapi.json has, with other clients' keys."""
+    documented = set(door.http.get("/openapi.json").json["paths"])
+    routes = {
+        re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for rule in door.http.application.url_map.iter_rules()
+    }
+    missing = {route for route in routes if route.startswith("/api/")} - documented
+    assert missing <= {"/api/v1/webhooks/livekit"}  # LiveKit's, not the clients'
 
 
 def preflight(door: Door, origin: str, path: str = URL, method: str = "POST") -> TestResponse:

@@ -25,6 +25,7 @@ from tests.clientsfile import ENVIRON, a_client
 from tests.support import WAIT_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+GLOBEX = ("--livekit-api-key", "k", "--livekit-api-secret", "env:globex_LIVEKIT_SECRET")
 NEW = ("--livekit-api-key", "k", "--livekit-api-secret", "env:TEST_LIVEKIT_SECRET", "--agent", "a")
 
 
@@ -120,7 +121,7 @@ def test_a_client_is_disabled_and_enabled_and_the_rest_of_the_file_stays(
     run: Run, path: Path
 ) -> None:
     run("add", "acme", "--livekit-url", "wss://a.example", *NEW)
-    run("add", "globex", "--livekit-url", "wss://g.example", *NEW)
+    run("add", "globex", "--livekit-url", "wss://g.example", *GLOBEX, "--agent", "a")
     path.write_text(path.read_text() + "# the end\n")
 
     run("disable", "acme")
@@ -135,7 +136,7 @@ def test_a_client_is_disabled_and_enabled_and_the_rest_of_the_file_stays(
 
 def test_a_client_with_open_sessions_is_not_removed(run: Run, path: Path, raw: redis.Redis) -> None:
     run("add", "acme", "--livekit-url", "wss://a.example", *NEW)
-    run("add", "globex", "--livekit-url", "wss://g.example", *NEW)
+    run("add", "globex", "--livekit-url", "wss://g.example", *GLOBEX, "--agent", "a")
     raw.sadd("usher:open:acme", "dsp_1")
 
     assert "1 sessions that have not ended" in run("remove", "acme", ok=False).stderr
@@ -170,7 +171,7 @@ def test_whoever_edits_at_the_same_time_waits_and_loses_nothing(
     command = subprocess.Popen(
         [
             *(sys.executable, "-m", "dispatcher.clients_cli", "--file", str(path)),
-            *("add", "second", "--livekit-url", "wss://second.example", *NEW),
+            *("add", "second", "--livekit-url", "wss://second.example", *GLOBEX, "--agent", "a"),
         ],
         stdout=subprocess.DEVNULL,
     )

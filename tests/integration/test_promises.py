@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import ledger
+from dispatcher import cancelling, ledger
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
@@ -138,3 +138,38 @@ def test_what_is_in_the_ledger_makes_room_for_what_is_delegated(
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
 
     assert list(kept._promises) == ["dsp_1", "dsp_2"]
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["by this process", "by another one"])
+async def test_what_its_client_has_cancelled_does_not_come_back_to_life(
+    here: bool, store: Ledger, kept: Promises, own_redis: OwnRedis
+) -> None:
+    accept(store, kept)
+    before = read(store)
+    assert before is not None
+    assert store.run(cancelling.cancel(before, retention_s=500)).moved
+    if here:
+        kept.forget("dsp_1")
+    else:
+        kept.look()  # as once a second
+
+    own_redis.stop()
+    own_redis.start()  # empty
+    accept(store, kept, dispatch_id="dsp_2", room_name="another")
+    kept.look()
+
+    assert list(kept._promises) == ["dsp_2"]
+    assert read(store) is None
+
+
+def test_a_look_that_has_begun_does_not_write_what_is_forgotten_meanwhile(
+    store: Ledger, kept: Promises, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+    promise = kept.delegate(new_dispatch())
+    kept.forget("dsp_1")
+    own_redis.start()
+
+    kept._look_at([promise])
+
+    assert read(store) is None

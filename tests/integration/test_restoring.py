@@ -119,11 +119,16 @@ def test_a_rooms_mark_without_its_record_does_not_keep_a_new_dispatch_out(
     assert store.run(ledger.create(new_dispatch(), due_in_s=2, detail={})).new
 
 
-def test_the_missing_ones_are_named_and_no_others(store: Ledger) -> None:
-    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))
+def test_what_is_missing_and_what_has_ended_is_named_and_nothing_else(store: Ledger) -> None:
+    for number in (2, 4):
+        new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        store.run(ledger.create(new, due_in_s=2, detail={}))
+    store.run(ledger.advance(read(store, "dsp_4"), FAILED, retention_s=RETENTION_S))
 
-    assert store.run(restoring.missing(["dsp_1", "dsp_2", "dsp_3"])) == ["dsp_1", "dsp_3"]
-    assert store.run(restoring.missing([])) == []
+    stand = store.run(restoring.standing([f"dsp_{number}" for number in range(1, 6)]))
+
+    assert (stand.missing, stand.ended) == ({"dsp_1", "dsp_3", "dsp_5"}, {"dsp_4"})
+    assert store.run(restoring.standing([])).missing == frozenset()
 
 
 def test_an_empty_redis_is_noticed_by_everybody_and_counted_once(

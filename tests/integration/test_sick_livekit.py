@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pytest
 import redis
 
-from dispatcher import dispatching, heartbeat, ledger, reports
+from dispatcher import (
+    cancelling,
+    clearing,
+    dispatching,
+    heartbeat,
+    ledger,
+    models,
+    redispatching,
+    reports,
+    supervising,
+)
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.lanes import Lanes
@@ -133,6 +144,50 @@ async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one
         await eventually(lambda: woken)
         await asyncio.sleep(0.1)
         assert woken == [("second", "room-second")]  # once
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"),
+    [
+        (supervising.supervise, "sweep"),
+        (clearing.clear_away, "verify"),
+        (redispatching.redispatch_joined, "dispatch"),
+    ],
+)
+async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_them(
+    task: Callable[[Services, str], Awaitable[State]],
+    queue: str,
+    services: Services,
+    store: Ledger,
+    raw: redis.Redis,
+) -> None:
+    async with listening(never_answering) as port:
+        two = two_clients(services, sick_port=port)
+        lanes = Lanes(limit=1, wake=lambda *_: None)
+        two = replace(two, dispatching=lanes, verifying=lanes)
+        for name in ("first", "second"):
+            new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
+            store.run(ledger.create(new, due_in_s=60, detail={}))
+            made = store.run(ledger.read(name))
+            assert made is not None
+            if task is clearing.clear_away:
+                store.run(cancelling.cancel(made, retention_s=60))
+            else:
+                store.run(ledger.advance(made, models.DISPATCH_STARTED))
+                store.run(ledger.advance(made, models.JOINED, lease_s=60))
+        first = asyncio.create_task(task(two, "first"))  # type: ignore[arg-type]
+        await eventually(lambda: lanes.in_hand("sick") == 1)
+        before = keyspace(raw)
+
+        await asyncio.wait_for(task(two, "second"), 1.0)  # LiveKit's time-out is 2 s
+
+        assert keyspace(raw) == before
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        (message,) = await eventually(lambda: raw.lrange(queue, 0, -1))
+        headers = json.loads(message)["headers"]
+        assert headers["task"] == f"dispatcher.tasks.{task.__name__}"
+        assert "'second'" in headers["kwargsrepr"]
 
 
 def reasons(raw: redis.Redis) -> set[str | None]:

@@ -135,3 +135,33 @@ def test_a_server_that_cannot_stream_says_so(front_door: Open, own_redis: OwnRed
 
     assert refused.status_code == 501
     assert refused.mimetype == "application/problem+json"
+
+
+def test_what_was_delegated_can_be_cancelled_as_soon_as_redis_is_back(
+    front_door: Open, own_redis: OwnRedis
+) -> None:
+    client = front_door("true")
+    promises = client.application.extensions["usher"].promises
+    promises.close()  # so that nobody but the request itself writes the record
+    made = client.post("/api/v1/dispatches", json={}).json
+    url = f"/api/v1/dispatches/{made['dispatch_id']}"
+    assert client.delete(url).status_code == 503
+
+    own_redis.start()
+    cancelled = client.delete(url)
+
+    assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")
+    assert client.get(url).json["state"] == "cancelled"
+    own_redis.stop()
+    own_redis.start()  # empty
+    promises.look()
+    assert client.get(url).status_code == 404
+
+
+def test_an_id_that_nobody_has_promised_is_still_not_found(
+    front_door: Open, own_redis: OwnRedis
+) -> None:
+    client = front_door("true")
+    own_redis.start()
+
+    assert client.get("/api/v1/dispatches/dsp_nobodys").status_code == 404

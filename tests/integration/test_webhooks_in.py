@@ -193,13 +193,22 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
     assert {key: after[key] for key in before} == before
 
 
-def test_a_replayed_event_is_refused(door: FlaskClient, raw: redis.Redis) -> None:
+def test_a_replayed_event_is_refused_and_has_no_second_effect(
+    door: FlaskClient, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = request_dispatch(room_name="room-1")
+    join(store, dispatch)
     event = an_event()
     assert send(door, event).status_code == 204
+    assert raw.zscore("usher:leases", "dsp_1") <= time.time() * 1000 + 5
+    # The agent says that it is alive: somebody has looked, and all is well.
+    raw.zadd("usher:leases", {"dsp_1": (time.time() + 60) * 1000})
+    before = keyspace(raw)
 
     refused = send(door, event)
 
     assert (refused.status_code, refused.mimetype) == (409, "application/problem+json")
+    assert keyspace(raw) == before
     (seen,) = raw.scan_iter("usher:webhook_seen:*")
     assert 300 < raw.ttl(seen) <= 660
 

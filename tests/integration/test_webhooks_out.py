@@ -7,11 +7,9 @@ calls them.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -20,12 +18,13 @@ import redis
 from dispatcher import heartbeat, ledger, models, outbox, restoring, sweeping, webhooks
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
-from dispatcher.receivers import CheckedResolver, NotDelivered, Receivers, Refused
+from dispatcher.receivers import NotDelivered, Receivers
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from dispatcher.webhooks import Delivery
 from tests.house import OpenServices, Request
 from tests.receiver import SECRET, Receiver, receiving
+from tests.sockets import listening
 from tests.support import eventually, keyspace
 
 OUTBOX, DEAD = "usher:outbox:acme", "usher:dead_events:acme"
@@ -307,23 +306,37 @@ async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients
         await asyncio.gather(*hanging, return_exceptions=True)
 
 
-async def test_a_name_that_stands_for_a_private_address_is_not_connected_to(
-    receiver: Receiver,
-) -> None:
-    port = urlsplit(receiver.url).port
-    receivers = Receivers(allow_private=False)
+@pytest.mark.parametrize("allow_private", [False, True], ids=["in production", "in development"])
+async def test_what_stands_for_a_private_address_is_not_connected_to(allow_private: bool) -> None:
+    connected = []
+
+    async def note(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        connected.append(await reader.read(1))
+
+    receivers = Receivers(allow_private=allow_private)
     try:
-        with pytest.raises(NotDelivered, match="no public address"):
-            await receivers.post(f"https://localhost:{port}/", "{}", {})
-        # The notations that only a resolver understands.
-        for host in ("2130706433", "0x7f000001", "127.1"):
-            with pytest.raises(NotDelivered):
-                await receivers.post(f"https://{host}:{port}/", "{}", {})
+        async with listening(note) as port:
+            # A name to us and to aiohttp; only the resolver sees an address in it, and that is
+            # looked at as it is connected to.
+            with pytest.raises(NotDelivered) as caught:
+                await receivers.post(f"https://0x7f000001:{port}/", "{}", {})
     finally:
         await receivers.aclose()
-    with pytest.raises(Refused):
-        await CheckedResolver(allow_private=False).resolve("localhost", 1, socket.AF_INET)
-    assert receiver.got == []
+    assert ("no public address" in str(caught.value)) != allow_private
+    assert len(connected) == allow_private
+
+
+@pytest.mark.parametrize("allow_private", [False, True])
+async def test_numbers_that_are_an_address_in_disguise_are_not_connected_to(
+    allow_private: bool,
+) -> None:
+    receivers = Receivers(allow_private=allow_private)
+    try:
+        for host in ("2130706433", "127.1", "0177.0.0.1"):
+            with pytest.raises(NotDelivered):
+                await receivers.post(f"https://{host}:1/", "{}", {})
+    finally:
+        await receivers.aclose()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dispatcher import heartbeat
@@ -43,3 +45,13 @@ def test_an_agent_that_reports_nothing_anyway_is_not_missed(
     servers = [a_server()] if reported else []
 
     assert missing(ClientRegistry(clients=(CLIENT,)), settings, PARTS, servers) == missed
+
+
+def test_another_clients_agent_server_is_none_of_this_ones() -> None:
+    settings = DispatcherSettings()
+    registry = ClientRegistry(clients=(replace(CLIENT, container="box-1"),))
+    missed = [f"agent:{AGENT_NAME}"]
+
+    for other in (a_server(client_id="globex"), a_server(container="box-2")):
+        assert missing(registry, settings, PARTS, [other]) == missed
+    assert missing(registry, settings, PARTS, [a_server(client_id="acme")]) == []

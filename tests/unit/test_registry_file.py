@@ -93,7 +93,12 @@ def test_what_is_not_said_is_not_limited() -> None:
         ('origins = ["http://canary-31337.example"]', "without TLS only loopback"),
         ('origins = ["*"]', "must be https://"),
         ('origins = ["null"]', "must be https://"),
-        ('webhook_url = "http://canary-31337.example/"', "without TLS only loopback"),
+        ('webhook_url = "http://canary-31337.example/"', "must begin with https://"),
+        ('webhook_url = "http://127.0.0.1:31337/"', "must begin with https://"),
+        ('webhook_url = "https://127.0.0.1:31337/"', "must not be a private address"),
+        ('webhook_url = "https://169.254.169.254/31337"', "must not be a private address"),
+        ('webhook_url = "https://[fd00::1]/31337"', "must not be a private address"),
+        ('webhook_url = "https://localhost:31337/"', "must not be a private address"),
         ('webhook_url = "https://ann:canary-31337@x.example/"', "must not have a user"),
         (f'webhook_secret = "{CANARY}"', "a secret does not stand in this file itself"),
         ('webhook_secret = "env:TEST_NOT_SET"', "TEST_NOT_SET is not set"),
@@ -125,7 +130,7 @@ def test_a_wrong_value_is_refused_with_its_line_and_reason_and_is_not_repeated(
         ("gopher://canary-31337.example", "must begin with wss://"),
         ("wss://", "must be wss://"),
         ("acme.example", "must be wss://"),
-        ("wss://acme.example:canary-31337", "Port could not be cast"),
+        ("wss://acme.example:canary-31337", "must be a valid URL"),
     ],
 )
 def test_only_servers_with_tls_or_on_loopback_are_livekit_servers(url: str, reason: str) -> None:
@@ -215,6 +220,31 @@ def test_clients_on_one_livekit_server_could_enter_each_others_rooms() -> None:
     assert len(clients_of(one_customer)) == 2
     only_one = a_client("acme", url=server) + a_client("b", url=server, more=both)
     assert "clients.b.livekit_url" in refusal(only_one)
+
+
+def test_clients_with_one_livekit_secret_could_make_each_others_tokens() -> None:
+    secret = "env:TEST_LIVEKIT_SECRET"
+    text = a_client("acme", secret=secret) + a_client("globex", secret=secret)
+
+    message = refusal(text)
+
+    assert "clients.globex.livekit_api_secret: client 'acme' has that LiveKit secret" in message
+    assert LIVEKIT_SECRET not in message
+    both = "shared_livekit = true"
+    one_customer = (a_client(name, secret=secret, more=both) for name in ("acme", "globex"))
+    assert len(clients_of("".join(one_customer))) == 2
+    # The command does not look secrets up, but the same place is the same secret.
+    with pytest.raises(ConfigurationError, match="has that LiveKit secret"):
+        parse(text, name="", around=Surroundings(environ={}, resolve=False))
+    assert len(clients_of(a_client("acme") + a_client("globex"))) == 2
+
+
+def test_in_development_webhooks_may_go_to_this_machine() -> None:
+    text = a_client(more='webhook_url = "http://127.0.0.1:8000/hook"')
+
+    assert "must begin with https://" in refusal(text)
+    around = Surroundings(environ=ENVIRON, allow_private=True)
+    assert parse(text, name="clients.toml", around=around)[0].webhook_url.startswith("http://127")
 
 
 def test_a_key_opens_its_own_client_whatever_its_place_and_a_disabled_one_nothing() -> None:

@@ -163,6 +163,31 @@ def test_a_list_of_agents_without_a_name_is_refused(monkeypatch: pytest.MonkeyPa
         registry()
 
 
+@pytest.mark.parametrize(
+    ("url", "in_development"),
+    [
+        ("http://receiver.example/canary-31337", False),
+        ("https://10.0.0.1/canary-31337", True),
+        ("http://127.0.0.1:8000/canary-31337", True),
+        ("https://ann:canary-31337@receiver.example/", False),
+    ],
+)
+def test_a_webhook_url_that_nothing_may_be_sent_to_is_refused_at_the_start(
+    url: str, in_development: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USHER_WEBHOOK_URL", url)
+    with pytest.raises(ConfigurationError, match="USHER_WEBHOOK_URL: it must") as caught:
+        registry()
+    assert "31337" not in str(caught.value)
+
+    monkeypatch.setenv("USHER_WEBHOOK_ALLOW_PRIVATE", "true")
+    if in_development:
+        assert registry().clients[0].webhook_url == url
+    else:
+        with pytest.raises(ConfigurationError, match="USHER_WEBHOOK_URL"):
+            registry()
+
+
 def test_a_record_of_a_client_that_is_gone_names_that_client() -> None:
     with pytest.raises(ConfigurationError, match="'globex'"):
         registry().by_id("globex")

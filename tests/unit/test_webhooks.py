@@ -10,8 +10,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from dispatcher.outbox import Event
-from dispatcher.receivers import NotDelivered, check_url, is_public
+from dispatcher.receivers import NotDelivered, check_url
 from dispatcher.settings import DispatcherSettings
+from dispatcher.urls import is_public
 from dispatcher.webhooks import ALL, EACH, Slots, body, signed, wait_after
 from tests.receiver import SECRET
 
@@ -74,6 +75,13 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         "ftp://example.com/",
         "file:///etc/passwd",
         "https://[broken/",
+        "https://127.0.0.1./",
+        "https://localhost/",
+        "https://localhost./",
+        "https://inner.localhost/",
+        "https://\uff11\uff12\uff17.0.0.1/",  # full-width digits: 127.0.0.1 to aiohttp
+        "https://127\u30020\u30020\u30021/",
+        "https://m\u00fcnchen.example/",
         "",
     ],
 )
@@ -95,6 +103,7 @@ def test_https_to_the_internet_is_allowed(url: str) -> None:
         ("http://127.0.0.1:1/", True),
         ("http://localhost/", True),
         ("https://10.0.0.1/", True),
+        ("https://receiver.localhost/", True),
         ("http://10.0.0.1/", False),
         ("http://example.com/", False),
     ],
@@ -103,7 +112,7 @@ def test_development_allows_private_addresses_and_http_to_loopback(url: str, all
     if allowed:
         check_url(url, allow_private=True)
     else:
-        with pytest.raises(NotDelivered, match="not https"):
+        with pytest.raises(NotDelivered, match="must begin with https://"):
             check_url(url, allow_private=True)
 
 
