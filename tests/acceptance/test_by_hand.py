@@ -19,12 +19,12 @@ from .session import Caller, active_agents, end_rooms, wait_for
 REDISPATCH = "dispatcher.tasks.redispatch"
 
 
-def celery(stack: RunningStack, *arguments: str) -> str:
+def celery(stack: RunningStack, *arguments: str, redis_url: str = "") -> str:
     """What the celery CLI prints, run as an operator runs it: with REDIS_URL and nothing else."""
     answered = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "dispatcher", *arguments],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "REDIS_URL": stack.redis_url},
+        env={**os.environ, "REDIS_URL": redis_url or stack.redis_url},
         capture_output=True,
         text=True,
         timeout=60,
