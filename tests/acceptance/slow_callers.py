@@ -31,8 +31,10 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
     # Has had its answer, is told that the connection ends, and does not end it.
     "lingering": (b"GET /healthz HTTP/1.1\r\nHost: slow\r\nConnection: close\r\n\r\n", b""),
 }
-AT_ONCE = 100
+# Opened in one go: at the beginning, and of those that were closed meanwhile.
+AT_ONCE, AGAIN = 100, 5
 DRIP_S = 1.0
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux's; Python has no name for it
 
 
 class SlowCallers:
@@ -48,9 +50,13 @@ class SlowCallers:
         self.opened = self.closed = 0
 
     def open_some(self) -> None:
-        """Up to `AT_ONCE` of those that are missing."""
-        for _ in range(min(AT_ONCE, self._count - len(self._open))):
+        """A few of those that are missing."""
+        most = AT_ONCE if self.opened < self._count else AGAIN
+        for _ in range(min(most, self._count - len(self._open))):
             connection = socket.socket()
+            # From an address of its own, whose ports nobody else needs.
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((f"127.0.1.{self.opened % 200 + 1}", 0))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             try:
                 connection.connect(self._address)

@@ -32,13 +32,14 @@ def celery(stack: RunningStack, *arguments: str, redis_url: str = "") -> str:
     return answered.stdout + answered.stderr
 
 
-def redispatch(stack: RunningStack, dispatch_id: str) -> str:
+def redispatch(stack: RunningStack, dispatch_id: str, *, redis_url: str = "") -> str:
     """Send one dispatch again by hand; gives the worker's answer."""
-    task_id = celery(stack, "call", REDISPATCH, "--args", f'["{dispatch_id}"]').strip()
+    arguments = ("--args", f'["{dispatch_id}"]')
+    task_id = celery(stack, "call", REDISPATCH, *arguments, redis_url=redis_url).strip()
     assert re.fullmatch(r"[0-9a-f-]{36}", task_id), task_id
 
     def look() -> str | None:
-        printed = celery(stack, "result", task_id)
+        printed = celery(stack, "result", task_id, redis_url=redis_url)
         return printed if printed.strip() and "PENDING" not in printed else None
 
     return wait_for("the answer", look, within_s=20)
