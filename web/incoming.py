@@ -46,6 +46,7 @@ class Incoming:
         self._body_at = 0
         self._end = 0  # where the body ends; 0 as long as that is not known
         self._chunk_at = 0  # where the next chunk begins, when there are chunks
+        self._in_chunks = 0  # bytes of body in those before it
         self.feed(data)
 
     def __len__(self) -> int:
@@ -69,10 +70,12 @@ class Incoming:
         Raises:
             HTTPException: more is wanted than there is.
         """
+        if self.too_large:
+            # No byte of it: what werkzeug has read by its limit it would take for the whole.
+            yield bytes(self._data[: self._body_at])
+            raise RequestEntityTooLarge
         yield bytes(self._data)
-        if not self._body_at:
-            raise RequestHeaderFieldsTooLarge
-        raise RequestEntityTooLarge if self.too_large else BadRequest
+        raise BadRequest if self._body_at else RequestHeaderFieldsTooLarge
 
     def _look_for_head(self) -> None:
         at = self._data.find(_END, max(0, self._searched - len(_END)))
@@ -115,8 +118,10 @@ class Incoming:
                 self._look_for_trailers(line_end)
                 return
             else:
+                self._in_chunks += int(line[1], 16)
                 self._chunk_at = line_end + 2 + int(line[1], 16) + 2
-                if self._chunk_at - self._body_at > _MAX_RAW_BODY_BYTES:
+                raw = self._chunk_at - self._body_at
+                if self._in_chunks > MAX_BODY_BYTES or raw > _MAX_RAW_BODY_BYTES:
                     self.whole = self.too_large = True
 
     def _look_for_trailers(self, line_end: int) -> None:

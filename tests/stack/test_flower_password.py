@@ -20,7 +20,7 @@ from devstack.testing import RunningStack
     ("basic_auth", "said"),
     [
         (None, "Flower does not start without a password: set FLOWER_BASIC_AUTH=<user>:<password>"),
-        ("", "Flower does not start without a password: set FLOWER_BASIC_AUTH=<user>:<password>"),
+        ("", "FLOWER_BASIC_AUTH must be <user>:<password>, and neither of them empty"),
         ("usher:", "FLOWER_BASIC_AUTH must be <user>:<password>, and neither of them empty"),
         ("s3cret", "FLOWER_BASIC_AUTH must be <user>:<password>, and neither of them empty"),
         ("a:b,:c", "FLOWER_BASIC_AUTH must be <user>:<password>, and neither of them empty"),
