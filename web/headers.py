@@ -54,7 +54,8 @@ def _mark(response: Response) -> Response:
     for name, value in ALWAYS.items():
         response.headers.setdefault(name, value)
     policy = NOTHING
-    if response.mimetype == "text/html":
+    # Flask's own answer to OPTIONS is HTML by name only.
+    if response.mimetype == "text/html" and request.method != "OPTIONS":
         policy = _PAGE.format(connect=_connections())
     response.headers.setdefault("Content-Security-Policy", policy)
     if "Cache-Control" not in response.headers:

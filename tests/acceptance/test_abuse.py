@@ -62,7 +62,7 @@ class Honest:
         self._thread.join()
 
     def _ask(self) -> None:
-        while not self._done.wait(0.05):
+        while not self.times_s or not self._done.wait(0.05):
             caller = Caller(self._stack)
             began = time.monotonic()
             try:
@@ -133,6 +133,7 @@ def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
                 for piece in body():
                     connection.sendall(piece)
                     sent += len(piece)
+                    time.sleep(0.001)  # as from afar; loopback would be done at once
                     if not answer:
                         connection.setblocking(False)
                         with contextlib.suppress(BlockingIOError):
@@ -144,7 +145,7 @@ def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
     assert answered_s < ANSWERED_WITHIN_S
     assert sent > 10_000_000, "the answer could not be read while the body was being sent"
     assert web_memory(stack) - before < GROWS_BY_AT_MOST
-    assert_served(honest, at_least=1)
+    assert_served(honest, at_least=5)
     assert caller.http.get("/healthz").status_code == 200
 
 
