@@ -20,7 +20,7 @@ _RENEW = "python -m devstack.secretscan --accept"
 
 def look(*files: str) -> tuple[SecretsCollection, list[str]]:
     """What is in `files`, and a line for each that is not in the baseline."""
-    known = baseline.load(baseline.load_from_file(str(BASELINE)), str(BASELINE))
+    known = baseline.load(baseline.load_from_file(str(BASELINE)), BASELINE.name)
     found = SecretsCollection()
     found.scan_files(*files)
     new = sorted((name, secret.line_number, secret.type) for name, secret in found - known)
