@@ -26,8 +26,8 @@ KINDS: dict[str, tuple[bytes, bytes]] = {
         b"POST /api/v1/dispatches HTTP/1.1\r\nHost: slow\r\nContent-Length: 10000\r\n\r\n",
         b" " * 10_000,
     ),
-    # Never reads, and never hangs up.
-    "deaf": (b"GET /docs HTTP/1.1\r\nHost: slow\r\n\r\n" * 40, b""),
+    # Asks for more than the buffers on the way hold (240 kB), never reads, and never hangs up.
+    "deaf": (b"GET /docs HTTP/1.1\r\nHost: slow\r\n\r\n" * 8, b""),
     # Has had its answer, is told that the connection ends, and does not end it.
     "lingering": (b"GET /healthz HTTP/1.1\r\nHost: slow\r\nConnection: close\r\n\r\n", b""),
 }
