@@ -30,7 +30,8 @@ def test_a_session_gets_its_agent_and_the_record_tells_how(
     }
     events = [event["event"] for event in record["timeline"]]
     assert events[0] == "queued"
-    assert events[-1] == "joined"
+    # By a webhook LiveKit may be quicker than the agent's own word.
+    assert "joined" in events[-2:]
     assert set(events) == {
         "queued",
         "dispatching",
