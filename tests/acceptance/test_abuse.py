@@ -155,7 +155,7 @@ def test_slow_callers_of_every_kind_keep_nobody_else_waiting(stack: RunningStack
             callers.enter_context(slow_callers(stack, kind, 200, 6))
         with Honest(stack) as honest:
             time.sleep(3)  # as long as they are to be there
-    assert_served(honest, at_least=20)
+    assert_served(honest, at_least=10)
 
 
 @pytest.mark.long
@@ -171,5 +171,5 @@ def test_ten_thousand_slow_callers_keep_nobody_else_waiting(stack: RunningStack,
     assert grown < 150_000_000
     with Honest(stack) as after:
         time.sleep(2)
-    assert_served(after, at_least=20)
+    assert_served(after, at_least=10)
     assert len(stack.pids("web")) >= 3, "a process of the web has died"
