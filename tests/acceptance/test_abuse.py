@@ -149,6 +149,22 @@ def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
     assert caller.http.get("/healthz").status_code == 200
 
 
+def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> None:
+    before = web_memory(stack)
+    head = f"POST {ENDPOINT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode()
+    with contextlib.ExitStack() as opened, Honest(stack) as honest:
+        for _ in range(300):
+            connection = socket.create_connection(("127.0.0.1", port_of(stack)), timeout=5)
+            opened.enter_context(connection)
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head + PIECE * 9)
+        time.sleep(0.5)
+        grown = web_memory(stack) - before
+    print(f"grown by {grown / 1e6:.0f} MB")
+    assert grown < 220_000_000  # of 270 MB that were sent; each process holds 64 MB at the most
+    assert_served(honest, at_least=5)
+
+
 def test_slow_callers_of_every_kind_keep_nobody_else_waiting(stack: RunningStack) -> None:
     with contextlib.ExitStack() as callers:
         for kind in KINDS:
