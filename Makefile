@@ -33,10 +33,13 @@ faults: setup ## run the tests that take minutes or want a quiet machine (12 mor
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
 	@USHER_FUZZ_EXAMPLES=400 exec $(python) -m pytest --capture=no tests/acceptance/test_openapi.py
 
-check: $(installed) ## format, lint and types, exactly as CI checks them
+check: $(installed) ## format, lint, types, secrets and known holes, exactly as CI checks them
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy --strict $(checked)
+	$(python) -m bandit --quiet --configfile pyproject.toml --recursive $(checked)
+	$(python) -m devstack.secretscan
+	$(python) -m devstack.advisories
 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15"` runs another one and reports beside its
 # evidence. What has been run is kept in .run/campaign; an interrupted campaign goes on from there.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dispatcher import keepalive
+from dispatcher import keepalive, redis_url
 from dispatcher.settings import CommonSettings, load
 
 _settings = load(CommonSettings)
 
-broker_url = _settings.redis_url.get_secret_value()
+broker_url, broker_use_ssl = redis_url.without_tls_options(_settings.redis_url.get_secret_value())
 # A publish must fail within a third of a second when Redis is down or hung, because the HTTP answer
 # waits for it (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the
 # sweeper wakes it, so a lost publish costs time and nothing else.
@@ -34,7 +34,7 @@ broker_pool_limit = 10
 
 # Results are no source of truth: the ledger is. Only `redispatch` keeps one, so that the operator
 # can read its answer.
-result_backend = _settings.redis_url.get_secret_value()
+result_backend, redis_backend_use_ssl = broker_url, broker_use_ssl
 task_ignore_result = True
 # One backend object for the process; by default every thread that publishes makes its own (13 ms).
 result_backend_thread_safe = True

@@ -83,7 +83,7 @@ def _choose_udp_range(environ: Mapping[str, str]) -> tuple[int, int]:
     """First and last UDP port for LiveKit, which itself passes over those in use."""
     start, end = _wanted_port(_UDP_START, environ), _wanted_port(_UDP_END, environ)
     if start == 0 or end == 0:
-        start = random.choice(_FREE_UDP_RANGES)
+        start = random.choice(_FREE_UDP_RANGES)  # nosec B311  # no secret
         return start, start + _FREE_UDP_RANGES.step - 1
     if start > end:
         raise StackError(
@@ -114,7 +114,7 @@ def _listen(port: int) -> socket.socket | None:
 
 
 def _listen_on_free_port() -> socket.socket:
-    for port in random.sample(_FREE_TCP_PORTS, k=100):
+    for port in random.sample(_FREE_TCP_PORTS, k=100):  # nosec B311  # no secret
         if listener := _listen(port):
             return listener
     raise StackError("no free port found: set the port variables yourself")

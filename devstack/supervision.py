@@ -7,7 +7,7 @@ stack's own Redis and LiveKit, and starts again whatever dies.
 import shlex
 import subprocess
 import sys
-import xmlrpc.client
+import xmlrpc.client  # nosec B411  # it speaks to our own supervisord, by a socket of ours
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ class LiveKitCredentials:
 class KeyKind(StrEnum):
     """Where a key lives: on the client's servers, or in everybody's browser."""
 
-    SECRET = "secret"
+    SECRET = "secret"  # nosec B105  # the name of a kind
     PUBLISHABLE = "publishable"
 
 

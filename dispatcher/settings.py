@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dispatcher import redis_url
 from dispatcher.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -46,6 +47,12 @@ class CommonSettings(BaseSettings):
     wake_grace_s: float = Field(
         2.0, gt=0, alias="USHER_WAKE_GRACE_S"
     )  # a queued record that nobody touched for so long is woken again
+
+    @field_validator("redis_url")
+    @classmethod
+    def _can_be_redis(cls, value: SecretStr) -> SecretStr:
+        redis_url.without_tls_options(value.get_secret_value())
+        return value
 
 
 class LiveKitSettings(BaseSettings):

@@ -109,6 +109,11 @@ def origin(text: str) -> str:
     return text
 
 
+def is_plain(url: str) -> bool:
+    """True when `url` is one without TLS, so on loopback."""
+    return urlsplit(url).scheme in ("http", "ws")
+
+
 def server(url: str) -> tuple[str, int]:
     """Host and port of `url`: two URLs with the same ones are one server."""
     parts = urlsplit(url)

@@ -23,9 +23,10 @@ from dispatcher.settings import (
     load,
 )
 from dispatcher.store import Ledger
-from web import api, cors, health, limits, openapi, problems, webhooks
+from web import api, cors, headers, health, limits, openapi, problems, webhooks
 from web.events import Streams
 from web.idempotency import Delegations
+from web.incoming import MAX_BODY_BYTES
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
@@ -36,9 +37,6 @@ from web.tokens import participant_token
 
 logger = logging.getLogger(__name__)
 
-# The largest well-formed request: 64,000 bytes of metadata twice (participant's and agent's), every
-# byte escaped as \u00XX, and as much again for attributes and names.
-MAX_BODY_BYTES = 1_000_000
 _REHEARSALS = 10
 
 
@@ -72,6 +70,7 @@ def build() -> Flask:
     problems.register(app)
     limits.register(app)
     cors.register(app)
+    headers.register(app)
     _warm_up(app, here)
     return app
 

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import os
+import resource
 
 # Imported before the door opens, and once for all workers. Otherwise a caller who comes right after
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: F401  # for that alone
+from dispatcher.settings import StreamSettings, load
+
+# Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
+# that everybody is like are closed (web/worker.py).
+_CONNECTIONS = 4000
+# Files that are not connections of callers: Redis, logs, what Python has open.
+_OTHER_FILES = 256
+
+
+def _connections() -> int:
+    """As many as the process may have files for, beside its event streams."""
+    others = load(StreamSettings).streams + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = others + _CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    free = _CONNECTIONS if soft == resource.RLIM_INFINITY else soft - others
+    return max(64, min(_CONNECTIONS, free))
+
 
 bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
 # A master that was killed leaves workers behind that hold the port for some seconds; the next one
@@ -16,8 +37,9 @@ reuse_port = True
 # Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
 # the others. Few of them: what is served at once ends at once, so with 16 the median of 20 requests
 # at once was half as long again as with 4. Two processes, so that one that dies is not the whole
-# door.
-worker_class = "gthread"
+# door. The worker is ours, so that none of them ever waits for a caller.
+worker_class = "web.worker.PatientWorker"
+worker_connections = _connections()
 workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
 threads = int(os.environ.get("USHER_WEB_THREADS", "8"))
 # Not preloaded: threads and connections must be made in each worker, after the fork.
@@ -29,4 +51,7 @@ graceful_timeout = 5
 # or a request is sent into a connection that is just being closed (seen with aiohttp and 5 s).
 keepalive = 75
 accesslog = None
+# Who is believed about the scheme and address of a caller is USHER_TRUSTED_PROXIES' to say, alone;
+# gunicorn would believe whatever comes by way of loopback.
+forwarded_allow_ips = ""
 control_socket_disable = True

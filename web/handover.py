@@ -1,22 +1,20 @@
-"""How does an answer that lasts for hours not hold one of gunicorn's threads?
+"""How does an answer that lasts for hours not hold one of the server's threads?
 
-Its connection is taken away from gunicorn, which gives its socket to the application
-(`environ["gunicorn.socket"]`) and ends the work on a request whose application raises StopIteration
-(flask-sock takes WebSockets over in the same way). What gunicorn then does to its socket, shutting
-it down for one, happens to another one that has been put in the place of the caller's.
+Its connection is taken away from the worker (`web/worker.py`), whose stand-in for the socket is in
+the WSGI environment. gunicorn ends the work on a request whose application raises StopIteration.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from flask import Response, request
 
 from web.problems import Problem
+from web.reply import Reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -29,17 +27,14 @@ def check_detachable() -> None:
     """Refuse where the connection cannot be taken over.
 
     Raises:
-        Problem: 501, the server is not gunicorn, or does TLS or HTTP/2 itself.
+        Problem: 501, the server is not gunicorn with our worker.
     """
-    connection = request.environ.get("gunicorn.socket")
-    # An SSLSocket is a socket too, but of a class of its own.
-    plain = type(connection) is socket.socket
-    if not plain or not request.environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+    if not isinstance(request.environ.get("gunicorn.socket"), Reply):
         raise Problem(
             501,
             "Not Implemented",
-            "this server cannot stream; run Usher under gunicorn, with TLS ended before it, "
-            "or ask for the dispatch itself from time to time",
+            "this server cannot stream; run Usher as its Procfile does, or ask for the dispatch "
+            "itself from time to time",
         )
 
 
@@ -53,16 +48,10 @@ class Detached(Response):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
-        self._detach(environ)
+        self._detach(environ["gunicorn.socket"])
 
-    def _detach(self, environ: dict[str, Any]) -> NoReturn:
-        connection: socket.socket = environ["gunicorn.socket"]
-        ours = connection.dup()
-        theirs, nobody = socket.socketpair()
-        nobody.close()
-        os.dup2(theirs.fileno(), connection.fileno(), inheritable=False)
-        theirs.close()
-        self._take_over(ours, self._head())
+    def _detach(self, reply: Reply) -> NoReturn:
+        self._take_over(reply.take(), self._head())
         raise StopIteration
 
     def _head(self) -> bytes:

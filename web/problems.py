@@ -6,11 +6,13 @@ the Android SDK reads those without looking at the status.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Flask, Response, json
+from flask import Flask, Response
+from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -42,18 +44,24 @@ class Problem(Exception):
         self.errors = errors
 
     def response(self) -> Response:
-        """The answer: `type`, `title`, `status`, `detail`, and `errors` where fields are wrong."""
-        body: dict[str, Any] = {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            body["errors"] = list(self.errors)
-        return Response(
-            json.dumps(body), status=self.status, headers=self.headers, mimetype=MEDIA_TYPE
-        )
+        """The answer."""
+        body = problem_body(self.status, self.title, self.detail, self.errors)
+        return Response(body, status=self.status, headers=self.headers, mimetype=MEDIA_TYPE)
+
+
+def problem_body(
+    status: int, title: str, detail: str, errors: Sequence[dict[str, str]] = ()
+) -> bytes:
+    """`type`, `title`, `status`, `detail`, and `errors` where fields are wrong."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return json.dumps(body).encode()
 
 
 def invalid_fields(error: ValidationError) -> Problem:
@@ -100,6 +108,11 @@ def register(app: Flask) -> None:
         return Problem(
             status, error.name, error.description or error.name, headers=headers
         ).response()
+
+    @app.errorhandler(ParseException)
+    def framing(error: ParseException) -> Response:
+        # gunicorn reads chunks when the application asks for the body.
+        return Problem(400, "Bad Request", "the body's chunks are not as HTTP has them").response()
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

@@ -19,12 +19,12 @@ from .session import Caller, active_agents, end_rooms, wait_for
 REDISPATCH = "dispatcher.tasks.redispatch"
 
 
-def celery(stack: RunningStack, *arguments: str) -> str:
+def celery(stack: RunningStack, *arguments: str, redis_url: str = "") -> str:
     """What the celery CLI prints, run as an operator runs it: with REDIS_URL and nothing else."""
     answered = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "dispatcher", *arguments],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "REDIS_URL": stack.redis_url},
+        env={**os.environ, "REDIS_URL": redis_url or stack.redis_url},
         capture_output=True,
         text=True,
         timeout=60,
@@ -32,13 +32,14 @@ def celery(stack: RunningStack, *arguments: str) -> str:
     return answered.stdout + answered.stderr
 
 
-def redispatch(stack: RunningStack, dispatch_id: str) -> str:
+def redispatch(stack: RunningStack, dispatch_id: str, *, redis_url: str = "") -> str:
     """Send one dispatch again by hand; gives the worker's answer."""
-    task_id = celery(stack, "call", REDISPATCH, "--args", f'["{dispatch_id}"]').strip()
+    arguments = ("--args", f'["{dispatch_id}"]')
+    task_id = celery(stack, "call", REDISPATCH, *arguments, redis_url=redis_url).strip()
     assert re.fullmatch(r"[0-9a-f-]{36}", task_id), task_id
 
     def look() -> str | None:
-        printed = celery(stack, "result", task_id)
+        printed = celery(stack, "result", task_id, redis_url=redis_url)
         return printed if printed.strip() and "PENDING" not in printed else None
 
     return wait_for("the answer", look, within_s=20)

@@ -1,0 +1,71 @@
+"""What does every answer tell the browser that it must not do?
+
+An `after_request` of ours, because these are a dozen constant lines, and errors, static files and
+event streams all pass here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Flask, Response, request
+
+from dispatcher import urls
+from web.services import services
+
+# Nothing may be loaded, framed or sent from an answer that is data; it is shown, at the most.
+NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_PAGE: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; manifest-src 'self'; "
+    "connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+ALWAYS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    # Pages of the clients read the API by CORS, which this does not touch; it keeps others from
+    # embedding what is here.
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), payment=(), usb=(), "
+    "microphone=(self)",
+}
+_HSTS: Final = "max-age=31536000"
+_SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
+
+
+def _connections() -> str:
+    """Where our own page may connect to: the LiveKit servers.
+
+    One client's is named. Those of several are not: anybody may read this, and the list would say
+    who the customers are.
+    """
+    clients = services().clients.clients
+    if len(clients) > 1:
+        local = any(urls.is_plain(client.livekit.url) for client in clients)
+        return "'self' https: wss:" + (" http: ws:" if local else "")
+    scheme, _, rest = clients[0].livekit.url.partition("://")
+    host = rest.partition("/")[0]
+    return f"'self' {scheme}://{host} {_SECURE[scheme]}://{host}"
+
+
+def _mark(response: Response) -> Response:
+    for name, value in ALWAYS.items():
+        response.headers.setdefault(name, value)
+    policy = NOTHING
+    # Flask's own answer to OPTIONS is HTML by name only.
+    if response.mimetype == "text/html" and request.method != "OPTIONS":
+        policy = _PAGE.format(connect=_connections())
+    response.headers.setdefault("Content-Security-Policy", policy)
+    if "Cache-Control" not in response.headers:
+        # Tokens, records, who may do what: nothing to be kept on the way or on a shared disk.
+        response.headers["Cache-Control"] = "no-store"
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", _HSTS)
+    return response
+
+
+def register(app: Flask) -> None:
+    """Have every answer of `app` marked."""
+    app.after_request(_mark)
