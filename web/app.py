@@ -23,7 +23,7 @@ from dispatcher.settings import (
     load,
 )
 from dispatcher.store import Ledger
-from web import api, cors, health, limits, openapi, problems, webhooks
+from web import api, client_page, cors, health, limits, openapi, problems, webhooks
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
@@ -69,6 +69,7 @@ def build() -> Flask:
     app.register_blueprint(health.blueprint)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(client_page.blueprint)
     problems.register(app)
     limits.register(app)
     cors.register(app)
