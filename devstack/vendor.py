@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from devstack import PROJECT_ROOT
