@@ -58,6 +58,19 @@ def headline(page: Page) -> Locator:
     return page.locator("#headline")
 
 
+async def until(page: Page, condition: str) -> None:
+    """Return when it holds. (`wait_for_function` would need `unsafe-eval` in the page's CSP.)"""
+    await page.evaluate(
+        f"""async () => {{
+          const end = performance.now() + {WAIT_MS};
+          while (!({condition})) {{
+            if (performance.now() > end) throw new Error("waited in vain");
+            await new Promise((again) => setTimeout(again, 50));
+          }}
+        }}"""
+    )
+
+
 async def start(page: Page, key: str, *, room: str = "", agent: str = "") -> None:
     await page.get_by_label("API key").fill(key)
     if room or agent:
@@ -87,14 +100,12 @@ async def test_a_person_starts_a_session_talks_and_leaves(
 
         await page.get_by_role("button", name="Turn microphone on").click()
         await expect(page.get_by_role("button", name="Mute", exact=True)).to_be_visible()
-        await page.wait_for_function(
-            f"toneHz => Math.abs(({LOUDEST_HZ})() - toneHz) < 30", arg=TONE_HZ, timeout=WAIT_MS
-        )
+        await until(page, f"Math.abs(({LOUDEST_HZ})() - {TONE_HZ}) < 30")
         for meter in ("your-level", "agent-level"):
-            await page.wait_for_function("id => document.getElementById(id).value > 0", arg=meter)
+            await until(page, f"document.getElementById('{meter}').value > 0")
         await page.get_by_role("button", name="Mute", exact=True).click()
         await expect(page.get_by_role("button", name="Unmute")).to_be_visible()
-        await page.wait_for_function("document.getElementById('your-level').value === 0")
+        await until(page, "document.getElementById('your-level').value === 0")
 
         await page.get_by_label("Write to the agent").fill("Grüße")
         await page.keyboard.press("Enter")

@@ -48,7 +48,7 @@ class Inspected(HTMLParser):
                 self.inline.append(f"{tag} {name}")
             if name == "id":
                 self.ids.add(value or "")
-            if name in ("for", "aria-labelledby", "aria-describedby", "aria-errormessage"):
+            if name in ("for", "aria-labelledby", "aria-describedby"):
                 self.references.update((value or "").split())
 
     def handle_data(self, data: str) -> None:

@@ -62,6 +62,7 @@ function show() {
   say(page.advice, saying.advice);
   say(page.notice, session?.notice ? `${session.notice.headline} ${session.notice.advice}` : "");
   page.key.setAttribute("aria-invalid", String(saying.about === "key"));
+  page.key.setAttribute("aria-describedby", saying.about === "key" ? "headline key-note" : "key-note");
   page.again.hidden = !session?.mayTryAgain;
   if (session?.open) swap(page.form, page.call, page.leave);
   else swap(page.call, page.form, page.form.querySelector("button"));

@@ -10,7 +10,6 @@ const { ConnectionErrorReason, decodeTokenPayload, DisconnectReason, Room, RoomE
 const ENDPOINT = "/api/v1/dispatches";
 const DISPATCH_ID = "usher.dispatch_id"; // the participant attribute that Usher puts into the token
 const TERMINAL = ["ended", "failed", "cancelled"];
-const UNKNOWN_ERROR = 500;
 
 export class Session {
   phase = "asking"; // then "joining", "inside", "reconnecting", "outside"
@@ -63,7 +62,9 @@ export class Session {
     if (this.over) return this.#outside;
     if (this.phase === "joining") return words.JOINING;
     if (this.phase === "reconnecting") return words.RECONNECTING;
-    return this.record ? words.sayDispatch(this.record) : words.STATES.queued();
+    // Where Usher does not say what happens, the room itself still does.
+    if (this.agent && (!this.record || this.#interrupted)) return words.STATES.joined({ agent_identity: this.agent.identity });
+    return words.sayDispatch(this.record ?? { state: "queued" });
   }
 
   get followingNote() {
@@ -76,7 +77,7 @@ export class Session {
       const headers = { Authorization: `Bearer ${this.#key}` };
       token = await TokenSource.endpoint(ENDPOINT, { headers }).fetch(this.#wanted);
     } catch (error) {
-      return this.#leaveAs(sayRefusal(error));
+      return this.#leaveAs(words.sayRefusal(error, location.origin));
     }
     const { attributes, video } = decodeTokenPayload(token.participantToken);
     this.dispatchId = attributes[DISPATCH_ID];
@@ -148,9 +149,12 @@ export class Session {
     return this.room.localParticipant.getTrackPublication(Track.Source.Microphone)?.track;
   }
 
+  get agent() {
+    return [...this.room.remoteParticipants.values()].find((participant) => participant.isAgent);
+  }
+
   agentTrack() {
-    const agent = [...this.room.remoteParticipants.values()].find((participant) => participant.isAgent);
-    return agent?.getTrackPublication(Track.Source.Microphone)?.track;
+    return this.agent?.getTrackPublication(Track.Source.Microphone)?.track;
   }
 
   #listen() {
@@ -200,7 +204,7 @@ export class Session {
     } else if (this.record) {
       const { state, detail, ...event } = data;
       this.record.timeline.push({ ...event, detail });
-      Object.assign(this.record, { state, generation: event.generation }, knownFrom(event.event, detail));
+      Object.assign(this.record, { state }, knownFrom(event.event, detail));
     }
     this.#changed();
     if (this.record.state === "cancelled" && !this.over) this.leave();
@@ -248,19 +252,4 @@ function knownFrom(event, detail) {
     return { failure_reason: detail.reason, failure_message: detail.message ?? null };
   }
   return {};
-}
-
-// The SDK's TokenSource puts status and body into its error's text: "... received 401 / {...}".
-function sayRefusal(error) {
-  const [, status, body] = /received (\d{3}) \/ ([\s\S]*)$/.exec(error.message) ?? [];
-  if (!status) return words.sayAnswer(error instanceof TypeError ? 0 : UNKNOWN_ERROR, "");
-  let detail = "";
-  try {
-    const problem = JSON.parse(body);
-    const fields = (problem.errors ?? []).map(({ field, message }) => `${field} ${message}`);
-    detail = [problem.detail, ...fields].join("; ");
-  } catch {
-    // not ours: a proxy's page, say
-  }
-  return words.sayAnswer(Number(status), detail, location.origin);
 }

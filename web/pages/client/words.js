@@ -110,6 +110,21 @@ export function sayAnswer(status, detail, origin = "") {
   return saying("bad", headline, detail && status !== 401 ? `${sentence(detail)} ${advice}` : advice, status === 401 ? "key" : "");
 }
 
+/** Of the error that LiveKit's TokenSource throws: its text ends in "received 401 / {...}". */
+export function sayRefusal(error, origin) {
+  const [, status, body] = /received (\d{3}) \/ ([\s\S]*)$/.exec(error.message) ?? [];
+  if (!status) return sayAnswer(error instanceof TypeError ? 0 : 500, "");
+  let detail = "";
+  try {
+    const problem = JSON.parse(body);
+    const fields = (problem.errors ?? []).map(({ field, message }) => `${field}: ${message}`);
+    detail = [problem.detail, ...fields].join("; ");
+  } catch {
+    // not Usher's: a proxy's page, say
+  }
+  return sayAnswer(Number(status), detail, origin);
+}
+
 // ---- the room
 
 export const JOINING = saying("busy", "Entering the room …");
