@@ -5,6 +5,7 @@ import { Session } from "./session.js";
 import { IDLE, sayEvent, seconds } from "./words.js";
 
 const LEVELS_EVERY_MS = 100;
+const FALL = 0.08; // of a level in that time: a word would be gone before anybody has seen it
 
 const at = (id) => document.getElementById(id);
 const page = {
@@ -133,8 +134,12 @@ function item(...parts) {
 
 setInterval(() => {
   if (!session || session.over) return;
-  page.yourLevel.value = levels.yours.level(session.microphone());
-  page.agentLevel.value = levels.agents.level(session.agentTrack());
+  showLevel(page.yourLevel, levels.yours.level(session.microphone()));
+  showLevel(page.agentLevel, levels.agents.level(session.agentTrack()));
 }, LEVELS_EVERY_MS);
+
+function showLevel(meter, level) {
+  meter.value = Math.max(level, meter.value - FALL);
+}
 
 show();

@@ -58,6 +58,8 @@ export class Session {
 
   get saying() {
     if (this.phase === "asking") return words.ASKING;
+    // Why somebody is outside says more than that the dispatch has ended for it; but not why it failed.
+    if (this.over && this.#outside.tone === "bad" && this.record?.state !== "failed") return this.#outside;
     if (TERMINAL.includes(this.record?.state)) return words.sayDispatch(this.record);
     if (this.over) return this.#outside;
     if (this.phase === "joining") return words.JOINING;
@@ -103,8 +105,7 @@ export class Session {
   // ---- what a person does
 
   async leave() {
-    this.#leaveAs(words.LEFT);
-    await this.room.disconnect();
+    await this.#leave(words.LEFT);
   }
 
   /** Leaves for good: nothing more is heard of this session. */
@@ -207,7 +208,9 @@ export class Session {
       Object.assign(this.record, { state }, knownFrom(event.event, detail));
     }
     this.#changed();
-    if (this.record.state === "cancelled" && !this.over) this.leave();
+    if (["cancelled", "ended"].includes(this.record.state) && !this.over) {
+      this.#leave(this.phase === "reconnecting" ? words.sayDisconnected() : words.LEFT);
+    }
   }
 
   #hear(id, from, text) {
@@ -218,6 +221,11 @@ export class Session {
   #enter(phase) {
     if (!this.over) this.phase = phase;
     this.#changed();
+  }
+
+  async #leave(saying) {
+    this.#leaveAs(saying);
+    await this.room.disconnect();
   }
 
   #leaveAs(saying) {

@@ -136,7 +136,7 @@ export function sayNotJoined(reason, url) {
   if (reason === "NotAllowed") {
     return saying("bad", "LiveKit did not let you in.", "Its key or secret differs from Usher's: whoever runs Usher has to set it right. Then try again.");
   }
-  return saying("bad", `LiveKit cannot be reached at ${url}.`, "Check your network, a VPN or firewall, and that the LiveKit server is running; then try again: the session is still yours.");
+  return saying("bad", `LiveKit cannot be reached at ${url}.`, "Check your network, a VPN or firewall, and that the LiveKit server is running; then try again.");
 }
 
 const AGAIN = "Try again to get back into the room.";
