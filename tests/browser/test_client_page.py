@@ -267,6 +267,9 @@ async def test_without_a_microphone_the_page_says_why_and_goes_on(
     async with browsing.opened(f"{stack.web_url}/", *flags) as page:
         if allowed:
             await page.context.grant_permissions(["microphone"])
+            devices = await page.evaluate("navigator.mediaDevices.enumerateDevices()")
+            if any(device["kind"] == "audioinput" for device in devices):
+                pytest.skip("this machine has a microphone")
         await start(page, stack.api_key)
         await agent_is_here(page)
         await page.get_by_role("button", name="Turn microphone on").click()
