@@ -11,7 +11,7 @@ installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients
+.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -54,8 +54,12 @@ setup: $(installed) ## install everything that the other targets need, and start
 clients: $(installed) ## add, list, show, rotate, disable clients: make clients ARGS="list"
 	@exec $(python) -m dispatcher.clients_cli $(ARGS)
 
+vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/package-lock.json names it
+	@cd tests/browser && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund
+	@exec $(python) -m devstack.vendor
+
 clean: ## remove everything that make has made here
-	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules
+	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(installed): requirements-dev.txt

@@ -34,6 +34,11 @@ class StackConfig:
         return f"http://{LOOPBACK}:{self.ports.web}"
 
     @property
+    def origins(self) -> str:
+        """Where Usher's own page is, by the two names that people type."""
+        return f"{self.web_url},http://localhost:{self.ports.web}"
+
+    @property
     def livekit_url(self) -> str:
         return f"ws://{LOOPBACK}:{self.ports.livekit}"
 
@@ -77,6 +82,8 @@ class StackConfig:
             "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.credentials.flower_password}",
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
+            "USHER_PUBLISHABLE_KEY_SHA256": self.credentials.publishable_key_sha256,
+            "USHER_ORIGINS": ",".join(filter(None, [self.origins, caller.get("USHER_ORIGINS")])),
             "USHER_WEB_HOST": LOOPBACK,
             "USHER_WEB_PORT": str(self.ports.web),
             "USHER_FLOWER_PORT": str(self.ports.flower),
@@ -91,6 +98,7 @@ class StackConfig:
         variables = {
             "WEB_URL": self.web_url,
             "API_KEY": self.credentials.api_key,
+            "PUBLISHABLE_KEY": self.credentials.publishable_key,
             "LIVEKIT_URL": self.livekit_url,
             "LIVEKIT_API_KEY": self.credentials.livekit_api_key,
             "LIVEKIT_API_SECRET": self.credentials.livekit_api_secret,

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from devstack.files import write_private
@@ -16,6 +16,7 @@ class Credentials:
     """Made once for each run directory and kept there, so that clients survive a restart."""
 
     api_key: str = field(repr=False)
+    publishable_key: str = field(repr=False)
     livekit_api_key: str = field(repr=False)
     livekit_api_secret: str = field(repr=False)
     redis_password: str = field(repr=False)
@@ -26,17 +27,24 @@ class Credentials:
         """What the web process is told in place of the key itself."""
         return hashlib.sha256(self.api_key.encode()).hexdigest()
 
+    @property
+    def publishable_key_sha256(self) -> str:
+        """The same of the key that browsers have."""
+        return hashlib.sha256(self.publishable_key.encode()).hexdigest()
+
 
 def load_credentials(path: Path) -> Credentials:
-    """The secrets kept in `path`, made and written there first where it does not exist."""
-    if path.exists():
-        return Credentials(**json.loads(path.read_text()))
+    """The secrets kept in `path`, made and written there first where they are missing."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
     made = Credentials(
         api_key=f"usk_{secrets.token_urlsafe(32)}",
+        publishable_key=f"upk_{secrets.token_urlsafe(32)}",
         livekit_api_key=f"API{secrets.token_hex(6)}",
         livekit_api_secret=secrets.token_urlsafe(32),
         redis_password=secrets.token_urlsafe(32),
         flower_password=secrets.token_urlsafe(32),
     )
-    write_private(path, json.dumps(asdict(made), indent=2) + "\n")
-    return made
+    merged = replace(made, **kept)  # an older version may have kept fewer
+    if asdict(merged) != kept:
+        write_private(path, json.dumps(asdict(merged), indent=2) + "\n")
+    return merged

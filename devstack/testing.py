@@ -32,6 +32,7 @@ class RunningStack:
     pid: int
     web_url: str
     api_key: str = field(repr=False)
+    publishable_key: str = field(repr=False)
     livekit_url: str
     livekit_api_key: str
     livekit_api_secret: str = field(repr=False)

@@ -140,7 +140,7 @@ def _client_of_environment() -> Client:
             raise ConfigurationError(f"USHER_WEBHOOK_URL: it {error}") from None
     return Client(
         client_id=settings.client_id,
-        keys=(ApiKey(key_id="environment", kind=KeyKind.SECRET, sha256=settings.api_key_sha256),),
+        keys=_keys_of_environment(settings),
         livekit=LiveKitCredentials(
             url=settings.livekit_url,
             api_key=settings.livekit_api_key,
@@ -150,9 +150,35 @@ def _client_of_environment() -> Client:
         container=settings.container,
         deadline_s=settings.deadline_s,
         delegates=settings.delegate,
+        origins=_origins(settings.origins),
         limits=Limits(
             requests_per_minute=settings.requests_per_minute, max_sessions=settings.max_sessions
         ),
         webhook_url=settings.webhook_url,
         webhook_secret=settings.webhook_secret.get_secret_value(),
     )
+
+
+def _keys_of_environment(settings: ClientSettings) -> tuple[ApiKey, ...]:
+    secret = ApiKey(key_id="environment", kind=KeyKind.SECRET, sha256=settings.api_key_sha256)
+    if not settings.publishable_key_sha256:
+        return (secret,)
+    if settings.publishable_key_sha256 == secret.sha256:
+        raise ConfigurationError(
+            "USHER_PUBLISHABLE_KEY_SHA256: is the secret key's; everybody would see that one"
+        )
+    return (
+        secret,
+        ApiKey(
+            key_id="environment-publishable",
+            kind=KeyKind.PUBLISHABLE,
+            sha256=settings.publishable_key_sha256,
+        ),
+    )
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(urls.origin(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigurationError(f"USHER_ORIGINS: each {error}") from None

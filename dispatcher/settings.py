@@ -82,6 +82,10 @@ class ClientSettings(LiveKitSettings):
 
     client_id: ClientId = Field("default", alias="USHER_CLIENT_ID")
     api_key_sha256: Sha256 = Field(alias="USHER_API_KEY_SHA256")
+    publishable_key_sha256: Sha256 | Literal[""] = Field("", alias="USHER_PUBLISHABLE_KEY_SHA256")
+    origins: str = Field(
+        "", alias="USHER_ORIGINS"
+    )  # pages from which browsers may call, comma-separated, as browsers send them
     agent_names: str = Field("session-agent-rag", min_length=1, alias="USHER_AGENT_NAMES")
     container: str = Field("", max_length=256, alias="USHER_CONTAINER")
     deadline_s: float = Field(20.0, gt=0, le=600, alias="USHER_DEADLINE_S")

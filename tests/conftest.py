@@ -18,6 +18,7 @@ import redis
 
 from devstack.servers import find_livekit_server, find_redis_server
 from devstack.testing import RunningStack, running_stack
+from tests.browser.serving import PageServer, serve_pages
 
 STARTS_WITHIN_S = 20
 
@@ -110,8 +111,20 @@ keys: {{{key}: {secret}}}
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+def page_server() -> Iterator[PageServer]:
+    """A page of the stack's client; there before the stack, which has to know its origin."""
+    with serve_pages() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, page_server: PageServer
+) -> Iterator[RunningStack]:
     """The whole of Usher, as `make up` starts it, with one agent name that nobody serves."""
-    environ = {"USHER_AGENT_NAMES": "session-agent-rag,agent-that-is-not-there"}
+    environ = {
+        "USHER_AGENT_NAMES": "session-agent-rag,agent-that-is-not-there",
+        "USHER_ORIGINS": page_server.origin,
+    }
     with running_stack(tmp_path_factory.mktemp("stack"), environ=environ) as running:
         yield running

@@ -23,7 +23,17 @@ from dispatcher.settings import (
     load,
 )
 from dispatcher.store import Ledger
-from web import api, cors, headers, health, limits, openapi, problems, webhooks
+from web import (
+    api,
+    client_page,
+    cors,
+    headers,
+    health,
+    limits,
+    openapi,
+    problems,
+    webhooks,
+)
 from web.events import Streams
 from web.idempotency import Delegations
 from web.incoming import MAX_BODY_BYTES
@@ -67,6 +77,7 @@ def build() -> Flask:
     app.register_blueprint(health.blueprint)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(client_page.blueprint)
     problems.register(app)
     limits.register(app)
     cors.register(app)

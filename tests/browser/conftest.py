@@ -1,20 +1,23 @@
-"""What do the browser tests need? Chromium, the SDK from npm, and a page on the origin of the API.
+"""What do the browser tests need? Chromium, and the SDKs from npm.
 
 Without Chromium or npm they skip on a developer's machine, and fail in CI.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import ConsoleMessage, Page, async_playwright
 
-from .serving import PAGES, serve_page
+from .serving import PAGES, PageServer
 
 NPM_TIMEOUT_S = 120
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -37,6 +40,8 @@ class Stack(Protocol):
 
     web_url: str
     api_key: str
+    publishable_key: str
+    livekit_url: str
 
 
 def is_missing(what: str) -> NoReturn:
@@ -52,6 +57,11 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
+def node() -> str:
+    return shutil.which("node") or is_missing("node on the PATH (Debian: apt-get install nodejs)")
+
+
+@pytest.fixture(scope="session")
 def sdk() -> Path:
     """The packages that package-lock.json names, installed unless they are there already."""
     packages = PAGES / "node_modules"
@@ -60,7 +70,7 @@ def sdk() -> Path:
     if installed.exists() and installed.read_text() == wanted:
         return packages
     npm = shutil.which("npm") or is_missing("npm on the PATH (Debian: apt-get install npm)")
-    # livekit-client comes bundled for browsers: what its dependencies ask of Node does not matter
+    # What the SDKs' dependencies ask of Node does not matter to a browser, and is seen in Node.
     command = [npm, "ci", "--ignore-scripts", "--engine-strict=false", "--no-audit", "--no-fund"]
     try:
         subprocess.run(
@@ -74,22 +84,48 @@ def sdk() -> Path:
     return packages
 
 
-@pytest.fixture(scope="session")
-def page_url(sdk: Path, stack: Stack) -> Iterator[str]:
-    with serve_page(stack.web_url) as url:
-        yield url
+@dataclass(kw_only=True)
+class Browsing:
+    """Opens pages in fresh profiles of Chromium, and keeps what they complain of."""
+
+    chromium: str
+    complaints: list[str] = field(default_factory=list)
+
+    def opened(self, url: str, *flags: str, **context: Any) -> AbstractAsyncContextManager[Page]:
+        """A page at `url`; `context` is the screen, the colours and so on."""
+        return self._opened(url, flags, context)
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, url: str, flags: tuple[str, ...], context: dict[str, Any]
+    ) -> AsyncIterator[Page]:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(
+                executable_path=self.chromium, args=[*CHROMIUM_FLAGS, *flags]
+            )
+            page = await browser.new_page(**context)
+            page.on("pageerror", lambda error: self.complaints.append(str(error)))
+            page.on("console", self._note)
+            await page.goto(url)
+            yield page
+            await browser.close()
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(f"{message.text} ({message.location.get('url')})")
 
 
 @pytest.fixture
-async def page(chromium: str, page_url: str) -> AsyncIterator[Page]:
-    """The test page in a fresh browser profile. An error on the page fails the test."""
-    errors: list[Exception] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        page = await browser.new_page()
-        page.on("pageerror", lambda error: errors.append(error))
-        await page.goto(page_url)
+def browsing(chromium: str) -> Browsing:
+    return Browsing(chromium=chromium)
+
+
+@pytest.fixture
+async def page(
+    browsing: Browsing, sdk: Path, page_server: PageServer, stack: Stack
+) -> AsyncIterator[Page]:
+    """The test page, at an origin of the client's. An error on the page fails the test."""
+    async with browsing.opened(f"{page_server.origin}/page.html") as page:
         await page.wait_for_function("window.client !== undefined")
         yield page
-        await browser.close()
-    assert errors == []
+    assert browsing.complaints == []

@@ -1,8 +1,10 @@
 """What the stack writes down is what its processes need, and nobody else can read it."""
 
 import configparser
+import json
 import shlex
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,18 @@ def test_secrets_are_made_once_and_are_the_owners_only(tmp_path: Path) -> None:
     assert made.api_key not in repr(made)
 
 
+def test_secrets_of_an_older_version_stay_and_get_what_they_lack(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    made = asdict(load_credentials(path))
+    path.write_text(json.dumps({key: made[key] for key in made if key != "publishable_key"}))
+
+    loaded = load_credentials(path)
+
+    assert loaded.publishable_key.startswith("upk_")
+    assert asdict(loaded) == made | {"publishable_key": loaded.publishable_key}
+    assert load_credentials(path) == loaded
+
+
 def test_the_servers_files_are_the_owners_only(config: StackConfig) -> None:
     written = [write_redis_config(config, {}), write_livekit_config(config)]
 
@@ -126,6 +140,17 @@ def test_the_processes_get_the_hash_of_the_api_key_and_not_the_key(config: Stack
 
     assert environ["USHER_API_KEY_SHA256"] == config.credentials.api_key_sha256
     assert config.credentials.api_key not in environ.values()
+
+
+def test_ushers_own_page_may_call_besides_those_that_the_caller_names(config: StackConfig) -> None:
+    environ = config.process_environment({"USHER_ORIGINS": "http://localhost:5173"})
+
+    assert environ["USHER_PUBLISHABLE_KEY_SHA256"] == config.credentials.publishable_key_sha256
+    assert environ["USHER_ORIGINS"].split(",") == [
+        config.web_url,
+        f"http://localhost:{config.ports.web}",
+        "http://localhost:5173",
+    ]
 
 
 def test_the_callers_settings_of_usher_reach_the_processes_and_no_others_do(

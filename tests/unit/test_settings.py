@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic_settings import BaseSettings
 
-from dispatcher.clients import registry
+from dispatcher.clients import KeyKind, registry
 from dispatcher.errors import ConfigurationError
 from dispatcher.settings import ClientSettings, CommonSettings, DispatcherSettings, load
 from worker_agent.settings import AgentSettings
@@ -78,6 +78,7 @@ def test_a_missing_variable_is_named_in_one_line(
         (ClientSettings, "LIVEKIT_API_SECRET", "short-31337"),
         (ClientSettings, "USHER_CLIENT_ID", "ACME:31337"),
         (ClientSettings, "USHER_API_KEY_SHA256", "31337"),
+        (ClientSettings, "USHER_PUBLISHABLE_KEY_SHA256", "31337"),
         (ClientSettings, "USHER_DEADLINE_S", "31337"),
         (DispatcherSettings, "USHER_SWEEP_LIMIT", "-31337"),
         (AgentSettings, "USHER_AGENT_PORT", "313370"),
@@ -186,6 +187,35 @@ def test_a_webhook_url_that_nothing_may_be_sent_to_is_refused_at_the_start(
     else:
         with pytest.raises(ConfigurationError, match="USHER_WEBHOOK_URL"):
             registry()
+
+
+def test_the_one_client_may_have_pages_and_a_key_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USHER_ORIGINS", "https://app.example, http://localhost:3000,")
+    monkeypatch.setenv("USHER_PUBLISHABLE_KEY_SHA256", hashlib.sha256(b"page").hexdigest())
+    client = registry().clients[0]
+
+    assert client.origins == ("https://app.example", "http://localhost:3000")
+    kinds = {key: found[1].kind for key in ("key", "page") if (found := registry().by_key(key))}
+    assert kinds == {"key": KeyKind.SECRET, "page": KeyKind.PUBLISHABLE}
+
+
+@pytest.mark.parametrize("origins", ["https://x.31337/", "http://x.31337", "*", "https://a b"])
+def test_an_origin_that_no_browser_sends_is_refused(
+    origins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USHER_ORIGINS", f"https://app.example,{origins}")
+
+    with pytest.raises(ConfigurationError, match="USHER_ORIGINS: each must be") as caught:
+        registry()
+
+    assert "31337" not in str(caught.value)
+
+
+def test_the_secret_key_cannot_be_the_publishable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USHER_PUBLISHABLE_KEY_SHA256", RIGHT["USHER_API_KEY_SHA256"])
+
+    with pytest.raises(ConfigurationError, match="USHER_PUBLISHABLE_KEY_SHA256"):
+        registry()
 
 
 def test_a_record_of_a_client_that_is_gone_names_that_client() -> None:
