@@ -8,7 +8,7 @@ LIVEKIT_SECRET = "a-livekit-secret-of-at-least-32-characters"
 # Each client has a secret of its own; acme's is the one above.
 ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET} | {
     f"{client_id}_LIVEKIT_SECRET": f"{client_id}-{LIVEKIT_SECRET}"
-    for client_id in ("b", "first", "globex", "newest", "one", "two")
+    for client_id in ("b", "first", "globex", "local", "newest", "one", "two")
 }
 
 

@@ -252,7 +252,8 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
         with frozen(worker):
             asking.drop()
             assert "started" in stack.supervisorctl("start", "usher:spare")
-            second = joined_once(stack, caller, answer)
+            joined_once(stack, caller, answer)
+            second = caller.wait_until_agent_said_so(answer["dispatch_id"])
             assert second["generation"] == 2
         # It is in the middle of its tries, for the first generation.
         assert one_agent(stack, room, for_s=6) == second["agent_identity"]
