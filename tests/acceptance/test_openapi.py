@@ -66,6 +66,7 @@ def cases(said: str) -> int:
     return int(found[1].replace(",", ""))
 
 
+@pytest.mark.long  # `make fuzz` runs it, and with many more
 @pytest.mark.timeout(180 + LASTS_AT_MOST_S)
 def test_every_answer_is_as_documented_and_within_a_second(fuzzed: RunningStack) -> None:
     said = fuzz(fuzzed, fuzzed.api_key)
@@ -73,6 +74,7 @@ def test_every_answer_is_as_documented_and_within_a_second(fuzzed: RunningStack)
     assert cases(said) > 100 + 8 * EXAMPLES
 
 
+@pytest.mark.long  # `make fuzz` runs it, and with many more
 @pytest.mark.timeout(180 + LASTS_AT_MOST_S)
 def test_every_answer_to_a_wrong_key_is_as_documented(fuzzed: RunningStack) -> None:
     said = fuzz(fuzzed, "usk_nobodys", "--phases=examples,coverage,fuzzing")

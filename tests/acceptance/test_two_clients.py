@@ -137,6 +137,7 @@ async def _post_at_once(stack: RunningStack, count: int) -> list[int]:
         return await asyncio.gather(*(post() for _ in range(count)))
 
 
+@pytest.mark.long  # it compares times, so it wants a quiet machine
 def test_a_noisy_client_does_not_slow_the_others(two_clients: TwoClients) -> None:
     def verifications() -> int:
         return two_clients.stack.log("verify").count("Task dispatcher.tasks.verify_dispatch")

@@ -31,7 +31,7 @@ from .far_redis import FarRedis
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 CLIENT_ID = "acme"
 # A session has 20 s: the workers must be back well before.

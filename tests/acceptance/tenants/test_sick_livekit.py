@@ -70,6 +70,7 @@ def _worst_ratio(times_ms: dict[str, list[int]]) -> float:
     return max(medians_ms["killed"], medians_ms["hung"]) / medians_ms["well"]
 
 
+@pytest.mark.long  # it compares times, so it wants a quiet machine
 @pytest.mark.timeout(180)
 def test_a_livekit_that_is_dead_or_hangs_does_not_slow_another_clients_sessions(
     acme: Tenant, globex: Tenant
