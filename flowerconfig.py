@@ -3,10 +3,8 @@
 A `FLOWER_...` variable and Flower's own options stand above what is here.
 """
 
-import copy
 import os
 from pathlib import Path
-from typing import Any
 
 from tornado.options import options
 
@@ -24,8 +22,8 @@ if not all(user and password for user, _, password in (each.partition(":") for e
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 port = int(os.environ.get("FLOWER_PORT", os.environ.get("USHER_FLOWER_PORT", "5555")))
 
-# A session is found by its room or dispatch id, which are in `kwargs`; `result` says how it stood
-# after the task.
+# A session is found by its room or dispatch id, which are in `kwargs` (docs/operations.md);
+# `result` says how it stood after the task.
 tasks_columns = os.environ.get(
     "FLOWER_TASKS_COLUMNS", "name,kwargs,state,result,received,runtime,worker"
 )
@@ -40,6 +38,8 @@ db = os.environ.get("FLOWER_DB") or str(
 # sessions) are 3 MB and 0.6 s, and 0.2 GB of memory; 100,000, its default, ten times as much.
 max_tasks = int(os.environ.get("FLOWER_MAX_TASKS", "10000"))
 state_save_interval = int(os.environ.get("FLOWER_STATE_SAVE_INTERVAL", "60000"))  # ms
+# A kept history would show for ever every worker that there has been, one for each machine's name.
+purge_offline_workers = int(os.environ.get("FLOWER_PURGE_OFFLINE_WORKERS", "86400"))  # s
 
 if persistent:
     # Only its owner: whoever can write there can have Flower run what he likes (it is a pickle).
@@ -50,10 +50,3 @@ if persistent:
             f"Flower cannot keep its history in {Path(db).parent} ({error.strerror}): set "
             "FLOWER_DB=<folder of its own>/tasks, or FLOWER_PERSISTENT=false"
         ) from None
-
-
-def format_task(task: Any) -> Any:
-    """What the pages show of a task: its name without the module that all of them share."""
-    shown = copy.copy(task)
-    shown.name = (task.name or "").removeprefix("dispatcher.tasks.")
-    return shown
