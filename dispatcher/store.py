@@ -6,7 +6,9 @@ anything by itself: the caller decides, and the HTTP answer must come within a s
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
@@ -102,6 +104,35 @@ class Ledger:
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
         return step.parse(reply)
+
+    @contextlib.contextmanager
+    def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
+        """Listen on the channels of `pattern`.
+
+        Yields a function that waits at most so many seconds for a message and returns its channel;
+        "" when there was none. Whether Redis hangs it cannot tell: `run` something now and then.
+
+        Raises:
+            LedgerUnavailable: the connection is lost; the function raises it too.
+        """
+        # redis-py has no types here
+        pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+
+        def wait(timeout_s: float) -> str:
+            try:
+                message = pubsub.get_message(timeout=timeout_s)
+            except RedisError as error:
+                raise LedgerUnavailable(_hint(error)) from error
+            return message["channel"] if message else ""
+
+        try:
+            try:
+                pubsub.psubscribe(pattern)
+            except RedisError as error:
+                raise LedgerUnavailable(_hint(error)) from error
+            yield wait
+        finally:
+            pubsub.close()
 
 
 class AsyncLedger:
