@@ -20,7 +20,8 @@ def command(dispatch_id: str, as_json: bool) -> None:
     """End a dispatch at once; its agent is taken out of the room. One that has ended stays so."""
     store = reach.open_ledger()
     dispatch = reach.read(store, dispatch_id, as_json=as_json)
-    step = cancelling.cancel(dispatch, retention_s=reach.common_settings().retention_s)
+    retention_s = reach.common_settings().retention_s
+    step = cancelling.cancel(dispatch, retention_s=retention_s, by="an operator")
     done = store.run(step)
     if done.moved:
         # Without the message the sweeper has it done two seconds later.
