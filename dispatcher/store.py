@@ -135,6 +135,10 @@ class Ledger:
         finally:
             pubsub.close()
 
+    def close(self) -> None:
+        """Close every connection."""
+        self._redis.close()
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFacts:
