@@ -13,7 +13,7 @@ installed := .venv/.installed-$(folder)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor
+.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor monitoring
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -49,6 +49,9 @@ campaign: setup ## kill processes at random for half an hour and report what bec
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
+
+monitoring: setup ## have Prometheus's own promtool check alerts and metrics (built once, 3-5 minutes)
+	@exec $(python) -m devstack.promtool
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision

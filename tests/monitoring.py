@@ -66,3 +66,34 @@ def metrics_named() -> set[str]:
     names = {name for _, text in expressions() for name, _ in selectors(text)}
     ours = {name for name in names if name.startswith("usher_")}
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
+
+
+def labels_named() -> set[tuple[str, str]]:
+    """Metric and label of every matcher, and of every grouping, that the queries speak of."""
+    found: set[tuple[str, str]] = set()
+    for _, expression in expressions():
+        _collect(promql_parser.parse(expression), (), found)
+    return {
+        (re.sub(r"_(bucket|sum|count)$", "", name), label)
+        for name, label in found
+        if name.startswith("usher_")
+    }
+
+
+def _collect(node: Any, grouping: tuple[str, ...], found: set[tuple[str, str]]) -> None:
+    if isinstance(node, promql_parser.MatrixSelector):
+        node = node.vector_selector
+    if isinstance(node, promql_parser.VectorSelector):
+        matched = (matcher.name for matcher in node.matchers.matchers)
+        found |= {(node.name, label) for label in (*matched, *grouping)}
+    elif isinstance(node, promql_parser.AggregateExpr):
+        by = node.modifier is not None and node.modifier.type == promql_parser.AggModifierType.By
+        _collect(node.expr, (*grouping, *(node.modifier.labels if by else ())), found)
+    elif isinstance(node, promql_parser.BinaryExpr):
+        _collect(node.lhs, grouping, found)
+        _collect(node.rhs, grouping, found)
+    elif isinstance(node, promql_parser.Call):
+        for argument in node.args:
+            _collect(argument, grouping, found)
+    elif hasattr(node, "expr"):
+        _collect(node.expr, grouping, found)
