@@ -76,6 +76,8 @@ class LedgerCollector(Collector):
         if self._health is not None:
             yield from _of_servers(self._health)
             yield from _of_parts(self._health)
+        if self._figures is not None and self._health is not None:
+            yield _of_livekit(self._figures.clients, self._health)
 
 
 def _of_clients(clients: Iterable[ClientFigures]) -> Iterator[Metric]:
@@ -192,12 +194,7 @@ def _of_parts(health: Health) -> Iterator[Metric]:
         queues.add_metric((queue,), health.queues.get(queue, 0))
         workers.add_metric((queue,), float(queue in health.workers))
     workers.add_metric((heartbeat.SWEEPER,), float(health.sweeper_alive))
-    livekit = GaugeMetricFamily(
-        "usher_livekit_up", "1 while that client's LiveKit server answers.", labels=("client",)
-    )
-    for client_id in sorted(health.livekit):
-        livekit.add_metric((client_id,), 1)
-    yield from (queues, workers, livekit)
+    yield from (queues, workers)
     yield _gauge("waiting_dispatches", "Dispatches that wait for an agent server.", health.waiting)
     yield _gauge(
         "oldest_waiting_seconds",
@@ -222,6 +219,15 @@ def _of_parts(health: Health) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
     )
+
+
+def _of_livekit(clients: Iterable[ClientFigures], health: Health) -> Metric:
+    answers = GaugeMetricFamily(
+        "usher_livekit_up", "1 while that client's LiveKit server answers.", labels=("client",)
+    )
+    for client in clients:
+        answers.add_metric((client.client_id,), float(client.client_id in health.livekit))
+    return answers
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:

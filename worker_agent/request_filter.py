@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -69,8 +70,11 @@ class RequestFilter:
         """Sessions that run, and jobs that have been accepted and not started yet."""
         return self.active_jobs + self._accepting
 
-    async def __call__(self, request: JobRequest) -> None:
-        """Answer LiveKit's offer. livekit-agents calls this for every job."""
+    async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
+        """Answer LiveKit's offer. livekit-agents calls this for every job.
+
+        `offered_at` is when it has come, by the monotonic clock, if that is not just now.
+        """
         offer = offer_of(request)
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
@@ -79,7 +83,7 @@ class RequestFilter:
             if decision.reason is Reason.CLAIMED and offer.delegated:
                 decision = await self._adopt(offer)
             elif decision.reason is Reason.CLAIMED:
-                decision, counted = await self._claim(offer)
+                decision, counted = await self._claim(offer, offered_at or time.monotonic())
             if not counted:
                 self.metrics.note(offer.client_id, answered(decision))
             if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
@@ -103,7 +107,7 @@ class RequestFilter:
         self._log(offer, decision)
         await self._report_reject(offer, decision)
 
-    async def _claim(self, offer: Offer) -> tuple[Decision, bool]:
+    async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""
         server = self._server
         granted = Decision(accept=True, reason=Reason.CLAIMED)
@@ -111,6 +115,7 @@ class RequestFilter:
             offer.ref,
             ACCEPTED,
             before="offered",
+            offered_ago_s=time.monotonic() - offered_at,
             due_in_s=CLAIM_DUE_S,
             fields={
                 "job_id": offer.job_id,
