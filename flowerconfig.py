@@ -3,8 +3,10 @@
 A `FLOWER_...` variable and Flower's own options stand above what is here.
 """
 
+import ast
 import os
 from pathlib import Path
+from typing import Any
 
 from tornado.options import options
 
@@ -50,3 +52,18 @@ if persistent:
             f"Flower cannot keep its history in {Path(db).parent} ({error.strerror}): set "
             "FLOWER_DB=<folder of its own>/tasks, or FLOWER_PERSISTENT=false"
         ) from None
+
+
+def format_task(task: Any) -> Any:
+    """`task` as the pages show it (Flower gives a copy): dispatch id and room, then the rest.
+
+    The column is too narrow for both with the names that the search knows them by.
+    """
+    try:
+        given = ast.literal_eval(task.kwargs or "")
+    except (SyntaxError, ValueError):
+        return task
+    if isinstance(given, dict):
+        first = [given.pop(name) for name in ("dispatch_id", "room") if name in given]
+        task.kwargs = " ".join(str(value) for value in [*first, *given.values()])
+    return task
