@@ -238,4 +238,6 @@ async def _clock(url: str) -> Finding | None:
     if seen_s is None:
         return None
     skew_s = seen_s + 0.5 - time.time()  # it says the second below
-    return findings.of_clock(f"LiveKit {findings.address(url)}", skew_s, allowed_s=findings.LIVEKIT_SKEW_S)
+    return findings.of_clock(
+        f"LiveKit {findings.address(url)}", skew_s, allowed_s=findings.LIVEKIT_SKEW_S
+    )
