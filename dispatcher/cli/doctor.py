@@ -7,8 +7,6 @@ seconds. What the answers mean is in `findings.py`.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -19,7 +17,7 @@ import click
 
 from dispatcher import figures, keys, reports
 from dispatcher.cli import findings, reach
-from dispatcher.cli.command import Command, Exit, emit, printable, redis_address
+from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.rendering import wrapped
 from dispatcher.clients import Client, registry
@@ -65,8 +63,7 @@ def command(quiet: bool, strict: bool, as_json: bool) -> None:
         _print(found, quiet=quiet)
     if thread.is_alive():
         # Something hangs in a thread that Python would wait for at its end: a look-up of a name.
-        sys.stdout.flush()
-        os._exit(code)
+        leave(code)
     click.get_current_context().exit(code)
 
 
