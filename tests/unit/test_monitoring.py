@@ -121,3 +121,14 @@ def test_no_panel_lies_upon_another_or_beside_the_board() -> None:
         }
         assert not fields & taken, panel["title"]
         taken |= fields
+
+
+def test_what_the_runbook_points_to_is_there() -> None:
+    text = RUNBOOK.read_text("utf-8")
+    there = anchors()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if path and not path.startswith("http"):
+            assert (RUNBOOK.parent / path).exists(), target
+        elif anchor:
+            assert anchor in there, target
