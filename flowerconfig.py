@@ -10,6 +10,8 @@ from typing import Any
 
 from tornado.options import options
 
+from dispatcher.flower_history import finish_save
+
 # Whoever sees Flower sees rooms and dispatch ids, and can stop workers. It starts without a
 # password by default; here it does not.
 _logins = list(options.basic_auth or ())
@@ -52,6 +54,7 @@ if persistent:
             f"Flower cannot keep its history in {Path(db).parent} ({error.strerror}): set "
             "FLOWER_DB=<folder of its own>/tasks, or FLOWER_PERSISTENT=false"
         ) from None
+    finish_save(db)
 
 
 def format_task(task: Any) -> Any:

@@ -20,7 +20,8 @@ from tests.conftest import free_port
 
 from .session import Caller, end_rooms, wait_for
 
-BOTH = {"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"}
+VERIFY = "dispatcher.tasks.verify_dispatch"
+BOTH = {"dispatcher.tasks.dispatch_agent", VERIFY}
 METADATA = "what the agent is told, and nobody else"
 # A name that needs quotes in a search, and that Python shows with a backslash in it.
 ROOM = "Besprechung 2: 'März' (a)"
@@ -91,15 +92,15 @@ def test_a_session_is_found_by_room_and_by_dispatch_id_in_api_and_page(
     for search in (
         f"kwargs:dispatch_id={dispatch_id}",
         f'"kwargs:room={room}"',
-        f'"kwargs:room={room}" name:dispatcher.tasks.verify_dispatch',
+        f'"kwargs:room={room}" name:{VERIFY}',
     ):
         rows = on_the_page(flower, search)
-        names = {row["name"] for row in rows}
-        assert names == BOTH or (names < BOTH and "name:" in search), search
+        # On a slow machine others, too, may have looked after it.
+        wanted = {VERIFY} if "name:" in search else BOTH
+        assert {row["name"] for row in rows} >= wanted, search
         assert {row["kwargs"] for row in rows} == {f"{dispatch_id} {room}"}, search
-        assert found(flower, search).keys() <= by_id.keys(), search
-    results = {task["name"].rpartition(".")[2]: task["result"] for task in by_id.values()}
-    assert results["verify_dispatch"] == "'joined'"
+        assert found(flower, search).keys() >= {row["uuid"] for row in rows}, search
+    assert "'joined'" in [task["result"] for task in by_id.values() if task["name"] == VERIFY]
     assert found(flower, '"kwargs:room=nobody was ever here"') == {}
     assert found(flower, "sweep") == {}, "sweeps bury the sessions"
 
