@@ -20,7 +20,7 @@ from devstack.servers import find_livekit_server, find_redis_server
 from devstack.testing import RunningStack, running_stack
 from tests.browser.serving import PageServer, serve_pages
 
-STARTS_WITHIN_S = 20
+STARTS_WITHIN_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
