@@ -53,8 +53,13 @@ class Caller:
         return answer
 
     def record(self, dispatch_id: str) -> dict[str, Any]:
-        """The record of one dispatch."""
-        response = self.http.get(f"{ENDPOINT}/{dispatch_id}")
+        """The record of one dispatch; asked for again where the ledger had no time, as told to."""
+
+        def look() -> httpx.Response | None:
+            response = self.http.get(f"{ENDPOINT}/{dispatch_id}")
+            return response if response.status_code != 503 else None
+
+        response = wait_for(f"the ledger's answer about {dispatch_id}", look, within_s=30)
         assert response.status_code == 200, response.text
         record: dict[str, Any] = response.json()
         return record
@@ -128,16 +133,21 @@ async def _delete(stack: RunningStack, rooms: Iterable[str]) -> None:
             await livekit.room.delete_room(api.DeleteRoomRequest(room=room))
 
 
-async def _make(stack: RunningStack, room: str) -> None:
+async def _make(stack: RunningStack, room: str, departure_timeout_s: int) -> None:
     async with api.LiveKitAPI(
         stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
     ) as livekit:
-        await livekit.room.create_room(api.CreateRoomRequest(name=room))
+        await livekit.room.create_room(
+            api.CreateRoomRequest(name=room, departure_timeout=departure_timeout_s)
+        )
 
 
-def make_room(stack: RunningStack, room: str) -> None:
-    """An empty room, as a customer's backend may have made it."""
-    asyncio.run(_make(stack, room))
+def make_room(stack: RunningStack, room: str, *, departure_timeout_s: int = 20) -> None:
+    """An empty room, as a customer's backend may have made it.
+
+    It ends so long after its last person has left.
+    """
+    asyncio.run(_make(stack, room, departure_timeout_s))
 
 
 def end_rooms(stack: RunningStack, *rooms: str) -> None:
