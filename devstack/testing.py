@@ -18,7 +18,7 @@ from devstack.ports import PORT_VARIABLES
 from devstack.processes import end_processes_of_stack
 from devstack.supervision import Program, list_programs
 
-_STOPS_WITHIN_S = 40
+_STOPS_WITHIN_S = 90
 
 
 @dataclass(frozen=True, kw_only=True)
