@@ -78,7 +78,7 @@ def running_stack(
     *,
     environ: Mapping[str, str] | None = None,
     procfile: Path = PROJECT_ROOT / "Procfile",
-    ready_within_s: float = 110,
+    ready_within_s: float = 170,
 ) -> Iterator[RunningStack]:
     """A whole stack in `run_dir` on free ports, ready; stopped at the end as by a Ctrl-C.
 
