@@ -325,10 +325,14 @@ def test_the_list_brings_every_dispatch_once_newest_first(
             break
     assert [d["dispatch_id"] for d in found if d["dispatch_id"] in made] == made[::-1]
     assert "timeline" not in found[0]
-    for dispatch_id in made:
+    other, *cancelled_ids = made
+    for dispatch_id in cancelled_ids:
         caller.http.delete(f"{ENDPOINT}/{dispatch_id}")
-    # Asked for by a state that they do not leave any more.
+    # Asked for by a state that they do not leave any more, and that the other one is not in.
     params = {"state": "cancelled", "limit": 100}
     cancelled = caller.http.get(ENDPOINT, params=params).json()["dispatches"]
     assert {dispatch["state"] for dispatch in cancelled} == {"cancelled"}
-    assert {*made} <= {dispatch["dispatch_id"] for dispatch in cancelled}
+    listed = {dispatch["dispatch_id"] for dispatch in cancelled}
+    assert {*cancelled_ids} <= listed
+    assert other not in listed
+    caller.http.delete(f"{ENDPOINT}/{other}")
