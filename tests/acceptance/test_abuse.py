@@ -193,11 +193,11 @@ def test_ten_thousand_slow_callers_keep_nobody_else_waiting(stack: RunningStack,
     assert hard == resource.RLIM_INFINITY or hard > 10_500, "this machine allows too few files"
     before = web_memory(stack)
     with slow_callers(stack, kind, 10_000, 90), Honest(stack) as honest:
-        time.sleep(15)
+        time.sleep(15)  # so that the honest caller is answered while they are all there
         grown = web_memory(stack) - before
     assert_served(honest, at_least=100)
     assert grown < 150_000_000
     with Honest(stack) as after:
-        time.sleep(2)
+        time.sleep(2)  # time for some ten honest requests
     assert_served(after, at_least=10)
     assert len(stack.pids("web")) >= 3, "a process of the web has died"

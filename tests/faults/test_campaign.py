@@ -14,8 +14,6 @@ from tests.faults.running import run_campaign
 SESSIONS, KILLS = 60, 10
 
 
-# Its oracle holds every session to its 20 s while processes start anew: that wants the machine.
-@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_whatever_dies_every_accepted_session_gets_exactly_one_agent(tmp_path: Path) -> None:
     arguments = ["--seed", "5", "--rounds", "1", "--per-s", "1.3", "--stay", "5"]

@@ -16,7 +16,6 @@ CONTROLS = Path(__file__).parent / "controls"
 SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
 
 
-@pytest.mark.long  # like the campaign that they are about
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("control", "arguments", "expected"),
