@@ -9,7 +9,12 @@ import resource
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: F401  # for that alone
-from dispatcher.settings import StreamSettings, load
+from dispatcher.logs import configure
+from dispatcher.settings import CommonSettings, StreamSettings, load
+from web.gunicorn_log import GunicornLog
+
+_common = load(CommonSettings)
+configure(log_format=_common.log_format, level=_common.log_level)
 
 # Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
 # that everybody is like are closed (web/worker.py).
@@ -51,6 +56,8 @@ graceful_timeout = 5
 # or a request is sent into a connection that is just being closed (seen with aiohttp and 5 s).
 keepalive = 75
 accesslog = None
+# Its own lines in the shape of ours, from the master's first on.
+logger_class = GunicornLog
 # Who is believed about the scheme and address of a caller is USHER_TRUSTED_PROXIES' to say, alone;
 # gunicorn would believe whatever comes by way of loopback.
 forwarded_allow_ips = ""

@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import inflight, keys, ledger, reports
+from dispatcher import inflight, keys, ledger, reports, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
+from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import (
@@ -50,6 +52,12 @@ def offer_of(request: JobRequest) -> Offer:
     )
 
 
+def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
+    """What becomes of an offer, as a part of the CreateDispatch that it comes from."""
+    attributes = {**span_attributes(offer.ref), "usher.job_id": offer.job_id}
+    return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
+
+
 class RequestFilter:
     """The `on_request` of an agent server."""
 
@@ -71,12 +79,23 @@ class RequestFilter:
     async def __call__(self, request: JobRequest) -> None:
         """Answer LiveKit's offer. livekit-agents calls this for every job."""
         offer = offer_of(request)
+        with _traced("offer", offer) as span:
+            await self._answer(request, offer, span)
+
+    async def _answer(self, request: JobRequest, offer: Offer, span: tracing.Span) -> None:
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
             if decision.reason is Reason.CLAIMED:
                 decision = await (self._adopt(offer) if offer.delegated else self._claim(offer))
             self._log(offer, decision)
+            span.set(
+                {
+                    "usher.container": self._server.container,
+                    "usher.decision": "accept" if decision.accept else "reject",
+                    "usher.reason": str(decision.reason),
+                }
+            )
             self.changed()
             if decision.accept:
                 await self._accept(request, offer, decision)
@@ -90,7 +109,9 @@ class RequestFilter:
         """Note that the program's own `on_request` did not want the job. Nothing was claimed."""
         decision = Decision(accept=False, reason=Reason.DECLINED)
         self._log(offer, decision)
-        await self._report_reject(offer, decision)
+        with _traced("offer", offer) as span:
+            span.set({"usher.decision": "reject", "usher.reason": str(decision.reason)})
+            await self._report_reject(offer, decision)
 
     def _metrics_key(self, offer: Offer) -> str:
         return keys.agent_metrics(offer.client_id, self._server.container, self._server.agent_name)
@@ -118,7 +139,8 @@ class RequestFilter:
             metrics_key=self._metrics_key(offer),
         )
         try:
-            return decide_claim(offer, await self._store.run(step))
+            with tracing.span("claim"):
+                return decide_claim(offer, await self._store.run(step))
         except LedgerUnavailable:
             # Without the ledger nobody can say whether this agent would be the second.
             return reject(Reason.LEDGER_UNAVAILABLE)
@@ -150,12 +172,16 @@ class RequestFilter:
             await request.accept()
             return
         try:
-            await request.accept(
-                attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
-            )
+            with tracing.span("accept", kind="client"):
+                await request.accept(
+                    attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
+                )
         except AssignmentTimeoutError:
             # LiveKit has given the job to nobody; verification finds no agent and goes on.
-            logger.warning("LiveKit did not assign the job", extra={"job_id": offer.job_id})
+            logger.warning(
+                "LiveKit did not assign the job",
+                extra={**log_fields(offer.ref), "job_id": offer.job_id},
+            )
             await self._give_back(offer)
             await self._count(offer, metrics.ASSIGNMENT_TIMED_OUT)
             return
@@ -205,14 +231,12 @@ class RequestFilter:
         logger.info(
             "job accepted" if decision.accept else "job rejected",
             extra={
-                "room": offer.room_name,
+                **log_fields(offer.ref),
                 "container": self._server.container,
-                "client_id": offer.client_id,
                 "request_type": offer.request_type,
                 "participant_count": offer.participant_count,
                 "decision": "accept" if decision.accept else "reject",
                 "reason": str(decision.reason),
-                "dispatch_id": offer.dispatch_id,
                 "generation": offer.generation,
                 "job_id": offer.job_id,
             },

@@ -19,7 +19,7 @@ from livekit import api, rtc
 from livekit.agents import JobContext
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import endings, keys, leases, ledger
+from dispatcher import endings, keys, leases, ledger, tracing
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
@@ -32,6 +32,7 @@ from dispatcher.models import (
 )
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
+from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import Offer, read_offer
@@ -101,6 +102,8 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     if not offer.dispatch_id:
         await entrypoint(ctx)
         return
+    if offer.traceparent:
+        tracing.start("usher-agent")  # this process is another than its agent server's
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
     if await fence.holds():
         fence.watch()
@@ -124,9 +127,23 @@ class Fence:
         self._news = asyncio.Event()
         self._met = False
         self._cut_off_since: float | None = None
+        self._joining = self._begin("join")
+        self._in_room = tracing.NO_SPAN
+
+    def _begin(self, name: str) -> tracing.Span:
+        attributes = {**span_attributes(self._offer.ref), "usher.job_id": self._offer.job_id}
+        return tracing.begin(name, parent=self._offer.traceparent, attributes=attributes)
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
+        with tracing.inside(self._joining), tracing.span("fence"):
+            holds = await self._holds()
+        if not holds:
+            self._joining.failed("Fenced")
+            self._joining.end()
+        return holds
+
+    async def _holds(self) -> bool:
         try:
             # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
             # token. Whether it still is will be asked again after joining.
@@ -150,6 +167,8 @@ class Fence:
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
+            self._joining.event("connected", {})
+            self._in_room = self._begin("session")
             self._renewing = asyncio.create_task(self._stay())
 
     def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
@@ -168,7 +187,10 @@ class Fence:
             with contextlib.suppress(LedgerUnavailable):
                 if not (self._claimed or await self._adopt()):
                     return
-                reported = reported or await self._connected()
+                if not reported:
+                    with tracing.inside(self._joining):
+                        reported = await self._connected()
+                    self._joining.end()
                 if not await self._renew():
                     return
             with contextlib.suppress(asyncio.TimeoutError):
@@ -266,15 +288,13 @@ class Fence:
             retention_s=self._common.retention_s,
         )
         self._claimed = decision.accept
-        if decision.accept:
-            logger.warning("adopted its dispatch", extra=self._log_fields())
-        else:
+        if not decision.accept:
             self._leave(f"refused ({decision.reason})")
         return decision.accept
 
     async def _end(self, ending: Step[Advanced], what: str) -> None:
-        await self._store.run(ending)
-        logger.info("leaving: %s", what, extra=self._log_fields())
+        with tracing.inside(self._in_room):
+            await self._store.run(ending)
         self._ctx.shutdown(reason=what)
 
     async def _left(self, reason: str) -> None:
@@ -282,7 +302,7 @@ class Fence:
             self._renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
-        with contextlib.suppress(LedgerUnavailable):
+        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._in_room):
             if self._surplus:
                 pass  # the dispatch is another job's: its end is not ours to report
             elif self._disconnected in LOST_REASONS:
@@ -301,6 +321,11 @@ class Fence:
                     )
                 )
         await self._store.aclose()
+        if self._renewing is None:
+            self._joining.failed("NotConnected")
+        self._joining.end()
+        self._in_room.set({"usher.reason": reason})
+        self._in_room.end()
 
     def _leave(self, what: str) -> None:
         self._surplus = True
@@ -313,8 +338,7 @@ class Fence:
 
     def _log_fields(self) -> dict[str, object]:
         return {
-            "dispatch_id": self._offer.dispatch_id,
+            **log_fields(self._offer.ref),
             "generation": self._offer.generation,
-            "room": self._offer.room_name,
             "job_id": self._offer.job_id,
         }

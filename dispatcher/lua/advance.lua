@@ -2,7 +2,7 @@
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window,
 --   agent servers, notified, outbox
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
--- Returns {outcome, state, generation, job id} with outcome one of
+-- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
 --   one that is on its way), "paced" (LiveKit has dropped some: as many as it may be sent are on
@@ -17,6 +17,7 @@ if a.generation and a.generation ~= tonumber(generation) then
   return {'stale', state, generation, job_id}
 end
 local moves, notes = a.moves[state], a.notes[state]
+local before = state
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if not moves and not notes then
@@ -132,4 +133,4 @@ if moves and a.announce then
 end
 for name, by in pairs(a.metrics) do redis.call('HINCRBY', KEYS[6], name, by) end
 redis.call('PUBLISH', a.channel, a.events[#a.events])
-return {moves and 'moved' or 'noted', state, generation, job_id}
+return {moves and 'moved' or 'noted', state, generation, job_id, before}
