@@ -7,6 +7,7 @@ structlog does the formatting; everybody logs with the standard `logging` module
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from types import TracebackType
@@ -23,7 +24,13 @@ logger = logging.getLogger(__name__)
 # Celery says of every task that it was received and that it succeeded, and repeats the whole of it
 # in a field "data"; beat says when it sends the sweep, once a second. What happens to a dispatch is
 # logged by whoever does it, and failures are warnings.
-_QUIET = ("celery.beat", "celery.worker.strategy")
+_QUIET = (
+    "aiohttp.access",  # of the agent server's health, asked every second by some
+    "celery.beat",
+    "celery.worker.request",  # that a sweep has expired
+    "celery.worker.strategy",
+)
+_STDERR = 2
 _SWEEP = "dispatcher.tasks.sweep"
 
 
@@ -70,6 +77,13 @@ def configure(*, log_format: Literal["json", "text"], level: str) -> None:
     sys.excepthook = _uncaught
     sys.unraisablehook = _unraisable
     threading.excepthook = _ended_thread
+
+
+def say(text: str, _: object = None) -> None:
+    """Log `text` from within a signal handler, which may have interrupted somebody who logs."""
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text.strip(), (), None)
+    for handler in logging.getLogger().handlers:
+        os.write(_STDERR, (handler.format(record) + "\n").encode())
 
 
 def _uncaught(

@@ -133,7 +133,7 @@ async def _look_at(services: Services, dispatch: Dispatch, *, long_queue: bool) 
     # An agent that reports nothing is looked at every few seconds: no news.
     routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
     if not routine:
-        tracing.happened(WOKEN, span_attributes(dispatch), parent=dispatch.traceparent)
+        tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
     logger.log(
         logging.DEBUG if routine else logging.INFO,
         WOKEN,

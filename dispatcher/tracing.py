@@ -15,6 +15,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ _CHATTY: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 )
-_OTLP: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+_OTLP: Final = {
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+}
 
 
 def configured() -> bool:
@@ -215,10 +220,17 @@ def span(
             begun.end()
 
 
-def happened(name: str, attributes: Mapping[str, Value], *, parent: str) -> None:
+def happened(
+    name: str,
+    attributes: Mapping[str, Value],
+    *,
+    parent: str,
+    about: Mapping[str, Value] | None = None,
+) -> None:
     """Something has happened to what `parent` is the trace of: an event of the current span.
 
-    Where that is another trace's, or there is none, it is a span of no length of its own.
+    Where that is another trace's, or there is none, it is a span of no length of its own, which
+    has to say what it is `about`.
     """
     if _tracer is None or not parent:
         return
@@ -226,7 +238,7 @@ def happened(name: str, attributes: Mapping[str, Value], *, parent: str) -> None
     same = trace_id(here.traceparent) == trace_id(parent)
     if same and here.event(name, attributes):
         return
-    mark = begin(name, parent=parent, attributes=attributes)
+    mark = begin(name, parent=parent, attributes={**attributes, **(about or {})})
     if here.traceparent and not same:
         mark.link(here.traceparent)
     mark.end()
@@ -272,7 +284,7 @@ def start(service: str) -> None:
 
 
 def _provider(service: str) -> TracerProvider:
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -283,8 +295,11 @@ def _provider(service: str) -> TracerProvider:
     if not named:
         ours |= {"service.name": service, "service.namespace": "usher"}
     exporters = _exporters()
+    # Not `Resource.create`, which goes through all installed packages: a job would wait for that.
+    resource = Resource({"telemetry.sdk.language": "python"})
+    resource = resource.merge(OTELResourceDetector().detect()).merge(Resource(ours))
     # Ended by `_stop_at_the_end`: the provider's own ending waits half a minute for its receiver.
-    provider = TracerProvider(resource=Resource.create(ours), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(_Watched(exporter)))  # type: ignore[arg-type]  # as below
     for name in _CHATTY:
@@ -294,33 +309,35 @@ def _provider(service: str) -> TracerProvider:
 
 
 def _exporters() -> list[SpanExporter]:
-    """What `OTEL_TRACES_EXPORTER` and the protocol name, by OpenTelemetry's own entry points.
+    """What `OTEL_TRACES_EXPORTER` names.
 
     Raises:
         ValueError: there is no such exporter or protocol.
     """
-    from importlib.metadata import entry_points
-
     wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-    protocol = (
-        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        or "http/protobuf"
-    )
-    exporters = []
-    for name in (part.strip().lower() for part in wanted.split(",")):
-        if name == "otlp" and protocol not in _OTLP:
-            raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol} is none of {sorted(_OTLP)}")
-        found = entry_points(
-            group="opentelemetry_traces_exporter", name=_OTLP[protocol] if name == "otlp" else name
+    return [_exporter(name.strip().lower()) for name in wanted.split(",")]
+
+
+def _exporter(name: str) -> SpanExporter:
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        # Its default is many lines for a span, and our logs have one for everything.
+        return ConsoleSpanExporter(formatter=_one_line)
+    if name == "otlp":
+        protocol = (
+            os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+            or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+            or "http/protobuf"
         )
-        if not found:
-            raise ValueError(f"OTEL_TRACES_EXPORTER={name}: there is no such exporter here")
-        (entry_point, *_) = found
-        # The console's default is many lines for a span, and our logs have one for everything.
-        options = {"formatter": _one_line} if name == "console" else {}
-        exporters.append(entry_point.load()(**options))
-    return exporters
+        if protocol not in _OTLP:
+            raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol} is none of {sorted(_OTLP)}")
+        otlp: SpanExporter = import_module(_OTLP[protocol]).OTLPSpanExporter()
+        return otlp
+    for entry_point in entry_points(group="opentelemetry_traces_exporter", name=name):
+        other: SpanExporter = entry_point.load()()
+        return other
+    raise ValueError(f"OTEL_TRACES_EXPORTER={name}: there is no such exporter here")
 
 
 def _one_line(span: Any) -> str:

@@ -69,15 +69,17 @@ def span_attributes(of: DispatchRef | NewDispatch) -> dict[str, tracing.Value]:
 def tell(of: DispatchRef | NewDispatch, change: Change) -> None:
     """Log a change, and note it in the dispatch's trace."""
     _log(of, change)
+    if not tracing.on():
+        return
     attributes: dict[str, tracing.Value] = {
-        **span_attributes(of),
         "usher.generation": change.generation,
         "usher.from_state": change.from_state,
         "usher.to_state": change.to_state,
     }
     if reason := change.detail.get("reason"):
         attributes["usher.reason"] = reason
-    tracing.happened(change.event, attributes, parent=of.traceparent)
+    about = {**span_attributes(of), "usher.generation": change.generation}
+    tracing.happened(change.event, attributes, parent=of.traceparent, about=about)
 
 
 def tell_created(new: NewDispatch, detail: Mapping[str, str]) -> None:
