@@ -88,6 +88,7 @@ class Span:
 NO_SPAN: Final = Span()
 _current: ContextVar[Span] = ContextVar("usher_span", default=NO_SPAN)
 _tracer: otel.Tracer | None = None
+_guests: TracerProvider | None = None
 _starting = threading.Lock()
 
 
@@ -244,6 +245,24 @@ def happened(
     mark.end()
 
 
+@contextmanager
+def for_others(span: Span) -> Iterator[None]:
+    """The block's own use of OpenTelemetry, if any, is a part of `span`."""
+    if not isinstance(span, _LiveSpan):
+        yield
+        return
+    from opentelemetry.trace import use_span
+
+    # What the block's errors are to its span is its owner's to say.
+    with use_span(span.span, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def guests() -> TracerProvider | None:
+    """For a library's spans: those that are parts of ours are exported with them, others never."""
+    return _guests
+
+
 def _nothing() -> Context:
     """Not what some other instrumentation may have made current."""
     from opentelemetry.context import Context
@@ -268,14 +287,14 @@ def start(service: str) -> None:
 
     A wrong setting is logged as an error, and the process goes on without traces.
     """
-    global _tracer
+    global _tracer, _guests
     if _tracer is not None or not configured():
         return
     with _starting:
         if _tracer is not None:
             return
         try:
-            provider = _provider(service)
+            provider, _guests = _providers(service)
         except Exception as error:
             logger.error("no traces: %s; set the OTEL_ variables right, see docs/tracing.md", error)
             return
@@ -283,10 +302,12 @@ def start(service: str) -> None:
         _stop_at_the_end(provider)
 
 
-def _provider(service: str) -> TracerProvider:
+def _providers(service: str) -> tuple[TracerProvider, TracerProvider]:
+    """Ours, and the guests'."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
     named = os.environ.get("OTEL_SERVICE_NAME") or (
         "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
@@ -300,12 +321,17 @@ def _provider(service: str) -> TracerProvider:
     resource = resource.merge(OTELResourceDetector().detect()).merge(Resource(ours))
     # Ended by `_stop_at_the_end`: the provider's own ending waits half a minute for its receiver.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    of_guests = TracerProvider(
+        resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False
+    )
     for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(_Watched(exporter)))  # type: ignore[arg-type]  # as below
+        processor = BatchSpanProcessor(_Watched(exporter))  # type: ignore[arg-type]  # see there
+        provider.add_span_processor(processor)
+        of_guests.add_span_processor(processor)
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_not_while_exporting)
     logging.getLogger("opentelemetry.sdk._shared_internal").addFilter(_Once())
-    return provider
+    return provider, of_guests
 
 
 def _exporters() -> list[SpanExporter]:

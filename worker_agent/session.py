@@ -33,7 +33,7 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import metrics
+from worker_agent import guests, metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import GuardSettings
@@ -104,10 +104,11 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         return
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
+        guests.invite()
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
     if await fence.holds():
-        fence.watch()
-        await entrypoint(ctx)
+        with tracing.for_others(fence.watch()):
+            await entrypoint(ctx)
 
 
 class Fence:
@@ -128,7 +129,7 @@ class Fence:
         self._met = False
         self._cut_off_since: float | None = None
         self._joining = self._begin("join")
-        self._in_room = tracing.NO_SPAN
+        self._session = tracing.NO_SPAN
 
     def _begin(self, name: str) -> tracing.Span:
         attributes = {**span_attributes(self._offer.ref), "usher.job_id": self._offer.job_id}
@@ -158,17 +159,21 @@ class Fence:
         self._leave("not connecting")
         return False
 
-    def watch(self) -> None:
-        """Report when the agent connects, that it is alive, and when it leaves."""
+    def watch(self) -> tracing.Span:
+        """Report when the agent connects, that it is alive, and when it leaves.
+
+        Returns what the session is in the trace.
+        """
+        self._session = self._begin("session")
         self._ctx.room.on("connection_state_changed", self._on_connection_state)
         self._ctx.room.on("disconnected", self._on_disconnected)
         self._ctx.room.on("participant_connected", self._on_participant)
         self._ctx.add_shutdown_callback(self._left)
+        return self._session
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
             self._joining.event("connected", {})
-            self._in_room = self._begin("session")
             self._renewing = asyncio.create_task(self._stay())
 
     def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
@@ -293,7 +298,7 @@ class Fence:
         return decision.accept
 
     async def _end(self, ending: Step[Advanced], what: str) -> None:
-        with tracing.inside(self._in_room):
+        with tracing.inside(self._session):
             await self._store.run(ending)
         self._ctx.shutdown(reason=what)
 
@@ -302,7 +307,7 @@ class Fence:
             self._renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
-        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._in_room):
+        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._session):
             if self._surplus:
                 pass  # the dispatch is another job's: its end is not ours to report
             elif self._disconnected in LOST_REASONS:
@@ -323,9 +328,10 @@ class Fence:
         await self._store.aclose()
         if self._renewing is None:
             self._joining.failed("NotConnected")
+            self._session.failed("NotConnected")
         self._joining.end()
-        self._in_room.set({"usher.reason": reason})
-        self._in_room.end()
+        self._session.set({"usher.reason": reason})
+        self._session.end()
 
     def _leave(self, what: str) -> None:
         self._surplus = True
