@@ -199,12 +199,18 @@ async def _room(
 
 async def stand_in_for_beat(services: Services) -> None:
     """Sweep from a worker, saying so, for as long as nobody else does (beat has died or hangs)."""
+    silent = False
     while True:
         await asyncio.sleep(STAND_IN_S)
         try:
             if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
+                if silent:
+                    logger.warning("beat sweeps again")
+                silent = False
                 continue
-            logger.error("beat is silent: sweeping from a worker; start beat again")
+            if not silent:
+                logger.error("beat is silent: sweeping from a worker; start beat again")
+            silent = True
             wake_ups = await sweep_all(services)
             await asyncio.to_thread(publish_all, wake_ups)
         except (LedgerUnavailable, OperationalError) as error:
