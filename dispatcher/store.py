@@ -10,7 +10,7 @@ import time
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -43,6 +43,14 @@ def _sha(script_name: str) -> str:
 
 def _hint(error: RedisError) -> str:
     return _HINT.format(error=type(error).__name__)
+
+
+def _done(step: Step[T], reply: Any) -> T:
+    """The step's answer; who is to hear of it has heard of it."""
+    answer = step.parse(reply)
+    if step.tell is not None:
+        step.tell(answer)
+    return answer
 
 
 # With Redis hung every caller would wait for its own time-out, and those in line behind them for
@@ -101,7 +109,7 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        return step.parse(reply)
+        return _done(step, reply)
 
     def close(self) -> None:
         """Close every connection."""
@@ -139,7 +147,7 @@ class AsyncLedger:
                 )
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        return step.parse(reply)
+        return _done(step, reply)
 
     async def __aenter__(self) -> AsyncLedger:
         return self
