@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -78,37 +77,6 @@ def test_an_ended_session_gets_an_agent_again_by_hand(stack: RunningStack, calle
 
 def test_an_unknown_dispatch_is_refused_clearly(stack: RunningStack) -> None:
     assert "no dispatch 'dsp_nobody'" in redispatch(stack, "dsp_nobody")
-
-
-@pytest.fixture
-def flower(stack: RunningStack) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=stack.flower_url,
-        auth=(stack.flower_user, stack.flower_password),
-        timeout=10,
-        trust_env=False,
-    ) as client:
-        yield client
-
-
-def test_flower_shows_both_tasks_with_dispatch_id_and_room(
-    stack: RunningStack, caller: Caller, flower: httpx.Client
-) -> None:
-    answer = caller.post()
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
-
-    def look() -> set[str] | None:
-        tasks = flower.get("/api/tasks").json().values()
-        ours = [task for task in tasks if answer["dispatch_id"] in str(task["kwargs"])]
-        assert all(answer["room_name"] in task["kwargs"] for task in ours)
-        names = {task["name"] for task in ours if task["state"] == "SUCCESS"}
-        return names if len(names) == 2 else None
-
-    names = wait_for("both tasks in Flower", look, within_s=30)
-    tasks = flower.get("/api/tasks").json().values()
-    assert not [task for task in tasks if "sweep" in str(task["name"])], "sweeps bury the sessions"
-    assert names == {"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"}
-    end_rooms(stack, answer["room_name"])
 
 
 @pytest.mark.parametrize(
