@@ -128,9 +128,10 @@ async def _dispatch(
         dispatch, DISPATCH_STARTED, due_in_s=LEASE_S, inflight=inflight.start(free_slots or None)
     )
     started = await services.ledger.run(step)
-    if started.outcome in ("full", "paced"):
-        why = why_promised(dispatch) if started.outcome == "full" else why_paced(dispatch)
-        return await _wait(services, dispatch, why)
+    if started.outcome == "full":
+        return await _wait(services, dispatch, why_promised(dispatch))
+    if started.outcome == "paced":
+        return await _wait(services, dispatch, why_paced(dispatch))
     if not started.moved:
         return dispatch.state
     return await _create(services, dispatch, sleep)
@@ -228,7 +229,7 @@ async def _create(
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         fields = tries.fields(number)
-        if not await give_up(services, dispatch, UNREACHED, reason, fields, tries=number):
+        if not await give_up(services, dispatch, UNREACHED, reason, fields):
             # LiveKit has offered the job, or somebody else is at it.
             return (await read(services, dispatch.dispatch_id)).state
         raise
@@ -241,7 +242,6 @@ async def _create(
             fields={"livekit_dispatch_id": livekit_dispatch_id},
             attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
             detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},
-            metrics={"attempts": number, "dispatched": 1},
         )
     )
     if not created.applied:

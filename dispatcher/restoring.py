@@ -19,7 +19,7 @@ from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch, State
 from dispatcher.transitions import Change
 
 # Keys of one call, so that no call holds Redis up for long.
-MISSING_LIMIT: Final = 500
+STANDING_LIMIT: Final = 500
 
 _NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
 
@@ -89,7 +89,7 @@ class Standing:
 
 
 def standing(dispatch_ids: Sequence[str]) -> Step[Standing]:
-    """How at most `MISSING_LIMIT` dispatches stand."""
+    """How at most `STANDING_LIMIT` dispatches stand."""
 
     def parse(reply: list[list[int]]) -> Standing:
         missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)

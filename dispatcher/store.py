@@ -111,11 +111,16 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
+    def close(self) -> None:
+        """Close every connection."""
+        self._redis.close()
+
 
 class AsyncLedger:
     """Carries steps out with asyncio; one per event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.timeout_s = settings.redis_worker_timeout_s
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,

@@ -19,7 +19,6 @@ from dispatcher.decisions import (
     time_is_up,
 )
 from dispatcher.errors import LiveKitError
-from dispatcher.ledger import TIME_TO_JOIN_BUCKETS_MS
 from dispatcher.livekit import AgentParticipant
 from dispatcher.models import (
     END_MARGIN_S,
@@ -115,7 +114,7 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
     if services.unfenced(dispatch.agent_name):
         return False
     since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
-    timeout_s = OWN_LOAD_OFFER_TIMEOUT_S
+    timeout_s = min(OWN_LOAD_OFFER_TIMEOUT_S, services.settings.offer_timeout_s)
     if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
         return False
     servers = await services.ledger.run(reports.agent_servers())
@@ -143,11 +142,6 @@ async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | No
 
 async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> None:
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
-    buckets = {
-        f"time_to_join_ms_le_{bound}": 1
-        for bound in TIME_TO_JOIN_BUCKETS_MS
-        if time_to_join_ms <= bound
-    }
     await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -162,12 +156,6 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
             attempt={"outcome": "joined"},
             lease_s=leases.LEASE_S if dispatch.alive_till_ms else leases.FIRST_LEASE_S,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
-            metrics={
-                "joined": 1,
-                "time_to_join_ms_sum": time_to_join_ms,
-                "time_to_join_ms_count": 1,
-                **buckets,
-            },
         )
     )
 

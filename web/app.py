@@ -30,6 +30,7 @@ from web import (
     headers,
     health,
     limits,
+    metrics,
     openapi,
     problems,
     traces,
@@ -40,6 +41,7 @@ from web.idempotency import Delegations
 from web.incoming import MAX_BODY_BYTES
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
+from web.operators import operator_of
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
@@ -58,6 +60,7 @@ def build() -> Flask:
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = Flask("web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    settings = load(WebSettings)
     ledger = Ledger(common)
     here = Services(
         common=common,
@@ -70,17 +73,19 @@ def build() -> Flask:
         wrong_keys=WrongKeys(),
         delegations=Delegations(),
         streams=Streams(common, load(StreamSettings)),
+        operator=operator_of(settings),
     )
     app.extensions["usher"] = here
-    proxies = load(WebSettings).trusted_proxies
-    if proxies:
+    if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(client_page.blueprint)
     traces.register(app)
+    metrics.register(app)
     problems.register(app)
     limits.register(app)
     cors.register(app)
@@ -109,7 +114,7 @@ def _warm_up(app: Flask, here: Services) -> None:
 
 def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
-    with app.test_request_context("/healthz"):
+    with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
         here.ledger.run(reports.ping())
         accepted = Accepted(

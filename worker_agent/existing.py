@@ -31,6 +31,7 @@ from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.session import EntryPoint
 from worker_agent.settings import GuardSettings
+from worker_agent.summary import Summaries
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +114,14 @@ class _Attachment:
     def __init__(self, server: AgentServer, own: OnRequest | None, *, own_load: bool) -> None:
         self._server = server
         self._own = own
-        self._keeps_load = own_load
+        self._own_load = own_load
         self._filter: RequestFilter | None = None
         self._reporter: Reporter | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._summing_up: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._own_load = None if own_load else server.load_fnc
+        self._replaced_load_fnc = None if own_load else server.load_fnc
         if not own_load:
             server.load_fnc = self._load
             # Never unavailable for load: livekit-agents would then answer "not available" by
@@ -160,7 +162,7 @@ class _Attachment:
             # that came at once made two, and the events of one of them reached nobody. A `connect`
             # then hung, and after 15 s the native library ended the whole process.
             _ = FfiClient.instance
-        if self._own_load is not None:
+        if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         tracing.start("usher-agent")
         store = AsyncLedger(common)
@@ -171,11 +173,15 @@ class _Attachment:
             self._filter,
             store,
             period_s=settings.report_s,
-            own_load=self._keeps_load,
+            own_load=self._own_load,
         )
         self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
-        if self._keeps_load:
+        summaries = Summaries(identity, self._filter.metrics)
+        self._summing_up = asyncio.create_task(
+            summaries.run(every_s=settings.summary_every_s), name="summaries"
+        )
+        if self._own_load:
             self._watching = asyncio.create_task(self._reporter.watch(), name="load-watch")
 
     async def _end(self, error: ConfigurationError) -> None:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import inflight, keys, ledger, reports, tracing
+from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Advanced, Step
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.clock import LedgerClock
+from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
     Decision,
@@ -67,6 +70,8 @@ class RequestFilter:
         self._server = server
         self._store = store
         self._retention_s = retention_s
+        self.metrics = AgentMetrics(server, store)
+        self.clock = LedgerClock()  # set by the agent server's reports
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
@@ -76,18 +81,30 @@ class RequestFilter:
         """Sessions that run, and jobs that have been accepted and not started yet."""
         return self.active_jobs + self._accepting
 
-    async def __call__(self, request: JobRequest) -> None:
-        """Answer LiveKit's offer. livekit-agents calls this for every job."""
+    async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
+        """Answer LiveKit's offer. livekit-agents calls this for every job.
+
+        `offered_at` is when it has come, by the monotonic clock, if that is not just now.
+        """
         offer = offer_of(request)
         with _traced("offer", offer) as span:
-            await self._answer(request, offer, span)
+            await self._answer(request, offer, offered_at or time.monotonic(), span)
 
-    async def _answer(self, request: JobRequest, offer: Offer, span: tracing.Span) -> None:
+    async def _answer(
+        self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
+    ) -> None:
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
-            if decision.reason is Reason.CLAIMED:
-                decision = await (self._adopt(offer) if offer.delegated else self._claim(offer))
+            counted = False
+            if decision.reason is Reason.CLAIMED and offer.delegated:
+                decision = await self._adopt(offer)
+            elif decision.reason is Reason.CLAIMED:
+                decision, counted = await self._claim(offer, offered_at)
+            if not counted:
+                self.metrics.note(offer.client_id, answered(decision))
+            if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
+                await self.metrics.flush()  # before anybody learns of it: a killed process has told
             self._log(offer, decision)
             span.set(
                 {
@@ -104,46 +121,63 @@ class RequestFilter:
                 await self._report_reject(offer, decision)
         finally:
             self._accepting -= 1
+            await self.metrics.flush()
 
     async def declined(self, offer: Offer) -> None:
         """Note that the program's own `on_request` did not want the job. Nothing was claimed."""
         decision = Decision(accept=False, reason=Reason.DECLINED)
+        self.metrics.note(offer.client_id, answered(decision))
+        await self.metrics.flush()
         self._log(offer, decision)
         with _traced("offer", offer) as span:
             span.set({"usher.decision": "reject", "usher.reason": str(decision.reason)})
             await self._report_reject(offer, decision)
 
-    def _metrics_key(self, offer: Offer) -> str:
-        return keys.agent_metrics(offer.client_id, self._server.container, self._server.agent_name)
+    async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
+        """The decision, and whether the ledger has counted it already."""
+        with tracing.span("claim"):
+            return await self._claimed(offer, offered_at)
 
-    async def _claim(self, offer: Offer) -> Decision:
+    async def _claimed(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
+        try:
+            not_after_ms = self.clock.in_ms(self._store.timeout_s)
+            claim = await self._store.run(self._claim_step(offer, offered_at, not_after_ms))
+            if claim.outcome == "late":  # but heard in time: the clocks have been set
+                claim = await self._store.run(self._claim_step(offer, offered_at, None))
+            decision = decide_claim(offer, claim)
+            counted = claim.moved or (decision.accept and await self._is_counted(offer))
+        except LedgerUnavailable:
+            # Without the ledger nobody can say whether this agent would be the second.
+            return reject(Reason.LEDGER_UNAVAILABLE), False
+        if counted:
+            self.metrics.granted(offer.client_id, offer.job_id, decision)
+        return decision, counted
+
+    def _claim_step(
+        self, offer: Offer, offered_at: float, not_after_ms: float | None
+    ) -> Step[Advanced]:
         server = self._server
-        step = ledger.advance(
+        granted = Decision(accept=True, reason=Reason.CLAIMED)
+        names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
+        return ledger.advance(
             offer.ref,
             ACCEPTED,
             before="offered",
+            offered_ago_s=time.monotonic() - offered_at,
+            not_after_ms=not_after_ms,
             due_in_s=CLAIM_DUE_S,
-            fields={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "agent_container": server.container,
-            },
-            detail={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "container": server.container,
-                "reason": Reason.CLAIMED,
-            },
-            metrics=metrics.accepted(Reason.CLAIMED),
+            fields={**names, "agent_container": server.container},
+            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
             inflight=inflight.CLAIMED,
-            metrics_key=self._metrics_key(offer),
         )
-        try:
-            with tracing.span("claim"):
-                return decide_claim(offer, await self._store.run(step))
-        except LedgerUnavailable:
-            # Without the ledger nobody can say whether this agent would be the second.
-            return reject(Reason.LEDGER_UNAVAILABLE)
+
+    async def _is_counted(self, offer: Offer) -> bool:
+        """Whether it was this very claim that has been carried out before, its answer lost."""
+        if self.metrics.was_granted(offer.job_id):
+            return False  # LiveKit offers that job once more
+        dispatch = await self._store.run(ledger.read(offer.dispatch_id))
+        return dispatch is not None and dispatch.agent_server_id == self._server.agent_server_id
 
     async def _adopt(self, offer: Offer) -> Decision:
         """Claim a job that LiveKit offers by a token; without the ledger take it as it is.
@@ -160,7 +194,7 @@ class RequestFilter:
                         container=self._server.container,
                         agent_server_id=self._server.agent_server_id,
                     ),
-                    metrics_key=self._metrics_key(offer),
+                    counts=self.metrics.counts(offer.client_id, ADOPTED),
                     retention_s=self._retention_s,
                 )
         except (LedgerUnavailable, TimeoutError):
@@ -168,7 +202,6 @@ class RequestFilter:
 
     async def _accept(self, request: JobRequest, offer: Offer, decision: Decision) -> None:
         if decision.reason is Reason.NOT_OURS:
-            await self._count(offer, metrics.accepted(decision.reason))
             await request.accept()
             return
         try:
@@ -182,11 +215,8 @@ class RequestFilter:
                 "LiveKit did not assign the job",
                 extra={**log_fields(offer.ref), "job_id": offer.job_id},
             )
+            self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             await self._give_back(offer)
-            await self._count(offer, metrics.ASSIGNMENT_TIMED_OUT)
-            return
-        if decision.reason in (Reason.ADOPTED, Reason.DELEGATED):
-            await self._count(offer, metrics.accepted(decision.reason))
 
     async def _give_back(self, offer: Offer) -> None:
         """End a claim that came to nothing, so that the next attempt need not wait."""
@@ -203,7 +233,6 @@ class RequestFilter:
             await self._store.run(step)
 
     async def _report_reject(self, offer: Offer, decision: Decision) -> None:
-        await self._count(offer, metrics.rejected(decision.reason))
         if not offer.dispatch_id or decision.terminate:
             return
         rejected = ledger.advance(
@@ -222,10 +251,6 @@ class RequestFilter:
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(rejected)
-
-    async def _count(self, offer: Offer, increments: Mapping[str, int]) -> None:
-        with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(reports.count(self._metrics_key(offer), increments))
 
     def _log(self, offer: Offer, decision: Decision) -> None:
         logger.info(
