@@ -19,10 +19,12 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Advanced, Step
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.clock import LedgerClock
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -69,6 +71,7 @@ class RequestFilter:
         self._store = store
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
+        self.clock = LedgerClock()  # set by the agent server's reports
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
@@ -85,10 +88,10 @@ class RequestFilter:
         """
         offer = offer_of(request)
         with _traced("offer", offer) as span:
-            await self._answer(request, offer, span, offered_at or time.monotonic())
+            await self._answer(request, offer, offered_at or time.monotonic(), span)
 
     async def _answer(
-        self, request: JobRequest, offer: Offer, span: tracing.Span, offered_at: float
+        self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
     ) -> None:
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
@@ -132,39 +135,42 @@ class RequestFilter:
 
     async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""
-        server = self._server
-        granted = Decision(accept=True, reason=Reason.CLAIMED)
-        step = ledger.advance(
-            offer.ref,
-            ACCEPTED,
-            before="offered",
-            offered_ago_s=time.monotonic() - offered_at,
-            due_in_s=CLAIM_DUE_S,
-            fields={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "agent_container": server.container,
-            },
-            detail={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "container": server.container,
-                "reason": Reason.CLAIMED,
-            },
-            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
-            inflight=inflight.CLAIMED,
-        )
+        with tracing.span("claim"):
+            return await self._claimed(offer, offered_at)
+
+    async def _claimed(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         try:
-            with tracing.span("claim"):
-                claim = await self._store.run(step)
-                decision = decide_claim(offer, claim)
-                counted = claim.moved or (decision.accept and await self._is_counted(offer))
+            not_after_ms = self.clock.in_ms(self._store.timeout_s)
+            claim = await self._store.run(self._claim_step(offer, offered_at, not_after_ms))
+            if claim.outcome == "late":  # but heard in time: the clocks have been set
+                claim = await self._store.run(self._claim_step(offer, offered_at, None))
+            decision = decide_claim(offer, claim)
+            counted = claim.moved or (decision.accept and await self._is_counted(offer))
         except LedgerUnavailable:
             # Without the ledger nobody can say whether this agent would be the second.
             return reject(Reason.LEDGER_UNAVAILABLE), False
         if counted:
             self.metrics.granted(offer.client_id, offer.job_id, decision)
         return decision, counted
+
+    def _claim_step(
+        self, offer: Offer, offered_at: float, not_after_ms: float | None
+    ) -> Step[Advanced]:
+        server = self._server
+        granted = Decision(accept=True, reason=Reason.CLAIMED)
+        names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
+        return ledger.advance(
+            offer.ref,
+            ACCEPTED,
+            before="offered",
+            offered_ago_s=time.monotonic() - offered_at,
+            not_after_ms=not_after_ms,
+            due_in_s=CLAIM_DUE_S,
+            fields={**names, "agent_container": server.container},
+            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
+            inflight=inflight.CLAIMED,
+        )
 
     async def _is_counted(self, offer: Offer) -> bool:
         """Whether it was this very claim that has been carried out before, its answer lost."""
