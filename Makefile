@@ -25,11 +25,11 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (16 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (12 minutes)
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long"
 
-faults: setup ## run the tests that take minutes or want a quiet machine (20 more)
+faults: setup ## run the tests that take minutes or want a quiet machine (26 more)
 	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document

@@ -11,6 +11,12 @@ from typing import Any
 from tornado.options import options
 
 from dispatcher.flower_history import finish_save
+from dispatcher.logs import configure
+from dispatcher.settings import CommonSettings, load
+
+# Tornado's own lines go into the shape of ours.
+_common = load(CommonSettings)
+configure(log_format=_common.log_format, level=_common.log_level)
 
 # Whoever sees Flower sees rooms and dispatch ids, and can stop workers. It starts without a
 # password by default; here it does not.

@@ -17,7 +17,7 @@ CLIENT_ID = "demo"
 # The processes get an environment of their own making: what else the caller has set, such as a
 # REDIS_URL of something real, must not reach them.
 _KEPT_VARIABLES = frozenset({"HOME", "LANG", "LOGNAME", "TMPDIR", "TZ", "USER"})
-_KEPT_PREFIXES = ("USHER_", "LC_", "PYTHON", "COVERAGE_")
+_KEPT_PREFIXES = ("USHER_", "OTEL_", "LC_", "PYTHON", "COVERAGE_")
 
 
 @dataclass(frozen=True, kw_only=True)

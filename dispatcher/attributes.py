@@ -15,6 +15,7 @@ CLIENT_ID: Final = "usher.client_id"
 CONTAINER: Final = "usher.container"
 REQUEST_TYPE: Final = "usher.request_type"
 REQUESTED_AT_MS: Final = "usher.requested_at_ms"
+TRACEPARENT: Final = "usher.traceparent"  # W3C; only of a dispatch that is traced
 AGENT_NAME: Final = "lk.agent_name"  # set by livekit-agents on every agent's participant
 
 DELEGATED: Final = "delegated"  # the request type of what a token has LiveKit dispatch
@@ -28,9 +29,10 @@ def job_attributes(
     container: str,
     request_type: str,
     requested_at_ms: int,
+    traceparent: str = "",
 ) -> dict[str, str]:
     """The attributes of a LiveKit dispatch, which reach its job."""
-    return {
+    attributes = {
         DISPATCH_ID: dispatch_id,
         GENERATION: str(generation),
         CLIENT_ID: client_id,
@@ -38,3 +40,4 @@ def job_attributes(
         REQUEST_TYPE: request_type,
         REQUESTED_AT_MS: str(requested_at_ms),
     }
+    return attributes | {TRACEPARENT: traceparent} if traceparent else attributes

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import signal
+from importlib import import_module
 from typing import Any, NoReturn
 
 from celery import Celery
-from celery.signals import beat_init, setup_logging
+from celery.signals import beat_init, celeryd_init, setup_logging
 
-from dispatcher.logs import configure
+from dispatcher.logs import configure, say
 from dispatcher.settings import CommonSettings, load
 
 app = Celery("usher")
 app.config_from_object("celeryconfig")
 
 
+@celeryd_init.connect
 @setup_logging.connect
 def _logging(**_: Any) -> None:
-    # With a receiver here Celery leaves the root logger alone.
+    # With a receiver here Celery leaves the root logger alone. A worker has something to say
+    # before that: a warning when it runs as root.
     settings = load(CommonSettings)
     configure(log_format=settings.log_format, level=settings.log_level)
+
+
+@celeryd_init.connect
+def _tell_of_signals(**_: Any) -> None:
+    # "Warm shutdown" is written past all logging.
+    worker: Any = import_module("celery.apps.worker")
+    worker.safe_say = say
 
 
 @beat_init.connect

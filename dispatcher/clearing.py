@@ -15,7 +15,7 @@ from dispatcher.cancelling import cleared, serving
 from dispatcher.errors import LiveKitError
 from dispatcher.livekit import AgentParticipant
 from dispatcher.models import Dispatch, State
-from dispatcher.outcomes import log_fields, read
+from dispatcher.outcomes import log_fields, read, traced
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_clearing
 
@@ -43,7 +43,10 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
         return dispatch.state
     # In the verify worker (`celeryconfig.py`), so beside the verifications.
     with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
-        return await _clear_away(services, dispatch) if may_go_on else dispatch.state
+        if not may_go_on:
+            return dispatch.state
+        with traced("clear_away", dispatch):
+            return await _clear_away(services, dispatch)
 
 
 async def _clear_away(services: Services, dispatch: Dispatch) -> State:

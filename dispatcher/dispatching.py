@@ -40,7 +40,7 @@ from dispatcher.models import (
     FailureReason,
     State,
 )
-from dispatcher.outcomes import end_in_time, fail, give_up, log_fields, read
+from dispatcher.outcomes import end_in_time, fail, give_up, log_fields, read, traced
 from dispatcher.retrying import policy
 from dispatcher.runtime import Services
 
@@ -101,7 +101,8 @@ async def dispatch_agent(
     with services.turn(services.dispatching, dispatch) as may_go_on:
         if not may_go_on:
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
-        return await _dispatch(services, dispatch, sleep)
+        with traced("dispatch_agent", dispatch):
+            return await _dispatch(services, dispatch, sleep)
 
 
 async def _dispatch(
@@ -209,7 +210,7 @@ async def _create(
             ours = await _clear_older(livekit, dispatch)
             if ours is not None:
                 return ours
-        return await livekit.create_dispatch(dispatch)
+        return await livekit.create_dispatch(dispatch, resend=number - 1)
 
     try:
         livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
@@ -243,9 +244,11 @@ async def _create(
             detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},
         )
     )
-    logger.info("dispatched", extra=log_fields(dispatch, tries=number, outcome=created.outcome))
     if not created.applied:
         # This generation was given up meanwhile: take back what it has just asked for.
+        logger.warning(
+            "dispatched too late", extra=log_fields(dispatch, tries=number, outcome=created.outcome)
+        )
         await livekit.delete_dispatch(livekit_dispatch_id, dispatch.room_name)
     return State(created.state)
 

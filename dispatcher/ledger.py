@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
-from dispatcher import keys
+from dispatcher import keys, transitions
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
@@ -31,6 +31,7 @@ from dispatcher.models import (
     Transition,
 )
 from dispatcher.records import parse_dispatch
+from dispatcher.transitions import Change
 
 T = TypeVar("T")
 
@@ -92,12 +93,16 @@ def announcement(dispatch: DispatchRef) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Step(Generic[T]):
-    """One atomic operation on the ledger: a script, its keys and arguments, its answer's reader."""
+    """One atomic operation on the ledger: a script, its keys and arguments, its answer's reader.
+
+    `tell` is what is said to the log and the trace once it has been carried out, if anything.
+    """
 
     script_name: str
     keys: tuple[str, ...]
     args: tuple[str, ...]
     parse: Callable[[Any], T]
+    tell: Callable[[T], None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +140,7 @@ class Advanced:
     state: str
     generation: int
     job_id: str
+    state_before: str = ""  # when it is applied
 
     @property
     def applied(self) -> bool:
@@ -169,6 +175,7 @@ def create(
     paced: bool = False,
     max_backlog: int = 0,
     once: Once | None = None,
+    told_later: bool = False,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
@@ -181,7 +188,13 @@ def create(
         max_backlog: how many sessions may be on their way; 0: any number.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
+        told_later: the caller has the new record logged itself, when nobody waits for it.
     """
+
+    def tell(created: Created) -> None:
+        if created.new and not told_later:
+            transitions.tell_created(new, detail)
+
     fields = {
         key: value
         for key, value in vars(new).items()  # all are plain values; asdict() would copy each
@@ -210,6 +223,7 @@ def create(
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, new.dispatch_id, limits),
+        tell,
     )
 
 
@@ -266,6 +280,7 @@ def advance(
     agent_counts: AgentCounts = NOTHING_COUNTED,
     once: str = "",
     offered_ago_s: float = 0.0,
+    not_after_ms: float | None = None,
     deadline_in_s: float | None = None,
     retention_s: int = 0,
     lease_s: float | None = None,
@@ -283,6 +298,7 @@ def advance(
         agent_counts: what an agent server counts with it; the rest follows from the change itself.
         once: with the same word nothing is counted a second time, for what may be told twice.
         offered_ago_s: how long ago LiveKit has offered the job, when `before` is that.
+        not_after_ms: do nothing (`late`) when Redis comes to it later than that, by its own clock.
         retention_s: how long a record that ends here is kept; 0 is for ever.
         deadline_in_s: start the clock anew (for a redispatch by hand, or a lost agent).
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
@@ -314,6 +330,8 @@ def advance(
         order["once"] = once
     if offered_ago_s:
         order["offered_ago_ms"] = int(offered_ago_s * 1000)
+    if not_after_ms is not None:
+        order["not_after_ms"] = not_after_ms
     if any_generation:
         del order["generation"]
     if due_in_s is not None:
@@ -348,10 +366,41 @@ def advance(
             keys.AGENT_METRICS_INDEX,
         ),
         (json.dumps(order),),
-        lambda reply: Advanced(
-            outcome=reply[0], state=reply[1], generation=int(reply[2]), job_id=reply[3]
-        ),
+        _advanced,
+        lambda done: _tell(dispatch, order["events"], detail or {}, done),
     )
+
+
+def _advanced(reply: Sequence[Any]) -> Advanced:
+    outcome, state, generation, job_id, *before = reply
+    return Advanced(
+        outcome=outcome,
+        state=state,
+        generation=int(generation),
+        job_id=job_id,
+        state_before=before[0] if before else "",
+    )
+
+
+def _tell(
+    dispatch: DispatchRef, events: Sequence[str], detail: Mapping[str, str], done: Advanced
+) -> None:
+    """Say what a step has done: each event of the timeline once, from state to state."""
+    if not done.applied:
+        return
+    is_at = done.state_before
+    for event in events:
+        # What goes before the transition's own event is the name of the state on the way.
+        to = done.state if event == events[-1] or not done.moved else event
+        change = Change(
+            event=event,
+            generation=done.generation,
+            from_state=is_at,
+            to_state=to,
+            detail=detail,
+        )
+        transitions.tell(dispatch, change)
+        is_at = to
 
 
 def read(dispatch_id: str) -> Step[Dispatch | None]:

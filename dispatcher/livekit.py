@@ -9,15 +9,18 @@ own (`livekit_server.py`), so that one that hangs hurts only its own clients.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 from google.protobuf.message import DecodeError
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
+from dispatcher import tracing
 from dispatcher.attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
@@ -108,6 +111,7 @@ class LiveKitClient:
 
     def __init__(self, credentials: LiveKitCredentials, server: LiveKitServer) -> None:
         self._server = server
+        self._address = urlsplit(credentials.url).hostname or ""
         self._api = api.LiveKitAPI(
             credentials.url,
             credentials.api_key,
@@ -135,25 +139,33 @@ class LiveKitClient:
         request = api.ListParticipantsRequest(room="usher-readiness-probe")
         await self._call(self._api.room.list_participants(request), probe=True)
 
-    async def create_dispatch(self, dispatch: Dispatch) -> str:
-        """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more."""
-        created = await self._call(
-            self._api.agent_dispatch.create_dispatch(
-                api.CreateAgentDispatchRequest(
-                    agent_name=dispatch.agent_name,
-                    room=dispatch.room_name,
-                    metadata=dispatch.agent_metadata,
-                    attributes=job_attributes(
-                        dispatch_id=dispatch.dispatch_id,
-                        generation=dispatch.generation,
-                        client_id=dispatch.client_id,
-                        container=dispatch.container,
-                        request_type="dispatch" if dispatch.generation == 1 else "redispatch",
-                        requested_at_ms=dispatch.requested_at_ms,
-                    ),
+    async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
+        """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more.
+
+        `resend`: how often this attempt has asked before. What the agent does with the job becomes
+        a part of this call in the trace.
+        """
+        with self._traced("AgentDispatchService/CreateDispatch") as span:
+            if resend:
+                span.set({"http.request.resend_count": resend})
+            created = await self._call(
+                self._api.agent_dispatch.create_dispatch(
+                    api.CreateAgentDispatchRequest(
+                        agent_name=dispatch.agent_name,
+                        room=dispatch.room_name,
+                        metadata=dispatch.agent_metadata,
+                        attributes=job_attributes(
+                            dispatch_id=dispatch.dispatch_id,
+                            generation=dispatch.generation,
+                            client_id=dispatch.client_id,
+                            container=dispatch.container,
+                            request_type="dispatch" if dispatch.generation == 1 else "redispatch",
+                            requested_at_ms=dispatch.requested_at_ms,
+                            traceparent=span.traceparent or dispatch.traceparent,
+                        ),
+                    )
                 )
             )
-        )
         return created.id
 
     async def list_dispatch(self, room_name: str) -> list[RoomDispatch]:
@@ -178,14 +190,9 @@ class LiveKitClient:
 
     async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
         """Take a dispatch back: its agent leaves within 2 s. One that is gone already is fine."""
-        try:
-            await self._call(
-                self._api.agent_dispatch.delete_dispatch(livekit_dispatch_id, room_name)
-            )
-        except PermanentLiveKitError as error:
-            cause = error.__cause__
-            if not (isinstance(cause, api.TwirpError) and cause.status == 404):
-                raise
+        request = self._api.agent_dispatch.delete_dispatch(livekit_dispatch_id, room_name)
+        with self._traced("AgentDispatchService/DeleteDispatch"):
+            await self._unless_gone(request)
 
     async def look(self, room_name: str) -> RoomView:
         """Who is in a room; nobody when there is no such room."""
@@ -204,13 +211,28 @@ class LiveKitClient:
 
     async def remove_participant(self, identity: str, room_name: str) -> None:
         """Put a participant out of a room. One that is gone already is fine."""
-        request = api.RoomParticipantIdentity(room=room_name, identity=identity)
+        who = api.RoomParticipantIdentity(room=room_name, identity=identity)
+        request = self._api.room.remove_participant(who)
+        with self._traced("RoomService/RemoveParticipant"):
+            await self._unless_gone(request)
+
+    async def _unless_gone(self, request: Awaitable[object]) -> None:
+        """Make a call that ends something; it is no error that there is nothing to end."""
         try:
-            await self._call(self._api.room.remove_participant(request))
+            await self._call(request)
         except PermanentLiveKitError as error:
             cause = error.__cause__
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):
                 raise
+
+    def _traced(self, method: str) -> AbstractContextManager[tracing.Span]:
+        """A call that changes something, as a part of the trace. Looking is no news."""
+        attributes: dict[str, tracing.Value] = {
+            "rpc.system.name": "twirp",
+            "rpc.method": f"livekit.{method}",
+            "server.address": self._address,
+        }
+        return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
 
 
 async def server_time(url: str, *, timeout_s: float) -> float | None:

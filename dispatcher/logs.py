@@ -7,16 +7,30 @@ structlog does the formatting; everybody logs with the standard `logging` module
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Literal
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 from structlog.typing import Processor
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+logger = logging.getLogger(__name__)
+
 # Celery says of every task that it was received and that it succeeded, and repeats the whole of it
 # in a field "data"; beat says when it sends the sweep, once a second. What happens to a dispatch is
 # logged by whoever does it, and failures are warnings.
-_QUIET = ("celery.beat", "celery.worker.strategy")
+_QUIET = (
+    "aiohttp.access",  # of the agent server's health, asked every second by some
+    "celery.beat",
+    "celery.worker.request",  # that a sweep has expired
+    "celery.worker.strategy",
+)
+_STDERR = 2
 _SWEEP = "dispatcher.tasks.sweep"
 
 
@@ -47,7 +61,10 @@ def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
 
 
 def configure(*, log_format: Literal["json", "text"], level: str) -> None:
-    """Send every logger of this process to standard error in one shape."""
+    """Send every logger of this process to standard error in one shape.
+
+    And what Python itself would print there: warnings, and errors that nobody has caught.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
     root = logging.getLogger()
@@ -56,3 +73,33 @@ def configure(*, log_format: Literal["json", "text"], level: str) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").addFilter(_without_sweeps)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _ended_thread
+
+
+def say(text: str, _: object = None) -> None:
+    """Log `text` from within a signal handler, which may have interrupted somebody who logs."""
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text.strip(), (), None)
+    for handler in logging.getLogger().handlers:
+        os.write(_STDERR, (handler.format(record) + "\n").encode())
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logger.critical("ends with an unexpected error", exc_info=(kind, error, traceback))
+
+
+def _ended_thread(args: threading.ExceptHookArgs) -> None:
+    error = args.exc_value
+    if error is not None and not isinstance(error, SystemExit):
+        logger.error("a thread has ended with an unexpected error", exc_info=error)
+
+
+def _unraisable(args: UnraisableHookArgs) -> None:
+    # Its object's repr may hold anything.
+    logger.error("an error that could not be raised", exc_info=args.exc_value)

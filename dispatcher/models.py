@@ -208,6 +208,7 @@ class DispatchRef:
     room_name: str
     agent_name: str
     generation: int
+    traceparent: str = ""  # where its trace goes on (W3C); empty while nobody traces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +270,7 @@ class NewDispatch:
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

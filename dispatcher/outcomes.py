@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
-from dispatcher import inflight, ledger, reports
+from dispatcher import inflight, ledger, reports, tracing, transitions
 from dispatcher.decisions import Reason, look_again_in_s, why_too_late
 from dispatcher.errors import UnknownDispatch
 from dispatcher.models import FAILED, Dispatch, State, Transition
 from dispatcher.runtime import Services
-
-logger = logging.getLogger(__name__)
 
 
 async def read(services: Services, dispatch_id: str) -> Dispatch:
@@ -29,14 +27,25 @@ async def read(services: Services, dispatch_id: str) -> Dispatch:
 
 
 def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:
-    """What every log line about a dispatch carries."""
-    return {
-        "dispatch_id": dispatch.dispatch_id,
-        "client_id": dispatch.client_id,
-        "room": dispatch.room_name,
-        "generation": dispatch.generation,
-        **more,
-    }
+    """What a worker's log line about a dispatch carries."""
+    return {**transitions.log_fields(dispatch), "generation": dispatch.generation, **more}
+
+
+def traced(task: str, dispatch: Dispatch) -> AbstractContextManager[tracing.Span]:
+    """What a task does for a dispatch, as a part of its trace; nothing where it does nothing."""
+    return tracing.span(
+        f"process {task}",
+        parent=dispatch.traceparent,
+        kind="consumer",
+        attributes={
+            **transitions.span_attributes(dispatch),
+            "messaging.system": "celery",
+            "messaging.operation.type": "process",
+            "messaging.operation.name": "process",
+            "messaging.destination.name": task,
+        },
+        lazy=True,
+    )
 
 
 async def fail(
@@ -53,8 +62,6 @@ async def fail(
             retention_s=services.common.retention_s,
         )
     )
-    if done.moved:
-        logger.warning("dispatch failed", extra=log_fields(dispatch, reason=reason.code))
     return done.moved
 
 
@@ -93,6 +100,4 @@ async def give_up(
             inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
         )
     )
-    if done.moved:
-        logger.info(transition.event, extra=log_fields(dispatch, reason=reason.code))
     return done.moved

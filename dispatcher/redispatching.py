@@ -6,7 +6,7 @@ from dispatcher import ledger
 from dispatcher.decisions import our_agent
 from dispatcher.errors import LiveKitError, RedispatchRefused
 from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
-from dispatcher.outcomes import read
+from dispatcher.outcomes import read, traced
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_redispatch
 
@@ -66,7 +66,10 @@ async def redispatch_joined(services: Services, dispatch_id: str) -> State:
     """
     dispatch = await read(services, dispatch_id)
     with services.turn(services.dispatching, dispatch, wake=wake_redispatch) as may_go_on:
-        return await _redispatch_joined(services, dispatch_id) if may_go_on else dispatch.state
+        if not may_go_on:
+            return dispatch.state
+        with traced("redispatch_joined", dispatch):
+            return await _redispatch_joined(services, dispatch_id)
 
 
 async def _redispatch_joined(services: Services, dispatch_id: str) -> State:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
-from dispatcher import keys
+from dispatcher import keys, transitions
 from dispatcher.ledger import Step, announcement, keys_of_new_record
-from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch
+from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch, State
+from dispatcher.transitions import Change
 
 # Keys of one call, so that no call holds Redis up for long.
 STANDING_LIMIT: Final = 500
@@ -39,6 +40,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
         retention_s: how long a record that is closed here is kept.
     """
     fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
+    detail = {"by": by}
     return Step(
         "restore",
         (
@@ -52,7 +54,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             str(dispatch.generation),
             str(dispatch.age_ms),
             str(dispatch.deadline_ms),
-            json.dumps({"by": by}),
+            json.dumps(detail),
             FailureReason.SUPERSEDED,
             "the room has another dispatch by now: ",
             str(retention_s),
@@ -60,7 +62,22 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: Restored(reply[0]),
+        lambda restored: _tell(dispatch, detail, restored),
     )
+
+
+def _tell(dispatch: RememberedDispatch, detail: Mapping[str, str], restored: Restored) -> None:
+    if restored is Restored.EXISTS:
+        return
+    closed = restored is Restored.OCCUPIED
+    change = Change(
+        event="superseded" if closed else "restored",
+        generation=dispatch.generation,
+        from_state="",
+        to_state=State.CANCELLED if closed else dispatch.state,
+        detail=detail,
+    )
+    transitions.tell(dispatch, change)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -46,6 +46,14 @@ def _sha(script_name: str) -> str:
 
 def _hint(error: RedisError) -> str:
     return _HINT.format(error=type(error).__name__)
+
+
+def _done(step: Step[T], reply: Any) -> T:
+    """The step's answer; who is to hear of it has heard of it."""
+    answer = step.parse(reply)
+    if step.tell is not None:
+        step.tell(answer)
+    return answer
 
 
 # With Redis hung every caller would wait for its own time-out, and those in line behind them for
@@ -104,7 +112,7 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        return step.parse(reply)
+        return _done(step, reply)
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
@@ -158,6 +166,7 @@ class AsyncLedger:
     """Carries steps out with asyncio; one per event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.timeout_s = settings.redis_worker_timeout_s
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,
@@ -185,7 +194,7 @@ class AsyncLedger:
                 )
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        return step.parse(reply)
+        return _done(step, reply)
 
     async def server_facts(self) -> ServerFacts:
         """How the Redis server is set up.

@@ -27,7 +27,7 @@ from dispatcher.models import (
     FailureReason,
     State,
 )
-from dispatcher.outcomes import fail, log_fields, read
+from dispatcher.outcomes import fail, log_fields, read, traced
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_supervision
 
@@ -51,7 +51,10 @@ async def supervise(services: Services, dispatch_id: str) -> State:
     if dispatch.state is not State.JOINED:
         return dispatch.state
     with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
-        return await _supervise(services, dispatch) if may_go_on else dispatch.state
+        if not may_go_on:
+            return dispatch.state
+        with traced("supervise", dispatch):
+            return await _supervise(services, dispatch)
 
 
 async def _supervise(services: Services, dispatch: Dispatch) -> State:
@@ -96,10 +99,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
 
 async def _end(services: Services, dispatch: Dispatch) -> bool:
     step = endings.everybody_left(dispatch, retention_s=services.common.retention_s)
-    done = await services.ledger.run(step)
-    if done.moved:
-        logger.info("ended", extra=log_fields(dispatch))
-    return done.moved
+    return (await services.ledger.run(step)).moved
 
 
 async def _replace(services: Services, dispatch: Dispatch) -> bool:
@@ -114,8 +114,6 @@ async def _replace(services: Services, dispatch: Dispatch) -> bool:
             losses=losses_in_a_row(dispatch),
         )
     )
-    if done.moved:
-        logger.warning("agent lost", extra=log_fields(dispatch, job_id=dispatch.job_id))
     return done.moved
 
 
@@ -155,20 +153,12 @@ async def _cancel(services: Services, dispatch: Dispatch) -> bool:
             dispatch, waited_s=common.abandon_after_s, retention_s=common.retention_s
         )
     )
-    if done.moved:
-        logger.info("cancelled: nobody has come", extra=log_fields(dispatch))
     return done.moved
 
 
 async def _put_out_surplus(services: Services, dispatch: Dispatch, room: RoomView) -> None:
     """Put out every agent of this dispatch but the one it stands by; each is counted."""
     for agent in surplus_agents(dispatch, room.agents):
-        logger.warning(
-            "surplus agent, putting it out: the room has another one already",
-            extra=log_fields(
-                dispatch, agent_identity=agent.identity, keeping=dispatch.agent_identity
-            ),
-        )
         if await _remove(services, dispatch, agent.identity):
             await services.ledger.run(
                 ledger.advance(

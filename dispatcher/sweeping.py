@@ -14,7 +14,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher import heartbeat, leases, ledger, reports, verification, webhooks
+from dispatcher import heartbeat, leases, ledger, reports, tracing, verification, webhooks
 from dispatcher.decisions import (
     can_take,
     look_again_in_s,
@@ -26,6 +26,7 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
 from dispatcher.outcomes import end_in_time, log_fields
 from dispatcher.runtime import Services
+from dispatcher.transitions import span_attributes
 from dispatcher.waking import (
     wake_clearing,
     wake_dispatch,
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 # How long a record that was woken is left alone before it is woken again.
 PUSH_S: Final = 2.0
+WOKEN: Final = "woken by the sweeper"
 # So long before its deadline, a record on its way whose verification has said nothing gets its last
 # look from the sweeper itself: the verify workers may be away.
 LAST_LOOK_S: Final = 1.0
@@ -130,9 +132,11 @@ async def _look_at(services: Services, dispatch: Dispatch, *, long_queue: bool) 
             await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=left_s))
     # An agent that reports nothing is looked at every few seconds: no news.
     routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+    if not routine:
+        tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
     logger.log(
         logging.DEBUG if routine else logging.INFO,
-        "woken by the sweeper",
+        WOKEN,
         extra=log_fields(dispatch, state=str(dispatch.state)),
     )
     return WakeUp(dispatch=dispatch)
@@ -195,12 +199,18 @@ async def _room(
 
 async def stand_in_for_beat(services: Services) -> None:
     """Sweep from a worker, saying so, for as long as nobody else does (beat has died or hangs)."""
+    silent = False
     while True:
         await asyncio.sleep(STAND_IN_S)
         try:
             if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
+                if silent:
+                    logger.warning("beat sweeps again")
+                silent = False
                 continue
-            logger.error("beat is silent: sweeping from a worker; start beat again")
+            if not silent:
+                logger.error("beat is silent: sweeping from a worker; start beat again")
+            silent = True
             wake_ups = await sweep_all(services)
             await asyncio.to_thread(publish_all, wake_ups)
         except (LedgerUnavailable, OperationalError) as error:

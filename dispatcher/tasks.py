@@ -24,6 +24,7 @@ from dispatcher import (
     reports,
     supervising,
     sweeping,
+    tracing,
     verification,
     webhooks,
 )
@@ -38,8 +39,9 @@ from dispatcher.waking import wake_dispatch
 @worker_ready.connect
 def _start_runtime(sender: Any, **_: Any) -> None:
     # Connections and event loop before the first message, so that it is as quick as any other.
-    process = runtime()
     queues = [queue.name for queue in sender.task_consumer.queues]
+    tracing.start("usher-dispatch" if keys.DISPATCH_QUEUE in queues else "usher-verify")
+    process = runtime()
     process.start(heartbeat.beat(process.services, queues))
     if keys.DISPATCH_QUEUE in queues:
         process.start(capacity.listen(process.services))

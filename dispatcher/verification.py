@@ -29,7 +29,7 @@ from dispatcher.models import (
     Dispatch,
     State,
 )
-from dispatcher.outcomes import fail, give_up, log_fields, read
+from dispatcher.outcomes import fail, give_up, log_fields, read, traced
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,10 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     if dispatch.state not in IN_FLIGHT:
         return dispatch.state
     with services.turn(services.verifying, dispatch) as may_go_on:
-        return await _verify(services, dispatch) if may_go_on else dispatch.state
+        if not may_go_on:
+            return dispatch.state
+        with traced("verify_dispatch", dispatch):
+            return await _verify(services, dispatch)
 
 
 async def _verify(services: Services, dispatch: Dispatch) -> State:
@@ -139,7 +142,7 @@ async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | No
 
 async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> None:
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
-    done = await services.ledger.run(
+    await services.ledger.run(
         ledger.advance(
             dispatch,
             JOINED,
@@ -155,8 +158,6 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
         )
     )
-    if done.moved:
-        logger.info("joined", extra=log_fields(dispatch, time_to_join_ms=time_to_join_ms))
 
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:

@@ -18,7 +18,7 @@ from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch,
 T = TypeVar("T")
 
 AGENT_NAME = "session-agent-rag"
-WAIT_S = 10.0
+WAIT_S = 30.0
 UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it was"}
 
 

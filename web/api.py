@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from dispatcher import cancelling, ledger, listing, waking
+from dispatcher import cancelling, ledger, listing, tracing, waking
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Created, Once
@@ -22,6 +23,7 @@ from dispatcher.models import (
     NewDispatch,
     State,
 )
+from dispatcher.transitions import tell_created
 from web.auth import authenticate, permitted, reader
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
@@ -73,6 +75,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
         container=client.container,
         agent_metadata=wanted.agent.metadata,
         deadline_ms=int(client.deadline_s * 1000),
+        traceparent=tracing.current().traceparent,
     )
 
 
@@ -86,15 +89,17 @@ def _record(
         LimitReached: the client has used up what it may ask for.
         Overloaded: too many sessions of all clients are on their way.
     """
+    detail = {"by": "http"}
     created = here.ledger.run(
         ledger.create(
             new,
             due_in_s=here.common.wake_grace_s,
-            detail={"by": "http"},
+            detail=detail,
             limits=client.limits,
             paced=len(here.clients.clients) > 1,
             max_backlog=here.common.max_backlog,
             once=asked,
+            told_later=True,
         )
     )
     if created.conflict:
@@ -103,8 +108,9 @@ def _record(
     accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
+        here.publisher.soon(partial(tell_created, new, detail))
         if created.wake_now:
-            here.publisher.put(accepted)
+            here.publisher.wake(accepted)
     return accepted, created
 
 
@@ -145,6 +151,7 @@ def create_dispatch() -> dict[str, Any]:
             if asked is not None:
                 here.delegations.keep(promise.new, asked)
             agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
+        _note(accepted)
         return token_answer(
             server_url=client.livekit.url,
             token=participant_token(
@@ -154,6 +161,24 @@ def create_dispatch() -> dict[str, Any]:
             accepted=accepted,
             base_url=_base_url(),
         )
+
+
+def _note(of: Accepted | Dispatch) -> None:
+    """Say in the request's trace which dispatch it is about, and point to that one's own trace."""
+    here = tracing.current()
+    if here is tracing.NO_SPAN:
+        return
+    here.set(
+        {
+            "usher.dispatch_id": of.dispatch_id,
+            "usher.client_id": of.client_id,
+            "usher.room": of.room_name,
+            "usher.agent_name": of.agent_name,
+            "usher.state": str(of.state),
+        }
+    )
+    if tracing.trace_id(of.traceparent) != tracing.trace_id(here.traceparent):
+        here.link(of.traceparent)
 
 
 def _base_url() -> str:
@@ -214,6 +239,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     here = services()
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
+    _note(dispatch)
     if dispatch.state in PENDING:
         raise Problem(
             409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
@@ -250,13 +276,14 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
         raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
     if not done.moved:
         raise Problem(409, "Conflict", "it has just changed; look again")
-    here.publisher.put(
+    here.publisher.wake(
         Accepted(
             dispatch_id=dispatch.dispatch_id,
             state=State.QUEUED,
             room_name=dispatch.room_name,
             agent_name=dispatch.agent_name,
             client_id=dispatch.client_id,
+            traceparent=dispatch.traceparent,
         )
     )
 
@@ -267,6 +294,7 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     here = services()
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
+    _note(dispatch)
     step = cancelling.cancel(dispatch, retention_s=here.common.retention_s)
     if here.ledger.run(step).moved:
         here.promises.forget(dispatch.dispatch_id)

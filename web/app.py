@@ -10,7 +10,7 @@ from flask import Flask, jsonify
 from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from dispatcher import reports, waking
+from dispatcher import reports, tracing, waking
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -33,6 +33,7 @@ from web import (
     metrics,
     openapi,
     problems,
+    traces,
     webhooks,
 )
 from web.events import Streams
@@ -56,6 +57,7 @@ def build() -> Flask:
     """Make the application: settings, services, views, error answers."""
     common = load(CommonSettings)
     configure(log_format=common.log_format, level=common.log_level)
+    tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = Flask("web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     settings = load(WebSettings)
@@ -82,6 +84,7 @@ def build() -> Flask:
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(client_page.blueprint)
+    traces.register(app)
     metrics.register(app)
     problems.register(app)
     limits.register(app)

@@ -50,7 +50,12 @@ os.environ[_DIRECTORY] = str(_metrics_directory())
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: E402, F401  # for that alone
-from dispatcher.settings import StreamSettings, load  # noqa: E402
+from dispatcher.logs import configure  # noqa: E402
+from dispatcher.settings import CommonSettings, StreamSettings, load  # noqa: E402
+from web.gunicorn_log import GunicornLog  # noqa: E402
+
+_common = load(CommonSettings)
+configure(log_format=_common.log_format, level=_common.log_level)
 
 # Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
 # that everybody is like are closed (web/worker.py).
@@ -92,6 +97,8 @@ graceful_timeout = 5
 # or a request is sent into a connection that is just being closed (seen with aiohttp and 5 s).
 keepalive = 75
 accesslog = None
+# Its own lines in the shape of ours, from the master's first on.
+logger_class = GunicornLog
 # Who is believed about the scheme and address of a caller is USHER_TRUSTED_PROXIES' to say, alone;
 # gunicorn would believe whatever comes by way of loopback.
 forwarded_allow_ips = ""

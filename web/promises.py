@@ -22,6 +22,7 @@ from dispatcher import restoring
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import NewDispatch, RememberedDispatch, State
 from dispatcher.store import Ledger
+from dispatcher.transitions import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Promise:
             agent_metadata=self.new.agent_metadata,
             age_ms=int((now - self.made_at) * 1000),
             deadline_ms=self.new.deadline_ms,
+            traceparent=self.new.traceparent,
         )
 
 
@@ -191,10 +193,7 @@ class Promises:
 
     def _restore(self, promise: Promise) -> None:
         remembered = promise.remembered(time.monotonic())
-        outcome = self._ledger.run(
-            restoring.restore(remembered, by="web", retention_s=self._retention_s)
-        )
-        logger.warning("record written late", extra=_log_fields(promise.new, outcome=outcome))
+        self._ledger.run(restoring.restore(remembered, by="web", retention_s=self._retention_s))
 
     def _settle(self, promise: Promise) -> None:
         """It is in the ledger now: no longer a delegated one, and forgotten in time."""
@@ -222,11 +221,5 @@ class Promises:
                 logger.error("ends without having written a delegated one", extra=_log_fields(new))
 
 
-def _log_fields(new: NewDispatch, **more: object) -> dict[str, object]:
-    return {
-        "dispatch_id": new.dispatch_id,
-        "client_id": new.client_id,
-        "room": new.room_name,
-        "agent_name": new.agent_name,
-        **more,
-    }
+def _log_fields(new: NewDispatch) -> dict[str, object]:
+    return {**log_fields(new), "agent_name": new.agent_name}

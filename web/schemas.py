@@ -157,6 +157,7 @@ class Accepted:
     room_name: str
     agent_name: str
     client_id: str
+    traceparent: str = ""
 
     @classmethod
     def of(cls, new: NewDispatch, *, dispatch_id: str, state: State) -> Accepted:
@@ -167,6 +168,7 @@ class Accepted:
             room_name=new.room_name,
             agent_name=new.agent_name,
             client_id=new.client_id,
+            traceparent=new.traceparent,
         )
 
 

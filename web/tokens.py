@@ -71,6 +71,7 @@ def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConf
         container=promised.container,
         request_type=DELEGATED,
         requested_at_ms=requested_at_ms,
+        traceparent=promised.traceparent,
     )
     agent = RoomAgentDispatch(
         agent_name=promised.agent_name, metadata=promised.agent_metadata, attributes=attributes

@@ -98,6 +98,7 @@ def _remembered(offer: Offer, taker: Taker) -> RememberedDispatch:
         room_name=offer.room_name,
         agent_name=offer.agent_name,
         generation=offer.generation,
+        traceparent=offer.traceparent,
         state=State.ACCEPTED,
         container=offer.container,
         agent_metadata=offer.agent_metadata,

@@ -20,6 +20,7 @@ from typing import Any, overload
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
 from livekit.rtc._ffi_client import FfiClient
 
+from dispatcher import tracing
 from dispatcher.errors import ConfigurationError
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
@@ -163,6 +164,7 @@ class _Attachment:
             _ = FfiClient.instance
         if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
+        tracing.start("usher-agent")
         store = AsyncLedger(common)
         self._filter = RequestFilter(identity, store, retention_s=common.retention_s)
         self._reporter = Reporter(

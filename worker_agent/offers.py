@@ -18,6 +18,7 @@ from dispatcher.attributes import (
     GENERATION,
     REQUEST_TYPE,
     REQUESTED_AT_MS,
+    TRACEPARENT,
 )
 from dispatcher.ledger import Advanced
 from dispatcher.models import DispatchRef, State
@@ -63,6 +64,7 @@ class Offer:
     container: str = ""
     agent_metadata: str = field(default="", repr=False)
     requested_at_ms: int = 0
+    traceparent: str = ""
 
     @property
     def delegated(self) -> bool:
@@ -78,6 +80,7 @@ class Offer:
             room_name=self.room_name,
             agent_name=self.agent_name,
             generation=self.generation,
+            traceparent=self.traceparent,
         )
 
 
@@ -131,6 +134,7 @@ def read_offer(
         container=attributes.get(CONTAINER, "") if ours else "",
         agent_metadata=metadata,
         requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
+        traceparent=attributes.get(TRACEPARENT, "") if ours else "",
     )
 
 

@@ -11,16 +11,20 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import inflight, ledger
+from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Advanced, Step
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
+from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.clock import LedgerClock
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -51,6 +55,12 @@ def offer_of(request: JobRequest) -> Offer:
     )
 
 
+def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
+    """What becomes of an offer, as a part of the CreateDispatch that it comes from."""
+    attributes = {**span_attributes(offer.ref), "usher.job_id": offer.job_id}
+    return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
+
+
 class RequestFilter:
     """The `on_request` of an agent server."""
 
@@ -61,6 +71,7 @@ class RequestFilter:
         self._store = store
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
+        self.clock = LedgerClock()  # set by the agent server's reports
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
@@ -76,6 +87,12 @@ class RequestFilter:
         `offered_at` is when it has come, by the monotonic clock, if that is not just now.
         """
         offer = offer_of(request)
+        with _traced("offer", offer) as span:
+            await self._answer(request, offer, offered_at or time.monotonic(), span)
+
+    async def _answer(
+        self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
+    ) -> None:
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
@@ -83,12 +100,19 @@ class RequestFilter:
             if decision.reason is Reason.CLAIMED and offer.delegated:
                 decision = await self._adopt(offer)
             elif decision.reason is Reason.CLAIMED:
-                decision, counted = await self._claim(offer, offered_at or time.monotonic())
+                decision, counted = await self._claim(offer, offered_at)
             if not counted:
                 self.metrics.note(offer.client_id, answered(decision))
             if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
                 await self.metrics.flush()  # before anybody learns of it: a killed process has told
             self._log(offer, decision)
+            span.set(
+                {
+                    "usher.container": self._server.container,
+                    "usher.decision": "accept" if decision.accept else "reject",
+                    "usher.reason": str(decision.reason),
+                }
+            )
             self.changed()
             if decision.accept:
                 await self._accept(request, offer, decision)
@@ -105,34 +129,21 @@ class RequestFilter:
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
         self._log(offer, decision)
-        await self._report_reject(offer, decision)
+        with _traced("offer", offer) as span:
+            span.set({"usher.decision": "reject", "usher.reason": str(decision.reason)})
+            await self._report_reject(offer, decision)
 
     async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""
-        server = self._server
-        granted = Decision(accept=True, reason=Reason.CLAIMED)
-        step = ledger.advance(
-            offer.ref,
-            ACCEPTED,
-            before="offered",
-            offered_ago_s=time.monotonic() - offered_at,
-            due_in_s=CLAIM_DUE_S,
-            fields={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "agent_container": server.container,
-            },
-            detail={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "container": server.container,
-                "reason": Reason.CLAIMED,
-            },
-            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
-            inflight=inflight.CLAIMED,
-        )
+        with tracing.span("claim"):
+            return await self._claimed(offer, offered_at)
+
+    async def _claimed(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         try:
-            claim = await self._store.run(step)
+            not_after_ms = self.clock.in_ms(self._store.timeout_s)
+            claim = await self._store.run(self._claim_step(offer, offered_at, not_after_ms))
+            if claim.outcome == "late":  # but heard in time: the clocks have been set
+                claim = await self._store.run(self._claim_step(offer, offered_at, None))
             decision = decide_claim(offer, claim)
             counted = claim.moved or (decision.accept and await self._is_counted(offer))
         except LedgerUnavailable:
@@ -141,6 +152,25 @@ class RequestFilter:
         if counted:
             self.metrics.granted(offer.client_id, offer.job_id, decision)
         return decision, counted
+
+    def _claim_step(
+        self, offer: Offer, offered_at: float, not_after_ms: float | None
+    ) -> Step[Advanced]:
+        server = self._server
+        granted = Decision(accept=True, reason=Reason.CLAIMED)
+        names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
+        return ledger.advance(
+            offer.ref,
+            ACCEPTED,
+            before="offered",
+            offered_ago_s=time.monotonic() - offered_at,
+            not_after_ms=not_after_ms,
+            due_in_s=CLAIM_DUE_S,
+            fields={**names, "agent_container": server.container},
+            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
+            inflight=inflight.CLAIMED,
+        )
 
     async def _is_counted(self, offer: Offer) -> bool:
         """Whether it was this very claim that has been carried out before, its answer lost."""
@@ -175,12 +205,16 @@ class RequestFilter:
             await request.accept()
             return
         try:
-            await request.accept(
-                attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
-            )
+            with tracing.span("accept", kind="client"):
+                await request.accept(
+                    attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
+                )
         except AssignmentTimeoutError:
             # LiveKit has given the job to nobody; verification finds no agent and goes on.
-            logger.warning("LiveKit did not assign the job", extra={"job_id": offer.job_id})
+            logger.warning(
+                "LiveKit did not assign the job",
+                extra={**log_fields(offer.ref), "job_id": offer.job_id},
+            )
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             await self._give_back(offer)
 
@@ -222,14 +256,12 @@ class RequestFilter:
         logger.info(
             "job accepted" if decision.accept else "job rejected",
             extra={
-                "room": offer.room_name,
+                **log_fields(offer.ref),
                 "container": self._server.container,
-                "client_id": offer.client_id,
                 "request_type": offer.request_type,
                 "participant_count": offer.participant_count,
                 "decision": "accept" if decision.accept else "reject",
                 "reason": str(decision.reason),
-                "dispatch_id": offer.dispatch_id,
                 "generation": offer.generation,
                 "job_id": offer.job_id,
             },

@@ -19,7 +19,7 @@ from livekit import api, rtc
 from livekit.agents import JobContext
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import endings, keys, leases, ledger, reports
+from dispatcher import endings, keys, leases, ledger, reports, tracing
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
@@ -33,7 +33,8 @@ from dispatcher.models import (
 )
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
-from worker_agent import metrics
+from dispatcher.transitions import log_fields, span_attributes
+from worker_agent import guests, metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import GuardSettings
@@ -102,10 +103,13 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     if not offer.dispatch_id:
         await entrypoint(ctx)
         return
+    if offer.traceparent:
+        tracing.start("usher-agent")  # this process is another than its agent server's
+        guests.invite()
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
     if await fence.holds():
-        fence.watch()
-        await entrypoint(ctx)
+        with tracing.for_others(fence.watch()):
+            await entrypoint(ctx)
 
 
 class Fence:
@@ -126,9 +130,23 @@ class Fence:
         self._news = asyncio.Event()
         self._met = False
         self._cut_off_since: float | None = None
+        self._joining = self._begin("join")
+        self._session = tracing.NO_SPAN
+
+    def _begin(self, name: str) -> tracing.Span:
+        attributes = {**span_attributes(self._offer.ref), "usher.job_id": self._offer.job_id}
+        return tracing.begin(name, parent=self._offer.traceparent, attributes=attributes)
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
+        with tracing.inside(self._joining), tracing.span("fence"):
+            holds = await self._holds()
+        if not holds:
+            self._joining.failed("Fenced")
+            self._joining.end()
+        return holds
+
+    async def _holds(self) -> bool:
         try:
             # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
             # token. Whether it still is will be asked again after joining.
@@ -143,15 +161,21 @@ class Fence:
         self._leave("not connecting")
         return False
 
-    def watch(self) -> None:
-        """Report when the agent connects, that it is alive, and when it leaves."""
+    def watch(self) -> tracing.Span:
+        """Report when the agent connects, that it is alive, and when it leaves.
+
+        Returns what the session is in the trace.
+        """
+        self._session = self._begin("session")
         self._ctx.room.on("connection_state_changed", self._on_connection_state)
         self._ctx.room.on("disconnected", self._on_disconnected)
         self._ctx.room.on("participant_connected", self._on_participant)
         self._ctx.add_shutdown_callback(self._left)
+        return self._session
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
+            self._joining.event("connected", {})
             self._renewing = asyncio.create_task(self._stay())
 
     def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
@@ -169,7 +193,9 @@ class Fence:
             with contextlib.suppress(LedgerUnavailable):
                 wanted = self._claimed or await self._adopt()
                 if not self._joined:
-                    await self._connected()
+                    with tracing.inside(self._joining):
+                        await self._connected()
+                    self._joining.end()
                 if not wanted:
                     return
                 if not await self._renew():
@@ -278,15 +304,13 @@ class Fence:
             retention_s=self._common.retention_s,
         )
         self._claimed = decision.accept
-        if decision.accept:
-            logger.warning("adopted its dispatch", extra=self._log_fields())
-        else:
+        if not decision.accept:
             self._leave(f"refused ({decision.reason})")
         return decision.accept
 
     async def _end(self, ending: Step[Advanced], what: str) -> None:
-        await self._store.run(ending)
-        logger.info("leaving: %s", what, extra=self._log_fields())
+        with tracing.inside(self._session):
+            await self._store.run(ending)
         self._ctx.shutdown(reason=what)
 
     async def _left(self, reason: str) -> None:
@@ -294,10 +318,16 @@ class Fence:
             self._renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
-        with contextlib.suppress(LedgerUnavailable):
+        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._session):
             if not await self._told(reason) and self._joined:
                 await self._count(metrics.LEAVE_BATCH, metrics.LEFT)
         await self._store.aclose()
+        if self._renewing is None:
+            self._joining.failed("NotConnected")
+            self._session.failed("NotConnected")
+        self._joining.end()
+        self._session.set({"usher.reason": reason})
+        self._session.end()
 
     async def _told(self, reason: str) -> bool:
         """Tell the record that its agent leaves; true when that has counted it as well."""
@@ -327,8 +357,7 @@ class Fence:
 
     def _log_fields(self) -> dict[str, object]:
         return {
-            "dispatch_id": self._offer.dispatch_id,
+            **log_fields(self._offer.ref),
             "generation": self._offer.generation,
-            "room": self._offer.room_name,
             "job_id": self._offer.job_id,
         }

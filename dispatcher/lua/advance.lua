@@ -2,11 +2,11 @@
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
 --   agent servers, notified, outbox, agent metrics, index of those
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
--- Returns {outcome, state, generation, job id} with outcome one of
+-- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
---   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
---   one that is on its way), "paced" (LiveKit has dropped some: as many as it may be sent are on
---   their way), "unknown".
+--   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
+--   "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
+--   dropped some: as many as it may be sent are on their way), "unknown".
 local a = cjson.decode(ARGV[1])
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
   'measured', unpack(MARKS)}
@@ -20,10 +20,14 @@ if a.generation and a.generation ~= tonumber(generation) then
   return {'stale', state, generation, job_id}
 end
 local moves, notes = a.moves[state], a.notes[state]
+local before = state
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if not moves and not notes then
   return {'refused', state, generation, job_id}
+end
+if a.not_after_ms and now > a.not_after_ms then
+  return {'late', state, generation, job_id}
 end
 if moves and a.revive then
   local other = redis.call('GET', KEYS[5])
@@ -156,4 +160,4 @@ if not a.once or redis.call('HSETNX', KEYS[1], 'counted:' .. a.once, '1') == 1 t
   write_agent_counts(KEYS[16], KEYS[15], a.agent_counts, now)
 end
 redis.call('PUBLISH', a.channel, a.events[#a.events])
-return {moves and 'moved' or 'noted', state, generation, job_id}
+return {moves and 'moved' or 'noted', state, generation, job_id, before}

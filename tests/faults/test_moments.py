@@ -40,10 +40,10 @@ from .stacks import (
     write_procfile,
 )
 
-pytestmark = pytest.mark.timeout(120)
-
 CREATE_DISPATCH = "AgentDispatchService/CreateDispatch"
-JOINED_WITHIN_S = 20
+# A worker that was killed takes long to start on a busy machine; the session has time for that.
+DEADLINE_S = 60
+JOINED_WITHIN_S = DEADLINE_S + 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSta
                 "agent": through(lines["agent"], livekit_port=ways.agent_to_livekit.port),
             },
         )
-        environ |= {"USHER_AGENT_IDLE_PROCESSES": "2"}
+        environ |= {"USHER_AGENT_IDLE_PROCESSES": "2", "USHER_DEADLINE_S": str(DEADLINE_S)}
         with running_stack(directory, environ=environ, procfile=procfile) as stack:
             stack.supervisorctl("stop", "usher:spare")
             yield stack, ways
@@ -153,7 +153,7 @@ def ask_again(caller: Caller, room: str) -> dict[str, Any]:
         except httpx.TransportError:
             return None
 
-    return wait_for("an answer of the web", look, within_s=20)
+    return wait_for("an answer of the web", look, within_s=60)
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
@@ -300,4 +300,4 @@ def test_a_job_killed_between_accept_and_connect_is_replaced(
     connecting.drop()
     record = joined_once(stack, caller, answer)
     assert record["generation"] == 2
-    assert time.monotonic() - killed < 15
+    assert time.monotonic() - killed < 30  # by what it renews no more, not by the deadline

@@ -1,0 +1,49 @@
+"""What does tracing cost where nobody has asked for it?"""
+
+from __future__ import annotations
+
+import asyncio
+
+import redis
+from livekit import api
+
+from devstack.testing import RunningStack
+
+from .session import Caller, end_rooms
+
+
+def at_livekit(stack: RunningStack, room: str) -> list[dict[str, str]]:
+    """The attributes of that room's dispatches."""
+
+    async def look() -> list[dict[str, str]]:
+        async with api.LiveKitAPI(
+            stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
+        ) as livekit:
+            return [dict(d.attributes) for d in await livekit.agent_dispatch.list_dispatch(room)]
+
+    return asyncio.run(look())
+
+
+def test_nothing_about_traces_is_written_down_logged_or_sent(
+    stack: RunningStack, caller: Caller
+) -> None:
+    answer = caller.post()
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    caller.wait_until_agent_said_so(answer["dispatch_id"])
+    try:
+        with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+            record = client.hgetall(f"usher:dispatch:{answer['dispatch_id']}")
+        assert "traceparent" not in record
+        assert "trace_id" not in stack.log("dispatch")
+        (listed,) = at_livekit(stack, answer["room_name"])
+        assert sorted(listed) == [
+            "usher.client_id",
+            "usher.container",
+            "usher.dispatch_id",
+            "usher.generation",
+            "usher.request_type",
+            "usher.requested_at_ms",
+        ]
+    finally:
+        end_rooms(stack, answer["room_name"])
+        caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
