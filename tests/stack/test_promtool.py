@@ -1,8 +1,8 @@
 """Does Prometheus itself take the alert rules, do they fire when they should, and /metrics?
 
 `make monitoring` builds promtool and runs these; without it they are left out, as in CI, where
-building it would take longer than the rest of the setting up. tests/unit/test_monitoring.py and
-tests/acceptance/test_metrics_seen.py look at the same things with less.
+building it would take longer than the rest of the setting up. tests/unit/test_monitoring.py looks
+at the same things with less.
 """
 
 from __future__ import annotations

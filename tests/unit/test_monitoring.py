@@ -1,7 +1,6 @@
 """Do alert rules and dashboard hold together: queries, names, runbook, tests?
 
-promtool says more (`make monitoring`), and a real scrape whether the metrics are there
-(tests/acceptance/test_monitoring.py).
+promtool says more (`make monitoring`), by a real scrape, too.
 """
 
 from __future__ import annotations
@@ -14,9 +13,17 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import PROJECT_ROOT
-from tests.monitoring import DASHBOARD, RULES, expressions, metrics_named, selectors
+from dispatcher.figures import Health
+from dispatcher.metrics import Figures, Window, agent_figures, client_figures
+from dispatcher.models import FailureReason
+from tests.monitoring import DASHBOARD, RULES, expressions, labels_named, metrics_named, selectors
+from tests.support import a_server
+from web import metrics
+from web.exposition import LedgerCollector
 
 RUNBOOK = PROJECT_ROOT / "docs" / "operations.md"
 TESTS = PROJECT_ROOT / "monitoring" / "alerts_test.yml"
@@ -78,6 +85,52 @@ def test_what_several_web_instances_tell_alike_is_not_added_up(where: str, expre
 def test_every_metric_is_in_the_documentation() -> None:
     documented = (PROJECT_ROOT / "docs" / "metrics.md").read_text("utf-8")
     assert [name for name in sorted(metrics_named()) if f"`{name}" not in documented] == []
+
+
+def labels_of_metrics(figures: Figures, health: Health) -> dict[str, set[str]]:
+    """Every metric of `GET /metrics`, by its name after `# TYPE`, with its series' labels."""
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(figures, health))
+    registry.register(metrics._request_seconds)
+    metrics._request_seconds.labels("POST", "/api/v1/dispatches", "200").observe(0.01)
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        # The parser takes `_total` off a counter's name.
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = {label for sample in family.samples for label in sample.labels}
+    return found
+
+
+def test_every_metric_and_label_that_a_query_speaks_of_is_there() -> None:
+    agents = agent_figures("acme", "box-1", "rag", {"accepts:claimed": 1, "rejects:full": 1})
+    clients = (client_figures("acme", {}, {}),)
+    figures = Figures(at_ms=1, window=Window.ALL, since_ms=0, clients=clients, agents=(agents,))
+    there = labels_of_metrics(
+        figures, Health(at_ms=1, agent_servers=(a_server(),), sweeper_silent_ms=1)
+    )
+    assert metrics_named() - there.keys() == set()
+    of_prometheus = {"job", "instance"}
+    assert {
+        (name, label) for name, label in labels_named() if label not in there[name] | of_prometheus
+    } == set()
+
+
+def test_a_failure_that_nobody_has_met_yet_is_a_zero() -> None:
+    registry = CollectorRegistry()
+    clients = (client_figures("acme", {"failures:rejected: full": 2}, {}),)
+    figures = Figures(at_ms=1, window=Window.ALL, since_ms=0, clients=clients, agents=())
+    registry.register(LedgerCollector(figures, Health(at_ms=1)))
+
+    def value(reason: str) -> float | None:
+        return registry.get_sample_value(
+            "usher_failures_total", {"client": "acme", "reason": reason}
+        )
+
+    assert value("rejected: full") == 2
+    assert value(FailureReason.NO_AGENT_ONLINE) == 0
+    reasons = set(re.findall(r'reason="(\w+)"', str(RULES)))
+    assert reasons
+    assert [reason for reason in sorted(reasons) if value(reason) is None] == []
 
 
 def panels() -> Iterator[dict[str, Any]]:
