@@ -106,6 +106,10 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         return step.parse(reply)
 
+    def close(self) -> None:
+        """Close every connection."""
+        self._redis.close()
+
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
         """Listen on the channels of `pattern`.
@@ -154,6 +158,7 @@ class AsyncLedger:
     """Carries steps out with asyncio; one per event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.timeout_s = settings.redis_worker_timeout_s
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,

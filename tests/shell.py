@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ class Ran:
     code: int
     out: str
     err: str
-    took_s: float
 
     @property
     def json(self) -> Any:
@@ -59,9 +58,10 @@ class Shell:
             *(stack.flower_password, self.environ.get("OPERATOR_PASSWORD") or stack.api_key),
         ]
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Start a command."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs during this block; it is killed at the end if need be."""
+        with subprocess.Popen(
             [*CELERY, *arguments],
             cwd=PROJECT_ROOT,
             env=self.environ | environ,
@@ -69,24 +69,23 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
-    def end(self, process: subprocess.Popen[str], *, within_s: float, began: float) -> Ran:
-        """Wait for its end."""
+    def end(self, process: subprocess.Popen[str], *, within_s: float) -> Ran:
+        """Wait for its end by itself."""
         out, err = process.communicate(timeout=within_s)
         for secret in self._secrets:
             assert secret not in out + err
         assert "Traceback" not in out + err, err
-        took_s = time.monotonic() - began
-        return Ran(code=process.returncode, out=out, err=err, took_s=took_s)
+        return Ran(code=process.returncode, out=out, err=err)
 
     def run(
         self, *arguments: str, within_s: float = 60, environ: Mapping[str, str] | None = None
     ) -> Ran:
         """Run a command to its end."""
-        began = time.monotonic()
-        process = self.start(*arguments, **(environ or {}))
-        try:
-            return self.end(process, within_s=within_s, began=began)
-        finally:
-            process.kill()
+        with self.started(*arguments, **(environ or {})) as process:
+            return self.end(process, within_s=within_s)
