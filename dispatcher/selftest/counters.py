@@ -90,3 +90,12 @@ def rises(before: Accepts, after: Accepts) -> dict[str, int]:
         container: count - before.by_container.get(container, 0)
         for container, count in after.by_container.items()
     }
+
+
+def too_little(rose: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    """Which containers have counted less than they have served; others may use them as well."""
+    return ", ".join(
+        f"{container}: {rose.get(container, 0)} of {count}"
+        for container, count in expected.items()
+        if rose.get(container, 0) < count
+    )
