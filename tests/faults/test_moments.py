@@ -235,7 +235,9 @@ def test_a_worker_killed_after_livekit_did_it_in_vain_leaves_one_agent(
         time.sleep(4)  # for so long, the offer would be answered late; then LiveKit has dropped it
     record = joined_once(stack, caller, answer)
     assert record["agent_identity"]
-    assert WORKER_GONE in told_of(stack.redis_url, answer["dispatch_id"])
+    # The agent server may still have answered the offer, too late, before it was taken over.
+    told = told_of(stack.redis_url, answer["dispatch_id"])
+    assert WORKER_GONE in told or "its answer was never written down" in told
 
 
 def test_a_worker_killed_before_it_passed_on_to_verification_is_verified_all_the_same(
