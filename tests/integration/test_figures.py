@@ -150,7 +150,9 @@ def of(found: Figures, client_id: str) -> ClientFigures:
     return client
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))]
+)
 def test_after_a_random_walk_every_number_is_as_the_records_tell(
     seed: int, store: Ledger, raw: redis.Redis
 ) -> None:
