@@ -1,11 +1,11 @@
-"""Which dispatches does a client have, and what has happened to one of them since?"""
+"""Which dispatches are there, of one client or of all, and what has happened to one of them since?"""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,6 +88,41 @@ def page(client_id: str, *, state: State | None, limit: int, after: Position | N
             after.created_at_ms if after else "",
             after.dispatch_id if after else "",
             str(MOST_LOOKED_AT),
+            *_FIELDS,
+        ),
+        _page,
+    )
+
+
+def search(
+    client_ids: Sequence[str],
+    *,
+    states: Collection[State] = (),
+    since_ms: int | None = None,
+    text: str = "",
+    limit: int,
+    after: Position | None = None,
+) -> Step[Page]:
+    """Up to `limit` dispatches of those clients, newest first, that follow `after`.
+
+    Args:
+        states: only those in one of them; none: in any.
+        since_ms: only those made at this time (ms since the epoch) or later.
+        text: only those whose room's name has it in it, or whose id begins with it.
+    """
+    return Step(
+        "search",
+        tuple(keys.index(client_id) for client_id in client_ids),
+        (
+            keys.RECORD_PREFIX,
+            str(limit),
+            str(MOST_LOOKED_AT),
+            after.created_at_ms if after else "",
+            after.dispatch_id if after else "",
+            "" if since_ms is None else str(since_ms),
+            text,
+            str(len(states)),
+            *states,
             *_FIELDS,
         ),
         _page,
