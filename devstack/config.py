@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devstack import PROJECT_ROOT
-from devstack.credentials import FLOWER_USER, Credentials
+from devstack.credentials import FLOWER_USER, OPERATOR_USER, Credentials
 from devstack.ports import LOOPBACK, Ports
 from devstack.processes import MARK_VARIABLE
 
@@ -32,6 +32,11 @@ class StackConfig:
     @property
     def web_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.web}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where the operator looks at the sessions."""
+        return f"{self.web_url}/dashboard"
 
     @property
     def origins(self) -> str:
@@ -80,6 +85,7 @@ class StackConfig:
             "LIVEKIT_API_KEY": self.credentials.livekit_api_key,
             "LIVEKIT_API_SECRET": self.credentials.livekit_api_secret,
             "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.credentials.flower_password}",
+            "USHER_OPERATOR_AUTH": f"{OPERATOR_USER}:{self.credentials.operator_password}",
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
             "USHER_PUBLISHABLE_KEY_SHA256": self.credentials.publishable_key_sha256,
@@ -106,6 +112,9 @@ class StackConfig:
             "FLOWER_URL": self.flower_url,
             "FLOWER_USER": FLOWER_USER,
             "FLOWER_PASSWORD": self.credentials.flower_password,
+            "DASHBOARD_URL": self.dashboard_url,
+            "OPERATOR_USER": OPERATOR_USER,
+            "OPERATOR_PASSWORD": self.credentials.operator_password,
             "AGENT_URL": self.agent_url,
             "USHER_CLIENT_ID": CLIENT_ID,
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 from devstack.files import write_private
 
 FLOWER_USER = "usher"
+OPERATOR_USER = "operator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Credentials:
     livekit_api_secret: str = field(repr=False)
     redis_password: str = field(repr=False)
     flower_password: str = field(repr=False)
+    operator_password: str = field(repr=False)
 
     @property
     def api_key_sha256(self) -> str:
@@ -43,6 +45,7 @@ def load_credentials(path: Path) -> Credentials:
         livekit_api_secret=secrets.token_urlsafe(32),
         redis_password=secrets.token_urlsafe(32),
         flower_password=secrets.token_urlsafe(32),
+        operator_password=secrets.token_urlsafe(32),
     )
     merged = replace(made, **kept)  # an older version may have kept fewer
     if asdict(merged) != kept:

@@ -40,6 +40,9 @@ class RunningStack:
     flower_url: str
     flower_user: str
     flower_password: str = field(repr=False)
+    dashboard_url: str
+    operator_user: str
+    operator_password: str = field(repr=False)
     agent_url: str
     usher_client_id: str
 

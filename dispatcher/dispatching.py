@@ -127,9 +127,10 @@ async def _dispatch(
         dispatch, DISPATCH_STARTED, due_in_s=LEASE_S, inflight=inflight.start(free_slots or None)
     )
     started = await services.ledger.run(step)
-    if started.outcome in ("full", "paced"):
-        why = why_promised(dispatch) if started.outcome == "full" else why_paced(dispatch)
-        return await _wait(services, dispatch, why)
+    if started.outcome == "full":
+        return await _wait(services, dispatch, why_promised(dispatch))
+    if started.outcome == "paced":
+        return await _wait(services, dispatch, why_paced(dispatch))
     if not started.moved:
         return dispatch.state
     return await _create(services, dispatch, sleep)

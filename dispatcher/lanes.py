@@ -52,10 +52,8 @@ class Lanes:
         if not alone and self._in_hand[client_id] >= self._limit:
             line = self._lines.setdefault(client_id, {})
             if len(line) < _LINE_MAX:
-                line[dispatch_id] = (
-                    room,
-                    wake or self._wake,
-                )  # once, however often the sweeper wakes it meanwhile
+                # Once, however often the sweeper wakes it meanwhile.
+                line[dispatch_id] = (room, wake or self._wake)
             yield False
             return
         self._in_hand[client_id] += 1

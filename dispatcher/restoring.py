@@ -18,7 +18,7 @@ from dispatcher.ledger import Step, announcement, keys_of_new_record
 from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch
 
 # Keys of one call, so that no call holds Redis up for long.
-MISSING_LIMIT: Final = 500
+STANDING_LIMIT: Final = 500
 
 _NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
 
@@ -72,7 +72,7 @@ class Standing:
 
 
 def standing(dispatch_ids: Sequence[str]) -> Step[Standing]:
-    """How at most `MISSING_LIMIT` dispatches stand."""
+    """How at most `STANDING_LIMIT` dispatches stand."""
 
     def parse(reply: list[list[int]]) -> Standing:
         missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)

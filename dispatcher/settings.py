@@ -6,7 +6,7 @@ line per variable; no value is ever printed.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +16,9 @@ from dispatcher.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+# Of the operator, who sees every client's sessions.
+MIN_PASSWORD_CHARS: Final = 16
 
 
 class CommonSettings(BaseSettings):
@@ -106,6 +109,19 @@ class WebSettings(BaseSettings):
     trusted_proxies: int = Field(
         0, ge=0, alias="USHER_TRUSTED_PROXIES"
     )  # how many proxies of ours add to X-Forwarded-For; what is before those is anybody's claim
+    operator_auth: SecretStr = Field(
+        SecretStr(""), alias="USHER_OPERATOR_AUTH"
+    )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
+
+    @field_validator("operator_auth")
+    @classmethod
+    def _is_no_weak_password(cls, value: SecretStr) -> SecretStr:
+        user, _, password = value.get_secret_value().partition(":")
+        if value.get_secret_value() and (not user or len(password) < MIN_PASSWORD_CHARS):
+            raise ValueError(
+                f"must be <user>:<password>, the password {MIN_PASSWORD_CHARS} characters or more"
+            )
+        return value
 
 
 class StreamSettings(BaseSettings):

@@ -112,7 +112,7 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
     if services.unfenced(dispatch.agent_name):
         return False
     since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
-    timeout_s = OWN_LOAD_OFFER_TIMEOUT_S
+    timeout_s = min(OWN_LOAD_OFFER_TIMEOUT_S, services.settings.offer_timeout_s)
     if not offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s):
         return False
     servers = await services.ledger.run(reports.agent_servers())

@@ -39,6 +39,7 @@ from web.idempotency import Delegations
 from web.incoming import MAX_BODY_BYTES
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
+from web.operators import operator_of
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
@@ -56,6 +57,7 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     app = Flask("web", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    settings = load(WebSettings)
     ledger = Ledger(common)
     here = Services(
         common=common,
@@ -68,10 +70,10 @@ def build() -> Flask:
         wrong_keys=WrongKeys(),
         delegations=Delegations(),
         streams=Streams(common, load(StreamSettings)),
+        operator=operator_of(settings),
     )
     app.extensions["usher"] = here
-    proxies = load(WebSettings).trusted_proxies
-    if proxies:
+    if proxies := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)

@@ -162,8 +162,8 @@ class Promises:
         """
         with self._lock:
             kept = list(self._promises.values())
-        for start in range(0, len(kept), restoring.MISSING_LIMIT):
-            self._look_at(kept[start : start + restoring.MISSING_LIMIT])
+        for start in range(0, len(kept), restoring.STANDING_LIMIT):
+            self._look_at(kept[start : start + restoring.STANDING_LIMIT])
 
     def _look_at(self, kept: Sequence[Promise]) -> None:
         stand = self._ledger.run(restoring.standing([promise.new.dispatch_id for promise in kept]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
@@ -16,6 +16,9 @@ from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
 from web.publishing import Publisher
+
+if TYPE_CHECKING:
+    from web.operators import Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class Services:
     wrong_keys: WrongKeys
     delegations: Delegations
     streams: Streams
+    operator: Operator
 
 
 def services() -> Services:

@@ -112,13 +112,13 @@ class _Attachment:
     def __init__(self, server: AgentServer, own: OnRequest | None, *, own_load: bool) -> None:
         self._server = server
         self._own = own
-        self._keeps_load = own_load
+        self._own_load = own_load
         self._filter: RequestFilter | None = None
         self._reporter: Reporter | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._own_load = None if own_load else server.load_fnc
+        self._replaced_load_fnc = None if own_load else server.load_fnc
         if not own_load:
             server.load_fnc = self._load
             # Never unavailable for load: livekit-agents would then answer "not available" by
@@ -159,7 +159,7 @@ class _Attachment:
             # that came at once made two, and the events of one of them reached nobody. A `connect`
             # then hung, and after 15 s the native library ended the whole process.
             _ = FfiClient.instance
-        if self._own_load is not None:
+        if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         store = AsyncLedger(common)
         self._filter = RequestFilter(identity, store, retention_s=common.retention_s)
@@ -169,11 +169,11 @@ class _Attachment:
             self._filter,
             store,
             period_s=settings.report_s,
-            own_load=self._keeps_load,
+            own_load=self._own_load,
         )
         self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
-        if self._keeps_load:
+        if self._own_load:
             self._watching = asyncio.create_task(self._reporter.watch(), name="load-watch")
 
     async def _end(self, error: ConfigurationError) -> None:

@@ -59,9 +59,13 @@ def livekit_agents_takes(server: AgentServer) -> int | None:
     if server._previous_status == WorkerStatus.WS_FULL or left <= 0:
         return 0
     jobs = len(server.active_jobs)
-    idle = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
-    each = server._worker_load / jobs if jobs else threshold / max(idle, 1)
+    each = server._worker_load / jobs if jobs else threshold / _idle_processes(server)
     return math.ceil(left / each - _ROUNDING) if each > 0 else None
+
+
+def _idle_processes(server: AgentServer) -> int:
+    idle: int = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
+    return max(idle, 1)
 
 
 class Reporter:
@@ -82,6 +86,7 @@ class Reporter:
         self._filter = request_filter
         self._store = store
         self._period_s = period_s
+        self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         self._own_load = own_load
@@ -98,7 +103,7 @@ class Reporter:
         self._news.set()
 
     def load(self) -> float:
-        """livekit-agents' `load_fnc`: called before every offer and twice a second."""
+        """livekit-agents' `load_fnc`: called before every offer and twice a second, in a thread."""
         self._look()
         return livekit_load(used_slots=self._filter.used_slots, slots=self._identity.slots)
 
@@ -110,11 +115,9 @@ class Reporter:
 
     def _look(self) -> None:
         self._filter.active_jobs = len(self._server.active_jobs)
-        now = time.monotonic()
-        if now - self._measured_at >= UPDATE_LOAD_INTERVAL:
-            self._measured_at, self._slots_then = now, self._filter.used_slots
         if (self._filter.used_slots, self._takes()) != self._reported:
-            self._news.set()
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
+                self._loop.call_soon_threadsafe(self._news.set)
 
     def _takes(self) -> int | None:
         """How many more may be sent; with the program's own load report a few per measurement.
@@ -125,9 +128,11 @@ class Reporter:
         takes = livekit_agents_takes(self._server) if self._own_load else None
         if takes is None:
             return None
-        idle = ServerEnvOption.getvalue(self._server._num_idle_processes, self._server._devmode)
+        now = time.monotonic()
+        if now - self._measured_at >= UPDATE_LOAD_INTERVAL:
+            self._measured_at, self._slots_then = now, self._filter.used_slots
         since = self._filter.used_slots - self._slots_then
-        return max(0, min(takes, max(idle, 1) - since))
+        return max(0, min(takes, _idle_processes(self._server) - since))
 
     async def run(self) -> None:
         """Report until cancelled, then take the report away."""

@@ -17,13 +17,13 @@ local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local seen, alone_since = record[4], record[5]
 local people = tonumber(ARGV[4])
 -- It may have met them while nobody could be told: Redis was away, or LiveKit was about to go.
-if ARGV[8] == '1' and not seen then
+local met = people > 0 or ARGV[8] == '1'
+if met and not seen then
   redis.call('HSET', KEYS[1], 'person_seen', '1')
   seen = '1'
 end
 if people ~= 0 then
   -- Whoever was cut off gives people as long to come back as if they had left now.
-  if people > 0 and not seen then redis.call('HSET', KEYS[1], 'person_seen', '1') end
   if alone_since then redis.call('HDEL', KEYS[1], 'alone_since_ms') end
 elseif state == 'joined' and not alone_since then
   redis.call('HSET', KEYS[1], 'alone_since_ms', string.format('%.0f', now))

@@ -158,7 +158,7 @@ def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> No
             opened.enter_context(connection)
             with contextlib.suppress(ConnectionError):
                 connection.sendall(head + PIECE * 9)
-        time.sleep(0.5)
+        time.sleep(0.5)  # what the kernel still holds for them arrives; sooner would prove less
         grown = web_memory(stack) - before
     print(f"grown by {grown / 1e6:.0f} MB")
     assert grown < 220_000_000  # of 270 MB that were sent; each process holds 64 MB at the most
@@ -181,11 +181,11 @@ def test_ten_thousand_slow_callers_keep_nobody_else_waiting(stack: RunningStack,
     assert hard == resource.RLIM_INFINITY or hard > 10_500, "this machine allows too few files"
     before = web_memory(stack)
     with slow_callers(stack, kind, 10_000, 30), Honest(stack) as honest:
-        time.sleep(15)
+        time.sleep(15)  # half of the time for which they are there
         grown = web_memory(stack) - before
     assert_served(honest, at_least=100)
     assert grown < 150_000_000
     with Honest(stack) as after:
-        time.sleep(2)
+        time.sleep(2)  # time for some ten honest requests
     assert_served(after, at_least=10)
     assert len(stack.pids("web")) >= 3, "a process of the web has died"

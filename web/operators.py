@@ -1,0 +1,135 @@
+"""Is it the operator who asks?
+
+There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
+sessions: the metrics, the dashboard. A caller on the machine itself may read the metrics without
+it, as it may read the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Final
+
+from flask import request
+
+from dispatcher.settings import WebSettings
+from web.problems import Problem
+from web.services import services
+
+REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
+# What a proxy adds: then the caller is not who the connection comes from.
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_HOW_TO_SET: Final = (
+    "set USHER_OPERATOR_AUTH=<user>:<password> (a password of 16 characters or more) for the web "
+    "process, and restart it"
+)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """The operator's credential; with an empty user nobody has been named."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def named(self) -> bool:
+        """True when a credential has been set."""
+        return bool(self.user)
+
+    def is_right(self, user: str, password: str) -> bool:
+        """True for the right credential; takes as long for any wrong one."""
+        same_user = hmac.compare_digest(_digest(user), _digest(self.user))
+        same_password = hmac.compare_digest(_digest(password), _digest(self.password))
+        return self.named and same_user and same_password
+
+
+def operator_of(settings: WebSettings) -> Operator:
+    """The operator that the settings name."""
+    user, _, password = settings.operator_auth.get_secret_value().partition(":")
+    return Operator(user=user, password=password)
+
+
+def is_on_this_machine() -> bool:
+    """True when the present request comes from this machine, by no proxy, to an address of it.
+
+    The last keeps out a page in a browser here that has had its own name point to us.
+    """
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    host = request.host.rsplit(":", 1)[0].strip("[]")
+    return _is_loopback(request.remote_addr or "") and (host == "localhost" or _is_loopback(host))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def check_credential(user: str, password: str) -> None:
+    """Return if that is the operator's credential.
+
+    Raises:
+        Problem: 403, there is no such credential; 401, it is wrong; 429, too many wrong ones.
+    """
+    operator = services().operator
+    if not operator.named:
+        raise Problem(403, "Forbidden", f"nobody may look at this yet: {_HOW_TO_SET}")
+    if operator.is_right(user, password):
+        return
+    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
+    if retry_after_s:
+        raise Problem(
+            429,
+            "Too Many Requests",
+            "too many wrong passwords from your address",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+    raise _unauthorized("that is not the operator's user and password")
+
+
+def require_operator() -> None:
+    """Return if the present request carries the operator's credential, basic or as a bearer.
+
+    As a bearer the password alone is sent.
+
+    Raises:
+        Problem: 401, none, or a wrong one; 429, too many wrong ones.
+    """
+    operator = services().operator
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if not operator.named:
+        raise _unauthorized(f"only callers on the machine itself may read this: {_HOW_TO_SET}")
+    if scheme.lower() == "bearer" and credential.strip():
+        check_credential(operator.user, credential.strip())
+    elif scheme.lower() == "basic":
+        check_credential(*_basic(credential))
+    else:
+        raise _unauthorized(
+            "send the operator's credential, the one in USHER_OPERATOR_AUTH, by basic "
+            "authentication or its password as a bearer token"
+        )
+
+
+def _basic(credential: str) -> tuple[str, str]:
+    try:
+        text = base64.b64decode(credential.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return "", ""
+    user, _, password = text.partition(":")
+    return user, password
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": REALM})
