@@ -1,4 +1,4 @@
-"""Which dispatches are there, of one client or of all, and what has happened to one of them since?"""
+"""Which dispatches are there, of one client or of several, and what has happened to one since?"""
 
 from __future__ import annotations
 

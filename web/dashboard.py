@@ -28,16 +28,15 @@ _POLICY: Final = (
 _PARTS: Final = frozenset(
     {
         "style.css",
-        "icon.svg",
         "api.js",
         "bars.js",
+        "choices.js",
         "dom.js",
         "histogram.js",
         "overview.js",
         "overview_parts.js",
         "session.js",
         "sessions.js",
-        "spans.js",
         "timeline.js",
         "verdict.js",
         "words.js",
@@ -50,11 +49,11 @@ _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\
 def _page(name: str) -> AnyResponse:
     """The page, or the way to it."""
     here = services()
-    if not here.operators.known:
+    if not here.operator.named:
         return _own(Response(render_template("off.html"), status=403))
     # From another site the cookie is not sent; the page itself asks with it.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if not crossing and not signed_in(here.operators):
+    if not crossing and not signed_in(here.operator):
         return redirect(f"{PATH}/login?next={_own_page(request.full_path.rstrip('?'))}", 303)
     answer = page_file(f"dashboard/{name}")
     answer.vary.add("Cookie")
@@ -94,7 +93,7 @@ def session(dispatch_id: str) -> AnyResponse:
 def login() -> AnyResponse:
     """The form."""
     here = services()
-    if not here.operators.known:
+    if not here.operator.named:
         return _own(Response(render_template("off.html"), status=403))
     return _form()
 
@@ -123,7 +122,7 @@ def log_in() -> AnyResponse:
         Problem: 403, another site has sent the form.
     """
     here = services()
-    if not here.operators.known:
+    if not here.operator.named:
         return _own(Response(render_template("off.html"), status=403))
     check_own_form()
     address = request.remote_addr or ""
@@ -132,12 +131,12 @@ def log_in() -> AnyResponse:
     wait_s = here.wrong_passwords.wait_s(address)
     if wait_s:
         return _form(status=429, trouble="wait", wait_s=wait_s)
-    if not here.operators.admits(request.form.get("user", ""), request.form.get("password", "")):
+    if not here.operator.is_right(request.form.get("user", ""), request.form.get("password", "")):
         here.wrong_passwords.one_more(address)
         return _form(status=401, trouble="wrong")
     answer = _own(Response(status=303))
     answer.headers["Location"] = _own_page(request.form.get("next", PATH))
-    sign_in(here.operators, answer)
+    sign_in(here.operator, answer)
     return answer
 
 

@@ -7,43 +7,47 @@ every host knows it, and a new password ends all sessions. The server keeps noth
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Final
 
 from flask import Response, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from web.operators import Operators
+from web.operators import Operator
 from web.problems import Problem
 
 COOKIE: Final = "usher_dashboard"
 PATH: Final = "/dashboard"
 # From the evening to the morning, or a working day; then the password is asked for again.
 SESSION_S: Final = 12 * 3600
+# From one address in a minute; after those nobody there is listened to, right or wrong.
+MAX_WRONG_PASSWORDS: Final = 10
 
 
-def _serializer(operators: Operators) -> URLSafeTimedSerializer:
-    key = hashlib.sha256(b"usher dashboard session\0" + operators.credential.encode()).digest()
-    return URLSafeTimedSerializer(
-        key, salt=COOKIE, signer_kwargs={"digest_method": hashlib.sha256}
-    )
+@cache
+def _serializer(operator: Operator) -> URLSafeTimedSerializer:
+    # Slow to compute: whoever finds a cookie must not find the password with it.
+    secret = f"{operator.user}:{operator.password}".encode()
+    key = hashlib.scrypt(secret, salt=COOKIE.encode(), n=2**14, r=8, p=1)
+    return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": hashlib.sha256})
 
 
-def signed_in(operators: Operators) -> bool:
+def signed_in(operator: Operator) -> bool:
     """True when the present request carries a session that still holds."""
-    if not operators.known:
+    if not operator.named:
         return False
     try:
-        _serializer(operators).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+        _serializer(operator).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
     except BadSignature:
         return False
     return True
 
 
-def sign_in(operators: Operators, answer: Response) -> None:
+def sign_in(operator: Operator, answer: Response) -> None:
     """Have `answer` begin a session."""
     answer.set_cookie(
         COOKIE,
-        _serializer(operators).dumps("operator"),
+        _serializer(operator).dumps("operator"),
         max_age=SESSION_S,
         path=PATH,
         secure=request.is_secure,

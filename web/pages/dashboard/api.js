@@ -35,7 +35,7 @@ export class Feed {
     this.now();
   }
 
-  slower(everyMs) {
+  slower(everyMs = EVERY_MS) {
     this.#everyMs = everyMs;
   }
 
