@@ -15,12 +15,12 @@ from typing import Annotated, Any, TypeVar
 from flask import Blueprint, Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dispatcher import reports
 from dispatcher.explaining import explain_parked, explain_unknown
 from dispatcher.figures import NOT_OURS
 from dispatcher.listing import Page, Position
 from dispatcher.metrics import Window
 from dispatcher.models import State
-from dispatcher import reports
 from web import dashboard_figures
 from web.dashboard_answers import (
     explanation_answer,
@@ -35,7 +35,7 @@ from web.dashboard_answers import (
 from web.dashboard_figures import Sought
 from web.operator_session import PATH, signed_in
 from web.problems import Problem, invalid_fields
-from web.schemas import MAX_PAGE, DEFAULT_PAGE
+from web.schemas import DEFAULT_PAGE, MAX_PAGE
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")

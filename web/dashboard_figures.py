@@ -18,7 +18,7 @@ from dispatcher.store import Ledger
 from web import health
 from web.services import Services
 
-NEWEST_FAILURES: Final = 10
+NEWEST_FAILURES: Final = 6
 # A look at a thousand records is 3 ms of Redis; whoever wants to go further says so.
 MOST_LOOKS: Final = 10
 _KEEP_S: Final = 1.0

@@ -18,7 +18,7 @@ export function histogram(data, empty) {
     ["p99", data.p99_ms],
   ].filter(([, ms]) => ms !== null);
   return [
-    h("p", { class: "figures" }, h("b", {}, duration(data.p50_ms)), " half of them, ", h("b", {}, duration(data.p95_ms)), " 95 %, ", h("b", {}, duration(data.p99_ms)), ` 99 % of ${many(data.count, "join")}`),
+    h("p", { class: "figures" }, `Half of ${many(data.count, "join")} within `, h("b", {}, duration(data.p50_ms)), ", 95 % within ", h("b", {}, duration(data.p95_ms)), ", 99 % within ", h("b", {}, duration(data.p99_ms)), "."),
     drawn((width) => drawing(data, buckets, marks, width)),
     h(
       "details",

@@ -39,7 +39,7 @@ function display(overview) {
   show(at("failed"), overview.failures, failureBars);
   show(at("rejects"), [overview.rejects, overview.requests], rejectBars);
   // Ages in the list are of this minute; the list itself changes when a session fails.
-  show(at("newest"), [overview.newest_failures, Math.floor(overview.at_ms / 30_000)], ([list]) => failures(list, overview.at_ms));
+  show(at("newest"), [overview.newest_failures, clientId(), Math.floor(overview.at_ms / 30_000)], (data) => failures(data, overview.at_ms));
   show(at("servers"), [overview.health.agent_servers, overview.agents], servers);
   show(at("health"), overview.health, healthFacts);
 }

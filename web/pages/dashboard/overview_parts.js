@@ -3,7 +3,7 @@
 import { bars } from "./bars.js";
 import { h, table } from "./dom.js";
 import { histogram } from "./histogram.js";
-import { REJECTS, STATES, TONES, UNDER_WAY, ago, duration, many, moment, number, sayFailure, share } from "./words.js";
+import { REJECTS, STATES, TONES, UNDER_WAY, age, ago, many, moment, number, sayFailure, share } from "./words.js";
 
 const WINDOWS = { "5m": "last 5 minutes", "1h": "last hour", "1d": "last day", all: "all time" };
 
@@ -13,7 +13,7 @@ export const troubleList = (troubles) =>
 export function successTiles(success, client) {
   return Object.entries(WINDOWS).map(([name, words]) => {
     const { success_rate: rate, joined, failed, dispatches } = success[name];
-    const tone = rate === null ? "idle" : failed === 0 ? "good" : rate >= 0.95 ? "warn" : "bad";
+    const tone = rate === null ? "idle" : rate >= 0.99 ? "good" : rate >= 0.95 ? "warn" : "bad";
     return h(
       "li",
       { class: "tile", "data-tone": tone, "data-window": name },
@@ -65,9 +65,13 @@ export function rejectBars([list, requests]) {
   ];
 }
 
-export function failures(list, nowMs) {
+export function failures([list, client], nowMs) {
   if (!list.length) return h("p", { class: "empty" }, "No session has failed, of those that Redis still has.");
-  return h("ol", { class: "failures" }, list.map((each) => failure(each, nowMs)));
+  const query = new URLSearchParams({ state: "failed", ...(client && { client }) });
+  return [
+    h("ol", { class: "failures" }, list.map((each) => failure(each, nowMs))),
+    h("p", {}, h("a", { href: `/dashboard/sessions?${query}`, "data-key": "all-failed" }, "All failed sessions")),
+  ];
 }
 
 const failure = ({ dispatch_id: id, room_name: room, client_id: client, agent_name: agent, updated_at_ms: at, headline, cause }, nowMs) =>
@@ -124,9 +128,9 @@ export function healthFacts(health) {
     h(
       "dl",
       { class: "facts" },
-      fact("Sweeper", silent === null ? badge("has not swept yet", "warn") : silent < 10 ? badge("at work", "good") : badge(`silent for ${duration(silent * 1000)}`, "bad")),
-      fact("Waiting for an agent server", health.waiting ? `${number(health.waiting)}, the oldest for ${duration(health.oldest_waiting_s * 1000)}` : "nobody"),
-      fact("Due, and not looked at yet", health.overdue ? `${number(health.overdue)}, the oldest for ${duration(health.oldest_overdue_s * 1000)}` : "nothing"),
+      fact("Sweeper", silent === null ? badge("has not swept yet", "warn") : silent < 10 ? badge("at work", "good") : badge(`silent for ${age(silent)}`, "bad")),
+      fact("Waiting for an agent server", health.waiting ? `${number(health.waiting)}, the oldest for ${age(health.oldest_waiting_s)}` : "nobody"),
+      fact("Due, and not looked at yet", health.overdue ? `${number(health.overdue)}, the oldest for ${age(health.oldest_overdue_s)}` : "nothing"),
       fact("Parked records", health.parked ? badge(number(health.parked), "warn") : "none"),
       fact("Times that Redis came back without its data", health.data_losses ? badge(number(health.data_losses), "warn") : "none"),
     ),

@@ -20,8 +20,7 @@ function display(session) {
   say(at("room"), session.room_name);
   show(at("state"), session.state, (state) => h("span", { class: "badge large", "data-tone": TONES[state] ?? "main" }, STATES[state] ?? state));
   explain(session.explanation, toneOf(session));
-  show(at("facts"), facts(session), (list) => list.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-  at("api").href = `/docs#getDispatch`;
+  show(at("facts"), [session, Math.floor(session.at_ms / 5000)], () => facts(session).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
   at("flower").hidden = !session.flower_url;
   if (session.flower_url) at("flower").href = `${session.flower_url.replace(/\/$/, "")}/tasks?search=${encodeURIComponent(id)}`;
   show(at("chart"), [session.stages, session.attempts], ([stages, attempts]) => timeline(stages, attempts, zero));
@@ -64,6 +63,7 @@ function facts(session) {
     ["Agent's identity", session.agent_identity],
     ["LiveKit's dispatch", session.livekit_dispatch_id],
     ["LiveKit's job", session.job_id],
+    ["In the API", h("a", { href: "/docs#showDispatch", "data-key": "api" }, h("code", {}, `GET /api/v1/dispatches/${session.dispatch_id}`))],
   ].filter(([, value]) => value);
 }
 

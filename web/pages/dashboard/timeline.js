@@ -8,6 +8,7 @@ const LABEL = 20;
 const BAR = 26;
 const AXIS = 26;
 const MIN_TICK_PX = 76;
+const LABEL_CHAR_PX = 8;
 // A talk of an hour must not leave a pixel for the second in which its agent came.
 const TALK_SHARE = 0.35;
 
@@ -60,10 +61,16 @@ function drawing(stages, attempts, zeroMs, width) {
     { class: "timeline", width, height, role: "img", "aria-label": summary(stages, generations) },
     ticks(pieces, zeroMs, width, height),
     generations.map((generation, row) => [
-      s("text", { class: "row-label", x: 0, y: row * ROW + 14 }, label(generation, attempts)),
+      rowLabel(label(generation, attempts), row * ROW + 14, width),
       pieces.filter(({ stage }) => stage.generation === generation).map((piece) => bar(piece, row * ROW + LABEL)),
     ]),
   );
+}
+
+// SVG wraps nothing; the attempts' table has all of it.
+function rowLabel(text, y, width) {
+  const most = Math.floor(width / LABEL_CHAR_PX);
+  return s("text", { class: "row-label", x: 0, y }, text.length > most ? `${text.slice(0, most - 1)}…` : text);
 }
 
 function bar({ stage, x, width, cut }, y) {

@@ -1,6 +1,6 @@
 // Is everything well? If not, what is wrong, and what is to be done? Pure: from the overview to words.
 
-import { duration, many, sayFailure, share } from "./words.js";
+import { age, many, sayFailure, share } from "./words.js";
 
 const OVERDUE_S = 5; // the sweeper looks every second
 const SILENT_S = 10;
@@ -35,8 +35,8 @@ function missing({ missing: names }) {
 
 function sweeping({ overdue, oldest_overdue_s: oldest, sweeper_silent_s: silent, missing: names, parked }) {
   const found = [];
-  if (overdue && oldest >= OVERDUE_S) found.push(trouble("bad", `${many(overdue, "session")} should have been looked at, the oldest ${duration(oldest * 1000)} ago.`, "The workers do not keep up, or hang: look at the queues below."));
-  if (silent !== null && silent >= SILENT_S && !names.includes("sweeper")) found.push(trouble("bad", `The last sweep was ${duration(silent * 1000)} ago.`, "Start beat and a dispatch worker."));
+  if (overdue && oldest >= OVERDUE_S) found.push(trouble("bad", `${many(overdue, "session")} should have been looked at, the oldest ${age(oldest)} ago.`, "The workers do not keep up, or hang: look at the queues below."));
+  if (silent !== null && silent >= SILENT_S && !names.includes("sweeper")) found.push(trouble("bad", `The last sweep was ${age(silent)} ago.`, "Start beat and a dispatch worker."));
   if (parked) found.push(trouble("warn", `${many(parked, "record")} cannot be read and ${parked === 1 ? "is" : "are"} parked.`, "GET /readyz has the ids."));
   return found;
 }
@@ -47,7 +47,7 @@ function capacity({ health, states }) {
   const waiting = states.waiting ?? 0;
   if (online.length && !free) return [trouble("warn", "Every slot of every agent server is taken.", "Start more agent servers, or raise USHER_AGENT_SLOTS.")];
   if (waiting && health.oldest_waiting_s >= LONG_WAIT_S) {
-    return [trouble("warn", `${many(waiting, "session")} ${waiting === 1 ? "waits" : "wait"} for an agent, the oldest for ${duration(health.oldest_waiting_s * 1000)}.`, "Each says what it waits for.", "/dashboard/sessions?state=waiting")];
+    return [trouble("warn", `${many(waiting, "session")} ${waiting === 1 ? "waits" : "wait"} for an agent, the oldest for ${age(health.oldest_waiting_s)}.`, "Each says what it waits for.", "/dashboard/sessions?state=waiting")];
   }
   return [];
 }

@@ -81,8 +81,10 @@ export function duration(ms) {
 
 export const ago = (thenMs, nowMs) => (nowMs - thenMs < 1500 ? "just now" : `${rough(nowMs - thenMs)} ago`);
 
-function rough(ms) {
-  const s = Math.round(ms / 1000);
+const rough = (ms) => age(Math.round(ms / 1000));
+
+/** Whole seconds, minutes, hours or days. */
+export function age(s) {
   if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)} min`;
   if (s < 172_800) return `${Math.floor(s / 3600)} h`;
