@@ -31,7 +31,6 @@ def cancel(dispatch: Dispatch, *, retention_s: int) -> Step[Advanced]:
         },
         attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
         detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
-        metrics={"cancelled": 1},
         retention_s=retention_s,
     )
 

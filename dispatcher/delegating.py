@@ -43,7 +43,6 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
             attempt={"outcome": "joined"},
             lease_s=leases.LEASE_S,
             detail={"agent_identity": agent.identity, "by": "its participant token"},
-            metrics={"joined": 1},
         )
         return (await services.ledger.run(joined)).moved
     if agent is not None:

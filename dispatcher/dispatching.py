@@ -228,7 +228,7 @@ async def _create(
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         fields = tries.fields(number)
-        if not await give_up(services, dispatch, UNREACHED, reason, fields, tries=number):
+        if not await give_up(services, dispatch, UNREACHED, reason, fields):
             # LiveKit has offered the job, or somebody else is at it.
             return (await read(services, dispatch.dispatch_id)).state
         raise
@@ -241,7 +241,6 @@ async def _create(
             fields={"livekit_dispatch_id": livekit_dispatch_id},
             attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
             detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},
-            metrics={"attempts": number, "dispatched": 1},
         )
     )
     logger.info("dispatched", extra=log_fields(dispatch, tries=number, outcome=created.outcome))

@@ -14,7 +14,7 @@ The only module that knows them.
 | `usher:parked` | hash | ids of records that nobody can work with, with the reason |
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
-| `usher:open:<client>` | set | those of them that have not ended |
+| `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
 | `usher:notified` | set | clients whose own servers are told how dispatches end |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
@@ -32,6 +32,10 @@ The only module that knows them.
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
+| `<either of these>:minute:<n>` | hash | those of the n-th minute, for 2 hours |
+| `<either of these>:quarter:<n>` | hash | those of the n-th quarter of an hour, for 25 hours |
+| `usher:metrics:agents` | sorted set | keys of agent servers' counters, by the last count (ms) |
+| `usher:counted:<reporter>` | string | the last batch of counts from an agent server or a job |
 | `dispatch`, `webhooks` | list | Celery's queues (its other keys are Celery's own affair) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
@@ -40,10 +44,10 @@ The only module that knows them.
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
-OPEN_PREFIX: Final = "usher:open:"
+SESSIONS_PREFIX: Final = "usher:sessions:"
 WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
 NOTIFIED: Final = "usher:notified"
@@ -56,6 +60,7 @@ AGENT_SERVERS: Final = "usher:agent_servers"
 ALIVE: Final = "usher:alive"
 BIRTH: Final = "usher:birth"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
+AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 DISPATCH_QUEUE: Final = "dispatch"
 WEBHOOK_QUEUE: Final = "webhooks"
@@ -88,7 +93,7 @@ def index(client_id: str) -> str:
 
 def open_sessions(client_id: str) -> str:
     """The dispatches of one client that have not ended."""
-    return f"{OPEN_PREFIX}{client_id}"
+    return f"{SESSIONS_PREFIX}{client_id}"
 
 
 def inflight(client_id: str, agent_name: str) -> str:
@@ -130,6 +135,17 @@ def agent_metrics(client_id: str, container: str, agent_name: str) -> str:
     """Hash of the agent servers' counters for one client, container and agent name."""
     parts = (quote(part, safe="") for part in (client_id, container, agent_name))
     return ":".join(("usher:metrics:agent", *parts))
+
+
+def names_of_agent_metrics(key: str) -> tuple[str, str, str]:
+    """Client, container and agent name whose counters are under `key`."""
+    client_id, container, agent_name = map(unquote, key.split(":")[3:6])
+    return client_id, container, agent_name
+
+
+def counted(reporter: str) -> str:
+    """Which batch of counts of this agent server or job has been counted last."""
+    return f"usher:counted:{reporter}"
 
 
 def wake_channel(dispatch_id: str) -> str:

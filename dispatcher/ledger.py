@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 from dispatcher import keys
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
+from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
 from dispatcher.models import (
     END_MARGIN_S,
     NO_LIMITS,
@@ -44,24 +45,39 @@ SESSION_RETRY_S: Final = 5.0
 
 # How long a request with an `Idempotency-Key` is known.
 IDEMPOTENCY_S: Final = 86_400
-TIME_TO_JOIN_BUCKETS_MS: Final = (250, 500, 1000, 2000, 3000, 5000, 10_000, 20_000)
 
 
 # What a client's own server is told of.
 ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 # How long an event is kept that nobody can deliver.
 EVENT_RETENTION_S: Final = 86_400
-_ANNOUNCING: Final = frozenset({"advance", "restore"})
+# What other scripts are part of a script, in this order.
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "advance": ("announce", "counting", "stages"),
+    "restore": ("announce", "counting"),
+    **dict.fromkeys(("create", "count", "event_sent", "event_later", "event_dead"), ("counting",)),
+}
 
 
 def _source(name: str) -> str:
     return (resources.files("dispatcher") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
+def _lua_tables() -> str:
+    """What Lua must know of the metrics: the bounds, and the score of each open state."""
+    bounds = ", ".join(
+        f"{name} = {{{', '.join(map(str, values))}}}" for name, values in BOUNDS.items()
+    )
+    places = ", ".join(f"{state} = {place}" for place, state in enumerate(OPEN_STATES, 1))
+    return f"local BOUNDS = {{{bounds}}}\nlocal PLACES = {{{places}}}\n"
+
+
 @cache
 def script(name: str) -> str:
-    """Source of `lua/<name>.lua`, with the function that writes events where it is needed."""
-    return _source("announce") + _source(name) if name in _ANNOUNCING else _source(name)
+    """Source of `lua/<name>.lua`, with the functions of other files where it uses them."""
+    parts = _PARTS.get(name, ())
+    tables = _lua_tables() if "counting" in parts else ""
+    return tables + "".join(_source(part) for part in (*parts, name))
 
 
 def announcement(dispatch: DispatchRef) -> dict[str, Any]:
@@ -247,8 +263,9 @@ def advance(
     attempt: Mapping[str, str] | None = None,
     detail: Mapping[str, str] | None = None,
     before: str = "",
-    metrics: Mapping[str, int] | None = None,
-    metrics_key: str = "",
+    agent_counts: AgentCounts = NOTHING_COUNTED,
+    once: str = "",
+    offered_ago_s: float = 0.0,
     deadline_in_s: float | None = None,
     retention_s: int = 0,
     lease_s: float | None = None,
@@ -263,6 +280,9 @@ def advance(
             the record off the due list.
         attempt: fields of this generation's attempt.
         before: an event to put into the timeline before the transition's own.
+        agent_counts: what an agent server counts with it; the rest follows from the change itself.
+        once: with the same word nothing is counted a second time, for what may be told twice.
+        offered_ago_s: how long ago LiveKit has offered the job, when `before` is that.
         retention_s: how long a record that ends here is kept; 0 is for ever.
         deadline_in_s: start the clock anew (for a redispatch by hand, or a lost agent).
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
@@ -281,7 +301,7 @@ def advance(
         "attempt": dict(attempt or {}),
         "events": [before, transition.event] if before else [transition.event],
         "detail": json.dumps(dict(detail or {})),
-        "metrics": dict(metrics or {}),
+        "agent_counts": dict(agent_counts.increments),
         "channel": keys.wake_channel(dispatch.dispatch_id),
         "new_generation": transition.new_generation,
         "revive": deadline_in_s is not None,
@@ -290,6 +310,10 @@ def advance(
         "retention_s": retention_s,
         **inflight.order(dispatch.agent_name),
     }
+    if once:
+        order["once"] = once
+    if offered_ago_s:
+        order["offered_ago_ms"] = int(offered_ago_s * 1000)
     if any_generation:
         del order["generation"]
     if due_in_s is not None:
@@ -311,7 +335,7 @@ def advance(
             keys.timeline(dispatch.dispatch_id),
             keys.DUE,
             keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name),
-            metrics_key or keys.dispatch_metrics(dispatch.client_id),
+            keys.dispatch_metrics(dispatch.client_id),
             keys.LEASES,
             keys.WAITING,
             keys.open_sessions(dispatch.client_id),
@@ -320,6 +344,8 @@ def advance(
             keys.AGENT_SERVERS,
             keys.NOTIFIED,
             keys.outbox(dispatch.client_id),
+            agent_counts.key,
+            keys.AGENT_METRICS_INDEX,
         ),
         (json.dumps(order),),
         lambda reply: Advanced(

@@ -15,6 +15,7 @@ from typing import Final
 from dispatcher.models import State
 
 _MINUTE_MS: Final = 60_000
+_QUARTER_MS: Final = 15 * _MINUTE_MS
 
 
 class Window(StrEnum):
@@ -29,6 +30,11 @@ class Window(StrEnum):
     def minutes(self) -> int:
         """Its length; 0 for all."""
         return {"5m": 5, "1h": 60, "1d": 1440, "all": 0}[self.value]
+
+    @property
+    def bucket_ms(self) -> int:
+        """On what it begins: it is as long as its name says, and up to one such bucket longer."""
+        return _QUARTER_MS if self is Window.DAY else _MINUTE_MS
 
 
 _STAGE_MS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 60_000)
@@ -194,17 +200,20 @@ class Figures:
     agents: tuple[AgentFigures, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AgentCounts:
+    """Increments of an agent server's counters; `key` is the hash that they are in."""
+
+    key: str
+    increments: Mapping[str, int]
+
+
+NOTHING_COUNTED: Final = AgentCounts(key="", increments={})
+
+
 def percent(rate: float | None) -> str:
     """A rate as people read it; `n/a` where there was nothing to take a share of."""
     return "n/a" if rate is None else f"{100 * rate:.1f} %"
-
-
-def since_ms(window: Window, now_ms: int) -> int:
-    """When `window` began: at least as long ago as its name says, on a bucket's boundary."""
-    if window is Window.ALL:
-        return 0
-    bucket_ms = 15 * _MINUTE_MS if window is Window.DAY else _MINUTE_MS
-    return (now_ms // bucket_ms) * bucket_ms - window.minutes * _MINUTE_MS
 
 
 def histogram(name: str, counters: Mapping[str, int]) -> Histogram:

@@ -50,7 +50,6 @@ async def fail(
             fields={"failure_reason": reason.code, "failure_message": reason.message},
             attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
             detail={"reason": reason.code, "message": reason.message},
-            metrics={"failures": 1, f"failures:{reason.code}": 1},
             retention_s=services.common.retention_s,
         )
     )
@@ -75,7 +74,6 @@ async def give_up(
     reason: Reason,
     attempt: Mapping[str, str],
     *,
-    tries: int = 0,
     dropped: bool = False,
 ) -> bool:
     """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
@@ -92,7 +90,6 @@ async def give_up(
             else None,
             attempt={"outcome": "given_up", "reason": reason.code, **attempt},
             detail={"reason": reason.code, "message": reason.message},
-            metrics={"attempts": tries} if tries else None,
             inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
         )
     )

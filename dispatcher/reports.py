@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from dispatcher import keys
 from dispatcher.ledger import Step
+from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
-    """Keep an agent server's report for `ttl_s`; 0 takes it away at once."""
+    """Keep an agent server's report for `ttl_s`; 0 takes it away at once. Answers Redis's clock."""
     return Step(
         "report",
         (keys.AGENT_SERVERS, keys.WAITING),
@@ -49,10 +50,21 @@ def alive() -> Step[frozenset[str]]:
     )
 
 
-def count(metrics_key: str, increments: Mapping[str, int]) -> Step[int]:
-    """Add to counters."""
-    args = tuple(str(part) for pair in increments.items() for part in pair)
-    return Step("count", (metrics_key,), args, int)
+def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
+    """Add the counts of a reporter's batch of that number (from 1), once however often it is sent.
+
+    A batch with a number that is not greater than the last one's is no new batch.
+    """
+    return Step(
+        "count",
+        (
+            keys.AGENT_METRICS_INDEX,
+            keys.counted(reporter),
+            *(each.key for each in counts),
+        ),
+        (str(number), json.dumps([dict(each.increments) for each in counts])),
+        int,
+    )
 
 
 def ping() -> Step[int]:
@@ -65,7 +77,7 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
     return Step(
         "park",
         (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
-        (dispatch_id, reason, keys.OPEN_PREFIX),
+        (dispatch_id, reason, keys.SESSIONS_PREFIX),
         int,
     )
 

@@ -111,7 +111,6 @@ async def _replace(services: Services, dispatch: Dispatch) -> bool:
             attempt={"outcome": "lost", "reason": "the agent fell silent"},
             detail={"agent_identity": dispatch.agent_identity},
             deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s,
-            metrics={"agents_lost": 1},
             losses=losses_in_a_row(dispatch),
         )
     )
@@ -176,7 +175,7 @@ async def _put_out_surplus(services: Services, dispatch: Dispatch, room: RoomVie
                     dispatch,
                     SURPLUS_AGENT,
                     detail={"agent_identity": agent.identity},
-                    metrics={"surplus_agents": 1},
+                    once=f"surplus:{agent.identity}",
                 )
             )
 

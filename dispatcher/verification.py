@@ -19,7 +19,6 @@ from dispatcher.decisions import (
     time_is_up,
 )
 from dispatcher.errors import LiveKitError
-from dispatcher.ledger import TIME_TO_JOIN_BUCKETS_MS
 from dispatcher.livekit import AgentParticipant
 from dispatcher.models import (
     END_MARGIN_S,
@@ -140,11 +139,6 @@ async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | No
 
 async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> None:
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
-    buckets = {
-        f"time_to_join_ms_le_{bound}": 1
-        for bound in TIME_TO_JOIN_BUCKETS_MS
-        if time_to_join_ms <= bound
-    }
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -159,12 +153,6 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
             attempt={"outcome": "joined"},
             lease_s=leases.LEASE_S if dispatch.alive_till_ms else leases.FIRST_LEASE_S,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
-            metrics={
-                "joined": 1,
-                "time_to_join_ms_sum": time_to_join_ms,
-                "time_to_join_ms_count": 1,
-                **buckets,
-            },
         )
     )
     if done.moved:

@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import inflight, ledger, restoring
+from dispatcher import inflight, ledger, reports, restoring
 from dispatcher.ledger import Advanced
+from dispatcher.metrics import AgentCounts
 from dispatcher.models import ADOPTED, RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.store import AsyncLedger
-from worker_agent import metrics
+from worker_agent.metrics import ADOPTION_BATCH
 from worker_agent.offers import Decision, Offer, Reason, decide_claim, reject
 
 # The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
@@ -45,29 +46,32 @@ async def adopt(
     offer: Offer,
     taker: Taker,
     *,
-    metrics_key: str,
+    counts: AgentCounts,
     retention_s: int,
 ) -> Decision:
     """Claim the dispatch of `offer` for its job, writing its record if there is none.
 
+    `counts` is what is counted when that is new.
+
     Raises:
         LedgerUnavailable: Redis did not answer.
     """
-    claim = await store.run(_claim(offer, taker, metrics_key))
+    claim = await store.run(_claim(offer, taker, counts))
     if claim.outcome != "unknown":
         return decide_claim(offer, claim, reason=Reason.ADOPTED)
     remembered = _remembered(offer, taker)
     step = restoring.restore(remembered, by="agent", retention_s=retention_s)
     restored = await store.run(step)
     if restored is Restored.EXISTS:  # a web process was quicker
-        claim = await store.run(_claim(offer, taker, metrics_key))
+        claim = await store.run(_claim(offer, taker, counts))
         return decide_claim(offer, claim, reason=Reason.ADOPTED)
     if restored is Restored.OCCUPIED:
         return reject(Reason.OCCUPIED)
+    await store.run(reports.count(offer.job_id, ADOPTION_BATCH, [counts]))
     return Decision(accept=True, reason=Reason.ADOPTED)
 
 
-def _claim(offer: Offer, taker: Taker, metrics_key: str) -> ledger.Step[Advanced]:
+def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> ledger.Step[Advanced]:
     named = {
         "job_id": offer.job_id,
         "agent_server_id": taker.agent_server_id,
@@ -81,9 +85,8 @@ def _claim(offer: Offer, taker: Taker, metrics_key: str) -> ledger.Step[Advanced
         due_in_s=DUE_S,
         fields=fields,
         detail={**fields, "reason": Reason.ADOPTED},
-        metrics=metrics.ADOPTED,
+        agent_counts=counts,
         inflight=inflight.CLAIMED,
-        metrics_key=metrics_key,
     )
 
 

@@ -30,6 +30,7 @@ from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.session import EntryPoint
 from worker_agent.settings import GuardSettings
+from worker_agent.summary import Summaries
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class _Attachment:
         self._reporter: Reporter | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._summing_up: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._replaced_load_fnc = None if own_load else server.load_fnc
         if not own_load:
@@ -173,6 +175,10 @@ class _Attachment:
         )
         self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
+        summaries = Summaries(identity, self._filter.metrics)
+        self._summing_up = asyncio.create_task(
+            summaries.run(every_s=settings.summary_every_s), name="summaries"
+        )
         if self._own_load:
             self._watching = asyncio.create_task(self._reporter.watch(), name="load-watch")
 

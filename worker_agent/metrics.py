@@ -1,25 +1,123 @@
-"""Which counters does an agent server keep, and what are they called?
+"""What has this agent server answered, and how are its numbers kept?
 
 They live in Redis, one hash per client, container and agent name, so that they add up over agent
-servers and job processes and outlive both.
+servers and job processes and outlive both. What follows from a change of a record is counted in the
+ledger's own step; everything else is noted here and told in numbered batches, each of which counts
+once however often it is sent, so that neither an outage of Redis nor a lost answer changes a sum.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from typing import Final
+
+from dispatcher import figures, keys, reports
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.metrics import AgentCounts, AgentFigures, Window, agent_figures
+from dispatcher.store import AsyncLedger
+from worker_agent.offers import AgentServerIdentity, Decision
+
+JOINED: Final[Mapping[str, int]] = {"joins": 1}
+LEFT: Final[Mapping[str, int]] = {"leaves": 1}
+ASSIGNMENT_TIMED_OUT: Final[Mapping[str, int]] = {"assignment_timeouts": 1}
+ADOPTED: Final[Mapping[str, int]] = {"adoptions": 1}
+
+# The batches of one job, which is its own reporter.
+ADOPTION_BATCH, JOIN_BATCH, LEAVE_BATCH = 1, 2, 3
+
+# A telling that LiveKit's question waits for may take so long; what is not told by then is told
+# with the next report.
+FLUSH_S: Final = 0.2
+_MAX_GRANTED: Final = 10_000
 
 
-def accepted(reason: str) -> Mapping[str, int]:
-    """Increments for a job that was accepted, and why."""
-    return {"requests": 1, "accepts": 1, f"accepts:{reason}": 1}
+def answered(decision: Decision) -> Mapping[str, int]:
+    """Increments for a job that was answered, and why so."""
+    kind = "accepts" if decision.accept else "rejects"
+    return {f"{kind}:{decision.reason}": 1}
 
 
-def rejected(reason: str) -> Mapping[str, int]:
-    """Increments for a job that was rejected, and why."""
-    return {"requests": 1, "rejects": 1, f"rejects:{reason}": 1}
+class AgentMetrics:
+    """The numbers of one agent server; for one event loop."""
 
+    def __init__(self, server: AgentServerIdentity, store: AsyncLedger) -> None:
+        self._server = server
+        self._store = store
+        self._own: dict[str, Counter[str]] = {}
+        self._pending: dict[str, Counter[str]] = {}
+        self._batch: tuple[AgentCounts, ...] = ()
+        self._number = 0
+        self._telling = asyncio.Lock()
+        self._granted: OrderedDict[str, None] = OrderedDict()
 
-JOINED: Mapping[str, int] = {"joins": 1}
-LEFT: Mapping[str, int] = {"leaves": 1}
-ASSIGNMENT_TIMED_OUT: Mapping[str, int] = {"assignment_timeouts": 1}
-ADOPTED: Mapping[str, int] = {"adoptions": 1}
+    def counts(self, client_id: str, increments: Mapping[str, int]) -> AgentCounts:
+        """Increments of this agent server's counters for one client."""
+        server = self._server
+        key = keys.agent_metrics(client_id, server.container, server.agent_name)
+        return AgentCounts(key=key, increments=increments)
+
+    def granted(self, client_id: str, job_id: str, decision: Decision) -> None:
+        """The ledger has counted this accept, in the step that has granted the claim."""
+        self._granted[job_id] = None
+        if len(self._granted) > _MAX_GRANTED:
+            self._granted.popitem(last=False)
+        self._add(self._own, client_id, answered(decision))
+
+    def was_granted(self, job_id: str) -> bool:
+        """True when this process knows that the ledger has counted an accept of that job."""
+        return job_id in self._granted
+
+    def note(self, client_id: str, increments: Mapping[str, int]) -> None:
+        """Count something that the ledger is to be told yet."""
+        self._add(self._own, client_id, increments)
+        self._add(self._pending, client_id, increments)
+
+    async def flush(self, *, within_s: float = FLUSH_S) -> None:
+        """Tell the ledger what has been noted; what it does not hear now it hears later."""
+        with contextlib.suppress(LedgerUnavailable, TimeoutError):
+            async with asyncio.timeout(within_s), self._telling:
+                while self._batch or self._pending:
+                    if not self._batch:
+                        self._batch = tuple(
+                            self.counts(client_id, noted)
+                            for client_id, noted in self._pending.items()
+                        )
+                        self._pending = {}
+                        self._number += 1
+                    reporter = self._server.agent_server_id
+                    await self._store.run(reports.count(reporter, self._number, self._batch))
+                    self._batch = ()
+
+    def own(self) -> tuple[AgentFigures, ...]:
+        """What this process itself has counted since its start, told or not."""
+        server = self._server
+        return tuple(
+            agent_figures(client_id, server.container, server.agent_name, counters)
+            for client_id, counters in sorted(self._own.items())
+        )
+
+    async def read(self, window: Window) -> tuple[AgentFigures, ...]:
+        """What all agent servers of this container and agent name have counted, by client.
+
+        One that serves a single client is told that one's numbers only.
+
+        Raises:
+            LedgerUnavailable: Redis did not answer.
+        """
+        server = self._server
+        client_ids = (server.client_id,) if server.client_id else (figures.EVERY,)
+        found = await self._store.run(figures.figures(window, client_ids))
+        return tuple(
+            each
+            for each in found.agents
+            if (each.container, each.agent_name) == (server.container, server.agent_name)
+        )
+
+    @staticmethod
+    def _add(
+        counters: dict[str, Counter[str]], client_id: str, increments: Mapping[str, int]
+    ) -> None:
+        counters.setdefault(client_id, Counter()).update(increments)

@@ -175,3 +175,4 @@ class Reporter:
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
+            await self._filter.metrics.flush()

@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import inflight, keys, ledger, reports
+from dispatcher import inflight, ledger
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
-from worker_agent import metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
     Decision,
@@ -59,6 +59,7 @@ class RequestFilter:
         self._server = server
         self._store = store
         self._retention_s = retention_s
+        self.metrics = AgentMetrics(server, store)
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
@@ -74,8 +75,15 @@ class RequestFilter:
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
         try:
-            if decision.reason is Reason.CLAIMED:
-                decision = await (self._adopt(offer) if offer.delegated else self._claim(offer))
+            counted = False
+            if decision.reason is Reason.CLAIMED and offer.delegated:
+                decision = await self._adopt(offer)
+            elif decision.reason is Reason.CLAIMED:
+                decision, counted = await self._claim(offer)
+            if not counted:
+                self.metrics.note(offer.client_id, answered(decision))
+            if not decision.accept:
+                await self.metrics.flush()  # before anybody learns of it: a killed process has told
             self._log(offer, decision)
             self.changed()
             if decision.accept:
@@ -85,18 +93,20 @@ class RequestFilter:
                 await self._report_reject(offer, decision)
         finally:
             self._accepting -= 1
+            await self.metrics.flush()
 
     async def declined(self, offer: Offer) -> None:
         """Note that the program's own `on_request` did not want the job. Nothing was claimed."""
         decision = Decision(accept=False, reason=Reason.DECLINED)
+        self.metrics.note(offer.client_id, answered(decision))
+        await self.metrics.flush()
         self._log(offer, decision)
         await self._report_reject(offer, decision)
 
-    def _metrics_key(self, offer: Offer) -> str:
-        return keys.agent_metrics(offer.client_id, self._server.container, self._server.agent_name)
-
-    async def _claim(self, offer: Offer) -> Decision:
+    async def _claim(self, offer: Offer) -> tuple[Decision, bool]:
+        """The decision, and whether the ledger has counted it already."""
         server = self._server
+        granted = Decision(accept=True, reason=Reason.CLAIMED)
         step = ledger.advance(
             offer.ref,
             ACCEPTED,
@@ -113,15 +123,26 @@ class RequestFilter:
                 "container": server.container,
                 "reason": Reason.CLAIMED,
             },
-            metrics=metrics.accepted(Reason.CLAIMED),
+            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
             inflight=inflight.CLAIMED,
-            metrics_key=self._metrics_key(offer),
         )
         try:
-            return decide_claim(offer, await self._store.run(step))
+            claim = await self._store.run(step)
+            decision = decide_claim(offer, claim)
+            counted = claim.moved or (decision.accept and await self._is_counted(offer))
         except LedgerUnavailable:
             # Without the ledger nobody can say whether this agent would be the second.
-            return reject(Reason.LEDGER_UNAVAILABLE)
+            return reject(Reason.LEDGER_UNAVAILABLE), False
+        if counted:
+            self.metrics.granted(offer.client_id, offer.job_id, decision)
+        return decision, counted
+
+    async def _is_counted(self, offer: Offer) -> bool:
+        """Whether it was this very claim that has been carried out before, its answer lost."""
+        if self.metrics.was_granted(offer.job_id):
+            return False  # LiveKit offers that job once more
+        dispatch = await self._store.run(ledger.read(offer.dispatch_id))
+        return dispatch is not None and dispatch.agent_server_id == self._server.agent_server_id
 
     async def _adopt(self, offer: Offer) -> Decision:
         """Claim a job that LiveKit offers by a token; without the ledger take it as it is.
@@ -138,7 +159,7 @@ class RequestFilter:
                         container=self._server.container,
                         agent_server_id=self._server.agent_server_id,
                     ),
-                    metrics_key=self._metrics_key(offer),
+                    counts=self.metrics.counts(offer.client_id, ADOPTED),
                     retention_s=self._retention_s,
                 )
         except (LedgerUnavailable, TimeoutError):
@@ -146,7 +167,6 @@ class RequestFilter:
 
     async def _accept(self, request: JobRequest, offer: Offer, decision: Decision) -> None:
         if decision.reason is Reason.NOT_OURS:
-            await self._count(offer, metrics.accepted(decision.reason))
             await request.accept()
             return
         try:
@@ -156,11 +176,8 @@ class RequestFilter:
         except AssignmentTimeoutError:
             # LiveKit has given the job to nobody; verification finds no agent and goes on.
             logger.warning("LiveKit did not assign the job", extra={"job_id": offer.job_id})
+            self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             await self._give_back(offer)
-            await self._count(offer, metrics.ASSIGNMENT_TIMED_OUT)
-            return
-        if decision.reason in (Reason.ADOPTED, Reason.DELEGATED):
-            await self._count(offer, metrics.accepted(decision.reason))
 
     async def _give_back(self, offer: Offer) -> None:
         """End a claim that came to nothing, so that the next attempt need not wait."""
@@ -177,7 +194,6 @@ class RequestFilter:
             await self._store.run(step)
 
     async def _report_reject(self, offer: Offer, decision: Decision) -> None:
-        await self._count(offer, metrics.rejected(decision.reason))
         if not offer.dispatch_id or decision.terminate:
             return
         rejected = ledger.advance(
@@ -196,10 +212,6 @@ class RequestFilter:
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(rejected)
-
-    async def _count(self, offer: Offer, increments: Mapping[str, int]) -> None:
-        with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(reports.count(self._metrics_key(offer), increments))
 
     def _log(self, offer: Offer, decision: Decision) -> None:
         logger.info(

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, cast
 
 import aiohttp
@@ -19,11 +19,12 @@ from livekit import api, rtc
 from livekit.agents import JobContext
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import endings, keys, leases, ledger
+from dispatcher import endings, keys, leases, ledger, reports
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
 from dispatcher.livekit import PEOPLE
+from dispatcher.metrics import AgentCounts
 from dispatcher.models import (
     AGENT_CONNECTED,
     AGENT_LEFT,
@@ -116,6 +117,7 @@ class Fence:
         self._offer = offer
         self._store = store
         self._metrics_key = keys.agent_metrics(offer.client_id, container, offer.agent_name)
+        self._joined = False
         self._common = load(CommonSettings)
         self._renewing: asyncio.Task[None] | None = None
         self._disconnected: rtc.DisconnectReason.ValueType | None = None
@@ -163,30 +165,40 @@ class Fence:
 
     async def _stay(self) -> None:
         """Report the join, then renew the lease for as long as this agent may stay."""
-        reported = False
         while True:
             with contextlib.suppress(LedgerUnavailable):
-                if not (self._claimed or await self._adopt()):
+                wanted = self._claimed or await self._adopt()
+                if not self._joined:
+                    await self._connected()
+                if not wanted:
                     return
-                reported = reported or await self._connected()
                 if not await self._renew():
                     return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), RENEW_S)
             self._news.clear()
 
-    async def _connected(self) -> bool:
+    async def _connected(self) -> None:
         identity = self._ctx.room.local_participant.identity
         step = ledger.advance(
             self._offer.ref,
             AGENT_CONNECTED,
             fields={"agent_identity": identity},
             detail={"agent_identity": identity},
-            metrics=metrics.JOINED,
-            metrics_key=self._metrics_key,
+            agent_counts=self._counts(metrics.JOINED),
+            once=f"joined:{self._offer.job_id}",
         )
-        await self._store.run(step)
-        return True
+        if self._surplus or not (await self._store.run(step)).applied:
+            await self._count(metrics.JOIN_BATCH, metrics.JOINED)
+        self._joined = True
+
+    def _counts(self, increments: Mapping[str, int]) -> AgentCounts:
+        return AgentCounts(key=self._metrics_key, increments=increments)
+
+    async def _count(self, batch: int, increments: Mapping[str, int]) -> None:
+        """Count what changes no record: of an agent whose dispatch is another job's by now."""
+        counts = [self._counts(increments)]
+        await self._store.run(reports.count(self._offer.job_id, batch, counts))
 
     async def _renew(self) -> bool:
         """Say that this agent is alive; false when it has left, or is to leave."""
@@ -262,7 +274,7 @@ class Fence:
                 container=self._container,
                 agent_identity=room.local_participant.identity if room.isconnected() else "",
             ),
-            metrics_key=self._metrics_key,
+            counts=self._counts(metrics.ADOPTED),
             retention_s=self._common.retention_s,
         )
         self._claimed = decision.accept
@@ -283,24 +295,26 @@ class Fence:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
         with contextlib.suppress(LedgerUnavailable):
-            if self._surplus:
-                pass  # the dispatch is another job's: its end is not ours to report
-            elif self._disconnected in LOST_REASONS:
-                # Not the end of the session: somebody shall look at once whether people are left.
-                lapse = leases.lapse(self._offer.ref, job_id=self._offer.job_id)
-                await self._store.run(lapse)
-            else:
-                await self._store.run(
-                    ledger.advance(
-                        self._offer.ref,
-                        AGENT_LEFT,
-                        detail={"job_id": self._offer.job_id, "reason": reason},
-                        metrics=metrics.LEFT,
-                        metrics_key=self._metrics_key,
-                        retention_s=self._common.retention_s,
-                    )
-                )
+            if not await self._told(reason) and self._joined:
+                await self._count(metrics.LEAVE_BATCH, metrics.LEFT)
         await self._store.aclose()
+
+    async def _told(self, reason: str) -> bool:
+        """Tell the record that its agent leaves; true when that has counted it as well."""
+        if self._surplus:
+            return False  # the dispatch is another job's: its end is not ours to report
+        if self._disconnected in LOST_REASONS:
+            # Not the end of the session: somebody shall look at once whether people are left.
+            await self._store.run(leases.lapse(self._offer.ref, job_id=self._offer.job_id))
+            return False
+        step = ledger.advance(
+            self._offer.ref,
+            AGENT_LEFT,
+            detail={"job_id": self._offer.job_id, "reason": reason},
+            agent_counts=self._counts(metrics.LEFT if self._joined else {}),
+            retention_s=self._common.retention_s,
+        )
+        return (await self._store.run(step)).applied
 
     def _leave(self, what: str) -> None:
         self._surplus = True

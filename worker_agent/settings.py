@@ -24,6 +24,9 @@ class GuardSettings(BaseSettings):
     client_id: str = Field("", alias="USHER_AGENT_CLIENT_ID")  # empty: serves every client
     slots: int = Field(40, gt=0, alias="USHER_AGENT_SLOTS")  # sessions at once
     report_s: float = Field(2.0, gt=0, alias="USHER_AGENT_REPORT_S")
+    summary_every_s: float = Field(
+        300.0, ge=0, alias="USHER_SUMMARY_EVERY_S"
+    )  # a line about its requests in the log; 0: only when asked (SIGUSR1)
 
 
 class AgentSettings(GuardSettings, LiveKitSettings):

@@ -1,6 +1,6 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
--- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, open, inflight, window,
---   agent servers, notified, outbox
+-- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
+--   agent servers, notified, outbox, agent metrics, index of those
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -8,8 +8,11 @@
 --   one that is on its way), "paced" (LiveKit has dropped some: as many as it may be sent are on
 --   their way), "unknown".
 local a = cjson.decode(ARGV[1])
-local current = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id')
-local state, generation, job_id = current[1], current[2], current[3] or ''
+local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
+  'measured', unpack(MARKS)}
+local r = {}
+for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(READ))) do r[READ[i]] = value or nil end
+local state, generation, job_id = r.state, r.generation, r.job_id or ''
 if not state then
   return {'unknown', '', '0', ''}
 end
@@ -28,7 +31,6 @@ if moves and a.revive then
     return {'occupied', state, generation, other}
   end
   redis.call('SET', KEYS[5], a.id)
-  redis.call('SADD', KEYS[9], a.id)
   for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
 end
 if moves and a.admit then
@@ -74,7 +76,8 @@ if moves then
     redis.call('HSET', KEYS[1], 'generation', generation)
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
-      'failure_message', 'alone_since_ms', 'alive_till_ms')
+      'failure_message', 'alone_since_ms', 'alive_till_ms', unpack(MARKS))
+    for _, name in ipairs(MARKS) do r[name] = nil end
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)
@@ -83,8 +86,18 @@ if a.deadline_in_ms then
     'deadline_at_ms', string.format('%.0f', now + a.deadline_in_ms))
 end
 if moves and a.losses then redis.call('HSET', KEYS[1], 'losses', string.format('%d', a.losses)) end
-if moves and a.anew then redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing') end
+if moves and a.anew then
+  redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing', 'tries', 'measured')
+  redis.call('HSET', KEYS[1], 'first_generation', generation)
+end
 for name, value in pairs(a.fields) do redis.call('HSET', KEYS[1], name, value) end
+local counts = {}
+if a.attempt.tries then
+  local before = redis.call('HGET', KEYS[2], (a.generation or generation) .. '.tries') or '0'
+  local more = tonumber(a.attempt.tries) - tonumber(before)
+  add(counts, 'attempts', more)
+  r.tries, r.tried = redis.call('HINCRBY', KEYS[1], 'tries', more), true
+end
 for name, value in pairs(a.attempt) do
   redis.call('HSET', KEYS[2], (a.generation or generation) .. '.' .. name, value)
 end
@@ -121,7 +134,9 @@ if moves then
   end
   if a.terminal then
     if redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
-    redis.call('SREM', KEYS[9], a.id)
+    redis.call('ZREM', KEYS[9], a.id)
+  else
+    redis.call('ZADD', KEYS[9], PLACES[state], a.id)
   end
   if a.terminal and a.retention_s > 0 then
     for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end
@@ -130,6 +145,15 @@ end
 if moves and a.announce then
   announce(KEYS[1], KEYS[13], KEYS[14], a.announce, generation, state, now_s)
 end
-for name, by in pairs(a.metrics) do redis.call('HINCRBY', KEYS[6], name, by) end
+-- What may be told twice, and then counts once.
+if not a.once or redis.call('HSETNX', KEYS[1], 'counted:' .. a.once, '1') == 1 then
+  for name, at in pairs(stages(counts, r, a, moves, now)) do redis.call('HSET', KEYS[1], name, at) end
+  if moves and (a.terminal or a.to == 'joined') and not (r.measured or a.anew) then
+    first_result(counts, r, generation)
+    redis.call('HSET', KEYS[1], 'measured', '1')
+  end
+  write_counts(KEYS[6], counts, now)
+  write_agent_counts(KEYS[16], KEYS[15], a.agent_counts, now)
+end
 redis.call('PUBLISH', a.channel, a.events[#a.events])
 return {moves and 'moved' or 'noted', state, generation, job_id}

@@ -1,2 +1,2 @@
--- KEYS: a set. Returns how many members it has.
-return redis.call('SCARD', KEYS[1])
+-- KEYS: a sorted set. Returns how many members it has.
+return redis.call('ZCARD', KEYS[1])

@@ -1,7 +1,7 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
 -- request was answered before, or a limit has been reached. Of a client that asks quickly, the
 -- later ones are due later.
--- KEYS: record, timeline, due, live, metrics, index, open, rate, pace, idempotency key
+-- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
@@ -61,7 +61,7 @@ if state then
   return {'existing', existing, state}
 end
 local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
-if sessions > 0 and redis.call('SCARD', KEYS[7]) >= sessions then return {'too_many_sessions'} end
+if sessions > 0 and redis.call('ZCARD', KEYS[7]) >= sessions then return {'too_many_sessions'} end
 if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end
 
 count_request()
@@ -80,8 +80,8 @@ local due = now + (due_in > 0 and due_in or tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[3], string.format('%.0f', due), ARGV[2])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('ZADD', KEYS[6], now_s, ARGV[2])
-redis.call('SADD', KEYS[7], ARGV[2])
-redis.call('HINCRBY', KEYS[5], 'dispatches', 1)
+redis.call('ZADD', KEYS[7], PLACES.queued, ARGV[2])
+write_counts(KEYS[5], {dispatches = 1}, now)
 -- Of the index three are looked at, so that what has gone goes from there too, whoever lists or not.
 for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
   if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end

@@ -8,7 +8,7 @@ local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if ARGV[3] ~= '' then
   redis.call('HINCRBY', KEYS[1], 'tries', 1)
   redis.call('HSET', KEYS[1], 'error', ARGV[3])
-  redis.call('HINCRBY', KEYS[3], 'webhook_failures', 1)
+  write_counts(KEYS[3], {webhook_failures = 1}, now)
 end
 redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
 return 1

@@ -1,7 +1,7 @@
 -- Writes a record that Redis does not have, from what somebody remembers: a web process what it has
 -- promised, an agent what it is there for. When another dispatch serves that room by now the record
 -- is written as cancelled, so that whoever asks for it learns why.
--- KEYS: record, timeline, due, live, metrics, index, open, notified, outbox
+-- KEYS: record, timeline, due, live, metrics, index, sessions, notified, outbox
 -- ARGV: id, state, generation, age_ms, deadline_ms, event detail (JSON), closed reason, closed
 --   message, retention_s, announcement (JSON), field, value, field, value, ...
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
@@ -20,14 +20,20 @@ redis.call('HSET', KEYS[1], 'state', state, 'generation', ARGV[3],
 redis.call('RPUSH', KEYS[2], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
   '","generation":' .. ARGV[3] .. ',"detail":' .. ARGV[6] .. '}')
 redis.call('ZADD', KEYS[6], requested, ARGV[1])
-redis.call('HINCRBY', KEYS[5], event, 1)
+local counts = {dispatches = 1, [event] = 1}
 if occupied then
+  counts.cancelled = 1
+  observe(counts, 'generations', 1)
+  observe(counts, 'tries', 0)
+  redis.call('HSET', KEYS[1], 'measured', '1')
+  write_counts(KEYS[5], counts, now)
   redis.call('HSET', KEYS[1], 'failure_reason', ARGV[7], 'failure_message', ARGV[8] .. other)
   for i = 1, 2 do redis.call('EXPIRE', KEYS[i], ARGV[9]) end
   announce(KEYS[1], KEYS[8], KEYS[9], cjson.decode(ARGV[10]), ARGV[3], state, now_s)
   return {'occupied', other}
 end
 redis.call('SET', KEYS[4], ARGV[1])
-redis.call('SADD', KEYS[7], ARGV[1])
+redis.call('ZADD', KEYS[7], PLACES[state], ARGV[1])
+write_counts(KEYS[5], counts, now)
 redis.call('ZADD', KEYS[3], now_s, ARGV[1])
 return {'restored', ARGV[1]}

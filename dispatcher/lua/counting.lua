@@ -1,0 +1,48 @@
+-- Counts in the same step as the change that is counted, so that no death of a process can come
+-- between them. Part of other scripts; BOUNDS, the histograms' upper bounds, stands before it.
+-- Beside every hash of totals there is one of the same fields for each minute and for each quarter
+-- of an hour, for what happened lately.
+local MINUTE_MS, QUARTER_MS = 60000, 900000
+
+local function add(counts, name, by) counts[name] = (counts[name] or 0) + by end
+
+local function observe(counts, name, value)
+  local upper = 'inf'
+  for _, bound in ipairs(BOUNDS[name]) do
+    if value <= bound then
+      upper = bound
+      break
+    end
+  end
+  add(counts, name .. ':' .. upper, 1)
+  add(counts, name .. ':sum', math.max(0, value))
+end
+
+local function write_counts(totals, counts, now)
+  if not next(counts) then return end
+  local minute = totals .. ':minute:' .. math.floor(now / MINUTE_MS)
+  local quarter = totals .. ':quarter:' .. math.floor(now / QUARTER_MS)
+  for name, by in pairs(counts) do
+    redis.call('HINCRBY', totals, name, by)
+    redis.call('HINCRBY', minute, name, by)
+    redis.call('HINCRBY', quarter, name, by)
+  end
+  redis.call('EXPIRE', minute, 7200)
+  redis.call('EXPIRE', quarter, 90000)
+end
+
+-- Of agent servers. Their containers come and go, and client ids in jobs are anybody's claim: what
+-- has not been counted for 30 days is forgotten, and of more than so many kinds the newest ones are
+-- counted together, under no name at all.
+local function write_agent_counts(index, totals, counts, now)
+  if not next(counts) then return end
+  if not redis.call('ZSCORE', index, totals) then
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', now - 2592000000)
+    if redis.call('ZCARD', index) >= 1000 then
+      totals = string.match(totals, '^[^:]*:[^:]*:[^:]*:') .. '::'
+    end
+  end
+  redis.call('ZADD', index, now, totals)
+  write_counts(totals, counts, now)
+  redis.call('EXPIRE', totals, 2592000)
+end

@@ -1,0 +1,61 @@
+-- What a change of state says about the way of a session. Part of advance.lua.
+-- r: the record before, by field. a: the order. moves: whether the state changes. fresh: whether
+-- the marks of before count (false in a new generation). Returns the fields to write.
+local MARKS = {'queued_at_ms', 'dispatching_at_ms', 'dispatched_at_ms', 'offered_at_ms',
+  'accepted_at_ms'}
+local BY_STATE = {joined = 'joined', ended = 'ended', cancelled = 'cancelled', failed = 'failures'}
+local BY_EVENT = {redispatch = 'redispatches', agent_lost = 'agents_lost',
+  surplus_agent = 'surplus_agents'}
+
+local function stages(counts, r, a, moves, now)
+  local event, before = a.events[#a.events], a.events[2] and a.events[1]
+  local set = {}
+  local function mark(name, at)
+    r[name], set[name] = at, string.format('%.0f', at)
+  end
+  local function took(name, from, till)
+    if r[from] then observe(counts, name, math.max(0, till - tonumber(r[from]))) end
+  end
+  if moves and a.to == 'queued' then mark('queued_at_ms', now) end
+  if moves and a.to == 'dispatching' then
+    if r.state == 'queued' then
+      took('queue_wait', r.queued_at_ms and 'queued_at_ms' or 'requested_at_ms', now)
+    end
+    mark('dispatching_at_ms', now)
+  end
+  -- An offer may be told before CreateDispatch has come back.
+  if before == 'offered' and not r.offered_at_ms then
+    mark('offered_at_ms', now - (a.offered_ago_ms or 0))
+    took('offer', 'dispatched_at_ms', r.offered_at_ms)
+  end
+  if event == 'dispatched' and not r.dispatched_at_ms then
+    add(counts, 'dispatched', 1)
+    took('dispatch', 'dispatching_at_ms', now)
+    mark('dispatched_at_ms', now)
+    if r.offered_at_ms then observe(counts, 'offer', 0) end
+  end
+  if moves and a.to == 'accepted' then
+    took('accept', 'offered_at_ms', now)
+    mark('accepted_at_ms', now)
+  end
+  if moves and a.to == 'joined' then
+    took('join', 'accepted_at_ms', tonumber(a.fields.joined_at_ms or now))
+    if a.fields.time_to_join_ms then
+      observe(counts, 'time_to_join', tonumber(a.fields.time_to_join_ms))
+    end
+  end
+  if moves and BY_STATE[a.to] then
+    add(counts, BY_STATE[a.to], 1)
+    if a.to == 'failed' then add(counts, 'failures:' .. (a.fields.failure_reason or ''), 1) end
+  end
+  if BY_EVENT[event] then add(counts, BY_EVENT[event], 1) end
+  return set
+end
+
+-- How many generations and tries a session has taken: once, when it has joined or ended first.
+local function first_result(counts, r, generation)
+  observe(counts, 'generations', generation - tonumber(r.first_generation or '1') + 1)
+  -- One that LiveKit has carried out before it has answered counts too.
+  local unanswered = r.dispatching_at_ms and not r.dispatched_at_ms and not r.tried and 1 or 0
+  observe(counts, 'tries', tonumber(r.tries or '0') + unanswered)
+end

@@ -1,0 +1,100 @@
+"""What does an agent server log about its numbers, and when?
+
+One line for each client every `USHER_SUMMARY_EVERY_S`, about the last five minutes; and one for
+each window as well on SIGUSR1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.metrics import AgentFigures, Window, percent
+from worker_agent.metrics import AgentMetrics
+from worker_agent.offers import AgentServerIdentity
+
+logger = logging.getLogger(__name__)
+
+_SINCE_START: Final = "this process's own, Redis does not answer"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def fields(figures: AgentFigures, window: str) -> dict[str, object]:
+    """The fields of a summary's line."""
+    return {
+        "window": window,
+        "client_id": figures.client_id,
+        "container": figures.container,
+        "agent_name": figures.agent_name,
+        "requests": figures.requests,
+        "accepts": figures.accepts,
+        "rejects": figures.rejects,
+        "acceptance_rate": percent(figures.acceptance_rate),
+        "rejection_rate": percent(figures.rejection_rate),
+        "accept_reasons": _listed(figures.accept_reasons),
+        "reject_reasons": _listed(figures.reject_reasons),
+        "joins": figures.joins,
+        "leaves": figures.leaves,
+        "adoptions": figures.adoptions,
+        "assignment_timeouts": figures.assignment_timeouts,
+    }
+
+
+class Summaries:
+    """Logs the numbers of one agent server's container."""
+
+    def __init__(self, server: AgentServerIdentity, metrics: AgentMetrics) -> None:
+        self._nothing = AgentFigures(
+            client_id=server.client_id, container=server.container, agent_name=server.agent_name
+        )
+        self._metrics = metrics
+        self._asked = asyncio.Event()
+
+    async def run(self, *, every_s: float) -> None:
+        """Log until cancelled; with 0 only when asked."""
+        with _on_signal(self._asked):
+            while True:
+                try:
+                    async with asyncio.timeout(every_s or None):
+                        await self._asked.wait()
+                except TimeoutError:
+                    await self.log([Window.MINUTES])
+                    continue
+                self._asked.clear()
+                await self.log(Window)
+
+    async def log(self, windows: Iterable[Window]) -> None:
+        """Log the summary of each window now."""
+        await self._metrics.flush()
+        try:
+            for window in windows:
+                self._log(await self._metrics.read(window), window)
+        except LedgerUnavailable:
+            self._log(self._metrics.own(), _SINCE_START)
+
+    def _log(self, figures: tuple[AgentFigures, ...], window: str) -> None:
+        for each in figures or (self._nothing,):
+            logger.info("agent summary", extra=fields(each, window))
+
+
+@contextlib.contextmanager
+def _on_signal(asked: asyncio.Event) -> Iterator[None]:
+    """Have SIGUSR1 ask; where the loop does not run in the main thread nobody can."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGUSR1, asked.set)
+    except (NotImplementedError, RuntimeError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
