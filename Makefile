@@ -6,7 +6,9 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(is_new_enough)' 2>/dev/null && echo $$python && break; done)
 
 # The scripts of a virtual environment carry its path: a moved or copied folder needs a new one.
-installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+folder := $(shell pwd | cksum | cut -d ' ' -f 1)
+packages := .venv/.packages-$(folder)
+installed := .venv/.installed-$(folder)
 
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
@@ -59,10 +61,17 @@ vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/p
 	@exec $(python) -m devstack.vendor
 
 clean: ## remove everything that make has made here
-	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
+	rm -rf .venv .tools .run build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(installed): requirements-dev.txt
+# Usher itself, so that Celery finds its commands: a link to this folder, made without a network.
+# Setuptools warns at length that it is one.
+$(installed): $(packages) pyproject.toml requirements.in
+	@PYTHONWARNINGS=ignore $(python) -m pip install --quiet --disable-pip-version-check \
+		--root-user-action ignore --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(packages): requirements-dev.txt
 	@if test -z "$(PYTHON)" || ! "$(PYTHON)" -c '$(is_new_enough)' 2>/dev/null; then \
 		echo "Usher needs Python 3.11 or newer with its venv module (Debian: python3-venv)." \
 			"Install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; fi
