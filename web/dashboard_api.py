@@ -114,7 +114,6 @@ def overview() -> Response:
     by_window = {each: dashboard_figures.read_figures(here, each, counted) for each in Window}
     shown = by_window[wanted.window]
     standing = dashboard_figures.read_health(here)
-    missing = dashboard_figures.read_missing(here, standing)
     failures = dashboard_figures.newest_failures(here, ids)
     return _answer(
         {
@@ -124,7 +123,7 @@ def overview() -> Response:
             "success": {each: success_answer(by_window[each].clients) for each in Window},
             "states": states_answer(by_window[Window.MINUTES].clients),
             **window_answer(shown),
-            "health": health_answer(standing, missing, ids),
+            "health": health_answer(standing, dashboard_figures.missing(here, standing), ids),
             "newest_failures": [failure_answer(each) for each in failures],
         }
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import figures, ledger, listing, reports
+from dispatcher import figures, heartbeat, ledger, listing
 from dispatcher.figures import Health
 from dispatcher.listing import Page, Position
 from dispatcher.metrics import Figures, Window
@@ -61,14 +61,13 @@ def read_health(here: Services) -> Health:
     return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(figures.health()))
 
 
-def read_missing(here: Services, standing: Health) -> list[str]:
-    """The parts that have not reported themselves, as `/readyz` has them.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
-    alive = here.snapshots.get("alive", _KEEP_S, lambda: here.ledger.run(reports.alive()))
-    return health.missing(here.clients, here.dispatcher, alive, list(standing.agent_servers))
+def missing(here: Services, standing: Health) -> list[str]:
+    """The parts that have not reported themselves, as `/readyz` has them."""
+    alive = {heartbeat.worker(queue) for queue in standing.workers}
+    alive |= {heartbeat.livekit(client_id) for client_id in standing.livekit}
+    alive |= {heartbeat.SWEEPER} if standing.sweeper_alive else set()
+    servers = list(standing.agent_servers)
+    return health.missing(here.clients, here.dispatcher, frozenset(alive), servers)
 
 
 def find(store: Ledger, sought: Sought) -> Page:

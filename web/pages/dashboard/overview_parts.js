@@ -124,7 +124,7 @@ export function healthFacts(health) {
   const queues = Object.entries(health.queues).map(([queue, length]) => [queue, number(length), worker(queue)]);
   const silent = health.sweeper_silent_s;
   return [
-    table("Celery's queues", ["Queue", "Messages waiting", "Worker"], queues, { stacked: false }),
+    table("Celery's queues", ["Queue", "Waiting", "Worker"], queues, { stacked: false }),
     h(
       "dl",
       { class: "facts" },

@@ -9,6 +9,7 @@ const BAR = 26;
 const AXIS = 26;
 const MIN_TICK_PX = 76;
 const LABEL_CHAR_PX = 8;
+const TOOK_CHAR_PX = 8.5;
 // A talk of an hour must not leave a pixel for the second in which its agent came.
 const TALK_SHARE = 0.35;
 
@@ -20,15 +21,19 @@ export function timeline(stages, attempts, zeroMs) {
 
 export function stageTable(stages, zeroMs) {
   if (!stages.length) return null;
+  const many = stages.some(({ generation }) => generation !== stages[0].generation);
+  const cells = (what, attempt, after, took) => (many ? [what, attempt, after, took] : [what, after, took]);
   return table(
     "Which part took how long",
-    ["What", "Attempt", "Began after", "Took"],
-    stages.map((stage) => [
-      [h("i", { class: "key", "data-stage": stage.name, "aria-hidden": "true" }), nameOf(stage)],
-      String(stage.generation),
-      duration(stage.began_at_ms - zeroMs),
-      duration(stage.took_ms) + (stage.open ? ", so far" : ""),
-    ]),
+    cells("What", "Attempt", "After", "Took"),
+    stages.map((stage) =>
+      cells(
+        [h("i", { class: "key", "data-stage": stage.name, "aria-hidden": "true" }), nameOf(stage)],
+        String(stage.generation),
+        duration(stage.began_at_ms - zeroMs),
+        duration(stage.took_ms) + (stage.open ? ", so far" : ""),
+      ),
+    ),
     { stacked: false },
   );
 }
@@ -82,7 +87,7 @@ function bar({ stage, x, width, cut }, y) {
     s("title", {}, words),
     s("rect", { class: "stage", x: x + 0.5, y, width: Math.max(2, width - 1), height: BAR, rx: 3 }),
     cut ? s("path", { class: "cut", d: `M${x + width - 16} ${y - 2}l-5 ${BAR + 4}M${x + width - 10} ${y - 2}l-5 ${BAR + 4}` }) : null,
-    width > took.length * 7 + (cut ? 34 : 10) ? s("text", { class: "took", x: x + 6, y: y + 17 }, took) : null,
+    width > took.length * TOOK_CHAR_PX + (cut ? 34 : 12) ? s("text", { class: "took", x: x + 6, y: y + 17 }, took) : null,
   );
 }
 
