@@ -103,6 +103,10 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         return step.parse(reply)
 
+    def close(self) -> None:
+        """Close every connection."""
+        self._redis.close()
+
 
 class AsyncLedger:
     """Carries steps out with asyncio; one per event loop."""

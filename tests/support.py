@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import redis
 
 from dispatcher.livekit import AgentParticipant
+from dispatcher.metrics import BOUNDS
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch, State
 
 T = TypeVar("T")
@@ -79,8 +82,20 @@ def an_agent(**changes: Any) -> AgentParticipant:
     return AgentParticipant(**(values | changes))
 
 
-def keyspace(client: redis.Redis) -> dict[str, Any]:
-    """Every key with its whole value, as plain Python values; `(value, "expires")` if it does."""
+_COUNTING_KEYS = ("usher:metrics:", "usher:counted:")
+_COUNTING_FIELDS = re.compile(
+    r"(queued|dispatching|dispatched|offered|accepted)_at_ms|tries|measured|first_generation|"
+    r"counted:.*"
+)
+_BUCKET = re.compile(r":(minute|quarter):\d+$")
+
+
+def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
+    """Every key with its whole value, as plain Python values; `(value, "expires")` if it does.
+
+    Without the counters (see `counters`), and without what records keep for those alone, unless
+    `counting` is asked for.
+    """
     look: dict[str, Callable[[str], Any]] = {
         "string": client.get,
         "hash": client.hgetall,
@@ -92,9 +107,31 @@ def keyspace(client: redis.Redis) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for key in sorted(client.scan_iter()):
+        if key.startswith(_COUNTING_KEYS) and not counting:
+            continue
         value = look[client.type(key)](key)
+        if isinstance(value, dict) and not counting:
+            value = {k: v for k, v in value.items() if not _COUNTING_FIELDS.fullmatch(k)}
         found[key] = value if client.ttl(key) == -1 else (value, "expires")
     return found
+
+
+def counters(client: redis.Redis, key: str) -> dict[str, int]:
+    """The totals under `key`; the minutes and the quarters of an hour must add up to them."""
+    totals = {name: int(value) for name, value in client.hgetall(key).items()}
+    sums: dict[str, Counter[str]] = {"minute": Counter(), "quarter": Counter()}
+    for bucket in client.scan_iter(f"{key}:*"):
+        if found := _BUCKET.search(bucket):
+            assert client.ttl(bucket) > 0
+            sums[found[1]].update({k: int(v) for k, v in client.hgetall(bucket).items()})
+    assert sums == {"minute": totals, "quarter": totals}
+    return totals
+
+
+def counts(client: redis.Redis, key: str) -> dict[str, int]:
+    """The totals under `key` that are no histograms."""
+    found = counters(client, key)
+    return {name: value for name, value in found.items() if name.partition(":")[0] not in BOUNDS}
 
 
 async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:

@@ -82,7 +82,7 @@ class RequestFilter:
                 decision, counted = await self._claim(offer)
             if not counted:
                 self.metrics.note(offer.client_id, answered(decision))
-            if not decision.accept:
+            if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
                 await self.metrics.flush()  # before anybody learns of it: a killed process has told
             self._log(offer, decision)
             self.changed()

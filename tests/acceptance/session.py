@@ -12,6 +12,9 @@ from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
 from devstack.testing import RunningStack
+from dispatcher.ledger import Step
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
 
 T = TypeVar("T")
 
@@ -27,6 +30,16 @@ def wait_for(what: str, look: Callable[[], T | None], *, within_s: float) -> T:
             return found
         time.sleep(POLL_S)
     raise AssertionError(f"not within {within_s} s: {what}")
+
+
+def run_step(stack: RunningStack, step: Step[T]) -> T:
+    """What the stack's ledger answers to one step."""
+    settings = {"REDIS_URL": stack.redis_url, "USHER_REDIS_TIMEOUT_S": 5}
+    store = Ledger(CommonSettings.model_validate(settings))
+    try:
+        return store.run(step)
+    finally:
+        store.close()
 
 
 class Caller:

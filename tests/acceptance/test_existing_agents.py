@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -21,8 +21,10 @@ from livekit import api
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack, running_stack
+from dispatcher.figures import figures
+from dispatcher.metrics import AgentFigures, ClientFigures, Window
 
-from .session import Caller, active_agents, end_rooms, wait_for
+from .session import Caller, active_agents, end_rooms, run_step, wait_for
 from .test_outages import stopped
 from .test_recovery import in_thread, joined_again, one_agent, person
 
@@ -126,10 +128,11 @@ def registered(stack: RunningStack, name: str, times: int) -> None:
     )
 
 
-def counters(raw: redis.Redis, kind: str) -> dict[str, str]:
-    """The counters of an agent server, or of the dispatcher."""
-    (name,) = raw.keys(f"usher:metrics:{kind}")
-    return cast("dict[str, str]", raw.hgetall(name))
+def counted(stack: RunningStack) -> tuple[ClientFigures, dict[str, AgentFigures]]:
+    """What was counted of the stack's client, and of each agent."""
+    found = run_step(stack, figures(Window.ALL, [stack.usher_client_id]))
+    (client,) = found.clients
+    return client, {each.agent_name: each for each in found.agents}
 
 
 def kill_jobs(stack: RunningStack, name: str) -> None:
@@ -162,7 +165,7 @@ def events(record: dict[str, object]) -> list[str]:
 
 
 async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_when_it_dies(
-    stack: RunningStack, caller: Caller, raw: redis.Redis
+    stack: RunningStack, caller: Caller
 ) -> None:
     answer = await asyncio.to_thread(caller.post)
     async with person(answer):
@@ -170,8 +173,8 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
         record = await asyncio.to_thread(caller.wait_until_agent_said_so, answer["dispatch_id"])
         assert {"accepted", "agent_connected", "joined"} <= set(events(record))
         assert record["container"] == "somebody-elses"
-        before = counters(raw, f"agent:*:{GUARDED}")
-        assert before["accepts:claimed"] == before["accepts"] == before["joins"] == "1"
+        before = counted(stack)[1][GUARDED]
+        assert (before.accept_reasons, before.joins) == ({"claimed": 1}, 1)
         await asyncio.sleep(1.5)  # one renewal that has seen the person
         killed = time.monotonic()
         kill_jobs(stack, "agent")
@@ -181,7 +184,7 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
         assert second["generation"] == 2
         assert second["agent_identity"] != record["agent_identity"]
         await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=3))
-        assert counters(raw, f"agent:*:{GUARDED}")["accepts:claimed"] == "2"
+        assert counted(stack)[1][GUARDED].accept_reasons == {"claimed": 2}
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
     assert "job accepted" in stack.log("agent")
@@ -229,20 +232,20 @@ def test_a_program_with_the_two_lines_and_without_redis_url_says_so_in_one_line(
 
 
 def test_a_program_that_calls_rtc_session_and_runs_its_jobs_in_threads(
-    stack: RunningStack, caller: Caller, raw: redis.Redis
+    stack: RunningStack, caller: Caller
 ) -> None:
     answer = ask_for(caller, THREADED)
     caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
     record = caller.wait_until_agent_said_so(answer["dispatch_id"])
     assert {"accepted", "agent_connected", "joined"} <= set(events(record))
-    found = counters(raw, f"agent:*:{THREADED}")
-    assert found["accepts:claimed"] == found["joins"] == "1"
+    found = counted(stack)[1][THREADED]
+    assert (found.accept_reasons, found.joins) == ({"claimed": 1}, 1)
     end_rooms(stack, answer["room_name"])
     caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
 
 
 async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_out(
-    stack: RunningStack, caller: Caller, raw: redis.Redis
+    stack: RunningStack, caller: Caller
 ) -> None:
     answer = await asyncio.to_thread(ask_for, caller, ORDINARY)
     async with person(answer):
@@ -269,7 +272,7 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
         after = caller.record(answer["dispatch_id"])
         assert (after["state"], after["generation"]) == ("joined", record["generation"])
         assert events(after)[-1] == "surplus_agent"
-        assert counters(raw, "dispatch:*")["surplus_agents"] == "1"
+        assert counted(stack)[0].surplus_agents == 1
         assert "surplus agent, putting it out" in stack.log("verify")
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import redis
 
 from devstack.testing import RunningStack
+from dispatcher.figures import figures
+from dispatcher.metrics import Figures, Window
 
-from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
+from .session import ENDPOINT, Caller, active_agents, end_rooms, run_step, wait_for
 
 BURST = 20
 
@@ -104,35 +105,34 @@ def test_an_agent_name_that_nobody_serves_ends_as_failed_with_the_true_reason(
 
 
 def test_counters_in_redis_grow_with_every_session(stack: RunningStack, caller: Caller) -> None:
-    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+    def counted() -> Figures:
+        return run_step(stack, figures(Window.ALL, [stack.usher_client_id]))
 
-        def counters() -> dict[str, int]:
-            keys = sorted(client.scan_iter("usher:metrics:*"))
-            found: dict[str, int] = {}
-            for key in keys:
-                kind = key.split(":")[2]
-                for name, value in client.hgetall(key).items():
-                    found[f"{kind}.{name}"] = found.get(f"{kind}.{name}", 0) + int(value)
-            return found
+    before = counted()
+    answer = caller.post()
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=5)
+    record = caller.wait_until_agent_said_so(answer["dispatch_id"])
+    after = counted()
 
-        before = counters()
-        answer = caller.post()
-        caller.wait_for_state(answer["dispatch_id"], "joined", within_s=5)
-        record = caller.wait_until_agent_said_so(answer["dispatch_id"])
-        after = counters()
-    grown = {name: after[name] - before.get(name, 0) for name in after}
-    expected = {
-        "dispatch.dispatches": 1,
-        "dispatch.attempts": 1,
-        "dispatch.joined": 1,
-        "dispatch.time_to_join_ms_count": 1,
-        "dispatch.time_to_join_ms_sum": record["time_to_join_ms"],
-        "agent.requests": 1,
-        "agent.accepts": 1,
-        "agent.accepts:claimed": 1,
-        "agent.joins": 1,
+    (was,), (now,) = before.clients, after.clients
+    grown = {
+        name: getattr(now, name) - getattr(was, name)
+        for name in ("dispatches", "attempts", "dispatched", "joined")
     }
-    assert {name: grown.get(name) for name in expected} == expected
+    assert grown == {"dispatches": 1, "attempts": 1, "dispatched": 1, "joined": 1}
+    for name, spread in now.histograms.items():
+        assert spread.total > was.histograms[name].total, name
+    for name in ("time_to_join", "generations", "tries"):
+        assert now.histograms[name].total - was.histograms[name].total == 1
+    took_ms = now.histograms["time_to_join"].sum - was.histograms["time_to_join"].sum
+    assert took_ms == record["time_to_join_ms"]
+
+    def of_agents(found: Figures) -> tuple[int, int]:
+        claimed = (agent.accept_reasons.get("claimed", 0) for agent in found.agents)
+        return sum(claimed), sum(agent.joins for agent in found.agents)
+
+    claimed, joins = of_agents(before)
+    assert of_agents(after) == (claimed + 1, joins + 1)
     end_rooms(stack, answer["room_name"])
 
 

@@ -51,7 +51,7 @@ def store(common: CommonSettings) -> Iterator[Ledger]:
     """The blocking ledger."""
     ledger_store = Ledger(common)
     yield ledger_store
-    ledger_store._redis.close()
+    ledger_store.close()
 
 
 @pytest_asyncio.fixture

@@ -8,13 +8,15 @@ import pytest
 import redis
 
 from dispatcher import ledger, models
+from dispatcher.metrics import AgentCounts
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, new_dispatch
+from tests.support import AGENT_NAME, counts, new_dispatch
 from worker_agent.adoption import Taker, adopt
+from worker_agent.metrics import ADOPTED as ADOPTIONS
 from worker_agent.offers import Decision, Offer, Reason, reject
 from worker_agent.request_filter import RequestFilter
 
@@ -60,7 +62,7 @@ async def ask(store: AsyncLedger, offered: Offer, agent_identity: str = "") -> D
         store,
         offered,
         Taker(container="box-1", agent_server_id="server-1", agent_identity=agent_identity),
-        metrics_key=COUNTERS,
+        counts=AgentCounts(key=COUNTERS, increments=ADOPTIONS),
         retention_s=500,
     )
 
@@ -138,7 +140,7 @@ async def test_the_filter_takes_a_delegated_job_and_writes_its_record(
 
     assert offered.answers == [ACCEPT]
     assert (record().state, record().job_id) == (State.ACCEPTED, "AJ_1")
-    assert raw.hget(COUNTERS, "accepts:adopted") == "1"
+    assert counts(raw, COUNTERS) == {"accepts:adopted": 1, "adoptions": 1}
 
 
 async def test_the_filter_refuses_a_delegated_job_whose_dispatch_has_its_agent(

@@ -137,11 +137,11 @@ def test_a_client_is_disabled_and_enabled_and_the_rest_of_the_file_stays(
 def test_a_client_with_open_sessions_is_not_removed(run: Run, path: Path, raw: redis.Redis) -> None:
     run("add", "acme", "--livekit-url", "wss://a.example", *NEW)
     run("add", "globex", "--livekit-url", "wss://g.example", *GLOBEX, "--agent", "a")
-    raw.sadd("usher:open:acme", "dsp_1")
+    raw.zadd("usher:sessions:acme", {"dsp_1": 1})
 
     assert "1 sessions that have not ended" in run("remove", "acme", ok=False).stderr
     assert set(clients_in(path)) == {"acme", "globex"}
-    raw.delete("usher:open:acme")
+    raw.delete("usher:sessions:acme")
     run("remove", "acme")
     assert set(clients_in(path)) == {"globex"}
 

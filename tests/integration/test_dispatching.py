@@ -18,8 +18,9 @@ from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, listening, never_answering
-from tests.support import UNREACHABLE, a_server, keyspace
+from tests.support import UNREACHABLE, a_server, counts, keyspace
 
+METRICS = "usher:metrics:dispatch:acme"
 Look = Callable[[], Dispatch]
 pytestmark = pytest.mark.usefixtures("agent_server")
 
@@ -119,7 +120,7 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     )
     assert [error.partition(":")[0] for error in attempt.errors] == ["try 1", "try 2", "try 3"]
     assert all("cannot be reached" in error for error in attempt.errors)
-    assert keyspace(raw)["usher:metrics:dispatch:acme"]["attempts"] == "3"
+    assert counts(raw, METRICS)["attempts"] == 3
 
 
 async def test_a_job_that_was_offered_all_the_same_is_not_given_up(
@@ -170,8 +171,8 @@ async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
     assert "x" * 32 not in str(record)
     (attempt,) = record.attempts
     assert (attempt.tries, attempt.outcome, len(attempt.errors)) == (1, "failed", 1)
-    metrics = keyspace(raw)["usher:metrics:dispatch:acme"]
-    assert (metrics["failures"], metrics["failures:livekit_refused"]) == ("1", "1")
+    metrics = counts(raw, METRICS)
+    assert (metrics["failures"], metrics["failures:livekit_refused"]) == (1, 1)
 
 
 @pytest.mark.parametrize("times", [1, 2])

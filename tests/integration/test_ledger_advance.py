@@ -14,13 +14,15 @@ import redis
 
 from dispatcher import ledger, models
 from dispatcher.ledger import Advanced
+from dispatcher.metrics import OPEN_STATES, AgentCounts
 from dispatcher.models import TERMINAL, DispatchRef, State, Transition
 from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, keyspace, new_dispatch
+from tests.support import AGENT_NAME, counters, keyspace, new_dispatch
 
 RECORD, ATTEMPTS = "usher:dispatch:dsp_1", "usher:dispatch:dsp_1:attempts"
 TIMELINE, LIVE = "usher:dispatch:dsp_1:timeline", f"usher:live:acme:{AGENT_NAME}:room-1"
-METRICS = "usher:metrics:dispatch:acme"
+COUNTERS = "usher:metrics:agent:acme:box-1:agent"
+SESSIONS = "usher:sessions:acme"
 REF = DispatchRef(
     dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
 )
@@ -41,7 +43,7 @@ STEP: dict[str, Any] = {
     "fields": {"job_id": "AJ_1"},
     "attempt": {"tries": "2", "outcome": "x"},
     "detail": {"k": "v"},
-    "metrics": {"m": 3},
+    "agent_counts": AgentCounts(key=COUNTERS, increments={"m": 3}),
     "retention_s": 60,
 }
 
@@ -56,7 +58,7 @@ def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
     raw.zadd("usher:leases", {"dsp_1": 7})
     raw.zadd("usher:waiting", {"dsp_1": 8})
     if state in TERMINAL:
-        raw.delete(LIVE, "usher:open:acme")
+        raw.delete(LIVE, SESSIONS)
         raw.zrem("usher:due", "dsp_1")
     return keyspace(raw)
 
@@ -74,16 +76,17 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
     event = f'"event":"{transition.event}","generation":{generation},"detail":{{"k": "v"}}'
     after[TIMELINE].append(f'{{"at_ms":{now_ms},{event}}}')
     after[ATTEMPTS] = {"1.tries": "2", "1.outcome": "x"}
-    after[METRICS]["m"] = "3"
     if moved:
         record["state"] = transition.to
         after.setdefault("usher:due", {})["dsp_1"] = now_ms + 7000
         del after["usher:leases"], after["usher:waiting"]
         if transition.to is State.WAITING:
             after["usher:waiting"] = {"dsp_1": int(record["requested_at_ms"])}
-        if transition.to in TERMINAL:
+        if transition.to in OPEN_STATES:
+            after[SESSIONS] = {"dsp_1": OPEN_STATES.index(transition.to) + 1}
+        else:
             after.pop(LIVE, None)
-            after.pop("usher:open:acme", None)
+            after.pop(SESSIONS, None)
             for key in (RECORD, ATTEMPTS, TIMELINE):
                 after[key] = (after[key], "expires")
     return after
@@ -100,6 +103,7 @@ def test_a_transition_moves_or_notes_or_refuses_as_the_table_says(
     transition: Transition, state: State, store: Ledger, raw: redis.Redis
 ) -> None:
     before = place(store, raw, state)
+    with_counters = keyspace(raw, counting=True)
 
     done = store.run(ledger.advance(REF, transition, **STEP))
 
@@ -107,8 +111,9 @@ def test_a_transition_moves_or_notes_or_refuses_as_the_table_says(
     if state not in transition.moves | transition.notes:
         assert done == Advanced(outcome="refused", state=state, generation=1, job_id="AJ_0")
         assert not done.applied
-        assert found == before
+        assert keyspace(raw, counting=True) == with_counters
         return
+    assert counters(raw, COUNTERS) == {"m": 3}
     assert found == expected(before, state, transition, updated_at_ms(found))
     assert done.applied
     assert done.moved is (state in transition.moves)
@@ -124,7 +129,7 @@ def test_a_stale_generation_writes_nothing(
 ) -> None:
     place(store, raw, state)
     raw.hset(RECORD, "generation", record_generation)
-    before = keyspace(raw)
+    before = keyspace(raw, counting=True)
 
     done = store.run(ledger.advance(REF, transition, **STEP))
 
@@ -132,7 +137,7 @@ def test_a_stale_generation_writes_nothing(
         outcome="stale", state=state, generation=record_generation, job_id="AJ_0"
     )
     assert not done.applied
-    assert keyspace(raw) == before
+    assert keyspace(raw, counting=True) == before
 
 
 @every_transition
@@ -143,13 +148,13 @@ def test_a_transition_carried_out_twice_moves_once(
         return
     place(store, raw, min(transition.moves))
     store.run(ledger.advance(REF, transition, **STEP))
-    between = keyspace(raw)
+    between = keyspace(raw, counting=True)
 
     again = store.run(ledger.advance(REF, transition, **STEP))
 
     assert not again.moved
     if not again.applied:
-        assert keyspace(raw) == between
+        assert keyspace(raw, counting=True) == between
 
 
 @every_transition
@@ -159,7 +164,7 @@ def test_a_record_that_is_not_there_is_unknown_and_stays_so(
     done = store.run(ledger.advance(REF, transition, **STEP))
 
     assert done == Advanced(outcome="unknown", state="", generation=0, job_id="")
-    assert keyspace(raw) == {}
+    assert keyspace(raw, counting=True) == {}
 
 
 def test_an_event_before_the_transitions_own_stands_before_it(
@@ -172,16 +177,6 @@ def test_an_event_before_the_transitions_own_stands_before_it(
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
     assert [event.event for event in record.timeline] == ["queued", "offered", "accepted"]
-
-
-def test_metrics_can_go_to_another_hash(store: Ledger, raw: redis.Redis) -> None:
-    before = place(store, raw, State.DISPATCHED)
-
-    store.run(ledger.advance(REF, models.ACCEPTED, metrics_key="usher:metrics:x", metrics={"m": 1}))
-
-    found = keyspace(raw)
-    assert found["usher:metrics:x"] == {"m": "1"}
-    assert found[METRICS] == before[METRICS]
 
 
 def test_without_a_due_time_a_move_takes_the_record_off_the_list_and_a_note_does_not(

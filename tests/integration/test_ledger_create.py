@@ -16,7 +16,7 @@ from dispatcher.ledger import AT_ONCE, PACE_MS, SESSION_RETRY_S, Created
 from dispatcher.models import FAILED, Dispatch, Limits, State, TimelineEvent
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch
+from tests.support import counters, keyspace, new_dispatch
 
 
 def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Created:
@@ -54,9 +54,9 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
         "usher:due": {"dsp_1": now_ms + 2000},
         "usher:live:acme:session-agent-rag:room-1": "dsp_1",
         "usher:index:acme": {"dsp_1": now_ms},
-        "usher:open:acme": ["dsp_1"],
-        "usher:metrics:dispatch:acme": {"dispatches": "1"},
+        "usher:sessions:acme": {"dsp_1": 1},
     }
+    assert counters(raw, "usher:metrics:dispatch:acme") == {"dispatches": 1}
 
 
 def test_when_too_many_are_on_their_way_nothing_is_written(store: Ledger, raw: redis.Redis) -> None:

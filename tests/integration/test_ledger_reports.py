@@ -5,8 +5,9 @@ from __future__ import annotations
 import redis
 
 from dispatcher import keys, ledger, reports
+from dispatcher.metrics import AgentCounts
 from dispatcher.store import Ledger
-from tests.support import a_server, eventually, keyspace
+from tests.support import a_server, counters, eventually, keyspace
 
 
 def due_in(raw: redis.Redis, store: Ledger, **seconds: float) -> int:
@@ -110,11 +111,25 @@ async def test_a_part_is_alive_for_as_long_as_it_says_so(store: Ledger) -> None:
 
 
 def test_counters_add_up(store: Ledger, raw: redis.Redis) -> None:
-    key = keys.agent_metrics("acme", "box:1", "agent")
+    full = AgentCounts(
+        key=keys.agent_metrics("acme", "box:1", "agent"), increments={"joins": 1, "rejects:full": 2}
+    )
 
-    for _ in range(2):
-        store.run(reports.count(key, {"requests": 1, "rejects:full": 2}))
+    for number in (1, 2):
+        assert store.run(reports.count("server-1", number, [full])) == 1
 
-    assert keyspace(raw) == {
-        "usher:metrics:agent:acme:box%3A1:agent": {"requests": "2", "rejects:full": "4"}
-    }
+    key = "usher:metrics:agent:acme:box%3A1:agent"
+    assert counters(raw, key) == {"joins": 2, "rejects:full": 4}
+    assert 0 < raw.ttl(key) <= 30 * 86_400
+    assert raw.zrange("usher:metrics:agents", 0, -1) == [key]
+
+
+def test_a_batch_that_is_sent_again_is_counted_once(store: Ledger, raw: redis.Redis) -> None:
+    key = keys.agent_metrics("acme", "box-1", "agent")
+    one = AgentCounts(key=key, increments={"rejects:full": 1})
+
+    sent = [store.run(reports.count("server-1", number, [one])) for number in (1, 1, 2, 1, 2)]
+    others = store.run(reports.count("server-2", 1, [one]))
+
+    assert (sent, others) == ([1, 0, 1, 0, 0], 1)
+    assert counters(raw, key) == {"rejects:full": 3}

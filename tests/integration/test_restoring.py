@@ -68,8 +68,7 @@ def test_a_restored_record_is_these_keys_and_no_others(store: Ledger, raw: redis
         "usher:due": {"dsp_1": now_ms},
         f"usher:live:acme:{AGENT_NAME}:room-1": "dsp_1",
         "usher:index:acme": {"dsp_1": now_ms - 4000},
-        "usher:open:acme": ["dsp_1"],
-        "usher:metrics:dispatch:acme": {"restored": "1"},
+        "usher:sessions:acme": {"dsp_1": 7},
     }
 
 

@@ -16,7 +16,7 @@ from dispatcher.store import Ledger
 from dispatcher.supervising import LOOK_AGAIN_S, supervise
 from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, keyspace
+from tests.support import AGENT_NAME, counts, keyspace
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -64,7 +64,7 @@ async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
     found = keyspace(raw)
     assert "usher:leases" not in found
     assert list(found["usher:due"]) == ["dsp_1"]
-    assert found["usher:metrics:dispatch:acme"]["agents_lost"] == "1"
+    assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
 
 
 async def test_the_replacement_is_dispatched_and_joins(

@@ -13,7 +13,7 @@ from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from dispatcher.sweeping import WakeUp
 from tests.house import House, OpenServices, Request
-from tests.support import UNREACHABLE, a_dispatch, a_server, keyspace
+from tests.support import UNREACHABLE, a_dispatch, a_server, counts, keyspace
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -154,7 +154,7 @@ async def test_what_nobody_ever_took_up_fails_in_time_although_the_queue_is_long
     assert "workers" in record.failure_message
     assert record.updated_at_ms < record.deadline_at_ms
     assert listed(raw, "dsp_1") == []
-    assert keyspace(raw)["usher:metrics:dispatch:acme"]["failures:dispatcher_unavailable"] == "1"
+    assert counts(raw, "usher:metrics:dispatch:acme")["failures:dispatcher_unavailable"] == 1
 
 
 async def test_what_waited_fails_in_time_with_what_it_waited_for(
@@ -205,7 +205,7 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     assert list(parked) == ["dsp_1"]
     assert "Error: " in parked["dsp_1"]
     assert list(keyspace(raw)["usher:parked"]) == ["dsp_1"]
-    assert "dsp_1" not in keyspace(raw)["usher:open:acme"]
+    assert "dsp_1" not in keyspace(raw)["usher:sessions:acme"]
     assert raw.hgetall(RECORD) == record  # for whoever looks into it
 
 

@@ -11,12 +11,14 @@ import redis
 
 from dispatcher import dispatching, ledger, models, verification
 from dispatcher.errors import UnknownDispatch
+from dispatcher.figures import figures
+from dispatcher.metrics import BOUNDS, Window
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import LossyProxy, listening
-from tests.support import keyspace
+from tests.support import counts, keyspace
 
 Look = Callable[[], Dispatch]
 TakeAway = Callable[[], None]
@@ -50,13 +52,11 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
     found = keyspace(raw)
     assert "usher:due" not in found
     assert list(found["usher:leases"]) == ["dsp_1"]
-    metrics = found["usher:metrics:dispatch:acme"]
-    assert metrics["joined"] == metrics["time_to_join_ms_count"] == "1"
-    assert metrics["time_to_join_ms_sum"] == str(time_to_join_ms)
-    buckets = {
-        int(name.rpartition("_")[2]) for name in metrics if name.startswith("time_to_join_ms_le")
-    }
-    assert buckets == {b for b in ledger.TIME_TO_JOIN_BUCKETS_MS if time_to_join_ms <= b}
+    (counted,) = (await services.ledger.run(figures(Window.ALL, ["acme"]))).clients
+    spread = counted.histograms["time_to_join"]
+    assert (counted.joined, spread.total, spread.sum) == (1, 1, time_to_join_ms)
+    bucket = sum(bound < time_to_join_ms for bound in BOUNDS["time_to_join"])
+    assert spread.counts[bucket] == 1
 
 
 async def test_the_agents_own_report_makes_it_look_at_once(
@@ -127,7 +127,7 @@ async def test_twenty_verifications_at_once_write_joined_once(
     await asyncio.gather(*(verification.verify_dispatch(services, "dsp_1") for _ in range(20)))
 
     assert [event.event for event in look().timeline].count("joined") == 1
-    assert keyspace(raw)["usher:metrics:dispatch:acme"]["joined"] == "1"
+    assert counts(raw, "usher:metrics:dispatch:acme")["joined"] == 1
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.JOINED, State.FAILED])

@@ -25,7 +25,7 @@ from dispatcher.webhooks import Delivery
 from tests.house import OpenServices, Request
 from tests.receiver import SECRET, Receiver, receiving
 from tests.sockets import listening
-from tests.support import eventually, keyspace
+from tests.support import counts, eventually, keyspace
 
 OUTBOX, DEAD = "usher:outbox:acme", "usher:dead_events:acme"
 METRICS = "usher:metrics:dispatch:acme"
@@ -107,7 +107,7 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     assert "canary" not in str(receiver.got[0][1]) + str(receiver.got[1][1])
     found = keyspace(raw)
     assert not [key for key in found if key.startswith(("usher:event:", "usher:outbox:"))]
-    assert found[METRICS]["webhooks_delivered"] == "2"
+    assert counts(raw, METRICS)["webhooks_delivered"] == 2
 
 
 async def test_a_change_that_ends_nothing_is_not_told(
@@ -214,8 +214,8 @@ async def test_after_the_last_try_it_is_dead_shown_and_can_be_sent_again(
 
     (event,) = store.run(outbox.dead("acme"))
     assert (event.event_id, event.tries, event.error) == (JOINED_ID, 3, "answered 500")
-    metrics = raw.hgetall(METRICS)
-    assert (metrics["webhooks_dead"], metrics["webhook_failures"]) == ("1", "3")
+    metrics = counts(raw, METRICS)
+    assert (metrics["webhooks_dead"], metrics["webhook_failures"]) == (1, 3)
     assert store.run(outbox.resend("acme", "msg_of_nobody")) == 0
     assert store.run(outbox.resend("acme", JOINED_ID)) == 1
 
