@@ -168,8 +168,8 @@ FAILURES: Final[Mapping[str, Words]] = {
         "data, give it an append-only file (docs/redis.md).",
     ),
     FailureReason.CANCELLED_BY_CLIENT: Words(
-        headline="its client cancelled it",
-        cause="It was cancelled on request, by its client's DELETE or by an operator.",
+        headline="it was cancelled by hand",
+        cause="It was cancelled on request: by its client's DELETE, or by an operator.",
         advice="Nothing; if nobody wanted that, look for who sends DELETE with this client's key.",
     ),
     # What an attempt ended with may stand for the dispatch, when the deadline came just then.

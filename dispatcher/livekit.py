@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import aiohttp
@@ -210,6 +211,30 @@ class LiveKitClient:
             cause = error.__cause__
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):
                 raise
+
+
+async def server_time(url: str, *, timeout_s: float) -> float | None:
+    """What a LiveKit server's clock says (seconds since the epoch, to the second below).
+
+    None when its answer does not say. Its API tells no time; its door's `Date` does.
+
+    Raises:
+        TransientLiveKitError: it does not answer.
+    """
+    http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(http_url, allow_redirects=False) as response,
+        ):
+            date = response.headers.get("Date", "")
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise _classify(error) from error
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
 
 
 class LiveKitClients:

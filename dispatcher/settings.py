@@ -80,10 +80,17 @@ class ClientsFileSettings(BaseSettings):
     clients_file: str = Field("", alias="USHER_CLIENTS_FILE")
 
 
-class ClientSettings(LiveKitSettings):
-    """The one client of a deployment that has no file of clients."""
+class ClientIdSettings(BaseSettings):
+    """The name of the one client of a deployment that has no file of clients."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     client_id: ClientId = Field("default", alias="USHER_CLIENT_ID")
+
+
+class ClientSettings(LiveKitSettings, ClientIdSettings):
+    """The one client of a deployment that has no file of clients."""
+
     api_key_sha256: Sha256 = Field(alias="USHER_API_KEY_SHA256")
     publishable_key_sha256: Sha256 | Literal[""] = Field("", alias="USHER_PUBLISHABLE_KEY_SHA256")
     origins: str = Field(

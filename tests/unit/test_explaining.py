@@ -116,7 +116,7 @@ def test_a_failure_names_its_cause_and_what_to_do(reason: str, told: tuple[str, 
     ("reason", "told"),
     [
         ("nobody_came", "nobody came into the room"),
-        ("cancelled_by_client", "its client cancelled it"),
+        ("cancelled_by_client", "it was cancelled by hand"),
         ("superseded", "another dispatch serves the room"),
     ],
 )
