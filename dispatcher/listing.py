@@ -105,14 +105,18 @@ def search(
 ) -> Step[Page]:
     """Up to `limit` dispatches of those clients, newest first, that follow `after`.
 
+    Those that have failed are looked for alone when nothing else is wanted: their time is then
+    when they did. The time of others is when they were asked for.
+
     Args:
         states: only those in one of them; none: in any.
-        since_ms: only those made at this time (ms since the epoch) or later.
+        since_ms: only those of this time (ms since the epoch) or later.
         text: only those whose room's name has it in it, or whose id begins with it.
     """
+    index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
     return Step(
         "search",
-        tuple(keys.index(client_id) for client_id in client_ids),
+        tuple(index(client_id) for client_id in client_ids),
         (
             keys.RECORD_PREFIX,
             str(limit),

@@ -1,4 +1,4 @@
-"""How does a test get a ledger with many sessions? By the steps that make real ones, many at once."""
+"""How does a test get a ledger with many sessions? By the steps that make real ones."""
 
 from __future__ import annotations
 
@@ -93,9 +93,13 @@ def steps(told: Told) -> Iterator[Step[object]]:
         )
         joined = {"agent_identity": f"agent-{told.number}", "time_to_join_ms": str(took_ms)}
         yield ledger.advance(
-            ref, JOINED, fields=joined | {"joined_at_ms": "1700000000000"}, attempt={"outcome": "joined"},
-            detail=joined, lease_s=3600,
-        )  # fmt: skip
+            ref,
+            JOINED,
+            fields=joined | {"joined_at_ms": "1700000000000"},
+            attempt={"outcome": "joined"},
+            detail=joined,
+            lease_s=3600,
+        )
     if told.ends_as == "ended":
         yield ledger.advance(ref, ROOM_OVER, detail={"reason": "room_over"}, retention_s=86_400)
 
