@@ -6,9 +6,11 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import redis
+from flask import Flask
 from flask.testing import FlaskClient
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
@@ -18,8 +20,10 @@ from dispatcher.settings import CommonSettings
 from tests.clientsfile import LIVEKIT_SECRET
 from tests.ledgers import Told, fill
 from web import create_app, operator_session
-from web.limits import WRONG_KEYS_WINDOW_S
+from web.limits import WRONG_KEYS_WINDOW_S, WrongKeys
+from web.operator_session import MAX_WRONG_PASSWORDS
 from web.operators import Operator
+from web.snapshots import Snapshots
 
 USER, PASSWORD = "operator", "a-password-of-some-length"
 LOGIN, API = "/dashboard/login", "/dashboard/api"
@@ -27,32 +31,57 @@ OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
 Open = Callable[..., FlaskClient]
 
 
+def settings(auth: str = f"{USER}:{PASSWORD}", **more: str) -> dict[str, str]:
+    """The environment of a web process."""
+    return {
+        "LIVEKIT_URL": "ws://127.0.0.1:1",
+        "LIVEKIT_API_KEY": "key",
+        "LIVEKIT_API_SECRET": LIVEKIT_SECRET,
+        "USHER_CLIENT_ID": "acme",
+        "USHER_API_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
+        "USHER_OPERATOR_AUTH": auth,
+        **more,
+    }
+
+
+def opened(patch: pytest.MonkeyPatch, values: dict[str, str]) -> Flask:
+    for name, value in values.items():
+        patch.setenv(name, value)
+    registry.cache_clear()
+    app = create_app()
+    registry.cache_clear()
+    return app
+
+
 @pytest.fixture
 def door(common: CommonSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """The application, as another process of the same deployment each time it is opened."""
-    opened = []
+    apps = []
 
     def open_with(auth: str = f"{USER}:{PASSWORD}", **more: str) -> FlaskClient:
-        values = {
-            "LIVEKIT_URL": "ws://127.0.0.1:1",
-            "LIVEKIT_API_KEY": "key",
-            "LIVEKIT_API_SECRET": LIVEKIT_SECRET,
-            "USHER_CLIENT_ID": "acme",
-            "USHER_API_KEY_SHA256": hashlib.sha256(b"key").hexdigest(),
-            "USHER_OPERATOR_AUTH": auth,
-            **more,
-        }
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-        registry.cache_clear()
-        app = create_app()
-        registry.cache_clear()
-        opened.append(app)
-        return app.test_client()
+        apps.append(opened(monkeypatch, settings(auth, **more)))
+        return apps[-1].test_client()
 
     yield open_with
-    for app in opened:
+    for app in apps:
         app.extensions["usher"].promises.close()
+
+
+@pytest.fixture(scope="module")
+def app(redis_url: str) -> Iterator[Flask]:
+    """One process for all tests that need nothing special."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = opened(patch, settings() | {"REDIS_URL": redis_url, "USHER_REDIS_TIMEOUT_S": "5"})
+    yield made
+    made.extensions["usher"].promises.close()
+
+
+@pytest.fixture
+def browser(app: Flask, raw: redis.Redis) -> FlaskClient:
+    """A browser that knows nothing, at a process that has seen nothing, with an empty Redis."""
+    fresh = {"snapshots": Snapshots(), "wrong_passwords": WrongKeys(MAX_WRONG_PASSWORDS)}
+    app.extensions["usher"] = replace(app.extensions["usher"], **fresh)
+    return app.test_client()
 
 
 def sign_in(browser: FlaskClient, password: str = PASSWORD, **form: str) -> TestResponse:
@@ -70,8 +99,7 @@ def status_with(browser: FlaskClient, value: str) -> int:
     return browser.get(f"{API}/overview").status_code
 
 
-def test_without_a_session_there_is_a_form_and_no_data(door: Open) -> None:
-    browser = door()
+def test_without_a_session_there_is_a_form_and_no_data(browser: FlaskClient) -> None:
     for path in ("/dashboard", "/dashboard/sessions", "/dashboard/sessions/dsp_1?x=1"):
         answer = browser.get(path)
         assert (answer.status_code, answer.location) == (303, f"{LOGIN}?next={path}")
@@ -84,8 +112,7 @@ def test_without_a_session_there_is_a_form_and_no_data(door: Open) -> None:
     assert browser.get(LOGIN).status_code == 200
 
 
-def test_the_session_is_a_cookie_that_only_we_are_sent(door: Open) -> None:
-    browser = door()
+def test_the_session_is_a_cookie_that_only_we_are_sent(door: Open, browser: FlaskClient) -> None:
     answer = sign_in(browser, next="/dashboard/sessions?state=failed")
     assert (answer.status_code, answer.location) == (303, "/dashboard/sessions?state=failed")
     attributes = set(answer.headers["Set-Cookie"].split("; ")[1:])
@@ -101,16 +128,16 @@ def test_the_session_is_a_cookie_that_only_we_are_sent(door: Open) -> None:
     assert "Secure" in answer.headers["Set-Cookie"].split("; ")
 
 
-def test_a_session_holds_in_every_process_until_the_password_changes(door: Open) -> None:
-    browser = door()
+def test_a_session_holds_in_every_process_until_the_password_changes(
+    door: Open, browser: FlaskClient
+) -> None:
     sign_in(browser)
     assert status_with(door(), cookie(browser)) == 200
     assert status_with(door(f"{USER}:{PASSWORD}-2"), cookie(browser)) == 401
     assert status_with(door(f"somebody:{PASSWORD}"), cookie(browser)) == 401
 
 
-def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(door: Open) -> None:
-    browser = door()
+def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(browser: FlaskClient) -> None:
     ours = operator_session._serializer(Operator(user=USER, password=PASSWORD))
 
     class Then(TimestampSigner):
@@ -137,8 +164,7 @@ def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(door: Open) -> No
     assert made(0, [b"guessed"]) == 401
 
 
-def test_signing_out_takes_the_cookie_away(door: Open) -> None:
-    browser = door()
+def test_signing_out_takes_the_cookie_away(browser: FlaskClient) -> None:
     sign_in(browser)
     answer = browser.post("/dashboard/logout", headers=OWN)
     assert (answer.status_code, answer.location) == (303, f"{LOGIN}?out")
@@ -150,8 +176,7 @@ def test_signing_out_takes_the_cookie_away(door: Open) -> None:
     "elsewhere",
     ["https://evil.example/", "//evil.example", "/dashboard/../", "/dashboard\\@evil", "/", ""],
 )
-def test_signing_in_leads_nowhere_else(door: Open, elsewhere: str) -> None:
-    browser = door()
+def test_signing_in_leads_nowhere_else(browser: FlaskClient, elsewhere: str) -> None:
     assert sign_in(browser, next=elsewhere).location == "/dashboard"
     form = browser.get(LOGIN, query_string={"next": elsewhere}).text
     assert 'name="next" value="/dashboard"' in form
@@ -166,8 +191,7 @@ def test_signing_in_leads_nowhere_else(door: Open, elsewhere: str) -> None:
         {"Origin": "null"},
     ],
 )
-def test_another_sites_form_is_refused(door: Open, foreign: dict[str, str]) -> None:
-    browser = door()
+def test_another_sites_form_is_refused(browser: FlaskClient, foreign: dict[str, str]) -> None:
     data = {"user": USER, "password": PASSWORD}
     assert browser.post(LOGIN, data=data, headers=foreign).status_code == 403
     sign_in(browser)
@@ -175,16 +199,15 @@ def test_another_sites_form_is_refused(door: Open, foreign: dict[str, str]) -> N
     assert cookie(browser)
 
 
-def test_a_link_from_a_chat_gets_the_page_which_asks_by_itself(door: Open) -> None:
+def test_a_link_from_a_chat_gets_the_page_which_asks_by_itself(browser: FlaskClient) -> None:
     # Coming from another site the browser does not send the cookie yet.
-    answer = door().get("/dashboard/sessions/dsp_1", headers={"Sec-Fetch-Site": "cross-site"})
+    answer = browser.get("/dashboard/sessions/dsp_1", headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 200
     assert "dsp_1" not in answer.text
 
 
-def test_whoever_guesses_is_soon_not_listened_to(door: Open) -> None:
-    browser = door()
-    for _ in range(operator_session.MAX_WRONG_PASSWORDS):
+def test_whoever_guesses_is_soon_not_listened_to(browser: FlaskClient) -> None:
+    for _ in range(MAX_WRONG_PASSWORDS):
         wrong = sign_in(browser, "wrong-password-of-some-length")
         assert wrong.status_code == 401
         assert "User or password is wrong" in wrong.text
@@ -212,8 +235,7 @@ def test_without_a_credential_it_says_how_to_switch_it_on(door: Open) -> None:
     assert browser.get(f"{API}/overview").status_code == 403
 
 
-def test_the_headers_allow_nothing_but_its_own_parts(door: Open) -> None:
-    browser = door()
+def test_the_headers_allow_nothing_but_its_own_parts(browser: FlaskClient) -> None:
     sign_in(browser)
     for path in ("/dashboard", "/dashboard/sessions", "/dashboard/sessions/dsp_1", LOGIN):
         answer = browser.get(path)
@@ -226,8 +248,7 @@ def test_the_headers_allow_nothing_but_its_own_parts(door: Open) -> None:
     assert browser.get(f"{API}/overview").headers["Cache-Control"] == "no-store"
 
 
-def test_whoever_has_the_newest_is_told_so(door: Open, raw: redis.Redis) -> None:
-    browser = door()
+def test_whoever_has_the_newest_is_told_so(browser: FlaskClient, raw: redis.Redis) -> None:
     sign_in(browser)
     fill(raw, [Told(number=n, ends_as="ended") for n in range(3)])
     first = browser.get(f"{API}/sessions")
@@ -241,8 +262,7 @@ def test_whoever_has_the_newest_is_told_so(door: Open, raw: redis.Redis) -> None
     assert len(again.json["sessions"]) == 4
 
 
-def test_a_question_that_makes_no_sense_is_a_422_that_names_it(door: Open) -> None:
-    browser = door()
+def test_a_question_that_makes_no_sense_is_a_422_that_names_it(browser: FlaskClient) -> None:
     sign_in(browser)
     for query, field in (
         ("overview?window=2h", "window"),
@@ -259,9 +279,8 @@ def test_a_question_that_makes_no_sense_is_a_422_that_names_it(door: Open) -> No
 
 
 def test_a_session_is_found_by_its_id_and_an_unknown_one_is_explained(
-    door: Open, raw: redis.Redis
+    door: Open, browser: FlaskClient, raw: redis.Redis
 ) -> None:
-    browser = door()
     sign_in(browser)
     fill(raw, [Told(number=n, ends_as="failed") for n in range(2)])
     found = browser.get(f"{API}/sessions?text=dsp_000001").json
@@ -279,8 +298,7 @@ def test_a_session_is_found_by_its_id_and_an_unknown_one_is_explained(
     assert "Parked" in parked.json["explanation"]["headline"]
 
 
-def test_what_a_client_gave_its_agent_is_not_shown(door: Open, raw: redis.Redis) -> None:
-    browser = door()
+def test_what_a_client_gave_its_agent_is_not_shown(browser: FlaskClient, raw: redis.Redis) -> None:
     sign_in(browser)
     fill(raw, [Told(number=1, ends_as="failed"), Told(number=2, ends_as="joined")])
     for path in ("overview", "sessions", "sessions/dsp_000001", "sessions/dsp_000002"):
