@@ -5,6 +5,7 @@ keyboard, by ear; and what when Redis is away?
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -28,8 +29,6 @@ from .test_client_page import PHONE, TOO_WIDE
 pytestmark = pytest.mark.timeout(90)
 
 SOON_MS = 10_000
-DARK, LIGHT = {"color_scheme": "dark"}, {"color_scheme": "light"}
-SMALL = {"viewport": {"width": 320, "height": 568}, "color_scheme": "dark"}
 CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text()
 
 TOLD = (
@@ -210,63 +209,61 @@ async def test_sessions_are_found_by_room_id_state_and_client(
         await expect(page.locator("#headline")).to_contain_text("Failed")
 
 
-PAGES = (
-    "/dashboard",
-    "/dashboard/sessions",
-    "/dashboard/sessions/dsp_000051",
-    "/dashboard/sessions/x",
-)
+# What a page has when it shows everything.
+DRAWN = {
+    "/dashboard": "#join svg",
+    "/dashboard/sessions": "#list table",
+    "/dashboard/sessions/dsp_000051": "#chart svg",
+    "/dashboard/sessions/dsp_000042": "#chart svg",
+}
 
 
 async def look_through(page: Page, board: Dashboard) -> AsyncIterator[str]:
     """Each page in turn, when it shows something."""
-    for path in PAGES:
-        if path.endswith("/x"):
-            continue
+    for path in DRAWN:
         await page.goto(f"{board.url}{path}")
         await expect(page.locator("#main")).to_have_attribute("aria-busy", "false")
         yield path
 
 
-@pytest.mark.parametrize("screen", [PHONE, SMALL], ids=["phone", "small"])
-async def test_it_fits_a_phone(
-    browsing: Browsing, board: Dashboard, screen: dict[str, Any]
-) -> None:
-    async with browsing.opened(f"{board.url}/dashboard", **screen) as page:
-        assert await page.evaluate(TOO_WIDE) == []
+async def test_it_fits_a_phone(browsing: Browsing, board: Dashboard) -> None:
+    async def nothing_is_too_wide(where: str) -> None:
+        for width in (360, 320):
+            await page.set_viewport_size({"width": width, "height": 640})
+            wide = [each for each in await page.evaluate(TOO_WIDE) if "unseen" not in each]
+            assert wide == [], (where, width)
+            scrolls = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert await page.evaluate(scrolls) == 0, (where, width)
+
+    async with browsing.opened(f"{board.url}/dashboard", **PHONE) as page:
+        await nothing_is_too_wide("the form")
         await signed_in(page)
         async for path in look_through(page, board):
             for summary in await page.locator("summary").all():
                 await summary.click()
-            await expect(
-                page.locator("svg").first if path != PAGES[1] else page.locator("#list")
-            ).to_be_visible()
-            wide = [each for each in await page.evaluate(TOO_WIDE) if "unseen" not in each]
-            assert wide == [], path
-            scrolls = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert await page.evaluate(scrolls) == 0, path
+            await expect(page.locator(DRAWN[path]).first).to_be_visible()
+            await nothing_is_too_wide(path)
 
 
-@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
-async def test_everybody_can_read_it(
-    browsing: Browsing, board: Dashboard, axe: str, colours: dict[str, Any]
-) -> None:
-    async with browsing.opened(f"{board.url}/dashboard", **colours) as page:
-
-        async def check(where: str) -> None:
-            await page.evaluate(axe)
-            found = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
+async def test_everybody_can_read_it(browsing: Browsing, board: Dashboard, axe: str) -> None:
+    async def check(where: str) -> None:
+        await page.evaluate(axe)
+        for colours, rules in (("light", ""), ("dark", "runOnly: ['color-contrast'], ")):
+            await page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+            found = await page.evaluate(f"axe.run({{ {rules}resultTypes: ['violations'] }})")
             assert found["passes"], where
             said = [
                 (each["id"], [node["html"][:90] for node in each["nodes"]])
                 for each in found["violations"]
             ]
-            assert said == [], where
-            assert await page.evaluate(CONTRASTS) == [], where
+            assert said == [], (where, colours)
+            assert await page.evaluate(CONTRASTS) == [], (where, colours)
 
+    async with browsing.opened(f"{board.url}/dashboard") as page:
         await check("the form")
         await signed_in(page)
         async for path in look_through(page, board):
+            await expect(page.locator(DRAWN[path]).first).to_be_visible()
             await check(path)
         await page.goto(f"{board.url}/dashboard/sessions/nobody-knows-it")
         await expect(page.locator("#headline")).to_contain_text("Unknown")
@@ -354,12 +351,17 @@ async def test_with_redis_away_the_last_figures_stay_and_it_recovers_by_itself(
         tile = page.locator("[data-window='all']")
         await expect(tile).to_contain_text("47 joined, 3 failed", timeout=SOON_MS)
         cookies = {each["name"]: each["value"] for each in await page.context.cookies()}
-        with board.server.frozen():
-            answer = httpx.get(
-                f"{board.url}/dashboard/api/overview?window=1d", cookies=cookies, trust_env=False
-            )
-            assert answer.status_code == 503
-            assert answer.elapsed.total_seconds() < 1
+        with (
+            board.server.frozen(),
+            httpx.Client(base_url=board.url, cookies=cookies, trust_env=False) as http,
+        ):
+            answers = [http.get("/dashboard/api/overview?window=1d")]
+            while answers[-1].status_code != 503:  # it may be remembered for some seconds
+                assert len(answers) < 300
+                time.sleep(0.1)
+                answers.append(http.get("/dashboard/api/overview?window=1d"))
+            answers += [http.get("/dashboard/api/overview?window=1d") for _ in range(3)]
+            assert min(each.elapsed.total_seconds() for each in answers[-4:]) < 1
         board.server.stop()
         away = page.get_by_role("alert")
         await expect(away).to_contain_text("Redis does not answer", timeout=SOON_MS)

@@ -22,7 +22,7 @@ function display(session) {
   explain(session.explanation, toneOf(session));
   show(at("facts"), [session, Math.floor(session.at_ms / 5000)], () => facts(session).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
   at("flower").hidden = !session.flower_url;
-  if (session.flower_url) at("flower").href = `${session.flower_url.replace(/\/$/, "")}/tasks?search=${encodeURIComponent(id)}`;
+  if (session.flower_url) at("flower").href = flowerAddress(session.flower_url);
   show(at("chart"), [session.stages, session.attempts], ([stages, attempts]) => timeline(stages, attempts, zero));
   show(at("spans"), session.stages, (stages) => stageTable(stages, zero));
   show(at("attempts"), session.attempts, attempts);
@@ -93,6 +93,9 @@ function eventItem({ event, generation, at_ms: at, detail }, zero) {
     h("small", {}, [event, generation > 1 ? `attempt ${generation}` : "", moment(at, { millis: true }), ...told].filter(Boolean).join(" · ")),
   );
 }
+
+// Flower searches from an address by name, worker or state only; by anything after an OR.
+const flowerAddress = (url) => `${url.replace(/\/$/, "")}/tasks?name=${encodeURIComponent(`- OR ${id}`)}`;
 
 async function unknown() {
   const response = await fetch(path, { cache: "no-store" });
