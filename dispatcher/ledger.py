@@ -266,6 +266,7 @@ def advance(
     agent_counts: AgentCounts = NOTHING_COUNTED,
     once: str = "",
     offered_ago_s: float = 0.0,
+    not_after_ms: float | None = None,
     deadline_in_s: float | None = None,
     retention_s: int = 0,
     lease_s: float | None = None,
@@ -283,6 +284,7 @@ def advance(
         agent_counts: what an agent server counts with it; the rest follows from the change itself.
         once: with the same word nothing is counted a second time, for what may be told twice.
         offered_ago_s: how long ago LiveKit has offered the job, when `before` is that.
+        not_after_ms: do nothing (`late`) when Redis comes to it later than that, by its own clock.
         retention_s: how long a record that ends here is kept; 0 is for ever.
         deadline_in_s: start the clock anew (for a redispatch by hand, or a lost agent).
         lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
@@ -314,6 +316,8 @@ def advance(
         order["once"] = once
     if offered_ago_s:
         order["offered_ago_ms"] = int(offered_ago_s * 1000)
+    if not_after_ms is not None:
+        order["not_after_ms"] = not_after_ms
     if any_generation:
         del order["generation"]
     if due_in_s is not None:

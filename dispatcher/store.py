@@ -158,6 +158,7 @@ class AsyncLedger:
     """Carries steps out with asyncio; one per event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.timeout_s = settings.redis_worker_timeout_s
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,

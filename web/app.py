@@ -32,6 +32,7 @@ from web import (
     headers,
     health,
     limits,
+    metrics,
     openapi,
     problems,
     webhooks,
@@ -84,11 +85,13 @@ def build() -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(client_page.blueprint)
     app.register_blueprint(dashboard.blueprint)
     app.register_blueprint(dashboard_api.blueprint)
+    metrics.register(app)
     problems.register(app)
     limits.register(app)
     cors.register(app)
@@ -117,7 +120,7 @@ def _warm_up(app: Flask, here: Services) -> None:
 
 def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
-    with app.test_request_context("/healthz"):
+    with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
         here.ledger.run(reports.ping())
         accepted = Accepted(

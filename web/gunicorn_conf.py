@@ -4,12 +4,53 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# Where each process keeps how long its answers have taken (web/metrics.py). A directory of this
+# master's own, unless one is named: workers of a master that was killed may still write into its,
+# and what has been counted before a start does not count any more.
+_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+_OWN = f"usher-metrics-{os.getuid()}-"
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):
+        return True  # nothing of ours
+    return True
+
+
+def _metrics_directory() -> Path:
+    named = Path(os.environ.get(_DIRECTORY, _OWN))
+    own = Path(tempfile.gettempdir(), f"{_OWN}{os.getpid()}")
+    if named == own:
+        return own  # gunicorn reads this file once more (SIGHUP), its workers write there
+    if not named.name.startswith(_OWN):
+        named.mkdir(parents=True, exist_ok=True)
+        for left in named.glob("*.db"):
+            left.unlink(missing_ok=True)
+        return named
+    for left in own.parent.glob(f"{_OWN}*"):
+        if not _is_alive(left.name.removeprefix(_OWN)):
+            shutil.rmtree(left, ignore_errors=True)
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
+
+
+# Before prometheus_client is imported, which looks for it then.
+os.environ[_DIRECTORY] = str(_metrics_directory())
 
 # Imported before the door opens, and once for all workers. Otherwise a caller who comes right after
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
-import web.app  # noqa: F401  # for that alone
-from dispatcher.settings import StreamSettings, load
+import web.app  # noqa: E402, F401  # for that alone
+from dispatcher.settings import StreamSettings, load  # noqa: E402
 
 # Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
 # that everybody is like are closed (web/worker.py).
@@ -55,3 +96,10 @@ accesslog = None
 # gunicorn would believe whatever comes by way of loopback.
 forwarded_allow_ips = ""
 control_socket_disable = True
+
+
+def on_exit(server: Any) -> None:
+    """Called by gunicorn in its master, at the end."""
+    directory = Path(os.environ[_DIRECTORY])
+    if directory.name == f"{_OWN}{os.getpid()}":
+        shutil.rmtree(directory, ignore_errors=True)

@@ -323,6 +323,26 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "responses": {"200": _answer("It does.", Health)},
             }
         },
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "What has been counted, for Prometheus",
+                "description": "Of every client, so not for their keys: answered to callers on "
+                "the machine itself, and to the operator (basic authentication, or the password "
+                "as a bearer token).",
+                "security": [],
+                "responses": {
+                    "200": {
+                        "description": "The metrics; docs/metrics.md lists them.",
+                        "content": {
+                            media_type: {"schema": {"type": "string"}}
+                            for media_type in ("text/plain", "application/openmetrics-text")
+                        },
+                    },
+                    **_problems((401, 429)),
+                },
+            }
+        },
         "/readyz": {
             "get": {
                 "operationId": "readiness",

@@ -6,6 +6,7 @@ before the program wants the job, so there is no claim to give back when it does
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
@@ -44,6 +45,7 @@ class _Asked:
     def __init__(self, request: JobRequest, request_filter: RequestFilter) -> None:
         self._request = request
         self._filter = request_filter
+        self._offered_at = time.monotonic()
         self.answered = False
 
     async def reject(self, terminate: bool) -> None:
@@ -69,6 +71,7 @@ class _Asked:
         async def reject(terminate: bool) -> None:
             await self._request.reject(terminate=terminate)
 
-        await self._filter(JobRequest(job=self._request.job, on_reject=reject, on_accept=accept))
+        request = JobRequest(job=self._request.job, on_reject=reject, on_accept=accept)
+        await self._filter(request, offered_at=self._offered_at)
         if not granted:
             raise NotGranted

@@ -174,5 +174,7 @@ class Reporter:
             takes=takes,
         )
         with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
+            asked_at = time.monotonic()
+            now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
+            self._filter.clock.heard(now_ms, asked_at=asked_at)
             await self._filter.metrics.flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,9 +18,11 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 from dispatcher import inflight, ledger
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Advanced, Step
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.clock import LedgerClock
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -60,6 +63,7 @@ class RequestFilter:
         self._store = store
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
+        self.clock = LedgerClock()  # set by the agent server's reports
         self._accepting = 0
         self.active_jobs = 0  # kept up to date by the agent server's load report
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
@@ -69,8 +73,11 @@ class RequestFilter:
         """Sessions that run, and jobs that have been accepted and not started yet."""
         return self.active_jobs + self._accepting
 
-    async def __call__(self, request: JobRequest) -> None:
-        """Answer LiveKit's offer. livekit-agents calls this for every job."""
+    async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
+        """Answer LiveKit's offer. livekit-agents calls this for every job.
+
+        `offered_at` is when it has come, by the monotonic clock, if that is not just now.
+        """
         offer = offer_of(request)
         decision = decide(offer, self._server, used_slots=self.used_slots)
         self._accepting += 1
@@ -79,7 +86,7 @@ class RequestFilter:
             if decision.reason is Reason.CLAIMED and offer.delegated:
                 decision = await self._adopt(offer)
             elif decision.reason is Reason.CLAIMED:
-                decision, counted = await self._claim(offer)
+                decision, counted = await self._claim(offer, offered_at or time.monotonic())
             if not counted:
                 self.metrics.note(offer.client_id, answered(decision))
             if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
@@ -103,31 +110,13 @@ class RequestFilter:
         self._log(offer, decision)
         await self._report_reject(offer, decision)
 
-    async def _claim(self, offer: Offer) -> tuple[Decision, bool]:
+    async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""
-        server = self._server
-        granted = Decision(accept=True, reason=Reason.CLAIMED)
-        step = ledger.advance(
-            offer.ref,
-            ACCEPTED,
-            before="offered",
-            due_in_s=CLAIM_DUE_S,
-            fields={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "agent_container": server.container,
-            },
-            detail={
-                "job_id": offer.job_id,
-                "agent_server_id": server.agent_server_id,
-                "container": server.container,
-                "reason": Reason.CLAIMED,
-            },
-            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
-            inflight=inflight.CLAIMED,
-        )
         try:
-            claim = await self._store.run(step)
+            not_after_ms = self.clock.in_ms(self._store.timeout_s)
+            claim = await self._store.run(self._claim_step(offer, offered_at, not_after_ms))
+            if claim.outcome == "late":  # but heard in time: the clocks have been set
+                claim = await self._store.run(self._claim_step(offer, offered_at, None))
             decision = decide_claim(offer, claim)
             counted = claim.moved or (decision.accept and await self._is_counted(offer))
         except LedgerUnavailable:
@@ -136,6 +125,25 @@ class RequestFilter:
         if counted:
             self.metrics.granted(offer.client_id, offer.job_id, decision)
         return decision, counted
+
+    def _claim_step(
+        self, offer: Offer, offered_at: float, not_after_ms: float | None
+    ) -> Step[Advanced]:
+        server = self._server
+        granted = Decision(accept=True, reason=Reason.CLAIMED)
+        names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
+        return ledger.advance(
+            offer.ref,
+            ACCEPTED,
+            before="offered",
+            offered_ago_s=time.monotonic() - offered_at,
+            not_after_ms=not_after_ms,
+            due_in_s=CLAIM_DUE_S,
+            fields={**names, "agent_container": server.container},
+            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
+            inflight=inflight.CLAIMED,
+        )
 
     async def _is_counted(self, offer: Offer) -> bool:
         """Whether it was this very claim that has been carried out before, its answer lost."""

@@ -4,9 +4,9 @@
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
---   "occupied" (another dispatch serves the room), "full" (every free slot is promised to another
---   one that is on its way), "paced" (LiveKit has dropped some: as many as it may be sent are on
---   their way), "unknown".
+--   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
+--   "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
+--   dropped some: as many as it may be sent are on their way), "unknown".
 local a = cjson.decode(ARGV[1])
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
   'measured', unpack(MARKS)}
@@ -24,6 +24,9 @@ local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if not moves and not notes then
   return {'refused', state, generation, job_id}
+end
+if a.not_after_ms and now > a.not_after_ms then
+  return {'late', state, generation, job_id}
 end
 if moves and a.revive then
   local other = redis.call('GET', KEYS[5])

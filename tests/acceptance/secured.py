@@ -63,6 +63,7 @@ class Secured:
             "Redis password": REDIS_PASSWORD,
             "Redis password as in its URL": quote(REDIS_PASSWORD, safe=""),
             "Flower password": self.stack.flower_password,
+            "operator's password": self.stack.operator_password,
         }
 
     def add_globex(self) -> None:

@@ -1,0 +1,332 @@
+"""Is everything counted, exactly as often as it has happened, and is it there in every window?"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+import redis
+
+from dispatcher import keys, ledger, models, reports, restoring
+from dispatcher.cancelling import cancel
+from dispatcher.figures import EVERY, NOT_OURS, figures, health
+from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
+from dispatcher.models import DispatchRef, RememberedDispatch, State, Transition
+from dispatcher.store import Ledger
+from tests.recount import differences, recount
+from tests.support import AGENT_NAME, a_server, counters, new_dispatch
+
+CLIENTS = ("acme", "globex")
+REASONS = ("no_agent_online", "rejected: full", "join_timeout")
+BOX = keys.agent_metrics("acme", "box-1", AGENT_NAME)
+REF = DispatchRef(
+    dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
+)
+TRANSITIONS = [value for value in vars(models).values() if isinstance(value, Transition)]
+ONWARD = (models.DISPATCH_STARTED, models.DISPATCH_CREATED, models.ACCEPTED, models.JOINED)
+
+
+class Walk:
+    """Random steps on a dozen rooms, carried out as the product does, valid or not."""
+
+    def __init__(self, store: Ledger, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._store = store
+        self._known: dict[str, DispatchRef] = {}
+        self.of_box: Counter[str] = Counter()
+
+    def step(self) -> None:
+        choice = self._random.random()
+        if choice < 0.1 or not self._known:
+            self._create()
+        elif choice < 0.13:
+            self._restore()
+        elif choice < 0.15:
+            dispatch = self._store.run(ledger.read(self._random.choice(list(self._known))))
+            assert dispatch is not None
+            self._store.run(cancel(dispatch, retention_s=600))
+        else:
+            self._advance()
+
+    def _names(self) -> dict[str, Any]:
+        dispatch_id = f"dsp_{len(self._known)}"
+        room_name = f"room-{self._random.randrange(12)}"
+        return {
+            "dispatch_id": dispatch_id,
+            "client_id": self._random.choice(CLIENTS),
+            "room_name": room_name,
+        }
+
+    def _create(self) -> None:
+        names = self._names()
+        created = self._store.run(ledger.create(new_dispatch(**names), due_in_s=2, detail={}))
+        if created.new:
+            ref = DispatchRef(agent_name=AGENT_NAME, generation=1, **names)
+            self._known[created.dispatch_id] = ref
+
+    def _restore(self) -> None:
+        names = self._names()
+        state = self._random.choice((State.QUEUED, State.DELEGATED, State.ACCEPTED))
+        remembered = RememberedDispatch(
+            agent_name=AGENT_NAME,
+            generation=1,
+            state=state,
+            container="",
+            agent_metadata="",
+            age_ms=self._random.randrange(5000),
+            deadline_ms=20_000,
+            **names,
+        )
+        step = restoring.restore(remembered, by="test", retention_s=600)
+        # The recount has to know in which state: the product's timeline need not say so.
+        args = list(step.args)
+        args[5] = f'{{"state": "{state}"}}'
+        self._store.run(ledger.Step(step.script_name, step.keys, tuple(args), step.parse))
+        self._known[names["dispatch_id"]] = DispatchRef(
+            agent_name=AGENT_NAME, generation=1, **names
+        )
+
+    def _transition(self, state: State) -> Transition:
+        """Mostly one that goes on, sometimes another possible one, now and then any."""
+        onward = [each for each in ONWARD if state in each.moves | each.notes]
+        possible = [each for each in TRANSITIONS if state in each.moves | each.notes]
+        chance = self._random.random()
+        if chance < 0.7 and onward:
+            return self._random.choice(onward)
+        return self._random.choice(possible if chance < 0.95 and possible else TRANSITIONS)
+
+    def _advance(self) -> None:
+        ref = self._known[self._random.choice(list(self._known))]
+        dispatch = self._store.run(ledger.read(ref.dispatch_id))
+        assert dispatch is not None
+        transition = self._transition(dispatch.state)
+        generation = dispatch.generation - (self._random.random() < 0.1)
+        more = self._more(transition, dispatch)
+        step = ledger.advance(
+            DispatchRef(**{**vars(ref), "generation": generation}),
+            transition,
+            retention_s=600,
+            due_in_s=1.0,
+            before="offered" if transition in (models.ACCEPTED, models.REJECTED) else "",
+            **more,
+        )
+        done = self._store.run(step)
+        if done.applied and "agent_counts" in more:
+            self.of_box.update(more["agent_counts"].increments)
+
+    def _more(self, transition: Transition, dispatch: models.Dispatch) -> dict[str, Any]:
+        detail: dict[str, str] = {}
+        more: dict[str, Any] = {"detail": detail}
+        if transition.event in ("dispatched", "livekit_unreachable") or (
+            transition is models.FAILED and self._random.random() < 0.3
+        ):
+            detail["tries"] = str(self._random.randrange(1, 4))
+            if not dispatch.attempt.tries:
+                more["attempt"] = {"tries": detail["tries"]}
+            else:
+                del detail["tries"]
+        if transition is models.FAILED:
+            detail["reason"] = self._random.choice(REASONS)
+            more["fields"] = {"failure_reason": detail["reason"]}
+        if transition is models.JOINED:
+            joined_at_ms = dispatch.read_at_ms - self._random.randrange(50)
+            detail["joined_at_ms"] = str(joined_at_ms)
+            detail["time_to_join_ms"] = str(self._random.randrange(70_000))
+            more["fields"] = dict(detail)
+        if transition is models.AGENT_LEFT:
+            detail["state"] = "ended" if dispatch.state is State.JOINED else "no move"
+        if transition in (models.REDISPATCH, models.AGENT_LOST):
+            more["deadline_in_s"] = 20.0
+        if transition is models.ACCEPTED:
+            more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
+        return more
+
+
+def of(found: Figures, client_id: str) -> ClientFigures:
+    (client,) = (each for each in found.clients if each.client_id == client_id)
+    return client
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_after_a_random_walk_every_number_is_as_the_records_tell(
+    seed: int, store: Ledger, raw: redis.Redis
+) -> None:
+    walk = Walk(store, seed)
+    for _ in range(800):
+        walk.step()
+
+    mine = recount(raw)
+    assert sum(each.counts["joined"] for each in mine.values()) > 10, "the walk went nowhere"
+    for window in (Window.ALL, Window.HOUR, Window.DAY):
+        found = store.run(figures(window, CLIENTS))
+        for client_id in CLIENTS:
+            assert differences(of(found, client_id), mine[client_id]) == [], (window, client_id)
+    for client_id in CLIENTS:
+        counters(raw, keys.dispatch_metrics(client_id))  # the buckets add up
+    assert counters(raw, BOX) == walk.of_box
+
+
+def test_a_parked_record_is_no_session_any_more(store: Ledger, raw: redis.Redis) -> None:
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(reports.park("dsp_1", "unreadable"))
+
+    (acme,) = store.run(figures(Window.ALL, ["acme"])).clients
+    assert sum(acme.states.values()) == 0
+    assert store.run(health()).parked == 1
+
+
+def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
+    store.run(ledger.advance(REF, models.ACCEPTED))
+    connected = ledger.advance(
+        REF,
+        models.AGENT_CONNECTED,
+        agent_counts=AgentCounts(key=BOX, increments={"joins": 1}),
+        once="joined:AJ_1",
+    )
+
+    assert [store.run(connected).applied for _ in range(3)] == [True] * 3
+
+    assert counters(raw, BOX) == {"joins": 1}
+
+
+def age(client: redis.Redis, *, minutes: int) -> None:
+    """Have everything that was counted lie so long back (a whole number of quarters of an hour)."""
+    for unit, per in (("minute", 1), ("quarter", 15)):
+        for key in list(client.scan_iter(f"usher:metrics:*:{unit}:*")):
+            name, _, number = key.rpartition(":")
+            client.rename(key, f"{name}:{int(number) - minutes // per}")
+
+
+def counted(store: Ledger) -> dict[str, tuple[int, int]]:
+    """Dispatches of acme, and rejects of its box, in each window."""
+    answer = {}
+    for window in Window:
+        found = store.run(figures(window, ["acme"]))
+        rejects = sum(agent.rejects for agent in found.agents)
+        answer[window.value] = (of(found, "acme").dispatches, rejects)
+    return answer
+
+
+def test_a_window_has_what_has_happened_in_it_and_no_more(store: Ledger, raw: redis.Redis) -> None:
+    def another(number: int) -> None:
+        new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        store.run(ledger.create(new, due_in_s=2, detail={}))
+        full = AgentCounts(key=BOX, increments={"rejects:full": 1})
+        store.run(reports.count("server-1", number, [full]))
+
+    another(1)
+    assert counted(store) == {"5m": (1, 1), "1h": (1, 1), "1d": (1, 1), "all": (1, 1)}
+    age(raw, minutes=30)
+    another(2)
+    assert counted(store) == {"5m": (1, 1), "1h": (2, 2), "1d": (2, 2), "all": (2, 2)}
+    age(raw, minutes=90)
+    another(3)
+    assert counted(store) == {"5m": (1, 1), "1h": (1, 1), "1d": (3, 3), "all": (3, 3)}
+    age(raw, minutes=24 * 60 + 15)
+    assert counted(store) == {"5m": (0, 0), "1h": (0, 0), "1d": (0, 0), "all": (3, 3)}
+
+
+def test_a_window_begins_where_its_buckets_do(store: Ledger, raw: redis.Redis) -> None:
+    for window, bucket_ms in (
+        (Window.MINUTES, 60_000),
+        (Window.HOUR, 60_000),
+        (Window.DAY, 900_000),
+    ):
+        found = store.run(figures(window, ["acme"]))
+        length_ms = found.at_ms - found.since_ms
+        assert found.since_ms % bucket_ms == 0
+        assert window.minutes * 60_000 <= length_ms < window.minutes * 60_000 + bucket_ms
+    assert store.run(figures(Window.ALL, ["acme"])).since_ms == 0
+
+
+@pytest.mark.parametrize("minute", range(0, 16, 3))
+def test_every_minute_is_in_a_window_once(minute: int, store: Ledger, raw: redis.Redis) -> None:
+    """Whichever quarters of an hour the window is put together of."""
+    at_ms = store.run(reports.ping())
+    now = at_ms // 60_000
+    for at in range(now - 62, now + 1):  # as if one had been asked for in each minute
+        raw.hincrby(f"usher:metrics:dispatch:acme:minute:{at}", "dispatches", 1)
+        raw.hincrby(f"usher:metrics:dispatch:acme:quarter:{at // 15}", "dispatches", 1)
+
+    found = store.run(figures(Window.HOUR, ["acme"]))
+
+    whole_minutes = found.at_ms // 60_000 - found.since_ms // 60_000
+    new_one = found.at_ms // 60_000 - now  # a minute may have begun meanwhile: nothing is in it
+    assert of(found, "acme").dispatches == whole_minutes + 1 - new_one == 61 - new_one
+
+
+def test_nobody_reads_anothers_numbers(store: Ledger, raw: redis.Redis) -> None:
+    for client_id in ("acme", "globex", ""):
+        key = keys.agent_metrics(client_id, "box:1", AGENT_NAME)
+        one = AgentCounts(key=key, increments={"rejects:full": 1})
+        store.run(reports.count(f"server-of-{client_id}", 1, [one]))
+
+    def read(*client_ids: str) -> list[tuple[str, str]]:
+        found = store.run(figures(Window.ALL, client_ids))
+        return [(agent.client_id, agent.container) for agent in found.agents]
+
+    assert read("acme") == [("acme", "box:1")]
+    assert read(NOT_OURS) == [("", "box:1")]
+    assert read("nobody") == []
+    assert read(EVERY) == [("", "box:1"), ("acme", "box:1"), ("globex", "box:1")]
+
+
+def test_of_too_many_agent_servers_the_rest_is_counted_together(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    raw.zadd("usher:metrics:agents", {f"usher:metrics:agent:x:{n}:a": 1e15 for n in range(1000)})
+    one = AgentCounts(key=BOX, increments={"rejects:full": 1})
+
+    store.run(reports.count("server-1", 1, [one]))
+
+    assert not raw.exists(BOX)
+    assert counters(raw, "usher:metrics:agent:::") == {"rejects:full": 1}
+    assert raw.zcard("usher:metrics:agents") == 1001
+
+
+def test_what_was_not_counted_for_a_month_makes_room(store: Ledger, raw: redis.Redis) -> None:
+    raw.zadd("usher:metrics:agents", {f"usher:metrics:agent:x:{n}:a": 1 for n in range(1000)})
+    one = AgentCounts(key=BOX, increments={"rejects:full": 1})
+
+    store.run(reports.count("server-1", 1, [one]))
+
+    assert raw.zrange("usher:metrics:agents", 0, -1) == [BOX]
+
+
+def test_health_tells_what_waits_and_who_is_there(store: Ledger, raw: redis.Redis) -> None:
+    now_ms = store.run(reports.ping())
+    store.run(reports.report_agent_server(a_server("b"), ttl_s=600))
+    store.run(reports.report_agent_server(a_server("a"), ttl_s=600))
+    for part in ("worker:dispatch", "livekit:acme", "sweeper"):
+        store.run(reports.report_alive(part, ttl_s=600))
+    raw.zadd("usher:waiting", {"dsp_1": now_ms - 5000, "dsp_2": now_ms})
+    raw.zadd("usher:due", {"dsp_1": now_ms - 3000, "dsp_2": now_ms + 600_000})
+    raw.set("usher:leases:looked_at", now_ms - 700)
+    raw.rpush("verify", "a message", "another")
+    raw.hset("usher:metrics:ledger", "data_losses", 2)
+
+    found = store.run(health())
+
+    late_ms = found.at_ms - now_ms
+    assert [server.agent_server_id for server in found.agent_servers] == ["a", "b"]
+    assert (found.workers, found.livekit) == ({"dispatch"}, {"acme"})
+    assert found.sweeper_alive
+    assert (found.waiting, found.oldest_waiting_ms) == (2, 5000 + late_ms)
+    assert (found.overdue, found.oldest_overdue_ms) == (1, 3000 + late_ms)
+    assert found.sweeper_silent_ms == 700 + late_ms
+    assert found.queues == {"dispatch": 0, "verify": 2, "sweep": 0, "webhooks": 0}
+    assert (found.parked, found.data_losses) == (0, 2)
+
+
+def test_of_an_empty_redis_everything_is_nothing(store: Ledger, raw: redis.Redis) -> None:
+    found = store.run(figures(Window.ALL, [*CLIENTS, NOT_OURS]))
+    assert [each.client_id for each in found.clients] == list(CLIENTS)
+    assert all(each.success_rate is None for each in found.clients)
+    assert found.agents == ()
+    assert store.run(health()).sweeper_silent_ms is None
+    assert not re.search("usher:metrics", " ".join(raw.scan_iter()))

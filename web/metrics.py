@@ -1,0 +1,92 @@
+"""What does Prometheus get to see?
+
+`GET /metrics`: what the ledger has counted, the same whichever process answers, and how long the
+web processes have taken to answer. Each web process keeps the latter in a file of its own
+(prometheus_client's multiprocess mode, set up by `gunicorn_conf.py`), so that a request costs no
+Redis command; alone, as in a test, it keeps them in memory.
+
+docs/metrics.md lists every metric.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.figures import NOT_OURS, figures, health
+from dispatcher.metrics import Window
+from web.exposition import LedgerCollector
+from web.operators import is_on_this_machine, require_operator
+from web.services import services
+
+blueprint = Blueprint("metrics", __name__)
+
+DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+# Put into the environment of a request that nobody has sent: it is not counted.
+REHEARSAL: Final = "usher.rehearsal"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_request_seconds = Histogram(
+    "usher_http_request_seconds",
+    "From a whole request to its answer; of an event stream to its beginning.",
+    ("method", "route", "status"),
+    registry=None,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+
+
+def _begin() -> None:
+    g.usher_began = time.perf_counter()
+
+
+def _note(response: Response) -> Response:
+    began = g.get("usher_began")
+    if began is not None and REHEARSAL not in request.environ:
+        # By the rule, not by the path: what callers make up shall not become labels.
+        rule = request.url_rule
+        _request_seconds.labels(
+            request.method if request.method in _METHODS else "other",
+            "none" if rule is None else rule.rule,
+            str(response.status_code),
+        ).observe(time.perf_counter() - began)
+    return response
+
+
+def _look_at_ledger() -> LedgerCollector:
+    here = services()
+    client_ids = [client.client_id for client in here.clients.clients]
+    try:
+        return LedgerCollector(
+            here.ledger.run(figures(Window.ALL, [*client_ids, NOT_OURS])),
+            here.ledger.run(health()),
+        )
+    except LedgerUnavailable:
+        return LedgerCollector()
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Every metric, for callers on this machine, and for the operator from anywhere."""
+    if not is_on_this_machine():
+        require_operator()
+    registry = CollectorRegistry()
+    registry.register(_look_at_ledger())
+    if DIRECTORY in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_request_seconds)
+    encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(registry), content_type=content_type)
+
+
+def register(app: Flask) -> None:
+    """Have the answers of `app` timed."""
+    app.before_request(_begin)
+    app.after_request(_note)
