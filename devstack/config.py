@@ -105,6 +105,7 @@ class StackConfig:
         variables = {
             "WEB_URL": self.web_url,
             "API_KEY": self.credentials.api_key,
+            "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
             "PUBLISHABLE_KEY": self.credentials.publishable_key,
             "LIVEKIT_URL": self.livekit_url,
             "LIVEKIT_API_KEY": self.credentials.livekit_api_key,

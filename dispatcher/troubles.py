@@ -15,7 +15,7 @@ from dispatcher.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
 # A queued record that nobody has touched for so long is woken by the sweeper (`wake_grace_s`).
 SLOW_START_MS: Final = 2000
 # A connected agent is seen within some 50 ms while a verify worker is at it.
-SLOW_LOOK_MS: Final = 2000
+SLOW_LOOK_MS: Final = 1000
 
 
 def seconds(ms: float) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NoReturn
@@ -103,6 +106,14 @@ def _problem(error: UsherError, *, as_json: bool) -> Problem:
 def fail(message: str, code: Exit, *, as_json: bool) -> NoReturn:
     """End the command with an error."""
     raise Problem(message, code, as_json=as_json)
+
+
+def leave(code: Exit) -> NoReturn:
+    """End the process now, without what Python does at its end: some of that may hang or crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 class Command(click.Command):
