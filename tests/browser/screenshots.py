@@ -96,6 +96,7 @@ class Camera:
             await blank.evaluate(SMALL_PNG, base64.b64encode(picture).decode())
         )
         await blank.close()
+        FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{name}.png").write_bytes(small)
         print(f"{name}.png  {len(small) // 1000} kB", flush=True)
 
@@ -213,7 +214,6 @@ def main() -> None:
     chromium = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if chromium is None:
         sys.exit("make screenshots needs Chromium (Debian: apt-get install chromium)")
-    FOLDER.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="usher-") as run_dir,
         _procfile() as procfile,
