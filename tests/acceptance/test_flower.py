@@ -23,6 +23,7 @@ from .session import Caller, end_rooms, wait_for
 VERIFY = "dispatcher.tasks.verify_dispatch"
 BOTH = {"dispatcher.tasks.dispatch_agent", VERIFY}
 METADATA = "what the agent is told, and nobody else"
+KILLS = 12
 # A name that needs quotes in a search, and that Python shows with a backslash in it.
 ROOM = "Besprechung 2: 'März' (a)"
 
@@ -115,7 +116,7 @@ def test_its_history_outlives_a_restart_and_holds_no_secret(
     dispatch_id = joined_session(stack, caller, f"room-{uuid.uuid4().hex}")
     before = both(flower, dispatch_id)
     stack.supervisorctl("restart", "usher:flower")
-    assert both(flower, dispatch_id, within_s=40).keys() >= before.keys()
+    assert both(flower, dispatch_id, within_s=80).keys() >= before.keys()
     folder = stack.run_dir / "flower"
     assert folder.stat().st_mode & 0o777 == 0o700
     kept = files_text(folder)
@@ -156,7 +157,7 @@ def own_flower(
         )
     try:
         with flower_client(f"http://127.0.0.1:{port}", stack) as client:
-            wait_for("Flower", lambda: answers(client) or None, within_s=40)
+            wait_for("Flower", lambda: answers(client) or None, within_s=90)
             yield process, client
     finally:
         process.kill()
@@ -181,23 +182,22 @@ def saved_since(folder: Path, moment_ns: int) -> bool:
     return bool(files) and all(path.stat().st_mtime_ns > moment_ns for path in files)
 
 
-@pytest.mark.parametrize(
-    "kills", [1, pytest.param(12, marks=[pytest.mark.long, pytest.mark.timeout(400)])]
-)
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_killed_flower_comes_back_with_what_it_had_saved(
-    stack: RunningStack, caller: Caller, tmp_path: Path, kills: int
+    stack: RunningStack, caller: Caller, tmp_path: Path
 ) -> None:
     folder = tmp_path / "flower"
     with own_flower(stack, folder, save_every_ms=20) as (process, client):
-        wait_for("the workers", lambda: hears_events(client) or None, within_s=30)
+        wait_for("the workers", lambda: hears_events(client) or None, within_s=60)
         dispatch_id = joined_session(stack, caller, f"room-{uuid.uuid4().hex}")
         known = both(client, dispatch_id)
         now = tmp_path / "now"
         now.touch()
         moment_ns = now.stat().st_mtime_ns
-        wait_for("a save", lambda: saved_since(folder, moment_ns) or None, within_s=30)
+        wait_for("a save", lambda: saved_since(folder, moment_ns) or None, within_s=60)
         process.kill()
-    for _ in range(kills):
+    for _ in range(KILLS):
         with own_flower(stack, folder, save_every_ms=20) as (process, client):
             assert found(client, dispatch_id).keys() >= known.keys()
             process.kill()
