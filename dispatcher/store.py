@@ -114,10 +114,6 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
-    def close(self) -> None:
-        """Close every connection."""
-        self._redis.close()
-
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
         """Listen on the channels of `pattern`.
