@@ -13,7 +13,7 @@ installed := .venv/.installed-$(folder)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor monitoring
+.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -62,6 +62,9 @@ clients: $(installed) ## add, list, show, rotate, disable clients: make clients 
 vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/package-lock.json names it
 	@cd tests/browser && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund
 	@exec $(python) -m devstack.vendor
+
+screenshots: setup ## take every page's picture anew, in light, dark and on a phone, into docs/screenshots
+	@exec $(python) -m tests.browser.screenshots
 
 clean: ## remove everything that make has made here
 	rm -rf .venv .tools .run build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist

@@ -32,6 +32,7 @@ class RunningStack:
     pid: int
     web_url: str
     api_key: str = field(repr=False)
+    usher_api_key_sha256: str
     publishable_key: str = field(repr=False)
     livekit_url: str
     livekit_api_key: str

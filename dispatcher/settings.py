@@ -120,6 +120,10 @@ class WebSettings(BaseSettings):
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
     )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
 
+    flower_url: str = Field(
+        "", pattern=r"^(https?://\S+)?$", alias="USHER_FLOWER_URL"
+    )  # where the operator's browser finds Flower: a link on the dashboard
+
     @field_validator("operator_auth")
     @classmethod
     def _is_no_weak_password(cls, value: SecretStr) -> SecretStr:

@@ -66,7 +66,7 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
             yield at_ms, f"Attempt {attempt.generation}, {error}."
         if text := _outcome(attempt, events):
             yield at_ms, f"Attempt {attempt.generation}: {text}"
-        if _answer_not_noted(events):
+        if attempt.outcome and _answer_not_noted(events):
             yield (
                 at_ms,
                 f"Attempt {attempt.generation}: LiveKit did as it was asked, and its answer was "
@@ -100,8 +100,9 @@ def _answer_not_noted(events: list[TimelineEvent]) -> bool:
     names = [event.event for event in events]
     if "dispatching" not in names or "dispatched" in names:
         return False
-    # An agent came of it, so LiveKit had been asked; and the record is well past that moment.
-    return "joined" in names and "adopted" not in names
+    # The job was offered, so LiveKit had been asked; and the record is well past that moment.
+    offered = "accepted" in names or "joined" in names
+    return offered and "adopted" not in names
 
 
 def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:

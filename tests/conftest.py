@@ -53,16 +53,16 @@ def process(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             started.wait()
 
 
-def wait_until_answers(url: str) -> None:
+def wait_until_answers(url: str, *, within_s: float = STARTS_WITHIN_S) -> None:
     """Return when `url` gives any HTTP answer; fail after a bounded time."""
-    deadline = time.monotonic() + STARTS_WITHIN_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
             httpx.get(url, timeout=1, trust_env=False)
             return
         except httpx.HTTPError:
             time.sleep(0.05)
-    pytest.fail(f"{url} does not answer within {STARTS_WITHIN_S} s")
+    pytest.fail(f"{url} does not answer within {within_s} s")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Is everything there that a session needs, and what is to be done if not? `dispatch doctor`.
 
 All is asked side by side, each with a time-out; whatever hangs, the answer is there in five
-seconds. What the answers mean is in `findings.py`.
+seconds. What the answers mean is in `server_findings.py` and `work_findings.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 import click
 
 from dispatcher import figures, keys, reports
-from dispatcher.cli import findings, reach
+from dispatcher.cli import findings, reach, server_findings, work_findings
 from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.rendering import wrapped
@@ -149,9 +149,9 @@ class _Examination:
             try:
                 latency_ms, skew_s = await _ping(store)
                 facts = await store.server_facts()
-                for finding in findings.of_redis(address, facts, latency_ms):
+                for finding in server_findings.of_redis(address, facts, latency_ms):
                     yield finding
-                yield findings.of_clock("Redis", skew_s, allowed_s=findings.SKEW_S)
+                yield server_findings.of_clock("Redis", skew_s, allowed_s=server_findings.SKEW_S)
                 for finding in await self._ledger(store):
                     yield finding
             except LedgerUnavailable as error:
@@ -167,15 +167,15 @@ class _Examination:
         names = [client.client_id for client in self._clients]
         servers = await store.run(reports.agent_servers())
         unfenced = self._unfenced()
-        found = list(findings.of_agents(self._clients, servers, unfenced))
+        found = list(work_findings.of_agents(self._clients, servers, unfenced))
         webhooks = [client for client in self._clients if client.webhook_url]
         health = await store.run(figures.health())
-        found += findings.of_health(health, webhooks=bool(webhooks))
+        found += work_findings.of_health(health, webhooks=bool(webhooks))
         for client in webhooks:
             dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
-            found.append(findings.of_dead_webhooks(client, dead))
+            found.append(work_findings.of_dead_webhooks(client, dead))
         lately = await store.run(figures.figures(Window.MINUTES, names))
-        return [*found, *findings.of_figures(lately)]
+        return [*found, *work_findings.of_figures(lately)]
 
     def _unfenced(self) -> frozenset[str]:
         try:
@@ -220,10 +220,10 @@ async def _probe(servers: LiveKitClients, client: Client) -> Finding:
     try:
         await servers.for_credentials(client.livekit).probe()
     except PermanentLiveKitError as error:
-        return findings.of_livekit_refusal(client, str(error))
+        return server_findings.of_livekit_refusal(client, str(error))
     except LiveKitError as error:
-        return findings.of_livekit_silence(client, str(error))
-    return findings.of_livekit(client, (time.monotonic() - began) * 1000)
+        return server_findings.of_livekit_silence(client, str(error))
+    return server_findings.of_livekit(client, (time.monotonic() - began) * 1000)
 
 
 async def _clock(url: str) -> Finding | None:
@@ -235,6 +235,6 @@ async def _clock(url: str) -> Finding | None:
     if seen_s is None:
         return None
     skew_s = seen_s + 0.5 - time.time()  # it says the second below
-    return findings.of_clock(
-        f"LiveKit {findings.address(url)}", skew_s, allowed_s=findings.LIVEKIT_SKEW_S
+    return server_findings.of_clock(
+        f"LiveKit {server_findings.address(url)}", skew_s, allowed_s=server_findings.LIVEKIT_SKEW_S
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from dispatcher import keys, ledger, listing, reports
@@ -54,15 +54,18 @@ def wait_for_join(store: Ledger, dispatch_id: str, *, within_s: float) -> Dispat
 
 
 def follow_all(
-    store: Ledger, *, client_id: str | None, until: float
+    store: Ledger, *, client_id: str | None, until: float, listening: Callable[[], None]
 ) -> Iterator[tuple[Dispatch, TimelineEvent]]:
     """What happens to any dispatch from now on, until `until` (monotonic clock).
+
+    `listening` is called when nothing is missed any more.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
     """
     positions: dict[str, int] = {}
     with store.listen(f"{keys.WAKE_PREFIX}*") as wait:
+        listening()
         while (left_s := until - time.monotonic()) > 0:
             channel = wait(min(_LOOK_S, left_s))
             if not channel:

@@ -44,9 +44,12 @@ def command(
     if dispatch_id:
         _watch_one(store, dispatch_id, until, as_json=as_json)
         return
-    if not as_json:
+
+    def listening() -> None:
         click.echo("watching; Ctrl-C ends it", err=True)
-    for dispatch, event in follow_all(store, client_id=client_id, until=until):
+
+    everything = follow_all(store, client_id=client_id, until=until, listening=listening)
+    for dispatch, event in everything:
         _print_of_any(dispatch, event, as_json=as_json)
 
 

@@ -22,7 +22,7 @@ from dispatcher.selftest.deployment import Deployment, NoAnswer
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import Ledger
 
-_ACCEPTS: Final = "usher_agent_accepts"
+_ACCEPTS: Final = "usher_agent_accepts_total"
 _WITHIN_S: Final = 5.0
 
 
@@ -62,8 +62,8 @@ class Counters:
             return None
         found: Counter[str] = Counter()
         for family in text_string_to_metric_families(str(answer.body.get("text", ""))):
-            if family.name == _ACCEPTS:
-                for sample in family.samples:
+            for sample in family.samples:
+                if sample.name == _ACCEPTS:
                     found[sample.labels.get("container", "")] += int(sample.value)
         return Accepts(by_container=found, source="GET /metrics")
 
@@ -90,3 +90,12 @@ def rises(before: Accepts, after: Accepts) -> dict[str, int]:
         container: count - before.by_container.get(container, 0)
         for container, count in after.by_container.items()
     }
+
+
+def too_little(rose: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    """Which containers have counted less than they have served; others may use them as well."""
+    return ", ".join(
+        f"{container}: {rose.get(container, 0)} of {count}"
+        for container, count in expected.items()
+        if rose.get(container, 0) < count
+    )

@@ -40,8 +40,8 @@ class Deployment:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
+        self._key = {"Authorization": f"Bearer {key}"}
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {key}"},
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
             connector=aiohttp.TCPConnector(limit=0),
         )
@@ -82,22 +82,26 @@ class Deployment:
         if agent:
             body["room_config"] = {"agents": [{"agent_name": agent}]}
         headers = {"Idempotency-Key": once} if once else {}
-        return await self.ask("POST", _PATH, json=body, headers=headers)
+        return await self.ask("POST", _PATH, json=body, headers=self._key | headers)
 
     async def record(self, dispatch_id: str) -> Answer:
         """A dispatch as it stands."""
-        return await self.ask("GET", f"{_PATH}/{dispatch_id}")
+        return await self.ask("GET", f"{_PATH}/{dispatch_id}", headers=self._key)
 
     async def cancel(self, dispatch_id: str) -> Answer:
         """Have a dispatch end."""
-        return await self.ask("DELETE", f"{_PATH}/{dispatch_id}")
+        return await self.ask("DELETE", f"{_PATH}/{dispatch_id}", headers=self._key)
+
+    async def knows_key(self) -> Answer:
+        """The shortest list: a 401 says more of a wrong key than a session that fails."""
+        return await self.ask("GET", _PATH, params={"limit": "1"}, headers=self._key)
 
     async def newest(self, *, pages: int) -> list[Mapping[str, Any]]:
         """The client's newest dispatches."""
         found: list[Mapping[str, Any]] = []
         query = {"limit": str(_LISTED)}
         for _ in range(pages):
-            answer = await self.ask("GET", _PATH, params=query)
+            answer = await self.ask("GET", _PATH, params=query, headers=self._key)
             found += answer.body.get("dispatches", [])
             cursor = answer.body.get("next_cursor")
             if not cursor:

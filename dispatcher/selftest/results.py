@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 from xml.etree import ElementTree  # nosec B405  # it only writes
+
+Progress = Callable[[str], None]
+Done = tuple[str, dict[str, Any]]  # what there is to say of a check, for people and for programs
 
 
 class Outcome(StrEnum):

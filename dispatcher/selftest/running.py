@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dispatcher.errors import UsherError
-from dispatcher.selftest.counters import Accepts, Counters, rises
-from dispatcher.selftest.deployment import Answer, Deployment, NoAnswer
+from dispatcher.selftest.counters import Accepts, Counters, rises, too_little
+from dispatcher.selftest.deployment import Deployment, NoAnswer
+from dispatcher.selftest.many import at_once
 from dispatcher.selftest.participant import Participant, in_room
-from dispatcher.selftest.results import Outcome, Result, spread
+from dispatcher.selftest.results import Done, Outcome, Progress, Result
 from dispatcher.selftest.sessions import PREFIX, Session, Went, ask_for, fresh_room, joined
 
 # Promised to every caller (I4).
@@ -30,9 +31,6 @@ _LIVE: Final = frozenset(
         *("waiting", "delegated"),
     }
 )
-
-Progress = Callable[[str], None]
-Done = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class SelfTest:
     results: list[Result] = field(default_factory=list)
     _single: Session | None = None
     _participant: Participant | None = None
-    _many: list[Session] = field(default_factory=list)
+    _sessions: dict[str, Session] = field(default_factory=dict)
     _records: list[Mapping[str, Any]] = field(default_factory=list)
     _before: Accepts | None = None
     _rooms: set[str] = field(default_factory=set)
@@ -119,8 +117,7 @@ class SelfTest:
         missing = ", ".join(ready.body.get("not_ready", []))
         if ready.status != 200 or missing:
             raise Went(f"GET /readyz: {ready.body.get('status', ready.status)}: {missing}")
-        # What a wrong key gets is clearer here than with a session.
-        listed: Answer = await self.deployment.ask("GET", "/api/v1/dispatches?limit=1")
+        listed = await self.deployment.knows_key()
         if listed.status != 200:
             raise Went(f"GET /api/v1/dispatches: {listed.status}: {listed.detail}")
         took_ms = alive.took_s * 1000
@@ -132,6 +129,7 @@ class SelfTest:
         self._asked += 1
         session = await ask_for(self.deployment, agent=self.options.agent, room=room, once=once)
         self._answered += 1
+        self._sessions.setdefault(session.dispatch_id, session)
         return session
 
     async def _one(self) -> Done:
@@ -167,7 +165,6 @@ class SelfTest:
             raise Went(f"the same room again made a second dispatch, {again.dispatch_id}")
         key, room = fresh_room(), fresh_room()
         first = await self._ask(room=room, once=key)
-        self._many.append(first)
         second = await self._ask(room=room, once=key)
         if (second.dispatch_id, second.identity) != (first.dispatch_id, first.identity):
             raise Went("the same request with the same Idempotency-Key was answered otherwise")
@@ -184,67 +181,29 @@ class SelfTest:
             self._before = await self.counters.read(self._single.dispatch_id)
 
     async def _stress(self) -> Done:
-        count = self.options.concurrency
-        arrived = 0
-
-        async def one() -> tuple[Session, Mapping[str, Any]]:
-            nonlocal arrived
-            session = await self._ask()
-            self._many.append(session)
-            record = await joined(
-                self.deployment,
-                session,
-                within_s=self.options.deadline_s,
-                poll_s=max(0.25, count / 100),
-            )
-            arrived += 1
-            if arrived % max(1, count // 4) == 0:
-                self.progress(f"{arrived} of {count} joined")
-            return session, record
-
-        ends = await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True)
-        went = [end for end in ends if not isinstance(end, BaseException)]
-        failed = [end for end in ends if isinstance(end, BaseException)]
-        for error in failed:
-            if not isinstance(error, UsherError):
-                raise error
-        self._records = [record for _, record in went]
-        answers_ms = spread([session.answer_s * 1000 for session, _ in went])
-        joins_ms = spread([record["time_to_join_ms"] or 0 for _, record in went])
-        numbers = {
-            "asked": count,
-            "joined": len(went),
-            "answer_ms": {name: round(value, 1) for name, value in answers_ms.items()},
-            "time_to_join_ms": joins_ms,
-        }
-        if failed:
-            told = Counter(_without_id(str(error)) for error in failed).most_common(_TOLD)
-            reasons = "; ".join(f"{number} x {text}" for text, number in told)
-            raise Went(f"{len(went)} of {count} joined; {reasons}")
-        return (
-            f"{count} of {count} joined; time to join {_told(joins_ms)}; answers "
-            f"{_told(answers_ms)}",
-            numbers,
+        self._records, done = await at_once(
+            self.deployment,
+            self._ask,
+            count=self.options.concurrency,
+            deadline_s=self.options.deadline_s,
+            progress=self.progress,
         )
+        if isinstance(done, str):
+            raise Went(done)
+        return done
 
     async def _counted(self) -> Done | str:
-        if self._before is None:
+        if self._single is None or self._before is None:
             return self.counters.why_not or "there was no session before"
         if not self._records:
             return "no session has joined"
-        assert self._single is not None
         after = await self.counters.read(self._single.dispatch_id)
         if after is None or after.source != self._before.source:
             return self.counters.why_not or "they cannot be read any more"
         rose = rises(self._before, after)
         expected = Counter(str(record.get("container") or "") for record in self._records)
-        short = [
-            f"{container}: {rose.get(container, 0)} of {count}"
-            for container, count in expected.items()
-            if rose.get(container, 0) < count
-        ]
-        if short:
-            raise Went(f"accepted jobs by {after.source} rose by less: {', '.join(short)}")
+        if short := too_little(rose, expected):
+            raise Went(f"accepted jobs by {after.source} rose by less: {short}")
         told = ", ".join(f"{name} +{rose[name]}" for name in sorted(expected))
         return (
             f"accepted jobs by {after.source}: {told}, for {sum(expected.values())} sessions",
@@ -252,21 +211,21 @@ class SelfTest:
         )
 
     async def _ended(self) -> Done:
-        sessions = [*([self._single] if self._single else []), *self._many]
-        for session in sessions:
+        for session in self._sessions.values():
             answer = await self.deployment.cancel(session.dispatch_id)
             if answer.status != 200:
                 raise Went(f"DELETE {session.dispatch_id}: {answer.status}: {answer.detail}")
         if self._participant and await self._participant.wait(_none, within_s=_LEAVE_S) is None:
             raise Went(f"{_LEAVE_S:.0f} s after the cancel an agent is still in the room")
         limit = asyncio.Semaphore(_JOINERS)
-        empty = await asyncio.gather(*(_is_left(session, limit) for session in self._many))
-        left = [s.room for s, is_left in zip(self._many, empty, strict=True) if not is_left]
+        others = [each for each in self._sessions.values() if each is not self._single]
+        empty = await asyncio.gather(*(_is_left(session, limit) for session in others))
+        left = [s.room for s, is_left in zip(others, empty, strict=True) if not is_left]
         if left:
             raise Went(f"agents are left in {len(left)} room(s): {', '.join(left[:_TOLD])}")
         if live := await self._live():
             raise Went(f"{len(live)} dispatch(es) have not ended: {', '.join(live[:_TOLD])}")
-        return f"{len(sessions)} dispatches cancelled, their agents have left", {}
+        return f"{len(self._sessions)} dispatches cancelled, their agents have left", {}
 
     async def _live(self) -> list[str]:
         """Ids of dispatches of ours that have not ended."""
@@ -301,14 +260,6 @@ def _exactly_one(agents: list[str]) -> bool:
 
 def _none(agents: list[str]) -> bool:
     return not agents
-
-
-def _without_id(text: str) -> str:
-    return " ".join(word for word in text.split() if not word.startswith("dsp_"))
-
-
-def _told(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.0f} ms" for name, value in values.items())
 
 
 async def _is_left(session: Session, limit: asyncio.Semaphore) -> bool:

