@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher.models import TERMINAL, Dispatch, TimelineEvent
+from dispatcher.models import Dispatch, TimelineEvent
 
 QUEUE_WAIT: Final = "queue_wait"
 WAITING: Final = "waiting"
@@ -71,10 +71,12 @@ def _stages(dispatch: Dispatch) -> Iterator[Stage]:
         begins = _BEGINS.get(event.event)
         if begins is None or (begins == OFFER and name in _LATE_ANSWER_IN):
             continue
+        if event.event == "agent_left" and name != SESSION:
+            continue  # before it was seen: that attempt is not over yet
         if begun is not None and name:
             yield _stage(name, begun, event.at_ms)
         begun, name = event, begins
-    if begun is not None and name and dispatch.state not in TERMINAL:
+    if begun is not None and name:
         yield _stage(name, begun, dispatch.read_at_ms, still=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from dispatcher.troubles import seconds
 
 WIDTH: Final = 100
 _BAR: Final = 40
+_COMMAND: Final = re.compile(r"`[^`]+`")
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _COLOURS: Final[Mapping[str, str]] = {
     State.JOINED: "green",
     State.ENDED: "green",
@@ -65,14 +68,17 @@ def _cell(text: str) -> str:
 def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
     """A paragraph beside its label."""
     first = f"  {label:<{indent - 2}}"
-    return textwrap.wrap(
-        printable(text),
+    # A command is copied whole, so it is not broken.
+    text = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), printable(text))
+    lines = textwrap.wrap(
+        text,
         width=WIDTH,
         initial_indent=first,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
-    ) or [first.rstrip()]
+    )
+    return [line.replace(_NO_BREAK, " ") for line in lines] or [first.rstrip()]
 
 
 def explained(told: Explanation) -> list[str]:

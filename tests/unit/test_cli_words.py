@@ -84,6 +84,15 @@ def test_what_a_client_gave_its_agent_is_not_in_any_shape() -> None:
     assert "private" not in json.dumps([shapes.record(dispatch), shapes.summary(dispatch)])
 
 
+def test_a_command_is_never_broken_over_two_lines() -> None:
+    command = "`celery -A dispatcher dispatch redispatch dsp_1`"
+
+    lines = rendering.wrapped("do", f"{'word ' * 15}{command} and more {'words ' * 20}")
+
+    assert [line for line in lines if command in line]
+    assert max(len(line) for line in lines) <= rendering.WIDTH
+
+
 def test_bars_grow_with_their_stage() -> None:
     assert rendering.bar(0, 1000) == "▏"
     assert rendering.bar(500, 1000) == "█" * 20

@@ -153,9 +153,11 @@ def test_a_smooth_way_has_no_trouble() -> None:
 
 
 def test_an_answer_noted_after_the_accept_is_no_trouble() -> None:
-    late = [*SMOOTH[:2], SMOOTH[3], SMOOTH[4], (201, "dispatched"), *SMOOTH[5:]]
+    late = [*SMOOTH[:2], SMOOTH[4], (201, "dispatched"), *SMOOTH[5:]]
 
     assert troubles(joined(*late)) == ()
+    names = [stage.name for stage in stages(joined(*late))]
+    assert names == ["queue_wait", "dispatch", "join", "session"]
 
 
 WORKER_GONE = (
@@ -297,6 +299,14 @@ def test_the_stages_follow_each_other_without_a_gap() -> None:
         ("join", 190, False),
         ("session", 1000, True),
     ]
+
+
+def test_an_agent_that_left_before_it_was_seen_ends_no_stage() -> None:
+    gone = (*SMOOTH[:5], (300, "agent_left"), (5200, "requeued", 2), (5210, "dispatching", 2))
+    found = stages(joined(*gone))
+
+    assert [stage.name for stage in found][-3:] == ["join", "queue_wait", "dispatch"]
+    assert found[-3].took_ms == 5000
 
 
 def test_the_stages_of_an_ended_one_are_closed() -> None:
