@@ -53,6 +53,7 @@ def test_a_client_that_is_not_asked_for_is_not_found(store: Ledger, raw: redis.R
 def test_more_than_a_batch_is_found_whole(store: Ledger, raw: redis.Redis) -> None:
     tell(raw, numbers=range(450))
     assert found(store, limit=70) == list(range(449, -1, -1))
+    assert found(store, limit=1000) == list(range(449, -1, -1))
 
 
 def test_by_state_by_time_and_by_text(store: Ledger, raw: redis.Redis) -> None:

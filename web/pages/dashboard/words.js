@@ -61,7 +61,7 @@ export const STAGES = {
   adoption: "left to LiveKit",
   dispatch: "LiveKit is asked",
   offer: "LiveKit looks for an agent server",
-  accept: "the agent server decides",
+  accept: "agent servers decide",
   join: "the agent starts and joins",
   session: "in the room",
 };
