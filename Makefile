@@ -6,12 +6,14 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c '$(is_new_enough)' 2>/dev/null && echo $$python && break; done)
 
 # The scripts of a virtual environment carry its path: a moved or copied folder needs a new one.
-installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+folder := $(shell pwd | cksum | cut -d ' ' -f 1)
+packages := .venv/.packages-$(folder)
+installed := .venv/.installed-$(folder)
 
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor
+.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,11 +25,11 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (16 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (12 minutes)
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long"
 
-faults: setup ## run the tests that take minutes or want a quiet machine (20 more)
+faults: setup ## run the tests that take minutes or want a quiet machine (26 more)
 	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
@@ -48,6 +50,9 @@ campaign: setup ## kill processes at random for half an hour and report what bec
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
 
+monitoring: setup ## have Prometheus's own promtool check alerts and metrics (built once, 3-5 minutes)
+	@exec $(python) -m devstack.promtool
+
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision
 
@@ -58,11 +63,21 @@ vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/p
 	@cd tests/browser && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund
 	@exec $(python) -m devstack.vendor
 
+screenshots: setup ## take every page's picture anew, in light, dark and on a phone, into docs/screenshots
+	@exec $(python) -m tests.browser.screenshots
+
 clean: ## remove everything that make has made here
-	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
+	rm -rf .venv .tools .run build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(installed): requirements-dev.txt
+# Usher itself, so that Celery finds its commands: a link to this folder, made without a network.
+# Setuptools warns at length that it is one.
+$(installed): $(packages) pyproject.toml requirements.in
+	@PYTHONWARNINGS=ignore $(python) -m pip install --quiet --disable-pip-version-check \
+		--root-user-action ignore --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(packages): requirements-dev.txt
 	@if test -z "$(PYTHON)" || ! "$(PYTHON)" -c '$(is_new_enough)' 2>/dev/null; then \
 		echo "Usher needs Python 3.11 or newer with its venv module (Debian: python3-venv)." \
 			"Install it, or name one: make PYTHON=/path/to/python3" >&2; exit 1; fi

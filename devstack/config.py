@@ -86,6 +86,7 @@ class StackConfig:
             "LIVEKIT_API_SECRET": self.credentials.livekit_api_secret,
             "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.credentials.flower_password}",
             "USHER_OPERATOR_AUTH": f"{OPERATOR_USER}:{self.credentials.operator_password}",
+            "USHER_FLOWER_URL": self.flower_url,
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
             "USHER_PUBLISHABLE_KEY_SHA256": self.credentials.publishable_key_sha256,
@@ -104,6 +105,7 @@ class StackConfig:
         variables = {
             "WEB_URL": self.web_url,
             "API_KEY": self.credentials.api_key,
+            "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
             "PUBLISHABLE_KEY": self.credentials.publishable_key,
             "LIVEKIT_URL": self.livekit_url,
             "LIVEKIT_API_KEY": self.credentials.livekit_api_key,

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import redis
 from livekit import api
 
 from devstack import StackError
-from devstack.config import StackConfig
+from devstack.config import CLIENT_ID, StackConfig
 from devstack.credentials import FLOWER_USER
+from dispatcher.figures import figures
+from dispatcher.metrics import Window, percent
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
 
 _ENDS_WITHIN_S = 30
 _POLL_EVERY_S = 0.1
 _COUNT_FOR_S = 1.0
 _FINAL_STATES = frozenset({"joined", "failed", "cancelled"})
-_METRICS_PATTERN = "usher:metrics:agent:*"
 _TASKS = frozenset({"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"})
 
 Record = Mapping[str, Any]
@@ -124,12 +126,22 @@ def _print_request_filter(config: StackConfig, record: Record) -> None:
 
 
 def _print_metrics(config: StackConfig) -> None:
-    """What the agent servers count in Redis."""
-    print("\nagent metrics in Redis")
-    with redis.Redis.from_url(config.redis_url, decode_responses=True) as client:
-        for key in client.scan_iter(_METRICS_PATTERN, _type="hash"):
-            values = client.hgetall(key)
-            print(f"  {key}  {_pairs(values)}")
+    """What the agent servers have counted, as the ledger adds it up."""
+    print("\nagent metrics, by the ledger")
+    ledger = Ledger(CommonSettings.model_validate({"REDIS_URL": config.redis_url}))
+    try:
+        found = ledger.run(figures(Window.ALL, [CLIENT_ID]))
+    finally:
+        ledger.close()
+    for agent in found.agents:
+        values = {
+            "requests": agent.requests,
+            "accepts": agent.accepts,
+            "rejects": agent.rejects,
+            "acceptance_rate": percent(agent.acceptance_rate),
+            "joins": agent.joins,
+        }
+        print(f"  {agent.container}  {agent.agent_name}  {_pairs(values)}")
 
 
 def _print_tasks(config: StackConfig) -> None:

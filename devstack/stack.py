@@ -25,7 +25,7 @@ from devstack.servers import (
 )
 from devstack.supervision import Supervisor, read_procfile, supervisor_config
 
-_READY_WITHIN_S = 90
+_READY_WITHIN_S = 150
 _POLL_EVERY_S = 0.25
 _LOG_TAIL_LINES = 25
 _LEFTOVER_GRACE_S = 10

@@ -18,7 +18,7 @@ from devstack.ports import PORT_VARIABLES
 from devstack.processes import end_processes_of_stack
 from devstack.supervision import Program, list_programs
 
-_STOPS_WITHIN_S = 40
+_STOPS_WITHIN_S = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class RunningStack:
     pid: int
     web_url: str
     api_key: str = field(repr=False)
+    usher_api_key_sha256: str
     publishable_key: str = field(repr=False)
     livekit_url: str
     livekit_api_key: str
@@ -81,7 +82,7 @@ def running_stack(
     *,
     environ: Mapping[str, str] | None = None,
     procfile: Path = PROJECT_ROOT / "Procfile",
-    ready_within_s: float = 110,
+    ready_within_s: float = 170,
 ) -> Iterator[RunningStack]:
     """A whole stack in `run_dir` on free ports, ready; stopped at the end as by a Ctrl-C.
 

@@ -14,10 +14,10 @@ from dispatcher.models import CANCEL, Dispatch, FailureReason
 DUE_S: Final = 2.0
 
 
-def cancel(dispatch: Dispatch, *, retention_s: int) -> Step[Advanced]:
+def cancel(dispatch: Dispatch, *, retention_s: int, by: str = "its client") -> Step[Advanced]:
     """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
 
-    It is due until `clear_away` has seen that nothing of it is left.
+    It is due until `clear_away` has seen that nothing of it is left. `by` is who wants that.
     """
     return ledger.advance(
         dispatch,
@@ -27,7 +27,7 @@ def cancel(dispatch: Dispatch, *, retention_s: int) -> Step[Advanced]:
         fields={
             "clearing": "1",
             "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
-            "failure_message": "its client has cancelled it",
+            "failure_message": f"{by} has cancelled it",
         },
         attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
         detail={"reason": FailureReason.CANCELLED_BY_CLIENT},

@@ -15,6 +15,7 @@ The only module that knows them.
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
+| `usher:failed:<client>` | sorted set | those of them that have failed, by when (ms) |
 | `usher:notified` | set | clients whose own servers are told how dispatches end |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
@@ -94,6 +95,11 @@ def index(client_id: str) -> str:
 def open_sessions(client_id: str) -> str:
     """The dispatches of one client that have not ended."""
     return f"{SESSIONS_PREFIX}{client_id}"
+
+
+def failed_sessions(client_id: str) -> str:
+    """The dispatches of one client that have failed and that Redis still has, by when they did."""
+    return f"usher:failed:{client_id}"
 
 
 def inflight(client_id: str, agent_name: str) -> str:

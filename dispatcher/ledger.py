@@ -364,6 +364,7 @@ def advance(
             keys.outbox(dispatch.client_id),
             agent_counts.key,
             keys.AGENT_METRICS_INDEX,
+            keys.failed_sessions(dispatch.client_id),
         ),
         (json.dumps(order),),
         _advanced,

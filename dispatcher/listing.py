@@ -1,11 +1,11 @@
-"""Which dispatches does a client have, and what has happened to one of them since?"""
+"""Which dispatches are there, of one client or of several, and what has happened to one since?"""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,6 +88,45 @@ def page(client_id: str, *, state: State | None, limit: int, after: Position | N
             after.created_at_ms if after else "",
             after.dispatch_id if after else "",
             str(MOST_LOOKED_AT),
+            *_FIELDS,
+        ),
+        _page,
+    )
+
+
+def search(
+    client_ids: Sequence[str],
+    *,
+    states: Collection[State] = (),
+    since_ms: int | None = None,
+    text: str = "",
+    limit: int,
+    after: Position | None = None,
+) -> Step[Page]:
+    """Up to `limit` dispatches of those clients, newest first, that follow `after`.
+
+    Those that have failed are looked for alone when nothing else is wanted: their time is then
+    when they did. The time of others is when they were asked for.
+
+    Args:
+        states: only those in one of them; none: in any.
+        since_ms: only those of this time (ms since the epoch) or later.
+        text: only those whose room's name has it in it, or whose id begins with it.
+    """
+    index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
+    return Step(
+        "search",
+        tuple(index(client_id) for client_id in client_ids),
+        (
+            keys.RECORD_PREFIX,
+            str(limit),
+            str(MOST_LOOKED_AT),
+            after.created_at_ms if after else "",
+            after.dispatch_id if after else "",
+            "" if since_ms is None else str(since_ms),
+            text,
+            str(len(states)),
+            *states,
             *_FIELDS,
         ),
         _page,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -232,6 +233,30 @@ class LiveKitClient:
             "server.address": self._address,
         }
         return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
+
+
+async def server_time(url: str, *, timeout_s: float) -> float | None:
+    """What a LiveKit server's clock says (seconds since the epoch, to the second below).
+
+    None when its answer does not say. Its API tells no time; its door's `Date` does.
+
+    Raises:
+        TransientLiveKitError: it does not answer.
+    """
+    http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(http_url, allow_redirects=False) as response,
+        ):
+            date = response.headers.get("Date", "")
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise _classify(error) from error
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
 
 
 class LiveKitClients:

@@ -31,6 +31,15 @@ class Event:
     error: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DueEvent:
+    """An event that somebody shall deliver now, and whose it is."""
+
+    event_id: str
+    dispatch_id: str
+    room_name: str
+
+
 def _parse(event_id: str, fields: dict[str, str]) -> Event | None:
     if not fields:
         return None
@@ -51,10 +60,18 @@ def want_events(client_ids: Sequence[str]) -> Step[int]:
     return Step("want_events", (keys.NOTIFIED,), tuple(client_ids), int)
 
 
-def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` due event ids of each client; they are due again in `push_s`."""
+def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
+    """Take up to `limit` due events of each client; they are due again in `push_s`."""
+
+    def parse(reply: list[list[str]]) -> list[DueEvent]:
+        return [
+            DueEvent(event_id=event_id, dispatch_id=dispatch_id, room_name=room_name)
+            for event_id, dispatch_id, room_name in reply
+        ]
+
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
-    return Step("claim_events", outboxes, (str(limit), str(int(push_s * 1000))), list)
+    args = (str(limit), str(int(push_s * 1000)), keys.EVENT_PREFIX)
+    return Step("claim_events", outboxes, args, parse)
 
 
 def read(event_id: str) -> Step[Event | None]:

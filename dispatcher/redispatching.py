@@ -22,13 +22,7 @@ async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") 
             or LiveKit cannot be asked.
     """
     dispatch = await read(services, dispatch_id)
-    if dispatch.state in PENDING:
-        raise RedispatchRefused(
-            f"dispatch {dispatch_id} is {dispatch.state} already (generation "
-            f"{dispatch.generation}); it goes on by itself, look again in a few seconds"
-        )
-    if dispatch.state is State.JOINED:
-        await _refuse_if_served(services, dispatch)
+    await check(services, dispatch)
     deadline_s = services.clients.by_id(dispatch.client_id).deadline_s
     done = await services.ledger.run(
         ledger.advance(
@@ -47,6 +41,21 @@ async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") 
     if not done.moved:
         raise RedispatchRefused(f"dispatch {dispatch_id} has just become {done.state}; look again")
     return await read(services, dispatch_id)
+
+
+async def check(services: Services, dispatch: Dispatch) -> None:
+    """Look whether a redispatch would do harm or nothing; it can still change before it is done.
+
+    Raises:
+        RedispatchRefused: it would.
+    """
+    if dispatch.state in PENDING:
+        raise RedispatchRefused(
+            f"dispatch {dispatch.dispatch_id} is {dispatch.state} already (generation "
+            f"{dispatch.generation}); it goes on by itself, look again in a few seconds"
+        )
+    if dispatch.state is State.JOINED:
+        await _refuse_if_served(services, dispatch)
 
 
 async def redispatch_joined(services: Services, dispatch_id: str) -> State:

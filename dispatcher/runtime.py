@@ -74,9 +74,12 @@ class Services:
         await self.ledger.aclose()
 
 
-async def open_services() -> Services:
-    """Make the services of this process, in the running loop, from the environment."""
-    common = load(CommonSettings)
+async def open_services(common: CommonSettings | None = None) -> Services:
+    """Make the services of this process, in the running loop, from the environment.
+
+    `common` instead of the environment's is for whoever has other time-outs.
+    """
+    common = common or load(CommonSettings)
     settings = load(DispatcherSettings)
     return Services(
         common=common,

@@ -80,10 +80,17 @@ class ClientsFileSettings(BaseSettings):
     clients_file: str = Field("", alias="USHER_CLIENTS_FILE")
 
 
-class ClientSettings(LiveKitSettings):
-    """The one client of a deployment that has no file of clients."""
+class ClientIdSettings(BaseSettings):
+    """The name of the one client of a deployment that has no file of clients."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     client_id: ClientId = Field("default", alias="USHER_CLIENT_ID")
+
+
+class ClientSettings(LiveKitSettings, ClientIdSettings):
+    """The one client of a deployment that has no file of clients."""
+
     api_key_sha256: Sha256 = Field(alias="USHER_API_KEY_SHA256")
     publishable_key_sha256: Sha256 | Literal[""] = Field("", alias="USHER_PUBLISHABLE_KEY_SHA256")
     origins: str = Field(
@@ -112,6 +119,10 @@ class WebSettings(BaseSettings):
     operator_auth: SecretStr = Field(
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
     )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
+
+    flower_url: str = Field(
+        "", pattern=r"^(https?://\S+)?$", alias="USHER_FLOWER_URL"
+    )  # where the operator's browser finds Flower: a link on the dashboard
 
     @field_validator("operator_auth")
     @classmethod

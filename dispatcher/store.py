@@ -6,7 +6,10 @@ anything by itself: the caller decides, and the HTTP answer must come within a s
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
@@ -111,9 +114,52 @@ class Ledger:
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
+    @contextlib.contextmanager
+    def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
+        """Listen on the channels of `pattern`.
+
+        Yields a function that waits at most so many seconds for a message and returns its channel;
+        "" when there was none. Whether Redis hangs it cannot tell: `run` something now and then.
+
+        Raises:
+            LedgerUnavailable: the connection is lost; the function raises it too.
+        """
+        # redis-py has no types here
+        pubsub = self._redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+
+        def wait(timeout_s: float) -> str:
+            try:
+                message = pubsub.get_message(timeout=timeout_s)
+            except RedisError as error:
+                raise LedgerUnavailable(_hint(error)) from error
+            return message["channel"] if message else ""
+
+        try:
+            try:
+                pubsub.psubscribe(pattern)
+            except RedisError as error:
+                raise LedgerUnavailable(_hint(error)) from error
+            yield wait
+        finally:
+            pubsub.close()
+
     def close(self) -> None:
         """Close every connection."""
         self._redis.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFacts:
+    """What a Redis server says of itself; `appendfsync` is empty where it may not be asked."""
+
+    version: str
+    append_only: bool
+    appendfsync: str
+    eviction: str  # of keys, when memory runs out
+    used_bytes: int
+    max_bytes: int  # 0: no limit
+    evicted: int
+    replica: bool
 
 
 class AsyncLedger:
@@ -149,6 +195,30 @@ class AsyncLedger:
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
+
+    async def server_facts(self) -> ServerFacts:
+        """How the Redis server is set up.
+
+        Raises:
+            LedgerUnavailable: it does not answer, or does not tell.
+        """
+        try:
+            info = await self._redis.info()
+        except RedisError as error:
+            raise LedgerUnavailable(_hint(error)) from error
+        settings = {}
+        with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
+            settings = await self._redis.config_get("appendfsync")
+        return ServerFacts(
+            version=str(info.get("redis_version", "unknown")),
+            append_only=bool(info.get("aof_enabled", 0)),
+            appendfsync=str(settings.get("appendfsync", "")),
+            eviction=str(info.get("maxmemory_policy", "")),
+            used_bytes=int(info.get("used_memory", 0)),
+            max_bytes=int(info.get("maxmemory", 0)),
+            evicted=int(info.get("evicted_keys", 0)),
+            replica=info.get("role") == "slave",
+        )
 
     async def __aenter__(self) -> AsyncLedger:
         return self

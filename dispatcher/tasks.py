@@ -1,7 +1,8 @@
 """Which Celery tasks are there?
 
 A message is a wake-up, nothing more: "look at this dispatch". Its arguments are the id, and the
-room for whoever looks into Flower. Every task may be lost, doubled or late: the ledger decides.
+room for whoever looks into Flower, both by name: Flower's search finds a session by either. Every
+task may be lost, doubled or late: the ledger decides.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def supervise(dispatch_id: str, room: str) -> str:
 
 
 @app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,))
-def deliver_webhook(event_id: str) -> str:
+def deliver_webhook(event_id: str, dispatch_id: str = "", room: str = "") -> str:
     """Deliver one event to its client's own server; returns what came of it."""
     process = runtime()
     return process.run(webhooks.deliver(process.services, event_id))

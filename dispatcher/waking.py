@@ -56,9 +56,10 @@ def wake_supervision(dispatch_id: str, room: str) -> None:
     _send(SUPERVISE_TASK, {"dispatch_id": dispatch_id, "room": room}, expires=2)
 
 
-def wake_delivery(event_id: str, *, expires_s: float) -> None:
+def wake_delivery(event_id: str, dispatch_id: str, room: str, *, expires_s: float) -> None:
     """Publish "this event is due". Raises like `wake_dispatch`."""
-    _send(DELIVER_TASK, {"event_id": event_id}, expires=expires_s)
+    arguments = {"event_id": event_id, "dispatch_id": dispatch_id, "room": room}
+    _send(DELIVER_TASK, arguments, expires=expires_s)
 
 
 def wake_clearing(dispatch_id: str, room: str) -> None:

@@ -14,7 +14,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,14 +66,12 @@ class Slots:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delivery:
+class Delivery(outbox.DueEvent):
     """One event that is due."""
-
-    event_id: str
 
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
-        wake_delivery(self.event_id, expires_s=CLAIM_S)
+        wake_delivery(self.event_id, self.dispatch_id, self.room_name, expires_s=CLAIM_S)
 
 
 def wanting(clients: Sequence[Client]) -> list[str]:
@@ -93,7 +91,7 @@ async def due(services: Services) -> list[Delivery]:
     if await services.ledger.run(reports.backlog(keys.WEBHOOK_QUEUE)) > _BACKLOG_MAX:
         return []
     step = outbox.claim(clients, limit=CLAIM_LIMIT, push_s=CLAIM_S)
-    return [Delivery(event_id=each) for each in await services.ledger.run(step)]
+    return [Delivery(**asdict(each)) for each in await services.ledger.run(step)]
 
 
 async def deliver(services: Services, event_id: str) -> str:

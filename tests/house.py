@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from livekit import api, rtc
+from livekit.protocol.models import ParticipantInfo
 
 from dispatcher.models import Dispatch
 from dispatcher.runtime import Services
@@ -51,6 +52,11 @@ class House:
             self.server.url, token.with_kind("agent" if agent else "standard").to_jwt()
         )
         self._inside.append(room)
+        # The one who joins may know that it is there before LiveKit tells others.
+        whom = api.RoomParticipantIdentity(room=self.room, identity=identity)
+        async with asyncio.timeout(WAIT_S):
+            while (await self.lk.room.get_participant(whom)).state != ParticipantInfo.ACTIVE:
+                await asyncio.sleep(0.01)
         return room
 
     async def join_for(self, dispatch: Dispatch) -> str:

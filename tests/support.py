@@ -11,14 +11,17 @@ from typing import Any, TypeVar
 
 import redis
 
+from dispatcher.cli.showing import look
 from dispatcher.livekit import AgentParticipant
 from dispatcher.metrics import BOUNDS
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch, State
+from dispatcher.settings import CommonSettings
+from dispatcher.store import Ledger
 
 T = TypeVar("T")
 
 AGENT_NAME = "session-agent-rag"
-WAIT_S = 10.0
+WAIT_S = 30.0
 UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it was"}
 
 
@@ -142,3 +145,14 @@ async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:
             raise AssertionError(f"still {answer!r} after {within_s} s")
         await asyncio.sleep(0.01)
     return answer
+
+
+def told_of(redis_url: str, dispatch_id: str) -> str:
+    """Everything that `dispatch show` and the dashboard say of a dispatch, in one string."""
+    settings = CommonSettings(REDIS_URL=redis_url)  # type: ignore[call-arg]
+    store = Ledger(settings)
+    try:
+        _, told, _ = look(store, dispatch_id)
+    finally:
+        store.close()
+    return " ".join((told.headline, told.cause, told.advice, *told.evidence))

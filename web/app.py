@@ -27,6 +27,8 @@ from web import (
     api,
     client_page,
     cors,
+    dashboard,
+    dashboard_api,
     headers,
     health,
     limits,
@@ -41,11 +43,13 @@ from web.idempotency import Delegations
 from web.incoming import MAX_BODY_BYTES
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
+from web.operator_session import MAX_WRONG_PASSWORDS
 from web.operators import operator_of
 from web.promises import Promises
 from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
+from web.snapshots import Snapshots
 from web.tokens import participant_token
 
 logger = logging.getLogger(__name__)
@@ -74,6 +78,9 @@ def build() -> Flask:
         delegations=Delegations(),
         streams=Streams(common, load(StreamSettings)),
         operator=operator_of(settings),
+        wrong_passwords=WrongKeys(MAX_WRONG_PASSWORDS),
+        snapshots=Snapshots(),
+        flower_url=settings.flower_url,
     )
     app.extensions["usher"] = here
     if proxies := settings.trusted_proxies:
@@ -84,6 +91,8 @@ def build() -> Flask:
     app.register_blueprint(webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(client_page.blueprint)
+    app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(dashboard_api.blueprint)
     traces.register(app)
     metrics.register(app)
     problems.register(app)

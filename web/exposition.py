@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from dispatcher import heartbeat
 from dispatcher.figures import QUEUES, Health
 from dispatcher.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
+from dispatcher.models import FailureReason
 
 _COUNTERS: Final = {
     "dispatches": ("dispatches", "Sessions asked for."),
@@ -42,6 +43,17 @@ _PER_SESSION: Final = {
     "generations": "Attempts per session, at its first join or its end.",
     "tries": "CreateDispatch requests per session, at its first join or its end.",
 }
+# Prometheus sees how a number grows, and no growth in one that begins with the first failure: so
+# each reason is there from the beginning.
+_NONE_FAILED: Final = dict.fromkeys(
+    (
+        *(FailureReason.NO_AGENT_ONLINE, FailureReason.NO_CAPACITY, FailureReason.REJECTED),
+        *(FailureReason.LIVEKIT_UNREACHABLE, FailureReason.LIVEKIT_REFUSED),
+        *(FailureReason.JOIN_TIMEOUT, FailureReason.AGENT_LOST),
+        FailureReason.DISPATCHER_UNAVAILABLE,
+    ),
+    0,
+)
 _OF_AGENTS: Final = ("client", "container", "agent")
 
 
@@ -81,7 +93,7 @@ def _of_clients(clients: Iterable[ClientFigures]) -> Iterator[Metric]:
         "usher_sessions", "Sessions that have not ended, now.", labels=("client", "state")
     )
     for client in clients:
-        for reason, count in client.failed.items():
+        for reason, count in (_NONE_FAILED | dict(client.failed)).items():
             failures.add_metric((client.client_id, reason), count)
         for state, number in client.states.items():
             states.add_metric((client.client_id, state), number)

@@ -57,7 +57,8 @@ def check_depth(body: bytes) -> None:
 class WrongKeys:
     """Counts wrong keys by address, in this process; thread-safe, and of bounded size."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_WRONG_KEYS) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
@@ -73,9 +74,17 @@ class WrongKeys:
             self._seen[place] = (since, count + 1)
             if len(self._seen) > _MAX_ADDRESSES:
                 self._seen.popitem(last=False)
-        if count < MAX_WRONG_KEYS:
+        if count < self._most:
             return 0
         return math.ceil(since + WRONG_KEYS_WINDOW_S - now)
+
+    def wait_s(self, address: str) -> int:
+        """The seconds to wait when there have been too many already, else 0; notes nothing."""
+        now = time.monotonic()
+        with self._lock:
+            since, count = self._seen.get(_place(address), (now, 0))
+        left_s = since + WRONG_KEYS_WINDOW_S - now
+        return math.ceil(left_s) if count >= self._most and left_s > 0 else 0
 
 
 def _place(address: str) -> str:

@@ -16,6 +16,7 @@ from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
 from web.publishing import Publisher
+from web.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from web.operators import Operator
@@ -36,6 +37,9 @@ class Services:
     delegations: Delegations
     streams: Streams
     operator: Operator
+    wrong_passwords: WrongKeys
+    snapshots: Snapshots
+    flower_url: str  # where a browser finds Flower; empty: nobody has said
 
 
 def services() -> Services:

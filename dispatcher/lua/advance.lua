@@ -1,6 +1,6 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
---   agent servers, notified, outbox, agent metrics, index of those
+--   agent servers, notified, outbox, agent metrics, index of those, failed
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -81,7 +81,6 @@ if moves then
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', unpack(MARKS))
-    for _, name in ipairs(MARKS) do r[name] = nil end
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)
@@ -141,6 +140,15 @@ if moves then
     redis.call('ZREM', KEYS[9], a.id)
   else
     redis.call('ZADD', KEYS[9], PLACES[state], a.id)
+  end
+  if a.to == 'failed' then
+    redis.call('ZADD', KEYS[17], now_s, a.id)
+    -- Their records have gone.
+    if a.retention_s > 0 then
+      redis.call('ZREMRANGEBYSCORE', KEYS[17], '-inf', now - 1000 * a.retention_s)
+    end
+  elseif a.revive then
+    redis.call('ZREM', KEYS[17], a.id)
   end
   if a.terminal and a.retention_s > 0 then
     for i = 1, 3 do redis.call('EXPIRE', KEYS[i], a.retention_s) end

@@ -1,5 +1,7 @@
 -- Takes due events of every client, so many each, and pushes their time on, so that nobody else
--- sends them meanwhile. KEYS: outboxes. ARGV: limit of each, push_ms. Returns event ids.
+-- sends them meanwhile. KEYS: outboxes. ARGV: limit of each, push_ms, prefix of the events' keys.
+-- Returns event id, dispatch id and room of each (empty where the event is gone: whoever delivers it
+-- finds that out, too).
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local later = string.format('%.0f', now + tonumber(ARGV[2]))
@@ -9,7 +11,9 @@ for _, outbox in ipairs(KEYS) do
     'LIMIT', 0, ARGV[1])
   for _, id in ipairs(ids) do
     redis.call('ZADD', outbox, later, id)
-    claimed[#claimed + 1] = id
+    local event = redis.call('HMGET', ARGV[3] .. id, 'dispatch_id', 'summary')
+    local room = event[2] and cjson.decode(event[2]).room_name or ''
+    claimed[#claimed + 1] = {id, event[1] or '', room}
   end
 end
 return claimed

@@ -22,7 +22,7 @@ from devstack.servers import find_redis_server
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
 from tests.clientsfile import digest
-from tests.conftest import free_port, process
+from tests.conftest import PATIENT, free_port, process
 from tests.tls import make_certificates, tls_front
 
 PAGE = "https://app.acme.example"
@@ -103,7 +103,7 @@ def _entry(
 {livekit}
 livekit_api_secret = "file:{directory}/{client_id}-livekit"
 agent_names = ["session-agent-rag"]
-deadline_s = 5
+deadline_s = {20 if client_id == "acme" else 5}
 origins = ["{PAGE if client_id == "acme" else "https://app.globex.example"}"]
 webhook_url = "http://127.0.0.1:{free_port()}/hooks?token={HOOK_TOKEN}"
 webhook_secret = "file:{directory}/{client_id}-hook"
@@ -151,6 +151,7 @@ def secured_stack(directory: Path, run_dir: Path) -> Iterator[Secured]:
             ).replace(f"file:{directory}/acme-livekit", "env:LIVEKIT_API_SECRET")
         )
         environ = {
+            **PATIENT,
             "USHER_TEST_REDIS_URL": url,
             "USHER_CLIENTS_FILE": str(clients),
             "USHER_LIVEKIT_PORT": str(livekit_port),

@@ -2,8 +2,8 @@
 
 A process of its own, so that thousands of sockets and their handling are not the honest caller's:
 `python -m tests.acceptance.slow_callers PORT COUNT SECONDS KIND`. It keeps COUNT connections open,
-opens one again for each that is closed, and ends by itself. When all have been opened it prints
-`ready`; at its end how many were closed meanwhile.
+opens one again for each that is closed, and ends by itself, or when its standard input does. When
+all have been opened it prints `ready`; at its end how many were closed meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import selectors
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import cycle
@@ -101,7 +102,9 @@ def main() -> None:
     callers = SlowCallers(port, count, kind)
     until = time.monotonic() + seconds
     next_drip, ready = time.monotonic() + DRIP_S, False
-    while time.monotonic() < until:
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    while time.monotonic() < until and not over.is_set():
         callers.open_some()
         callers.look()
         if not ready and callers.opened >= count:

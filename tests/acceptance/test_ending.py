@@ -25,6 +25,12 @@ def cancel(caller: Caller, dispatch_id: str) -> dict[str, Any]:
     return record
 
 
+def event_of(record: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The event of that name in the record's timeline."""
+    timeline: list[dict[str, Any]] = record["timeline"]
+    return next((event for event in timeline if event["event"] == name), None)
+
+
 def no_agent_within(stack: RunningStack, rooms: list[str], within_s: float) -> None:
     wait_for(
         f"no agent in {rooms}",
@@ -33,11 +39,29 @@ def no_agent_within(stack: RunningStack, rooms: list[str], within_s: float) -> N
     )
 
 
+def empty_for_good(stack: RunningStack, rooms: list[str], *, for_s: float = 3) -> None:
+    """Return when the rooms have had no agent for so long.
+
+    An agent that was connecting when its session was cancelled may be listed for a moment: it
+    looks at the record when it is there, and goes.
+    """
+    empty_since = time.monotonic()
+
+    def look() -> bool | None:
+        nonlocal empty_since
+        if any(active_agents(stack, *rooms).values()):
+            empty_since = time.monotonic()
+        return time.monotonic() - empty_since >= for_s or None
+
+    wait_for(f"no agent in {rooms} any more", look, within_s=30)
+
+
 def test_a_cancelled_sessions_agent_leaves_within_two_seconds(
     stack: RunningStack, caller: Caller
 ) -> None:
     answer = caller.post()
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    caller.wait_until_agent_said_so(answer["dispatch_id"])
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
 
     record = cancel(caller, answer["dispatch_id"])
 
@@ -58,7 +82,7 @@ def test_cancelling_wins_at_every_moment_of_a_dispatch(stack: RunningStack, call
         else:
             state = moments[number // 2 % len(moments)]
             later = moments[moments.index(state) :]
-            caller.wait_for_state(answer["dispatch_id"], *later, within_s=10)
+            caller.wait_for_state(answer["dispatch_id"], *later, within_s=30)
         cancel(caller, answer["dispatch_id"])
         return answer["room_name"], answer["dispatch_id"]
 
@@ -72,10 +96,7 @@ def test_cancelling_wins_at_every_moment_of_a_dispatch(stack: RunningStack, call
         met.add(timeline[-2]["event"])
     print(f"cancelled after: {sorted(met)}")
     assert len(met) >= 3
-    no_agent_within(stack, rooms, 5)
-    for _ in range(6):  # nobody comes late
-        time.sleep(0.5)
-        assert not any(active_agents(stack, *rooms).values())
+    empty_for_good(stack, rooms)
     assert {caller.record(dispatch_id)["state"] for _, dispatch_id in raced} == {"cancelled"}
 
 
@@ -89,11 +110,11 @@ def test_a_room_whose_dispatch_was_cancelled_can_be_asked_for_again(
     second = caller.post(room_name=room)
 
     assert second["dispatch_id"] != first["dispatch_id"]
-    record = caller.wait_for_state(second["dispatch_id"], "joined", within_s=10)
+    record = caller.wait_for_state(second["dispatch_id"], "joined", within_s=30)
     wait_for(
         "that one agent alone",
         lambda: active_agents(stack, room)[room] == [record["agent_identity"]] or None,
-        within_s=5,
+        within_s=30,
     )
     end_rooms(stack, room)
 
@@ -101,18 +122,23 @@ def test_a_room_whose_dispatch_was_cancelled_can_be_asked_for_again(
 def test_an_ended_session_is_sent_again_and_a_pending_one_is_not(
     stack: RunningStack, caller: Caller
 ) -> None:
+    pending = caller.post(room_config={"agents": [{"agent_name": "agent-that-is-not-there"}]})
+    refused = caller.http.post(f"{ENDPOINT}/{pending['dispatch_id']}/redispatch")
+    assert "by itself" in assert_problem(refused, 409)["detail"]
+    cancel(caller, pending["dispatch_id"])
+
     answer = caller.post()
     again = f"{ENDPOINT}/{answer['dispatch_id']}/redispatch"
-    assert "by itself" in assert_problem(caller.http.post(again), 409)["detail"]
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     cancel(caller, answer["dispatch_id"])
 
     response = caller.http.post(again)
 
     assert response.status_code == 202
     assert response.headers["location"] == answer["status_url"]
-    assert (response.json()["state"], response.json()["generation"]) == ("queued", 2)
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    assert response.json()["generation"] == 2
+    assert response.json()["state"] != "cancelled"  # a quick worker has begun by now
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     wait_for(
         "the second agent alone",
         lambda: (
@@ -120,7 +146,7 @@ def test_an_ended_session_is_sent_again_and_a_pending_one_is_not(
             == [record["agent_identity"]]
             or None
         ),
-        within_s=5,
+        within_s=30,
     )
     end_rooms(stack, answer["room_name"])
 
@@ -129,18 +155,18 @@ def test_a_joined_session_with_its_agent_is_not_sent_again_and_its_timeline_says
     stack: RunningStack, caller: Caller
 ) -> None:
     answer = caller.post()
-    joined = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
+    joined = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
 
     response = caller.http.post(f"{ENDPOINT}/{answer['dispatch_id']}/redispatch")
 
     assert response.status_code == 202
-    assert response.json()["timeline"][-1]["event"] == "redispatch_requested"
-
-    def refused() -> dict[str, Any] | None:
-        last: dict[str, Any] = caller.record(answer["dispatch_id"])["timeline"][-1]
-        return last if last["event"] == "redispatch_refused" else None
-
-    refusal = wait_for("the refusal", refused, within_s=5)
+    # Not last of all: the worker's answer, or the agent's own word, may be there as well.
+    assert event_of(response.json(), "redispatch_requested") is not None
+    refusal = wait_for(
+        "the refusal",
+        lambda: event_of(caller.record(answer["dispatch_id"]), "redispatch_refused"),
+        within_s=30,
+    )
     assert joined["agent_identity"] in refusal["detail"]["message"]
     assert caller.record(answer["dispatch_id"])["generation"] == 1
     end_rooms(stack, answer["room_name"])

@@ -169,7 +169,7 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
 ) -> None:
     answer = await asyncio.to_thread(caller.post)
     async with person(answer):
-        await joined_again(caller, answer["dispatch_id"], 1)
+        first = await joined_again(caller, answer["dispatch_id"])
         record = await asyncio.to_thread(caller.wait_until_agent_said_so, answer["dispatch_id"])
         assert {"accepted", "agent_connected", "joined"} <= set(events(record))
         assert record["container"] == "somebody-elses"
@@ -178,15 +178,14 @@ async def test_a_program_with_the_two_lines_claims_is_counted_and_is_replaced_wh
         await asyncio.sleep(1.5)  # one renewal that has seen the person
         killed = time.monotonic()
         kill_jobs(stack, "agent")
-        second = await joined_again(caller, answer["dispatch_id"], 2)
+        second = await joined_again(caller, answer["dispatch_id"], after=first["generation"])
         took_s = time.monotonic() - killed
         assert took_s < 5
-        assert second["generation"] == 2
         assert second["agent_identity"] != record["agent_identity"]
         await in_thread(lambda: one_agent(stack, answer["room_name"], for_s=3))
         assert counted(stack)[1][GUARDED].accept_reasons == {"claimed": 2}
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
-    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
+    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=30)
     assert "job accepted" in stack.log("agent")
 
 
@@ -235,13 +234,13 @@ def test_a_program_that_calls_rtc_session_and_runs_its_jobs_in_threads(
     stack: RunningStack, caller: Caller
 ) -> None:
     answer = ask_for(caller, THREADED)
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     record = caller.wait_until_agent_said_so(answer["dispatch_id"])
     assert {"accepted", "agent_connected", "joined"} <= set(events(record))
     found = counted(stack)[1][THREADED]
     assert (found.accept_reasons, found.joins) == ({"claimed": 1}, 1)
     end_rooms(stack, answer["room_name"])
-    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+    caller.wait_for_state(answer["dispatch_id"], "ended", within_s=30)
 
 
 async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_out(
@@ -257,14 +256,14 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
             lambda: wait_for(
                 "two agents",
                 lambda: len(active_agents(stack, room)[room]) == 2 or None,
-                within_s=10,
+                within_s=30,
             )
         )
         await in_thread(
             lambda: wait_for(
                 "one agent",
                 lambda: len(active_agents(stack, room)[room]) == 1 or None,
-                within_s=10,
+                within_s=30,
             )
         )
         await in_thread(lambda: one_agent(stack, room, for_s=4))
@@ -275,7 +274,7 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
         assert counted(stack)[0].surplus_agents == 1
         assert "surplus_agent" in stack.log("verify")
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
-    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=10)
+    await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=30)
 
 
 async def agents(stack: RunningStack, room: str) -> list[str]:
@@ -311,7 +310,7 @@ async def test_an_ordinary_program_s_agent_that_dies_is_replaced_once_livekit_dr
             lambda: wait_for(
                 "its loss",
                 lambda: "agent_lost" in events(caller.record(answer["dispatch_id"])) or None,
-                within_s=LISTED_WHEN_DEAD_S + 9,
+                within_s=LISTED_WHEN_DEAD_S + 30,
             )
         )
         again = await ordinary_joined(caller, answer)
@@ -328,7 +327,7 @@ def test_a_dispatch_made_while_the_ordinary_program_is_away_joins_when_it_is_bac
     times = stack.log("ordinary").count("registered worker")
     with stopped(stack, "ordinary"):
         answer = ask_for(caller, ORDINARY)
-        caller.wait_for_state(answer["dispatch_id"], "dispatched", within_s=5)
+        caller.wait_for_state(answer["dispatch_id"], "dispatched", within_s=30)
     registered(stack, "ordinary", times + 1)
     back = time.monotonic()
     record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
@@ -344,6 +343,8 @@ def test_an_ordinary_program_s_agent_that_nobody_comes_to_is_put_out(
     answer = ask_for(caller, ORDINARY)
     room = answer["room_name"]
     caller.wait_for_state(answer["dispatch_id"], "joined", within_s=JOINS_WITHIN_S)
-    record = caller.wait_for_state(answer["dispatch_id"], "cancelled", within_s=ABANDON_AFTER_S + 8)
+    record = caller.wait_for_state(
+        answer["dispatch_id"], "cancelled", within_s=ABANDON_AFTER_S + 30
+    )
     assert record["failure_reason"] == "nobody_came"
-    wait_for("its leaving", lambda: active_agents(stack, room)[room] == [] or None, within_s=10)
+    wait_for("its leaving", lambda: active_agents(stack, room)[room] == [] or None, within_s=30)

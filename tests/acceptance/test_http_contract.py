@@ -149,7 +149,7 @@ def test_metadata_of_exactly_64000_bytes_is_taken(stack: RunningStack, caller: C
         participant_metadata="é" * 32_000,
         room_config={"agents": [{"metadata": "m" * 64_000}]},
     )
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=15)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     assert record["generation"] == 1
     end_rooms(stack, answer["room_name"])
 
@@ -230,7 +230,13 @@ def test_a_token_signed_with_another_secret_reads_nothing(
 
 def test_health_is_ok_and_readiness_misses_nothing(caller: Caller) -> None:
     assert caller.http.get("/healthz").json() == {"status": "ok"}
-    assert caller.http.get("/readyz").json() == {"status": "ready", "not_ready": []}
+    ready = {"status": "ready", "not_ready": []}
+    # A machine that is busy with something else may keep a part's report back for a moment.
+    wait_for(
+        "everything ready",
+        lambda: caller.http.get("/readyz").json() == ready or None,
+        within_s=30,
+    )
 
 
 def test_readiness_names_records_that_nobody_can_read(stack: RunningStack, caller: Caller) -> None:
@@ -240,7 +246,7 @@ def test_readiness_names_records_that_nobody_can_read(stack: RunningStack, calle
         wait_for(
             "the sweeper's parking it",
             lambda: caller.http.get("/readyz").json().get("parked") == ["dsp_broken"] or None,
-            within_s=10,
+            within_s=30,
         )
         client.delete("usher:dispatch:dsp_broken", "usher:parked")
 
@@ -249,7 +255,7 @@ def test_a_second_person_gets_a_token_and_no_second_agent(
     stack: RunningStack, caller: Caller
 ) -> None:
     first = caller.post(room_name="two-people", participant_identity="ann")
-    caller.wait_for_state(first["dispatch_id"], "joined", within_s=10)
+    caller.wait_for_state(first["dispatch_id"], "joined", within_s=30)
     second = caller.post(room_name="two-people", participant_identity="bob")
     assert (second["dispatch_id"], second["status"]) == (first["dispatch_id"], "joined")
     claims = jwt.decode(second["participant_token"], options={"verify_signature": False})
@@ -274,7 +280,7 @@ def test_the_same_request_with_its_key_gets_the_same_and_another_one_a_conflict(
     assert httpx.get(again["status_url"], headers=read, trust_env=False).status_code == 200
     assert_problem(caller.http.post(ENDPOINT, json={}, headers=headers), 409)
     end_rooms(stack, first["room_name"])
-    caller.wait_for_state(first["dispatch_id"], "ended", within_s=10)
+    caller.wait_for_state(first["dispatch_id"], "ended", within_s=30)
     late = caller.http.post(ENDPOINT, json=body, headers=headers).json()
     assert (late["dispatch_id"], late["status"]) == (first["dispatch_id"], "ended")
 
@@ -319,9 +325,14 @@ def test_the_list_brings_every_dispatch_once_newest_first(
             break
     assert [d["dispatch_id"] for d in found if d["dispatch_id"] in made] == made[::-1]
     assert "timeline" not in found[0]
-    for dispatch_id in made:
+    other, *cancelled_ids = made
+    for dispatch_id in cancelled_ids:
         caller.http.delete(f"{ENDPOINT}/{dispatch_id}")
-    # A state that nothing leaves, or it would have moved on before the list is asked for.
-    cancelled = caller.http.get(ENDPOINT, params={"state": "cancelled"}).json()["dispatches"]
+    # Asked for by a state that they do not leave any more, and that the other one is not in.
+    params = {"state": "cancelled", "limit": 100}
+    cancelled = caller.http.get(ENDPOINT, params=params).json()["dispatches"]
     assert {dispatch["state"] for dispatch in cancelled} == {"cancelled"}
-    assert {dispatch["dispatch_id"] for dispatch in cancelled} >= set(made)
+    listed = {dispatch["dispatch_id"] for dispatch in cancelled}
+    assert {*cancelled_ids} <= listed
+    assert other not in listed
+    caller.http.delete(f"{ENDPOINT}/{other}")

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -17,15 +16,25 @@ from livekit import rtc
 
 from devstack.testing import RunningStack, running_stack
 
-from .session import ENDPOINT, Caller, active_agents, end_rooms, make_room, wait_for
+from .session import (
+    ENDPOINT,
+    Caller,
+    active_agents,
+    end_rooms,
+    make_room,
+    post_at_once,
+    wait_for,
+)
 
-pytestmark = pytest.mark.timeout(180)
+# For a machine on which LiveKit and the agent server take long to come back.
+DEADLINE_S = 40
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack of this module's own: its parts are stopped and hung here."""
-    with running_stack(tmp_path_factory.mktemp("outages")) as running:
+    environ = {"USHER_DEADLINE_S": str(DEADLINE_S)}
+    with running_stack(tmp_path_factory.mktemp("outages"), environ=environ) as running:
         yield running
 
 
@@ -84,6 +93,7 @@ Fault = Callable[[RunningStack, str], AbstractContextManager[None]]
 async def test_without_redis_livekit_itself_brings_the_agent_and_the_ledger_gets_it_later(
     stack: RunningStack, caller: Caller, how: Fault
 ) -> None:
+    began_s = time.time()
     with how(stack, "redis"):
         response, took_s = await asyncio.to_thread(timed_post, caller)
         assert response.status_code == 200
@@ -101,12 +111,15 @@ async def test_without_redis_livekit_itself_brings_the_agent_and_the_ledger_gets
             wait_for,
             "an agent without Redis",
             lambda: active_agents(stack, room)[room] or None,
-            within_s=5,
+            within_s=30,
         )
+        came_s = time.time()
     record = await asyncio.to_thread(joined_when_back, caller, answer["dispatch_id"])
     assert record["generation"] == 1
     assert {"restored", "joined"} <= {event["event"] for event in record["timeline"]}
-    assert record["time_to_join_ms"] < 5000
+    # By LiveKit's clock, not since Redis was back.
+    assert record["joined_at_ms"] <= came_s * 1000
+    assert 0 < record["time_to_join_ms"] <= (came_s - began_s) * 1000 + 1000
     for _ in range(20):
         assert len((await asyncio.to_thread(active_agents, stack, room))[room]) == 1
     await person.disconnect()
@@ -120,7 +133,7 @@ def joined_when_back(caller: Caller, dispatch_id: str) -> dict[str, Any]:
         found: dict[str, Any] = response.json()
         return found if response.status_code == 200 and found["state"] == "joined" else None
 
-    return wait_for(f"{dispatch_id} joined", look, within_s=15)
+    return wait_for(f"{dispatch_id} joined", look, within_s=DEADLINE_S + 10)
 
 
 def test_a_delegated_session_in_a_room_that_exists_gets_its_agent_when_redis_is_back(
@@ -140,12 +153,14 @@ def test_twenty_posts_at_once_with_redis_hung_are_each_answered_within_a_second(
     stack: RunningStack, caller: Caller
 ) -> None:
     room = "hung-for-all"
-    with hung(stack, "redis"), ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: timed_post(caller, room_name=room), range(40)))
-    assert {response.status_code for response, _ in answers} == {200}
-    assert max(took_s for _, took_s in answers) < 1
+    with hung(stack, "redis"):
+        answers = [
+            *post_at_once(stack, 20, room_name=room),
+            *post_at_once(stack, 20, room_name=room),
+        ]
+    assert max(took_s for took_s, _ in answers) < 1
     # Each web process remembers its own; the ledger then has one for the room.
-    ids = {response.json()["dispatch_id"] for response, _ in answers}
+    ids = {answer["dispatch_id"] for _, answer in answers}
     records = [settled_when_back(caller, dispatch_id) for dispatch_id in ids]
     assert [r["state"] for r in records].count("joined") == 1
     assert {r["failure_reason"] for r in records if r["state"] != "joined"} <= {"superseded"}
@@ -160,7 +175,7 @@ def settled_when_back(caller: Caller, dispatch_id: str) -> dict[str, Any]:
         settled = response.status_code == 200 and found["state"] in ("joined", "cancelled")
         return found if settled else None
 
-    return wait_for(f"{dispatch_id} settled", look, within_s=20)
+    return wait_for(f"{dispatch_id} settled", look, within_s=DEADLINE_S + 10)
 
 
 @pytest.mark.parametrize("how", [stopped, hung])
@@ -181,9 +196,11 @@ def test_a_session_asked_for_while_livekit_is_away_gets_its_agent_when_it_is_bac
         wait_for(
             "a first failed try",
             lambda: "try 1" in str(caller.record(answer["dispatch_id"])["attempts"]) or None,
-            within_s=10,
+            within_s=30,
         )
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", "failed", within_s=25)
+    record = caller.wait_for_state(
+        answer["dispatch_id"], "joined", "failed", within_s=DEADLINE_S + 10
+    )
     assert record["state"] == "joined", record
     errors = [error for attempt in record["attempts"] for error in attempt["errors"]]
     assert errors
@@ -191,12 +208,13 @@ def test_a_session_asked_for_while_livekit_is_away_gets_its_agent_when_it_is_bac
     assert len(active_agents(stack, answer["room_name"])[answer["room_name"]]) == 1
 
 
+@pytest.mark.long  # the deadline; test_secrets.py has a shorter one in `make test`
 def test_livekit_away_for_good_ends_the_session_as_livekit_unreachable_before_its_deadline(
     stack: RunningStack, caller: Caller
 ) -> None:
     with stopped(stack, "livekit"):
         answer = caller.post()
-        record = caller.wait_for_state(answer["dispatch_id"], "failed", within_s=25)
+        record = caller.wait_for_state(answer["dispatch_id"], "failed", within_s=DEADLINE_S + 10)
     assert record["failure_reason"] == "livekit_unreachable"
     assert record["timeline"][-1]["at_ms"] <= record["deadline_at_ms"]
     first = record["attempts"][0]
@@ -208,5 +226,5 @@ def test_a_dispatch_worker_that_is_away_costs_time_and_nothing_else(
 ) -> None:
     with stopped(stack, "dispatch"):
         answer = caller.post()
-    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=15)
+    record = caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     assert record["generation"] == 1

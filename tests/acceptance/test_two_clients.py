@@ -24,7 +24,7 @@ import redis
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack, running_stack
 from tests.clientsfile import a_key
-from tests.conftest import free_port
+from tests.conftest import PATIENT, free_port
 from tests.support import keyspace
 
 from .session import ENDPOINT, Caller, wait_for
@@ -83,9 +83,11 @@ def two_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoClients
         + f"\nagent-quiet: exec nice -n 10 {words} python -m worker_agent\n"
     )
     environ = {
+        **PATIENT,
         "USHER_CLIENTS_FILE": str(file),
         "USHER_LIVEKIT_PORT": str(port),
         "USHER_AGENT_EXECUTOR": "thread",
+        "USHER_AGENT_DRAIN_S": "1",  # no test ends its sessions
     }
     with running_stack(run_dir, environ=environ, procfile=procfile) as stack:
         yield TwoClients(stack=stack, file=file)
@@ -94,7 +96,7 @@ def two_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoClients
 def join(caller: Caller) -> dict[str, Any]:
     """The record of a session of its own, once its agent is there."""
     answer = caller.post()
-    return caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+    return caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
 
 
 def test_each_client_gets_its_own_agent_and_sees_nothing_of_the_other(
@@ -121,7 +123,7 @@ def test_a_page_gets_a_session_with_its_publishable_key(two_clients: TwoClients)
         assert response.headers["Access-Control-Allow-Origin"] == PAGE
         answer = response.json()
         page.http.headers["Authorization"] = f"Bearer {answer['participant_token']}"
-        page.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
+        page.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
 
 
 async def _post_at_once(stack: RunningStack, count: int) -> list[int]:
@@ -171,7 +173,7 @@ def test_a_client_that_is_added_while_all_runs_gets_its_agent(two_clients: TwoCl
         capture_output=True,
         text=True,
         env={**os.environ, "REDIS_URL": stack.redis_url},
-        timeout=30,
+        timeout=120,
     )
     key = added.stdout.splitlines()[-1]
     caller = Caller(stack, key)
@@ -181,15 +183,15 @@ def test_a_client_that_is_added_while_all_runs_gets_its_agent(two_clients: TwoCl
             response = caller.http.post(ENDPOINT, json={})
             return response if response.status_code == 200 else None
 
-        dispatch_id = wait_for("the key is known", accepted, within_s=5).json()["dispatch_id"]
-        caller.wait_for_state(dispatch_id, "joined", within_s=20)
+        dispatch_id = wait_for("the key is known", accepted, within_s=30).json()["dispatch_id"]
+        caller.wait_for_state(dispatch_id, "joined", within_s=30)
 
-    assert stack.log("web").count("clients read again") >= 1
-    wait_for(
-        "the dispatch worker knows it too",
-        lambda: "clients read again" in stack.log("dispatch") or None,
-        within_s=5,
-    )
+    for name in ("web", "dispatch"):
+        wait_for(
+            f"{name} says that it knows it",
+            lambda name=name: "clients read again" in stack.log(name) or None,
+            within_s=30,
+        )
 
 
 def test_no_key_and_no_secret_is_in_any_log(two_clients: TwoClients) -> None:
@@ -200,13 +202,13 @@ def test_no_key_and_no_secret_is_in_any_log(two_clients: TwoClients) -> None:
     wait_for(
         "the mistake is told",
         lambda: "clients_file" in httpx.get(f"{stack.web_url}/readyz").text or None,
-        within_s=5,
+        within_s=30,
     )
     two_clients.file.write_text(before)
     wait_for(
         "it is right again",
         lambda: "clients_file" not in httpx.get(f"{stack.web_url}/readyz").text or None,
-        within_s=5,
+        within_s=30,
     )
 
     secrets = (NOISY, QUIET, QUIET_PAGE, canary, stack.livekit_api_secret)

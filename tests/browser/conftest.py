@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, async_playwright
+from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
 
 from .serving import PAGES, PageServer
 
 NPM_TIMEOUT_S = 120
+# Chromium, LiveKit and an agent start on the same two cores.
+WAIT_MS = 40_000
+expect.set_options(timeout=WAIT_MS)
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_FLAGS = (
     "--headless",

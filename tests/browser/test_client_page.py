@@ -16,12 +16,9 @@ from dispatcher import models
 from dispatcher.models import FailureReason, State, Transition
 from worker_agent.echo import GREETING
 
-from .conftest import Browsing, Stack
+from .conftest import WAIT_MS, Browsing, Stack
 from .sounds import write_whistle
 
-pytestmark = pytest.mark.timeout(90)
-
-WAIT_MS = 20_000
 TONE_HZ = 1200  # far from the chime's notes
 NOBODYS_AGENT = "agent-that-is-not-there"
 FAKE_MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
@@ -187,7 +184,7 @@ async def test_who_has_waited_in_vain_reads_why_and_can_try_again(
     async with browsing.opened(f"{stack.web_url}/") as page:
         await start(page, stack.api_key, agent=NOBODYS_AGENT)
         await expect(headline(page)).to_contain_text(
-            "No agent came: no agent server is running", timeout=30_000
+            "No agent came: no agent server is running", timeout=WAIT_MS
         )
         room, dispatch = (page.locator(f"#fact-{name}") for name in ("room", "dispatch"))
         before = await dispatch.text_content()

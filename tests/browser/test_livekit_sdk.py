@@ -15,15 +15,12 @@ from playwright.async_api import Error, Page
 
 from worker_agent.echo import GREETING
 
-from .conftest import PAGES, Browsing, Stack
+from .conftest import PAGES, WAIT_MS, Browsing, Stack
 from .serving import PageServer
-
-pytestmark = pytest.mark.timeout(90)
 
 ENDPOINT = "/api/v1/dispatches"
 TONE_HZ = 1200  # far from the chime's notes
-WAIT_MS = 20_000
-NODE_TIMEOUT_S = 60
+NODE_TIMEOUT_S = 120
 
 
 async def join(page: Page, stack: Stack, key: str, options: dict[str, object]) -> dict[str, str]:

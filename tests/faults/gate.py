@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _CHUNK_BYTES = 1 << 16
-_CAUGHT_WITHIN_S = 15.0
+_CAUGHT_WITHIN_S = 60.0
 
 
 class Catch:

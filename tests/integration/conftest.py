@@ -162,8 +162,8 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
 
 @pytest.fixture
 def own_common(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> CommonSettings:
-    """Settings that point at the test's own Redis, which shall answer within 0.3 s."""
+    """Settings that point at the test's own Redis, which shall answer within 1 s."""
     monkeypatch.setenv("REDIS_URL", own_redis.url)
-    monkeypatch.setenv("USHER_REDIS_TIMEOUT_S", "0.3")
-    monkeypatch.setenv("USHER_REDIS_WORKER_TIMEOUT_S", "0.3")
+    monkeypatch.setenv("USHER_REDIS_TIMEOUT_S", "1")
+    monkeypatch.setenv("USHER_REDIS_WORKER_TIMEOUT_S", "1")
     return load(CommonSettings)

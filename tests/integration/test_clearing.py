@@ -120,7 +120,7 @@ async def test_its_agent_and_its_livekit_dispatch_are_taken_away_and_nobody_else
     # What LiveKit was being asked for meanwhile is looked for once more.
     assert look().clearing
     due_in_ms = int(raw.zscore("usher:due", "dsp_1") or 0) - look().updated_at_ms
-    assert due_in_ms == pytest.approx(SETTLED_S * 1000, abs=1000)
+    assert due_in_ms == pytest.approx(SETTLED_S * 1000, abs=5000)
     late = await house.join_for(dispatch)
     age(raw, SETTLED_S)
 
@@ -235,5 +235,5 @@ async def test_while_livekit_is_away_it_is_asked_ever_more_seldom(
             await clear_away(services, "dsp_1")
 
             due_in_s = float(raw.zscore("usher:due", "dsp_1") or 0) / 1000 - time.time()
-            assert due_in_s == pytest.approx(pause_s, abs=1)
+            assert due_in_s == pytest.approx(pause_s, abs=1.5)
             assert raw.hget(RECORD, "clearing") == "1"

@@ -48,7 +48,7 @@ def run(path: Path, common: CommonSettings) -> Run:
             env={**os.environ, "USHER_CLIENTS_FILE": str(path)},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         )
         assert (done.returncode == 0) is ok, done.stdout + done.stderr
         return done
@@ -184,5 +184,5 @@ def test_whoever_edits_at_the_same_time_waits_and_loses_nothing(
     path.write_text(a_client("first"))
     os.close(folder)
 
-    assert command.wait(timeout=30) == 0
+    assert command.wait(timeout=120) == 0
     assert set(clients_in(path)) == {"first", "second"}

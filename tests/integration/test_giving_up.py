@@ -135,7 +135,7 @@ async def test_what_was_offered_to_nobody_in_time_is_given_up_early(
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
-    assert time.monotonic() - started_s < 4
+    assert time.monotonic() - started_s < 7
     record = look()
     assert record.updated_at_ms - record.timeline[-2].at_ms >= 600
     assert (record.generation, record.timeline[-1].event) == (2, "requeued")
@@ -161,7 +161,7 @@ async def test_in_a_burst_livekit_is_given_more_time_to_offer(
 async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
     services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
 ) -> None:
-    services = await services_for(USHER_VERIFY_TIMEOUT_S="1", USHER_OFFER_TIMEOUT_S="9")
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="2", USHER_OFFER_TIMEOUT_S="9")
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
@@ -171,7 +171,7 @@ async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
 
     assert await verifying is State.QUEUED
 
-    assert time.monotonic() - accepted_s >= 0.9
+    assert time.monotonic() - accepted_s >= 1.9
 
 
 async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at_once(
@@ -198,7 +198,7 @@ async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
-    assert time.monotonic() - started_s < 3
+    assert time.monotonic() - started_s < 7
     assert look().generation == 2
     assert not raw.hexists("usher:dispatch:dsp_1", "alive_till_ms")
     assert await services.livekit(dispatch).list_agents(house.room) == []

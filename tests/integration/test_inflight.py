@@ -9,7 +9,7 @@ from dispatcher.inflight import InFlight
 from dispatcher.ledger import Advanced
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, a_server, new_dispatch
+from tests.support import AGENT_NAME, WAIT_S, a_server, new_dispatch
 
 ON_THEIR_WAY = f"usher:inflight:acme:{AGENT_NAME}"
 WINDOW = f"usher:window:acme:{AGENT_NAME}"
@@ -119,7 +119,7 @@ def test_an_arrival_tells_those_who_wait_that_there_is_room(
 ) -> None:
     with raw.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe("usher:capacity")
-        news.get_message(timeout=1)
+        news.get_message(timeout=WAIT_S)
         start(store, 1, free_slots=1)
         move(store, 1, models.ACCEPTED, inflight.CLAIMED)
         assert news.get_message(timeout=0.1) is None  # nobody waits
@@ -129,6 +129,6 @@ def test_an_arrival_tells_those_who_wait_that_there_is_room(
         start(store, 3, free_slots=9)
         move(store, 3, models.ACCEPTED, inflight.CLAIMED)
 
-        told = news.get_message(timeout=1)
+        told = news.get_message(timeout=WAIT_S)
         assert told is not None
         assert told["data"] == AGENT_NAME

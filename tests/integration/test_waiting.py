@@ -15,7 +15,7 @@ from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
 from dispatcher.sweeping import WakeUp
 from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, a_server, eventually, keyspace, new_dispatch
+from tests.support import AGENT_NAME, WAIT_S, a_server, eventually, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 CHANNEL = "usher:capacity"
@@ -34,9 +34,11 @@ def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str
     return dispatch_id
 
 
-def heard(channel: Any) -> list[str]:
+def heard(channel: Any, raw: redis.Redis) -> list[str]:
+    """What has been published by now."""
     found = []
-    while message := channel.get_message(timeout=0.05):
+    raw.publish(CHANNEL, "that is all")
+    while (message := channel.get_message(timeout=WAIT_S))["data"] != "that is all":
         found.append(message["data"])
     return found
 
@@ -185,14 +187,14 @@ def test_a_server_with_room_is_told_of_only_while_dispatches_wait(
         channel.subscribe(CHANNEL)
         channel.get_message(timeout=5)
         store.run(reports.report_agent_server(a_server(), ttl_s=60))
-        assert heard(channel) == []
+        assert heard(channel, raw) == []
         waiting(store, raw, 1)
         store.run(reports.report_agent_server(a_server(used_slots=4), ttl_s=60))
         store.run(reports.report_agent_server(a_server(draining=True), ttl_s=60))
         store.run(reports.report_agent_server(a_server(), ttl_s=0))
-        assert heard(channel) == []
+        assert heard(channel, raw) == []
         store.run(reports.report_agent_server(a_server(), ttl_s=60))
-        assert heard(channel) == [AGENT_NAME]
+        assert heard(channel, raw) == [AGENT_NAME]
 
 
 async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(

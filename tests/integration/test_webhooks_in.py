@@ -25,7 +25,7 @@ from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from dispatcher.sweeping import WakeUp
 from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, eventually, keyspace
+from tests.support import AGENT_NAME, WAIT_S, eventually, keyspace
 from web import create_app
 
 URL = "/api/v1/webhooks/livekit"
@@ -140,13 +140,13 @@ def test_an_agents_joining_wakes_whoever_waits_for_it(
     )
     with raw.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe("usher:wake:dsp_1")
-        news.get_message(timeout=1)
+        news.get_message(timeout=WAIT_S)
         participant = {"identity": "a", "kind": "AGENT", "attributes": attributes}
 
         event = an_event("participant_joined", room={"name": room}, participant=participant)
         assert send(door, event).status_code == 204
 
-        message = news.get_message(timeout=2)
+        message = news.get_message(timeout=WAIT_S)
     assert message is not None
     assert message["data"] == "webhook:participant_joined"
 
@@ -183,7 +183,7 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
     before = keyspace(raw)
     with raw.pubsub(ignore_subscribe_messages=True) as news:
         news.psubscribe("usher:*")
-        news.get_message(timeout=1)
+        news.get_message(timeout=WAIT_S)
 
         event = event | {"id": secrets.token_hex(8), "createdAt": str(int(time.time()))}
         assert send(door, event).status_code == 204
@@ -295,18 +295,16 @@ async def test_a_verification_that_waits_looks_as_soon_as_livekit_says_that_an_a
     house: House,
 ) -> None:
     services = await services_for(
-        USHER_UNFENCED_AGENTS=AGENT_NAME, USHER_VERIFY_TIMEOUT_S="8", USHER_VERIFY_POLL_S="7"
+        USHER_UNFENCED_AGENTS=AGENT_NAME, USHER_VERIFY_TIMEOUT_S="50", USHER_VERIFY_POLL_S="40"
     )
-    request_dispatch()
+    request_dispatch(deadline_ms=60_000)
     await dispatching.dispatch_agent(services, "dsp_1")
     waiting = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
     await house.join("agent-1", attributes={"lk.agent_name": AGENT_NAME})
     assert look().state is State.DISPATCHED  # nobody has told
 
     event = an_event("participant_joined", room={"name": house.room})
-    started = time.monotonic()
     await asyncio.to_thread(send, door, event)
 
-    await eventually(lambda: look().state is State.JOINED, within_s=3)
-    assert time.monotonic() - started < 3
+    await eventually(lambda: look().state is State.JOINED, within_s=15)
     assert await waiting is State.JOINED

@@ -41,7 +41,7 @@ def test_the_procfiles_flower_refuses_to_start_in_one_line(
         env=environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert ended.returncode == 1
     assert (ended.stdout + ended.stderr).splitlines() == [said], shlex.quote(command)

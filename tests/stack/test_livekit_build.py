@@ -44,7 +44,7 @@ def test_a_build_that_fails_says_what_to_do_and_leaves_no_server(
     with pytest.raises(StackError, match="USHER_LIVEKIT_SERVER") as raised:
         built_livekit_server(fails, tools_dir)
 
-    log = tools_dir / "livekit-build.log"
+    log = tools_dir / "livekit-server-build.log"
     assert str(log) in str(raised.value)
     assert log.read_text() == "no proxy\n"
     assert sorted(path.name for path in tools_dir.iterdir()) == [log.name, "lock"]

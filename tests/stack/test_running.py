@@ -18,7 +18,7 @@ from devstack.ports import LOOPBACK, PORT_VARIABLES
 from devstack.processes import processes_of_stack
 from devstack.testing import RunningStack, running_stack
 
-ENDS_WITHIN_S = 30
+ENDS_WITHIN_S = 60
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def run_up(run_dir: Path, procfile: Path, **environ: str) -> subprocess.Complete
         env=up_environment(run_dir, **environ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from devstack import vendor
+from tests.pages import Inspected
 from web import client_page
 
 PAGES = Path(client_page.__file__).parent / "pages"
@@ -25,35 +25,6 @@ def browser() -> FlaskClient:
     app = Flask("page", static_folder=None)
     app.register_blueprint(client_page.blueprint)
     return app.test_client()
-
-
-class Inspected(HTMLParser):
-    """What the page loads, what stands inline in it, its ids and what refers to them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.inline: list[str] = []
-        self.ids: set[str] = set()
-        self.references: set[str] = set()
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        for name, value in attrs:
-            if name == "src" or (name == "href" and tag == "link"):
-                self.loaded.append(value or "")
-            if name == "style" or name.startswith("on"):
-                self.inline.append(f"{tag} {name}")
-            if name == "id":
-                self.ids.add(value or "")
-            if name in ("for", "aria-labelledby", "aria-describedby"):
-                self.references.update((value or "").split())
-
-    def handle_data(self, data: str) -> None:
-        if self._inside in ("script", "style") and data.strip():
-            self.inline.append(data)
 
 
 def test_the_page_loads_what_is_there_and_has_nothing_inline(browser: FlaskClient) -> None:

@@ -92,12 +92,12 @@ def victim(globex: Tenant) -> Iterator[Victim]:
     with (caller := globex.caller()).http:
         joined = _ask(caller, body, ORDER)
         cancelled = _ask(caller, {"room_name": "old-room-of-globex"}, {})
-        caller.wait_for_state(joined.dispatch_id, "joined", within_s=20)
-        caller.wait_for_state(cancelled.dispatch_id, "joined", within_s=20)
+        caller.wait_for_state(joined.dispatch_id, "joined", within_s=30)
+        caller.wait_for_state(cancelled.dispatch_id, "joined", within_s=30)
         for session in (joined, cancelled):
             caller.wait_until_agent_said_so(session.dispatch_id)
         assert caller.http.delete(f"{ENDPOINT}/{cancelled.dispatch_id}").status_code == 200
-        wait_for("its agent has gone", lambda: _nobody_in(globex, cancelled.room), within_s=10)
+        wait_for("its agent has gone", lambda: _nobody_in(globex, cancelled.room), within_s=30)
         yield Victim(tenant=globex, joined=joined, cancelled=cancelled, body=body)
         caller.http.delete(f"{ENDPOINT}/{joined.dispatch_id}")
 

@@ -44,7 +44,7 @@ def hung(tenant: Tenant) -> Iterator[None]:
 def join_ms(caller: Caller) -> int:
     """Time to join of a session, which is over at the end."""
     dispatch_id = caller.post()["dispatch_id"]
-    record = caller.wait_for_state(dispatch_id, "joined", "failed", within_s=20)
+    record = caller.wait_for_state(dispatch_id, "joined", "failed", within_s=30)
     caller.http.delete(f"{ENDPOINT}/{dispatch_id}")
     assert record["state"] == "joined", record
     return int(record["time_to_join_ms"])

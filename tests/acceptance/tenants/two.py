@@ -23,6 +23,7 @@ from devstack.servers import find_livekit_server, write_livekit_config
 from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller
 from tests.clientsfile import a_key
+from tests.conftest import PATIENT
 
 AGENT = "session-agent-rag"
 
@@ -152,6 +153,7 @@ def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
         )
     )
     environ = {
+        **PATIENT,
         **_environ_of(ports),
         **_agent_environ("acme"),
         "USHER_CLIENTS_FILE": str(clients),
@@ -159,6 +161,8 @@ def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
         "USHER_DISPATCH_CONCURRENCY": "8",
         "USHER_VERIFY_CONCURRENCY": "8",
         "USHER_CLIENT_TASKS": "4",
+        # Nobody comes to the sessions that must stay as they are while others try to reach them.
+        "USHER_ABANDON_AFTER_S": "3600",
         # Each request of a test comes from an address of its own, or 20 wrong keys a minute were
         # too many.
         "USHER_TRUSTED_PROXIES": "1",

@@ -1,0 +1,55 @@
+"""Where is promtool, with which Prometheus checks and tests alert rules?
+
+`make monitoring` builds it where the machine has none. That takes longer than all the rest of
+`make test`'s setting up, so `make test` uses one that is there and does without it otherwise.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from devstack import PROJECT_ROOT, StackError, go_build
+
+_PROMTOOL = go_build.GoProgram(
+    name="promtool",
+    title="promtool",
+    package="github.com/prometheus/prometheus/cmd/promtool",
+    version="v0.316.0",  # Prometheus 3.16
+    packages_about=1250,
+    minutes="2.5",
+    instead="name a binary: USHER_PROMTOOL=/path/to/promtool",
+    # Without the clients of two dozen clouds in which Prometheus can look for what to scrape.
+    tags="remove_all_sd",
+)
+
+
+def found_promtool(environ: Mapping[str, str]) -> Path | None:
+    """The one that USHER_PROMTOOL names, else the machine's, else one that was built here."""
+    if named := environ.get("USHER_PROMTOOL"):
+        if not os.access(named, os.X_OK) or Path(named).is_dir():
+            raise StackError(f"USHER_PROMTOOL={named} is no program that can be run")
+        return Path(named).resolve()
+    if found := shutil.which("promtool", path=environ.get("PATH")):
+        return Path(found)
+    built = go_build.built_path(_PROMTOOL)
+    return built if built.exists() else None
+
+
+def main() -> int:
+    """Build it where need be, then run the tests that want it."""
+    try:
+        promtool = found_promtool(os.environ) or go_build.built(_PROMTOOL, os.environ)
+    except StackError as error:
+        print(f"usher: {error}", file=sys.stderr)
+        return 1
+    print(f"      promtool: {promtool}", flush=True)
+    tests = [sys.executable, "-m", "pytest", "tests/stack/test_promtool.py"]
+    environ = {**os.environ, "USHER_PROMTOOL": str(promtool)}
+    return subprocess.run(tests, env=environ, cwd=PROJECT_ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""How does an operator end a dispatch? `dispatch cancel ID`."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+from kombu.exceptions import OperationalError
+
+from dispatcher import cancelling
+from dispatcher.cli import reach
+from dispatcher.cli.command import Command, emit
+from dispatcher.cli.options import dispatch_id_argument
+from dispatcher.waking import wake_clearing
+
+
+@click.command("cancel", cls=Command, examples=("cancel dsp_BWA-BKOFuK9gGdfLrxlpdg",))
+@dispatch_id_argument()
+def command(dispatch_id: str, as_json: bool) -> None:
+    """End a dispatch at once; its agent is taken out of the room. One that has ended stays so."""
+    store = reach.open_ledger()
+    dispatch = reach.read(store, dispatch_id, as_json=as_json)
+    retention_s = reach.common_settings().retention_s
+    step = cancelling.cancel(dispatch, retention_s=retention_s, by="an operator")
+    done = store.run(step)
+    if done.moved:
+        # Without the message the sweeper has it done two seconds later.
+        with contextlib.suppress(OperationalError):
+            wake_clearing(dispatch_id, dispatch.room_name)
+    if as_json:
+        emit({"dispatch_id": dispatch_id, "cancelled": done.moved, "state": done.state})
+    elif done.moved:
+        click.echo(f"{dispatch_id}  cancelled (it was {dispatch.state}); its agent leaves")
+    else:
+        click.echo(f"{dispatch_id}  is {done.state} already; nothing was changed")

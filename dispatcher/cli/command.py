@@ -1,0 +1,159 @@
+"""What have all commands in common: --json, errors in one line, exit codes, examples?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+import click
+
+from dispatcher.errors import (
+    ConfigurationError,
+    LedgerUnavailable,
+    RedispatchRefused,
+    UnknownDispatch,
+    UsherError,
+)
+from dispatcher.settings import CommonSettings, load
+
+
+class Exit(IntEnum):
+    """The exit codes; docs/cli.md has them as a table."""
+
+    OK = 0
+    NEGATIVE = 1  # the session failed, the check found something, it was refused
+    USAGE = 2
+    NOT_FOUND = 3
+    REDIS = 4
+    CONFIGURATION = 5
+    TIME_IS_UP = 6
+    INTERRUPTED = 130
+
+
+_CODES: Final[dict[Exit, str]] = {
+    Exit.NEGATIVE: "refused",
+    Exit.USAGE: "usage",
+    Exit.NOT_FOUND: "not_found",
+    Exit.REDIS: "redis_unreachable",
+    Exit.CONFIGURATION: "configuration",
+    Exit.TIME_IS_UP: "time_is_up",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
+class Problem(click.ClickException):
+    """An error for people, with its exit code; with --json it is JSON on standard output."""
+
+    def __init__(self, message: str, exit_code: Exit, *, as_json: bool = False) -> None:
+        super().__init__(message)
+        self.code = exit_code
+        self.as_json = as_json
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
+        """What the process ends with."""
+        return int(self.code)
+
+    def show(self, file: Any = None) -> None:
+        if self.as_json:
+            about = {"code": _CODES[self.code], "message": self.message}
+            emit({"error": {**about, "exit_code": int(self.code)}})
+        else:
+            click.echo(f"Error: {printable(self.message)}", err=True)
+
+
+def emit(data: Any, *, indent: int | None = 2) -> None:
+    """Print JSON. Control characters in it are escaped, so no name can play with a terminal."""
+    click.echo(json.dumps(data, indent=indent))
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters: names come from callers."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def redis_address() -> str:
+    """Host and port of REDIS_URL, and nothing else of it."""
+    url = urlsplit(load(CommonSettings).redis_url.get_secret_value())
+    if url.scheme == "unix":
+        return url.path
+    return f"{url.hostname or 'localhost'}:{url.port or 6379}"
+
+
+def _problem(error: UsherError, *, as_json: bool) -> Problem:
+    message, code = str(error), Exit.NEGATIVE
+    match error:
+        case LedgerUnavailable():
+            message = f"{error} (it was asked at {redis_address()})"
+            code = Exit.REDIS
+        case ConfigurationError():
+            message = message.replace("Usher cannot start, set", "set")
+            code = Exit.CONFIGURATION
+        case UnknownDispatch():
+            code = Exit.NOT_FOUND
+        case RedispatchRefused():
+            code = Exit.NEGATIVE
+    return Problem(message, code, as_json=as_json)
+
+
+def fail(message: str, code: Exit, *, as_json: bool) -> NoReturn:
+    """End the command with an error."""
+    raise Problem(message, code, as_json=as_json)
+
+
+def leave(code: Exit) -> NoReturn:
+    """End the process now, without what Python does at its end: some of that may hang or crash."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+class Command(click.Command):
+    """A command with --json and examples whose errors are one line and an exit code."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.append(
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON (docs/cli.md).")
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if as_json:
+                message = error.format_message()
+                raise Problem(message, Exit.USAGE, as_json=True) from None
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # What modules log is for the processes' logs; here the command itself says what there is.
+        logging.getLogger().addHandler(logging.NullHandler())
+        as_json = bool(ctx.params.get("as_json"))
+        try:
+            return super().invoke(ctx)
+        except UsherError as error:
+            raise _problem(error, as_json=as_json) from None
+        except click.UsageError as error:
+            if as_json:
+                raise Problem(error.format_message(), Exit.USAGE, as_json=True) from None
+            raise
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write_text(f"celery -A dispatcher dispatch {example}")

@@ -1,0 +1,240 @@
+"""Is everything there that a session needs, and what is to be done if not? `dispatch doctor`.
+
+All is asked side by side, each with a time-out; whatever hangs, the answer is there in five
+seconds. What the answers mean is in `server_findings.py` and `work_findings.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+import click
+
+from dispatcher import figures, keys, reports
+from dispatcher.cli import findings, reach, server_findings, work_findings
+from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
+from dispatcher.cli.findings import Finding, Status
+from dispatcher.cli.rendering import wrapped
+from dispatcher.clients import Client, registry
+from dispatcher.errors import (
+    ConfigurationError,
+    LedgerUnavailable,
+    LiveKitError,
+    PermanentLiveKitError,
+)
+from dispatcher.livekit import LiveKitClients, server_time
+from dispatcher.metrics import Window
+from dispatcher.settings import DispatcherSettings, load
+from dispatcher.store import AsyncLedger
+
+WITHIN_S: Final = 4.0
+_LIVEKIT_TIMEOUT_S: Final = 2.0
+_PINGS: Final = 3
+_COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
+
+
+@click.command(
+    "doctor",
+    cls=Command,
+    examples=("doctor", "doctor --quiet || page-somebody", "doctor --json | jq .verdict"),
+)
+@click.option("--quiet", "-q", is_flag=True, help="Only what is not in order.")
+@click.option("--strict", is_flag=True, help="A warning counts as a failure.")
+def command(quiet: bool, strict: bool, as_json: bool) -> None:
+    """Check Redis, LiveKit, agent servers, workers, queues and settings, and say what to do.
+
+    Ends with 0 when nothing failed, with 1 when something did, and with 4 when Redis did not
+    answer. It takes five seconds at most, whatever hangs.
+    """
+    examination = _Examination()
+    thread = threading.Thread(target=examination.run, name="doctor", daemon=True)
+    thread.start()
+    thread.join(WITHIN_S + 0.5)
+    found = examination.found()
+    code = _exit_code(found, strict=strict)
+    if as_json:
+        emit({"verdict": findings.verdict(found), "checks": [asdict(each) for each in found]})
+    else:
+        _print(found, quiet=quiet)
+    if thread.is_alive():
+        # Something hangs in a thread that Python would wait for at its end: a look-up of a name.
+        leave(code)
+    click.get_current_context().exit(code)
+
+
+def _exit_code(found: Sequence[Finding], *, strict: bool) -> Exit:
+    if any(each.name == "redis" and each.status is Status.FAIL for each in found):
+        return Exit.REDIS
+    bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
+    return Exit.NEGATIVE if any(each.status in bad for each in found) else Exit.OK
+
+
+def _print(found: Iterable[Finding], *, quiet: bool) -> None:
+    found = list(found)
+    for each in found:
+        if quiet and each.status is Status.OK:
+            continue
+        status = click.style(f"{each.status:<7}", fg=_COLOURS.get(each.status))
+        click.echo(f"{status} {printable(each.name)}: {printable(each.message)}")
+        if each.advice:
+            click.echo("\n".join(wrapped("do", each.advice, indent=13)))
+    counts = {status: sum(each.status is status for each in found) for status in Status}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    worst = findings.verdict(found)
+    click.echo(click.style(f"{worst}: {told}", fg=_COLOURS[worst], bold=True))
+
+
+class _Examination:
+    """Runs the checks in an event loop of its own; what it has found so far can be read."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Finding]] = {}
+        self._clients: tuple[Client, ...] = ()
+
+    def found(self) -> list[Finding]:
+        """Everything, part by part."""
+        return [finding for part in list(self._found.values()) for finding in part]
+
+    def run(self) -> None:
+        """Do all checks."""
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        self._found["settings"] = list(self._settings())
+        parts = {"redis": self._redis(), "livekit": self._livekit()}
+        for name in parts:
+            self._found[name] = [findings.fail(name, f"no answer within {WITHIN_S:.0f} s", "")]
+        await asyncio.gather(*(self._part(name, part) for name, part in parts.items()))
+
+    async def _part(self, name: str, part: AsyncIterator[Finding]) -> None:
+        found: list[Finding] = []
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                async for finding in part:
+                    found.append(finding)
+        except TimeoutError:
+            advice = "Something on the way there hangs: look at the network and the name server."
+            found.append(findings.fail(name, f"no answer within {WITHIN_S:.0f} s", advice))
+        self._found[name] = found
+
+    def _settings(self) -> Iterable[Finding]:
+        try:
+            everyone = registry()
+            self._clients = tuple(c for c in everyone.clients if not c.disabled)
+            load(DispatcherSettings)
+            reach.common_settings()
+        except ConfigurationError as error:
+            yield findings.fail(
+                "settings",
+                str(error).replace("Usher cannot start, set", "set"),
+                "Run this with the environment that the workers have (README, Run it).",
+            )
+            return
+        yield findings.ok("settings", f"{len(self._clients)} client(s) enabled")
+        if everyone.error:
+            yield findings.warn("clients file", everyone.error, "Correct it: the old one holds.")
+
+    async def _redis(self) -> AsyncIterator[Finding]:
+        try:
+            settings, address = reach.common_settings(), redis_address()
+        except ConfigurationError as error:
+            yield findings.fail("redis", str(error), "Set REDIS_URL.")
+            return
+        async with AsyncLedger(settings) as store:
+            try:
+                latency_ms, skew_s = await _ping(store)
+                facts = await store.server_facts()
+                for finding in server_findings.of_redis(address, facts, latency_ms):
+                    yield finding
+                yield server_findings.of_clock("Redis", skew_s, allowed_s=server_findings.SKEW_S)
+                for finding in await self._ledger(store):
+                    yield finding
+            except LedgerUnavailable as error:
+                yield findings.fail(
+                    "redis",
+                    f"{address}: {error}",
+                    "Start Redis or correct REDIS_URL; until then sessions are delegated to "
+                    "LiveKit, or refused where the client wants that.",
+                )
+                yield findings.skipped("ledger", "agents, workers, queues: Redis must answer")
+
+    async def _ledger(self, store: AsyncLedger) -> list[Finding]:
+        names = [client.client_id for client in self._clients]
+        servers = await store.run(reports.agent_servers())
+        unfenced = self._unfenced()
+        found = list(work_findings.of_agents(self._clients, servers, unfenced))
+        webhooks = [client for client in self._clients if client.webhook_url]
+        health = await store.run(figures.health())
+        found += work_findings.of_health(health, webhooks=bool(webhooks))
+        for client in webhooks:
+            dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
+            found.append(work_findings.of_dead_webhooks(client, dead))
+        lately = await store.run(figures.figures(Window.MINUTES, names))
+        return [*found, *work_findings.of_figures(lately)]
+
+    def _unfenced(self) -> frozenset[str]:
+        try:
+            named = load(DispatcherSettings).unfenced_agents
+        except ConfigurationError:
+            return frozenset()
+        return frozenset(name.strip() for name in named.split(",") if name.strip())
+
+    async def _livekit(self) -> AsyncIterator[Finding]:
+        if not self._clients:
+            yield findings.skipped("livekit", "no client is configured here")
+            return
+        servers = LiveKitClients(timeout_s=_LIVEKIT_TIMEOUT_S)
+        try:
+            probes = [_probe(servers, client) for client in self._clients]
+            for finding in await asyncio.gather(*probes):
+                yield finding
+        finally:
+            await servers.aclose()
+        urls = {client.livekit.url for client in self._clients}
+        for clock in await asyncio.gather(*(_clock(url) for url in sorted(urls))):
+            if clock is not None:
+                yield clock
+
+
+async def _ping(store: AsyncLedger) -> tuple[float, float]:
+    """How long an answer takes (ms), and how far Redis's clock is ahead of this one's (s)."""
+    best_ms, ahead_s = float("inf"), 0.0
+    await store.run(reports.ping())  # connects
+    for _ in range(_PINGS):
+        before = time.time()
+        clock = await store.run(reports.ping())
+        after = time.time()
+        if (after - before) * 1000 < best_ms:
+            best_ms = (after - before) * 1000
+            ahead_s = clock / 1000 - (before + after) / 2
+    return best_ms, ahead_s
+
+
+async def _probe(servers: LiveKitClients, client: Client) -> Finding:
+    began = time.monotonic()
+    try:
+        await servers.for_credentials(client.livekit).probe()
+    except PermanentLiveKitError as error:
+        return server_findings.of_livekit_refusal(client, str(error))
+    except LiveKitError as error:
+        return server_findings.of_livekit_silence(client, str(error))
+    return server_findings.of_livekit(client, (time.monotonic() - began) * 1000)
+
+
+async def _clock(url: str) -> Finding | None:
+    """How far a LiveKit server's clock is off; None when it does not answer (the probe says it)."""
+    try:
+        seen_s = await server_time(url, timeout_s=_LIVEKIT_TIMEOUT_S)
+    except LiveKitError:
+        return None
+    if seen_s is None:
+        return None
+    skew_s = seen_s + 0.5 - time.time()  # it says the second below
+    return server_findings.of_clock(
+        f"LiveKit {server_findings.address(url)}", skew_s, allowed_s=server_findings.LIVEKIT_SKEW_S
+    )

@@ -1,0 +1,86 @@
+"""What may be typed: stretches of time, and what the shell completes?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from dispatcher import listing
+from dispatcher.cli.reach import client_ids, open_ledger
+from dispatcher.errors import UsherError
+from dispatcher.models import State
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_COMPLETED: Final = 30  # ids of each client
+
+
+class Duration(click.ParamType[float]):
+    """`90s`, `5m`, `1h`, `2d`; a number alone is seconds. The value is seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no stretch of time; write it like 90s, 5m, 1h or 2d", param)
+        return float(found[1]) * _UNITS_S[found[2] or "s"]
+
+
+STATES: Final = click.Choice([str(state) for state in State])
+
+
+def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_clients(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The configured clients."""
+    try:
+        return _matching(client_ids(), incomplete)
+    except UsherError:
+        return []
+
+
+def complete_dispatches(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The newest dispatch ids of each client; nothing when Redis does not answer at once."""
+    items = []
+    try:
+        ledger = open_ledger()
+        for client_id in client_ids():
+            step = listing.page(client_id, state=None, limit=_COMPLETED, after=None)
+            for dispatch in ledger.run(step).dispatches:
+                if dispatch.dispatch_id.startswith(incomplete):
+                    about = f"{dispatch.state} {dispatch.room_name}"
+                    items.append(CompletionItem(dispatch.dispatch_id, help=about))
+    except UsherError:
+        pass
+    return items
+
+
+def dispatch_id_argument(*, required: bool = True) -> Callable[[Function], Function]:
+    """The argument ID, completed by the shell."""
+    return click.argument(
+        "dispatch_id",
+        metavar="ID" if required else "[ID]",
+        required=required,
+        shell_complete=complete_dispatches,
+    )
+
+
+def client_option(what: str) -> Callable[[Function], Function]:
+    """The option --client."""
+    return click.option("--client", "client_id", help=what, shell_complete=complete_clients)

@@ -1,0 +1,102 @@
+"""How does a command reach the ledger, and which clients are there?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from dispatcher import ledger, listing, reports
+from dispatcher.cli.command import Exit, fail
+from dispatcher.clients_file import ClientsFile, EditRefused
+from dispatcher.errors import ConfigurationError
+from dispatcher.models import Dispatch, State
+from dispatcher.settings import ClientIdSettings, ClientsFileSettings, CommonSettings, load
+from dispatcher.store import Ledger
+
+# People can wait longer than the web's callers, and Redis may be far away from their machine.
+TIMEOUT_S: Final = 0.8
+_PAGE: Final = 100
+
+
+def common_settings() -> CommonSettings:
+    """The settings of the environment, with time-outs for people."""
+    settings = load(CommonSettings)
+    return settings.model_copy(
+        update={"redis_timeout_s": TIMEOUT_S, "redis_worker_timeout_s": TIMEOUT_S}
+    )
+
+
+def open_ledger() -> Ledger:
+    """The ledger of REDIS_URL.
+
+    Raises:
+        ConfigurationError: REDIS_URL is missing or wrong.
+    """
+    return Ledger(common_settings())
+
+
+def client_ids() -> tuple[str, ...]:
+    """The configured clients; of the file of clients only its names are needed.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    path = load(ClientsFileSettings).clients_file
+    if not path:
+        return (load(ClientIdSettings).client_id,)
+    try:
+        return tuple(ClientsFile(Path(path)).clients)
+    except (OSError, EditRefused) as error:
+        raise ConfigurationError(f"USHER_CLIENTS_FILE: {error}") from None
+
+
+def wanted_clients(client_id: str | None) -> tuple[str, ...]:
+    """That client, or all; one that is configured no longer may have records still."""
+    return (client_id,) if client_id else client_ids()
+
+
+def where_clients_come_from() -> str:
+    """For an empty answer: it may be the wrong place that was looked at."""
+    if load(ClientsFileSettings).clients_file:
+        return "the clients of USHER_CLIENTS_FILE"
+    client_id = load(ClientIdSettings).client_id
+    if "USHER_CLIENT_ID" in os.environ:
+        return f"client {client_id!r} of USHER_CLIENT_ID"
+    return (
+        f"client {client_id!r}; a deployment with others needs its USHER_CLIENTS_FILE or "
+        "USHER_CLIENT_ID here too"
+    )
+
+
+def read(store: Ledger, dispatch_id: str, *, as_json: bool) -> Dispatch:
+    """The record, or the end of the command: there is none."""
+    dispatch = store.run(ledger.read(dispatch_id))
+    if dispatch is None:
+        fail(
+            f"no dispatch {dispatch_id!r}: it never existed or its retention time is over "
+            "(`list` shows what there is)",
+            Exit.NOT_FOUND,
+            as_json=as_json,
+        )
+    return dispatch
+
+
+def newest(
+    store: Ledger, client_id: str, *, state: State | None, since_s: float | None
+) -> Iterator[Dispatch]:
+    """A client's dispatches, newest first, those asked for (or made) within `since_s`."""
+    now_ms = store.run(reports.ping())
+    oldest_ms = 0.0 if since_s is None else now_ms - since_s * 1000
+    position = None
+    while True:
+        page = store.run(listing.page(client_id, state=state, limit=_PAGE, after=position))
+        for dispatch in page.dispatches:
+            if dispatch.created_at_ms < oldest_ms:
+                return
+            yield replace(dispatch, read_at_ms=now_ms)
+        position = page.next
+        if position is None or float(position.created_at_ms) < oldest_ms:
+            return

@@ -1,0 +1,202 @@
+"""How does a dispatch look in a terminal? Pure: values to lines of text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from dispatcher.cli.command import printable
+from dispatcher.explaining import Explanation
+from dispatcher.models import Dispatch, State
+from dispatcher.stages import SESSION, Stage, stages
+from dispatcher.troubles import seconds
+
+WIDTH: Final = 100
+_BAR: Final = 40
+_COLOURS: Final[Mapping[str, str]] = {
+    State.JOINED: "green",
+    State.ENDED: "green",
+    State.FAILED: "red",
+    State.CANCELLED: "magenta",
+    State.WAITING: "yellow",
+    State.DELEGATED: "yellow",
+}
+_EIGHTHS: Final = "▏▎▍▌▋▊▉█"
+
+
+def clock(ms: int | None, *, date: bool = False) -> str:
+    """A moment as people read it, in UTC."""
+    if not ms:
+        return "-"
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ" if date else "%H:%M:%S.%f")[: None if date else -3]
+
+
+def coloured(state: str, text: str = "") -> str:
+    """A state's name, or `text`, in its colour (click takes colours out where none are wanted)."""
+    return click.style(text or state, fg=_COLOURS.get(state, "cyan"))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as they need to be; cells may be coloured."""
+    shown = [[_cell(cell) for cell in row] for row in rows]
+    columns = list(zip(heads, *shown, strict=True))
+    widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell + " " * (width - len(click.unstyle(cell)))
+            for cell, width in zip(cells, widths, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [click.style(line(heads), bold=True), *(line(row) for row in shown)]
+
+
+def _cell(text: str) -> str:
+    # A style is ours; everything else may be a caller's.
+    return text if text != click.unstyle(text) and text.startswith("\x1b[") else printable(text)
+
+
+def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
+    """A paragraph beside its label."""
+    first = f"  {label:<{indent - 2}}"
+    return textwrap.wrap(
+        printable(text),
+        width=WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [first.rstrip()]
+
+
+def explained(told: Explanation) -> list[str]:
+    """An explanation: what, why, what to do, what shows it."""
+    lines = [click.style(printable(told.headline), bold=True)]
+    lines += wrapped("why", told.cause)
+    lines += wrapped("do", told.advice)
+    for line in told.evidence:
+        lines += wrapped("seen", line)
+    return lines
+
+
+def shown(dispatch: Dispatch, told: Explanation) -> list[str]:
+    """Everything about a dispatch, the explanation first."""
+    return [
+        f"{dispatch.dispatch_id}  {coloured(dispatch.state)}",
+        "",
+        *explained(told),
+        "",
+        *_facts(dispatch),
+        "",
+        *drawn(dispatch),
+        "",
+        *_attempts(dispatch),
+        *timeline(dispatch),
+    ]
+
+
+def _facts(dispatch: Dispatch) -> list[str]:
+    facts = {
+        "client": dispatch.client_id,
+        "room": dispatch.room_name,
+        "agent": dispatch.agent_name,
+        "asked for": clock(dispatch.requested_at_ms, date=True),
+        "deadline": clock(dispatch.deadline_at_ms, date=True),
+        "generation": str(dispatch.generation),
+        "container": dispatch.agent_container or dispatch.container,
+        "server": dispatch.agent_server_id,
+        "job": dispatch.job_id,
+        "identity": dispatch.agent_identity,
+        "to join": seconds(dispatch.time_to_join_ms)
+        if dispatch.time_to_join_ms is not None
+        else "",
+        "failed for": dispatch.failure_reason,
+    }
+    return [f"  {name:<11} {printable(value)}" for name, value in facts.items() if value]
+
+
+def bar(took: float, longest: float) -> str:
+    """A bar of eighths of a character, at least one of them."""
+    eighths = max(1, round(took / max(longest, 1) * _BAR * 8))
+    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def drawn(dispatch: Dispatch) -> list[str]:
+    """The stages of the way as bars; a session, which may be hours, has none."""
+    found = stages(dispatch)
+    if not found:
+        return ["stages: none in the timeline"]
+    on_the_way = [stage for stage in found if stage.name != SESSION]
+    longest = max((stage.took_ms for stage in on_the_way), default=0)
+    return ["stages", *(_stage(stage, longest) for stage in found)]
+
+
+def _stage(stage: Stage, longest: float) -> str:
+    took = seconds(stage.took_ms) + ("+" if stage.open else "")
+    picture = "" if stage.name == SESSION else bar(stage.took_ms, longest)
+    why = f" {printable(stage.reason)}" if stage.reason else ""
+    return f"  {stage.generation:>2} {stage.name:<10} {took:>9}  {picture}{why}".rstrip()
+
+
+def _attempts(dispatch: Dispatch) -> Iterator[str]:
+    if not dispatch.attempts:
+        return
+    yield "attempts"
+    for attempt in dispatch.attempts:
+        parts = (
+            attempt.outcome or "on its way",
+            f"({attempt.reason})" if attempt.reason else "",
+            f"tries={attempt.tries}" if attempt.tries else "",
+            attempt.livekit_dispatch_id,
+        )
+        yield f"  {attempt.generation:>2} {printable(' '.join(filter(None, parts)))}"
+        for error in attempt.errors:
+            yield f"     {printable(error)}"
+    yield ""
+
+
+def timeline(dispatch: Dispatch) -> Iterator[str]:
+    """The events, each with its time since the first one."""
+    if not dispatch.timeline:
+        return
+    yield "timeline (ms)"
+    if dispatch.timeline_dropped:
+        yield f"  ... {dispatch.timeline_dropped} events before are no longer kept"
+    start_ms = dispatch.timeline[0].at_ms
+    width = max(len(event.event) for event in dispatch.timeline)
+    for event in dispatch.timeline:
+        detail = pairs(event.detail)
+        yield (
+            f"  {event.at_ms - start_ms:>7}  {event.generation:>2} {event.event:<{width}}  {detail}"
+        ).rstrip()
+
+
+def pairs(values: Mapping[str, str]) -> str:
+    """What there is to say, as name=value."""
+    return printable(" ".join(f"{name}={value}" for name, value in values.items() if value))
+
+
+def listed(dispatches: Sequence[Dispatch]) -> list[str]:
+    """One line for each dispatch."""
+    heads = ("asked for", "dispatch", "state", "client", "room", "agent", "gen", "to join", "why")
+    rows = [
+        (
+            clock(dispatch.created_at_ms, date=True),
+            dispatch.dispatch_id,
+            coloured(dispatch.state),
+            dispatch.client_id,
+            dispatch.room_name,
+            dispatch.agent_name,
+            str(dispatch.generation),
+            "" if dispatch.time_to_join_ms is None else seconds(dispatch.time_to_join_ms),
+            dispatch.failure_reason,
+        )
+        for dispatch in dispatches
+    ]
+    return table(heads, rows)

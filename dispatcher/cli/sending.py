@@ -1,0 +1,164 @@
+"""How does an operator have an agent dispatched by hand? `dispatch send`.
+
+By the ledger itself, as the web process does it, so that it works whenever Redis is there. The
+limits of its client do not count: this is not the client asking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from typing import Any, Final
+
+import click
+from kombu.exceptions import OperationalError
+
+from dispatcher import ledger
+from dispatcher.cli import reach, rendering, shapes
+from dispatcher.cli.command import Command, Exit, emit, fail, printable
+from dispatcher.cli.following import wait_for_join
+from dispatcher.cli.options import client_option
+from dispatcher.clients import Client, registry
+from dispatcher.explaining import explain
+from dispatcher.ledger import Created
+from dispatcher.models import Dispatch, NewDispatch, State
+from dispatcher.waking import wake_dispatch
+
+_MAX_NAME_CHARS: Final = 256
+_MAX_METADATA_BYTES: Final = 64_000
+_MARGIN_S: Final = 3.0
+
+
+class _Text(click.ParamType[str]):
+    """Text of at most so many bytes that LiveKit and Redis take."""
+
+    name = "text"
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if "\x00" in text or any("\ud800" <= c <= "\udfff" for c in text):
+            self.fail("it has a NUL character or is not valid Unicode", param, ctx)
+        if len(text.encode()) > self._max_bytes:
+            self.fail(f"it is longer than {self._max_bytes} bytes", param, ctx)
+        return text
+
+
+@click.command(
+    "send",
+    cls=Command,
+    examples=(
+        "send --wait",
+        "send --room room-1 --agent session-agent-rag --client acme",
+        'send --room room-1 --metadata \'{"lang": "de"}\' --wait --json',
+    ),
+)
+@click.option("--room", type=_Text(_MAX_NAME_CHARS), default="", help="Made up if left out.")
+@click.option(
+    "--agent", type=_Text(_MAX_NAME_CHARS), default="", help="The client's default one if left out."
+)
+@client_option("Whose session it is; needed where there are several.")
+@click.option(
+    "--metadata", type=_Text(_MAX_METADATA_BYTES), default="", help="For the agent: job metadata."
+)
+@click.option("--wait", is_flag=True, help="Until it has joined or failed; the exit code says it.")
+def command(
+    room: str, agent: str, client_id: str | None, metadata: str, wait: bool, as_json: bool
+) -> None:
+    """Have an agent dispatched into a room.
+
+    A room that has a live dispatch already keeps that one. With --wait it ends with 0 when the
+    agent is in the room, with 1 when the dispatch has failed, and with 6 when neither was seen.
+    """
+    client = _client(client_id, as_json=as_json)
+    new = _new(client, room, agent, metadata, as_json=as_json)
+    store = reach.open_ledger()
+    settings = reach.common_settings()
+    created = store.run(
+        ledger.create(
+            new,
+            due_in_s=settings.wake_grace_s,
+            detail={"by": "cli"},
+            max_backlog=settings.max_backlog,
+        )
+    )
+    if created.new:
+        # Without the message the sweeper finds it two seconds later.
+        with contextlib.suppress(OperationalError):
+            wake_dispatch(new.dispatch_id, new.room_name)
+    if not as_json:
+        click.echo(_said(created, new))
+    dispatch = None
+    if wait:
+        dispatch = wait_for_join(store, created.dispatch_id, within_s=client.deadline_s + _MARGIN_S)
+    _report(created, new, dispatch, as_json=as_json)
+
+
+def _client(client_id: str | None, *, as_json: bool) -> Client:
+    clients = registry().clients
+    names = ", ".join(client.client_id for client in clients)
+    if client_id is None and len(clients) > 1:
+        raise click.UsageError(f"name one with --client: {names}")
+    found = next((c for c in clients if client_id in (None, c.client_id)), None)
+    if found is None:
+        fail(f"no client {client_id!r}; there is: {names}", Exit.NOT_FOUND, as_json=as_json)
+    return found
+
+
+def _new(client: Client, room: str, agent: str, metadata: str, *, as_json: bool) -> NewDispatch:
+    if agent and not client.may_use(agent):
+        fail(
+            f"client {client.client_id!r} may not use agent {agent!r}; it may use: "
+            + ", ".join(client.agent_names),
+            Exit.NEGATIVE,
+            as_json=as_json,
+        )
+    return NewDispatch(
+        dispatch_id=f"dsp_{secrets.token_urlsafe(16)}",
+        client_id=client.client_id,
+        room_name=room or f"room-{secrets.token_urlsafe(16)}",
+        agent_name=agent or client.default_agent_name,
+        container=client.container,
+        agent_metadata=metadata,
+        deadline_ms=int(client.deadline_s * 1000),
+    )
+
+
+def _said(created: Created, new: NewDispatch) -> str:
+    room = printable(new.room_name)
+    if created.new:
+        return f"{created.dispatch_id}  sent: room {room}, agent {new.agent_name}"
+    return f"{created.dispatch_id}  serves room {room} already ({created.state}); nothing was sent"
+
+
+def _report(
+    created: Created, new: NewDispatch, dispatch: Dispatch | None, *, as_json: bool
+) -> None:
+    state = dispatch.state if dispatch else created.state
+    told = explain(dispatch) if dispatch else None
+    if as_json:
+        emit(
+            {
+                "dispatch_id": created.dispatch_id,
+                "client_id": new.client_id,
+                "room_name": new.room_name,
+                "agent_name": new.agent_name,
+                "new": created.new,
+                "state": state,
+                "dispatch": shapes.record(dispatch) if dispatch else None,
+                "explanation": shapes.explanation(told) if told else None,
+            }
+        )
+    elif dispatch and told:
+        click.echo("\n".join((*rendering.explained(told), "", *rendering.drawn(dispatch))))
+    if dispatch:
+        click.get_current_context().exit(exit_code(dispatch))
+
+
+def exit_code(dispatch: Dispatch) -> Exit:
+    """Whether it has its agent."""
+    if dispatch.state in (State.JOINED, State.ENDED):
+        return Exit.OK
+    return Exit.NEGATIVE if dispatch.terminal else Exit.TIME_IS_UP

@@ -1,0 +1,100 @@
+"""What does it mean how Redis and the LiveKit servers have answered `doctor`? Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from dispatcher.cli.findings import Finding, fail, ok, warn
+from dispatcher.clients import Client
+from dispatcher.store import ServerFacts
+
+SLOW_REDIS_MS: Final = 20.0
+SLOW_LIVEKIT_MS: Final = 500.0
+# LiveKit's clock is seen to the second.
+SKEW_S: Final = 1.0
+LIVEKIT_SKEW_S: Final = 3.0
+_NEARLY_FULL: Final = 0.8
+
+
+def address(url: str) -> str:
+    """A URL without what may be secret in it."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
+
+
+def of_redis(where: str, facts: ServerFacts, latency_ms: float) -> Iterator[Finding]:
+    """Whether it is quick, and keeps what it is given."""
+    message = f"{where} answers in {latency_ms:.1f} ms (Redis {facts.version})"
+    if latency_ms > SLOW_REDIS_MS:
+        yield warn("redis", message, "Move it nearer, or look at its load: every step asks it.")
+    else:
+        yield ok("redis", message)
+    if facts.replica:
+        yield fail("redis role", "it is a replica: writes fail", "Point REDIS_URL at the primary.")
+    how = facts.appendfsync or "fsync setting unknown"
+    if facts.append_only and facts.appendfsync != "no":
+        yield ok("redis durability", f"append-only file, {how}")
+    else:
+        yield warn(
+            "redis durability",
+            f"append-only file, {how}" if facts.append_only else "no append-only file",
+            "A crash of Redis loses sessions: set appendonly yes and appendfsync everysec (or "
+            "always); docs/redis.md says what each may lose.",
+        )
+    yield from _memory(facts)
+
+
+def _memory(facts: ServerFacts) -> Iterator[Finding]:
+    if facts.evicted or (facts.max_bytes and facts.eviction not in ("", "noeviction")):
+        yield fail(
+            "redis memory",
+            f"it may throw records away (maxmemory-policy {facts.eviction}, "
+            f"{facts.evicted} keys evicted)",
+            "Set maxmemory-policy noeviction, and give it more memory.",
+        )
+    elif facts.max_bytes and facts.used_bytes > _NEARLY_FULL * facts.max_bytes:
+        used = facts.used_bytes / facts.max_bytes
+        yield warn("redis memory", f"{used:.0%} of maxmemory is used", "Give it more memory.")
+    else:
+        yield ok("redis memory", f"{facts.used_bytes / 1e6:.0f} MB used, {facts.eviction}")
+
+
+def of_clock(name: str, skew_s: float, *, allowed_s: float) -> Finding:
+    """Whether a clock goes as this machine's does; `skew_s` is how far ahead it is."""
+    name = f"clock {name}"
+    if abs(skew_s) <= allowed_s:
+        return ok(name, f"{abs(skew_s):.1f} s from this machine's")
+    return warn(
+        name,
+        f"{abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this machine's clock",
+        "Synchronise the clocks (NTP): times to join come out wrong, and with minutes tokens fail.",
+    )
+
+
+def of_livekit(client: Client, latency_ms: float) -> Finding:
+    """A LiveKit server that has answered, with this client's key."""
+    message = f"{address(client.livekit.url)} takes the key, answers in {latency_ms:.0f} ms"
+    if latency_ms > SLOW_LIVEKIT_MS:
+        return warn(f"livekit {client.client_id}", message, "Look at its load and the network.")
+    return ok(f"livekit {client.client_id}", message)
+
+
+def of_livekit_refusal(client: Client, error: str) -> Finding:
+    """It answers and does not want us."""
+    return fail(
+        f"livekit {client.client_id}",
+        f"{address(client.livekit.url)}: {error}",
+        "Correct this client's LIVEKIT_URL, key or secret: they do not belong together.",
+    )
+
+
+def of_livekit_silence(client: Client, error: str) -> Finding:
+    """It does not answer."""
+    return fail(
+        f"livekit {client.client_id}",
+        f"{address(client.livekit.url)}: {error}",
+        "Start that server, or correct LIVEKIT_URL or the network between: its sessions wait.",
+    )

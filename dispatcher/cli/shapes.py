@@ -1,0 +1,50 @@
+"""What does --json print? These shapes are stable; docs/cli.md has them.
+
+What a client has put into a session (its agent's metadata) is in none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from dispatcher.explaining import Explanation
+from dispatcher.models import AgentServerReport, Dispatch
+from dispatcher.stages import stages
+
+_SUMMARY: Final = (
+    *("dispatch_id", "client_id", "room_name", "agent_name", "state", "generation"),
+    *("created_at_ms", "requested_at_ms", "deadline_at_ms", "updated_at_ms"),
+    *("container", "agent_container", "agent_identity", "joined_at_ms", "time_to_join_ms"),
+    *("failure_reason", "failure_message"),
+)
+_RECORD: Final = (
+    *_SUMMARY,
+    *("livekit_dispatch_id", "job_id", "agent_server_id", "losses", "person_seen", "clearing"),
+    *("timeline_dropped", "read_at_ms"),
+)
+
+
+def summary(dispatch: Dispatch) -> dict[str, Any]:
+    """A dispatch as `list` has it."""
+    return {name: getattr(dispatch, name) for name in _SUMMARY}
+
+
+def record(dispatch: Dispatch) -> dict[str, Any]:
+    """A dispatch with attempts, timeline and the stages that follow from it."""
+    return {
+        **{name: getattr(dispatch, name) for name in _RECORD},
+        "attempts": [asdict(attempt) for attempt in dispatch.attempts],
+        "timeline": [asdict(event) for event in dispatch.timeline],
+        "stages": [asdict(stage) for stage in stages(dispatch)],
+    }
+
+
+def explanation(told: Explanation) -> dict[str, Any]:
+    """An explanation."""
+    return {**asdict(told), "evidence": list(told.evidence)}
+
+
+def agent_server(report: AgentServerReport) -> dict[str, Any]:
+    """An agent server, with what follows from its report."""
+    return {**asdict(report), "online": report.online, "free_slots": report.free_slots}

@@ -1,0 +1,55 @@
+"""Why has this session no agent? `dispatch show ID`."""
+
+from __future__ import annotations
+
+import click
+
+from dispatcher import reports
+from dispatcher.cli import reach, rendering, shapes
+from dispatcher.cli.command import Command, Exit, emit
+from dispatcher.cli.options import dispatch_id_argument
+from dispatcher.explaining import Explanation, explain, explain_parked, explain_unknown
+from dispatcher.ledger import read
+from dispatcher.models import Dispatch
+from dispatcher.store import Ledger
+
+
+@click.command(
+    "show",
+    cls=Command,
+    examples=(
+        "show dsp_BWA-BKOFuK9gGdfLrxlpdg",
+        "show dsp_BWA-BKOFuK9gGdfLrxlpdg --json | jq .explanation.cause",
+    ),
+)
+@dispatch_id_argument()
+def command(dispatch_id: str, as_json: bool) -> None:
+    """Say what became of a dispatch and why: cause, advice, stages, attempts, timeline.
+
+    Ends with 0 whatever became of it, with 3 when there is no such dispatch, and with 1 when its
+    record cannot be read (it was parked).
+    """
+    store = reach.open_ledger()
+    dispatch, told, code = look(store, dispatch_id)
+    if as_json:
+        record = shapes.record(dispatch) if dispatch else None
+        emit({"dispatch": record, "explanation": shapes.explanation(told)})
+    else:
+        lines = rendering.shown(dispatch, told) if dispatch else rendering.explained(told)
+        click.echo("\n".join(lines))
+    click.get_current_context().exit(code)
+
+
+def look(store: Ledger, dispatch_id: str) -> tuple[Dispatch | None, Explanation, Exit]:
+    """The record, if it can be read, what there is to say of it, and the exit code."""
+    parked = store.run(reports.parked())
+    if dispatch_id in parked:
+        return None, explain_parked(dispatch_id, parked[dispatch_id]), Exit.NEGATIVE
+    try:
+        dispatch = store.run(read(dispatch_id))
+    except (KeyError, TypeError, ValueError) as error:  # the sweeper has not met it yet
+        reason = f"{type(error).__name__}: {error}"
+        return None, explain_parked(dispatch_id, reason), Exit.NEGATIVE
+    if dispatch is None:
+        return None, explain_unknown(dispatch_id), Exit.NOT_FOUND
+    return dispatch, explain(dispatch), Exit.OK

@@ -1,0 +1,172 @@
+"""What has been counted lately? `dispatch stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
+
+from dispatcher.cli import reach, rendering
+from dispatcher.cli.command import Command, emit, printable
+from dispatcher.cli.options import client_option
+from dispatcher.figures import NOT_OURS, figures
+from dispatcher.metrics import (
+    TIMES,
+    AgentFigures,
+    ClientFigures,
+    Figures,
+    Histogram,
+    Window,
+    percent,
+)
+from dispatcher.troubles import seconds
+
+_QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+_COUNTERS: Final = (
+    *("dispatches", "joined", "ended", "cancelled", "attempts", "agents_lost"),
+    *("surplus_agents", "redispatches", "restored"),
+    *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
+)
+
+
+@click.command(
+    "stats",
+    cls=Command,
+    examples=("stats", "stats --window 5m --client acme", "stats --window all --json"),
+)
+@click.option(
+    "--window",
+    type=click.Choice([window.value for window in Window]),
+    default=Window.HOUR.value,
+    show_default=True,
+    help="How far back; all: since Redis was empty.",
+)
+@client_option("Only this client's.")
+def command(window: str, client_id: str | None, as_json: bool) -> None:
+    """Show success, failures by reason, times and what agent servers answered, by client."""
+    wanted = (client_id,) if client_id else (*reach.client_ids(), NOT_OURS)
+    counted = reach.open_ledger().run(figures(Window(window), wanted))
+    if as_json:
+        emit(as_shape(counted))
+    else:
+        click.echo("\n".join(_lines(counted)))
+
+
+def as_shape(counted: Figures) -> dict[str, Any]:
+    """The figures as --json prints them."""
+    return {
+        "at_ms": counted.at_ms,
+        "window": counted.window,
+        "since_ms": counted.since_ms,
+        "clients": [_client(client) for client in counted.clients],
+        "agents": [_agent(agent) for agent in counted.agents],
+    }
+
+
+def _client(client: ClientFigures) -> dict[str, Any]:
+    return {
+        "client_id": client.client_id,
+        **{name: getattr(client, name) for name in _COUNTERS},
+        "failed": dict(client.failed),
+        "failures": client.failures,
+        "success_rate": client.success_rate,
+        "states": {str(state): count for state, count in client.states.items()},
+        "histograms": {name: _histogram(h) for name, h in client.histograms.items()},
+    }
+
+
+def _histogram(of: Histogram) -> dict[str, Any]:
+    return {
+        "total": of.total,
+        "sum": of.sum,
+        "mean": of.mean,
+        **{name: of.quantile(q) for name, q in _QUANTILES.items()},
+        "bounds": list(of.bounds),
+        "counts": list(of.counts),
+    }
+
+
+def _agent(agent: AgentFigures) -> dict[str, Any]:
+    names = ("client_id", "container", "agent_name", "requests", "accepts", "rejects")
+    more = ("joins", "leaves", "adoptions", "assignment_timeouts")
+    return {
+        **{name: getattr(agent, name) for name in (*names, *more)},
+        "accept_reasons": dict(agent.accept_reasons),
+        "reject_reasons": dict(agent.reject_reasons),
+        "acceptance_rate": agent.acceptance_rate,
+        "rejection_rate": agent.rejection_rate,
+    }
+
+
+def _lines(counted: Figures) -> Iterator[str]:
+    since = (
+        f"since {rendering.clock(counted.since_ms, date=True)}"
+        if counted.since_ms
+        else "ever since"
+    )
+    yield f"window {counted.window} ({since})"
+    for client in counted.clients:
+        yield ""
+        yield from _of_client(client)
+    if counted.agents:
+        yield ""
+        heads = ("agent", "container", "client", "requests", "accepted", "rejected", "why rejected")
+        yield from rendering.table(heads, [_agent_row(agent) for agent in counted.agents])
+
+
+def _of_client(client: ClientFigures) -> Iterator[str]:
+    yield click.style(f"client {printable(client.client_id)}", bold=True)
+    yield (
+        f"  {client.dispatches} dispatches, {client.joined} joined, {client.failures} failed, "
+        f"{client.cancelled} cancelled, {client.ended} ended; "
+        f"success {percent(client.success_rate)}"
+    )
+    if client.failed:
+        yield f"  failed for: {_by_count(client.failed)}"
+    now = {str(state): count for state, count in client.states.items() if count}
+    yield f"  now: {_by_count(now) if now else 'no session'}"
+    odd = {name: getattr(client, name) for name in ("agents_lost", "surplus_agents", "restored")}
+    odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
+    if any(odd.values()):
+        yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"
+    times = {name: client.histograms[name] for name in TIMES if name in client.histograms}
+    if any(histogram.total for histogram in times.values()):
+        heads = ("  stage", "count", "mean", *_QUANTILES)
+        yield from rendering.table(heads, [_time_row(*each) for each in times.items()])
+    if (to_join := client.histograms.get("time_to_join")) and to_join.total:
+        yield from _distribution(to_join)
+
+
+def _by_count(counts: Mapping[str, int]) -> str:
+    return printable(", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+def _time_row(name: str, histogram: Histogram) -> tuple[str, ...]:
+    values = (histogram.mean, *(histogram.quantile(q) for q in _QUANTILES.values()))
+    shown = ("-" if value is None else seconds(value) for value in values)
+    return (f"  {name}", str(histogram.total), *shown)
+
+
+def _distribution(histogram: Histogram) -> Iterator[str]:
+    yield "  time to join"
+    most = max(histogram.counts)
+    labels = [f"<= {seconds(bound)}" for bound in histogram.bounds]
+    labels.append(f" > {seconds(histogram.bounds[-1])}")
+    filled = [at for at, count in enumerate(histogram.counts) if count]
+    for at in range(filled[0], filled[-1] + 1):
+        count = histogram.counts[at]
+        picture = rendering.bar(count, most) if count else ""
+        yield f"  {labels[at]:>12}  {count:>6}  {picture}".rstrip()
+
+
+def _agent_row(agent: AgentFigures) -> tuple[str, ...]:
+    return (
+        agent.agent_name,
+        agent.container,
+        agent.client_id or "(not ours)",
+        str(agent.requests),
+        f"{agent.accepts} ({percent(agent.acceptance_rate)})",
+        f"{agent.rejects} ({percent(agent.rejection_rate)})",
+        ", ".join(f"{reason} {count}" for reason, count in agent.reject_reasons.items()),
+    )

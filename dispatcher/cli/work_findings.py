@@ -1,0 +1,163 @@
+"""What do the reports of agents and workers, and the counters, mean to `doctor`? Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from dispatcher.cli.findings import Finding, fail, ok, warn
+from dispatcher.clients import Client
+from dispatcher.figures import Health
+from dispatcher.metrics import Figures
+from dispatcher.models import AgentServerReport
+from dispatcher.troubles import seconds
+
+LONG_QUEUE: Final = 100
+TOO_LONG_QUEUE: Final = 1000
+LATE_MS: Final = 5_000
+TOO_LATE_MS: Final = 15_000
+LOW_SUCCESS: Final = 0.95
+# Fewer sessions than these say nothing about the rate.
+FEW: Final = 5
+_NEEDED: Final = ("dispatch", "verify", "sweep")
+
+
+def of_agents(
+    clients: Sequence[Client], servers: Iterable[AgentServerReport], unfenced: frozenset[str]
+) -> Iterator[Finding]:
+    """Whether every agent that a client may use has a server with room."""
+    servers = list(servers)
+    for client in clients:
+        for agent_name in client.agent_names:
+            name = f"agents {client.client_id}/{agent_name}"
+            if agent_name in unfenced:
+                yield ok(name, "its servers report nothing to us (USHER_UNFENCED_AGENTS)")
+                continue
+            yield _of_agent(name, client, agent_name, servers)
+
+
+def _of_agent(
+    name: str, client: Client, agent_name: str, servers: Sequence[AgentServerReport]
+) -> Finding:
+    serving = [
+        server
+        for server in servers
+        if server.serves(
+            client_id=client.client_id, agent_name=agent_name, container=client.container
+        )
+    ]
+    online = [server for server in serving if server.online]
+    if not online:
+        default = agent_name == client.default_agent_name
+        where = f" in container {client.container}" if client.container else ""
+        not_online = f"; {len(serving)} drain or are not registered at LiveKit" if serving else ""
+        return (fail if default else warn)(
+            name,
+            f"no agent server online{where}{not_online}",
+            "Start one (python -m worker_agent) or read its log; sessions for it wait and fail.",
+        )
+    free = sum(server.free_slots for server in online)
+    slots = sum(server.slots for server in online)
+    message = f"{len(online)} agent server(s) online, {free} of {slots} slots free"
+    if not free:
+        return warn(
+            name, message, "Add agent servers, or raise USHER_AGENT_SLOTS: new sessions wait."
+        )
+    return ok(name, message)
+
+
+def of_health(health: Health, *, webhooks: bool) -> Iterator[Finding]:
+    """Workers, sweeper, queues, and what waits."""
+    for queue in (*_NEEDED, *(["webhooks"] if webhooks else [])):
+        if queue in health.workers:
+            yield ok(f"worker {queue}", "alive")
+        else:
+            yield fail(
+                f"worker {queue}",
+                "no worker of this queue has reported itself in the last seconds",
+                "Start it (Procfile), or read its log: it needs this REDIS_URL.",
+            )
+    if health.sweeper_alive:
+        yield ok("sweeper", "alive")
+    else:
+        silent = health.sweeper_silent_ms
+        since = "never swept" if silent is None else f"silent for {seconds(silent)}"
+        yield fail("sweeper", since, "Start beat (Procfile): what gets lost is not found.")
+    yield from _queues(health)
+    yield from _records(health)
+
+
+def _queues(health: Health) -> Iterator[Finding]:
+    for queue, length in health.queues.items():
+        name, message = f"queue {queue}", f"{length} message(s)"
+        advice = "Its workers are too few, busy or hang: read their log, start more of them."
+        if length >= TOO_LONG_QUEUE:
+            yield fail(name, message, advice)
+        elif length >= LONG_QUEUE:
+            yield warn(name, message, advice)
+        else:
+            yield ok(name, message)
+    if health.overdue and health.oldest_overdue_ms >= LATE_MS:
+        yield (fail if health.oldest_overdue_ms >= TOO_LATE_MS else warn)(
+            "overdue",
+            f"{health.overdue} record(s) nobody has looked at, the oldest for "
+            f"{seconds(health.oldest_overdue_ms)}",
+            "Sweeper or dispatch workers are away or too slow.",
+        )
+    else:
+        yield ok("overdue", f"{health.overdue} record(s) due now")
+    if health.waiting:
+        yield warn(
+            "waiting",
+            f"{health.waiting} session(s) wait for an agent server, the oldest for "
+            f"{seconds(health.oldest_waiting_ms)}",
+            "`dispatch list --state waiting` and `show` say why; mostly agent servers are missing.",
+        )
+    else:
+        yield ok("waiting", "no session waits for an agent server")
+
+
+def _records(health: Health) -> Iterator[Finding]:
+    if health.parked:
+        yield warn(
+            "parked",
+            f"{health.parked} record(s) cannot be read",
+            "`dispatch list` names them and `show` says what is wrong.",
+        )
+    else:
+        yield ok("parked", "no record is parked")
+    if health.data_losses:
+        yield warn(
+            "data losses",
+            f"Redis has lost its data {health.data_losses} time(s)",
+            "Give it an append-only file (docs/redis.md).",
+        )
+
+
+def of_dead_webhooks(client: Client, dead: int) -> Finding:
+    """Events that could not be delivered to a client's own server."""
+    name = f"webhooks {client.client_id}"
+    if not dead:
+        return ok(name, "none was given up")
+    return warn(
+        name,
+        f"{dead} event(s) were given up",
+        f"Tell the client. Afterwards: celery -A dispatcher call dispatcher.tasks.resend_webhooks "
+        f"--args '[\"{client.client_id}\"]' (docs/webhooks.md).",
+    )
+
+
+def of_figures(figures: Figures) -> Iterator[Finding]:
+    """How the sessions of the last minutes went."""
+    for client in figures.clients:
+        name = f"sessions {client.client_id}"
+        reasons = ", ".join(f"{reason} {count}" for reason, count in client.failed.items())
+        message = (
+            f"{client.joined} joined, {client.failures} failed in the last {figures.window}"
+            + (f" ({reasons})" if reasons else "")
+        )
+        rate = client.success_rate
+        if rate is not None and rate < LOW_SUCCESS and client.joined + client.failures >= FEW:
+            yield warn(name, message, "`dispatch list --state failed --since 5m`, then `show`.")
+        else:
+            yield ok(name, message)

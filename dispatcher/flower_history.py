@@ -1,0 +1,43 @@
+"""Is the history that Flower has kept a whole one?
+
+Flower writes it beside the old one and then renames what it has written. Where Python's dbm keeps
+three files (dbm.dumb), a kill between two renamings leaves files of two saves, which Flower cannot
+read: it would put them aside and begin with nothing. Here such a save is carried to its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shelve  # nosec B403  # Flower's own file, in a folder of its own
+from pathlib import Path
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+# What Flower calls a save that it has not carried to its end, and what dbm adds to the names.
+_UNFINISHED: Final = ".tmp"
+_SUFFIXES: Final = ("", ".db", ".dat", ".dir", ".bak")
+
+
+def finish_save(db: str) -> None:
+    """Leave the files of `db` as those of one save; call it before Flower reads them."""
+    left = [suffix for suffix in _SUFFIXES if Path(f"{db}{_UNFINISHED}{suffix}").exists()]
+    if not left:
+        return
+    if _is_whole(db):
+        # It was killed while it wrote, or when as good as nothing was left to rename.
+        for suffix in left:
+            os.remove(f"{db}{_UNFINISHED}{suffix}")
+        return
+    for suffix in left:
+        os.replace(f"{db}{_UNFINISHED}{suffix}", f"{db}{suffix}")
+    logger.warning("Flower was killed while it saved: carried that save to its end")
+
+
+def _is_whole(db: str) -> bool:
+    try:
+        with shelve.open(db, flag="r") as kept:  # nosec B301
+            return bool([kept["events"], kept["counter"]])
+    except Exception:  # whatever dbm and pickle make of it: Flower would make the same of it
+        return False

@@ -1,0 +1,93 @@
+-- One page of the dispatches of several clients, newest first. KEYS: the clients' indexes.
+-- ARGV: prefix of record keys, limit, how many to look at at most, time and id after which to go on
+--   (empty: from the newest), time at which to stop (ms; empty: none), text that the room's name
+--   has in it or the id begins with (empty: any), how many states, state, ..., field, ...
+-- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
+local limit, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+local since, text = ARGV[6] == '' and '-inf' or ARGV[6], ARGV[7]
+local first_field = 9 + tonumber(ARGV[8])
+local states
+for i = 9, first_field - 1 do
+  states = states or {}
+  states[ARGV[i]] = true
+end
+local BATCH = 100
+
+-- Byte by byte, as Redis sorts members of one score; Lua's own `<` goes by the locale.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+-- What is wanted of a record; nil where it is not what is looked for.
+local function fields_of(id)
+  local key = ARGV[1] .. id
+  if states or text ~= '' then
+    local is = redis.call('HMGET', key, 'state', 'room_name')
+    if not is[1] or (states and not states[is[1]]) then return nil end
+    if text ~= '' and string.sub(id, 1, #text) ~= text
+        and not string.find(is[2] or '', text, 1, true) then
+      return nil
+    end
+  end
+  local values = redis.call('HMGET', key, unpack(ARGV, first_field))
+  local pairs_of = {}
+  for i, value in ipairs(values) do
+    if value then
+      pairs_of[#pairs_of + 1] = ARGV[first_field + i - 1]
+      pairs_of[#pairs_of + 1] = value
+    end
+  end
+  return #pairs_of > 0 and pairs_of or nil
+end
+
+-- Each index is read in batches, from its newest; the newest of all heads is next.
+local max = ARGV[4] == '' and '+inf' or ARGV[4]
+local function head(of)
+  repeat
+    if of.at > #of.batch then
+      if of.last then return nil end
+      of.batch = redis.call('ZREVRANGEBYSCORE', of.key, max, since, 'WITHSCORES',
+        'LIMIT', of.offset, BATCH)
+      of.offset, of.at, of.last = of.offset + BATCH, 1, #of.batch < 2 * BATCH
+    end
+    local id, score = of.batch[of.at], of.batch[of.at + 1]
+    if id and (score ~= ARGV[4] or before(id, ARGV[5])) then return id, score end
+    of.at = of.at + 2
+  until of.last and of.at > #of.batch
+  return nil
+end
+local indexes = {}
+for i, key in ipairs(KEYS) do
+  indexes[i] = {key = key, batch = {}, at = 1, offset = 0, last = false}
+end
+
+local found, looked, last_id, last_score, more = {}, 0, '', '', false
+while true do
+  local newest, id, score
+  for _, of in ipairs(indexes) do
+    local its_id, its_score = head(of)
+    if its_id and (not newest or tonumber(its_score) > tonumber(score)
+        or its_score == score and before(id, its_id)) then
+      newest, id, score = of, its_id, its_score
+    end
+  end
+  if not newest then break end
+  if #found == 2 * limit or looked == most then
+    more = true
+    break
+  end
+  newest.at = newest.at + 2
+  looked, last_id, last_score = looked + 1, id, score
+  local fields = fields_of(id)
+  if fields then
+    found[#found + 1] = id
+    found[#found + 1] = fields
+  end
+end
+local t = redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+return {now, found, more and last_score or '', more and last_id or ''}

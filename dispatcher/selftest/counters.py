@@ -1,0 +1,101 @@
+"""What have the agent servers counted, by container?
+
+From `GET /metrics` where it may be read, else from Redis, where REDIS_URL is its.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.figures import figures
+from dispatcher.ledger import read
+from dispatcher.metrics import Window
+from dispatcher.selftest.deployment import Deployment, NoAnswer
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import Ledger
+
+_ACCEPTS: Final = "usher_agent_accepts_total"
+_WITHIN_S: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepts:
+    """Jobs that agent servers have accepted, by container, and where that was read."""
+
+    by_container: Mapping[str, int]
+    source: str
+
+
+class Counters:
+    """Reads the counters; `why_not` says why there are none."""
+
+    def __init__(self, deployment: Deployment, operator_auth: str) -> None:
+        self._deployment = deployment
+        self._auth: aiohttp.BasicAuth | None = None
+        if operator_auth:
+            user, _, password = operator_auth.partition(":")
+            self._auth = aiohttp.BasicAuth(user, password)
+        self.why_not = ""
+
+    async def read(self, dispatch_id: str) -> Accepts | None:
+        """The counters now; None when they may not be read. Redis wants to know whose they are."""
+        found = await self._by_http()
+        return found or await asyncio.to_thread(self._by_redis, dispatch_id)
+
+    async def _by_http(self) -> Accepts | None:
+        headers = {"Authorization": self._auth.encode()} if self._auth else {}
+        try:
+            answer = await self._deployment.ask("GET", "/metrics", headers=headers)
+        except NoAnswer as error:
+            self.why_not = str(error)
+            return None
+        if answer.status != 200:
+            self.why_not = f"GET /metrics: {answer.detail}"
+            return None
+        found: Counter[str] = Counter()
+        for family in text_string_to_metric_families(str(answer.body.get("text", ""))):
+            for sample in family.samples:
+                if sample.name == _ACCEPTS:
+                    found[sample.labels.get("container", "")] += int(sample.value)
+        return Accepts(by_container=found, source="GET /metrics")
+
+    def _by_redis(self, dispatch_id: str) -> Accepts | None:
+        try:
+            store = Ledger(load(CommonSettings))
+            dispatch = store.run(read(dispatch_id))
+        except (ConfigurationError, LedgerUnavailable) as error:
+            self.why_not += f"; Redis: {error}"
+            return None
+        if dispatch is None:
+            self.why_not += "; REDIS_URL is another deployment's"
+            return None
+        counted = store.run(figures(Window.ALL, [dispatch.client_id]))
+        found: Counter[str] = Counter()
+        for agent in counted.agents:
+            found[agent.container] += agent.accepts
+        return Accepts(by_container=found, source="Redis")
+
+
+def rises(before: Accepts, after: Accepts) -> dict[str, int]:
+    """By how much each container's counter has risen."""
+    return {
+        container: count - before.by_container.get(container, 0)
+        for container, count in after.by_container.items()
+    }
+
+
+def too_little(rose: Mapping[str, int], expected: Mapping[str, int]) -> str:
+    """Which containers have counted less than they have served; others may use them as well."""
+    return ", ".join(
+        f"{container}: {rose.get(container, 0)} of {count}"
+        for container, count in expected.items()
+        if rose.get(container, 0) < count
+    )

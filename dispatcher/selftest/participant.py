@@ -1,0 +1,76 @@
+"""Who is in a room, by the eyes of somebody who has joined it?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from livekit import rtc
+
+from dispatcher.errors import UsherError
+
+CONNECT_S: Final = 10.0
+_LOOK_S: Final = 0.05
+
+
+class CannotJoin(UsherError):
+    """The room could not be joined; the message says how."""
+
+
+class Participant:
+    """Somebody in a room."""
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+
+    def agents(self) -> list[str]:
+        """Identities of the agents that are here now."""
+        return sorted(
+            other.identity
+            for other in self._room.remote_participants.values()
+            if other.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+        )
+
+    async def wait(self, met: Callable[[list[str]], bool], *, within_s: float) -> float | None:
+        """How long it took (s) until the agents were as `met` wants them; None: not in time."""
+        began = time.monotonic()
+        while not met(self.agents()):
+            if time.monotonic() - began > within_s:
+                return None
+            await asyncio.sleep(_LOOK_S)
+        return time.monotonic() - began
+
+    async def stay(self, met: Callable[[list[str]], bool], *, for_s: float) -> bool:
+        """Whether the agents were as `met` wants them for so long."""
+        began = time.monotonic()
+        while time.monotonic() - began < for_s:
+            if not met(self.agents()):
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+
+@contextlib.asynccontextmanager
+async def in_room(server_url: str, token: str) -> AsyncIterator[Participant]:
+    """Be in the room of that token during this block.
+
+    Raises:
+        CannotJoin: LiveKit does not let us in, or there is no way to it.
+    """
+    room = rtc.Room()
+    try:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await room.connect(server_url, token, rtc.RoomOptions(auto_subscribe=False))
+        except TimeoutError:
+            raise CannotJoin(f"{server_url}: no connection within {CONNECT_S:.0f} s") from None
+        except rtc.ConnectError as error:
+            raise CannotJoin(f"{server_url}: {error.message}") from None
+        yield Participant(room)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                await room.disconnect()

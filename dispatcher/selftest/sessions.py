@@ -1,0 +1,86 @@
+"""How does one session of the self-test go, from its request to its end?"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dispatcher.errors import UsherError
+from dispatcher.selftest.deployment import Deployment
+
+# A deployment tells from this what the self-test has left behind, and people what it is.
+PREFIX: Final = "usher-selftest-"
+_POLL_S: Final = 0.25
+_ENDS: Final = frozenset({"joined", "failed", "cancelled", "ended"})
+
+
+class Went(UsherError):
+    """A session did not go as it should; the message says how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A session that was answered with a 200, and how long the answer took (s)."""
+
+    dispatch_id: str
+    room: str
+    identity: str
+    server_url: str
+    token: str
+    answer_s: float
+
+
+def fresh_room() -> str:
+    """A name that nobody else uses."""
+    return PREFIX + secrets.token_urlsafe(12)
+
+
+async def ask_for(deployment: Deployment, *, agent: str, room: str = "", once: str = "") -> Session:
+    """Ask for a session.
+
+    Raises:
+        Went: it was not accepted.
+        NoAnswer: nobody answered.
+    """
+    answer = await deployment.send(room or fresh_room(), agent=agent, once=once)
+    if answer.status != 200:
+        raise Went(f"POST /api/v1/dispatches: {answer.status}: {answer.detail}")
+    body = answer.body
+    return Session(
+        dispatch_id=str(body["dispatch_id"]),
+        room=str(body["room_name"]),
+        identity=str(body["participant_identity"]),
+        server_url=str(body["server_url"]),
+        token=str(body["participant_token"]),
+        answer_s=answer.took_s,
+    )
+
+
+async def joined(
+    deployment: Deployment, session: Session, *, within_s: float, poll_s: float = _POLL_S
+) -> Mapping[str, Any]:
+    """Its record, once LiveKit lists its agent.
+
+    Raises:
+        Went: it has failed, or has not joined in time.
+        NoAnswer: nobody answered.
+    """
+    until = time.monotonic() + within_s
+    while True:
+        answer = await deployment.record(session.dispatch_id)
+        state = answer.body.get("state")
+        if state == "joined":
+            return answer.body
+        why = answer.body.get("failure_message") or answer.body.get("failure_reason") or ""
+        if state in _ENDS:
+            raise Went(f"{session.dispatch_id} is {state}: {why}")
+        if answer.status == 404:
+            raise Went(f"{session.dispatch_id}: {answer.detail}")
+        if time.monotonic() > until:
+            told = f" ({why})" if why else ""
+            raise Went(f"{session.dispatch_id} is {state}{told} after {within_s:.0f} s")
+        await asyncio.sleep(poll_s)

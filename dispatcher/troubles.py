@@ -1,0 +1,174 @@
+"""What went wrong on a dispatch's way, whether it got there in the end or not?
+
+Pure: read off the record's attempts and timeline, one plain sentence each, in order of time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from dispatcher.models import Attempt, Dispatch, TimelineEvent
+from dispatcher.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
+
+# A queued record that nobody has touched for so long is woken by the sweeper (`wake_grace_s`).
+SLOW_START_MS: Final = 2000
+# A connected agent is seen within some 50 ms while a verify worker is at it.
+SLOW_LOOK_MS: Final = 1000
+
+
+def seconds(ms: float) -> str:
+    """A stretch of time for people."""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def troubles(dispatch: Dispatch) -> tuple[str, ...]:
+    """One sentence for each; none when all went as it should."""
+    told: list[tuple[int, int, str]] = []  # (when, order, sentence)
+    for source in (_slow_starts, _waits, _of_attempts, _of_events, _slow_look):
+        told += [(at_ms, len(told), text) for at_ms, text in source(dispatch)]
+    if dispatch.timeline_dropped:
+        told.append((0, 0, f"The first {dispatch.timeline_dropped} events are no longer kept."))
+    return tuple(text for _, _, text in sorted(told))
+
+
+def _slow_starts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for stage in stages(dispatch):
+        if stage.name == QUEUE_WAIT and not stage.open and stage.took_ms >= SLOW_START_MS:
+            yield (
+                stage.began_at_ms,
+                f"It stood in the queue for {seconds(stage.took_ms)} before anybody took it up: "
+                "its wake-up was lost, or the dispatch workers were away or busy.",
+            )
+
+
+def _waits(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for stage in stages(dispatch):
+        if stage.name == WAITING and not stage.open:
+            yield stage.began_at_ms, f"It waited {seconds(stage.took_ms)}: {_reasons(stage)}."
+        if stage.name == ADOPTION and not stage.open:
+            yield (
+                stage.began_at_ms,
+                f"It took {seconds(stage.took_ms)} to find out what LiveKit had done meanwhile.",
+            )
+
+
+def _reasons(stage: Stage) -> str:
+    return stage.reason or "the reason is not in the timeline"
+
+
+def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for attempt in dispatch.attempts:
+        events = [e for e in dispatch.timeline if e.generation == attempt.generation]
+        at_ms = events[-1].at_ms if events else 0
+        for error in attempt.errors:
+            yield at_ms, f"Attempt {attempt.generation}, {error}."
+        if text := _outcome(attempt, events):
+            yield at_ms, f"Attempt {attempt.generation}: {text}"
+        if attempt.outcome and _answer_not_noted(events):
+            yield (
+                at_ms,
+                f"Attempt {attempt.generation}: LiveKit did as it was asked, and its answer was "
+                "never written down: the dispatch worker died or was cut off in that moment.",
+            )
+
+
+def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
+    if attempt.outcome == "abandoned":
+        return (
+            "the dispatch worker that had it in hand was killed, frozen or cut off; it was taken "
+            "over after its lease."
+        )
+    if attempt.outcome == "lost":
+        return "its agent fell silent while people were in the room; it was replaced."
+    if attempt.outcome != "given_up":
+        return ""
+    if attempt.reason == "assignment_timeout":
+        return "an agent server accepted the job, and LiveKit did not assign it in time."
+    accepted = next((e for e in events if e.event == "accepted"), None)
+    if accepted is not None:
+        return (
+            f"agent server {accepted.detail.get('agent_server_id', '')} accepted job "
+            f"{accepted.detail.get('job_id', '')}, and its agent did not join: the job died or "
+            "hung before it was connected."
+        )
+    return f"it was given up ({attempt.reason})."
+
+
+def _answer_not_noted(events: list[TimelineEvent]) -> bool:
+    names = [event.event for event in events]
+    if "dispatching" not in names or "dispatched" in names:
+        return False
+    # The job was offered, so LiveKit had been asked; and the record is well past that moment.
+    offered = "accepted" in names or "joined" in names
+    return offered and "adopted" not in names
+
+
+def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    refused: Counter[tuple[str, str, str]] = Counter()
+    first_ms: dict[tuple[str, str, str], int] = {}
+    for event in dispatch.timeline:
+        if event.event == "rejected":
+            detail = event.detail
+            by = (
+                detail.get("agent_server_id", ""),
+                detail.get("container", ""),
+                detail.get("reason", ""),
+            )
+            refused[by] += 1
+            first_ms.setdefault(by, event.at_ms)
+        elif text := _said(event):
+            yield event.at_ms, text
+    for by, count in refused.items():
+        server, container, reason = by
+        times = "" if count == 1 else f" {count} times"
+        yield (
+            first_ms[by],
+            f"Agent server {server} (container {container}) refused the job{times}: {reason}.",
+        )
+
+
+def _said(event: TimelineEvent) -> str:
+    detail = event.detail
+    match event.event:
+        case "restored":
+            return (
+                "Redis did not have the record: it was away when the session was asked for, or "
+                f"has lost data since; {_who(detail.get('by', ''))} wrote it."
+            )
+        case "adopted":
+            return "LiveKit brought the agent by the participant's token; it was taken over."
+        case "surplus_agent":
+            return f"A second agent {detail.get('agent_identity', '')} was there and was put out."
+        case "agent_adopted":
+            return (
+                f"The agent had gone and another one of its name, "
+                f"{detail.get('agent_identity', '')}, had taken its place."
+            )
+        case "agent_lost":
+            return f"Agent {detail.get('agent_identity', '')} was given up as dead."
+        case "redispatch":
+            return f"It was dispatched again by {detail.get('by', 'hand')}."
+        case "redispatch_refused":
+            return f"A redispatch was refused: {detail.get('message', '')}."
+    return ""
+
+
+def _who(by: str) -> str:
+    return {"agent": "the agent itself", "web": "the web process that had promised it"}.get(by, by)
+
+
+def _slow_look(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    connected: dict[int, int] = {}
+    for event in dispatch.timeline:
+        if event.event == "agent_connected":
+            connected.setdefault(event.generation, event.at_ms)
+        elif event.event == "joined":
+            late_ms = event.at_ms - connected.get(event.generation, event.at_ms)
+            if late_ms >= SLOW_LOOK_MS:
+                yield (
+                    event.at_ms,
+                    f"The agent was connected for {seconds(late_ms)} before that was verified: "
+                    "the verification's message was lost, or the verify workers were away or busy.",
+                )

@@ -1,0 +1,51 @@
+"""How often is Redis asked the same thing for the dashboard?
+
+Once in a second or so per process, however many people look: an answer is kept for as long, and of
+several who ask at once one asks Redis.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+T = TypeVar("T")
+
+# What takes long is asked less often: it may use a twentieth of Redis's time at the most.
+_REST: Final = 20
+
+_MOST: Final = 256  # what people may ask for is theirs to choose: filters, pages, sessions
+
+
+@dataclass
+class _Kept:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    value: Any = None
+    until: float = 0.0
+
+
+class Snapshots:
+    """What was read a moment ago; one per process, thread-safe, and of bounded size."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+
+    def get(self, name: Hashable, keep_s: float, read: Callable[[], T]) -> T:
+        """What `read` gave at most `keep_s` ago. What it raises is raised, and not kept."""
+        with self._lock:
+            kept = self._kept.setdefault(name, _Kept())
+            self._kept.move_to_end(name)
+            if len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
+        with kept.lock:
+            began = time.monotonic()
+            if began >= kept.until:
+                kept.value = read()
+                now = time.monotonic()
+                kept.until = now + max(keep_s, _REST * (now - began))
+            return cast(T, kept.value)
