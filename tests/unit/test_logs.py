@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from devstack import PROJECT_ROOT
 from dispatcher.logs import configure
 
 TOUCHED = ("", "celery.app.trace", "celery.beat", "celery.worker.strategy")
@@ -22,6 +26,7 @@ def configured(log_format: Any, level: str = "INFO") -> Iterator[io.StringIO]:
     """What is logged while the block lasts; the process's own logging is put back at its end."""
     loggers = [logging.getLogger(name) for name in TOUCHED]
     before = [(logger, logger.level, logger.handlers[:], logger.filters[:]) for logger in loggers]
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     lines = io.StringIO()
     try:
         configure(log_format=log_format, level=level)
@@ -30,6 +35,8 @@ def configured(log_format: Any, level: str = "INFO") -> Iterator[io.StringIO]:
         handler.setStream(lines)
         yield lines
     finally:
+        logging.captureWarnings(False)
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
         for logger, was_level, handlers, filters in before:
             logger.setLevel(was_level)
             logger.handlers[:] = handlers
@@ -131,3 +138,47 @@ def test_configuring_twice_logs_once() -> None:
         logging.getLogger("some.logger").info("once")
 
     assert only_line(lines)["event"] == "once"
+
+
+UNCAUGHT = """
+import signal, sys, threading, warnings
+from dispatcher.logs import configure, say
+configure(log_format="json", level="INFO")
+warnings.warn("think twice")
+def fail():
+    raise ValueError("in a thread")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+class Failing:
+    def __del__(self):
+        raise ValueError("in the end of an object")
+Failing()
+signal.signal(signal.SIGUSR1, lambda *_: say("by a signal"))
+signal.raise_signal(signal.SIGUSR1)
+raise ValueError("in the program")
+"""
+
+
+def test_what_python_itself_would_print_is_a_line_of_json_too() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+
+    assert ran.stdout == ""
+    told = [
+        "think twice",
+        "in a thread",
+        "in the end of an object",
+        "by a signal",
+        "in the program",
+    ]
+    texts = [line["event"] + line.get("exception", "") for line in lines]
+    assert [any(part in text for text in texts) for part in told] == [True] * len(told)
+    assert [line["level"] for line in lines] == ["warning", "error", "error", "info", "critical"]
+    assert len(lines) == len(told)
