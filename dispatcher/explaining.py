@@ -42,7 +42,7 @@ def explain_unknown(dispatch_id: str) -> Explanation:
         "before that; or the id is mistyped or of another deployment; or its request was refused "
         "(4xx, 429, 503) and made no record; or Redis has lost it and nobody remembered it.",
         advice=f"`{CLI} list --since 1d` shows what there is; `{CLI} doctor` says whether Redis "
-        "has lost data. The web's log has every request that was refused.",
+        "has lost data. Who was refused has the reason in the answer.",
     )
 
 

@@ -48,6 +48,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 RECORD_PREFIX: Final = "usher:dispatch:"
+LIVE_PREFIX: Final = "usher:live:"
 SESSIONS_PREFIX: Final = "usher:sessions:"
 WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
@@ -84,7 +85,7 @@ def timeline(dispatch_id: str) -> str:
 
 def live(client_id: str, agent_name: str, room_name: str) -> str:
     """Which dispatch serves this room."""
-    return f"usher:live:{client_id}:{quote(agent_name, safe='')}:{quote(room_name, safe='')}"
+    return f"{LIVE_PREFIX}{client_id}:{quote(agent_name, safe='')}:{quote(room_name, safe='')}"
 
 
 def index(client_id: str) -> str:

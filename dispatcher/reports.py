@@ -77,7 +77,7 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
     return Step(
         "park",
         (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
-        (dispatch_id, reason, keys.SESSIONS_PREFIX),
+        (dispatch_id, reason, keys.SESSIONS_PREFIX, keys.LIVE_PREFIX),
         int,
     )
 

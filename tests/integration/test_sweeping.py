@@ -192,8 +192,9 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     field: str, value: str, services: Services, request_dispatch: Request, raw: redis.Redis
 ) -> None:
     for number in (1, 2):
-        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        request_dispatch(f"dsp_{number}", room_name=f"room {number}: ünï")
     raw.hset(RECORD, field, value)
+    assert len(live := [key for key in raw.keys("usher:live:*") if raw.get(key) == "dsp_1"]) == 1
     for key in ("usher:due", "usher:leases", "usher:waiting"):
         raw.zadd(key, {"dsp_1": 1})
     due(raw, "dsp_2")
@@ -208,6 +209,8 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     assert list(keyspace(raw)["usher:parked"]) == ["dsp_1"]
     assert "dsp_1" not in keyspace(raw)["usher:sessions:acme"]
     assert raw.hgetall(RECORD) == record  # for whoever looks into it
+    assert not raw.exists(*live)  # the next request for that room is served
+    assert len(raw.keys("usher:live:*")) == 1
 
 
 async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
