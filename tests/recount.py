@@ -98,7 +98,8 @@ class _Way:
         self._stages(name, at, event["detail"])
         if "tries" in event["detail"]:
             self._tries += int(event["detail"]["tries"])
-            self._told.add(generation)
+            # That event is the first of the next generation.
+            self._told.add(generation - (name == "livekit_unreachable"))
         self._result(name, event)
         if name == "waiting":
             self._queued_at = None

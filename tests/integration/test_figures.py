@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -178,6 +179,34 @@ def test_a_parked_record_is_no_session_any_more(store: Ledger, raw: redis.Redis)
     (acme,) = store.run(figures(Window.ALL, ["acme"])).clients
     assert sum(acme.states.values()) == 0
     assert store.run(health()).parked == 1
+
+
+def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> None:
+    full = AgentCounts(key=BOX, increments={"rejects:full": 1})
+
+    def one(number: int) -> None:
+        new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        store.run(ledger.create(new, due_in_s=2, detail={}))
+        store.run(reports.count(f"server-{number % 8}", number // 8 + 1, [full]))
+
+    with ThreadPoolExecutor(8) as pool:  # a server's batches come in turn, the servers at once
+        list(pool.map(lambda n: [one(m) for m in range(n, 200, 8)], range(8)))
+
+    found = of(store.run(figures(Window.HOUR, ["acme"])), "acme")
+    assert (found.dispatches, found.states[State.QUEUED]) == (200, 200)
+    assert counters(raw, BOX) == {"rejects:full": 200}
+
+
+def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Redis) -> None:
+    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
+    store.run(ledger.advance(REF, models.ACCEPTED))
+    created = ledger.advance(REF, models.DISPATCH_CREATED, attempt={"tries": "2"})
+
+    assert [store.run(created).outcome for _ in range(2)] == ["noted", "noted"]
+
+    found = of(store.run(figures(Window.ALL, ["acme"])), "acme")
+    assert (found.attempts, found.dispatched) == (2, 1)
 
 
 def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
