@@ -17,6 +17,7 @@ from dispatcher.store import Ledger
 @click.command(
     "show",
     cls=Command,
+    short_help="What became of a dispatch, why, and what to do.",
     examples=(
         "show dsp_BWA-BKOFuK9gGdfLrxlpdg",
         "show dsp_BWA-BKOFuK9gGdfLrxlpdg --json | jq .explanation.cause",
