@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
 from dispatcher.celery import app
 
 DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
@@ -27,7 +29,11 @@ def warm_up() -> None:
         for _ in range(app.conf.broker_pool_limit):
             producer = stack.enter_context(app.producer_or_acquire())
             producer.connection.ensure_connection(max_retries=1)
-            producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
+            try:
+                producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
+            except producer.connection.connection_errors as error:
+                # Redis's own, as it is, where it falls silent between the two.
+                raise OperationalError(str(error)) from error
     app.signature(VERIFY_TASK)
     _ = app.backend  # every publish makes a result object, and that wants one
 

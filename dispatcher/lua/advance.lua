@@ -80,7 +80,6 @@ if moves then
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', unpack(MARKS))
-    for _, name in ipairs(MARKS) do r[name] = nil end
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)

@@ -1,6 +1,6 @@
 -- What a change of state says about the way of a session. Part of advance.lua.
--- r: the record before, by field. a: the order. moves: whether the state changes. fresh: whether
--- the marks of before count (false in a new generation). Returns the fields to write.
+-- r: the record before, by field. a: the order. moves: whether the state changes. MARKS are the times
+-- (ms) at which this generation has entered each stage. Returns those that are to be written.
 local MARKS = {'queued_at_ms', 'dispatching_at_ms', 'dispatched_at_ms', 'offered_at_ms',
   'accepted_at_ms'}
 local BY_STATE = {joined = 'joined', ended = 'ended', cancelled = 'cancelled', failed = 'failures'}
