@@ -14,6 +14,7 @@ from dispatcher.models import AgentServerReport
 @click.command(
     "agents",
     cls=Command,
+    short_help="Agent servers with slots, load and state.",
     examples=("agents", "agents --client acme --agent session-agent-rag", "agents --json"),
 )
 @client_option("Only those that serve this client.")

@@ -14,7 +14,12 @@ from dispatcher.cli.options import dispatch_id_argument
 from dispatcher.waking import wake_clearing
 
 
-@click.command("cancel", cls=Command, examples=("cancel dsp_BWA-BKOFuK9gGdfLrxlpdg",))
+@click.command(
+    "cancel",
+    cls=Command,
+    short_help="End a dispatch; its agent leaves.",
+    examples=("cancel dsp_BWA-BKOFuK9gGdfLrxlpdg",),
+)
 @dispatch_id_argument()
 def command(dispatch_id: str, as_json: bool) -> None:
     """End a dispatch at once; its agent is taken out of the room. One that has ended stays so."""

@@ -41,6 +41,7 @@ _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"
 @click.command(
     "doctor",
     cls=Command,
+    short_help="Is everything there? What is to be done?",
     examples=("doctor", "doctor --quiet || page-somebody", "doctor --json | jq .verdict"),
 )
 @click.option("--quiet", "-q", is_flag=True, help="Only what is not in order.")

@@ -17,6 +17,7 @@ from dispatcher.models import State
 @click.command(
     "list",
     cls=Command,
+    short_help="The dispatches there are, newest first.",
     examples=(
         "list --since 1h",
         "list --state failed --client acme --since 1d",

@@ -44,6 +44,7 @@ class Result:
 @click.command(
     "redispatch",
     cls=Command,
+    short_help="Send failed, ended or agentless ones again.",
     examples=(
         "redispatch dsp_BWA-BKOFuK9gGdfLrxlpdg",
         "redispatch --failed --since 1h --dry-run",

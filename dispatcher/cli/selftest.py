@@ -23,6 +23,7 @@ _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: 
 @click.command(
     "selftest",
     cls=Command,
+    short_help="Test a running deployment with real sessions.",
     examples=(
         "selftest --url https://usher.example.com --key-file /run/secrets/usher-key",
         "selftest --concurrency 50 --junit selftest.xml",

@@ -49,6 +49,7 @@ class _Text(click.ParamType[str]):
 @click.command(
     "send",
     cls=Command,
+    short_help="Have an agent dispatched by hand.",
     examples=(
         "send --wait",
         "send --room room-1 --agent session-agent-rag --client acme",

@@ -33,6 +33,7 @@ _COUNTERS: Final = (
 @click.command(
     "stats",
     cls=Command,
+    short_help="Success, failures, times, rejects.",
     examples=("stats", "stats --window 5m --client acme", "stats --window all --json"),
 )
 @click.option(

@@ -23,6 +23,7 @@ _FOR_EVER_S: Final = 10 * 365 * 86_400.0
 @click.command(
     "watch",
     cls=Command,
+    short_help="What happens, as it happens.",
     examples=("watch", "watch --client acme --for 30s", "watch dsp_BWA-BKOFuK9gGdfLrxlpdg"),
 )
 @dispatch_id_argument(required=False)

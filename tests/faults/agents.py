@@ -35,7 +35,7 @@ from worker_agent.server import serve
 from worker_agent.session import load_entrypoint
 from worker_agent.settings import AgentSettings
 
-_STARTS_WITHIN_S = 20
+_STARTS_WITHIN_S = 60
 
 
 def bare_server(settings: AgentSettings, **options: Any) -> AgentServer:
