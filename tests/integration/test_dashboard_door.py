@@ -262,8 +262,11 @@ def test_whoever_has_the_newest_is_told_so(browser: FlaskClient, raw: redis.Redi
     assert len(again.json["sessions"]) == 4
 
 
-def test_a_question_that_makes_no_sense_is_a_422_that_names_it(browser: FlaskClient) -> None:
+def test_a_question_that_makes_no_sense_is_a_422_that_names_it(
+    browser: FlaskClient, raw: redis.Redis
+) -> None:
     sign_in(browser)
+    fill(raw, [Told(number=1, ends_as="queued")])
     for query, field in (
         ("overview?window=2h", "window"),
         ("sessions?state=lost", "state"),
@@ -276,6 +279,7 @@ def test_a_question_that_makes_no_sense_is_a_422_that_names_it(browser: FlaskCli
         assert answer.json["errors"][0]["field"] == field
     # Of a client that there is no more nothing is shown, and not everything either.
     assert browser.get(f"{API}/sessions?client=globex").json["sessions"] == []
+    assert len(browser.get(f"{API}/sessions?client=acme").json["sessions"]) == 1
 
 
 def test_a_session_is_found_by_its_id_and_an_unknown_one_is_explained(
