@@ -125,9 +125,24 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
             caller = Caller(stack)
             with caller.http:
                 lost = caller.post(room_config={"agents": [{"agent_name": NOBODY}]})
+                warm_up(stack, caller)
                 yield Traced(
                     stack=stack, collector=collector, caller=caller, lost=lost["dispatch_id"]
                 )
+
+
+def warm_up(stack: RunningStack, caller: Caller) -> None:
+    """Return when a session has had its agent: just started, a busy machine may take a minute."""
+    for _ in range(5):
+        answer = caller.post()
+        record = caller.wait_for_state(
+            answer["dispatch_id"], "joined", "failed", within_s=DEADLINE_S + 5
+        )
+        if record["state"] == "joined":
+            end_rooms(stack, record["room_name"])
+            caller.wait_for_state(answer["dispatch_id"], "ended", within_s=DEADLINE_S)
+            return
+    raise AssertionError(f"no session of five has found an agent: {record}")
 
 
 def tree(spans: list[GotSpan]) -> set[tuple[str, str, str]]:

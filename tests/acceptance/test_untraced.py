@@ -35,14 +35,16 @@ def test_nothing_about_traces_is_written_down_logged_or_sent(
             record = client.hgetall(f"usher:dispatch:{answer['dispatch_id']}")
         assert "traceparent" not in record
         assert "trace_id" not in stack.log("dispatch")
-        (listed,) = at_livekit(stack, answer["room_name"])
-        assert sorted(listed) == [
-            "usher.client_id",
-            "usher.container",
-            "usher.dispatch_id",
-            "usher.generation",
-            "usher.request_type",
-            "usher.requested_at_ms",
-        ]
+        listed = at_livekit(stack, answer["room_name"])
+        assert listed
+        for attributes in listed:  # of each attempt, on a busy machine
+            assert sorted(attributes) == [
+                "usher.client_id",
+                "usher.container",
+                "usher.dispatch_id",
+                "usher.generation",
+                "usher.request_type",
+                "usher.requested_at_ms",
+            ]
     finally:
         caller.http.delete(f"{ENDPOINT}/{answer['dispatch_id']}")
