@@ -9,7 +9,7 @@ from livekit import api
 
 from devstack.testing import RunningStack
 
-from .session import Caller, end_rooms
+from .session import ENDPOINT, Caller
 
 
 def at_livekit(stack: RunningStack, room: str) -> list[dict[str, str]]:
@@ -28,22 +28,23 @@ def test_nothing_about_traces_is_written_down_logged_or_sent(
     stack: RunningStack, caller: Caller
 ) -> None:
     answer = caller.post()
-    caller.wait_for_state(answer["dispatch_id"], "joined", within_s=10)
-    caller.wait_until_agent_said_so(answer["dispatch_id"])
     try:
+        sent = ("dispatched", "offered", "accepted", "joined")
+        caller.wait_for_state(answer["dispatch_id"], *sent, within_s=20)
         with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
             record = client.hgetall(f"usher:dispatch:{answer['dispatch_id']}")
         assert "traceparent" not in record
         assert "trace_id" not in stack.log("dispatch")
-        (listed,) = at_livekit(stack, answer["room_name"])
-        assert sorted(listed) == [
-            "usher.client_id",
-            "usher.container",
-            "usher.dispatch_id",
-            "usher.generation",
-            "usher.request_type",
-            "usher.requested_at_ms",
-        ]
+        listed = at_livekit(stack, answer["room_name"])
+        assert listed
+        for attributes in listed:  # of each attempt, on a busy machine
+            assert sorted(attributes) == [
+                "usher.client_id",
+                "usher.container",
+                "usher.dispatch_id",
+                "usher.generation",
+                "usher.request_type",
+                "usher.requested_at_ms",
+            ]
     finally:
-        end_rooms(stack, answer["room_name"])
-        caller.wait_for_state(answer["dispatch_id"], "ended", within_s=10)
+        caller.http.delete(f"{ENDPOINT}/{answer['dispatch_id']}")
