@@ -44,6 +44,8 @@ def parse_dispatch(
     if not record:
         return None
     fields: dict[str, Any] = _pairs(record)
+    if "unreadable" in fields:
+        raise ValueError(f"it is no record: {fields['unreadable']}")
     for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
         fields[name] = int(fields[name])
     fields["deadline_at_ms"] = int(fields["deadline_at_ms"])

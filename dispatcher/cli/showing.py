@@ -8,7 +8,6 @@ from dispatcher import reports
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import dispatch_id_argument
-from dispatcher.errors import LedgerUnavailable
 from dispatcher.explaining import Explanation, explain, explain_parked, explain_unknown
 from dispatcher.ledger import read
 from dispatcher.models import Dispatch
@@ -52,11 +51,6 @@ def look(store: Ledger, dispatch_id: str) -> tuple[Dispatch | None, Explanation,
     except (KeyError, TypeError, ValueError) as error:  # the sweeper has not met it yet
         reason = f"{type(error).__name__}: {error}"
         return None, explain_parked(dispatch_id, reason), Exit.NEGATIVE
-    except LedgerUnavailable as error:
-        if "WRONGTYPE" not in str(error.__cause__):
-            raise
-        # Redis has answered: under that name is something else than a record.
-        return None, explain_parked(dispatch_id, "it is no hash"), Exit.NEGATIVE
     if dispatch is None:
         return None, explain_unknown(dispatch_id), Exit.NOT_FOUND
     return dispatch, explain(dispatch), Exit.OK

@@ -9,7 +9,8 @@ local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', n
 if #ids > limit then
   local queues, clients = {}, {}
   for _, id in ipairs(ids) do
-    local client = redis.call('HGET', ARGV[3] .. id, 'client_id') or ''
+    local client = redis.pcall('HGET', ARGV[3] .. id, 'client_id')
+    if type(client) ~= 'string' then client = '' end  -- no record: whoever reads it will see
     if not queues[client] then
       queues[client] = {}
       clients[#clients + 1] = client

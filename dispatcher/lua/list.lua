@@ -18,10 +18,11 @@ end
 local function fields_of(id)
   local key = ARGV[1] .. id
   if state ~= '' then
-    local is = redis.call('HGET', key, 'state')
+    local is = redis.pcall('HGET', key, 'state')
     if is and is ~= state then return {} end
   end
-  local values = redis.call('HMGET', key, unpack(ARGV, 7))
+  local values = redis.pcall('HMGET', key, unpack(ARGV, 7))
+  if values.err then return {} end  -- something else has that name
   local pairs_of = {}
   for i, value in ipairs(values) do
     if value then

@@ -3,7 +3,8 @@
 -- Returns dispatch ids; those are not due for push_ms, so that the sweeper does not wake them too.
 local queues, clients = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
-  local client = redis.call('HGET', ARGV[3] .. id, 'client_id')
+  local client = redis.pcall('HGET', ARGV[3] .. id, 'client_id')
+  if type(client) == 'table' then client = '' end  -- no record: whoever reads it will see
   if not client then
     redis.call('ZREM', KEYS[1], id)
   else

@@ -26,14 +26,15 @@ end
 local function fields_of(id)
   local key = ARGV[1] .. id
   if states or text ~= '' then
-    local is = redis.call('HMGET', key, 'state', 'room_name')
+    local is = redis.pcall('HMGET', key, 'state', 'room_name')
     if not is[1] or (states and not states[is[1]]) then return nil end
     if text ~= '' and string.sub(id, 1, #text) ~= text
         and not string.find(is[2] or '', text, 1, true) then
       return nil
     end
   end
-  local values = redis.call('HMGET', key, unpack(ARGV, first_field))
+  local values = redis.pcall('HMGET', key, unpack(ARGV, first_field))
+  if values.err then return nil end  -- something else has that name
   local pairs_of = {}
   for i, value in ipairs(values) do
     if value then

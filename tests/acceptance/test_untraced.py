@@ -13,13 +13,17 @@ from .session import ENDPOINT, Caller
 
 
 def at_livekit(stack: RunningStack, room: str) -> list[dict[str, str]]:
-    """The attributes of that room's dispatches."""
+    """The attributes of that room's dispatches to an agent with a name.
+
+    (LiveKit has one of its own in every room, for agents without a name.)
+    """
 
     async def look() -> list[dict[str, str]]:
         async with api.LiveKitAPI(
             stack.livekit_url, stack.livekit_api_key, stack.livekit_api_secret, failover=False
         ) as livekit:
-            return [dict(d.attributes) for d in await livekit.agent_dispatch.list_dispatch(room)]
+            listed = await livekit.agent_dispatch.list_dispatch(room)
+            return [dict(each.attributes) for each in listed if each.agent_name]
 
     return asyncio.run(look())
 

@@ -211,6 +211,7 @@ def test_whoever_guesses_is_told_to_wait(open_with: Open) -> None:
 def test_without_redis_it_says_so_and_what_the_process_knows_within_a_second(
     own_common: CommonSettings, own_redis: OwnRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("USHER_REDIS_TIMEOUT_S")  # what it is unless set
     for open_ in opener(tmp_path, monkeypatch):
         client = open_()
         samples(client)

@@ -213,6 +213,26 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     assert len(raw.keys("usher:live:*")) == 1
 
 
+async def test_what_is_no_record_at_all_is_parked_and_holds_nobody_up(
+    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    for number in (1, 2):
+        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        due(raw, f"dsp_{number}")
+    raw.delete(RECORD)
+    raw.set(RECORD, "somebody's own")
+    raw.zadd("usher:waiting", {"dsp_1": 1})
+    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+
+    assert await woken(services) == ["dsp_2"]
+    raw.zadd("usher:waiting", {"dsp_1": 1})
+    assert await sweeping.waiting_for(services) == []
+
+    assert "it is no record: WRONGTYPE" in (await services.ledger.run(reports.parked()))["dsp_1"]
+    assert listed(raw, "dsp_1") == []
+    assert raw.get(RECORD) == "somebody's own"
+
+
 async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
