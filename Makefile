@@ -13,7 +13,7 @@ installed := .venv/.installed-$(folder)
 python := .venv/bin/python
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test controls faults fuzz check campaign setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,11 +25,14 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (12 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (14 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long"
+	@exec $(python) -m pytest -m "not long and not control"
 
-faults: setup ## run the tests that take minutes or want a quiet machine (26 more)
+controls: setup ## take one safeguard out after the other and see that the campaign fails (4 minutes)
+	@exec $(python) -m pytest -m control
+
+faults: setup ## run the tests that take minutes or want a quiet machine (26 minutes)
 	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document

@@ -86,14 +86,16 @@ def running_stack(
 ) -> Iterator[RunningStack]:
     """A whole stack in `run_dir` on free ports, ready; stopped at the end as by a Ctrl-C.
 
-    `environ` adds to and overrides the caller's environment. Raises `AssertionError`, with what
+    `environ` adds to and overrides the caller's environment; without `USHER_AGENT_DRAIN_S` in it,
+    sessions keep the agent server from stopping for 1 s. Raises `AssertionError`, with what
     the stack has printed, where it is not ready in time or does not stop.
     """
-    any_ports = dict.fromkeys(PORT_VARIABLES, "0")
+    # Nobody waits for the end of sessions that a test has left.
+    own = {**dict.fromkeys(PORT_VARIABLES, "0"), "USHER_AGENT_DRAIN_S": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "devstack", "up", "--with-parent", "--procfile", str(procfile)],
         cwd=PROJECT_ROOT,
-        env={**os.environ, **any_ports, "USHER_RUN_DIR": str(run_dir), **(environ or {})},
+        env={**os.environ, **own, "USHER_RUN_DIR": str(run_dir), **(environ or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

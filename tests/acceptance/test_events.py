@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack
@@ -88,6 +89,7 @@ def test_a_lost_connection_goes_on_where_it_was(stack: RunningStack, caller: Cal
         assert "event: snapshot" in response.text
 
 
+@pytest.mark.long  # the deadline, 20 s
 def test_a_page_that_waits_in_vain_hears_that_it_is_connected_and_at_the_end_the_true_reason(
     stack: RunningStack, caller: Caller
 ) -> None:

@@ -33,7 +33,7 @@ DEADLINE_S = 40
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack of this module's own: its parts are stopped and hung here."""
-    environ = {"USHER_DEADLINE_S": str(DEADLINE_S)}
+    environ = {"USHER_DEADLINE_S": str(DEADLINE_S), "USHER_AGENT_EXECUTOR": "thread"}
     with running_stack(tmp_path_factory.mktemp("outages"), environ=environ) as running:
         yield running
 

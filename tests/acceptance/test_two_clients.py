@@ -87,7 +87,6 @@ def two_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoClients
         "USHER_CLIENTS_FILE": str(file),
         "USHER_LIVEKIT_PORT": str(port),
         "USHER_AGENT_EXECUTOR": "thread",
-        "USHER_AGENT_DRAIN_S": "1",  # no test ends its sessions
     }
     with running_stack(run_dir, environ=environ, procfile=procfile) as stack:
         yield TwoClients(stack=stack, file=file)

@@ -49,7 +49,7 @@ def telling(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "USHER_WEBHOOK_SECRET": SECRET,
         "USHER_WEBHOOK_ALLOW_PRIVATE": "true",
         "USHER_WEBHOOK_WAITS_S": "0.5,1,1",
-        "USHER_AGENT_DRAIN_S": "1",
+        "USHER_AGENT_EXECUTOR": "thread",
     }
     with running_stack(tmp_path_factory.mktemp("stack"), environ=environ) as running:
         yield running

@@ -16,6 +16,7 @@ CONTROLS = Path(__file__).parent / "controls"
 SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
 
 
+@pytest.mark.control
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("control", "arguments", "expected"),

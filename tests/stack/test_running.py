@@ -98,6 +98,7 @@ def test_a_ctrl_c_leaves_no_process_behind(run_dir: Path, procfile: Path) -> Non
     assert processes_of_stack(run_dir) == []
 
 
+@pytest.mark.long  # it is waited for
 def test_a_process_that_ignores_the_ctrl_c_is_killed(run_dir: Path, tmp_path: Path) -> None:
     deaf = tmp_path / "Procfile"
     deaf.write_text("deaf: trap '' TERM; exec sleep 1000\n")

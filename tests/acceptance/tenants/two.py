@@ -84,8 +84,6 @@ def _agent_environ(client_id: str) -> dict[str, str]:
         "USHER_AGENT_CLIENT_ID": client_id,
         # Nobody starts processes while times are taken.
         "USHER_AGENT_EXECUTOR": "thread",
-        # A job whose LiveKit has died may not end by itself.
-        "USHER_AGENT_DRAIN_S": "1",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -114,4 +115,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # A thread of livekit-rtc that still has something to say to a Python that is ending aborts the
+    # process ("panic in a function that cannot unwind"), after everything has been reported.
+    sys.stdout.flush()
+    os._exit(code)
