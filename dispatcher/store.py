@@ -35,6 +35,10 @@ T = TypeVar("T")
 # tried once more at once; every step may be repeated. A time-out is not: it has cost the time.
 _RETRIES = 1
 
+# Everything that a process may do at once; whoever finds none free is refused at once, and
+# redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
+_MAX_CONNECTIONS = 1000
+
 _HINT = "Redis did not answer ({error}); check REDIS_URL and that Redis is up"
 
 
@@ -69,6 +73,7 @@ class Ledger:
         self._redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,
+            max_connections=_MAX_CONNECTIONS,
             socket_timeout=settings.redis_timeout_s,
             socket_connect_timeout=settings.redis_timeout_s,
             socket_keepalive=True,
@@ -170,6 +175,7 @@ class AsyncLedger:
         self._redis = redis.asyncio.Redis.from_url(
             settings.redis_url.get_secret_value(),
             decode_responses=True,
+            max_connections=_MAX_CONNECTIONS,
             socket_timeout=settings.redis_worker_timeout_s,
             socket_connect_timeout=settings.redis_worker_timeout_s,
             socket_keepalive=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -127,3 +128,10 @@ def test_a_redis_that_refuses_to_write_is_unavailable(
 
     with pytest.raises(LedgerUnavailable):
         own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+
+
+async def test_hundreds_of_steps_at_once_are_all_carried_out(common: CommonSettings) -> None:
+    patient = common.model_copy(update={"redis_worker_timeout_s": 10.0})
+    async with AsyncLedger(patient) as store:
+        answered = await asyncio.gather(*(store.run(reports.ping()) for _ in range(300)))
+    assert len(answered) == 300
