@@ -16,9 +16,9 @@ broker_transport_options = {
     "socket_connect_timeout": _settings.redis_timeout_s,
     "retry_on_timeout": False,
     "max_retries": 0,
-    # No task runs for longer than its LiveKit time-outs and waits (some 20 s). What a killed worker
-    # had taken comes back after this; the sweeper has long done the work by then.
-    "visibility_timeout": 60,
+    # No copy of each message in Redis until it is acknowledged (16 commands a session): what a
+    # killed worker had taken the sweeper does, and long before a visibility timeout would be over.
+    "ack_emulation": False,
     # A worker that waits for messages must notice that Redis's machine has vanished.
     "socket_keepalive": True,
     "socket_keepalive_options": keepalive.SOCKET_OPTIONS,

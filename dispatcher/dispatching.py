@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dispatcher import delegating, inflight, ledger, reports
+from dispatcher import delegating, inflight, ledger, messages, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
@@ -40,7 +40,7 @@ from dispatcher.models import (
     FailureReason,
     State,
 )
-from dispatcher.outcomes import end_in_time, fail, give_up, log_fields, read, traced
+from dispatcher.outcomes import end_in_time, fail, give_up, known, log_fields, read, traced
 from dispatcher.retrying import policy
 from dispatcher.runtime import Services
 
@@ -92,7 +92,8 @@ async def dispatch_agent(
         TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
     """
-    dispatch = await read(services, dispatch_id)
+    found, servers = await services.ledger.run(reports.read_with_agent_servers(dispatch_id))
+    dispatch = known(found, dispatch_id)
     if dispatch.state not in UNSENT and dispatch.state is not State.DISPATCHING:
         return dispatch.state
     if time_is_up(dispatch):
@@ -102,11 +103,14 @@ async def dispatch_agent(
         if not may_go_on:
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
         with traced("dispatch_agent", dispatch):
-            return await _dispatch(services, dispatch, sleep)
+            return await _dispatch(services, dispatch, servers, sleep)
 
 
 async def _dispatch(
-    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
+    services: Services,
+    dispatch: Dispatch,
+    servers: Sequence[AgentServerReport],
+    sleep: Callable[[float], Awaitable[None]],
 ) -> State:
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
@@ -114,7 +118,6 @@ async def _dispatch(
         return await _wait(
             services, dispatch, Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
         )
-    servers = await services.ledger.run(reports.agent_servers())
     if dispatch.state in UNSENT and not _worth_trying(services, dispatch, servers):
         return await _wait(services, dispatch, why_no_agent(dispatch, servers))
     if dispatch.state is State.DISPATCHING:
@@ -239,6 +242,7 @@ async def _create(
             DISPATCH_CREATED,
             due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
             inflight=inflight.SENT,
+            wake=messages.verify(dispatch.dispatch_id, dispatch.room_name),
             fields={"livekit_dispatch_id": livekit_dispatch_id},
             attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
             detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},

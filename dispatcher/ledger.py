@@ -14,9 +14,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
-from dispatcher import keys, transitions
+from dispatcher import keys, messages, transitions
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
+from dispatcher.messages import Wake
 from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
 from dispatcher.models import (
     END_MARGIN_S,
@@ -126,7 +127,6 @@ class Created:
     dispatch_id: str
     state: State
     new: bool
-    wake_now: bool = True  # false: its client asks so quickly that the sweeper shall wake this one
     room_name: str = ""
     identity: str = ""
     conflict: bool = False
@@ -175,9 +175,10 @@ def create(
     paced: bool = False,
     max_backlog: int = 0,
     once: Once | None = None,
-    told_later: bool = False,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    The dispatcher is woken with it, except for a paced one, which the sweeper wakes in its turn.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.
@@ -188,11 +189,10 @@ def create(
         max_backlog: how many sessions may be on their way; 0: any number.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
-        told_later: the caller has the new record logged itself, when nobody waits for it.
     """
 
     def tell(created: Created) -> None:
-        if created.new and not told_later:
+        if created.new:
             transitions.tell_created(new, detail)
 
     fields = {
@@ -200,6 +200,7 @@ def create(
         for key, value in vars(new).items()  # all are plain values; asdict() would copy each
         if key not in ("dispatch_id", "deadline_ms") and value != ""
     }
+    wake = messages.dispatch(new.dispatch_id, new.room_name)
     return Step(
         "create",
         (
@@ -207,6 +208,7 @@ def create(
             keys.rate(new.client_id),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
+            wake.queue,
         ),
         (
             keys.RECORD_PREFIX,
@@ -220,6 +222,7 @@ def create(
             str(AT_ONCE),
             str(max_backlog),
             _once(once),
+            wake.message,
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, new.dispatch_id, limits),
@@ -242,9 +245,7 @@ def _once(once: Once | None) -> str:
 
 def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
     if reply[0] == "created":
-        return Created(
-            dispatch_id=dispatch_id, state=State.QUEUED, new=True, wake_now=int(reply[1]) == 0
-        )
+        return Created(dispatch_id=dispatch_id, state=State.QUEUED, new=True)
     if reply[0] == "too_many_requests":
         raise LimitReached(
             f"at most {limits.requests_per_minute} requests per minute",
@@ -286,6 +287,7 @@ def advance(
     lease_s: float | None = None,
     losses: int | None = None,
     inflight: InFlight = NOT_IN_FLIGHT,
+    wake: Wake | None = None,
     any_generation: bool = False,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
@@ -305,6 +307,7 @@ def advance(
             takes the record off the list of leases when it moves.
         losses: agents that this dispatch has lost in a row, this one included.
         inflight: what the change means for those on their way to the same agent (`inflight.py`).
+        wake: a worker to be told when it is in the record.
         any_generation: whatever the record's generation is by now.
     """
     order: dict[str, Any] = {
@@ -321,6 +324,7 @@ def advance(
         "channel": keys.wake_channel(dispatch.dispatch_id),
         "new_generation": transition.new_generation,
         "revive": deadline_in_s is not None,
+        "wake": wake.message if wake else False,
         "anew": transition.anew,
         "terminal": transition.to in TERMINAL,
         "retention_s": retention_s,
@@ -365,6 +369,7 @@ def advance(
             agent_counts.key,
             keys.AGENT_METRICS_INDEX,
             keys.failed_sessions(dispatch.client_id),
+            wake.queue if wake else keys.DISPATCH_QUEUE,
         ),
         (json.dumps(order),),
         _advanced,

@@ -18,7 +18,15 @@ async def read(services: Services, dispatch_id: str) -> Dispatch:
     Raises:
         UnknownDispatch: there is none.
     """
-    dispatch = await services.ledger.run(ledger.read(dispatch_id))
+    return known(await services.ledger.run(ledger.read(dispatch_id)), dispatch_id)
+
+
+def known(dispatch: Dispatch | None, dispatch_id: str) -> Dispatch:
+    """The record that was looked for.
+
+    Raises:
+        UnknownDispatch: there is none.
+    """
     if dispatch is None:
         raise UnknownDispatch(
             f"no dispatch {dispatch_id!r}: it never existed or its retention time is over"

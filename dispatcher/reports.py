@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
-from dispatcher import keys
+from dispatcher import keys, ledger
 from dispatcher.ledger import Step
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import AgentServerReport
+from dispatcher.models import AgentServerReport, Dispatch
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
@@ -36,6 +37,24 @@ def agent_servers() -> Step[list[AgentServerReport]]:
         (),
         lambda reply: [AgentServerReport(**json.loads(text)) for text in reply],
     )
+
+
+def read_with_agent_servers(
+    dispatch_id: str,
+) -> Step[tuple[Dispatch | None, list[AgentServerReport]]]:
+    """The record, as `ledger.read` gives it, and every agent server, in one look."""
+    step = ledger.read(dispatch_id)
+
+    def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:
+        now_ms, record, attempts, timeline, servers = reply
+        reports = (text.split(" ", 1) for text in servers[1::2])
+        return step.parse([now_ms, record, attempts, timeline]), [
+            AgentServerReport(**json.loads(report))
+            for expires_ms, report in reports
+            if int(expires_ms) > now_ms
+        ]
+
+    return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 
 
 def report_alive(name: str, *, ttl_s: float) -> Step[int]:

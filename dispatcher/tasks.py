@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Task
 from celery.signals import worker_ready
 
 from dispatcher import (
@@ -31,7 +30,8 @@ from dispatcher import (
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.heartbeat import SWEEPER
-from dispatcher.models import IN_FLIGHT, State
+from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
+from dispatcher.models import State
 from dispatcher.runtime import runtime
 from dispatcher.waking import wake_dispatch
 
@@ -49,19 +49,18 @@ def _start_runtime(sender: Any, **_: Any) -> None:
         process.start(sweeping.stand_in_for_beat(process.services))
 
 
-@app.task(name="dispatcher.tasks.dispatch_agent", bind=True, throws=(UsherError,))
-def dispatch_agent(self: Task[Any, str], dispatch_id: str, room: str) -> str:
-    """Bring one dispatch to LiveKit; returns the state of its record."""
+@app.task(name=DISPATCH_TASK, throws=(UsherError,))
+def dispatch_agent(dispatch_id: str, room: str) -> str:
+    """Bring one dispatch to LiveKit; returns the state of its record.
+
+    Its verification is chained to it by the ledger: "LiveKit has it" and the message for
+    `verify_dispatch` are one step.
+    """
     process = runtime()
-    state = process.run(dispatching.dispatch_agent(process.services, dispatch_id))
-    if state not in IN_FLIGHT:
-        # Nothing is on its way that could be verified. The message would cost as much as this one
-        # did, and when a client asks for hundreds that have to wait, others stand behind it.
-        self.request.chain = None
-    return state
+    return process.run(dispatching.dispatch_agent(process.services, dispatch_id))
 
 
-@app.task(name="dispatcher.tasks.verify_dispatch", throws=(UsherError,))
+@app.task(name=VERIFY_TASK, throws=(UsherError,))
 def verify_dispatch(dispatch_id: str, room: str) -> str:
     """See the agent of one dispatch in its room; returns the state of its record."""
     process = runtime()

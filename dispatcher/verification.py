@@ -21,6 +21,8 @@ from dispatcher.decisions import (
 from dispatcher.errors import LiveKitError
 from dispatcher.livekit import AgentParticipant
 from dispatcher.models import (
+    ACCEPTED,
+    DISPATCH_CREATED,
     END_MARGIN_S,
     IN_FLIGHT,
     JOINED,
@@ -38,6 +40,8 @@ logger = logging.getLogger(__name__)
 CONNECTED_POLL_S: Final = 0.05
 # Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
+# After these there is nothing to see yet, and nothing to do sooner than without them.
+NO_NEWS: Final = frozenset({DISPATCH_CREATED.event, ACCEPTED.event})
 # Agent servers with a load report of their own are sent a few at a time, which LiveKit offers
 # within 0.25 s; and they refuse by themselves, without a word to us, whenever that load is high.
 OWN_LOAD_OFFER_TIMEOUT_S: Final = 0.8
@@ -55,51 +59,47 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
         UnknownDispatch: no such record.
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
     """
-    dispatch = await read(services, dispatch_id)
-    if dispatch.state not in IN_FLIGHT:
-        return dispatch.state
-    with services.turn(services.verifying, dispatch) as may_go_on:
-        if not may_go_on:
+    async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
+        dispatch = await read(services, dispatch_id)
+        if dispatch.state not in IN_FLIGHT:
             return dispatch.state
-        with traced("verify_dispatch", dispatch):
-            return await _verify(services, dispatch)
+        with services.turn(services.verifying, dispatch) as may_go_on:
+            if not may_go_on:
+                return dispatch.state
+            with traced("verify_dispatch", dispatch):
+                return await _verify(services, dispatch, news)
 
 
-async def _verify(services: Services, dispatch: Dispatch) -> State:
+async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
     until = loop.time() + min(
         services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
     )
     next_look = loop.time() + services.settings.verify_poll_s
     woken = False
-    async with services.wakeups.listen(dispatch.dispatch_id) as news:
-        while True:
-            news.clear()
-            seen_at_ms = dispatch.updated_at_ms
-            dispatch = await read(services, dispatch.dispatch_id)
-            if dispatch.state not in IN_FLIGHT:
-                return dispatch.state
-            if is_silent(dispatch):
-                return await _no_join(services, dispatch)
-            now = loop.time()
-            # News without a change in the record are LiveKit's own: somebody has joined.
-            hinted = woken and dispatch.updated_at_ms == seen_at_ms
-            if dispatch.agent_identity or hinted or now >= next_look or now >= until:
-                agent = await _look(services, dispatch)
-                if agent is not None:
-                    await _joined(services, dispatch, agent)
-                    continue
-                next_look = now + services.settings.verify_poll_s
-            if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
-                return dispatch.state  # a message too many: somebody is still at it
-            if now >= until:
-                until += _more_time_s(services, dispatch)
-            if now >= until or await _dropped(services, dispatch):
-                return await _no_join(services, dispatch)
-            pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(news.wait(), min(pause, until - now))
-            woken = news.is_set()
+    while True:
+        if is_silent(dispatch):
+            return await _no_join(services, dispatch)
+        now = loop.time()
+        if dispatch.agent_identity or woken or now >= next_look or now >= until:
+            agent = await _look(services, dispatch)
+            if agent is not None and await _joined(services, dispatch, agent):
+                return State.JOINED
+            next_look = now + services.settings.verify_poll_s
+        if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
+            return dispatch.state  # a message too many: somebody is still at it
+        if now >= until:
+            until += _more_time_s(services, dispatch)
+        if now >= until or await _dropped(services, dispatch):
+            return await _no_join(services, dispatch)
+        pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(news.wait(), min(pause, until - now))
+        woken = news.is_set()
+        news.clear()
+        dispatch = await read(services, dispatch.dispatch_id)
+        if dispatch.state not in IN_FLIGHT:
+            return dispatch.state
 
 
 def _more_time_s(services: Services, dispatch: Dispatch) -> float:
@@ -140,9 +140,10 @@ async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | No
     return our_agent(dispatch, agents)
 
 
-async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> None:
+async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> bool:
+    """Write `joined`; false when the record has moved on."""
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
-    await services.ledger.run(
+    done = await services.ledger.run(
         ledger.advance(
             dispatch,
             JOINED,
@@ -158,6 +159,7 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
         )
     )
+    return done.moved
 
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 
 import redis.asyncio
@@ -37,20 +37,28 @@ class Wakeups:
             socket_keepalive_options=keepalive.SOCKET_OPTIONS,
         )
         self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._listeners: dict[str, dict[asyncio.Event, Collection[str]]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
 
-    def listen(self, dispatch_id: str) -> AbstractAsyncContextManager[asyncio.Event]:
-        """Yields an event that is set whenever the record of `dispatch_id` changes."""
-        return self.listen_on(wake_channel(dispatch_id))
+    def listen(
+        self, dispatch_id: str, *, but: Collection[str] = ()
+    ) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Yields an event that is set whenever the record of `dispatch_id` changes.
+
+        Args:
+            but: events of the timeline that are no news to the caller.
+        """
+        return self.listen_on(wake_channel(dispatch_id), but=but)
 
     @contextlib.asynccontextmanager
-    async def listen_on(self, channel: str) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set by every message on `channel`."""
+    async def listen_on(
+        self, channel: str, *, but: Collection[str] = ()
+    ) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set by every message on `channel` that is not one of `but`."""
         event = asyncio.Event()
-        listeners = self._listeners.setdefault(channel, set())
-        listeners.add(event)
+        listeners = self._listeners.setdefault(channel, {})
+        listeners[event] = but
         with contextlib.suppress(RedisError):
             await self._connect()
             await self._pubsub.subscribe(_IDLE_CHANNEL, channel)
@@ -59,7 +67,7 @@ class Wakeups:
         try:
             yield event
         finally:
-            listeners.discard(event)
+            del listeners[event]
             if not listeners:
                 self._listeners.pop(channel, None)
                 with contextlib.suppress(RedisError):
@@ -88,8 +96,9 @@ class Wakeups:
                 continue
             if message is None:
                 continue
-            for event in self._listeners.get(message["channel"], ()):
-                event.set()
+            for event, but in self._listeners.get(message["channel"], {}).items():
+                if message["data"] not in but:
+                    event.set()
 
     async def aclose(self) -> None:
         """Stop reading and close the connection."""

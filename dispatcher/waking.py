@@ -11,9 +11,8 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from dispatcher.celery import app
+from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
 
-DISPATCH_TASK = "dispatcher.tasks.dispatch_agent"
-VERIFY_TASK = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK = "dispatcher.tasks.supervise"
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
 CLEAR_TASK = "dispatcher.tasks.clear_away"
@@ -34,21 +33,16 @@ def warm_up() -> None:
             except producer.connection.connection_errors as error:
                 # Redis's own, as it is, where it falls silent between the two.
                 raise OperationalError(str(error)) from error
-    app.signature(VERIFY_TASK)
     _ = app.backend  # every publish makes a result object, and that wants one
 
 
 def wake_dispatch(dispatch_id: str, room: str) -> None:
-    """Publish "dispatch it, then verify it": one message, with the verification chained to it.
+    """Publish "dispatch it".
 
     Raises:
         kombu.exceptions.OperationalError: Redis is down or hung (after a third of a second).
     """
-    arguments = {"dispatch_id": dispatch_id, "room": room}
-    verification = app.signature(VERIFY_TASK, kwargs=arguments, immutable=True)
-    # What `chain(...).apply_async()` sends, without building the canvas: the web process does this
-    # once per request.
-    _send(DISPATCH_TASK, arguments, chain=[verification])
+    _send(DISPATCH_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def wake_verification(dispatch_id: str, room: str) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from dispatcher import cancelling, ledger, listing, tracing, waking
+from dispatcher import cancelling, ledger, listing, messages, tracing, waking
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Created, Once
@@ -23,7 +22,6 @@ from dispatcher.models import (
     NewDispatch,
     State,
 )
-from dispatcher.transitions import tell_created
 from web.auth import authenticate, permitted, reader
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
@@ -82,24 +80,22 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
 def _record(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> tuple[Accepted, Created]:
-    """Write the record and have the dispatcher woken, or find the live one of that room.
+    """Write the record with its wake-up, or find the live one of that room.
 
     Raises:
         Problem: 409, the request's `Idempotency-Key` was another one's.
         LimitReached: the client has used up what it may ask for.
         Overloaded: too many sessions of all clients are on their way.
     """
-    detail = {"by": "http"}
     created = here.ledger.run(
         ledger.create(
             new,
             due_in_s=here.common.wake_grace_s,
-            detail=detail,
+            detail={"by": "http"},
             limits=client.limits,
             paced=len(here.clients.clients) > 1,
             max_backlog=here.common.max_backlog,
             once=asked,
-            told_later=True,
         )
     )
     if created.conflict:
@@ -108,9 +104,6 @@ def _record(
     accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
-        here.publisher.soon(partial(tell_created, new, detail))
-        if created.wake_now:
-            here.publisher.wake(accepted)
     return accepted, created
 
 
@@ -132,35 +125,32 @@ def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepte
 def create_dispatch() -> dict[str, Any]:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    with here.publisher.answering():
-        client = authenticate(here.clients, publishable=True)
-        key = idempotency_key()
-        wanted = permitted(_body())
-        identity = wanted.participant_identity or unguessable("user-")
-        new = _promise(client, wanted)
-        asked = None
-        if key is not None:
-            new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
-            identity = asked.identity
-        agents = None
-        try:
-            accepted, created = _record(here, client, new, asked)
-            identity = created.identity or identity
-        except LedgerUnavailable:
-            accepted, promise = _delegate(here, client, new)
-            if asked is not None:
-                here.delegations.keep(promise.new, asked)
-            agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
-        _note(accepted)
-        return token_answer(
-            server_url=client.livekit.url,
-            token=participant_token(
-                client.livekit, wanted, accepted, identity=identity, agents=agents
-            ),
-            identity=identity,
-            accepted=accepted,
-            base_url=_base_url(),
-        )
+    client = authenticate(here.clients, publishable=True)
+    key = idempotency_key()
+    wanted = permitted(_body())
+    identity = wanted.participant_identity or unguessable("user-")
+    new = _promise(client, wanted)
+    asked = None
+    if key is not None:
+        new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
+        identity = asked.identity
+    agents = None
+    try:
+        accepted, created = _record(here, client, new, asked)
+        identity = created.identity or identity
+    except LedgerUnavailable:
+        accepted, promise = _delegate(here, client, new)
+        if asked is not None:
+            here.delegations.keep(promise.new, asked)
+        agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
+    _note(accepted)
+    return token_answer(
+        server_url=client.livekit.url,
+        token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
+        identity=identity,
+        accepted=accepted,
+        base_url=_base_url(),
+    )
 
 
 def _note(of: Accepted | Dispatch) -> None:
@@ -270,22 +260,13 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
             deadline_in_s=client.deadline_s,
+            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
         )
     )
     if done.outcome == "occupied":
         raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
     if not done.moved:
         raise Problem(409, "Conflict", "it has just changed; look again")
-    here.publisher.wake(
-        Accepted(
-            dispatch_id=dispatch.dispatch_id,
-            state=State.QUEUED,
-            room_name=dispatch.room_name,
-            agent_name=dispatch.agent_name,
-            client_id=dispatch.client_id,
-            traceparent=dispatch.traceparent,
-        )
-    )
 
 
 @blueprint.delete("/dispatches/<dispatch_id>")

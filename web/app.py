@@ -46,7 +46,6 @@ from web.limits import WrongKeys
 from web.operator_session import MAX_WRONG_PASSWORDS
 from web.operators import operator_of
 from web.promises import Promises
-from web.publishing import Publisher
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
 from web.snapshots import Snapshots
@@ -71,7 +70,6 @@ def build() -> Flask:
         dispatcher=load(DispatcherSettings),
         clients=registry(),
         ledger=ledger,
-        publisher=Publisher(),
         promises=Promises(ledger, retention_s=common.retention_s),
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),

@@ -15,7 +15,6 @@ from web.idempotency import Delegations
 from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.promises import Promises
-from web.publishing import Publisher
 from web.snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ class Services:
     dispatcher: DispatcherSettings
     clients: ClientRegistry
     ledger: Ledger
-    publisher: Publisher
     promises: Promises
     key_uses: KeyUses
     wrong_keys: WrongKeys

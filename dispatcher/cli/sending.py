@@ -6,12 +6,10 @@ limits of its client do not count: this is not the client asking.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from typing import Any, Final
 
 import click
-from kombu.exceptions import OperationalError
 
 from dispatcher import ledger
 from dispatcher.cli import reach, rendering, shapes
@@ -22,7 +20,6 @@ from dispatcher.clients import Client, registry
 from dispatcher.explaining import explain
 from dispatcher.ledger import Created
 from dispatcher.models import Dispatch, NewDispatch, State
-from dispatcher.waking import wake_dispatch
 
 _MAX_NAME_CHARS: Final = 256
 _MAX_METADATA_BYTES: Final = 64_000
@@ -85,10 +82,6 @@ def command(
             max_backlog=settings.max_backlog,
         )
     )
-    if created.new:
-        # Without the message the sweeper finds it two seconds later.
-        with contextlib.suppress(OperationalError):
-            wake_dispatch(new.dispatch_id, new.room_name)
     if not as_json:
         click.echo(_said(created, new))
     dispatch = None

@@ -1,6 +1,6 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
---   agent servers, notified, outbox, agent metrics, index of those, failed
+--   agent servers, notified, outbox, agent metrics, index of those, failed, queue
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
@@ -8,6 +8,14 @@
 --   "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
 --   dropped some: as many as it may be sent are on their way), "unknown".
 local a = cjson.decode(ARGV[1])
+local function set_all(key, prefix, fields)
+  local list = {}
+  for name, value in pairs(fields) do
+    list[#list + 1] = prefix .. name
+    list[#list + 1] = value
+  end
+  if #list > 0 then redis.call('HSET', key, unpack(list)) end
+end
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
   'measured', unpack(MARKS)}
 local r = {}
@@ -93,7 +101,7 @@ if moves and a.anew then
   redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing', 'tries', 'measured')
   redis.call('HSET', KEYS[1], 'first_generation', generation)
 end
-for name, value in pairs(a.fields) do redis.call('HSET', KEYS[1], name, value) end
+set_all(KEYS[1], '', a.fields)
 local counts = {}
 if a.attempt.tries then
   local before = redis.call('HGET', KEYS[2], (a.generation or generation) .. '.tries') or '0'
@@ -101,9 +109,7 @@ if a.attempt.tries then
   add(counts, 'attempts', more)
   r.tries, r.tried = redis.call('HINCRBY', KEYS[1], 'tries', more), true
 end
-for name, value in pairs(a.attempt) do
-  redis.call('HSET', KEYS[2], (a.generation or generation) .. '.' .. name, value)
-end
+set_all(KEYS[2], (a.generation or generation) .. '.', a.attempt)
 for _, event in ipairs(a.events) do
   redis.call('RPUSH', KEYS[3], '{"at_ms":' .. now_s .. ',"event":"' .. event ..
     '","generation":' .. generation .. ',"detail":' .. a.detail .. '}')
@@ -159,7 +165,7 @@ if moves and a.announce then
 end
 -- What may be told twice, and then counts once.
 if not a.once or redis.call('HSETNX', KEYS[1], 'counted:' .. a.once, '1') == 1 then
-  for name, at in pairs(stages(counts, r, a, moves, now)) do redis.call('HSET', KEYS[1], name, at) end
+  set_all(KEYS[1], '', stages(counts, r, a, moves, now))
   if moves and (a.terminal or a.to == 'joined') and not (r.measured or a.anew) then
     first_result(counts, r, generation)
     redis.call('HSET', KEYS[1], 'measured', '1')
@@ -167,5 +173,6 @@ if not a.once or redis.call('HSETNX', KEYS[1], 'counted:' .. a.once, '1') == 1 t
   write_counts(KEYS[6], counts, now)
   write_agent_counts(KEYS[16], KEYS[15], a.agent_counts, now)
 end
+if a.wake then redis.call('LPUSH', KEYS[18], a.wake) end
 redis.call('PUBLISH', a.channel, a.events[#a.events])
 return {moves and 'moved' or 'noted', state, generation, job_id, before}

@@ -1,12 +1,12 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
 -- request was answered before, or a limit has been reached. Of a client that asks quickly, the
 -- later ones are due later.
--- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key
+-- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
---   without), field, value, field, value, ...
--- Returns {"created", due_in_ms}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
+--   without), message that wakes the dispatcher, field, value, field, value, ...
+-- Returns {"created"}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
 --   room, identity} (what that request was answered with) or {"conflict", dispatch id}; or, with
 --   nothing written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
 --   {"overloaded"}. No more than is needed: every value costs the web tens of microseconds to read.
@@ -73,7 +73,7 @@ if step > 0 then
 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
   'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
-  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 12))
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 13))
 redis.call('RPUSH', KEYS[2],
   '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
 local due = now + (due_in > 0 and due_in or tonumber(ARGV[4]))
@@ -87,4 +87,5 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
   if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end
 end
 remember(ARGV[2])
-return {'created', due_in}
+if due_in == 0 then redis.call('LPUSH', KEYS[11], ARGV[12]) end
+return {'created'}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -235,7 +236,10 @@ def test_beside_other_clients_a_long_row_is_woken_at_an_even_pace(
     made = [ask(store, number, paced=True) for number in range(60)]
     now_ms = store.run(reports.ping())
 
-    at_once = [created.wake_now for created in made].index(False)
+    queued = [json.loads(text) for text in raw.lrange("dispatch", 0, -1)]
+    woken = [json.loads(message["body"])[1]["dispatch_id"] for message in reversed(queued)]
+    at_once = len(woken)
+    assert woken == [created.dispatch_id for created in made[:at_once]]
     assert AT_ONCE <= at_once < AT_ONCE + 20  # some time has passed meanwhile
     due = keyspace(raw)["usher:due"]
     first, last = (due[made[n].dispatch_id] for n in (at_once, -1))

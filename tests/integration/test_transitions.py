@@ -95,14 +95,6 @@ def test_what_changes_nothing_is_not_logged(
     assert told(caplog) == []
 
 
-def test_who_says_so_itself_is_not_said_before(
-    store: Ledger, caplog: pytest.LogCaptureFixture
-) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}, told_later=True))
-
-    assert told(caplog) == []
-
-
 def test_what_is_written_again_is_logged_and_so_is_who_comes_too_late(
     store: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
