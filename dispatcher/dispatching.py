@@ -13,6 +13,7 @@ from dispatcher import delegating, inflight, ledger, messages, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
+    eligible,
     look_again_in_s,
     slots_for,
     time_is_up,
@@ -32,6 +33,7 @@ from dispatcher.models import (
     DISPATCH_STARTED,
     NEXT_GENERATION,
     STILL_WAITING,
+    UNOFFERED,
     UNREACHED,
     UNSENT,
     WAIT,
@@ -57,10 +59,15 @@ class Overtaken(Exception):
     """The record stands by another generation now, or has ended: there is nothing to ask for."""
 
 
+class NobodyToAsk(Exception):
+    """LiveKit is back, and no agent server is yet: a job that it got now it would drop."""
+
+
 @dataclass
 class Tries:
     """What the retry policy has seen so far of one attempt."""
 
+    count: int = 0
     errors: list[str] = field(default_factory=list)
     outcome_unknown: bool = False
 
@@ -70,9 +77,9 @@ class Tries:
         if isinstance(error, TransientLiveKitError) and error.outcome_unknown:
             self.outcome_unknown = True
 
-    def fields(self, count: int, **more: str) -> Mapping[str, str]:
+    def fields(self, **more: str) -> Mapping[str, str]:
         """As fields of the attempt in the ledger."""
-        return {"tries": str(count), "errors": json.dumps(self.errors), **more}
+        return {"tries": str(self.count), "errors": json.dumps(self.errors), **more}
 
 
 async def dispatch_agent(
@@ -199,43 +206,58 @@ async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
 async def _create(
     services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
 ) -> State:
-    livekit = services.livekit(dispatch)
     tries = Tries()
-    number = 0
-    asked_by_token = dispatch.state is State.DELEGATED
 
     async def attempt() -> str:
-        nonlocal number
-        number += 1
-        if number > 1:
-            await _check_that_it_is_wanted(services, dispatch)
-        if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
-            ours = await _clear_older(livekit, dispatch)
-            if ours is not None:
-                return ours
-        return await livekit.create_dispatch(dispatch, resend=number - 1)
+        tries.count += 1
+        return await _ask(services, dispatch, tries)
 
     try:
         livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
     except Overtaken:
         # This worker was frozen, or LiveKit kept it for too long: somebody else is at it.
-        logger.warning("overtaken", extra=log_fields(dispatch, tries=number))
+        logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
+        return (await read(services, dispatch.dispatch_id)).state
+    except NobodyToAsk:
+        reason = why_no_agent(dispatch, ())
+        if await give_up(services, dispatch, UNOFFERED, reason, tries.fields()):
+            return State.WAITING
         return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
-        tries.errors.append(f"try {number}: {error}")
+        tries.errors.append(f"try {tries.count}: {error}")
         reason = Reason(
             code=FailureReason.LIVEKIT_REFUSED,
             message=f"{error}; check this client's LiveKit URL, key and secret",
         )
-        await fail(services, dispatch, reason, tries.fields(number))
+        await fail(services, dispatch, reason, tries.fields())
         raise DispatchFailed(f"{reason.code}: {reason.message}") from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
-        fields = tries.fields(number)
-        if not await give_up(services, dispatch, UNREACHED, reason, fields):
+        if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
             # LiveKit has offered the job, or somebody else is at it.
             return (await read(services, dispatch.dispatch_id)).state
         raise
+    return await _created(services, dispatch, livekit_dispatch_id, tries)
+
+
+async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:
+    """Ask LiveKit for the agent, unless it has been; returns LiveKit's id of the dispatch."""
+    livekit = services.livekit(dispatch)
+    if tries.count > 1:
+        await _check_that_it_is_wanted(services, dispatch)
+    asked_by_token = dispatch.state is State.DELEGATED
+    if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
+        ours = await _clear_older(livekit, dispatch)
+        if ours is not None:
+            return ours
+    if tries.count > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE:
+        await _check_that_somebody_is_there(services, dispatch)
+    return await livekit.create_dispatch(dispatch, resend=tries.count - 1)
+
+
+async def _created(
+    services: Services, dispatch: Dispatch, livekit_dispatch_id: str, tries: Tries
+) -> State:
     created = await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -244,16 +266,17 @@ async def _create(
             inflight=inflight.SENT,
             wake=messages.verify(dispatch.dispatch_id, dispatch.room_name),
             fields={"livekit_dispatch_id": livekit_dispatch_id},
-            attempt=tries.fields(number, livekit_dispatch_id=livekit_dispatch_id),
-            detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(number)},
+            attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
+            detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
         )
     )
     if not created.applied:
         # This generation was given up meanwhile: take back what it has just asked for.
         logger.warning(
-            "dispatched too late", extra=log_fields(dispatch, tries=number, outcome=created.outcome)
+            "dispatched too late",
+            extra=log_fields(dispatch, tries=tries.count, outcome=created.outcome),
         )
-        await livekit.delete_dispatch(livekit_dispatch_id, dispatch.room_name)
+        await services.livekit(dispatch).delete_dispatch(livekit_dispatch_id, dispatch.room_name)
     return State(created.state)
 
 
@@ -261,6 +284,16 @@ async def _check_that_it_is_wanted(services: Services, dispatch: Dispatch) -> No
     now = await read(services, dispatch.dispatch_id)
     if now.generation != dispatch.generation or now.terminal:
         raise Overtaken
+
+
+async def _check_that_somebody_is_there(services: Services, dispatch: Dispatch) -> None:
+    """While LiveKit is away no agent server is registered; they come back some seconds after it."""
+    if services.unfenced(dispatch.agent_name):
+        return
+    await services.livekit(dispatch).look(dispatch.room_name)  # or the reason is LiveKit itself
+    servers = await services.ledger.run(reports.agent_servers())
+    if not eligible(dispatch, servers):
+        raise NobodyToAsk
 
 
 async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:

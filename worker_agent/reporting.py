@@ -84,6 +84,7 @@ class Reporter:
         self._identity = identity
         self._server = server
         self._filter = request_filter
+        request_filter.active_jobs = lambda: [info.job.id for info in server.active_jobs]
         self._store = store
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
@@ -114,7 +115,6 @@ class Reporter:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _look(self) -> None:
-        self._filter.active_jobs = len(self._server.active_jobs)
         if (self._filter.used_slots, self._takes()) != self._reported:
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
                 self._loop.call_soon_threadsafe(self._news.set)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -72,14 +72,15 @@ class RequestFilter:
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
         self.clock = LedgerClock()  # set by the agent server's reports
-        self._accepting = 0
-        self.active_jobs = 0  # kept up to date by the agent server's load report
+        self._accepting: set[str] = set()
+        # Ids of the jobs that run, as they are now: its agent server says so.
+        self.active_jobs: Callable[[], Iterable[str]] = tuple
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
 
     @property
     def used_slots(self) -> int:
-        """Sessions that run, and jobs that have been accepted and not started yet."""
-        return self.active_jobs + self._accepting
+        """Sessions that run, and jobs that are being accepted; one that just starts is both."""
+        return len(self._accepting.union(self.active_jobs()))
 
     async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
         """Answer LiveKit's offer. livekit-agents calls this for every job.
@@ -94,7 +95,8 @@ class RequestFilter:
         self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
     ) -> None:
         decision = decide(offer, self._server, used_slots=self.used_slots)
-        self._accepting += 1
+        if decision.accept:
+            self._accepting.add(offer.job_id)
         try:
             counted = False
             if decision.reason is Reason.CLAIMED and offer.delegated:
@@ -120,7 +122,7 @@ class RequestFilter:
                 await request.reject(terminate=decision.terminate)
                 await self._report_reject(offer, decision)
         finally:
-            self._accepting -= 1
+            self._accepting.discard(offer.job_id)
             await self.metrics.flush()
 
     async def declined(self, offer: Offer) -> None:

@@ -272,7 +272,7 @@ async def test_a_second_agent_beside_an_ordinary_program_s_is_detected_and_put_o
         assert (after["state"], after["generation"]) == ("joined", record["generation"])
         assert events(after)[-1] == "surplus_agent"
         assert counted(stack)[0].surplus_agents == 1
-        assert "surplus_agent" in stack.log("verify")
+        assert "surplus_agent" in stack.log("dispatch")  # which looks after those that are there
     await asyncio.to_thread(end_rooms, stack, answer["room_name"])
     await asyncio.to_thread(caller.wait_for_state, answer["dispatch_id"], "ended", within_s=30)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from livekit import api
 
 from dispatcher import dispatching, ledger, models, reports
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
@@ -121,6 +122,50 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     assert [error.partition(":")[0] for error in attempt.errors] == ["try 1", "try 2", "try 3"]
     assert all("cannot be reached" in error for error in attempt.errors)
     assert counts(raw, METRICS)["attempts"] == 3
+
+
+async def test_after_an_outage_nothing_is_sent_before_an_agent_server_is_back(
+    services: Services, request_dispatch: Request, look: Look, house: House, raw: redis.Redis
+) -> None:
+    """LiveKit would drop the job, and only a time-out would tell."""
+    dispatch = request_dispatch()
+    step = ledger.advance(dispatch, models.WAIT, due_in_s=1, fields=UNREACHABLE)
+    await services.ledger.run(step)
+    raw.delete("usher:agent_servers")
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    assert look().failure_reason == "no_agent_online"
+    assert [event.event for event in look().timeline][-2:] == ["dispatching", "waiting"]
+    assert await house.dispatches() == []
+    assert raw.zscore("usher:waiting", "dsp_1")
+
+    await services.ledger.run(reports.report_agent_server(a_server(), ttl_s=60))
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+
+async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    request_dispatch()
+    target = int(house.server.url.rpartition(":")[2])
+    proxy = LossyProxy(target_port=target, losing=b"CreateDispatch", times=1)
+
+    async def gone(_: float) -> None:
+        raw.delete("usher:agent_servers")
+        await house.lk.room.delete_room(api.DeleteRoomRequest(room=house.room))
+
+    async with listening(proxy) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        assert await dispatching.dispatch_agent(services, "dsp_1", sleep=gone) is State.WAITING
+
+    assert look().failure_reason == "no_agent_online"
+    assert (look().attempts[0].tries, len(look().attempts[0].errors)) == (2, 1)
+    assert await house.dispatches() == []
 
 
 async def test_a_job_that_was_offered_all_the_same_is_not_given_up(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from livekit.agents.job import JobAcceptArguments
 
 from dispatcher import ledger, models
 from dispatcher.models import Dispatch, State
@@ -96,6 +97,30 @@ async def test_the_same_offer_again_is_accepted_again(
         offered = Offered()
         await request_filter(offered.request)
         assert offered.answers == [ACCEPT]
+
+
+async def test_a_job_that_has_just_started_has_its_slot_and_no_second_one(
+    async_store: AsyncLedger, raw: redis.Redis
+) -> None:
+    running: list[str] = []
+    request_filter = RequestFilter(identity(slots=2), async_store)
+    request_filter.active_jobs = lambda: running
+    used = []
+
+    async def starts(arguments: JobAcceptArguments) -> None:
+        running.append(first.request.job.id)
+        used.append(request_filter.used_slots)
+
+    first, second, third = (Offered(f"AJ_{n}", dispatch_id="", generation="") for n in range(3))
+    first.request._on_accept = starts
+    await request_filter(first.request)
+    running.append("AJ_of_somebody_else")
+    await request_filter(second.request)
+    running.remove("AJ_of_somebody_else")
+    await request_filter(third.request)
+
+    assert used == [1]
+    assert (second.answers, third.answers) == ([REJECT], [ACCEPT])
 
 
 @pytest.mark.parametrize(
