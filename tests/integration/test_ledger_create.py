@@ -33,6 +33,8 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
 
     assert created == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True)
     found = keyspace(raw)
+    [message] = found.pop("dispatch")
+    assert json.loads(json.loads(message)["body"])[1]["dispatch_id"] == "dsp_1"
     now_ms = int(found["usher:dispatch:dsp_1"]["created_at_ms"])
     assert before_ms <= now_ms <= after_ms
     assert found == {
