@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dispatcher import delegating, inflight, ledger, messages, reports
@@ -33,7 +33,6 @@ from dispatcher.models import (
     DISPATCH_STARTED,
     NEXT_GENERATION,
     STILL_WAITING,
-    UNOFFERED,
     UNREACHED,
     UNSENT,
     WAIT,
@@ -53,6 +52,9 @@ logger = logging.getLogger(__name__)
 LEASE_S: Final = 12.0
 # How long after the end of a verification its record is looked at again.
 VERIFY_GRACE_S: Final = 2.0
+
+# Not what LiveKit has offered meanwhile.
+_WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
 
 
 class Overtaken(Exception):
@@ -220,7 +222,7 @@ async def _create(
         return (await read(services, dispatch.dispatch_id)).state
     except NobodyToAsk:
         reason = why_no_agent(dispatch, ())
-        if await give_up(services, dispatch, UNOFFERED, reason, tries.fields()):
+        if await give_up(services, dispatch, _WAIT_UNOFFERED, reason, tries.fields()):
             return State.WAITING
         return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:

@@ -133,13 +133,6 @@ UNREACHED: Final = Transition(
     to=State.WAITING,
     new_generation=True,
 )
-# No agent server was there for it.
-UNOFFERED: Final = Transition(
-    event="waiting",
-    moves=frozenset({State.DISPATCHING}),
-    to=State.WAITING,
-    new_generation=True,
-)
 STILL_WAITING: Final = Transition(
     event="still_waiting", moves=frozenset(), to=State.WAITING, notes=frozenset({State.WAITING})
 )
