@@ -126,12 +126,13 @@ async def services(services_for: OpenServices, agent_server: AgentServerReport) 
 
 
 @pytest.fixture
-def request_dispatch(store: Ledger, house: House) -> Request:
-    """Writes the record of a new dispatch for the room of the house and reads it."""
+def request_dispatch(store: Ledger, house: House, raw: redis.Redis) -> Request:
+    """Writes a new dispatch for the room of the house, takes its message, and reads it."""
 
     def write(dispatch_id: str = "dsp_1", **changes: object) -> Dispatch:
         new = new_dispatch(dispatch_id, **{"room_name": house.room, **changes})
         store.run(ledger.create(new, due_in_s=2.0, detail={"by": "test"}))
+        raw.lpop("dispatch")
         dispatch = store.run(ledger.read(dispatch_id))
         assert dispatch is not None
         return dispatch
