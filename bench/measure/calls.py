@@ -1,0 +1,144 @@
+"""How often is LiveKit asked, and Redis, for one session that nothing disturbs?
+
+LiveKit's calls are counted in its own log of them. Redis's commands are counted by `MONITOR`, which
+tells those that a process has sent from those that a script has made inside Redis; what the same
+processes send while nothing happens is measured before and subtracted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import Any, Final
+
+import psutil
+import redis
+
+from bench.contenders import CONTENDERS, Contender
+from bench.procfiles import Kind
+from bench.size import Size
+from bench.testbed import Testbed
+from bench.units import Unit
+
+NAME: Final = "calls"
+_IDLE_S: Final = 10.0
+_PERIOD_S: Final = 2.0
+# Of the session's own time none, so that its renewals (one in 0.8 s) are not counted by chance.
+_HARNESS: Final = frozenset({"DeleteRoom"})
+
+
+def units(size: Size) -> list[Unit]:
+    """One stretch for each contender."""
+    return [
+        Unit(
+            measure=NAME,
+            kind=Kind.SLOTS,
+            key=name,
+            contender=name,
+            takes_s=_PERIOD_S * size.calls_sessions + (_IDLE_S + 5 if one.redis else 5),
+            arguments={"sessions": size.calls_sessions},
+        )
+        for name, one in CONTENDERS.items()
+    ]
+
+
+async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
+    """Sessions one after the other; each is ended as soon as its agent is there and noticed."""
+    contender = CONTENDERS[unit.contender]
+    await bed.settle()
+    await bed.caller(contender)
+    idle: Counter[str] = Counter()
+    monitor = Monitor(bed, contender) if contender.redis else None
+    if monitor:
+        monitor.start()
+        await asyncio.sleep(_IDLE_S)
+        idle = monitor.take()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    rooms = bed.rooms(contender, unit.arguments["sessions"])
+    for number, room in enumerate(rooms):
+        [session] = await bed.ask(contender, [room])
+        await bed.log.wait_for_agents([room], within_s=10)
+        # Not asked whether it has been noticed: that would be commands of the harness's.
+        await asyncio.sleep(0.7 if contender.asked_by == "http" else 0.1)
+        await bed.end([room])
+        await asyncio.sleep(max(0.0, started + (number + 1) * _PERIOD_S - loop.time()))
+        if session.error:
+            raise RuntimeError(session.error)
+    lasted_s = loop.time() - started
+    counted = monitor.take() if monitor else Counter()
+    if monitor:
+        monitor.stop()
+    calls: Counter[str] = Counter()
+    for room in rooms:
+        calls.update({n: c for n, c in bed.log.calls[room].items() if n not in _HARNESS})
+    return {
+        "livekit": {name: count / len(rooms) for name, count in sorted(calls.items())},
+        "redis": {
+            name: round((counted[name] - idle[name] / _IDLE_S * lasted_s) / len(rooms), 2)
+            for name in sorted(counted)
+        },
+        "redis_idle_per_s": {name: round(count / _IDLE_S, 2) for name, count in idle.items()},
+    }
+
+
+class Monitor:
+    """Counts commands as `<program> <command>`; `script` is for those inside scripts."""
+
+    def __init__(self, bed: Testbed, contender: Contender) -> None:
+        self._bed = bed
+        self._program = contender.redis
+        self._client = bed.redis(contender.redis)
+        self._seen: list[tuple[str, str]] = []  # port or "lua", command
+        self._ports: dict[str, str] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._thread.start()
+        self._know_ports()
+
+    def take(self) -> Counter[str]:
+        """What has been counted since the last time."""
+        self._know_ports()
+        seen, self._seen = self._seen, []
+        return Counter(
+            f"{'script' if port == 'lua' else self._ports.get(port, 'gone')} {command}"
+            for port, command in seen
+        )
+
+    def stop(self) -> None:
+        """Count no longer."""
+        self._stopped.set()
+        self._client.connection_pool.disconnect()
+        self._thread.join(timeout=5)
+
+    def _read(self) -> None:
+        try:
+            with self._client.monitor() as monitor:
+                while not self._stopped.is_set():
+                    line = monitor.next_command()
+                    port = "lua" if line["client_type"] == "lua" else line["client_port"]
+                    self._seen.append((port, line["command"].split(" ", 1)[0].upper()))
+                    if port != "lua" and port not in self._ports:
+                        self._ports[port] = ""
+        except (redis.RedisError, OSError, ValueError):
+            return
+
+    def _know_ports(self) -> None:
+        """Whose are the connections to this Redis?"""
+        redis_port = self._client.connection_pool.connection_kwargs["port"]
+        for name in self._bed.stack.programs():
+            for pid in self._bed.stack.pids(name):
+                try:
+                    connections = psutil.Process(pid).net_connections("tcp")
+                except psutil.Error:
+                    continue
+                for one in connections:
+                    if one.raddr and one.raddr.port == redis_port:
+                        self._ports[str(one.laddr.port)] = name
+        for port, name in self._ports.items():
+            if not name:
+                self._ports[port] = "gone"
