@@ -9,9 +9,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 installed := .venv/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
 python := .venv/bin/python
+bench_python := .venv-bench/bin/python
+bench_installed := .venv-bench/.installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test faults fuzz check campaign setup clean clients vendor
+.PHONY: help demo up test faults fuzz check campaign bench setup clean clients vendor
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -48,6 +50,11 @@ campaign: setup ## kill processes at random for half an hour and report what bec
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
 
+# `make bench BENCH="--quick"` takes some minutes, `BENCH="--only http,join"` measures these alone; both
+# report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.
+bench: setup $(bench_installed) ## compare with what others would use; two and a half hours alone on the machine
+	@exec $(bench_python) -m bench $(if $(BENCH),$(BENCH),--report docs/benchmarks.md)
+
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision
 
@@ -59,7 +66,7 @@ vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/p
 	@exec $(python) -m devstack.vendor
 
 clean: ## remove everything that make has made here
-	rm -rf .venv .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
+	rm -rf .venv .venv-bench .tools .run .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(installed): requirements-dev.txt
@@ -70,4 +77,11 @@ $(installed): requirements-dev.txt
 	@$(PYTHON) -m venv --clear .venv
 	@$(python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
 		--require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+$(bench_installed): requirements-bench.txt $(installed)
+	@echo "installing the contenders of the benchmark (1-2 min the first time)"
+	@$(PYTHON) -m venv --clear .venv-bench
+	@$(bench_python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+		--require-hashes --requirement requirements-bench.txt
 	@touch $@

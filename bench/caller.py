@@ -30,22 +30,27 @@ AGENT = "bench-plain"
 _Ask = Callable[[str], Awaitable[str]]  # room -> the dispatch's id, or nothing
 
 
-async def _http(kept: bool) -> _Ask:
-    url, key = os.environ["BENCH_URL"], os.environ["BENCH_KEY"]
-    http = aiohttp.ClientSession(
+def _session(*, kept: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=not kept),
-        headers={"Authorization": f"Bearer {key}"},
+        headers={"Authorization": f"Bearer {os.environ['BENCH_KEY']}"},
         timeout=aiohttp.ClientTimeout(total=30),
     )
 
+
+def _by(http: aiohttp.ClientSession) -> _Ask:
     async def ask(room: str) -> str:
-        async with http.post(url, json={"room_name": room}) as response:
+        async with http.post(os.environ["BENCH_URL"], json={"room_name": room}) as response:
             body = await response.json()
             if response.status != 200:
                 raise RuntimeError(f"status {response.status}: {body.get('title', '')}")
             return str(body.get("dispatch_id", ""))
 
     return ask
+
+
+async def _http() -> _Ask:
+    return _by(_session(kept=False))
 
 
 async def _direct() -> _Ask:
@@ -123,7 +128,7 @@ async def _loop(ask: _Ask, wanted: dict[str, Any]) -> dict[str, Any]:
 
 async def main(kind: str) -> None:
     """Serve standard input until it ends."""
-    ask = {"http": lambda: _http(False), "direct": _direct, "token": _token}[kind]
+    ask = {"http": _http, "direct": _direct, "token": _token}[kind]
     asking = await ask()
     reader = asyncio.StreamReader(limit=2**20)
     await asyncio.get_running_loop().connect_read_pipe(
@@ -133,7 +138,8 @@ async def main(kind: str) -> None:
 
     async def serve(wanted: dict[str, Any]) -> None:
         if "loop_s" in wanted:
-            answer = await _loop(await _http(True), wanted)
+            async with _session(kept=True) as http:
+                answer = await _loop(_by(http), wanted)
         else:
             answer = await _one(asking, wanted["room"])
         print(json.dumps(answer), flush=True)

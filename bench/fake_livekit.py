@@ -6,7 +6,8 @@ dispatching alone is measured (backlog, memory, HTTP, live sessions by the thous
 agents are counted.
 
 `POST /joins` with the body `on` makes it list an ACTIVE agent in every room.
-`GET /order` gives the rooms in the order in which they came; `POST /forget` begins anew.
+`GET /order` gives the rooms in the order in which they came, `GET /count?prefix=` how many there
+are of `<prefix>-<number>`; `POST /forget` begins anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
@@ -29,15 +31,14 @@ class FakeLiveKit:
 
     def __init__(self) -> None:
         self.order: list[str] = []
+        self.by_prefix: Counter[str] = Counter()
         self.asked: dict[str, api.CreateAgentDispatchRequest] = {}
         self.joined_at_ms: dict[str, int] = {}
         self.joins = False
-        self.calls = 0
         self._numbers = itertools.count(1)
 
     async def twirp(self, request: web.Request) -> web.Response:
         """One call."""
-        self.calls += 1
         body = await request.read()
         answer: Any = getattr(self, f"_{request.match_info['method'].lower()}")(body)
         return web.Response(body=answer.SerializeToString(), content_type=_TWIRP)
@@ -45,6 +46,7 @@ class FakeLiveKit:
     def _createdispatch(self, body: bytes) -> Any:
         wanted = api.CreateAgentDispatchRequest.FromString(body)
         self.order.append(wanted.room)
+        self.by_prefix[wanted.room.rpartition("-")[0]] += 1
         self.asked[wanted.room] = wanted
         self.joined_at_ms[wanted.room] = time.time_ns() // 1_000_000
         return api.AgentDispatch(
@@ -83,9 +85,9 @@ class FakeLiveKit:
         """The rooms as they came."""
         return web.Response(text=json.dumps(self.order), content_type="application/json")
 
-    async def count(self, _: web.Request) -> web.Response:
-        """How many have come, and how many calls of any kind."""
-        return web.json_response({"dispatched": len(self.order), "calls": self.calls})
+    async def count(self, request: web.Request) -> web.Response:
+        """How many have come of the rooms `<prefix>-<number>`."""
+        return web.json_response(self.by_prefix[request.query.get("prefix", "")])
 
     async def let_join(self, request: web.Request) -> web.Response:
         """Whether there is an agent in every room, from now on."""

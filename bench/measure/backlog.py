@@ -1,8 +1,8 @@
 """Does a backlog drain: how fast, in order, without loss, in how much memory?
 
 Dispatch only, no agents: LiveKit is one that only answers (`bench/fake_livekit.py`), an agent
-server reports free slots that are not there, and no verification runs. What counts is the way from an
-accepted session to `CreateDispatch`.
+server reports free slots that are not there, and no verification runs. What counts is the way from
+an accepted session to `CreateDispatch`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dispatcher import keys
 NAME: Final = "backlog"
 _WORKERS: Final = ("dispatch", "verify", "beat")
 _STALLED_S: Final = 30.0
+_WORKED_OFF_WITHIN_S: Final = 180.0
 
 
 def units(size: Size) -> list[Unit]:
@@ -45,20 +46,19 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     """Let sessions pile up with the workers stopped, then start the dispatch worker and beat."""
     count = unit.arguments["sessions"]
     await bed.fake("joins", "off")
+    await _wait_until_worked_off(bed)
     await bed.stop(*_WORKERS)
-    with bed.redis() as client:
-        client.delete("dispatch", "verify")  # messages of what was measured before
     await bed.fake("forget")
     caller = await bed.caller(USHER)
     [prefix] = bed.rooms(USHER, 1)
     before, web_before = memory_bytes(bed, "redis"), bed.rss_bytes("web")
     cpu_before = bed.cpu_s()
     asked = await caller.loop(loop_s=3600, connections=16, prefix=f"{prefix}-", count=count)
-    await asyncio.sleep(2)
+    await asyncio.sleep(2)  # the last messages are published
     cpu_loaded = bed.cpu_s()
     accepted: list[tuple[str, str]] = asked["rooms"]
     loaded, web_loaded = memory_bytes(bed, "redis"), bed.rss_bytes("web")
-    drained = await _drain(bed, len(accepted))
+    drained = await _drain(bed, prefix, len(accepted))
     order: list[str] = [room for room in await bed.fake_json("order") if room.startswith(prefix)]
     states = _states(bed, [dispatch_id for _, dispatch_id in accepted])
     await bed.start("verify")
@@ -84,7 +84,16 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     }
 
 
-async def _drain(bed: Testbed, count: int) -> dict[str, Any]:
+async def _wait_until_worked_off(bed: Testbed) -> None:
+    """Wait until the messages of what was measured before are gone."""
+    until = time.monotonic() + _WORKED_OFF_WITHIN_S
+    with bed.redis() as client:
+        while client.llen(keys.DISPATCH_QUEUE) and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+    await asyncio.sleep(3)
+
+
+async def _drain(bed: Testbed, prefix: str, count: int) -> dict[str, Any]:
     started = time.monotonic()
     cpu_before = bed.cpu_s()
     await bed.start("dispatch", "beat")
@@ -92,7 +101,7 @@ async def _drain(bed: Testbed, count: int) -> dict[str, Any]:
     progress: list[tuple[float, int]] = []
     peak_bytes = worker_bytes = 0
     while True:
-        done = (await bed.fake_json("count"))["dispatched"]
+        done = await bed.fake_json(f"count?prefix={prefix}")
         now = time.monotonic() - started
         begun = begun or (now if done else 0.0)
         progress.append((round(now, 2), done))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.report import charts, tables
+from bench.report import tables
 from bench.report.results import Results
 from bench.report.verdicts import verdicts
 
@@ -36,6 +36,8 @@ def write_report(
     quick: bool,
 ) -> None:
     """Write the page, its charts and its JSON beside each other."""
+    from bench.report import charts  # only `make bench` installs what draws them
+
     page.parent.mkdir(parents=True, exist_ok=True)
     found = Results(results)
     form = "This is the quick form: few samples, an idea and no more." if quick else ""

@@ -261,8 +261,8 @@ def _http(results: Results) -> str:
     head += "|requests/s|full load p50 (ms)|p99"
     return (
         "## HTTP\n\nThe answer's time with real agents coming (alone, 40 at once), each request "
-        "over a connection of its own; and under full load from 16 kept connections, dispatch only (a "
-        "LiveKit that only answers). Per core: by the CPU time of the web's processes; in (c) "
+        "over a connection of its own; and under full load from 16 kept connections, dispatch "
+        "only (a LiveKit that only answers). Per core: by the CPU time of the web's processes; in (c) "
         "these do the dispatching as well.\n\n" + table(head.split("|"), rows)
     )
 
@@ -295,8 +295,8 @@ def _calls(results: Results) -> str:
         return ""
     return (
         "## Calls for one session\n\nFrom the request to the end of the room, which comes as soon "
-        "as the agent is there; less what the same processes do when nothing happens. A session that "
-        "lives renews its lease every 0.8 s, one command each.\n\n"
+        "as the agent is there; less what the same processes do when nothing happens. A session "
+        "that lives renews its lease every 0.8 s, one command each.\n\n"
         + table(("contender", "LiveKit calls", "which", "Redis commands", "inside scripts"), rows)
         + detail
     )
