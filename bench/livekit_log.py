@@ -7,6 +7,7 @@ reading it asks the server for nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -75,10 +76,12 @@ class Tail:
         except FileNotFoundError:
             moved = False  # it is just being rotated
         if moved:
-            text += self._file.read()
-            self._file.close()
-            self._file = self._path.open(errors="replace")
-            text += self._file.read()
+            with contextlib.suppress(FileNotFoundError):  # looked at again the next time
+                new = self._path.open(errors="replace")
+                text += self._file.read()
+                self._file.close()
+                self._file = new
+                text += self._file.read()
         *lines, self._rest = text.split("\n")
         return lines
 

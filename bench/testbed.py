@@ -46,6 +46,7 @@ class Session:
     joined_at_ms: int | None = None  # as LiveKit lists it
     agents: int = 0
     noticed_ms: float | None = None  # when the contender itself knew
+    record: str = ""  # Usher's own word for it: state, generation, reason
 
     @property
     def time_to_join_s(self) -> float | None:
@@ -66,6 +67,7 @@ class Session:
             "noticed_ms": ms_after(self.noticed_ms),
             "agents": self.agents,
             **({"error": self.error} if self.error else {}),
+            **({"record": self.record} if self.record else {}),
         }
 
 
@@ -214,6 +216,10 @@ class Testbed:
             assigned = self.log.assigned.get(session.room)
             session.assigned_ms = min(assigned) if assigned else None
             session.noticed_ms = await self.noticed_ms(contender, session)
+            if session.agents != 1 and session.dispatch_id and contender.name == "usher":
+                record = await self.record(session.dispatch_id)
+                words = record["state"], f"generation {record['generation']}"
+                session.record = " ".join([*words, record["failure_reason"] or ""]).strip()
 
     async def noticed_ms(self, contender: Contender, session: Session) -> float | None:
         """When the contender itself knew that the agent has joined; None: not (yet)."""
@@ -357,6 +363,15 @@ class Testbed:
         self.log.close()
 
 
+def _must_not_end(reading: asyncio.Task[None]) -> None:
+    """Without the log there would be no agents any more, and nobody would know why."""
+    if not reading.cancelled():
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "LiveKit's log is not read any more", "exception": reading.exception()}
+        )
+        os._exit(3)
+
+
 def _cpu_s(process: psutil.Process, *, dead_children: bool) -> float:
     times = process.cpu_times()
     own = times.user + times.system
@@ -388,7 +403,8 @@ async def testbed(kind: Kind, contenders: Sequence[str]) -> AsyncIterator[Testbe
                 ),
                 http=aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)),
             )
-            reading = asyncio.create_task(bed.log.run())
+            reading = asyncio.create_task(bed.log.run(), name="livekit-log")
+            reading.add_done_callback(_must_not_end)
             try:
                 await bed._start()
                 yield bed

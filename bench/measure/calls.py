@@ -8,18 +8,24 @@ processes send while nothing happens is measured before and subtracted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import re
+import socket
 import threading
 from collections import Counter
+from functools import cache
 from typing import Any, Final
 
 import psutil
-import redis
 
+from bench import PROJECT_ROOT
 from bench.contenders import CONTENDERS, Contender
 from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
 from bench.units import Unit
+from dispatcher import ledger
 
 NAME: Final = "calls"
 _IDLE_S: Final = 10.0
@@ -62,6 +68,8 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
         await bed.log.wait_for_agents([room], within_s=10)
         # Not asked whether it has been noticed: that would be commands of the harness's.
         await asyncio.sleep(0.7 if contender.asked_by == "http" else 0.1)
+        if monitor:
+            monitor.look()
         await bed.end([room])
         await asyncio.sleep(max(0.0, started + (number + 1) * _PERIOD_S - loop.time()))
         if session.error:
@@ -84,61 +92,77 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
 
 
 class Monitor:
-    """Counts commands as `<program> <command>`; `script` is for those inside scripts."""
+    """Counts commands as `<program> <command>`; `script` is for those inside scripts.
+
+    An EVALSHA of Usher's is named by its script.
+    """
 
     def __init__(self, bed: Testbed, contender: Contender) -> None:
         self._bed = bed
-        self._program = contender.redis
-        self._client = bed.redis(contender.redis)
+        with bed.redis(contender.redis) as client:
+            options = client.connection_pool.connection_kwargs
+        self._port: int = options["port"]
+        self._socket = socket.create_connection(("127.0.0.1", self._port))
+        if password := options.get("password"):
+            self._socket.sendall(f"AUTH {password}\r\n".encode())
         self._seen: list[tuple[str, str]] = []  # port or "lua", command
-        self._ports: dict[str, str] = {}
-        self._stopped = threading.Event()
+        self._owners: dict[str, str] = {}
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def start(self) -> None:
         """Count from now on."""
+        self._socket.sendall(b"MONITOR\r\n")
         self._thread.start()
-        self._know_ports()
+        self.look()
+
+    def look(self) -> None:
+        """See whose connections there are; some do not live long."""
+        for name in self._bed.stack.programs():
+            for pid in self._bed.stack.pids(name):
+                with contextlib.suppress(psutil.Error):
+                    for one in psutil.Process(pid).net_connections("tcp"):
+                        if one.raddr and one.raddr.port == self._port:
+                            self._owners[str(one.laddr.port)] = name
 
     def take(self) -> Counter[str]:
         """What has been counted since the last time."""
-        self._know_ports()
+        self.look()
         seen, self._seen = self._seen, []
         return Counter(
-            f"{'script' if port == 'lua' else self._ports.get(port, 'gone')} {command}"
+            f"{'script' if port == 'lua' else self._owners.get(port, 'unknown')} {command}"
             for port, command in seen
         )
 
     def stop(self) -> None:
         """Count no longer."""
-        self._stopped.set()
-        self._client.connection_pool.disconnect()
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=5)
+        self._socket.close()
 
     def _read(self) -> None:
-        try:
-            with self._client.monitor() as monitor:
-                while not self._stopped.is_set():
-                    line = monitor.next_command()
-                    port = "lua" if line["client_type"] == "lua" else line["client_port"]
-                    self._seen.append((port, line["command"].split(" ", 1)[0].upper()))
-                    if port != "lua" and port not in self._ports:
-                        self._ports[port] = ""
-        except (redis.RedisError, OSError, ValueError):
-            return
+        with self._socket.makefile("rb") as lines:
+            for line in lines:
+                if found := _COMMAND.match(line):
+                    self._seen.append(_counted(found))
 
-    def _know_ports(self) -> None:
-        """Whose are the connections to this Redis?"""
-        redis_port = self._client.connection_pool.connection_kwargs["port"]
-        for name in self._bed.stack.programs():
-            for pid in self._bed.stack.pids(name):
-                try:
-                    connections = psutil.Process(pid).net_connections("tcp")
-                except psutil.Error:
-                    continue
-                for one in connections:
-                    if one.raddr and one.raddr.port == redis_port:
-                        self._ports[str(one.laddr.port)] = name
-        for port, name in self._ports.items():
-            if not name:
-                self._ports[port] = "gone"
+
+# +1795392357.100000 [0 127.0.0.1:40000] "EVALSHA" "<digest>" ...
+_COMMAND: Final = re.compile(rb'\+[\d.]+ \[\d+ (?:lua|[^\]]*?:(\d+))\] "([^"]*)"(?: "([^"]*)")?')
+
+
+def _counted(found: re.Match[bytes]) -> tuple[str, str]:
+    port, command, first = (part.decode() if part else "" for part in found.groups())
+    command = command.upper()
+    if command == "EVALSHA":
+        command = f"EVALSHA {_scripts().get(first, first[:8])}"
+    return port or "lua", command
+
+
+@cache
+def _scripts() -> dict[str, str]:
+    """Usher's scripts by their digests."""
+    names = (path.stem for path in (PROJECT_ROOT / "dispatcher" / "lua").glob("*.lua"))
+    return {
+        hashlib.sha1(ledger.script(name).encode(), usedforsecurity=False).hexdigest(): name
+        for name in names
+    }

@@ -262,8 +262,8 @@ def _http(results: Results) -> str:
     return (
         "## HTTP\n\nThe answer's time with real agents coming (alone, 40 at once), each request "
         "over a connection of its own; and under full load from 16 kept connections, dispatch "
-        "only (a LiveKit that only answers). Per core: by the CPU time of the web's processes; in (c) "
-        "these do the dispatching as well.\n\n" + table(head.split("|"), rows)
+        "only (a LiveKit that only answers). Per core: by the CPU time of the web's processes; "
+        "in (c) these do the dispatching as well.\n\n" + table(head.split("|"), rows)
     )
 
 
