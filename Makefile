@@ -38,7 +38,7 @@ fuzz: setup ## send some thousands of made-up requests to a whole stack, by its 
 check: $(installed) ## format, lint, types, secrets and known holes, exactly as CI checks them
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
-	$(python) -m mypy --strict $(checked)
+	$(python) -m mypy --strict $(checked) bench
 	$(python) -m bandit --quiet --configfile pyproject.toml --recursive $(checked)
 	$(python) -m devstack.secretscan
 	$(python) -m devstack.advisories

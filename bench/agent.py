@@ -30,7 +30,6 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
     def used_slots(server: AgentServer) -> float:
         return livekit_load(used_slots=len(server.active_jobs), slots=settings.slots)
 
-    slots_load = {"load_fnc": used_slots, "load_threshold": math.inf}
     server = AgentServer(
         ws_url=settings.livekit_url,
         api_key=settings.livekit_api_key,
@@ -40,11 +39,13 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
         host=settings.host,
         port=settings.port if variant == "usher" else 0,
         preload_modules=["worker_agent.existing", "worker_agent.echo"],
-        **(slots_load if variant == "plain" and load_report == "slots" else {}),
     )
     if variant == "usher":
         rtc_session(server, entrypoint, agent_name="bench-usher", own_load=load_report == "cpu")
     else:
+        if load_report == "slots":
+            server.load_fnc = used_slots
+            server.update_options(load_threshold=math.inf)
         server.rtc_session(entrypoint, agent_name="bench-plain")
         if settings.executor == "thread":
             # Usher's rtc_session does this: made by two jobs' threads at once it hangs the process,

@@ -18,7 +18,7 @@ from livekit import api
 from bench.contenders.endpoint import Authorized, Session, Wanted, session
 from bench.contenders.task import connect, get_agent
 
-broker = RedisBroker(url=os.environ["USHER_BENCH_DRAMATIQ_REDIS"])
+broker = RedisBroker(url=os.environ["USHER_BENCH_DRAMATIQ_REDIS"])  # type: ignore[no-untyped-call]
 broker.add_middleware(AsyncIO())
 dramatiq.set_broker(broker)
 

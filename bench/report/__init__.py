@@ -10,6 +10,7 @@ from typing import Any
 from bench.report import tables
 from bench.report.results import Results
 from bench.report.verdicts import verdicts
+from bench.stats import ENOUGH_FOR_P99
 
 _HEAD = """# Benchmarks
 
@@ -42,7 +43,7 @@ def write_report(
     found = Results(results)
     form = "This is the quick form: few samples, an idea and no more." if quick else ""
     parts = [
-        _HEAD.format(form=form, agents=tables.AGENTS, p99=tables.ENOUGH_FOR_P99),
+        _HEAD.format(form=form, agents=tables.AGENTS, p99=ENOUGH_FOR_P99),
         tables.about(about, found),
         tables.must_hold(verdicts(found)),
     ]
