@@ -153,9 +153,9 @@ def _live(results: Results) -> Figure | None:
         costs = [
             max(0.0, results.of("live")[n]["cpu_ms_per_session"].get(program, 0)) for n in levels
         ]
-        axes.bar(levels, costs, bottom=bottom, label=program)
+        axes.bar(levels, costs, 0.6, bottom=bottom, label=program)
         bottom = [low + cost for low, cost in zip(bottom, costs, strict=True)]
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
