@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from bench.contenders import DIRECT, USHER
 from bench.procfiles import Kind
+from bench.sessions import Session
 from bench.size import Size
-from bench.testbed import Session, Testbed
+from bench.testbed import Testbed
 from bench.units import Unit, rotated
 
 NAME: Final = "pacing"

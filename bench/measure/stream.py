@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from bench.contenders import CONTENDERS
 from bench.procfiles import Kind
+from bench.sessions import Session
 from bench.size import Size
-from bench.testbed import Session, Testbed
+from bench.testbed import Testbed
 from bench.units import Unit
 
 NAME: Final = "stream"

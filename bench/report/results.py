@@ -43,6 +43,18 @@ class Results:
             if _burst(key) == (kind, count, contender)
         ]
 
+    def burst_cpu_s(self, kind: Kind, count: int, contender: str) -> dict[str, float]:
+        """CPU seconds by program, the mean of these bursts."""
+        found = [
+            result["cpu_s"]
+            for key, result in self.of("burst").items()
+            if _burst(key) == (kind, count, contender) and "cpu_s" in result
+        ]
+        return {
+            program: sum(one.get(program, 0.0) for one in found) / len(found)
+            for program in (found[0] if found else ())
+        }
+
     def burst_sizes(self, kind: Kind) -> list[int]:
         """Which sizes were measured."""
         return sorted({n for k, n, _ in map(_burst, self.of("burst")) if k is kind})
@@ -93,8 +105,8 @@ class Results:
 
 
 def measured(results: Results, names: Sequence[str] = tuple(CONTENDERS)) -> list[str]:
-    """Those contenders of which there is a session of `join`."""
-    return [name for name in names if results.joins(name)]
+    """Those contenders of which a session of `join` got its agent."""
+    return [name for name in names if results.time_to_join_s(name)]
 
 
 def seconds(sessions: Sequence[Session], field: str) -> list[float]:
