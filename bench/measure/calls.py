@@ -142,15 +142,15 @@ class Monitor:
     def _read(self) -> None:
         with self._socket.makefile("rb") as lines:
             for line in lines:
-                if found := _COMMAND.match(line):
-                    self._seen.append(_counted(found))
+                if found := COMMAND.match(line):
+                    self._seen.append(count_as(found))
 
 
 # +1795392357.100000 [0 127.0.0.1:40000] "EVALSHA" "<digest>" ...
-_COMMAND: Final = re.compile(rb'\+[\d.]+ \[\d+ (?:lua|[^\]]*?:(\d+))\] "([^"]*)"(?: "([^"]*)")?')
+COMMAND: Final = re.compile(rb'\+[\d.]+ \[\d+ (?:lua|[^\]]*?:(\d+))\] "([^"]*)"(?: "([^"]*)")?')
 
 
-def _counted(found: re.Match[bytes]) -> tuple[str, str]:
+def count_as(found: re.Match[bytes]) -> tuple[str, str]:
     port, command, first = (part.decode() if part else "" for part in found.groups())
     command = command.upper()
     if command == "EVALSHA":

@@ -1,12 +1,15 @@
-"""Does the benchmark read from LiveKit's log when an agent was there, through its rotations?"""
+"""Does the benchmark read from LiveKit's log and Redis's MONITOR what happened?"""
 
 from __future__ import annotations
 
+from hashlib import sha1
 from pathlib import Path
 
 import pytest
 
 from bench.livekit_log import LiveKitLog, LogEvent, Tail, parse
+from bench.measure.calls import COMMAND, count_as
+from dispatcher.ledger import script
 
 ACTIVE = (
     "2026-11-23T00:05:57.793Z\tINFO\tlivekit\trtc/room.go:1272\tparticipant active\t"
@@ -83,3 +86,27 @@ def test_a_tail_gives_whole_lines_and_goes_on_in_the_new_file_after_a_rotation(
         path.write_text("new\n")
         assert tail.news() == ["begun and ended", "new"]
     tail.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "counted"),
+    [
+        (b'+1795392357.1 [0 127.0.0.1:40000] "LPUSH" "dispatch" "{}"', ("40000", "LPUSH")),
+        (b'+1795392357.1 [0 lua] "hset" "usher:dispatch:x" "state"', ("lua", "HSET")),
+        (b'+1795392357.1 [0 127.0.0.1:1] "EVALSHA" "0123456789abc"', ("1", "EVALSHA 01234567")),
+        (b'+1795392357.1 [0 127.0.0.1:1] "PING"', ("1", "PING")),
+    ],
+)
+def test_a_line_of_monitor_tells_a_process_from_a_script(
+    line: bytes, counted: tuple[str, str]
+) -> None:
+    found = COMMAND.match(line)
+    assert found is not None
+    assert count_as(found) == counted
+
+
+def test_a_script_of_ours_is_counted_by_its_name() -> None:
+    digest = sha1(script("advance").encode(), usedforsecurity=False).hexdigest()
+    found = COMMAND.match(b'+1.2 [0 127.0.0.1:1] "EVALSHA" "%s" "14"' % digest.encode())
+    assert found is not None
+    assert count_as(found) == ("1", "EVALSHA advance")
