@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from bench import BenchError
+
 _LOOK_EVERY_S: Final = 0.01
 _KINDS: Final = {
     "participant active": "active",
@@ -53,7 +55,8 @@ def parse(line: str) -> LogEvent | None:
         name = fields.get("method", "")
     else:
         name = fields.get("participant") or fields.get("jobID", "")
-    return LogEvent(what=what, at_ms=at_ms, room=fields.get("room", ""), name=name)
+    room = fields.get("room", "")  # ListRooms names several
+    return LogEvent(what=what, at_ms=at_ms, room=room if isinstance(room, str) else "", name=name)
 
 
 class Tail:
@@ -101,16 +104,21 @@ class LiveKitLog:
         self._tail = Tail(path)
         self._tail.skip()
         self._news = asyncio.Event()
+        self._broken: Exception | None = None
         self.agents: dict[str, dict[str, float]] = defaultdict(dict)  # room: identity: ACTIVE at ms
         self.assigned: dict[str, list[float]] = defaultdict(list)
         self.ended: Counter[str] = Counter()
         self.calls: dict[str, Counter[str]] = defaultdict(Counter)
 
     async def run(self) -> None:
-        """Read until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(_LOOK_EVERY_S)
+        """Read until cancelled; whoever waits for agents learns when this cannot go on."""
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(_LOOK_EVERY_S)
+        except Exception as error:
+            self._broken = error
+            self._news.set()
 
     def look(self) -> None:
         """Read what is new."""
@@ -140,12 +148,17 @@ class LiveKitLog:
         """Wait for an agent in each room; returns the rooms without one.
 
         Gives up after `within_s`, or when no agent has come for `quiet_s`.
+
+        Raises:
+            BenchError: the log cannot be read any more.
         """
         loop = asyncio.get_running_loop()
         missing = set(rooms)
         until = loop.time() + within_s
         last = loop.time()
         while True:
+            if self._broken is not None:
+                raise BenchError("LiveKit's log cannot be read any more") from self._broken
             self._news.clear()
             here = {room for room in missing if self.agents.get(room)}
             if here:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import tempfile
 import time
@@ -260,15 +259,6 @@ class Testbed:
         self.log.close()
 
 
-def _must_not_end(reading: asyncio.Task[None]) -> None:
-    """Without the log there would be no agents any more, and nobody would know why."""
-    if not reading.cancelled():
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "LiveKit's log is not read any more", "exception": reading.exception()}
-        )
-        os._exit(3)
-
-
 def _cpu_s(process: psutil.Process, *, dead_children: bool) -> float:
     times = process.cpu_times()
     own = times.user + times.system
@@ -301,7 +291,6 @@ async def testbed(kind: Kind, contenders: Sequence[str]) -> AsyncIterator[Testbe
                 http=aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)),
             )
             reading = asyncio.create_task(bed.log.run(), name="livekit-log")
-            reading.add_done_callback(_must_not_end)
             try:
                 await bed._start()
                 yield bed

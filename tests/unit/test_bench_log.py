@@ -30,6 +30,7 @@ ASSIGNED = (
     [
         (ACTIVE % "agent-1", ("active", 1795392357793.0, "r", "agent-1")),
         (CALL, ("call", 1795392357100.0, "r", "ListParticipants")),
+        (CALL.replace('"r"', '["r", "s"]'), ("call", 1795392357100.0, "", "ListParticipants")),
         (ASSIGNED, ("assigned", 1795392357551.0, "r", "AJ_1")),
     ],
 )
