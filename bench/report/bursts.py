@@ -33,7 +33,7 @@ def bursts(results: Results) -> str:
         return ""
     intro = (
         "So many sessions are asked for at once. Counted two seconds after the last agent has come "
-        "(or after ten seconds without another one); the last is compared only where all have "
+        "(or after 15 seconds without another one); the last is compared only where all have "
         "come.\n"
     )
     return "\n".join(["## Bursts\n", intro, *parts])
