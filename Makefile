@@ -11,9 +11,11 @@ packages := .venv/.packages-$(folder)
 installed := .venv/.installed-$(folder)
 
 python := .venv/bin/python
+bench_python := .venv-bench/bin/python
+bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test controls faults fuzz check campaign setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,7 +43,7 @@ fuzz: setup ## send some thousands of made-up requests to a whole stack, by its 
 check: $(installed) ## format, lint, types, secrets and known holes, exactly as CI checks them
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
-	$(python) -m mypy --strict $(checked)
+	$(python) -m mypy --strict $(checked) bench
 	$(python) -m bandit --quiet --configfile pyproject.toml --recursive $(checked)
 	$(python) -m devstack.secretscan
 	$(python) -m devstack.advisories
@@ -55,6 +57,11 @@ campaign: setup ## kill processes at random for half an hour and report what bec
 
 monitoring: setup ## have Prometheus's own promtool check alerts and metrics (built once, 3-5 minutes)
 	@exec $(python) -m devstack.promtool
+
+# `make bench BENCH="--quick"` takes some minutes, `BENCH="--only http,join"` measures these alone; both
+# report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.
+bench: setup $(bench_installed) ## compare with what others would use; two and a half hours alone on the machine
+	@exec $(bench_python) -m bench $(if $(BENCH),$(BENCH),--report docs/benchmarks.md)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
 	@$(python) -m devstack provision
@@ -70,7 +77,7 @@ screenshots: setup ## take every page's picture anew, in light, dark and on a ph
 	@exec $(python) -m tests.browser.screenshots
 
 clean: ## remove everything that make has made here
-	rm -rf .venv .tools .run build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
+	rm -rf .venv .venv-bench .tools .run build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov tests/browser/node_modules examples/react/node_modules examples/react/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Usher itself, so that Celery finds its commands: a link to this folder, made without a network.
@@ -88,4 +95,11 @@ $(packages): requirements-dev.txt
 	@$(PYTHON) -m venv --clear .venv
 	@$(python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
 		--require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+$(bench_installed): requirements-bench.txt $(installed)
+	@echo "installing the contenders of the benchmark (1-2 min the first time)"
+	@$(PYTHON) -m venv --clear .venv-bench
+	@$(bench_python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+		--require-hashes --requirement requirements-bench.txt
 	@touch $@

@@ -1,0 +1,59 @@
+"""Which agent serves the contenders? `python -m bench.agent plain|usher slots|cpu`.
+
+One kind of agent server for all: the same entry point, executor, idle processes and slots. `plain`
+is livekit-agents as it stands; `usher` has Usher's `rtc_session` in place of livekit-agents'.
+
+`slots` reports used slots / slots as the load, scaled below LiveKit's target load, because with
+livekit-agents' own (`cpu`) LiveKit drops jobs of a burst whoever dispatches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+
+from livekit.agents import AgentServer, JobExecutorType
+from livekit.rtc._ffi_client import FfiClient
+
+from dispatcher.logs import configure
+from dispatcher.settings import load
+from worker_agent.echo import entrypoint
+from worker_agent.existing import rtc_session
+from worker_agent.reporting import livekit_load
+from worker_agent.settings import AgentSettings
+
+
+def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServer:
+    """The agent server `variant` that reports its load as `load_report` says."""
+
+    def used_slots(server: AgentServer) -> float:
+        return livekit_load(used_slots=len(server.active_jobs), slots=settings.slots)
+
+    server = AgentServer(
+        ws_url=settings.livekit_url,
+        api_key=settings.livekit_api_key,
+        api_secret=settings.livekit_api_secret.get_secret_value(),
+        job_executor_type=JobExecutorType(settings.executor),
+        num_idle_processes=settings.idle_processes,
+        host=settings.host,
+        port=settings.port if variant == "usher" else 0,
+        preload_modules=["worker_agent.existing", "worker_agent.echo"],
+    )
+    if variant == "usher":
+        rtc_session(server, entrypoint, agent_name="bench-usher", own_load=load_report == "cpu")
+    else:
+        if load_report == "slots":
+            server.load_fnc = used_slots
+            server.update_options(load_threshold=math.inf)
+        server.rtc_session(entrypoint, agent_name="bench-plain")
+        if settings.executor == "thread":
+            # Usher's rtc_session does this: made by two jobs' threads at once it hangs the process,
+            # and what is compared here is the dispatching.
+            _ = FfiClient.instance
+    return server
+
+
+if __name__ == "__main__":
+    configure(log_format="text", level="INFO")
+    asyncio.run(build(sys.argv[1], sys.argv[2], load(AgentSettings)).run())

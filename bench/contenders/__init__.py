@@ -1,0 +1,76 @@
+"""Who is compared with whom?
+
+Each is written the way its users would write it, and asked the way they would ask it
+(`bench/caller.py`). What (c), (d) and (e) do for a session is the same, in `task.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One way to get an agent into a room.
+
+    Attributes:
+        asked_by: how a session is asked for: by LiveKit's API, by a person's join, or by HTTP.
+        agent: which of the two agent servers it uses.
+        web: the program that answers HTTP.
+        workers: its other programs, for the CPU time.
+        redis: its own Redis.
+        told_by: the program whose log says when it has noticed that the agent has joined; Usher's
+            record says that itself.
+    """
+
+    name: str
+    title: str
+    asked_by: Literal["direct", "token", "http"]
+    agent: Literal["plain", "usher"] = "plain"
+    web: str = ""
+    workers: tuple[str, ...] = ()
+    redis: str = ""
+    told_by: str = ""
+
+
+DIRECT: Final = Contender(name="direct", title="(a) direct `CreateDispatch`", asked_by="direct")
+TOKEN: Final = Contender(name="token", title="(b) token dispatch", asked_by="token")
+BACKGROUND: Final = Contender(
+    name="background",
+    title="(c) BackgroundTasks",
+    asked_by="http",
+    web="background",
+    told_by="background",
+)
+TASKIQ: Final = Contender(
+    name="taskiq",
+    title="(d) taskiq",
+    asked_by="http",
+    web="taskiqweb",
+    workers=("taskiq",),
+    redis="taskiqredis",
+    told_by="taskiq",
+)
+DRAMATIQ: Final = Contender(
+    name="dramatiq",
+    title="(e) dramatiq",
+    asked_by="http",
+    web="dramatiqweb",
+    workers=("dramatiq",),
+    redis="dramatiqredis",
+    told_by="dramatiq",
+)
+USHER: Final = Contender(
+    name="usher",
+    title="(f) Usher",
+    asked_by="http",
+    agent="usher",
+    web="web",
+    workers=("dispatch", "verify", "beat", "flower"),
+    redis="redis",
+)
+CONTENDERS: Final = {
+    contender.name: contender for contender in (DIRECT, TOKEN, BACKGROUND, TASKIQ, DRAMATIQ, USHER)
+}
+BY_HTTP: Final = tuple(name for name, one in CONTENDERS.items() if one.asked_by == "http")

@@ -1,0 +1,51 @@
+"""How long does one session's agent take on an idle machine, and when does the contender know?"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Final
+
+from bench.contenders import CONTENDERS
+from bench.procfiles import Kind
+from bench.size import Size
+from bench.testbed import Testbed
+from bench.units import Unit, rotated
+
+NAME: Final = "join"
+_EACH_S: Final = 1.7
+_NOTICED_WITHIN_S: Final = 2.0
+
+
+def units(size: Size) -> list[Unit]:
+    """Some sessions of each contender in each round."""
+    return [
+        Unit(
+            measure=NAME,
+            kind=Kind.SLOTS,
+            key=f"{number}/{name}",
+            contender=name,
+            takes_s=_EACH_S * size.join_each,
+            arguments={"sessions": size.join_each},
+        )
+        for number in range(size.join_rounds)
+        for name in rotated(list(CONTENDERS), number)
+    ]
+
+
+async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
+    """One session after the other, each on a machine that has come to rest."""
+    contender = CONTENDERS[unit.contender]
+    chance = random.Random(unit.key)
+    busy = await bed.settle(within_s=5)
+    sessions = []
+    for room in bed.rooms(contender, unit.arguments["sessions"]):
+        [session] = await bed.ask(contender, [room])
+        await bed.log.wait_for_agents([room], within_s=10)
+        await asyncio.sleep(0.1)
+        await bed.wait_until_noticed(contender, session, within_s=_NOTICED_WITHIN_S)
+        await bed.see(contender, [session])
+        sessions.append(session.as_json())
+        await bed.end([room])
+        await asyncio.sleep(chance.uniform(0.3, 0.5))  # in no step with anybody's clock
+    return {"busy_percent": busy, "sessions": sessions}

@@ -1,0 +1,68 @@
+"""An agent server that is not there: `python -m bench.pretended`, for what is dispatch only.
+
+It reports more free slots than anybody will use, so that the dispatcher takes its ordinary way; and
+it renews what it is told to (`USHER_BENCH_RENEW`, a file of dispatch ids, one a line), as the
+agents of so many live sessions would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+from dispatcher import leases, reports
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import AgentServerReport, DispatchRef
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import AsyncLedger
+
+SLOTS = 1_000_000
+REPORT = AgentServerReport(
+    agent_server_id="pretended",
+    agent_name="bench-usher",
+    container="pretended",
+    client_id="",
+    slots=SLOTS,
+    used_slots=0,
+    load=0.0,
+    draining=False,
+    registered=True,
+)
+
+
+async def _report(store: AsyncLedger) -> None:
+    while True:
+        with contextlib.suppress(LedgerUnavailable):
+            await store.run(reports.report_agent_server(REPORT, ttl_s=6))
+        await asyncio.sleep(2)
+
+
+async def _renew(store: AsyncLedger, dispatch_id: str) -> None:
+    ref = DispatchRef(
+        dispatch_id=dispatch_id, client_id="", room_name="", agent_name="", generation=1
+    )
+    step = leases.renew(ref, job_id="", people=1, abandon_after_s=300, deserted_after_s=300)
+    while True:
+        with contextlib.suppress(LedgerUnavailable):
+            await store.run(step)
+        await asyncio.sleep(leases.RENEW_S)
+
+
+async def main() -> None:
+    """Report and renew for ever."""
+    listed = Path(os.environ["USHER_BENCH_RENEW"])
+    renewing: dict[str, asyncio.Task[None]] = {}
+    async with AsyncLedger(load(CommonSettings)) as store, asyncio.TaskGroup() as tasks:
+        tasks.create_task(_report(store))
+        while True:
+            ids = listed.read_text().split() if listed.exists() else []
+            for dispatch_id in ids:
+                if dispatch_id not in renewing:
+                    renewing[dispatch_id] = tasks.create_task(_renew(store, dispatch_id))
+            await asyncio.sleep(0.1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

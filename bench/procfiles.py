@@ -1,0 +1,137 @@
+"""Which processes run while something is measured?
+
+All of Usher's Procfile but its agent server, the two agent servers of the comparison, and every
+contender: they are all up, whoever is being measured.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from bench import PROJECT_ROOT, BenchError
+from devstack.servers import find_redis_server
+from devstack.supervision import read_procfile
+
+AGENT_SLOTS: Final = 130  # of which LiveKit uses 70 %, or all, as the agent server reports them
+IDLE_PROCESSES: Final = 4
+WEB_PROCESSES: Final = 2  # as many as Usher has
+_FREE_PORTS: Final = range(20_000, 30_000)
+_PORTS: Final = ("background", "taskiqweb", "taskiqredis", "dramatiqweb", "dramatiqredis", "fake")
+
+
+class Kind(StrEnum):
+    """What the agent servers are like, or that there are none."""
+
+    SLOTS = "slots"  # thread executor, load = used slots
+    PROCESS = "process"  # the same with the process executor
+    CPU = "cpu"  # thread executor, livekit-agents' default load report
+    DISPATCH_ONLY = "dispatch-only"  # a LiveKit that only answers; no agents, no verification
+    LIVE = "live"  # a LiveKit that only answers, and lists an agent in every room
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The Procfile of one kind, its environment, and where its programs listen."""
+
+    procfile: str
+    environ: dict[str, str]
+    ports: dict[str, int]
+
+
+def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
+    """What to run for `kind` and these contenders; Usher is always there."""
+    ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+    fake = f"http://127.0.0.1:{ports['fake']}"
+    lines = {
+        name: command
+        for name, command in read_procfile(PROJECT_ROOT / "Procfile").items()
+        if name != "agent"
+    }
+    lines |= {
+        name: command
+        for name, command in _contenders(ports).items()
+        if any(name.startswith(contender) for contender in contenders)
+    }
+    if kind in (Kind.DISPATCH_ONLY, Kind.LIVE):
+        lines = {name: _with_livekit(fake, command) for name, command in lines.items()}
+        lines["fake"] = f"exec python -m bench.fake_livekit {ports['fake']}"
+        lines["pretended"] = "exec nice -n 10 python -m bench.pretended"
+    else:
+        load = "cpu" if kind is Kind.CPU else "slots"
+        for name, variant in (("agent", "usher"), ("plain", "plain")):
+            lines[name] = f"exec nice -n 10 python -m bench.agent {variant} {load}"
+    environ = {
+        "USHER_AGENT_NAMES": "bench-usher",
+        "USHER_AGENT_SLOTS": str(AGENT_SLOTS),
+        "USHER_AGENT_EXECUTOR": "process" if kind is Kind.PROCESS else "thread",
+        "USHER_AGENT_IDLE_PROCESSES": str(IDLE_PROCESSES),
+        "USHER_MAX_BACKLOG": "0",
+        "USHER_BENCH_KEY": "bench-key-of-the-contenders",
+        "USHER_BENCH_TASKIQ_REDIS": f"redis://127.0.0.1:{ports['taskiqredis']}/0",
+        "USHER_BENCH_DRAMATIQ_REDIS": f"redis://127.0.0.1:{ports['dramatiqredis']}/0",
+        "USHER_BENCH_RENEW": str(run_dir / "renew.txt"),
+    }
+    if kind is Kind.DISPATCH_ONLY:
+        # Nothing becomes of what is dispatched: neither shall its time run out, nor shall it be
+        # verified again and again.
+        environ |= {"USHER_DEADLINE_S": "600", "USHER_VERIFY_TIMEOUT_S": "600"}
+    elif kind is Kind.CPU:
+        environ |= {"USHER_DEADLINE_S": "60"}  # as long as the other contenders are waited for
+    text = "".join(f"{name}: {command}\n" for name, command in lines.items())
+    return Plan(procfile=text, environ=environ, ports=ports)
+
+
+def _contenders(ports: dict[str, int]) -> dict[str, str]:
+    def web(module: str, port: int) -> str:
+        return (
+            f"exec uvicorn {module}:app --host 127.0.0.1 --port {port} --workers {WEB_PROCESSES} "
+            "--log-level warning --no-access-log"
+        )
+
+    here = "bench.contenders"
+    return {
+        "background": web(f"{here}.background_tasks", ports["background"]),
+        "taskiqredis": _redis(ports["taskiqredis"]),
+        "taskiqweb": web(f"{here}.on_taskiq", ports["taskiqweb"]),
+        # Behind the web, as Usher's workers are.
+        "taskiq": f"exec nice -n 10 taskiq worker {here}.on_taskiq:broker --workers 1",
+        "dramatiqredis": _redis(ports["dramatiqredis"]),
+        "dramatiqweb": web(f"{here}.on_dramatiq", ports["dramatiqweb"]),
+        "dramatiq": f"exec nice -n 10 dramatiq {here}.on_dramatiq --processes 1 --threads 64",
+    }
+
+
+def _redis(port: int) -> str:
+    """A Redis of a contender's own, which keeps what it is told as Usher's does."""
+    directory = f"$USHER_RUN_DIR/redis-{port}"
+    return (
+        f"mkdir -p {directory} && exec {find_redis_server(os.environ)} --port {port} "
+        f"--bind 127.0.0.1 --dir {directory} --save '' --appendonly yes --appendfsync everysec "
+        "--set-proc-title no"
+    )
+
+
+def _with_livekit(url: str, command: str) -> str:
+    return command.replace("exec ", f"exec env LIVEKIT_URL={url} ", 1)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports from below the range of outgoing connections, as `devstack.ports` takes them."""
+    found: list[int] = []
+    for port in random.sample(_FREE_PORTS, k=500):
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise BenchError("no free ports from 20000 to 29999")

@@ -1,0 +1,188 @@
+"""Which targets are met?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.procfiles import Kind
+from bench.report.results import Results, exactly_one, last_s
+from bench.stats import ENOUGH_FOR_P99, Ratio, median, p99, percentile, ratio
+
+BURST: Final = 40
+# 64 threads take messages at once, and 16 connections asked at once: nobody's turn is more exact.
+IN_ORDER_WITHIN: Final = 64 + 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One target; `met` is None where it was not measured, or with too few samples."""
+
+    target: str
+    measured: str
+    met: bool | None
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Every target that this benchmark can judge."""
+    return [
+        *_join(results),
+        *_bursts(results),
+        *_http(results),
+        *_lag_and_calls(results),
+        *_backlog(results),
+    ]
+
+
+def p99_of(values: Sequence[float]) -> float:
+    """For ratios of 99th percentiles."""
+    return percentile(values, 0.99)
+
+
+def _open(target: str, why: str = "not measured") -> Verdict:
+    return Verdict(target=target, measured=why, met=None)
+
+
+def _ratio(target: str, found: Ratio, most: float, note: str) -> Verdict:
+    unsure = found.low <= most < found.high or found.high > most >= found.value
+    text = f"{found} x, {note}" + ("; the interval holds the target" if unsure else "")
+    return Verdict(target=target, measured=text, met=found.value <= most)
+
+
+def _join(results: Results) -> Iterator[Verdict]:
+    usher, direct = results.time_to_join_s("usher"), results.time_to_join_s("direct")
+    first = "Time to join one at a time: p50 <= 1.03 x direct"
+    second = "Time to join one at a time: p99 <= 1.10 x direct"
+    if not usher or not direct:
+        yield from (_open(first), _open(second))
+        return
+    both = f"{median(usher):.3f} s against {median(direct):.3f} s (n {len(usher)}, {len(direct)})"
+    yield _ratio(first, ratio(usher, direct), 1.03, both)
+    if min(len(usher), len(direct)) < ENOUGH_FOR_P99:
+        yield _open(second, f"too few samples ({len(usher)}, {len(direct)})")
+        return
+    both = f"{p99_of(usher):.3f} s against {p99_of(direct):.3f} s"
+    yield _ratio(second, ratio(usher, direct, of=p99_of), 1.10, both)
+
+
+def _bursts(results: Results) -> Iterator[Verdict]:
+    for kind, most_s, name in (
+        (Kind.SLOTS, 3.0, "thread executor"),
+        (Kind.CPU, 8.0, "default CPU load report"),
+    ):
+        target = f"Burst of {BURST}, {name}: {BURST} of {BURST}, the last within {most_s:.0f} s"
+        bursts = results.bursts(kind, BURST, "usher")
+        if not bursts:
+            yield _open(target)
+            continue
+        last = [last_s(burst) or 0.0 for burst in bursts]
+        complete = [exactly_one(burst) for burst in bursts]
+        yield Verdict(
+            target=target,
+            measured=f"{min(complete)} of {BURST} at least; last {median(last):.2f} s "
+            f"(median of {len(last)}, worst {max(last):.2f} s)",
+            met=min(complete) == BURST and median(last) <= most_s,
+        )
+    yield _pacing(results)
+
+
+def _pacing(results: Results) -> Verdict:
+    target = f"Burst of {BURST}: last within 1.15 x the best pace of direct calls"
+    whole = {
+        pace: [one["last_s"] for one in bursts]
+        for pace, bursts in results.paces().items()
+        if all(one["exactly_one"] == BURST for one in bursts)
+    }
+    usher = whole.pop("usher", None)
+    if usher is None or not whole:
+        return _open(target)
+    best = min(whole, key=lambda pace: median(whole[pace]))
+    note = f"{median(usher):.2f} s against {median(whole[best]):.2f} s ({best}; n {len(usher)})"
+    return _ratio(target, ratio(usher, whole[best]), 1.15, note)
+
+
+def _http(results: Results) -> Iterator[Verdict]:
+    target = "HTTP answer, one at a time: p50 <= BackgroundTasks'"
+    ours = [one["answered_ms"] for one in results.joins("usher")]
+    theirs = [one["answered_ms"] for one in results.joins("background")]
+    if ours and theirs:
+        note = f"{median(ours):.1f} ms against {median(theirs):.1f} ms (n {len(ours)})"
+        yield _ratio(target, ratio(ours, theirs), 1.0, note)
+    else:
+        yield _open(target)
+    target = f"HTTP answer, {BURST} at once: p99 <= BackgroundTasks'"
+    ours = results.answers_at_once_ms(BURST, "usher")
+    theirs = results.answers_at_once_ms(BURST, "background")
+    if min(len(ours), len(theirs)) >= ENOUGH_FOR_P99:
+        note = f"{p99_of(ours):.0f} ms against {p99_of(theirs):.0f} ms (n {len(ours)})"
+        yield _ratio(target, ratio(ours, theirs, of=p99_of), 1.0, note)
+    else:
+        yield _open(target, f"too few samples ({len(ours)}, {len(theirs)})")
+    target = "HTTP: >= 400 requests/s per core of web"
+    stretches = [one["per_core_s"] for one in results.http("usher")]
+    if stretches:
+        rate = median(stretches)
+        yield Verdict(target=target, measured=f"{rate:.0f} (n {len(stretches)})", met=rate >= 400)
+    else:
+        yield _open(target)
+
+
+def _lag_and_calls(results: Results) -> Iterator[Verdict]:
+    target = "Detection lag (ACTIVE to `joined`): p99 <= 100 ms"
+    lags = results.lags_ms("usher")
+    high = p99(lags)
+    if high is None:
+        yield _open(target, f"too few samples ({len(lags)})")
+    else:
+        text = f"{high:.0f} ms (p50 {median(lags):.0f} ms, n {len(lags)})"
+        yield Verdict(target=target, measured=text, met=high <= 100)
+    targets = "<= 3 LiveKit calls for a session", "<= 30 Redis commands for a session"
+    counted = results.of("calls").get("usher")
+    if counted is None:
+        yield from (_open(target) for target in targets)
+        return
+    asked = sum(counted["livekit"].values())
+    yield Verdict(target=targets[0], measured=f"{asked:.1f}", met=asked <= 3)
+    sent, inside = redis_commands(counted["redis"])
+    text = f"{sent:.1f} sent by processes, and {inside:.1f} more by scripts inside Redis"
+    yield Verdict(target=targets[1], measured=text, met=sent <= 30)
+
+
+def redis_commands(counted: dict[str, float]) -> tuple[float, float]:
+    """How many a session takes: sent by processes, and by scripts."""
+    inside = sum(count for name, count in counted.items() if name.startswith("script "))
+    return sum(counted.values()) - inside, inside
+
+
+def _backlog(results: Results) -> Iterator[Verdict]:
+    found = results.backlog()
+    if found is None:
+        yield _open("Backlog of 100,000")
+        return
+    count = found["accepted"]
+    size = f"Backlog of {count:,}"
+    lost = found["never_dispatched"]
+    yield Verdict(
+        target=f"{size}: none lost",
+        measured=f"{lost} never dispatched, {found['dispatched_twice']} twice",
+        met=lost == 0,
+    )
+    yield Verdict(
+        target=f"{size}: in order",
+        measured=f"no more than {found['displaced_most']} places from its turn "
+        f"(p99 {found['displaced_p99']}); {IN_ORDER_WITHIN} are dispatched or asked at once",
+        met=(found["displaced_most"] or 0) <= IN_ORDER_WITHIN,
+    )
+    each = found["redis_bytes_each"]
+    yield Verdict(
+        target=f"{size}: <= 2 KB for each that waits",
+        measured=f"{each:.0f} bytes",
+        met=each <= 2048,
+    )
+    rate = found["dispatches_per_worker_core_s"]
+    yield Verdict(
+        target=f"{size}: >= 200 dispatches/s per worker core",
+        measured=f"{rate:.0f} ({found['dispatches_per_s']:.0f}/s in all)",
+        met=rate >= 200,
+    )

@@ -1,0 +1,81 @@
+"""How much is measured? The full form is what docs/benchmarks.md shows, the quick one an idea."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Counts and times of every measurement."""
+
+    join_rounds: int
+    join_each: int
+    burst_rounds: int
+    burst_sizes: tuple[int, ...]
+    cpu_rounds: int
+    cpu_sizes: tuple[int, ...]
+    process_rounds: int
+    process_sizes: tuple[int, ...]
+    pacing_rounds: int
+    pacing_windows: tuple[int, ...]
+    pacing_spacings_ms: tuple[int, ...]
+    http_rounds: int
+    http_s: float
+    stream_s: float
+    stream_others_s: float
+    calls_sessions: int
+    memory_sessions: int
+    backlog_sessions: int
+    live_levels: tuple[int, ...]
+    live_sessions: int
+    live_idle_s: float
+
+
+FULL: Final = Size(
+    join_rounds=15,
+    join_each=10,
+    burst_rounds=4,
+    burst_sizes=(5, 10, 20, 40, 80),
+    cpu_rounds=2,
+    cpu_sizes=(5, 10, 20, 40, 80),
+    process_rounds=2,
+    process_sizes=(20, 40),
+    pacing_rounds=4,
+    pacing_windows=(8, 16, 24),
+    pacing_spacings_ms=(25, 50),
+    http_rounds=3,
+    http_s=15,
+    stream_s=600,
+    stream_others_s=90,
+    calls_sessions=20,
+    memory_sessions=10_000,
+    backlog_sessions=100_000,
+    live_levels=(0, 10, 100, 1000),
+    live_sessions=60,
+    live_idle_s=20,
+)
+QUICK: Final = Size(
+    join_rounds=3,
+    join_each=3,
+    burst_rounds=1,
+    burst_sizes=(5, 20),
+    cpu_rounds=1,
+    cpu_sizes=(20,),
+    process_rounds=0,
+    process_sizes=(),
+    pacing_rounds=1,
+    pacing_windows=(8,),
+    pacing_spacings_ms=(50,),
+    http_rounds=1,
+    http_s=4,
+    stream_s=20,
+    stream_others_s=10,
+    calls_sessions=5,
+    memory_sessions=1000,
+    backlog_sessions=3000,
+    live_levels=(0, 10, 100),
+    live_sessions=10,
+    live_idle_s=5,
+)
