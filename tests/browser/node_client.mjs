@@ -12,14 +12,15 @@ const source = TokenSource.endpoint(`${USHER_URL}/api/v1/dispatches`, {
 const { serverUrl, participantToken } = await source.fetch({ roomName: USHER_ROOM });
 
 const room = new Room();
-const agent = await new Promise((found, failed) => {
+const connected = room.connect(serverUrl, participantToken, { autoSubscribe: true, dynacast: false });
+// An agent that comes meanwhile is told of before the room has a name: both are waited for.
+const agentCame = new Promise((found, failed) => {
   setTimeout(() => failed(new Error("no agent came")), AGENT_WITHIN_MS).unref();
   const look = (participant) => participant.info.kind === ParticipantKind.AGENT && found(participant);
   room.on(RoomEvent.ParticipantConnected, look);
-  room
-    .connect(serverUrl, participantToken, { autoSubscribe: true, dynacast: false })
-    .then(() => room.remoteParticipants.forEach(look), failed);
+  connected.then(() => room.remoteParticipants.forEach(look), failed);
 });
+const [agent] = await Promise.all([agentCame, connected]);
 console.log(JSON.stringify({
   room: room.name,
   agent: agent.identity,

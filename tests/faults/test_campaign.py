@@ -22,6 +22,7 @@ def test_whatever_dies_every_accepted_session_gets_exactly_one_agent(tmp_path: P
     code, figures, output = run_campaign(tmp_path, *arguments, within_s=280)
 
     assert code == 0, output
-    assert figures["kills"] == KILLS
+    # Where nobody is in a session just then there is no job whose process could be killed.
+    assert KILLS - 1 <= figures["kills"] <= KILLS
     assert figures["sessions"] == figures["accepted"] == SESSIONS
-    assert len(figures["faults"]) >= KILLS  # each kind but the freezes of agents
+    assert len(figures["faults"]) >= KILLS - 1  # each kind but the freezes of agents

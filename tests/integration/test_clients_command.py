@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -159,8 +160,11 @@ def test_the_last_use_of_each_key_is_shown(run: Run, path: Path, store: Ledger) 
 
 
 def _has_open(pid: int, folder: Path) -> bool:
-    open_files = Path(f"/proc/{pid}/fd")
-    return any(file.exists() and file.resolve() == folder for file in open_files.iterdir())
+    for opened in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it has been closed meanwhile
+            if os.readlink(opened) == str(folder):
+                return True
+    return False
 
 
 def test_whoever_edits_at_the_same_time_waits_and_loses_nothing(
