@@ -8,16 +8,16 @@ from dispatcher.settings import CommonSettings, load
 _settings = load(CommonSettings)
 
 broker_url, broker_use_ssl = redis_url.without_tls_options(_settings.redis_url.get_secret_value())
-# A publish must fail within a third of a second when Redis is down or hung, because the HTTP answer
-# waits for it (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the
-# sweeper wakes it, so a lost publish costs time and nothing else.
+# A publish must fail within a third of a second when Redis is down or hung, because an HTTP answer
+# may wait for it: a redispatch, a cancellation (measured: 0.3 s hung, 1 ms refused). The record is in
+# the ledger by then, and the sweeper wakes it, so a lost publish costs time and nothing else.
 broker_transport_options = {
     "socket_timeout": _settings.redis_timeout_s,
     "socket_connect_timeout": _settings.redis_timeout_s,
     "retry_on_timeout": False,
     "max_retries": 0,
     # No copy of each message in Redis until it is acknowledged (16 commands a session): what a
-    # killed worker had taken the sweeper does, and long before a visibility timeout would be over.
+    # killed worker had taken the sweeper does, long before a visibility timeout would be over.
     "ack_emulation": False,
     # A worker that waits for messages must notice that Redis's machine has vanished.
     "socket_keepalive": True,
