@@ -9,8 +9,8 @@ _settings = load(CommonSettings)
 
 broker_url, broker_use_ssl = redis_url.without_tls_options(_settings.redis_url.get_secret_value())
 # A publish must fail within a third of a second when Redis is down or hung, because an HTTP answer
-# may wait for it: a redispatch, a cancellation (measured: 0.3 s hung, 1 ms refused). The record is in
-# the ledger by then, and the sweeper wakes it, so a lost publish costs time and nothing else.
+# may wait for it: a redispatch, a cancellation (measured: 0.3 s hung, 1 ms refused). The record is
+# in the ledger by then, and the sweeper wakes it, so a lost publish costs time and nothing else.
 broker_transport_options = {
     "socket_timeout": _settings.redis_timeout_s,
     "socket_connect_timeout": _settings.redis_timeout_s,
