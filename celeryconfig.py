@@ -64,8 +64,8 @@ worker_prefetch_multiplier = 1
 # Acknowledged when taken: redelivery would only repeat a wake-up that the sweeper repeats sooner.
 task_acks_late = False
 worker_cancel_long_running_tasks_on_connection_loss = False
-# What Flower shows. Not the `task-sent` event as well: it would be one more publish for the web
-# process to wait for, and the ledger's timeline has the moment already.
+# What Flower shows. Not the `task-sent` event as well: most messages are the ledger's own, which
+# sends none, and its timeline has the moment already.
 worker_send_task_events = True
 task_send_sent_event = False
 worker_hijack_root_logger = False

@@ -44,10 +44,7 @@ class DispatchFailed(UsherError):
 
 
 class Postponed(UsherError):
-    """This client has enough tasks in hand; the dispatch is woken when one of them is done.
-
-    An error, so that Celery does not go on to the chained verification.
-    """
+    """This client has enough tasks in hand; the dispatch is woken when one of them is done."""
 
 
 class LiveKitError(UsherError):

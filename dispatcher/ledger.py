@@ -57,6 +57,10 @@ EVENT_RETENTION_S: Final = 86_400
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "advance": ("announce", "counting", "stages"),
     "restore": ("announce", "counting"),
+    "list": ("pages",),
+    "search": ("pages",),
+    "read": ("fresh_reports",),
+    "fresh": ("fresh_reports",),
     **dict.fromkeys(("create", "count", "event_sent", "event_later", "event_dead"), ("counting",)),
 }
 

@@ -35,8 +35,12 @@ def agent_servers() -> Step[list[AgentServerReport]]:
         "fresh",
         (keys.AGENT_SERVERS,),
         (),
-        lambda reply: [AgentServerReport(**json.loads(text)) for text in reply],
+        _agent_servers,
     )
+
+
+def _agent_servers(reply: Sequence[str]) -> list[AgentServerReport]:
+    return [AgentServerReport(**json.loads(text)) for text in reply]
 
 
 def read_with_agent_servers(
@@ -46,13 +50,8 @@ def read_with_agent_servers(
     step = ledger.read(dispatch_id)
 
     def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:
-        now_ms, record, attempts, timeline, servers = reply
-        reports = (text.split(" ", 1) for text in servers[1::2])
-        return step.parse([now_ms, record, attempts, timeline]), [
-            AgentServerReport(**json.loads(report))
-            for expires_ms, report in reports
-            if int(expires_ms) > now_ms
-        ]
+        *record, servers = reply
+        return step.parse(record), _agent_servers(servers)
 
     return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 

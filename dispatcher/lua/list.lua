@@ -6,31 +6,13 @@ local state, limit, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[6])
 local last_score, last_id = ARGV[4], ARGV[5]
 local BATCH = 100
 
--- Byte by byte, as Redis sorts members of one score; Lua's own `<` goes by the locale.
-local function before(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if x ~= y then return x < y end
-  end
-  return #a < #b
-end
-
 local function fields_of(id)
   local key = ARGV[1] .. id
   if state ~= '' then
     local is = redis.pcall('HGET', key, 'state')
     if is and is ~= state then return {} end
   end
-  local values = redis.pcall('HMGET', key, unpack(ARGV, 7))
-  if values.err then return {} end  -- something else has that name
-  local pairs_of = {}
-  for i, value in ipairs(values) do
-    if value then
-      pairs_of[#pairs_of + 1] = ARGV[6 + i]
-      pairs_of[#pairs_of + 1] = value
-    end
-  end
-  return #pairs_of > 0 and pairs_of or nil
+  return named_fields(key, 7)
 end
 
 local found, gone, looked, offset = {}, {}, 0, 0

@@ -7,4 +7,4 @@ local record, attempts, timeline = redis.pcall('HGETALL', KEYS[1]), redis.pcall(
   redis.pcall('LRANGE', KEYS[3], 0, -1)
 local wrong = record.err or attempts.err or timeline.err
 if wrong then return {now, {'unreadable', wrong}, {}, {}} end
-return {now, record, attempts, timeline, KEYS[4] and redis.call('HGETALL', KEYS[4])}
+return {now, record, attempts, timeline, KEYS[4] and fresh_reports(KEYS[4], now)}

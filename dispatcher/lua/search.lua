@@ -13,15 +13,6 @@ for i = 9, first_field - 1 do
 end
 local BATCH = 100
 
--- Byte by byte, as Redis sorts members of one score; Lua's own `<` goes by the locale.
-local function before(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if x ~= y then return x < y end
-  end
-  return #a < #b
-end
-
 -- What is wanted of a record; nil where it is not what is looked for.
 local function fields_of(id)
   local key = ARGV[1] .. id
@@ -33,16 +24,8 @@ local function fields_of(id)
       return nil
     end
   end
-  local values = redis.pcall('HMGET', key, unpack(ARGV, first_field))
-  if values.err then return nil end  -- something else has that name
-  local pairs_of = {}
-  for i, value in ipairs(values) do
-    if value then
-      pairs_of[#pairs_of + 1] = ARGV[first_field + i - 1]
-      pairs_of[#pairs_of + 1] = value
-    end
-  end
-  return #pairs_of > 0 and pairs_of or nil
+  local fields = named_fields(key, first_field)
+  return fields and #fields > 0 and fields or nil
 end
 
 -- Each index is read in batches, from its newest; the newest of all heads is next.

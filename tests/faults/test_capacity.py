@@ -194,7 +194,7 @@ def test_after_five_seconds_without_livekit_a_session_joins_within_two_seconds_o
     registered_before = stack.log("agent").count("registered worker")
     with stopped(stack, "livekit"):
         answer = caller.post()
-        time.sleep(5)
+        time.sleep(5)  # it is away for so long
     wait_for(
         "the agent server's registering",
         lambda: stack.log("agent").count("registered worker") > registered_before or None,

@@ -148,7 +148,7 @@ def test_livekit_is_away(stack: RunningStack, shell: Shell, caller: Caller) -> N
 def test_no_dispatch_worker(stack: RunningStack, shell: Shell, caller: Caller) -> None:
     with stopped(stack, "dispatch"):
         dispatch_id = ask(caller)
-        time.sleep(3)
+        time.sleep(3)  # longer than it stands in a queue that somebody works on
         now = told_of(stack.redis_url, dispatch_id)
         assert "Queued for " in now
         assert "the workers are away" in now

@@ -120,7 +120,7 @@ def test_workers_hear_again_soon_after_redis_has_vanished_without_a_word(
         seconds_until("both workers", lambda: listened() and _blocked(client) == 2, within_s=30)
         time.sleep(1)  # they are waiting for messages by now, all their connections idle
         far_redis.vanish()
-        time.sleep(1)
+        time.sleep(1)  # whatever is on its way is lost
         far_redis.appear()
         back = time.monotonic()
         dispatch_id = f"dsp_{uuid.uuid4().hex}"
