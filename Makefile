@@ -31,10 +31,10 @@ test: setup ## run the tests, on the real Redis and the real LiveKit server (14 
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control"
 
-controls: setup ## take one safeguard out after the other and see that the campaign fails (4 minutes)
+controls: setup ## take one safeguard out after the other and see that the campaign fails (3 minutes)
 	@exec $(python) -m pytest -m control
 
-faults: setup ## run the tests that take minutes or want a quiet machine (26 minutes)
+faults: setup ## run the tests that take minutes or want a quiet machine (17 minutes)
 	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document

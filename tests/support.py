@@ -149,7 +149,7 @@ async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:
 
 def told_of(redis_url: str, dispatch_id: str) -> str:
     """Everything that `dispatch show` and the dashboard say of a dispatch, in one string."""
-    settings = CommonSettings(REDIS_URL=redis_url)  # type: ignore[call-arg]
+    settings = CommonSettings.model_validate({"REDIS_URL": redis_url})
     store = Ledger(settings)
     try:
         _, told, _ = look(store, dispatch_id)

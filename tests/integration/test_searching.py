@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -22,13 +24,13 @@ def tell(raw: redis.Redis, *, ends_as: str = "queued", numbers: range = range(12
 
 
 def found(
-    store: Ledger, clients: tuple[str, ...] = BOTH, limit: int = 100, **sought: object
+    store: Ledger, clients: tuple[str, ...] = BOTH, limit: int = 100, **sought: Any
 ) -> list[int]:
     """The numbers of all that is found, page by page."""
     numbers: list[int] = []
     after: Position | None = None
     for _ in range(50):
-        page = store.run(listing.search(clients, limit=limit, after=after, **sought))  # type: ignore[arg-type]
+        page = store.run(listing.search(clients, limit=limit, after=after, **sought))
         numbers += [int(dispatch.dispatch_id.removeprefix("dsp_")) for dispatch in page.dispatches]
         if page.next is None:
             return numbers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -344,8 +344,8 @@ async def test_numbers_that_are_an_address_in_disguise_are_not_connected_to(
 
 
 @pytest.fixture(autouse=True)
-def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Callable[[], None]:
-    yield  # type: ignore[misc]
+def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
     assert SECRET not in caplog.text
     assert "token=canary" not in caplog.text
 
