@@ -16,6 +16,7 @@ from dispatcher import (
     clearing,
     data_losses,
     dispatching,
+    garbage,
     heartbeat,
     keys,
     outbox,
@@ -47,6 +48,7 @@ def _start_runtime(sender: Any, **_: Any) -> None:
         process.start(capacity.listen(process.services))
         process.start(data_losses.watch(process.services))
         process.start(sweeping.stand_in_for_beat(process.services))
+    garbage.keep()
 
 
 @app.task(name=DISPATCH_TASK, throws=(UsherError,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +9,7 @@ from flask import Flask, jsonify
 from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from dispatcher import reports, tracing, waking
+from dispatcher import garbage, reports, tracing, waking
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -113,10 +112,7 @@ def _warm_up(app: Flask, here: Services) -> None:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
     except (LedgerUnavailable, OperationalError):
         logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
-    # What is there now stays for good: the garbage collector need not go through it in the middle
-    # of a request (tens of ms for a process that has imported Celery and LiveKit's SDK).
-    gc.collect()
-    gc.freeze()
+    garbage.keep()
 
 
 def _rehearse(app: Flask, here: Services) -> None:
