@@ -424,11 +424,15 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
 
 
 def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on."""
+    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on.
+
+    While the dispatch queue is as long as that, those that wait in it and have time left are left
+    to their own messages.
+    """
     return Step(
         "claim_due",
-        (keys.DUE,),
-        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
+        (keys.DUE, keys.DISPATCH_QUEUE),
+        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
         list,
     )
 

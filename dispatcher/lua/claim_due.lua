@@ -1,11 +1,28 @@
 -- Takes the oldest due records and pushes their due time on, so that nobody else wakes them too. Of
 -- more than may be taken, the clients' in turn: one with thousands shall not hold the others' up.
--- KEYS: due. ARGV: limit, push_ms, prefix of record keys. Returns the dispatch ids.
+-- With a long queue, records that wait in it and have time left are only pushed on: their own
+-- message comes, and whoever looked at each would keep a worker from the queue.
+-- KEYS: due, queue. ARGV: limit, push_ms, prefix of record keys, long queue. Returns the dispatch ids.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local limit = tonumber(ARGV[1])
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, math.max(limit, 2000))
+local push_ms = tonumber(ARGV[2])
+local due = string.format('%.0f', now + push_ms)
+if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[4]) then
+  local others = {}
+  for _, id in ipairs(ids) do
+    local record = redis.pcall('HMGET', ARGV[3] .. id, 'state', 'deadline_at_ms')
+    local deadline = not record.err and record[1] == 'queued' and tonumber(record[2] or nil)
+    if deadline and deadline > now + push_ms then
+      redis.call('ZADD', KEYS[1], 'XX', due, id)
+    else
+      others[#others + 1] = id
+    end
+  end
+  ids = others
+end
 if #ids > limit then
   local queues, clients = {}, {}
   for _, id in ipairs(ids) do
@@ -27,6 +44,5 @@ if #ids > limit then
   end
   ids = picked
 end
-local due = string.format('%.0f', now + tonumber(ARGV[2]))
 for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 'XX', due, id) end
 return ids

@@ -38,6 +38,27 @@ def test_what_is_taken_is_due_again_after_the_push(store: Ledger, raw: redis.Red
     assert found == {"usher:due": {"mine": found["usher:due"]["mine"], "later": before_ms + 60_000}}
 
 
+def test_with_a_long_queue_what_waits_in_it_is_left_to_its_own_message(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    now_ms = due_in(raw, store, queued=-3, sent=-2, late=-1)
+    for name, state, left_s in (
+        ("queued", "queued", 9),
+        ("sent", "dispatched", 9),
+        ("late", "queued", 1),
+    ):
+        record = {"state": state, "deadline_at_ms": now_ms + 1000 * left_s, "client_id": "demo"}
+        raw.hset(f"usher:dispatch:{name}", mapping=record)
+    raw.rpush("dispatch", "a message", "another")
+
+    assert store.run(ledger.claim_due(limit=2, push_s=5)) == ["sent", "late"]
+    assert raw.zscore("usher:due", "queued") >= now_ms + 5000
+
+    raw.delete("dispatch")
+    due_in(raw, store, queued=-3)
+    assert store.run(ledger.claim_due(limit=2, push_s=5)) == ["queued"]
+
+
 async def test_what_was_pushed_comes_back(store: Ledger, raw: redis.Redis) -> None:
     due_in(raw, store, mine=-1)
     store.run(ledger.claim_due(limit=9, push_s=0.05))
