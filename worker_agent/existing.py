@@ -18,15 +18,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
-from livekit.rtc._ffi_client import FfiClient
 
-from dispatcher import tracing
+from dispatcher import garbage, tracing
 from dispatcher.errors import ConfigurationError
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import session
 from worker_agent.asking import OnRequest, ask_program
 from worker_agent.offers import AgentServerIdentity
+from worker_agent.preparing import Prepared, prepare
 from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.session import EntryPoint
@@ -83,6 +83,7 @@ def rtc_session(
         guarded = Guarded(entrypoint)
         attachment = _Attachment(server, on_request, own_load=own_load)
         server.rtc_session(guarded, on_request=attachment.on_request, **options)
+        server.setup_fnc = Prepared(server.setup_fnc)
         return guarded
 
     return register if func is None else register(func)
@@ -158,10 +159,9 @@ class _Attachment:
             self._ending = asyncio.create_task(self._end(error), name="ending")
             return
         if self._server._job_executor_type is JobExecutorType.THREAD:
-            # Made at its first use and without a lock, by whichever job's thread comes first: two
-            # that came at once made two, and the events of one of them reached nobody. A `connect`
-            # then hung, and after 15 s the native library ended the whole process.
-            _ = FfiClient.instance
+            prepare()  # now, not by whichever job's thread comes first
+        else:
+            garbage.keep()
         if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         tracing.start("usher-agent")

@@ -37,6 +37,7 @@ from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import guests, metrics
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import Offer, read_offer
+from worker_agent.preparing import fence_ledger, prepare
 from worker_agent.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     if not offer.dispatch_id:
         await entrypoint(ctx)
         return
+    prepare()  # where the program's own `setup_fnc` has taken the place of ours
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
         guests.invite()
@@ -150,10 +152,14 @@ class Fence:
         try:
             # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
             # token. Whether it still is will be asked again after joining.
-            async with asyncio.timeout(None if self._claimed else DELEGATED_CLAIM_S):
-                dispatch = await self._store.run(ledger.read(self._offer.dispatch_id))
-                if dispatch is None or not self._claimed:
+            if not self._claimed:
+                async with asyncio.timeout(DELEGATED_CLAIM_S):
                     return await self._adopt()
+            # It blocks this job's loop, in which nothing else is to be done yet: a connection that
+            # is open already answers sooner than a new one could be made.
+            dispatch = fence_ledger().run(ledger.read(self._offer.dispatch_id))
+            if dispatch is None:
+                return await self._adopt()
         except (LedgerUnavailable, TimeoutError):
             return True
         if still_ours(dispatch, self._offer):

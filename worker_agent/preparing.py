@@ -1,0 +1,85 @@
+"""What can a job's process have ready before there is a job?
+
+Everything here is done once in a process: in one that waits for a job (livekit-agents' `setup_fnc`)
+or, with the thread executor, in the agent server itself. What could not be prepared is done by the
+job, later and slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from livekit.agents import JobProcess
+from livekit.rtc import _ffi_client as native
+from livekit.rtc.version import __version__
+
+from dispatcher import garbage
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import Ledger
+
+_lock = threading.Lock()
+_done = False
+
+
+class Prepared:
+    """A program's `setup_fnc` with our preparation before it; pickled for each job process."""
+
+    def __init__(self, own: Callable[[JobProcess], Any] | None) -> None:
+        self._own = own
+
+    def __call__(self, process: JobProcess) -> Any:
+        prepare()
+        return None if self._own is None else self._own(process)
+
+
+def prepare() -> None:
+    """Make the native client and a connection to Redis, unless this process has them already."""
+    global _done
+    with _lock:
+        if _done:
+            return
+        _done = True
+        _make_native_client()
+        with contextlib.suppress(ConfigurationError, LedgerUnavailable):
+            fence_ledger().warm_up(1)
+        garbage.keep()
+
+
+@lru_cache(maxsize=1)
+def fence_ledger() -> Ledger:
+    """This process's connections for the fence: a job's own would take 4 ms of its join to open.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    common = load(CommonSettings)
+    # Nobody holds a phone to their ear at this end either: a background process's time-out.
+    return Ledger(common.model_copy(update={"redis_timeout_s": common.redis_worker_timeout_s}))
+
+
+def _make_native_client() -> None:
+    """Make livekit-rtc's native client, without its debug log going through Python.
+
+    It is made at its first use and without a lock: jobs' threads that came at once made two, and
+    the events of one of them reached nobody. A `connect` then hung, and after 15 s the native
+    library ended the whole process.
+
+    livekit-rtc (1.1.21) has every debug record of the native library, some 4,500 for a join, handed
+    to Python, which drops them unless LIVEKIT_RTC_DEBUG is set: after a burst of 30 an agent server
+    was busy with them for 0.8 of a core for more than ten seconds. Only `livekit_ffi_initialize`
+    can turn that off (livekit_ffi.h); errors, or what RUST_LOG names, then go to standard error.
+    """
+    if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
+        _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
+        return
+    library = native.FfiClient.instance._ffi_lib
+    library.livekit_ffi_dispose()
+    library.livekit_ffi_initialize(
+        native.ffi_event_callback, False, b"python", __version__.encode("ascii")
+    )
