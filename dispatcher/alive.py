@@ -44,7 +44,8 @@ class AliveFile:
 class Pulse:
     """When was Celery's own loop seen at work, the one that takes messages or sends them?"""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
         self._felt_at = time.monotonic()
 
     def feel(self, *_: Any, **__: Any) -> None:
@@ -54,16 +55,22 @@ class Pulse:
     @property
     def quiet(self) -> bool:
         """True when it has stood still for longer than with a Redis that answers."""
-        return time.monotonic() - self._felt_at > QUIET_S
+        return time.monotonic() - self._felt_at > self._quiet_s
 
 
-def watch(file: AliveFile, pulse: Pulse, redis_answers: Callable[[], bool]) -> None:
+def watch(
+    file: AliveFile,
+    pulse: Pulse,
+    redis_answers: Callable[[], bool],
+    *,
+    period_s: float = PERIOD_S,
+) -> None:
     """Touch the file for as long as there is a pulse, or Redis is away, from a thread."""
 
     def run() -> None:
         while True:
             if not pulse.quiet or not redis_answers():
                 file.touch()
-            time.sleep(PERIOD_S)
+            time.sleep(period_s)
 
     threading.Thread(target=run, name="alive", daemon=True).start()

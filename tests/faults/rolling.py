@@ -45,7 +45,7 @@ def write_procfile(path: Path) -> Path:
     """The project's own Procfile, with two of each process of which a restart wants two."""
     lines = read_procfile(PROJECT_ROOT / "Procfile")
     for name in ("dispatch", "verify"):
-        lines[f"{name}2"] = lines[name].replace(f"--hostname {name}@", f"--hostname {name}2@")
+        lines[f"{name}2"] = f"export USHER_INSTANCE=2; {lines[name]}"
     lines["agent2"] = f"export USHER_AGENT_PORT=0 USHER_AGENT_EXECUTOR=process; {lines['agent']}"
     lines["agent"] = f"export USHER_AGENT_EXECUTOR=thread; {lines['agent']}"
     lines["web"] = f"exec python -m tests.faults.held_socket {WEBS} {shlex.quote(lines['web'])}"

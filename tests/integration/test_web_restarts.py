@@ -18,7 +18,6 @@ from pathlib import Path
 import psutil
 
 from devstack import PROJECT_ROOT
-from devstack.supervision import read_procfile
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
 
@@ -119,7 +118,8 @@ def web(redis_url: str, log: Path, command: list[str]) -> Iterator[tuple[psutil.
             started.wait(timeout=30)
 
 
-WEB = read_procfile(PROJECT_ROOT / "Procfile")["web"]
+# As systemd starts it.
+WEB = "exec deploy/run web"
 ALONE = ["/bin/sh", "-c", WEB]
 TWO_AT_ONE_SOCKET = [sys.executable, "-m", "tests.faults.held_socket", "2", WEB]
 
