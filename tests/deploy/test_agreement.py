@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -175,3 +176,22 @@ def test_the_kustomization_takes_every_file_and_sets_what_no_secret_is() -> None
             {"secretRef": {"name": "usher"}},
         ]
         assert container["image"] == kustomization["images"][0]["name"]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+def test_kustomize_puts_everything_together() -> None:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(KUBERNETES)], capture_output=True, text=True, timeout=60
+    )
+
+    assert built.returncode == 0, built.stderr
+    found = list(yaml.safe_load_all(built.stdout))
+    [config] = [each for each in found if each["kind"] == "ConfigMap"]
+    assert len(found) == len(manifests.objects()) + 1
+    for each in found:
+        kubernetes_validate.validate(each, "1.30", strict=True)
+        if each["kind"] == "Deployment":
+            container = container_of(each["spec"]["template"]["spec"])
+            # By its name with the hash: another setting is another rollout.
+            assert container["envFrom"][0]["configMapRef"]["name"] == config["metadata"]["name"]
+            assert container["image"].startswith("registry.example/usher:")
