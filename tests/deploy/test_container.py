@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ import redis
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
+from dispatcher.alive import QUIET_S
 from tests.acceptance.session import wait_for
 from tests.conftest import LiveKitServer
 
@@ -47,7 +49,7 @@ KINDS = ("startupProbe", "readinessProbe", "livenessProbe")
 PROCESSES = tuple(read_procfile(PROJECT_ROOT / "Procfile"))
 
 
-def start_probe_and_stop(containers: Containers) -> None:
+def start_probe_and_stop(containers: Containers, *, works_for_s: float = 0) -> None:
     """Every process, the probes of its manifest while it works, and while it stands still."""
     with ExitStack() as stack:
         running = {name: stack.enter_context(containers.running(name)) for name in PROCESSES}
@@ -60,6 +62,11 @@ def start_probe_and_stop(containers: Containers) -> None:
                     within_s=STARTS_WITHIN_S,
                 )
         wait_for("nothing missing", lambda: nothing_missing(containers) or None, within_s=30)
+
+        until = time.monotonic() + works_for_s
+        while time.monotonic() < until:
+            assert [name for name in PROCESSES if not containers.probe(name, KINDS[-1])] == []
+            time.sleep(1)
 
         # Both ways: one that stands still is found.
         for process in running.values():
@@ -98,7 +105,8 @@ def test_and_so_it_does_with_nothing_but_the_packages_of_requirements_txt(
     tmp_path: Path, empty_redis: str, livekit_server: LiveKitServer
 ) -> None:
     with built(tmp_path, install=True) as image:
-        start_probe_and_stop(Containers(image, tmp_path, empty_redis, livekit_server))
+        containers = Containers(image, tmp_path, empty_redis, livekit_server)
+        start_probe_and_stop(containers, works_for_s=QUIET_S + 10)
 
 
 def test_flower_does_not_start_without_a_password_in_the_image_either(

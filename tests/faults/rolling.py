@@ -31,11 +31,13 @@ from .campaign.visitors import Street
 from .campaign.watching import Watch
 
 WEBS = 2
-PER_S = 1.0
+PER_S = 0.8
 MOST_SESSIONS = 400
 _SETTLES_WITHIN_S = 30.0
-# What a stop may take: of an agent server the longest session, of a worker its longest task.
-_STOPS_WITHIN_S = 60.0
+_DRAIN_S = 60
+# What a stop may take: of a worker its longest task, of an agent server its drain and the end of
+# its job processes.
+_STOPS_WITHIN_S = 100.0
 _STARTS_WITHIN_S = 60.0
 AGENTS = ("agent", "agent2")
 SERVERS = ("redis", "livekit")
@@ -46,8 +48,7 @@ def write_procfile(path: Path) -> Path:
     lines = read_procfile(PROJECT_ROOT / "Procfile")
     for name in ("dispatch", "verify"):
         lines[f"{name}2"] = f"export USHER_INSTANCE=2; {lines[name]}"
-    lines["agent2"] = f"export USHER_AGENT_PORT=0 USHER_AGENT_EXECUTOR=process; {lines['agent']}"
-    lines["agent"] = f"export USHER_AGENT_EXECUTOR=thread; {lines['agent']}"
+    lines["agent2"] = f"export USHER_AGENT_PORT=0; {lines['agent']}"
     lines["web"] = f"exec python -m tests.faults.held_socket {WEBS} {shlex.quote(lines['web'])}"
     with path.open("w") as file:
         for name, command in lines.items():
@@ -183,8 +184,8 @@ def environment(directory: Path) -> dict[str, str]:
     return {
         "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
         "USHER_CAMPAIGN_JOIN_LOG": str(directory / "agents.jsonl"),
-        "USHER_AGENT_DRAIN_S": str(int(_STOPS_WITHIN_S)),
-        "USHER_AGENT_IDLE_PROCESSES": "1",
+        "USHER_AGENT_DRAIN_S": str(_DRAIN_S),
+        "USHER_AGENT_IDLE_PROCESSES": "2",
     }
 
 
