@@ -7,10 +7,14 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from celery import Celery
-from celery.signals import beat_init, celeryd_init, setup_logging
+from celery.signals import after_task_publish, beat_init, celeryd_init, setup_logging
 
+from dispatcher import reports
+from dispatcher.alive import AliveFile, Pulse, watch
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure, say
 from dispatcher.settings import CommonSettings, load
+from dispatcher.store import Ledger
 
 app = Celery("usher")
 app.config_from_object("celeryconfig")
@@ -42,3 +46,22 @@ def _end_on_signal(sender: Any, **_: Any) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+
+
+@beat_init.connect
+def _show_that_it_lives(**_: Any) -> None:
+    settings = load(CommonSettings)
+    if not settings.alive_file:
+        return
+    # A beat whose loop stands still sends no sweeps.
+    pulse, ledger = Pulse(), Ledger(settings)
+    after_task_publish.connect(pulse.feel, weak=False)
+
+    def redis_answers() -> bool:
+        try:
+            ledger.run(reports.alive())
+        except LedgerUnavailable:
+            return False
+        return True
+
+    watch(AliveFile(settings.alive_file), pulse, redis_answers)

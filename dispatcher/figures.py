@@ -21,6 +21,7 @@ from dispatcher.metrics import (
     client_figures,
 )
 from dispatcher.models import AgentServerReport
+from dispatcher.records import of_any_release
 
 # Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
 QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
@@ -114,7 +115,7 @@ def _health(reply: Sequence[Any]) -> Health:
         at_ms=now,
         agent_servers=tuple(
             sorted(
-                (AgentServerReport(**json.loads(text)) for text in servers),
+                (of_any_release(AgentServerReport, json.loads(text)) for text in servers),
                 key=lambda each: (each.agent_name, each.container, each.agent_server_id),
             )
         ),

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from dispatcher import outbox, reports
+from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
 from dispatcher.webhooks import wanting
@@ -34,14 +35,22 @@ def livekit(client_id: str) -> str:
     return f"livekit:{client_id}"
 
 
-async def beat(services: Services, queues: Iterable[str]) -> None:
-    """Report for ever."""
+async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = None) -> None:
+    """Report for ever: to the others in Redis, and to a probe by a file.
+
+    `pulse` is that of the consumer, which may stand still while this does not.
+    """
+    file = AliveFile(services.common.alive_file)
     while True:
-        with contextlib.suppress(LedgerUnavailable):
+        if pulse is None or not pulse.quiet:
+            file.touch()
+        try:
             for queue in queues:
                 await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
             # Whoever changes a record does not know who wants to hear of it; the ledger does.
             await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
+        except LedgerUnavailable:
+            file.touch()  # without Redis no consumer has a pulse
         # At once, not in turn: one that hangs would make the others look silent.
         await asyncio.gather(*(_probe(services, client) for client in services.clients.clients))
         await asyncio.sleep(PERIOD_S)

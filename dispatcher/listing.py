@@ -12,7 +12,7 @@ from typing import Any, Final
 from dispatcher import keys
 from dispatcher.ledger import Step
 from dispatcher.models import Dispatch, State, TimelineEvent
-from dispatcher.records import parse_dispatch
+from dispatcher.records import of_any_release, parse_dispatch
 
 logger = logging.getLogger(__name__)
 
@@ -180,5 +180,5 @@ def _news(reply: list[Any]) -> News:
     return News(
         state=State(state) if state else None,
         position=position,
-        events=[TimelineEvent(**json.loads(text)) for text in events],
+        events=[of_any_release(TimelineEvent, json.loads(text)) for text in events],
     )

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields as fields_of
-from typing import Any
+from typing import Any, TypeVar
 
 from dispatcher.models import Attempt, Dispatch, State, TimelineEvent
 
-_KNOWN = frozenset(field.name for field in fields_of(Dispatch))
+T = TypeVar("T")
+
+
+def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
+    """`cls` of these fields, without those that this release does not know.
+
+    In a rolling upgrade a newer one writes more, and this one must go on working meanwhile.
+    """
+    known = {field.name for field in fields_of(cls)}  # type: ignore[arg-type]  # a dataclass
+    return cls(**{name: value for name, value in fields.items() if name in known})
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:
@@ -57,11 +66,10 @@ def parse_dispatch(
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
     fields["state"] = State(fields["state"])
-    return Dispatch(
-        dispatch_id=dispatch_id,
-        read_at_ms=now_ms,
-        attempts=_parse_attempts(attempts),
-        timeline=tuple(TimelineEvent(**json.loads(text)) for text in timeline),
-        # A newer release may have written more, in a rolling upgrade.
-        **{name: value for name, value in fields.items() if name in _KNOWN},
-    )
+    fields |= {
+        "dispatch_id": dispatch_id,
+        "read_at_ms": now_ms,
+        "attempts": _parse_attempts(attempts),
+        "timeline": tuple(of_any_release(TimelineEvent, json.loads(text)) for text in timeline),
+    }
+    return of_any_release(Dispatch, fields)

@@ -11,6 +11,7 @@ from dispatcher import keys, ledger
 from dispatcher.ledger import Step
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport, Dispatch
+from dispatcher.records import of_any_release
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
@@ -40,7 +41,7 @@ def agent_servers() -> Step[list[AgentServerReport]]:
 
 
 def _agent_servers(reply: Sequence[str]) -> list[AgentServerReport]:
-    return [AgentServerReport(**json.loads(text)) for text in reply]
+    return [of_any_release(AgentServerReport, json.loads(text)) for text in reply]
 
 
 def read_with_agent_servers(

@@ -35,6 +35,9 @@ class CommonSettings(BaseSettings):
     )  # background processes can wait longer: nobody holds a phone to their ear meanwhile
     log_format: Literal["json", "text"] = Field("json", alias="USHER_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="USHER_LOG_LEVEL")
+    alive_file: str = Field(
+        "", alias="USHER_ALIVE_FILE"
+    )  # touched every two seconds by a worker, beat or agent server that does its work, for probes
     retention_s: int = Field(
         86_400, gt=0, alias="USHER_RETENTION_S"
     )  # how long an ended record can be read

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import worker_ready
+from celery.signals import heartbeat_sent, worker_ready
 
 from dispatcher import (
     capacity,
@@ -28,6 +28,7 @@ from dispatcher import (
     verification,
     webhooks,
 )
+from dispatcher.alive import Pulse
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.heartbeat import SWEEPER
@@ -36,6 +37,10 @@ from dispatcher.models import State
 from dispatcher.runtime import runtime
 from dispatcher.waking import wake_dispatch
 
+# Connected before the worker's consumer is made, which asks only then whether anybody listens.
+_consumer = Pulse()
+heartbeat_sent.connect(_consumer.feel, weak=False)
+
 
 @worker_ready.connect
 def _start_runtime(sender: Any, **_: Any) -> None:
@@ -43,7 +48,7 @@ def _start_runtime(sender: Any, **_: Any) -> None:
     queues = [queue.name for queue in sender.task_consumer.queues]
     tracing.start("usher-dispatch" if keys.DISPATCH_QUEUE in queues else "usher-verify")
     process = runtime()
-    process.start(heartbeat.beat(process.services, queues))
+    process.start(heartbeat.beat(process.services, queues, _consumer))
     if keys.DISPATCH_QUEUE in queues:
         process.start(capacity.listen(process.services))
         process.start(data_losses.watch(process.services))

@@ -52,6 +52,7 @@ os.environ[_DIRECTORY] = str(_metrics_directory())
 import web.app  # noqa: E402, F401  # for that alone
 from dispatcher.logs import configure  # noqa: E402
 from dispatcher.settings import CommonSettings, StreamSettings, load  # noqa: E402
+from web.door import open_door  # noqa: E402
 from web.gunicorn_log import GunicornLog  # noqa: E402
 
 _common = load(CommonSettings)
@@ -77,9 +78,6 @@ def _connections() -> int:
 
 
 bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
-# A master that was killed leaves workers behind that hold the port for some seconds; the next one
-# need not wait for them.
-reuse_port = True
 # Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
 # the others. Few of them: what is served at once ends at once, so with 16 the median of 20 requests
 # at once was half as long again as with 4. Two processes, so that one that dies is not the whole
@@ -103,6 +101,7 @@ logger_class = GunicornLog
 # gunicorn would believe whatever comes by way of loopback.
 forwarded_allow_ips = ""
 control_socket_disable = True
+on_starting = open_door
 
 
 def on_exit(server: Any) -> None:

@@ -174,6 +174,7 @@ class _Attachment:
             store,
             period_s=settings.report_s,
             own_load=self._own_load,
+            alive_file=common.alive_file,
         )
         self._filter.changed = self._reporter.changed
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")

@@ -17,6 +17,7 @@ from livekit.agents.worker import UPDATE_LOAD_INTERVAL, ServerEnvOption
 from livekit.protocol.agent import WorkerStatus
 
 from dispatcher import reports
+from dispatcher.alive import AliveFile
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
@@ -80,8 +81,10 @@ class Reporter:
         *,
         period_s: float,
         own_load: bool = False,
+        alive_file: str = "",
     ) -> None:
         self._identity = identity
+        self._file = AliveFile(alive_file)
         self._server = server
         self._filter = request_filter
         request_filter.active_jobs = lambda: [info.job.id for info in server.active_jobs]
@@ -178,3 +181,5 @@ class Reporter:
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
             self._filter.clock.heard(now_ms, asked_at=asked_at)
             await self._filter.metrics.flush()
+            if report.registered and not report.draining:
+                self._file.touch()  # it can be sent sessions

@@ -65,7 +65,7 @@ async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: flo
     journal = Journal(directory / "driver.jsonl")
     watch = Watch(stack, journal, directory / "agents.jsonl")
     faults = Faults(stack, journal, watch)
-    background = [asyncio.create_task(watch.run()), asyncio.create_task(_note_lag(journal))]
+    background = [asyncio.create_task(watch.run()), asyncio.create_task(note_lag(journal))]
     async with Street(stack, journal, watch) as street:
         began = time.monotonic()
         journal.write("begins", sessions=len(plan.visits))
@@ -80,8 +80,8 @@ async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: flo
 
         work = [visit(one) for one in plan.visits] + [inject(one) for one in plan.faults]
         await asyncio.gather(*work)
-        await _settle(street, journal, directory, settle_s)
-        await _last_look(stack, journal, plan)
+        await settle(street, journal, directory, settle_s)
+        await last_look(stack, journal, plan)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
@@ -89,7 +89,7 @@ async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: flo
     journal.close()
 
 
-async def _settle(street: Street, journal: Journal, directory: Path, settle_s: float) -> None:
+async def settle(street: Street, journal: Journal, directory: Path, settle_s: float) -> None:
     """Wait until the product says of every accepted dispatch how it ended; write that down."""
     left = {
         event["dispatch_id"]
@@ -107,13 +107,13 @@ async def _settle(street: Street, journal: Journal, directory: Path, settle_s: f
         await asyncio.sleep(0.5)
 
 
-async def _last_look(stack: RunningStack, journal: Journal, plan: Plan) -> None:
+async def last_look(stack: RunningStack, journal: Journal, plan: Plan) -> None:
     async with livekit_api(stack) as livekit:
         for visit in plan.visits:
             journal.write("final", room=visit.room, agents=await list_agents(livekit, visit.room))
 
 
-async def _note_lag(journal: Journal) -> None:
+async def note_lag(journal: Journal) -> None:
     """The driver's own delays, which its clients would blame on the web."""
     while True:
         before = time.perf_counter()

@@ -1,0 +1,76 @@
+"""How does a probe learn that this process does its work?
+
+By a file that is touched every two seconds while it does (`USHER_ALIVE_FILE`, of each process its
+own): a look at a file's age costs a probe 3 ms, `celery inspect ping` more than a second of CPU.
+"Its work" is judged from inside: a worker whose event loop hangs, or that takes no more messages
+though Redis is there, lets its file grow old. That Redis is away is nobody's fault here: a restart
+would not help, and would come again and again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S: Final = 2.0
+# Celery's own signs of life come every two seconds, and a worker that has lost Redis takes messages
+# again within seconds of its return.
+QUIET_S: Final = 30.0
+
+
+class AliveFile:
+    """The file; no path, no file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+
+    def touch(self) -> None:
+        """This process does its work now."""
+        if self._path is None:
+            return
+        try:
+            self._path.touch()
+        except OSError as error:
+            logger.error("cannot touch USHER_ALIVE_FILE", extra={"error": error.strerror})
+            self._path = None  # said once
+
+
+class Pulse:
+    """When was Celery's own loop seen at work, the one that takes messages or sends them?"""
+
+    def __init__(self, quiet_s: float = QUIET_S) -> None:
+        self._quiet_s = quiet_s
+        self._felt_at = time.monotonic()
+
+    def feel(self, *_: Any, **__: Any) -> None:
+        """A receiver for a signal of Celery's."""
+        self._felt_at = time.monotonic()
+
+    @property
+    def quiet(self) -> bool:
+        """True when it has stood still for longer than with a Redis that answers."""
+        return time.monotonic() - self._felt_at > self._quiet_s
+
+
+def watch(
+    file: AliveFile,
+    pulse: Pulse,
+    redis_answers: Callable[[], bool],
+    *,
+    period_s: float = PERIOD_S,
+) -> None:
+    """Touch the file for as long as there is a pulse, or Redis is away, from a thread."""
+
+    def run() -> None:
+        while True:
+            if not pulse.quiet or not redis_answers():
+                file.touch()
+            time.sleep(period_s)
+
+    threading.Thread(target=run, name="alive", daemon=True).start()

@@ -1,0 +1,39 @@
+"""Who holds the socket at which callers knock?
+
+The master, or whoever has handed one over, and never a worker: with gunicorn's own `reuse_port`
+each worker binds a socket of its own, and whoever the kernel has put into the queue of one that is
+stopping is reset. gunicorn ignores systemd's socket then, too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from gunicorn import sock
+
+
+def open_door(server: Any) -> None:
+    """gunicorn's `on_starting`: bind the socket, unless systemd or an older master hands over one.
+
+    Raises:
+        SystemExit: another program has that address; one line says so.
+    """
+    handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
+    if handed_over:
+        return
+    [(host, port)] = server.cfg.address
+    try:
+        # A master that was killed leaves workers behind that hold the port for some seconds; the
+        # next one need not wait for them (SO_REUSEPORT).
+        listener = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=server.cfg.backlog,
+            reuse_port=True,
+        )
+    except OSError as error:
+        raise SystemExit(f"cannot listen at {host}:{port}: {error.strerror}") from None
+    with listener:  # gunicorn's own is made of it
+        server.LISTENERS = sock.create_sockets(server.cfg, server.log, [os.dup(listener.fileno())])
