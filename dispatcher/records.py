@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields as fields_of
+from functools import cache
 from typing import Any, TypeVar
 
 from dispatcher.models import Attempt, Dispatch, State, TimelineEvent
@@ -16,8 +17,13 @@ def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
 
     In a rolling upgrade a newer one writes more, and this one must go on working meanwhile.
     """
-    known = {field.name for field in fields_of(cls)}  # type: ignore[arg-type]  # a dataclass
+    known = _names(cls)
     return cls(**{name: value for name, value in fields.items() if name in known})
+
+
+@cache  # asked for each event of each record that is read
+def _names(cls: type) -> frozenset[str]:
+    return frozenset(field.name for field in fields_of(cls))
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:
