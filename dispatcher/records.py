@@ -17,7 +17,7 @@ def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
 
     In a rolling upgrade a newer one writes more, and this one must go on working meanwhile.
     """
-    known = _names(cls)
+    known = _names(cls)  # type: ignore[arg-type]  # every class is hashable
     return cls(**{name: value for name, value in fields.items() if name in known})
 
 
