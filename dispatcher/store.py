@@ -15,8 +15,6 @@ from hashlib import sha1
 from types import TracebackType
 from typing import Any, TypeVar
 
-import redis
-import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,7 +22,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher import keepalive
+from dispatcher import sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
 from dispatcher.settings import CommonSettings
@@ -70,14 +68,11 @@ class Ledger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self._resting_until = 0.0
-        self._redis = redis.Redis.from_url(
+        self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
+            timeout_s=settings.redis_timeout_s,
             decode_responses=True,
             max_connections=_MAX_CONNECTIONS,
-            socket_timeout=settings.redis_timeout_s,
-            socket_connect_timeout=settings.redis_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=Retry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 
@@ -112,10 +107,11 @@ class Ledger:
                 reply = self._redis.eval(
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
-        except RedisTimeoutError as error:
-            self._resting_until = time.monotonic() + _REST_S
-            raise LedgerUnavailable(_hint(error)) from error
         except RedisError as error:
+            if isinstance(error, RedisTimeoutError):
+                self._resting_until = time.monotonic() + _REST_S
+            if sentinels.may_be_another(error):
+                sentinels.forget(self._redis)
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
@@ -150,7 +146,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
-        self._redis.close()
+        sentinels.close(self._redis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,14 +168,11 @@ class AsyncLedger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self.timeout_s = settings.redis_worker_timeout_s
-        self._redis = redis.asyncio.Redis.from_url(
+        self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
+            timeout_s=settings.redis_worker_timeout_s,
             decode_responses=True,
             max_connections=_MAX_CONNECTIONS,
-            socket_timeout=settings.redis_worker_timeout_s,
-            socket_connect_timeout=settings.redis_worker_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=AsyncRetry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 
@@ -199,6 +192,8 @@ class AsyncLedger:
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
         except RedisError as error:
+            if sentinels.may_be_another(error):
+                await sentinels.forget_async(self._redis)
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
@@ -239,4 +234,4 @@ class AsyncLedger:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
+        await sentinels.close_async(self._redis)

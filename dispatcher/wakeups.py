@@ -12,10 +12,9 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
-from dispatcher import keepalive
+from dispatcher import sentinels
 from dispatcher.keys import wake_channel
 from dispatcher.settings import CommonSettings
 
@@ -27,14 +26,11 @@ class Wakeups:
     """The process's subscription to the ledger's news; belongs to one event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
+        self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
-            decode_responses=True,
             # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
-            socket_timeout=settings.redis_worker_timeout_s,
-            socket_connect_timeout=settings.redis_worker_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
+            timeout_s=settings.redis_worker_timeout_s,
+            decode_responses=True,
         )
         self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         self._listeners: dict[str, dict[asyncio.Event, Collection[str]]] = {}
@@ -107,4 +103,4 @@ class Wakeups:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no types here
-        await self._redis.aclose()
+        await sentinels.close_async(self._redis)
