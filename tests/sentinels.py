@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from devstack.servers import find_redis_server
 
@@ -74,8 +76,9 @@ class Server:
             host=self.host,
             port=self.port,
             password=None if self.sentinel else PASSWORD,
-            socket_timeout=2,
-            socket_connect_timeout=2,
+            socket_timeout=1,
+            socket_connect_timeout=0.5,
+            retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
 
@@ -111,7 +114,7 @@ class Watched:
                     f"{watched} {len(self.sentinels) // 2 + 1}",
                     f"sentinel auth-pass {SERVICE} {PASSWORD}",
                     f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
-                    f"sentinel failover-timeout {SERVICE} 6000",
+                    f"sentinel failover-timeout {SERVICE} 2500",
                     f"sentinel parallel-syncs {SERVICE} {len(self.servers)}",
                 ]
             )
