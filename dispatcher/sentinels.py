@@ -194,6 +194,11 @@ def may_be_another(error: RedisError) -> bool:
     return isinstance(error, ResponseError) and any(sign in str(error) for sign in _NOT_THE_MASTER)
 
 
+def asked_for(client: redis.asyncio.Redis) -> bool:
+    """Whether the Sentinels say which Redis it is."""
+    return isinstance(client.connection_pool, awaiting.SentinelConnectionPool)
+
+
 def forget(client: redis.Redis) -> None:
     """Close the connections that wait for use, where Sentinel can name another Redis."""
     if isinstance(client.connection_pool, blocking.SentinelConnectionPool):
@@ -202,7 +207,7 @@ def forget(client: redis.Redis) -> None:
 
 async def forget_async(client: redis.asyncio.Redis) -> None:
     """As `forget`, with asyncio."""
-    if isinstance(client.connection_pool, awaiting.SentinelConnectionPool):
+    if asked_for(client):
         await client.connection_pool.disconnect(inuse_connections=False)
 
 

@@ -161,6 +161,9 @@ class ServerFacts:
     max_bytes: int  # 0: no limit
     evicted: int
     replica: bool
+    by_sentinel: bool = False  # which Redis it is, the Sentinels have said
+    replicas: int = 0
+    min_replicas: int | None = None  # without so many it takes no write; None: it does not tell
 
 
 class AsyncLedger:
@@ -209,7 +212,7 @@ class AsyncLedger:
             raise LedgerUnavailable(_hint(error)) from error
         settings = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
-            settings = await self._redis.config_get("appendfsync")
+            settings = await self._redis.config_get("appendfsync", "min-replicas-to-write")
         return ServerFacts(
             version=str(info.get("redis_version", "unknown")),
             append_only=bool(info.get("aof_enabled", 0)),
@@ -219,6 +222,9 @@ class AsyncLedger:
             max_bytes=int(info.get("maxmemory", 0)),
             evicted=int(info.get("evicted_keys", 0)),
             replica=info.get("role") == "slave",
+            by_sentinel=sentinels.asked_for(self._redis),
+            replicas=int(info.get("connected_slaves", 0)),
+            min_replicas=int(wanted) if (wanted := settings.get("min-replicas-to-write")) else None,
         )
 
     async def __aenter__(self) -> AsyncLedger:

@@ -135,6 +135,12 @@ def test_the_answer_comes_in_time_when_sentinels_and_redis_are_silent(
             assert time.monotonic() - began < ANSWERS_WITHIN_S
 
 
+async def test_the_doctor_hears_of_replicas(by_sentinel: CommonSettings) -> None:
+    async with AsyncLedger(by_sentinel) as store:
+        facts = await store.server_facts()
+    assert (facts.by_sentinel, facts.replicas, facts.min_replicas) == (True, 2, 1)
+
+
 def test_one_silent_sentinel_holds_nobody_up_for_long(watched: Watched, store: Ledger) -> None:
     with watched.sentinels[0].frozen():
         began = time.monotonic()

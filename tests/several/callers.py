@@ -8,6 +8,7 @@ record, compared by a pure function.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import Counter
@@ -148,6 +149,12 @@ class Callers:
                 found: dict[str, Any] = response.json()
                 return found
         return {}
+
+    async def end_rooms(self) -> None:
+        """Close the rooms of all that was accepted, so that their slots are free."""
+        for each in self.accepted:
+            with contextlib.suppress(api.TwirpError):
+                await self._livekit.room.delete_room(api.DeleteRoomRequest(room=each.room))
 
     async def _agents(self, room: str) -> tuple[str, ...]:
         listed = await self._livekit.room.list_participants(api.ListParticipantsRequest(room=room))

@@ -23,7 +23,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +106,34 @@ class Deployment:
 
     def log(self, host_name: str, name: str) -> str:
         return self.log_file(host_name, name).read_text(errors="replace")
+
+    def registrations(self, host_name: str) -> int:
+        """How often the agent server of that host has registered itself at LiveKit."""
+        path = self.log_file(host_name, "agent")
+        return path.read_text(errors="replace").count("registered worker") if path.exists() else 0
+
+    def wait_until_ready(self) -> None:
+        """Return when each host does its part; the reason that it does not in the error."""
+        missing: object = None
+
+        def look() -> bool | None:
+            nonlocal missing
+            for host in self.network.hosts.values():
+                assert not host.ended(), f"{host.name}: {host.ended()} ended, see its log"
+            try:
+                answers = [httpx.get(f"{url}/readyz", timeout=2) for url in self.web_urls()]
+            except httpx.HTTPError as error:
+                missing = error
+                return None
+            missing = [answer.json() for answer in answers]
+            well = all(each.status_code == 200 and not each.json()["not_ready"] for each in answers)
+            here = all(self.registrations(name) for name in ("agent-1", "agent-2"))
+            return True if well and here else None
+
+        try:
+            wait_for("the whole deployment", look, within_s=_STARTS_WITHIN_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {missing}") from None
 
     def revive(self, host_name: str, *names: str) -> None:
         """The host is back with its processes, which know nothing of before."""
@@ -209,33 +236,5 @@ def running(directory: Path) -> Iterator[Deployment]:
                 deployment.start(f"worker-{number}", "dispatch", "verify")
                 deployment.start(f"agent-{number}", "agent")
             deployment.start("worker-1", "beat")
-            _wait_until_ready(deployment)
+            deployment.wait_until_ready()
             yield deployment
-
-
-def _wait_until_ready(deployment: Deployment) -> None:
-    missing: object = None
-
-    def look() -> bool | None:
-        nonlocal missing
-        for host in deployment.network.hosts.values():
-            assert not host.ended(), f"{host.name}: {host.ended()} ended, see its log"
-        try:
-            answers = [httpx.get(f"{u}/readyz", timeout=2) for u in deployment.web_urls()]
-        except httpx.HTTPError as error:
-            missing = error
-            return None
-        missing = [answer.json() for answer in answers]
-        registered = sum(
-            deployment.log(f"agent-{n}", "agent").count("registered worker") for n in (1, 2)
-        )
-        missing = (missing, registered)
-        ready = all(each.status_code == 200 and not each.json()["not_ready"] for each in answers)
-        return True if ready and registered >= 2 else None
-
-    began = time.monotonic()
-    try:
-        wait_for("the whole deployment", look, within_s=_STARTS_WITHIN_S)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {missing}") from None
-    print(f"ready after {time.monotonic() - began:.1f} s")

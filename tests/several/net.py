@@ -140,10 +140,19 @@ class Network:
         self.hosts[name] = made
         return made
 
+    def deaf_to(self, other: Host) -> None:
+        """What the test itself, and the load balancer with it, answers to `other` is lost."""
+        _ip("route", "add", "blackhole", f"{other.address}/32")
+
+    def hears(self, other: Host) -> None:
+        """The end of `deaf_to`."""
+        _ip("route", "del", "blackhole", f"{other.address}/32")
+
     def close(self) -> None:
         """Leave no process, no link and no namespace behind."""
         for host in self.hosts.values():
             host.remove()
+            _try_ip("route", "del", "blackhole", f"{host.address}/32")
         _try_ip("link", "del", self.bridge)
 
 
