@@ -210,9 +210,10 @@ class AsyncLedger:
             info = await self._redis.info()
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        settings = {}
+        settings: dict[str, str] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
-            settings = await self._redis.config_get("appendfsync", "min-replicas-to-write")
+            for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time
+                settings |= await self._redis.config_get(name)
         return ServerFacts(
             version=str(info.get("redis_version", "unknown")),
             append_only=bool(info.get("aof_enabled", 0)),

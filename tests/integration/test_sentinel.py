@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import runpy
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from celery import Celery
@@ -22,8 +27,8 @@ from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
 from dispatcher.wakeups import Wakeups
 from tests.acceptance.session import wait_for
-from tests.conftest import free_port
-from tests.sentinels import Server, Watched
+from tests.conftest import free_port, wait_until_answers
+from tests.sentinels import PASSWORD, Server, Watched
 from tests.support import eventually, new_dispatch
 
 pytestmark = pytest.mark.timeout(120)
@@ -139,6 +144,34 @@ async def test_the_doctor_hears_of_replicas(by_sentinel: CommonSettings) -> None
     async with AsyncLedger(by_sentinel) as store:
         facts = await store.server_facts()
     assert (facts.by_sentinel, facts.replicas, facts.min_replicas) == (True, 2, 1)
+
+
+def test_flower_reads_the_queues_of_the_master(
+    watched: Watched, store: Ledger, tmp_path: Path
+) -> None:
+    store._redis.delete("dispatch")
+    written(store, "dsp_for_flower")
+    port = free_port()
+    environ = {**os.environ, "REDIS_URL": watched.url, "FLOWER_PERSISTENT": "false"}
+    environ |= {"FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "looker:of-flower"}
+    with (tmp_path / "flower.log").open("wb") as log:
+        flower = subprocess.Popen(
+            [sys.executable, "-m", "celery", "--quiet", "-A", "dispatcher", "flower"],
+            cwd=PROJECT_ROOT,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_answers(f"http://127.0.0.1:{port}/")
+        answer = httpx.get(
+            f"http://127.0.0.1:{port}/api/queues/length", auth=("looker", "of-flower"), timeout=5
+        )
+    finally:
+        flower.kill()
+        flower.wait()
+    assert {"name": "dispatch", "messages": 1} in answer.json()["active_queues"]
+    assert PASSWORD not in (tmp_path / "flower.log").read_text()
 
 
 def test_one_silent_sentinel_holds_nobody_up_for_long(watched: Watched, store: Ledger) -> None:
