@@ -210,14 +210,14 @@ class AsyncLedger:
             info = await self._redis.info()
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        settings: dict[str, str] = {}
+        settings: dict[str | None, str | None] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
             for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time
                 settings |= await self._redis.config_get(name)
         return ServerFacts(
             version=str(info.get("redis_version", "unknown")),
             append_only=bool(info.get("aof_enabled", 0)),
-            appendfsync=str(settings.get("appendfsync", "")),
+            appendfsync=settings.get("appendfsync") or "",
             eviction=str(info.get("maxmemory_policy", "")),
             used_bytes=int(info.get("used_memory", 0)),
             max_bytes=int(info.get("maxmemory", 0)),
