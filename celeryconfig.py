@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dispatcher import sentinels
+from dispatcher import broker
 from dispatcher.settings import CommonSettings, load
 
 _settings = load(CommonSettings)
 
-_broker = sentinels.for_celery(
+_broker = broker.for_celery(
     _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
 )
 broker_url, broker_use_ssl = _broker.url, _broker.use_ssl

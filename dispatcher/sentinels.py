@@ -8,7 +8,6 @@ who calls himself master is one, and that no old connection is tried after the f
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
@@ -23,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from dispatcher import keepalive
-from dispatcher.redis_url import BySentinel, by_sentinel, without_tls_options
+from dispatcher.redis_url import BySentinel, by_sentinel
 
 # redis-py has no types in much of what is used here.
 
@@ -33,33 +32,59 @@ _NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
 _NO_MASTER: Final = "{} is no master any more"
 
 
-def _is_master(hello: dict[Any, Any]) -> bool:
-    return (hello.get("role") or hello.get(b"role")) in ("master", b"master")
+def _is_master(hello: Any) -> bool:
+    """What `HELLO` says: a mapping, or by protocol 2 its names and values in turn."""
+    told = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
+    return (told.get("role") or told.get(b"role")) in ("master", b"master")
 
 
-class _Connection(blocking.SentinelManagedConnection):
-    """A connection to a master that has said itself that it is one.
+def _is_no_master(error: ResponseError) -> bool:
+    return any(sign in str(error) for sign in _NOT_THE_MASTER)
 
-    A Sentinel that was cut off, or a master that is just coming back, may take it for one still.
+
+class MasterConnection(blocking.SentinelManagedConnection):
+    """A connection to a master that has said itself that it is one, and takes writes.
+
+    A Sentinel that was cut off, or a master that is just coming back, may take it for one still. A
+    refused write is a lost connection: who reconnects asks the Sentinels again. (As an answer it
+    ended Celery's workers, which wait with a command that writes.)
     """
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)
+        except ResponseError as error:
+            if not _is_no_master(error):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError(str(error)) from error
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health=check_health)
-        self.send_command("HELLO", 3, check_health=False)  # type: ignore[no-untyped-call]
+        self.send_command("HELLO", self.protocol or 2, check_health=False)  # type: ignore[no-untyped-call]
         if not _is_master(self.read_response()):
             raise RedisConnectionError(_NO_MASTER.format(self.host))
 
 
-class _TLSConnection(_Connection, redis.SSLConnection):
-    pass
+class MasterTLSConnection(MasterConnection, redis.SSLConnection):
+    """As `MasterConnection`, by TLS."""
 
 
 class _AsyncConnection(awaiting.SentinelManagedConnection):
-    """As `_Connection`, with asyncio."""
+    """As `MasterConnection`, with asyncio."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if not _is_no_master(error):
+                raise
+            await self.disconnect()
+            raise RedisConnectionError(str(error)) from error
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health=check_health)
-        await self.send_command("HELLO", 3, check_health=False)
+        await self.send_command("HELLO", self.protocol or 2, check_health=False)
         if not _is_master(await self.read_response()):
             raise RedisConnectionError(_NO_MASTER.format(self.host))
 
@@ -97,7 +122,8 @@ def _raise_if_late(error: Exception, began: float, options: dict[str, Any]) -> N
         raise RedisTimeoutError(str(error)) from error
 
 
-def _socket(timeout_s: float) -> dict[str, Any]:
+def socket_options(timeout_s: float) -> dict[str, Any]:
+    """Of every connection, to Redis and to Sentinels."""
     return {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -108,7 +134,7 @@ def _socket(timeout_s: float) -> dict[str, Any]:
 
 def sentinel_options(sentinels: BySentinel, *, timeout_s: float) -> dict[str, Any]:
     """How redis-py reaches the Sentinels; all of them together may take `timeout_s`."""
-    options = _socket(timeout_s / len(sentinels.hosts))
+    options = socket_options(timeout_s / len(sentinels.hosts))
     if sentinels.sentinel_password:
         options["username"] = sentinels.sentinel_username or None
         options["password"] = sentinels.sentinel_password
@@ -124,7 +150,7 @@ def _redis_options(sentinels: BySentinel) -> dict[str, Any]:
 
 def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
     """A client of the Redis of `url`, which opens its connections at their first use."""
-    options |= _socket(timeout_s)
+    options |= socket_options(timeout_s)
     sentinels = by_sentinel(url)
     if sentinels is None:
         return redis.Redis.from_url(url, **options)
@@ -132,7 +158,7 @@ def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
     asking = _Sentinels(sentinels.hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
     client: redis.Redis = asking.master_for(  # type: ignore[no-untyped-call]
         sentinels.service,
-        connection_class=_TLSConnection if sentinels.tls is not None else _Connection,
+        connection_class=MasterConnection if sentinels.tls is None else MasterTLSConnection,
         **_redis_options(sentinels),
         **options,
     )
@@ -141,7 +167,7 @@ def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
 
 def connect_async(url: str, *, timeout_s: float, **options: Any) -> redis.asyncio.Redis:
     """As `connect`, with asyncio."""
-    options |= _socket(timeout_s)
+    options |= socket_options(timeout_s)
     sentinels = by_sentinel(url)
     if sentinels is None:
         return redis.asyncio.Redis.from_url(url, **options)
@@ -156,42 +182,9 @@ def connect_async(url: str, *, timeout_s: float, **options: Any) -> redis.asynci
     return client
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForCelery:
-    """How Celery and Flower reach the same Redis; `use_ssl` is None without TLS."""
-
-    url: str
-    use_ssl: dict[str, Any] | None
-    sentinel_options: dict[str, Any]  # empty without Sentinel
-    transport_options: dict[str, Any]
-
-
-def for_celery(url: str, *, timeout_s: float) -> ForCelery:
-    """What of `url` goes into which of Celery's settings.
-
-    Source: `kombu.transport.redis.SentinelChannel`, `celery.backends.redis.SentinelBackend`.
-    """
-    sentinels = by_sentinel(url)
-    options: dict[str, Any] = {}
-    if sentinels is None:
-        url, use_ssl = without_tls_options(url)
-    else:
-        url, use_ssl = sentinels.celery_url(), sentinels.tls
-        asked = sentinel_options(sentinels, timeout_s=timeout_s) | {"retry": Retry(NoBackoff(), 0)}
-        options = {"master_name": sentinels.service, "sentinel_kwargs": asked}
-    return ForCelery(
-        url=url,
-        use_ssl=use_ssl,
-        sentinel_options=options,
-        transport_options={**_socket(timeout_s), **options},
-    )
-
-
 def may_be_another(error: RedisError) -> bool:
     """Whether to ask the Sentinels anew, instead of trying the next old connection."""
-    if isinstance(error, RedisTimeoutError):
-        return True
-    return isinstance(error, ResponseError) and any(sign in str(error) for sign in _NOT_THE_MASTER)
+    return isinstance(error, (RedisTimeoutError, RedisConnectionError))
 
 
 def asked_for(client: redis.asyncio.Redis) -> bool:

@@ -140,6 +140,24 @@ def test_the_answer_comes_in_time_when_sentinels_and_redis_are_silent(
             assert time.monotonic() - began < ANSWERS_WITHIN_S
 
 
+def test_a_master_that_takes_no_writes_is_a_lost_connection_and_ends_no_worker(
+    watched: Watched, store: Ledger, celery: Celery
+) -> None:
+    with (
+        celery.connection() as connection,
+        connection.SimpleQueue("verify") as waiting,
+        watched.master().client() as raw,
+    ):
+        raw.config_set("min-replicas-to-write", 5)
+        try:
+            assert not written(store, "dsp_refused")
+            with pytest.raises(connection.recoverable_connection_errors):
+                waiting.get(timeout=1)
+        finally:
+            raw.config_set("min-replicas-to-write", 1)
+    assert written(store, "dsp_taken")
+
+
 async def test_the_doctor_hears_of_replicas(by_sentinel: CommonSettings) -> None:
     async with AsyncLedger(by_sentinel) as store:
         facts = await store.server_facts()
