@@ -27,14 +27,14 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (14 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control"
 
 controls: setup ## take one safeguard out after the other and see that the campaign fails (3 minutes)
 	@exec $(python) -m pytest -m control
 
-faults: setup ## run the tests that take minutes or want a quiet machine (17 minutes)
+faults: setup ## run the tests that take minutes or want a quiet machine (23 minutes)
 	@exec $(python) -m pytest -m long
 
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
