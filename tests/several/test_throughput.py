@@ -41,6 +41,7 @@ SESSIONS = 1500
 PER_S = 100
 IDLE_S = 4.0
 GROWS_BY = 1.8
+ROUNDS = 2
 AGENT_NAME = "bench-usher"  # of `bench.pretended`
 
 
@@ -223,8 +224,12 @@ def test_two_worker_hosts_dispatch_what_two_can(tmp_path: Path) -> None:
     with dispatching_only(tmp_path) as deployment:
         for hosts in (["worker-1"], ["worker-1", "worker-2"]):
             print(f"{len(hosts)} worker host(s), a backlog: {drained(deployment, *hosts)}")
-        one = at_a_rate(deployment, "worker-1")
-        two = at_a_rate(deployment, "worker-1", "worker-2")
+        # In turn, and the least of each: whatever else the machine does only adds to them.
+        rounds = [
+            (at_a_rate(deployment, "worker-1"), at_a_rate(deployment, "worker-1", "worker-2"))
+            for _ in range(ROUNDS)
+        ]
+    one, two = map(min, zip(*rounds, strict=True))
     each = [f"{cpu_s / SESSIONS * 1000:.2f} ms" for cpu_s in (one, two)]
     grows_by = 2 * one / two
     print(f"{PER_S}/s: {each[0]} each with one, {each[1]} with two: two do {grows_by:.2f} x one")
