@@ -15,7 +15,7 @@ bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,9 +27,12 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (17 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control"
+	@exec $(python) -m pytest -m "not long and not control and not deployment"
+
+deployments: setup ## restart every process under load, and kill hosts of several machines (2 minutes)
+	@exec $(python) -m pytest -m "deployment and not long"
 
 controls: setup ## take one safeguard out after the other and see that the campaign fails (4 minutes)
 	@exec $(python) -m pytest -m control

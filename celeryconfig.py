@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dispatcher import keepalive, redis_url
+from dispatcher import broker
 from dispatcher.settings import CommonSettings, load
 
 _settings = load(CommonSettings)
 
-broker_url, broker_use_ssl = redis_url.without_tls_options(_settings.redis_url.get_secret_value())
+_broker = broker.for_celery(
+    _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
+)
+broker_url, broker_use_ssl = _broker.url, _broker.use_ssl
 # A publish must fail within a third of a second when Redis is down or hung, because an HTTP answer
 # may wait for it: a redispatch, a cancellation (measured: 0.3 s hung, 1 ms refused). The record is
 # in the ledger by then, and the sweeper wakes it, so a lost publish costs time and nothing else.
 broker_transport_options = {
-    "socket_timeout": _settings.redis_timeout_s,
-    "socket_connect_timeout": _settings.redis_timeout_s,
+    # A worker that waits for messages must notice, too, that Redis's machine has vanished.
+    **_broker.transport_options,
     "retry_on_timeout": False,
     "max_retries": 0,
     # No copy of each message in Redis until it is acknowledged (16 commands a session): what a
     # killed worker had taken the sweeper does, long before a visibility timeout would be over.
     "ack_emulation": False,
-    # A worker that waits for messages must notice that Redis's machine has vanished.
-    "socket_keepalive": True,
-    "socket_keepalive_options": keepalive.SOCKET_OPTIONS,
 }
 broker_connection_timeout = _settings.redis_timeout_s
 # A worker that comes up before Redis, or loses it, keeps trying for ever.
@@ -35,6 +35,7 @@ broker_pool_limit = 10
 # Results are no source of truth: the ledger is. Only `redispatch` keeps one, so that the operator
 # can read its answer.
 result_backend, redis_backend_use_ssl = broker_url, broker_use_ssl
+result_backend_transport_options = _broker.sentinel_options
 task_ignore_result = True
 # One backend object for the process; by default every thread that publishes makes its own (13 ms).
 result_backend_thread_safe = True

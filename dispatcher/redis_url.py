@@ -1,16 +1,25 @@
-"""How is Redis reached, in the clear or by TLS, by those who read `REDIS_URL` differently?
+"""What does `REDIS_URL` say, for those who read it differently?
 
-redis-py takes the TLS options out of the URL's query, Celery's result backend some of them, as
-text, and Flower none. So Celery and Flower get a URL without them and the options as values.
+One Redis: `redis://` or `rediss://`. The one that Sentinel names: `redis+sentinel://` or, by TLS,
+`rediss+sentinel://`, with the Sentinels in place of the host and `?service=` for its name there.
+
+redis-py takes TLS options out of the URL's query, Celery's result backend some of them, as text,
+and Flower none; of Sentinel redis-py's URLs know nothing, and Celery wants a URL for each. So
+Celery and Flower get URLs without options, and the options as values.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+SENTINEL_PORT: Final = 26379
+
+_PLAIN: Final = ("redis", "rediss")
+_BY_SENTINEL: Final = ("redis+sentinel", "rediss+sentinel")
 _CERT_REQS: Final = {
     "required": ssl.CERT_REQUIRED,
     "optional": ssl.CERT_OPTIONAL,
@@ -32,6 +41,31 @@ _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_certfile": str,
     "ssl_keyfile": str,
 }
+_SENTINEL_OPTIONS: Final = ("service", "sentinel_username", "sentinel_password")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BySentinel:
+    """A Redis that has to be asked for; user and password are Redis's, not the Sentinels'."""
+
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    db: int
+    username: str
+    password: str = field(repr=False)
+    sentinel_username: str
+    sentinel_password: str = field(repr=False)
+    tls: dict[str, Any] | None  # None: in the clear
+
+    def celery_url(self) -> str:
+        """As kombu and Celery's result backend take it: a URL for each Sentinel."""
+        user = quote(self.username, safe="")
+        who = f"{user}:{quote(self.password, safe='')}@" if self.username or self.password else ""
+        return ";".join(f"sentinel://{who}{_bracketed(*each)}/{self.db}" for each in self.hosts)
+
+
+def _bracketed(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _value(name: str, text: str) -> Any:
@@ -43,20 +77,105 @@ def _value(name: str, text: str) -> Any:
         raise ValueError(f"{name} is none of {', '.join(_OPTIONS)}") from None
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("must be a valid URL") from None
+    if parts.scheme not in (*_PLAIN, *_BY_SENTINEL):
+        raise ValueError(
+            "must begin with redis:// or, for TLS, rediss://; with Sentinel with "
+            "redis+sentinel:// or, for TLS, rediss+sentinel://"
+        )
+    return parts
+
+
+def _tls(scheme: str, query: list[tuple[str, str]]) -> dict[str, Any] | None:
+    tls = {name: _value(name, text) for name, text in query if name.startswith("ssl_")}
+    if scheme.startswith("rediss"):
+        return {"ssl_cert_reqs": ssl.CERT_REQUIRED} | tls
+    if tls:
+        raise ValueError(
+            f"has TLS options but begins with {scheme}://; "
+            f"TLS is {scheme.replace('redis', 'rediss')}://"
+        )
+    return None
+
+
 def without_tls_options(url: str) -> tuple[str, dict[str, Any] | None]:
-    """The URL without its TLS options, and these as values; None when it asks for no TLS.
+    """The URL of one Redis without its TLS options, and these as values; None: it asks for no TLS.
 
     Raises:
         ValueError: it cannot be Redis's; the message does not repeat it.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss"):
-        raise ValueError("must begin with redis:// or, for TLS, rediss://")
+    parts = _split(url)
     query = parse_qsl(parts.query)
-    tls = {name: _value(name, text) for name, text in query if name.startswith("ssl_")}
-    if parts.scheme == "redis":
-        if tls:
-            raise ValueError("has TLS options but begins with redis://; TLS is rediss://")
+    tls = _tls(parts.scheme, query)
+    if tls is None:
         return url, None
-    rest = urlencode([(name, text) for name, text in query if name not in tls])
-    return parts._replace(query=rest).geturl(), {"ssl_cert_reqs": ssl.CERT_REQUIRED} | tls
+    rest = urlencode([(name, text) for name, text in query if name not in _OPTIONS])
+    return parts._replace(query=rest).geturl(), tls
+
+
+def by_sentinel(url: str) -> BySentinel | None:
+    """Whom to ask for Redis; None where the URL names one Redis itself. Raises as above."""
+    parts = _split(url)
+    if parts.scheme in _PLAIN:
+        return None
+    query = parse_qsl(parts.query)
+    tls = _tls(parts.scheme, query)
+    options = {name: text for name, text in query if not name.startswith("ssl_")}
+    if unknown := options.keys() - set(_SENTINEL_OPTIONS):
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: is none of {', '.join((*_SENTINEL_OPTIONS, *_OPTIONS))}"
+        )
+    if not options.get("service"):
+        raise ValueError("must end with ?service=<name>: what the Sentinels call this Redis")
+    login, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = login.partition(":")
+    return BySentinel(
+        hosts=tuple(_host(each) for each in hosts.split(",")),
+        service=options["service"],
+        db=_db(parts.path),
+        username=unquote(username),
+        password=unquote(password),
+        sentinel_username=options.get("sentinel_username", ""),
+        sentinel_password=options.get("sentinel_password", ""),
+        tls=tls,
+    )
+
+
+def _host(text: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        raise ValueError("must name each Sentinel as host or host:port, with commas between them")
+    return host, SENTINEL_PORT if port is None else port
+
+
+def _db(path: str) -> int:
+    digits = path.removeprefix("/") or "0"
+    if not digits.isdecimal():
+        raise ValueError("must have a number, or nothing, for the database after the Sentinels")
+    return int(digits)
+
+
+def check(url: str) -> None:
+    """Raises:
+    ValueError: `url` cannot be Redis's; the message does not repeat it.
+    """
+    if by_sentinel(url) is None:
+        without_tls_options(url)
+
+
+def address(url: str) -> str:
+    """Where Redis is looked for, for people: no user, no password, no options."""
+    sentinels = by_sentinel(url)
+    if sentinels is not None:
+        hosts = ", ".join(_bracketed(*each) for each in sentinels.hosts)
+        return f"{sentinels.service} of the Sentinels {hosts}"
+    parts = urlsplit(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"

@@ -57,7 +57,7 @@ class CommonSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _can_be_redis(cls, value: SecretStr) -> SecretStr:
-        redis_url.without_tls_options(value.get_secret_value())
+        redis_url.check(value.get_secret_value())
         return value
 
 

@@ -15,8 +15,6 @@ from hashlib import sha1
 from types import TracebackType
 from typing import Any, TypeVar
 
-import redis
-import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,7 +22,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher import keepalive
+from dispatcher import sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
 from dispatcher.settings import CommonSettings
@@ -70,14 +68,11 @@ class Ledger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self._resting_until = 0.0
-        self._redis = redis.Redis.from_url(
+        self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
+            timeout_s=settings.redis_timeout_s,
             decode_responses=True,
             max_connections=_MAX_CONNECTIONS,
-            socket_timeout=settings.redis_timeout_s,
-            socket_connect_timeout=settings.redis_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=Retry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 
@@ -112,10 +107,11 @@ class Ledger:
                 reply = self._redis.eval(
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
-        except RedisTimeoutError as error:
-            self._resting_until = time.monotonic() + _REST_S
-            raise LedgerUnavailable(_hint(error)) from error
         except RedisError as error:
+            if isinstance(error, RedisTimeoutError):
+                self._resting_until = time.monotonic() + _REST_S
+            if sentinels.may_be_another(error):
+                sentinels.forget(self._redis)
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
@@ -150,7 +146,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
-        self._redis.close()
+        sentinels.close(self._redis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +161,9 @@ class ServerFacts:
     max_bytes: int  # 0: no limit
     evicted: int
     replica: bool
+    by_sentinel: bool = False  # which Redis it is, the Sentinels have said
+    replicas: int = 0
+    min_replicas: int | None = None  # without so many it takes no write; None: it does not tell
 
 
 class AsyncLedger:
@@ -172,14 +171,11 @@ class AsyncLedger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self.timeout_s = settings.redis_worker_timeout_s
-        self._redis = redis.asyncio.Redis.from_url(
+        self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
+            timeout_s=settings.redis_worker_timeout_s,
             decode_responses=True,
             max_connections=_MAX_CONNECTIONS,
-            socket_timeout=settings.redis_worker_timeout_s,
-            socket_connect_timeout=settings.redis_worker_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
             retry=AsyncRetry(NoBackoff(), _RETRIES, supported_errors=(RedisConnectionError,)),
         )
 
@@ -199,6 +195,8 @@ class AsyncLedger:
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
         except RedisError as error:
+            if sentinels.may_be_another(error):
+                await sentinels.forget_async(self._redis)
             raise LedgerUnavailable(_hint(error)) from error
         return _done(step, reply)
 
@@ -212,18 +210,22 @@ class AsyncLedger:
             info = await self._redis.info()
         except RedisError as error:
             raise LedgerUnavailable(_hint(error)) from error
-        settings = {}
+        settings: dict[str | None, str | None] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
-            settings = await self._redis.config_get("appendfsync")
+            for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time
+                settings |= await self._redis.config_get(name)
         return ServerFacts(
             version=str(info.get("redis_version", "unknown")),
             append_only=bool(info.get("aof_enabled", 0)),
-            appendfsync=str(settings.get("appendfsync", "")),
+            appendfsync=settings.get("appendfsync") or "",
             eviction=str(info.get("maxmemory_policy", "")),
             used_bytes=int(info.get("used_memory", 0)),
             max_bytes=int(info.get("maxmemory", 0)),
             evicted=int(info.get("evicted_keys", 0)),
             replica=info.get("role") == "slave",
+            by_sentinel=sentinels.asked_for(self._redis),
+            replicas=int(info.get("connected_slaves", 0)),
+            min_replicas=int(wanted) if (wanted := settings.get("min-replicas-to-write")) else None,
         )
 
     async def __aenter__(self) -> AsyncLedger:
@@ -239,4 +241,4 @@ class AsyncLedger:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
+        await sentinels.close_async(self._redis)

@@ -12,10 +12,9 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 
-import redis.asyncio
 from redis.exceptions import RedisError
 
-from dispatcher import keepalive
+from dispatcher import sentinels
 from dispatcher.keys import wake_channel
 from dispatcher.settings import CommonSettings
 
@@ -27,16 +26,13 @@ class Wakeups:
     """The process's subscription to the ledger's news; belongs to one event loop."""
 
     def __init__(self, settings: CommonSettings) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
+        self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
-            decode_responses=True,
             # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
-            socket_timeout=settings.redis_worker_timeout_s,
-            socket_connect_timeout=settings.redis_worker_timeout_s,
-            socket_keepalive=True,
-            socket_keepalive_options=keepalive.SOCKET_OPTIONS,
+            timeout_s=settings.redis_worker_timeout_s,
+            decode_responses=True,
         )
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = self._redis.pubsub()
         self._listeners: dict[str, dict[asyncio.Event, Collection[str]]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -89,16 +85,28 @@ class Wakeups:
         while True:
             try:
                 message = await self._pubsub.get_message(timeout=None)
+                if message is None:
+                    # Nothing asks for that, but the kernel's ETIMEDOUT (Redis's machine has gone
+                    # without a word) is taken for a time-out of ours by redis-py 8.1, again and
+                    # again and without a pause: the whole loop stood still.
+                    await self._forget_connection()
+                    continue
             except (RedisError, RuntimeError):
                 # redis-py connects and subscribes again at the next read. Its RuntimeError says
                 # that no subscription has ever come through: Redis was down at the first one.
                 await asyncio.sleep(_RECONNECT_S)
                 continue
-            if message is None:
-                continue
+            if message["type"] != "message":
+                continue  # that a channel has been subscribed to, or left
             for event, but in self._listeners.get(message["channel"], {}).items():
                 if message["data"] not in but:
                     event.set()
+
+    async def _forget_connection(self) -> None:
+        """Have the next read make a new one."""
+        if self._pubsub.connection is not None:
+            await self._pubsub.connection.disconnect(nowait=True)
+        await asyncio.sleep(_RECONNECT_S)
 
     async def aclose(self) -> None:
         """Stop reading and close the connection."""
@@ -107,4 +115,4 @@ class Wakeups:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no types here
-        await self._redis.aclose()
+        await sentinels.close_async(self._redis)

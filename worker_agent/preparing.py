@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from livekit.agents import JobProcess
 from livekit.rtc import _ffi_client as native
@@ -20,10 +20,16 @@ from livekit.rtc.version import __version__
 
 from dispatcher import garbage
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.ledger import Step
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import Ledger
 
+T = TypeVar("T")
+
+_CONNECTIONS: Final = 2
+
 _lock = threading.Lock()
+_lines = threading.BoundedSemaphore(_CONNECTIONS)
 _done = False
 
 
@@ -47,17 +53,25 @@ def prepare() -> None:
         _done = True
         _make_native_client()
         with contextlib.suppress(ConfigurationError, LedgerUnavailable):
-            fence_ledger().warm_up(1)
+            _ledger().warm_up(_CONNECTIONS)
         garbage.keep()
 
 
-@lru_cache(maxsize=1)
-def fence_ledger() -> Ledger:
-    """This process's connections for the fence: a job's own would take 4 ms of its join to open.
+def ask(step: Step[T]) -> T:
+    """Carry out `step` over one of the connections that this process has open.
+
+    A job's own would take 4 ms of its join to open; in a burst those in line wait for one of these.
 
     Raises:
         ConfigurationError: a setting is missing or wrong.
+        LedgerUnavailable: Redis did not answer.
     """
+    with _lines:
+        return _ledger().run(step)
+
+
+@lru_cache(maxsize=1)
+def _ledger() -> Ledger:
     common = load(CommonSettings)
     # Nobody holds a phone to their ear at this end either: a background process's time-out.
     return Ledger(common.model_copy(update={"redis_timeout_s": common.redis_worker_timeout_s}))

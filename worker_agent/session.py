@@ -34,10 +34,9 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import guests, metrics
+from worker_agent import guests, metrics, preparing
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.offers import Offer, read_offer
-from worker_agent.preparing import fence_ledger, prepare
 from worker_agent.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     if not offer.dispatch_id:
         await entrypoint(ctx)
         return
-    prepare()  # where the program's own `setup_fnc` has taken the place of ours
+    preparing.prepare()  # where the program's own `setup_fnc` has taken the place of ours
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
         guests.invite()
@@ -157,7 +156,7 @@ class Fence:
                     return await self._adopt()
             # It blocks this job's loop, in which nothing else is to be done yet: a connection that
             # is open already answers sooner than a new one could be made.
-            dispatch = fence_ledger().run(ledger.read(self._offer.dispatch_id))
+            dispatch = preparing.ask(ledger.read(self._offer.dispatch_id))
             if dispatch is None:
                 return await self._adopt()
         except (LedgerUnavailable, TimeoutError):

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
+from dispatcher import redis_url
 from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,
@@ -80,11 +80,8 @@ def printable(text: str) -> str:
 
 
 def redis_address() -> str:
-    """Host and port of REDIS_URL, and nothing else of it."""
-    url = urlsplit(load(CommonSettings).redis_url.get_secret_value())
-    if url.scheme == "unix":
-        return url.path
-    return f"{url.hostname or 'localhost'}:{url.port or 6379}"
+    """Hosts and ports of REDIS_URL, and nothing else of it."""
+    return redis_url.address(load(CommonSettings).redis_url.get_secret_value())
 
 
 def _problem(error: UsherError, *, as_json: bool) -> Problem:

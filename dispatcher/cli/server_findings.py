@@ -34,6 +34,8 @@ def of_redis(where: str, facts: ServerFacts, latency_ms: float) -> Iterator[Find
         yield ok("redis", message)
     if facts.replica:
         yield fail("redis role", "it is a replica: writes fail", "Point REDIS_URL at the primary.")
+    if facts.by_sentinel:
+        yield _replicas(facts)
     how = facts.appendfsync or "fsync setting unknown"
     if facts.append_only and facts.appendfsync != "no":
         yield ok("redis durability", f"append-only file, {how}")
@@ -45,6 +47,22 @@ def of_redis(where: str, facts: ServerFacts, latency_ms: float) -> Iterator[Find
             "always); docs/redis.md says what each may lose.",
         )
     yield from _memory(facts)
+
+
+def _replicas(facts: ServerFacts) -> Finding:
+    """Whether another one can take over, with everything that was promised."""
+    found = f"{facts.replicas} replica(s), min-replicas-to-write {facts.min_replicas}"
+    if not facts.replicas:
+        return fail("redis replicas", found, "Start one: no Sentinel can make up for this Redis.")
+    if facts.min_replicas == 0:
+        return warn(
+            "redis replicas",
+            found,
+            "Set min-replicas-to-write 1 and min-replicas-max-lag 3, with two replicas or more: a "
+            "master that is cut off goes on taking writes, and all of those are lost "
+            "(docs/redis.md).",
+        )
+    return ok("redis replicas", found)
 
 
 def _memory(facts: ServerFacts) -> Iterator[Finding]:

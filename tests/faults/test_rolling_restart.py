@@ -63,6 +63,7 @@ def assert_nobody_noticed(evidence: Evidence, restarts: Restarts) -> None:
     assert all(live_when_stopped(evidence, server) for server in restarts.drained)
 
 
+@pytest.mark.deployment
 def test_an_upgrade_of_everything_loses_doubles_and_refuses_nothing(
     stack: RunningStack, tmp_path: Path
 ) -> None:

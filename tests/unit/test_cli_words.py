@@ -168,6 +168,10 @@ def test_redis_that_does_not_answer_is_named_without_its_password(
         ({"max_bytes": 9_000_000, "eviction": "allkeys-lru"}, "redis memory", "fail"),
         ({"evicted": 3}, "redis memory", "fail"),
         ({"replica": True}, "redis role", "fail"),
+        ({"by_sentinel": True}, "redis replicas", "fail"),
+        ({"by_sentinel": True, "replicas": 2, "min_replicas": 0}, "redis replicas", "warn"),
+        ({"by_sentinel": True, "replicas": 2, "min_replicas": 1}, "redis replicas", "ok"),
+        ({"by_sentinel": True, "replicas": 2}, "redis replicas", "ok"),
     ],
 )
 def test_what_redis_may_lose_is_found(changes: dict[str, Any], name: str, status: str) -> None:

@@ -1,4 +1,4 @@
-"""Do Celery and Flower get the TLS of `REDIS_URL` as they take it?"""
+"""Do Celery and Flower get the TLS of `REDIS_URL` as they take it, and Sentinels as they are?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.redis_url import without_tls_options
+from dispatcher.redis_url import BySentinel, address, by_sentinel, check, without_tls_options
 
 TLS = "rediss://usher:p%40ss@redis.example:6380/0"
 
@@ -43,9 +43,63 @@ def test_the_options_are_taken_out_as_values(
         ("rediss://:s3cret@redis.example?ssl_cert_reqs=s3cret", "ssl_cert_reqs"),
         ("rediss://:s3cret@redis.example?ssl_check_hostname=s3cret", "ssl_check_hostname"),
         ("rediss://:s3cret@redis.example?ssl_ca_cert=s3cret", "none of ssl_cert_reqs"),
+        ("redis+sentinel://:s3cret@a,b/0", r"\?service="),
+        ("redis+sentinel://:s3cret@a,b/0?service=", r"\?service="),
+        ("redis+sentinel://:s3cret@a,b/s3cret?service=usher", "a number"),
+        ("redis+sentinel://:s3cret@a,,b?service=usher", "each Sentinel"),
+        ("redis+sentinel://:s3cret@a:s3cret?service=usher", "each Sentinel"),
+        ("redis+sentinel://:s3cret@[s3cret?service=usher", "valid URL"),
+        ("redis+sentinel://:s3cret@a?service=usher&master=s3cret", "master: is none of service"),
+        ("redis+sentinel://a?service=usher&ssl_ca_certs=/s3cret", r"TLS is rediss\+sentinel://"),
+        ("sentinel://:s3cret@a?service=usher", r"redis\+sentinel://"),
     ],
 )
 def test_a_wrong_one_is_refused_without_being_repeated(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as refused:
-        without_tls_options(url)
+        check(url)
     assert "s3cret" not in str(refused.value)
+
+
+SENTINELS = "redis+sentinel://usher:p%40ss@one,two:26380,[fd00::3]:26381/2?service=sessions"
+
+
+def test_sentinels_are_read_and_given_to_celery_as_it_takes_them() -> None:
+    found = by_sentinel(f"{SENTINELS}&sentinel_username=look&sentinel_password=only")
+
+    assert found == BySentinel(
+        hosts=(("one", 26379), ("two", 26380), ("fd00::3", 26381)),
+        service="sessions",
+        db=2,
+        username="usher",
+        password="p@ss",
+        sentinel_username="look",
+        sentinel_password="only",
+        tls=None,
+    )
+    assert found.celery_url() == (
+        "sentinel://usher:p%40ss@one:26379/2;"
+        "sentinel://usher:p%40ss@two:26380/2;"
+        "sentinel://usher:p%40ss@[fd00::3]:26381/2"
+    )
+    assert "p@ss" not in repr(found)
+    assert "only" not in repr(found)
+
+
+def test_tls_is_for_sentinels_as_for_one_redis() -> None:
+    found = by_sentinel("rediss+sentinel://one?service=usher&ssl_ca_certs=/ca.pem")
+
+    assert found is not None
+    assert found.tls == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.pem"}
+    assert by_sentinel(TLS) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (SENTINELS, "sessions of the Sentinels one:26379, two:26380, [fd00::3]:26381"),
+        (TLS, "redis.example:6380"),
+        ("redis://redis.example", "redis.example:6379"),
+    ],
+)
+def test_an_operator_reads_where_it_is_and_no_password(url: str, said: str) -> None:
+    assert address(url) == said

@@ -19,6 +19,7 @@ def test_many_failed_tests_are_not() -> None:
 
 def test_a_broken_promise_is_not_looked_at_again() -> None:
     assert "promise" in why_not(["tests/faults/test_campaign.py::test_short"])
+    assert "promise" in why_not(["tests/several/test_hosts_die.py::test_half"])
 
 
 def test_a_file_that_cannot_be_collected_is_not_a_disturbed_test() -> None:
