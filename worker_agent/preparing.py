@@ -87,11 +87,13 @@ def _make_native_client() -> None:
     livekit-rtc (1.1.21) has every debug record of the native library, some 4,500 for a join, handed
     to Python, which drops them unless LIVEKIT_RTC_DEBUG is set: after a burst of 30 an agent server
     was busy with them for 0.8 of a core for more than ten seconds. Only `livekit_ffi_initialize`
-    can turn that off (livekit_ffi.h); errors, or what RUST_LOG names, then go to standard error.
+    can turn that off (livekit_ffi.h). What RUST_LOG names then goes to standard error, as text;
+    nothing by default: every line of ours is JSON, and what fails reaches Python as an error.
     """
     if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
         _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
         return
+    os.environ.setdefault("RUST_LOG", "off")  # read when the library is first initialized
     library = native.FfiClient.instance._ffi_lib
     library.livekit_ffi_dispose()
     library.livekit_ffi_initialize(

@@ -92,6 +92,7 @@ def nothing_missing(containers: Containers) -> bool:
     return answer["not_ready"] == []
 
 
+@pytest.mark.deployment
 @pytest.mark.timeout(200)
 def test_every_process_runs_from_what_the_image_has_and_its_probes_tell(
     image: Stage, tmp_path: Path, empty_redis: str, livekit_server: LiveKitServer

@@ -57,11 +57,11 @@ def _records(**environ: str) -> int:
 
 
 def test_the_native_library_hands_python_nothing_that_python_drops() -> None:
-    assert _records() == 0
+    assert _records() <= 2  # which it has of its own start, before it can be told
 
 
 def test_who_asks_for_the_native_library_s_log_gets_it() -> None:
-    assert _records(LIVEKIT_RTC_DEBUG="1") > 0
+    assert _records(LIVEKIT_RTC_DEBUG="1") > 20
 
 
 _SET_UP = """
