@@ -12,6 +12,7 @@ class Size:
 
     join_rounds: int
     join_each: int
+    join_others_each: int
     burst_rounds: int
     burst_sizes: tuple[int, ...]
     cpu_rounds: int
@@ -34,23 +35,24 @@ class Size:
 
 
 FULL: Final = Size(
-    join_rounds=15,
-    join_each=10,
-    burst_rounds=4,
+    join_rounds=12,
+    join_each=9,
+    join_others_each=3,
+    burst_rounds=2,
     burst_sizes=(5, 10, 20, 40, 80),
-    cpu_rounds=2,
+    cpu_rounds=1,
     cpu_sizes=(5, 10, 20, 40, 80),
-    process_rounds=2,
+    process_rounds=1,
     process_sizes=(20, 40),
-    pacing_rounds=4,
+    pacing_rounds=2,
     pacing_windows=(8, 16, 24),
     pacing_spacings_ms=(25, 50),
-    http_rounds=3,
-    http_s=15,
+    http_rounds=2,
+    http_s=12,
     stream_s=600,
-    stream_others_s=90,
+    stream_others_s=60,
     calls_sessions=20,
-    memory_sessions=10_000,
+    memory_sessions=5000,
     backlog_sessions=100_000,
     live_levels=(0, 10, 100, 1000),
     live_sessions=60,
@@ -59,6 +61,7 @@ FULL: Final = Size(
 QUICK: Final = Size(
     join_rounds=3,
     join_each=3,
+    join_others_each=3,
     burst_rounds=1,
     burst_sizes=(5, 20),
     cpu_rounds=1,

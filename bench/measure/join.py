@@ -15,6 +15,8 @@ from bench.units import Unit, rotated
 NAME: Final = "join"
 _EACH_S: Final = 1.7
 _NOTICED_WITHIN_S: Final = 2.0
+# Of whom a p99 is wanted: the floor, what Usher replaces, and Usher.
+_COMPARED: Final = ("direct", "background", "usher")
 
 
 def units(size: Size) -> list[Unit]:
@@ -25,11 +27,12 @@ def units(size: Size) -> list[Unit]:
             kind=Kind.SLOTS,
             key=f"{number}/{name}",
             contender=name,
-            takes_s=_EACH_S * size.join_each,
-            arguments={"sessions": size.join_each},
+            takes_s=_EACH_S * each,
+            arguments={"sessions": each},
         )
         for number in range(size.join_rounds)
         for name in rotated(list(CONTENDERS), number)
+        for each in [size.join_each if name in _COMPARED else size.join_others_each]
     ]
 
 
