@@ -31,7 +31,7 @@ test: setup ## run the tests, on the real Redis and the real LiveKit server (15 
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control and not deployment"
 
-deployments: setup ## restart every process under load, and kill hosts of several machines (3 minutes)
+deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
 
 controls: setup ## take one safeguard out after the other and see that the campaign fails (4 minutes)

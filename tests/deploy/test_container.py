@@ -110,6 +110,7 @@ def test_and_so_it_does_with_nothing_but_the_packages_of_requirements_txt(
         start_probe_and_stop(containers, works_for_s=QUIET_S + 10)
 
 
+@pytest.mark.deployment
 def test_flower_does_not_start_without_a_password_in_the_image_either(
     image: Stage, tmp_path: Path, redis_url: str, livekit_server: LiveKitServer
 ) -> None:

@@ -14,6 +14,7 @@ from tests.faults.running import run_campaign
 SESSIONS, KILLS = 60, 10
 
 
+@pytest.mark.deployment
 @pytest.mark.timeout(300)
 def test_whatever_dies_every_accepted_session_gets_exactly_one_agent(tmp_path: Path) -> None:
     arguments = ["--seed", "5", "--rounds", "1", "--per-s", "1.3", "--stay", "5"]
