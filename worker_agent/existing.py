@@ -25,6 +25,7 @@ from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import session
 from worker_agent.asking import OnRequest, ask_program
+from worker_agent.loop_watchdog import restrain
 from worker_agent.offers import AgentServerIdentity
 from worker_agent.preparing import Prepared, prepare
 from worker_agent.reporting import Reporter
@@ -84,6 +85,8 @@ def rtc_session(
         attachment = _Attachment(server, on_request, own_load=own_load)
         server.rtc_session(guarded, on_request=attachment.on_request, **options)
         server.setup_fnc = Prepared(server.setup_fnc)
+        # Now: what livekit-agents starts a job's process from takes its environment with it.
+        restrain(server._job_executor_type)
         return guarded
 
     return register if func is None else register(func)

@@ -94,7 +94,9 @@ def _make_native_client() -> None:
         _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
         return
     os.environ.setdefault("RUST_LOG", "off")  # read when the library is first initialized
-    library = native.FfiClient.instance._ffi_lib
+    library = getattr(native.FfiClient.instance, "_ffi_lib", None)
+    if library is None:
+        return  # another livekit-rtc, in a program's own environment: noisy, and no worse
     library.livekit_ffi_dispose()
     library.livekit_ffi_initialize(
         native.ffi_event_callback, False, b"python", __version__.encode("ascii")
