@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
-from worker_agent.request_filter import RequestFilter
+from worker_agent.request_filter import CLAIMS_AT_ONCE, RequestFilter
 
 COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
 
@@ -218,6 +219,36 @@ async def test_without_the_ledger_a_job_is_left_to_another_agent_server(
         await RequestFilter(identity(), store)(offered.request)
 
     assert offered.answers == [REJECT]
+
+
+async def test_claims_of_a_burst_take_turns_over_few_connections(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    offers = [Offered(f"AJ_{number}") for number in range(40)]
+    with redis.Redis.from_url(own_redis.url) as raw:
+        async with AsyncLedger(own_common) as store:
+            request_filter = RequestFilter(identity(slots=100), store)
+            before = raw.info()["total_connections_received"]
+            await asyncio.gather(*(request_filter(offered.request) for offered in offers))
+            after = raw.info()["total_connections_received"]
+
+    assert all(len(offered.answers) == 1 for offered in offers)
+    assert after - before <= CLAIMS_AT_ONCE + 1  # and one for the counters
+
+
+async def test_with_redis_hung_no_offer_waits_for_those_before_it(
+    own_common: CommonSettings, own_redis: OwnRedis
+) -> None:
+    offers = [Offered(f"AJ_{number}") for number in range(40)]
+    async with AsyncLedger(own_common) as store:
+        request_filter = RequestFilter(identity(slots=100), store)
+        with own_redis.frozen():
+            began = time.monotonic()
+            await asyncio.gather(*(request_filter(offered.request) for offered in offers))
+            took_s = time.monotonic() - began
+
+    assert {answer for offered in offers for answer in offered.answers} == {REJECT}
+    assert took_s < 4 * store.timeout_s + 1  # a claim, the line before it, and the counters after
 
 
 async def test_jobs_that_are_being_accepted_take_their_slots(
