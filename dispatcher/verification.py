@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # LiveKit lists an agent a moment after the agent itself says that it is connected.
 CONNECTED_POLL_S: Final = 0.05
+# While nobody has claimed the job, LiveKit is asked only every so many times that the record is: of
+# 40 asked for at once the last are claimed after two seconds, and each needs the CPU to join.
+UNCLAIMED_POLLS: Final = 4
 # Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
 # After these there is nothing to see yet, and nothing to do sooner than without them.
@@ -75,24 +78,28 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
     until = loop.time() + min(
         services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
     )
-    next_look = loop.time() + services.settings.verify_poll_s
+    poll_s = services.settings.verify_poll_s
+    looked_at = loop.time()
     woken = False
     while True:
         if is_silent(dispatch):
             return await _no_join(services, dispatch)
         now = loop.time()
-        if dispatch.agent_identity or woken or now >= next_look or now >= until:
+        next_look = looked_at + poll_s * (
+            1 if _may_be_there(services, dispatch) else UNCLAIMED_POLLS
+        )
+        if dispatch.agent_identity or woken or now >= min(next_look, until):
             agent = await _look(services, dispatch)
             if agent is not None and await _joined(services, dispatch, agent):
                 return State.JOINED
-            next_look = now + services.settings.verify_poll_s
+            looked_at = now
         if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
             return dispatch.state  # a message too many: somebody is still at it
         if now >= until:
             until += _more_time_s(services, dispatch)
         if now >= until or await _dropped(services, dispatch):
             return await _no_join(services, dispatch)
-        pause = CONNECTED_POLL_S if dispatch.agent_identity else next_look - now
+        pause = CONNECTED_POLL_S if dispatch.agent_identity else poll_s
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(news.wait(), min(pause, until - now))
         woken = news.is_set()
@@ -100,6 +107,11 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
         dispatch = await read(services, dispatch.dispatch_id)
         if dispatch.state not in IN_FLIGHT:
             return dispatch.state
+
+
+def _may_be_there(services: Services, dispatch: Dispatch) -> bool:
+    """False while no agent server has claimed the job: its agent would not connect."""
+    return dispatch.state is State.ACCEPTED or services.unfenced(dispatch.agent_name)
 
 
 def _more_time_s(services: Services, dispatch: Dispatch) -> float:
