@@ -1,11 +1,10 @@
 -- LiveKit says that something has happened in a room. Nothing is changed: whoever waits for it or
 -- looks after it looks sooner than it would have.
 -- KEYS: seen, leases, then the keys under which a dispatch may serve that room.
--- ARGV: seen_s, "joined" | "left" | "", client, dispatch id ("" if not known), prefix of record
+-- ARGV: seen_s, "joined" | "left", client, dispatch id ("" if not known), prefix of record
 --   keys, prefix of wake-up channels, event.
 -- Returns "replayed", "hinted" or "nothing".
 if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then return 'replayed' end
-if ARGV[2] == '' then return 'nothing' end
 local ids = {}
 if ARGV[4] ~= '' then
   ids[1] = ARGV[4]

@@ -193,6 +193,19 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
     assert {key: after[key] for key in before} == before
 
 
+@pytest.mark.parametrize("name", ["room_started", "track_published", "participant_joined"])
+def test_what_is_no_news_leaves_nothing_in_redis(
+    name: str, door: FlaskClient, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    request_dispatch(room_name="room-1")
+    before = keyspace(raw)
+    event = an_event(name, participant={"identity": "person", "kind": "STANDARD"})
+
+    assert [send(door, event).status_code for _ in range(2)] == [204, 204]
+
+    assert keyspace(raw) == before
+
+
 def test_a_replayed_event_is_refused_and_has_no_second_effect(
     door: FlaskClient, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
