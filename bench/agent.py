@@ -55,5 +55,5 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
 
 
 if __name__ == "__main__":
-    configure(log_format="text", level="INFO")
+    configure(log_format="json", level="INFO")  # as in production
     asyncio.run(build(sys.argv[1], sys.argv[2], load(AgentSettings)).run())

@@ -1,7 +1,7 @@
 """A LiveKit for what is dispatch only: `python -m bench.fake_livekit PORT`.
 
 It answers the calls that Usher and the other contenders make, on loopback, and keeps in which
-order `CreateDispatch` came. No agent ever joins: it stands in for LiveKit only where the
+order agents were asked for. No agent ever joins: it stands in for LiveKit only where the
 dispatching alone is measured (backlog, memory, HTTP, live sessions by the thousand), never where
 agents are counted.
 
@@ -35,6 +35,7 @@ class FakeLiveKit:
         self.asked: dict[str, api.CreateAgentDispatchRequest] = {}
         self.joined_at_ms: dict[str, int] = {}
         self.joins = False
+        self._dispatches: dict[str, api.AgentDispatch] = {}
         self._numbers = itertools.count(1)
 
     async def twirp(self, request: web.Request) -> web.Response:
@@ -43,18 +44,41 @@ class FakeLiveKit:
         answer: Any = getattr(self, f"_{request.match_info['method'].lower()}")(body)
         return web.Response(body=answer.SerializeToString(), content_type=_TWIRP)
 
+    def _createroom(self, body: bytes) -> Any:
+        request = api.CreateRoomRequest.FromString(body)
+        if request.name not in self.asked:
+            for agent in request.agents:
+                self._ask(
+                    api.CreateAgentDispatchRequest(
+                        room=request.name,
+                        agent_name=agent.agent_name,
+                        metadata=agent.metadata,
+                        attributes=agent.attributes,
+                    )
+                )
+        return Room(name=request.name)
+
     def _createdispatch(self, body: bytes) -> Any:
-        wanted = api.CreateAgentDispatchRequest.FromString(body)
+        return self._ask(api.CreateAgentDispatchRequest.FromString(body))
+
+    def _ask(self, wanted: api.CreateAgentDispatchRequest) -> api.AgentDispatch:
         self.order.append(wanted.room)
         self.by_prefix[wanted.room.rpartition("-")[0]] += 1
         self.asked[wanted.room] = wanted
         self.joined_at_ms[wanted.room] = time.time_ns() // 1_000_000
-        return api.AgentDispatch(
-            id=f"AD_{next(self._numbers)}", agent_name=wanted.agent_name, room=wanted.room
+        return self._dispatches.setdefault(
+            wanted.room,
+            api.AgentDispatch(
+                id=f"AD_{next(self._numbers)}",
+                agent_name=wanted.agent_name,
+                room=wanted.room,
+                attributes=wanted.attributes,
+            ),
         )
 
-    def _listdispatch(self, _: bytes) -> Any:
-        return api.ListAgentDispatchResponse()
+    def _listdispatch(self, body: bytes) -> Any:
+        dispatch = self._dispatches.get(api.ListAgentDispatchRequest.FromString(body).room)
+        return api.ListAgentDispatchResponse(agent_dispatches=[dispatch] if dispatch else [])
 
     def _deletedispatch(self, body: bytes) -> Any:
         return api.AgentDispatch(id=api.DeleteAgentDispatchRequest.FromString(body).dispatch_id)

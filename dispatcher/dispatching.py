@@ -254,6 +254,13 @@ async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:
             return ours
     if tries.count > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE:
         await _check_that_somebody_is_there(services, dispatch)
+    if dispatch.generation == 1 and not asked_by_token and not tries.outcome_unknown:
+        automatic = services.settings.automatic_agents
+        await livekit.create_room(dispatch, automatic=automatic, resend=tries.count - 1)
+        tries.outcome_unknown = True  # it may have asked: another try has to look first
+        ours = await _clear_older(livekit, dispatch, there=True)
+        if ours is not None:
+            return ours
     return await livekit.create_dispatch(dispatch, resend=tries.count - 1)
 
 
@@ -298,14 +305,16 @@ async def _check_that_somebody_is_there(services: Services, dispatch: Dispatch) 
         raise NobodyToAsk
 
 
-async def _clear_older(livekit: LiveKitClient, dispatch: Dispatch) -> str | None:
+async def _clear_older(
+    livekit: LiveKitClient, dispatch: Dispatch, *, there: bool = False
+) -> str | None:
     """Take older generations of this dispatch back; returns this generation's id if it is there.
 
     Only older ones: a worker that was frozen for a while may come here with a stale generation, and
     must not take the agent of the present one away.
     """
     ours = None
-    for listed in await livekit.list_dispatch(dispatch.room_name):
+    for listed in await livekit.list_dispatch(dispatch.room_name, there=there):
         if listed.dispatch_id != dispatch.dispatch_id:
             continue
         if listed.generation == dispatch.generation:

@@ -59,7 +59,7 @@ class TransientLiveKitError(LiveKitError):
     """LiveKit may well do it next time: connection, time-out, 5xx, 429.
 
     `outcome_unknown` is true when the request may have been carried out although no answer came,
-    so that the caller must look before it asks again: `CreateDispatch` is not idempotent.
+    so that the caller must look before it asks again: asking for an agent is not idempotent.
     """
 
     def __init__(self, message: str, *, outcome_unknown: bool) -> None:

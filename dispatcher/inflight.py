@@ -55,7 +55,7 @@ class InFlight:
 
 
 NOT_IN_FLIGHT: Final = InFlight()
-# CreateDispatch has been asked for.
+# LiveKit has been asked for the agent.
 SENT: Final = InFlight(counts_s=STARTED_S)
 CLAIMED: Final = InFlight(arrived=True)
 DROPPED: Final = InFlight(dropped=True)

@@ -73,6 +73,19 @@ def _agent(participant: ParticipantInfo) -> AgentParticipant:
     )
 
 
+def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
+    """What the job tells its agent server; the agent's spans become parts of `asking`."""
+    return job_attributes(
+        dispatch_id=dispatch.dispatch_id,
+        generation=dispatch.generation,
+        client_id=dispatch.client_id,
+        container=dispatch.container,
+        request_type="dispatch" if dispatch.generation == 1 else "redispatch",
+        requested_at_ms=dispatch.requested_at_ms,
+        traceparent=asking.traceparent or dispatch.traceparent,
+    )
+
+
 def _optional_int(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
@@ -139,44 +152,56 @@ class LiveKitClient:
         request = api.ListParticipantsRequest(room="usher-readiness-probe")
         await self._call(self._api.room.list_participants(request), probe=True)
 
+    async def create_room(
+        self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
+    ) -> None:
+        """Make the room, and with it ask LiveKit to offer the job; promises nothing more.
+
+        A room that is there already stays as it is, and nobody is asked: `list_dispatch` tells.
+
+        In a room that is made without saying who is wanted (`CreateDispatch` does, too) LiveKit
+        starts the agents without a name: a second agent where there are such, unless `automatic`
+        wants it; and where there are none they are asked for all the same, for a second, by two of
+        the fifty goroutines that a LiveKit server has for all its jobs (livekit-server 1.13.5,
+        `agentClient.workers`). Of 40 rooms made at once the last ones' agents were asked for after
+        two seconds.
+        """
+        with self._traced("RoomService/CreateRoom", resend=resend) as span:
+            wanted = api.RoomAgentDispatch(
+                agent_name=dispatch.agent_name,
+                metadata=dispatch.agent_metadata,
+                attributes=_job_attributes(dispatch, span),
+            )
+            others = [api.RoomAgentDispatch()] if automatic else []
+            request = api.CreateRoomRequest(name=dispatch.room_name, agents=[*others, wanted])
+            await self._call(self._api.room.create_room(request))
+
     async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
         """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more.
 
         `resend`: how often this attempt has asked before. What the agent does with the job becomes
         a part of this call in the trace.
         """
-        with self._traced("AgentDispatchService/CreateDispatch") as span:
-            if resend:
-                span.set({"http.request.resend_count": resend})
-            created = await self._call(
-                self._api.agent_dispatch.create_dispatch(
-                    api.CreateAgentDispatchRequest(
-                        agent_name=dispatch.agent_name,
-                        room=dispatch.room_name,
-                        metadata=dispatch.agent_metadata,
-                        attributes=job_attributes(
-                            dispatch_id=dispatch.dispatch_id,
-                            generation=dispatch.generation,
-                            client_id=dispatch.client_id,
-                            container=dispatch.container,
-                            request_type="dispatch" if dispatch.generation == 1 else "redispatch",
-                            requested_at_ms=dispatch.requested_at_ms,
-                            traceparent=span.traceparent or dispatch.traceparent,
-                        ),
-                    )
-                )
+        with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
+            request = api.CreateAgentDispatchRequest(
+                agent_name=dispatch.agent_name,
+                room=dispatch.room_name,
+                metadata=dispatch.agent_metadata,
+                attributes=_job_attributes(dispatch, span),
             )
+            created = await self._call(self._api.agent_dispatch.create_dispatch(request))
         return created.id
 
-    async def list_dispatch(self, room_name: str) -> list[RoomDispatch]:
+    async def list_dispatch(self, room_name: str, *, there: bool = False) -> list[RoomDispatch]:
         """Our dispatches in a room; empty when there is no such room.
 
         `ListDispatch` takes 3 s and a 503 for a room that does not exist (measured), so the room
-        is looked up first.
+        is looked up first, unless it is known to be `there`.
         """
-        rooms = await self._call(self._api.room.list_rooms(api.ListRoomsRequest(names=[room_name])))
-        if not rooms.rooms:
-            return []
+        if not there:
+            request = api.ListRoomsRequest(names=[room_name])
+            if not (await self._call(self._api.room.list_rooms(request))).rooms:
+                return []
         listed = await self._call(self._api.agent_dispatch.list_dispatch(room_name))
         return [
             RoomDispatch(
@@ -225,13 +250,15 @@ class LiveKitClient:
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):
                 raise
 
-    def _traced(self, method: str) -> AbstractContextManager[tracing.Span]:
+    def _traced(self, method: str, *, resend: int = 0) -> AbstractContextManager[tracing.Span]:
         """A call that changes something, as a part of the trace. Looking is no news."""
         attributes: dict[str, tracing.Value] = {
             "rpc.system.name": "twirp",
             "rpc.method": f"livekit.{method}",
             "server.address": self._address,
         }
+        if resend:
+            attributes["http.request.resend_count"] = resend
         return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
 
 

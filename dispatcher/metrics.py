@@ -123,7 +123,7 @@ class ClientFigures:
     ended: int = 0
     cancelled: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
-    attempts: int = 0  # CreateDispatch requests to LiveKit
+    attempts: int = 0  # requests to LiveKit for an agent
     dispatched: int = 0  # those that LiveKit has answered with yes
     agents_lost: int = 0
     surplus_agents: int = 0

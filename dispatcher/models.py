@@ -159,7 +159,7 @@ NOBODY_CAME: Final = Transition(
     event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
 )
 # By its client, from wherever it stands. Nothing moves a cancelled record but a redispatch, so
-# whatever is in flight meets that: a claim, a join, a CreateDispatch that comes back.
+# whatever is in flight meets that: a claim, a join, an answer of LiveKit's that comes back.
 CANCEL: Final = Transition(
     event="cancelled_by_client", moves=PENDING | {State.JOINED}, to=State.CANCELLED
 )
@@ -179,7 +179,7 @@ REDISPATCH_REFUSED: Final = Transition(
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One generation of a dispatch: one `CreateDispatch` that we stand by, and what came of it."""
+    """One generation of a dispatch: LiveKit's dispatch that we stand by, and what came of it."""
 
     generation: int
     livekit_dispatch_id: str = ""

@@ -162,6 +162,9 @@ class DispatcherSettings(BaseSettings):
     unfenced_agents: str = Field(
         "", alias="USHER_UNFENCED_AGENTS"
     )  # agent names, comma-separated, whose servers run without our request filter and reports
+    automatic_agents: bool = Field(
+        False, alias="USHER_AUTOMATIC_AGENTS"
+    )  # LiveKit starts its agents without a name in our rooms, too: a second agent in each
     max_losses: int = Field(
         5, gt=0, alias="USHER_MAX_LOSSES"
     )  # an agent that dies so often within its first minute is not replaced again

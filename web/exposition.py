@@ -24,7 +24,7 @@ _COUNTERS: Final = {
     "ended": ("ended", "Sessions that had their agent and are over."),
     "cancelled": ("cancelled", "Sessions cancelled by their client, or because nobody came."),
     "redispatches": ("redispatches", "Sessions sent again by hand."),
-    "attempts": ("attempts", "CreateDispatch requests to LiveKit."),
+    "attempts": ("attempts", "Requests to LiveKit for an agent."),
     "agents_lost": ("agents_lost", "Agents that died while somebody was in the room."),
     "surplus_agents": ("surplus_agents", "Agents put out because the room had one already."),
     "webhooks_delivered": ("webhooks_delivered", "Events delivered to the client's own server."),
@@ -34,14 +34,14 @@ _COUNTERS: Final = {
 _TIMES: Final = {
     "time_to_join": "From the request to the agent in the room.",
     "queue_wait": "From queued to a dispatch worker.",
-    "dispatch": "LiveKit's answer to CreateDispatch, with all tries.",
+    "dispatch": "LiveKit's answer to the request for an agent, with all tries.",
     "offer": "From that answer to LiveKit's offer to an agent server.",
     "accept": "From the offer to the accept.",
     "join": "From the accept to the agent in the room.",
 }
 _PER_SESSION: Final = {
     "generations": "Attempts per session, at its first join or its end.",
-    "tries": "CreateDispatch requests per session, at its first join or its end.",
+    "tries": "Requests to LiveKit for an agent per session, at its first join or its end.",
 }
 # Prometheus sees how a number grows, and no growth in one that begins with the first failure: so
 # each reason is there from the beginning.

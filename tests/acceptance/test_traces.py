@@ -29,7 +29,7 @@ PROGRAMS = ("web", "dispatch", "verify", "beat", "agent", "flower")
 NOBODY = "agent-that-is-not-there"
 DEADLINE_S = 20
 CANARY = "canary-of-the-metadata"
-CREATE = "livekit.AgentDispatchService/CreateDispatch"
+CREATE = "livekit.RoomService/CreateRoom"
 # Name, name of its parent, service.
 ONE_ATTEMPT = {
     ("process dispatch_agent", "POST /api/v1/dispatches", "usher-dispatch"),

@@ -176,7 +176,7 @@ def of_livekit(stack: RunningStack) -> dict[str, set[str]]:
             found["active"].add(re.findall(r'"participantID": "(\w+)"', line)[0])
         elif '"event": "participant_joined"' in line and f'"participant": "{_AGENT}' in line:
             found["told"].add(re.findall(r'"participantID": "(\w+)"', line)[0])
-        elif "API AgentDispatchService.CreateDispatch" in line:
+        elif re.search(r"API (RoomService.CreateRoom|AgentDispatchService.CreateDispatch)\b", line):
             found["asked"].add(str(number))
     return found
 

@@ -43,7 +43,7 @@ from .stacks import (
 
 # What `dispatch show` says of a worker that was killed or frozen with a session in hand.
 WORKER_GONE = "Attempt 1: the dispatch worker that had it in hand was killed, frozen or cut off"
-CREATE_DISPATCH = "AgentDispatchService/CreateDispatch"
+CREATE_ROOM = "RoomService/CreateRoom"
 # A worker that was killed takes long to start on a busy machine; the session has time for that.
 DEADLINE_S = 60
 JOINED_WITHIN_S = DEADLINE_S + 10
@@ -198,7 +198,7 @@ def test_a_message_lost_after_it_was_taken_is_made_up_for_by_the_sweeper(
 def test_a_worker_killed_before_it_asked_livekit_leaves_one_dispatch(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:
-    asking = ways.worker_to_livekit.catch(CREATE_DISPATCH)
+    asking = ways.worker_to_livekit.catch(CREATE_ROOM)
     answer = caller.post(room_name=room)
     asking.wait()
     kill(*stack.pids("dispatch"))
@@ -211,7 +211,7 @@ def test_a_worker_killed_before_it_asked_livekit_leaves_one_dispatch(
 def test_a_worker_killed_after_livekit_did_it_leaves_one_agent(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:
-    answering = ways.worker_to_livekit.catch(CREATE_DISPATCH, reply=True)
+    answering = ways.worker_to_livekit.catch(CREATE_ROOM, reply=True)
     answer = caller.post(room_name=room)
     answering.wait()
     kill(*stack.pids("dispatch"))
@@ -225,7 +225,7 @@ def test_a_worker_killed_after_livekit_did_it_in_vain_leaves_one_agent(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:
     # Its agent server stands still: the job is dropped, and only LiveKit knows the dispatch.
-    answering = ways.worker_to_livekit.catch(CREATE_DISPATCH, reply=True)
+    answering = ways.worker_to_livekit.catch(CREATE_ROOM, reply=True)
     with frozen(*stack.pids("agent")):
         answer = caller.post(room_name=room)
         answering.wait()
@@ -270,7 +270,7 @@ def test_a_verification_whose_message_is_lost_is_made_up_for_by_the_sweeper(
 def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:
-    asking = ways.worker_to_livekit.catch(CREATE_DISPATCH)
+    asking = ways.worker_to_livekit.catch(CREATE_ROOM)
     answer = caller.post(room_name=room)
     asking.wait()
     worker = stack.pids("dispatch")[0]
@@ -294,7 +294,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_goes_on(
 def test_livekit_killed_during_dispatch_leaves_one_agent_when_it_is_back(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:
-    asking = ways.worker_to_livekit.catch(CREATE_DISPATCH)
+    asking = ways.worker_to_livekit.catch(CREATE_ROOM)
     answer = caller.post(room_name=room)
     asking.wait()
     kill(stack.pids("livekit")[0])

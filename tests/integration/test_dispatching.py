@@ -74,7 +74,7 @@ async def test_twenty_messages_at_once_ask_livekit_once(
 ) -> None:
     request_dispatch()
     proxy = LossyProxy(
-        target_port=int(house.server.url.rpartition(":")[2]), losing=b"CreateDispatch", times=0
+        target_port=int(house.server.url.rpartition(":")[2]), losing=b"CreateRoom", times=0
     )
 
     async with listening(proxy) as port:
@@ -153,7 +153,7 @@ async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
 ) -> None:
     request_dispatch()
     target = int(house.server.url.rpartition(":")[2])
-    proxy = LossyProxy(target_port=target, losing=b"CreateDispatch", times=1)
+    proxy = LossyProxy(target_port=target, losing=b"CreateRoom", times=1)
 
     async def gone(_: float) -> None:
         raw.delete("usher:agent_servers")
@@ -220,16 +220,22 @@ async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
     assert (metrics["failures"], metrics["failures:livekit_refused"]) == (1, 1)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("losing", "room_is_there"),
+    [(b"CreateRoom", False), (b"ListDispatch", False), (b"CreateDispatch", True)],
+)
 async def test_a_lost_reply_is_looked_for_before_the_next_try(
-    times: int,
+    losing: bytes,
+    room_is_there: bool,
     services_for: OpenServices,
     request_dispatch: Request,
     look: Look,
     house: House,
 ) -> None:
+    if room_is_there:
+        await house.lk.room.create_room(api.CreateRoomRequest(name=house.room))
     target_port = int(house.server.url.rpartition(":")[2])
-    proxy = LossyProxy(target_port=target_port, losing=b"CreateDispatch", times=times)
+    proxy = LossyProxy(target_port=target_port, losing=losing, times=1)
     request_dispatch()
 
     async with listening(proxy) as port:
@@ -242,6 +248,19 @@ async def test_a_lost_reply_is_looked_for_before_the_next_try(
     assert record.livekit_dispatch_id == listed.id
     assert record.attempt.tries == 2
     assert await house.generations() == [("dsp_1", "1")]
+
+
+async def test_a_room_that_is_there_before_gets_its_agent_too(
+    services: Services, request_dispatch: Request, look: Look, house: House
+) -> None:
+    await house.lk.room.create_room(api.CreateRoomRequest(name=house.room))
+    request_dispatch()
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    (listed,) = await house.dispatches()
+    assert look().livekit_dispatch_id == listed.id
+    assert (look().state, look().attempt.tries) == (State.DISPATCHED, 1)
 
 
 async def test_a_next_generation_takes_the_older_ones_back_first(
@@ -310,7 +329,7 @@ async def test_a_worker_that_was_overtaken_leaves_the_next_generation_alone(
     """The reply to its first try is lost; while it waits, another worker brings the next one."""
     request_dispatch()
     target_port = int(house.server.url.rpartition(":")[2])
-    proxy = LossyProxy(target_port=target_port, losing=b"CreateDispatch", times=1)
+    proxy = LossyProxy(target_port=target_port, losing=b"CreateRoom", times=1)
 
     async def overtaken(_: float) -> None:
         store.run(ledger.advance(look(), models.NEXT_GENERATION, due_in_s=2))

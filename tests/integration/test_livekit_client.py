@@ -74,6 +74,50 @@ async def test_a_dispatch_carries_ours_as_attributes_and_the_clients_metadata_un
     assert (listed.agent_name, listed.metadata) == ("session-agent-rag", "ü{}")
 
 
+async def test_a_room_is_made_with_its_agent_and_without_those_that_have_no_name(
+    livekit: LiveKitClient, dispatch: Dispatch, house: House
+) -> None:
+    await livekit.create_room(dispatch)
+
+    (listed,) = await house.lk.agent_dispatch.list_dispatch(house.room)
+    assert (listed.agent_name, listed.metadata) == ("session-agent-rag", "ü{}")
+    assert await livekit.list_dispatch(house.room, there=True) == [
+        RoomDispatch(livekit_dispatch_id=listed.id, dispatch_id="dsp_1", generation=3)
+    ]
+
+
+async def test_the_job_of_a_room_carries_what_that_of_a_dispatch_does(
+    livekit: LiveKitClient, dispatch: Dispatch, house: House
+) -> None:
+    await livekit.create_room(dispatch)
+    await livekit.create_dispatch(dispatch)
+
+    by_room, by_dispatch = await house.dispatches()
+    assert by_room.attributes == by_dispatch.attributes
+    assert by_room.restart_policy == by_dispatch.restart_policy
+
+
+async def test_agents_without_a_name_are_left_where_they_are_wanted(
+    livekit: LiveKitClient, dispatch: Dispatch, house: House
+) -> None:
+    await livekit.create_room(dispatch, automatic=True)
+
+    listed = await house.lk.agent_dispatch.list_dispatch(house.room)
+    assert sorted(each.agent_name for each in listed) == ["", "session-agent-rag"]
+
+
+async def test_nobody_is_asked_for_with_a_room_that_is_there_already(
+    livekit: LiveKitClient, dispatch: Dispatch, house: House
+) -> None:
+    await house.lk.room.create_room(api.CreateRoomRequest(name=house.room, metadata="theirs"))
+
+    await livekit.create_room(dispatch)
+
+    assert await livekit.list_dispatch(house.room, there=True) == []
+    found = await house.lk.room.list_rooms(api.ListRoomsRequest(names=[house.room]))
+    assert found.rooms[0].metadata == "theirs"
+
+
 async def test_dispatches_that_are_not_ours_are_not_listed(
     livekit: LiveKitClient, dispatch: Dispatch, house: House
 ) -> None:
@@ -125,6 +169,7 @@ async def test_a_wrong_secret_is_refused_for_good(
     stranger = clients.for_credentials(replace(credentials, api_secret="x" * 32))
 
     for request in (
+        stranger.create_room(dispatch),
         stranger.create_dispatch(dispatch),
         stranger.list_dispatch(house.room),
         stranger.list_agents(house.room),
