@@ -20,6 +20,7 @@ from dispatcher.logs import configure
 from dispatcher.settings import load
 from worker_agent.echo import entrypoint
 from worker_agent.existing import rtc_session
+from worker_agent.loop_watchdog import restrain
 from worker_agent.reporting import livekit_load
 from worker_agent.settings import AgentSettings
 
@@ -47,9 +48,10 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
             server.load_fnc = used_slots
             server.update_options(load_threshold=math.inf)
         server.rtc_session(entrypoint, agent_name="bench-plain")
+        # Usher's rtc_session does both: without them a burst hangs the process (two jobs' threads
+        # make the native client; a watchdog reads stacks), and what is compared is dispatching.
+        restrain(server._job_executor_type)
         if settings.executor == "thread":
-            # Usher's rtc_session does this: made by two jobs' threads at once it hangs the process,
-            # and what is compared here is the dispatching.
             _ = FfiClient.instance
     return server
 

@@ -15,6 +15,7 @@ class Size:
     join_others_each: int
     burst_rounds: int
     burst_sizes: tuple[int, ...]
+    burst_target_rounds: int
     cpu_rounds: int
     cpu_sizes: tuple[int, ...]
     process_rounds: int
@@ -38,10 +39,11 @@ FULL: Final = Size(
     join_rounds=12,
     join_each=9,
     join_others_each=3,
-    burst_rounds=2,
-    burst_sizes=(5, 10, 20, 40, 80),
+    burst_rounds=1,
+    burst_sizes=(5, 10, 20, 80),
+    burst_target_rounds=3,
     cpu_rounds=1,
-    cpu_sizes=(5, 10, 20, 40, 80),
+    cpu_sizes=(10, 20, 40),
     process_rounds=1,
     process_sizes=(20, 40),
     pacing_rounds=2,
@@ -50,8 +52,8 @@ FULL: Final = Size(
     http_rounds=2,
     http_s=12,
     stream_s=600,
-    stream_others_s=60,
-    calls_sessions=20,
+    stream_others_s=30,
+    calls_sessions=10,
     memory_sessions=5000,
     backlog_sessions=100_000,
     live_levels=(0, 10, 100, 1000),
@@ -64,6 +66,7 @@ QUICK: Final = Size(
     join_others_each=3,
     burst_rounds=1,
     burst_sizes=(5, 20),
+    burst_target_rounds=0,
     cpu_rounds=1,
     cpu_sizes=(20,),
     process_rounds=0,
