@@ -63,7 +63,7 @@ monitoring: setup ## have Prometheus's own promtool check alerts and metrics (bu
 
 # `make bench BENCH="--quick"` takes some minutes, `BENCH="--only http,join"` measures these alone; both
 # report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.
-bench: setup $(bench_installed) ## compare with what others would use; an hour and a half alone on the machine
+bench: setup $(bench_installed) ## compare with what others would use; an hour and a quarter alone on the machine
 	@exec $(bench_python) -m bench $(if $(BENCH),$(BENCH),--report docs/benchmarks.md)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing

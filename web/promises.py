@@ -32,6 +32,8 @@ MARGIN_S: Final = 10.0
 # Of agent metadata, which is nearly all that a promise weighs, and of promises.
 MAX_BYTES: Final = 64_000_000
 MAX_PROMISES: Final = 100_000
+# So many are looked at every second.
+EACH_LOOK: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Promises:
         self._promises: OrderedDict[str, Promise] = OrderedDict()
         self._delegated: dict[tuple[str, str, str], str] = {}
         self._bytes = 0
+        self._turn = 0  # whose it is, of those that are not looked at every time
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="promises", daemon=True)
@@ -159,17 +162,35 @@ class Promises:
     def look(self) -> None:
         """Write again what Redis does not have, and forget what is past its time.
 
+        Of very many the newest are looked at, and the others in turn: all of 100,000 every second
+        took 0.4 of Redis's core. Once one is missing all are looked at.
+
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
         with self._lock:
             kept = list(self._promises.values())
-        for start in range(0, len(kept), restoring.STANDING_LIMIT):
-            self._look_at(kept[start : start + restoring.STANDING_LIMIT])
+        missing = self._look_at_each(self._in_turn(kept))
+        if missing and len(kept) > EACH_LOOK:
+            self._look_at_each(kept)
 
-    def _look_at(self, kept: Sequence[Promise]) -> None:
+    def _in_turn(self, kept: Sequence[Promise]) -> Sequence[Promise]:
+        if len(kept) <= EACH_LOOK:
+            return kept
+        half = EACH_LOOK // 2
+        older = kept[:-half]
+        start = self._turn if self._turn < len(older) else 0
+        self._turn = start + half
+        return [*older[start : start + half], *kept[-half:]]
+
+    def _look_at_each(self, kept: Sequence[Promise]) -> int:
+        limit = restoring.STANDING_LIMIT
+        return sum(self._look_at(kept[at : at + limit]) for at in range(0, len(kept), limit))
+
+    def _look_at(self, kept: Sequence[Promise]) -> int:
+        """Returns how many of them were missing."""
         stand = self._ledger.run(restoring.standing([promise.new.dispatch_id for promise in kept]))
-        lost = 0
+        lost = missing = 0
         for promise in kept:
             dispatch_id = promise.new.dispatch_id
             if dispatch_id in stand.ended:
@@ -177,6 +198,7 @@ class Promises:
                 continue
             if dispatch_id in stand.missing and self._is_kept(dispatch_id):
                 self._restore(promise)
+                missing += 1
                 lost += not promise.delegated
             with self._lock:
                 self._settle(promise)
@@ -185,6 +207,7 @@ class Promises:
                 "Redis has lost accepted dispatches; they are written again",
                 extra={"dispatches": lost},
             )
+        return missing
 
     def _is_kept(self, dispatch_id: str) -> bool:
         """Not when it has been forgotten since the look began."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dispatcher import cancelling, ledger
+from dispatcher import cancelling, ledger, restoring
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
@@ -173,3 +174,48 @@ def test_a_look_that_has_begun_does_not_write_what_is_forgotten_meanwhile(
     kept._look_at([promise])
 
     assert read(store) is None
+
+
+def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
+    store: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "LOOK_S", 60)  # only when asked to
+    monkeypatch.setattr(promises, "EACH_LOOK", 4)
+    kept = Promises(store, retention_s=500)
+    looked_at: list[list[str]] = []
+
+    def standing(dispatch_ids: list[str]) -> Any:
+        looked_at.append(list(dispatch_ids))
+        return restoring.standing(dispatch_ids)
+
+    for number in range(10):
+        accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            promises, "restoring", SimpleNamespace(standing=standing, STANDING_LIMIT=500)
+        )
+        for _ in range(5):
+            kept.look()
+    kept.close()
+
+    assert all(len(ids) == 4 and ids[-2:] == ["dsp_8", "dsp_9"] for ids in looked_at)
+    assert {dispatch_id for ids in looked_at[:4] for dispatch_id in ids} == {
+        f"dsp_{number}" for number in range(10)
+    }
+
+
+def test_when_one_of_very_many_is_missing_all_are_written_again(
+    store: Ledger, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promises, "LOOK_S", 60)
+    monkeypatch.setattr(promises, "EACH_LOOK", 4)
+    kept = Promises(store, retention_s=500)
+    for number in range(9):
+        accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
+    own_redis.stop()
+    own_redis.start()
+
+    kept.look()
+    kept.close()
+
+    assert all(read(store, f"dsp_{number}") is not None for number in range(9))
