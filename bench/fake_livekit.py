@@ -66,15 +66,13 @@ class FakeLiveKit:
         self.by_prefix[wanted.room.rpartition("-")[0]] += 1
         self.asked[wanted.room] = wanted
         self.joined_at_ms[wanted.room] = time.time_ns() // 1_000_000
-        return self._dispatches.setdefault(
-            wanted.room,
-            api.AgentDispatch(
-                id=f"AD_{next(self._numbers)}",
-                agent_name=wanted.agent_name,
-                room=wanted.room,
-                attributes=wanted.attributes,
-            ),
+        self._dispatches[wanted.room] = api.AgentDispatch(
+            id=f"AD_{next(self._numbers)}",
+            agent_name=wanted.agent_name,
+            room=wanted.room,
+            attributes=wanted.attributes,
         )
+        return self._dispatches[wanted.room]
 
     def _listdispatch(self, body: bytes) -> Any:
         dispatch = self._dispatches.get(api.ListAgentDispatchRequest.FromString(body).room)

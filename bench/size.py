@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+# What is asked of a burst is asked of this many at once.
+TARGET_BURST: Final = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bench.contenders import CONTENDERS
 from bench.procfiles import Kind
-from bench.size import Size
+from bench.size import TARGET_BURST, Size
 from bench.testbed import Testbed
 from bench.units import Unit, rotated
 
@@ -25,8 +25,6 @@ _QUIET_S: Final = 15.0
 _LOAD_FALLS_S: Final = 3.0
 # So long after the last agent it is seen whether a second one comes.
 _SURPLUS_S: Final = 2.0
-# What is asked of a burst is asked of this many at once.
-TARGET_SIZE: Final = 40
 _FEW: Final = ("direct", "background", "usher")
 
 
@@ -34,7 +32,7 @@ def units(size: Size) -> list[Unit]:
     """A burst of each size and contender in each round."""
     wanted = (
         (Kind.SLOTS, size.burst_rounds, size.burst_sizes, tuple(CONTENDERS)),
-        (Kind.SLOTS, size.burst_target_rounds, (TARGET_SIZE,), tuple(CONTENDERS)),
+        (Kind.SLOTS, size.burst_target_rounds, (TARGET_BURST,), tuple(CONTENDERS)),
         (Kind.CPU, size.cpu_rounds, size.cpu_sizes, tuple(CONTENDERS)),
         (Kind.PROCESS, size.process_rounds, size.process_sizes, _FEW),
     )

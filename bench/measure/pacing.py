@@ -9,12 +9,11 @@ from typing import Any, Final
 from bench.contenders import DIRECT, USHER
 from bench.procfiles import Kind
 from bench.sessions import Session
-from bench.size import Size
+from bench.size import TARGET_BURST, Size
 from bench.testbed import Testbed
 from bench.units import Unit, rotated
 
 NAME: Final = "pacing"
-COUNT: Final = 40
 _WITHIN_S: Final = 30.0
 
 
@@ -41,7 +40,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     """One burst at one pace. Times are from the first request."""
     contender = USHER if "usher" in unit.arguments else DIRECT
     busy = await bed.settle()
-    rooms = bed.rooms(contender, COUNT)
+    rooms = bed.rooms(contender, TARGET_BURST)
     await bed.caller(contender)
     t0_ms = time.time() * 1000
     if "window" in unit.arguments:

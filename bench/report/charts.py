@@ -72,9 +72,9 @@ def _last(kind: Kind) -> Callable[[Results], Figure | None]:
         figure, axes = _axes("sessions at once", "last agent that came (s)")
         for name in CONTENDERS:
             points = [
-                (count, median([last_s(burst) or 0.0 for burst in bursts]))
+                (count, median(found))
                 for count in sizes
-                if (bursts := results.bursts(kind, count, name))
+                if (found := [s for b in results.bursts(kind, count, name) if (s := last_s(b))])
             ]
             if points:
                 axes.plot(

@@ -8,9 +8,9 @@ from typing import Final
 
 from bench.procfiles import Kind
 from bench.report.results import Results, exactly_one, last_s
+from bench.size import TARGET_BURST
 from bench.stats import ENOUGH_FOR_P99, Ratio, median, p99, percentile, ratio
 
-BURST: Final = 40
 # 64 threads take messages at once, and 16 connections asked at once: nobody's turn is more exact.
 IN_ORDER_WITHIN: Final = 64 + 16
 
@@ -71,8 +71,9 @@ def _bursts(results: Results) -> Iterator[Verdict]:
         (Kind.SLOTS, 3.0, "thread executor"),
         (Kind.CPU, 8.0, "default CPU load report"),
     ):
-        target = f"Burst of {BURST}, {name}: {BURST} of {BURST}, the last within {most_s:.0f} s"
-        bursts = results.bursts(kind, BURST, "usher")
+        all_of_them = f"{TARGET_BURST} of {TARGET_BURST}"
+        target = f"Burst of {TARGET_BURST}, {name}: {all_of_them}, the last within {most_s:.0f} s"
+        bursts = results.bursts(kind, TARGET_BURST, "usher")
         if not bursts:
             yield _open(target)
             continue
@@ -80,19 +81,19 @@ def _bursts(results: Results) -> Iterator[Verdict]:
         complete = [exactly_one(burst) for burst in bursts]
         yield Verdict(
             target=target,
-            measured=f"{min(complete)} of {BURST} at least; last {median(last):.2f} s "
+            measured=f"{min(complete)} of {TARGET_BURST} at least; last {median(last):.2f} s "
             f"(median of {len(last)}, worst {max(last):.2f} s)",
-            met=min(complete) == BURST and median(last) <= most_s,
+            met=min(complete) == TARGET_BURST and median(last) <= most_s,
         )
     yield _pacing(results)
 
 
 def _pacing(results: Results) -> Verdict:
-    target = f"Burst of {BURST}: last within 1.15 x the best pace of direct calls"
+    target = f"Burst of {TARGET_BURST}: last within 1.15 x the best pace of direct calls"
     whole = {
         pace: [one["last_s"] for one in bursts]
         for pace, bursts in results.paces().items()
-        if all(one["exactly_one"] == BURST for one in bursts)
+        if all(one["exactly_one"] == TARGET_BURST for one in bursts)
     }
     usher = whole.pop("usher", None)
     if usher is None or not whole:
@@ -111,9 +112,9 @@ def _http(results: Results) -> Iterator[Verdict]:
         yield _ratio(target, ratio(ours, theirs), 1.0, note)
     else:
         yield _open(target)
-    target = f"HTTP answer, {BURST} at once: p99 <= BackgroundTasks'"
-    ours = results.answers_at_once_ms(BURST, "usher")
-    theirs = results.answers_at_once_ms(BURST, "background")
+    target = f"HTTP answer, {TARGET_BURST} at once: p99 <= BackgroundTasks'"
+    ours = results.answers_at_once_ms(TARGET_BURST, "usher")
+    theirs = results.answers_at_once_ms(TARGET_BURST, "background")
     if min(len(ours), len(theirs)) >= ENOUGH_FOR_P99:
         note = f"{p99_of(ours):.0f} ms against {p99_of(theirs):.0f} ms (n {len(ours)})"
         yield _ratio(target, ratio(ours, theirs, of=p99_of), 1.0, note)
