@@ -85,8 +85,9 @@ def _make_native_client() -> None:
     library ended the whole process.
 
     livekit-rtc (1.1.21) has every debug record of the native library, some 4,500 for a join, handed
-    to Python, which drops them unless LIVEKIT_RTC_DEBUG is set: after a burst of 30 an agent server
-    was busy with them for 0.8 of a core for more than ten seconds. Only `livekit_ffi_initialize`
+    to Python, which drops them unless LIVEKIT_RTC_DEBUG is set: in the ten seconds after a
+    burst of 30 an agent server took 2.5 % of a core for each room, and 0.4 % without
+    (tests/measure/agent_cost.py). Only `livekit_ffi_initialize`
     can turn that off (livekit_ffi.h). What RUST_LOG names then goes to standard error, as text;
     nothing by default: every line of ours is JSON, and what fails reaches Python as an error.
     """
