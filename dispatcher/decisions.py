@@ -204,6 +204,12 @@ def why_no_agent(
             message=f"{len(busy)} agent server(s) for {wanted} have free slots and take no job: "
             "their own load report (load_fnc) is above its threshold; add agent servers",
         )
+    if any(server.starts == 0 and server.used_slots < server.slots for server in able):
+        return Reason(
+            code=FailureReason.NO_CAPACITY,
+            message=f"the agent server(s) for {wanted} have free slots, and as many agents joining "
+            "as one process serves at a time; add agent servers",
+        )
     if rejected == FULL or all(server.free_slots == 0 for server in able):
         return Reason(
             code=FailureReason.NO_CAPACITY,

@@ -295,8 +295,8 @@ class RememberedDispatch(DispatchRef):
 class AgentServerReport:
     """What an agent server says of itself every few seconds.
 
-    `takes` is how many jobs its own load report lets it take just now; None: as many as it has
-    slots.
+    `takes` is how many jobs its own load report lets it take just now, and `starts` how many more
+    agents it can have joining at the same time; None: as many as it has slots.
     """
 
     agent_server_id: str
@@ -309,6 +309,7 @@ class AgentServerReport:
     draining: bool
     registered: bool
     takes: int | None = None
+    starts: int | None = None
 
     @property
     def online(self) -> bool:
@@ -329,7 +330,7 @@ class AgentServerReport:
         if not self.online:
             return 0
         free = max(0, self.slots - self.used_slots)
-        return free if self.takes is None else min(free, self.takes)
+        return min(left for left in (free, self.takes, self.starts) if left is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

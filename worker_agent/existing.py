@@ -177,6 +177,7 @@ class _Attachment:
             store,
             period_s=settings.report_s,
             own_load=self._own_load,
+            one_process=self._server._job_executor_type is JobExecutorType.THREAD,
             alive_file=common.alive_file,
         )
         self._filter.changed = self._reporter.changed

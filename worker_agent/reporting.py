@@ -13,6 +13,7 @@ import math
 import time
 
 from livekit.agents import AgentServer
+from livekit.agents.utils.hw import get_cpu_monitor
 from livekit.agents.worker import UPDATE_LOAD_INTERVAL, ServerEnvOption
 from livekit.protocol.agent import WorkerStatus
 
@@ -21,6 +22,7 @@ from dispatcher.alive import AliveFile
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
+from worker_agent.connecting import AT_ONCE, joining
 from worker_agent.offers import AgentServerIdentity
 from worker_agent.request_filter import RequestFilter
 
@@ -37,6 +39,9 @@ _LOST_AFTER_PERIODS = 3
 _GAP_S = 0.2
 # How often the jobs of an agent server that keeps its own load report are counted.
 _LOOK_EVERY_S = 0.1
+# Of a processor, for an agent to join in a burst (`python -m tests.measure.agent_cost`, and more
+# where many do at once).
+_JOIN_CPU_S = 0.1
 _ROUNDING = 1e-6
 
 
@@ -64,6 +69,17 @@ def livekit_agents_takes(server: AgentServer) -> int | None:
     return math.ceil(left / each - _ROUNDING) if each > 0 else None
 
 
+async def tell_that_it_is_free(server: AgentServer) -> None:
+    """Tell LiveKit at once that a full agent server is so no longer.
+
+    livekit-agents tells it every 2.5 s; until then LiveKit asks nothing of a server that would
+    accept.
+    """
+    was_full = server._previous_status == WorkerStatus.WS_FULL
+    if was_full and server._is_available() and not server._connecting:
+        await server._update_worker_status()
+
+
 def _idle_processes(server: AgentServer) -> int:
     idle: int = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
     return max(idle, 1)
@@ -81,6 +97,7 @@ class Reporter:
         *,
         period_s: float,
         own_load: bool = False,
+        one_process: bool = False,
         alive_file: str = "",
     ) -> None:
         self._identity = identity
@@ -94,9 +111,14 @@ class Reporter:
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
         self._own_load = own_load
-        self._reported: tuple[int, int | None] = (0, None)
+        self._one_process = one_process
+        self._reported: tuple[int, int | None, int | None] = (0, None, None)
         self._measured_at = 0.0
         self._slots_then = 0
+        processors = get_cpu_monitor().cpu_count()
+        self._each_measurement = math.ceil(processors * UPDATE_LOAD_INTERVAL / _JOIN_CPU_S)
+        if one_process:
+            joining.changed = self._one_has_joined
 
     def registered(self, *_: object) -> None:
         """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
@@ -114,19 +136,37 @@ class Reporter:
     async def watch(self) -> None:
         """Look until cancelled: what `load` does where it is the load report."""
         while True:
+            await tell_that_it_is_free(self._server)
             self._look()
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _look(self) -> None:
-        if (self._filter.used_slots, self._takes()) != self._reported:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
-                self._loop.call_soon_threadsafe(self._news.set)
+        if self._figures() != self._reported:
+            self._have_reported()
+
+    def _one_has_joined(self) -> None:
+        """Called from its thread. Somebody may wait for that, but only when few can start."""
+        starts = self._reported[2]
+        if starts is not None and starts < AT_ONCE:
+            self._have_reported()
+
+    def _have_reported(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _figures(self) -> tuple[int, int | None, int | None]:
+        used = self._filter.used_slots
+        if not self._one_process:
+            return used, self._takes(), None
+        starts = self._filter.may_begin
+        return used, self._takes(), starts if starts < self._identity.slots - used else None
 
     def _takes(self) -> int | None:
         """How many more may be sent; with the program's own load report a few per measurement.
 
         livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
-        later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds.
+        later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds; so no
+        more than its processors can have joined until the next measurement.
         """
         takes = livekit_agents_takes(self._server) if self._own_load else None
         if takes is None:
@@ -135,7 +175,7 @@ class Reporter:
         if now - self._measured_at >= UPDATE_LOAD_INTERVAL:
             self._measured_at, self._slots_then = now, self._filter.used_slots
         since = self._filter.used_slots - self._slots_then
-        return max(0, min(takes, _idle_processes(self._server) - since))
+        return max(0, min(takes, self._each_measurement - since))
 
     async def run(self) -> None:
         """Report until cancelled, then take the report away."""
@@ -161,8 +201,8 @@ class Reporter:
                 wait.cancel()
 
     async def _report(self, *, ttl_s: float) -> None:
-        identity, used, takes = self._identity, self._filter.used_slots, self._takes()
-        self._reported = (used, takes)
+        identity = self._identity
+        self._reported = used, takes, starts = self._figures()
         report = AgentServerReport(
             agent_server_id=identity.agent_server_id,
             agent_name=identity.agent_name,
@@ -175,6 +215,7 @@ class Reporter:
             # livekit-agents tells nobody when it loses LiveKit; this is how it knows itself.
             registered=not self._server._connecting,
             takes=takes,
+            starts=starts,
         )
         with contextlib.suppress(LedgerUnavailable):
             asked_at = time.monotonic()

@@ -25,6 +25,7 @@ from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.clock import LedgerClock
+from worker_agent.connecting import joining
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -83,7 +84,15 @@ class RequestFilter:
     @property
     def used_slots(self) -> int:
         """Sessions that run, and jobs that are being accepted; one that just starts is both."""
-        return len(self._accepting.union(self.active_jobs()))
+        return len(self._jobs())
+
+    @property
+    def may_begin(self) -> int:
+        """How many more agents this process may have joining at the same time."""
+        return joining.room_for(self._jobs())
+
+    def _jobs(self) -> set[str]:
+        return self._accepting.union(self.active_jobs())
 
     async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
         """Answer LiveKit's offer. livekit-agents calls this for every job.

@@ -34,8 +34,9 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import guests, metrics, preparing
+from worker_agent import guests, metrics, preparing, room_events
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.connecting import joining
 from worker_agent.offers import Offer, read_offer
 from worker_agent.settings import GuardSettings
 
@@ -101,6 +102,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         metadata=ctx.job.metadata,
     )
     if not offer.dispatch_id:
+        joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know
         await entrypoint(ctx)
         return
     preparing.prepare()  # where the program's own `setup_fnc` has taken the place of ours
@@ -108,9 +110,12 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         tracing.start("usher-agent")  # this process is another than its agent server's
         guests.invite()
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
-    if await fence.holds():
-        with tracing.for_others(fence.watch()):
-            await entrypoint(ctx)
+    try:
+        if await fence.holds():
+            with tracing.for_others(fence.watch()):
+                await entrypoint(ctx)
+    finally:
+        joining.ended(ctx.job.id)
 
 
 class Fence:
@@ -181,7 +186,9 @@ class Fence:
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
             self._joining.event("connected", {})
+            joining.ended(self._offer.job_id)
             self._renewing = asyncio.create_task(self._stay())
+            room_events.narrow(self._ctx.room)
 
     def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
         if participant.kind in DEFAULT_PARTICIPANT_KINDS:

@@ -67,4 +67,6 @@ def _state(server: AgentServerReport) -> str:
         return click.style("not registered at LiveKit", fg="red")
     if server.takes == 0 and server.used_slots < server.slots:
         return click.style("takes none: its own load report", fg="yellow")
+    if server.starts == 0 and server.used_slots < server.slots:
+        return click.style("takes none: many are joining", fg="yellow")
     return click.style("full", fg="yellow") if not server.free_slots else "online"

@@ -69,7 +69,9 @@ if moves then
     if report then
       report = cjson.decode(report)
       report.used_slots = report.used_slots + 1
-      if type(report.takes) == 'number' then report.takes = math.max(0, report.takes - 1) end
+      for _, left in ipairs({'takes', 'starts'}) do
+        if type(report[left]) == 'number' then report[left] = math.max(0, report[left] - 1) end
+      end
       redis.call('HSET', KEYS[12], server_id, expires .. ' ' .. cjson.encode(report))
     end
     if redis.call('EXISTS', KEYS[11]) == 1 then redis.call('INCR', KEYS[11]) end

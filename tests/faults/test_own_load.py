@@ -1,8 +1,7 @@
 """Does every session of a burst join although its agent server reports the CPU as its load?
 
 livekit-agents refuses by itself what would bring the CPU over 70 %, and LiveKit drops what it
-refuses. On two cores the sessions that run already take most of that: an idle room of the native
-SDK (1.1.21) takes 2 % of a core. So these sessions have more time than the default deadline.
+refuses.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from .stacks import Caller, active_agents, wait_for
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 SESSIONS = 40
-DEADLINE_S = 60
+DEADLINE_S = 20
+WITHIN_MS = 8000
 NAME = "agent-default-load"
 
 
@@ -49,6 +49,7 @@ def test_forty_at_once_all_join_although_their_agent_server_reports_its_cpu_as_l
     assert [record["state"] for record in records] == ["joined"] * SESSIONS
     assert [len(found) for found in agents.values()] == [1] * SESSIONS
     took_ms = sorted(record["time_to_join_ms"] for record in records)
+    assert took_ms[-1] <= WITHIN_MS
     print("with CPU load, 20th and last of 40 (ms):", took_ms[19], took_ms[-1])
     print("generations:", sorted(record["generation"] for record in records))
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 from livekit import api, rtc
-from livekit.agents import AgentServer, JobExecutorType
+from livekit.agents import AgentServer, JobContext, JobExecutorType
 from livekit.agents.types import ATTRIBUTE_AGENT_STATE
+from livekit.rtc._proto.ffi_pb2 import FfiEvent
 
 from worker_agent.echo import GREETING, entrypoint
+from worker_agent.room_events import narrow
 from worker_agent.sound import CHIME_NOTES_HZ
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -163,6 +165,7 @@ class Stage:
         token = token.with_grants(api.VideoGrants(room_join=True, room=room))
         person = Person()
         await person.room.connect(self._livekit.url, token.to_jwt())
+        narrow(person.room)
         try:
             yield person
         finally:
@@ -172,6 +175,11 @@ class Stage:
         async with asyncio.timeout(WAIT_S):
             while any(job.job.room.name == room for job in self.agent_server.active_jobs):
                 await asyncio.sleep(0.05)  # livekit-agents has no event for the end of a job
+
+
+async def narrowed(ctx: JobContext) -> None:
+    await entrypoint(ctx)
+    narrow(ctx.room)  # as Usher's agents are
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -187,7 +195,7 @@ async def stage(livekit_server: LiveKitServer) -> AsyncIterator[Stage]:
         api_key=livekit_server.api_key,
         api_secret=livekit_server.api_secret,
     )
-    server.rtc_session(entrypoint, agent_name=agent_name)
+    server.rtc_session(narrowed, agent_name=agent_name)
     registered = asyncio.Event()
     server.on("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(server.run())
@@ -303,3 +311,35 @@ async def test_the_job_ends_at_once_when_the_room_is_deleted_under_an_echo(
         await stage.lk.room.delete_room(api.DeleteRoomRequest(room=room))
         await stage.job_ended(room)
     assert complaints(caplog) == []
+
+
+async def test_a_narrowed_room_gets_its_own_events_and_those_of_no_other(stage: Stage) -> None:
+    got: dict[str, set[int]] = {"ann": set(), "bob": set()}
+    async with contextlib.AsyncExitStack() as stack:
+        people = {
+            name: await stack.enter_async_context(stage.person(await stage.room(agents=0), name))
+            for name in got
+        }
+        for name, person in people.items():
+            collect(person.room, got[name])
+        for name, person in people.items():
+            await person.room.local_participant.set_name(f"{name} has another name")
+        handles = {name: {person.room._ffi_handle.handle} for name, person in people.items()}
+        async with asyncio.timeout(WAIT_S):
+            while not all(got.values()):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # the other's would have come by now
+
+    assert got == handles
+
+
+def collect(room: rtc.Room, handles: set[int]) -> None:
+    """Whose events come to this room, all of which it puts into its own queue."""
+    put = room._ffi_queue.put_nowait
+
+    def put_and_note(event: FfiEvent) -> None:
+        if event.WhichOneof("message") == "room_event":
+            handles.add(event.room_event.room_handle)
+        put(event)
+
+    room._ffi_queue.put_nowait = put_and_note

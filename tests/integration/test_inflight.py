@@ -70,7 +70,9 @@ def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
 
 
 def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledger) -> None:
-    store.run(reports.report_agent_server(a_server(slots=4, used_slots=1, takes=3), ttl_s=60))
+    store.run(
+        reports.report_agent_server(a_server(slots=4, used_slots=1, takes=3, starts=2), ttl_s=60)
+    )
     start(store, 1, free_slots=1)
     claim = ledger.advance(
         read(store, 1),
@@ -81,7 +83,9 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
 
     assert store.run(claim).moved
 
-    assert store.run(reports.agent_servers()) == [a_server(slots=4, used_slots=2, takes=2)]
+    assert store.run(reports.agent_servers()) == [
+        a_server(slots=4, used_slots=2, takes=2, starts=1)
+    ]
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, None)
 
 

@@ -107,6 +107,7 @@ def test_a_dispatch_can_be_taken_where_an_eligible_agent_server_has_a_free_slot(
         (State.DISPATCHED, "", [a_server(agent_name="another-agent")], "no_agent_online"),
         (State.DISPATCHED, "", [BUSY], "no_capacity"),
         (State.DISPATCHED, "", [a_server(takes=0)], "no_capacity"),
+        (State.DISPATCHED, "", [a_server(starts=0)], "no_capacity"),
         (State.DISPATCHED, "", [DRAINING], "no_agent_online"),
         (State.DISPATCHED, "", [UNREGISTERED], "no_agent_online"),
         (State.DISPATCHED, "", [BUSY, DRAINING], "no_capacity"),

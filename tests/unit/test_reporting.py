@@ -5,12 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from livekit.agents import AgentServer
+from livekit.agents import AgentServer, utils
 from livekit.protocol.agent import WorkerStatus
 
-from worker_agent.reporting import LIVEKIT_TARGET_LOAD, livekit_agents_takes, livekit_load
+from worker_agent.connecting import TOGETHER
+from worker_agent.offers import AgentServerIdentity
+from worker_agent.reporting import (
+    LIVEKIT_TARGET_LOAD,
+    Reporter,
+    livekit_agents_takes,
+    livekit_load,
+    tell_that_it_is_free,
+)
+from worker_agent.request_filter import RequestFilter
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7, 40, 1000])
@@ -72,8 +82,47 @@ def test_one_that_livekit_has_been_told_is_full_takes_none_whatever_its_load_is_
     assert livekit_agents_takes(with_own_load(0.1, status=WorkerStatus.WS_FULL)) == 0
 
 
+@pytest.mark.parametrize(
+    ("load", "connecting", "told"),
+    [(0.1, False, [WorkerStatus.WS_AVAILABLE]), (0.7, False, []), (0.1, True, [])],
+)
+async def test_livekit_is_told_at_once_and_only_once_that_a_full_one_is_free_again(
+    load: float, connecting: bool, told: list[WorkerStatus]
+) -> None:
+    server = with_own_load(load, status=WorkerStatus.WS_FULL)
+    server._connecting = connecting
+    server._msg_chan = utils.aio.Chan()
+
+    await tell_that_it_is_free(server)
+    await tell_that_it_is_free(server)
+
+    sent = [server._msg_chan.recv_nowait() for _ in range(server._msg_chan.qsize())]
+    assert [message.update_worker.status for message in sent] == told
+    assert (livekit_agents_takes(server) == 0) is (not told)
+
+
 def test_without_a_threshold_it_takes_any_number() -> None:
     server = with_own_load(0.9)
     server.update_options(load_threshold=math.inf)
 
     assert livekit_agents_takes(server) is None
+
+
+@pytest.mark.parametrize(("one_process", "starts"), [(True, TOGETHER), (False, None)])
+async def test_only_where_all_agents_share_a_process_is_it_told_how_many_may_begin(
+    one_process: bool, starts: int | None
+) -> None:
+    identity = AgentServerIdentity(
+        agent_server_id="server-1", agent_name="agent", container="box-1", client_id="", slots=100
+    )
+    store: Any = None
+    reporter = Reporter(
+        identity,
+        with_own_load(0.0),
+        RequestFilter(identity, store),
+        store,
+        period_s=2.0,
+        one_process=one_process,
+    )
+
+    assert reporter._figures() == (0, None, starts)

@@ -1,0 +1,47 @@
+"""How many agents of one process may be joining at the same time?
+
+With the thread executor all agents of an agent server are threads of one process. Of eighty that
+join at once on two cores some are very late, and livekit-rtc ends a process of which one has not
+answered 15 s after its connection ("timed out waiting for ReadyForRoomEventRequest"). So no more
+are sent there at a time than it can serve; the others wait in Usher, where waiting costs nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+# So many may begin together when none was joining, and then so many be joining at a time: measured,
+# docs/decisions.md.
+TOGETHER: Final = 40
+AT_ONCE: Final = 16
+
+
+class Joining:
+    """Which of this process's jobs are still joining their rooms? Thread-safe."""
+
+    def __init__(self) -> None:
+        self._joined: set[str] = set()
+        self._since_idle: set[str] = set()
+        self._lock = threading.Lock()
+        self.changed: Callable[[], None] = lambda: None  # called from any thread
+
+    def ended(self, job_id: str) -> None:
+        """It joins no more: its agent is there, or is none of ours, or will not come."""
+        with self._lock:
+            self._joined.add(job_id)
+        self.changed()
+
+    def room_for(self, job_ids: Iterable[str]) -> int:
+        """How many more may begin, beside the jobs that there are."""
+        there = set(job_ids)
+        with self._lock:
+            self._joined &= there
+            joining = there - self._joined
+            self._since_idle = self._since_idle | joining if joining else set()
+            together = TOGETHER - len(self._since_idle)
+            return max(together, AT_ONCE - len(joining), 0)
+
+
+joining: Final = Joining()
