@@ -88,7 +88,7 @@ async def _measure(
     for kind in kinds:
         print(f"--- {kind}", flush=True)
         async with testbed(kind, contenders) as bed:
-            await _warm_up(bed)
+            await bed.warm_up()
             for unit in missing:
                 if unit.kind is kind and (error := await _run(bed, unit, journals[unit.measure])):
                     failed.append(error)
@@ -111,19 +111,6 @@ async def _run(bed: Testbed, unit: Unit, journal: Journal) -> str:
         print(f"{unit.measure} {unit.key}: {took_s:.0f} s", flush=True)
         return ""
     return error
-
-
-async def _warm_up(bed: Testbed) -> None:
-    """The first sessions of a process pay for what it loads then."""
-    if bed.kind in (Kind.DISPATCH_ONLY, Kind.LIVE):
-        return
-    for name in bed.contenders:
-        contender = CONTENDERS[name]
-        rooms = bed.rooms(contender, 3)
-        await bed.ask(contender, rooms)
-        await bed.log.wait_for_agents(rooms, within_s=15)
-        await asyncio.sleep(0.7)
-        await bed.end(rooms)
 
 
 def _write(options: argparse.Namespace, directory: Path, size: Size) -> None:

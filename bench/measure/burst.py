@@ -55,7 +55,7 @@ def units(size: Size) -> list[Unit]:
 async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     """One burst, on a machine that has come to rest."""
     contender = CONTENDERS[unit.contender]
-    busy = await bed.settle()
+    busy = await bed.rest()
     if unit.kind is Kind.CPU:
         await asyncio.sleep(_LOAD_FALLS_S)
     rooms = bed.rooms(contender, unit.arguments["count"])
