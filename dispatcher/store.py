@@ -90,8 +90,8 @@ class Ledger:
         for connection in opened:
             pool.release(connection)
 
-    def run(self, step: Step[T]) -> T:
-        """Carry out `step`.
+    def run(self, step: Step[T], *, tell: bool = True) -> T:
+        """Carry out `step`; with `tell` false its caller sees to `step.tell`.
 
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
@@ -113,7 +113,7 @@ class Ledger:
             if sentinels.may_be_another(error):
                 sentinels.forget(self._redis)
             raise LedgerUnavailable(_hint(error)) from error
-        return _done(step, reply)
+        return _done(step, reply) if tell else step.parse(reply)
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -27,6 +28,7 @@ from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
 from web.problems import Problem, invalid_fields, unavailable
 from web.promises import Promise
+from web.reply import after_answer
 from web.schemas import (
     Accepted,
     ListQuery,
@@ -87,17 +89,18 @@ def _record(
         LimitReached: the client has used up what it may ask for.
         Overloaded: too many sessions of all clients are on their way.
     """
-    created = here.ledger.run(
-        ledger.create(
-            new,
-            due_in_s=here.common.wake_grace_s,
-            detail={"by": "http"},
-            limits=client.limits,
-            paced=len(here.clients.clients) > 1,
-            max_backlog=here.common.max_backlog,
-            once=asked,
-        )
+    step = ledger.create(
+        new,
+        due_in_s=here.common.wake_grace_s,
+        detail={"by": "http"},
+        limits=client.limits,
+        paced=len(here.clients.clients) > 1,
+        max_backlog=here.common.max_backlog,
+        once=asked,
     )
+    created = here.ledger.run(step, tell=False)
+    if step.tell is not None:
+        after_answer(partial(step.tell, created))
     if created.conflict:
         raise conflict()
     answered = replace(new, room_name=created.room_name or new.room_name)

@@ -51,16 +51,19 @@ def _connections() -> str:
 
 
 def _mark(response: Response) -> Response:
-    for name, value in ALWAYS.items():
-        response.headers.setdefault(name, value)
+    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118  # pairs otherwise
+    for name, value in ALWAYS.items():  # `setdefault` raises and catches for each
+        if name.lower() not in there:
+            response.headers.add(name, value)
     policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
         policy = _PAGE.format(connect=_connections())
-    response.headers.setdefault("Content-Security-Policy", policy)
-    if "Cache-Control" not in response.headers:
+    if "content-security-policy" not in there:
+        response.headers.add("Content-Security-Policy", policy)
+    if "cache-control" not in there:
         # Tokens, records, who may do what: nothing to be kept on the way or on a shared disk.
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.add("Cache-Control", "no-store")
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", _HSTS)
     return response

@@ -35,9 +35,11 @@ class Incoming:
         whole: there is no more to wait for; so is what will be refused without it.
         too_large: its body is larger than we take, and has not been waited for.
         asks_to_continue: the caller waits for `100 Continue` before it sends the body.
+        follows: its beginning has come together with the request before.
     """
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes = b"", *, follows: bool = False) -> None:
+        self.follows = follows and bool(data)
         self.whole = False
         self.too_large = False
         self.asks_to_continue = False
@@ -51,6 +53,10 @@ class Incoming:
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def begins_with(self, prefix: bytes) -> bool:
+        """True when its first bytes are these."""
+        return self._data.startswith(prefix)
 
     def feed(self, data: bytes) -> None:
         """Take what has just come."""

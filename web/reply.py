@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import IO
+
+from flask import request
 
 
 class Reply:
@@ -13,6 +16,7 @@ class Reply:
     def __init__(self, connection: socket.socket) -> None:
         self._connection: socket.socket | None = connection
         self.data = bytearray()
+        self.afterwards: list[Callable[[], None]] = []  # the answer does not wait for these
 
     @property
     def taken(self) -> bool:
@@ -45,3 +49,12 @@ class Reply:
 
     def close(self) -> None:
         """The connection is closed by the worker."""
+
+
+def after_answer(work: Callable[[], None]) -> None:
+    """Do `work` when the present request has been answered; at once where nobody tells when."""
+    reply = request.environ.get("gunicorn.socket")
+    if isinstance(reply, Reply):
+        reply.afterwards.append(work)
+    else:
+        work()

@@ -9,14 +9,19 @@ carry the agent (`delegated_agents`).
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
+import time
+from typing import Any, Final
 
-from livekit.api import AccessToken, RoomAgentDispatch, RoomConfiguration, VideoGrants
+import jwt
+from google.protobuf.json_format import MessageToDict
+from livekit.api import RoomAgentDispatch, RoomConfiguration
 
 from dispatcher.attributes import DELEGATED, DISPATCH_ID, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, NewDispatch
 from web.schemas import Accepted, TokenRequest
+
+_MAY: Final = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPublishData"), True)
 
 
 def unguessable(prefix: str) -> str:
@@ -34,32 +39,29 @@ def participant_token(
 ) -> str:
     """A signed LiveKit token for one participant and one room.
 
+    The claims of LiveKit's `AccessToken`, which a test compares; that makes them by copying its
+    dataclasses member by member, a tenth of what a whole request costs.
+
     Its attribute `usher.dispatch_id` lets the holder read that dispatch's status, and tells a page
     the id: LiveKit's SDKs drop every field of the answer that they do not know. `agents` is what
     LiveKit itself dispatches when the holder's joining creates the room.
     """
-    token = (
-        AccessToken(credentials.api_key, credentials.api_secret)
-        .with_identity(identity)
-        .with_ttl(timedelta(seconds=PARTICIPANT_TOKEN_TTL_S))
-        .with_grants(
-            VideoGrants(
-                room_join=True,
-                room=accepted.room_name,
-                can_publish=True,
-                can_subscribe=True,
-                can_publish_data=True,
-            )
-        )
-        .with_attributes({**request.participant_attributes, DISPATCH_ID: accepted.dispatch_id})
-    )
-    if agents is not None:
-        token = token.with_room_config(agents)
+    now = int(time.time())
+    claims: dict[str, Any] = {
+        "iss": credentials.api_key,
+        "sub": identity,
+        "nbf": now,
+        "exp": now + PARTICIPANT_TOKEN_TTL_S,
+        "video": {"room": accepted.room_name, **_MAY},
+        "attributes": {**request.participant_attributes, DISPATCH_ID: accepted.dispatch_id},
+    }
     if request.participant_name:
-        token = token.with_name(request.participant_name)
+        claims["name"] = request.participant_name
     if request.participant_metadata:
-        token = token.with_metadata(request.participant_metadata)
-    return token.to_jwt()
+        claims["metadata"] = request.participant_metadata
+    if agents is not None:
+        claims["roomConfig"] = MessageToDict(agents)
+    return jwt.encode(claims, credentials.api_secret, algorithm="HS256")
 
 
 def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConfiguration:

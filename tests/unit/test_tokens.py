@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import jwt
 import pytest
+from livekit import api
+from livekit.api import RoomConfiguration
 
 from dispatcher.clients import LiveKitCredentials
-from dispatcher.models import State
+from dispatcher.models import NewDispatch, State
 from web.schemas import Accepted, TokenRequest
-from web.tokens import participant_token, unguessable
+from web.tokens import delegated_agents, participant_token, unguessable
 
 CREDENTIALS = LiveKitCredentials(
     url="ws://livekit", api_key="a-key", api_secret="a-secret-of-at-least-32-characters"
 )
 
 
-def claims(**request: Any) -> dict[str, Any]:
+def claims(agents: RoomConfiguration | None = None, **request: Any) -> dict[str, Any]:
     """What the token for a request says, its signature checked."""
     token = participant_token(
         CREDENTIALS,
@@ -31,11 +34,59 @@ def claims(**request: Any) -> dict[str, Any]:
             client_id="c",
         ),
         identity="ann",
+        agents=agents,
     )
-    decoded: dict[str, Any] = jwt.decode(
+    return decoded(token)
+
+
+def decoded(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(
         token, CREDENTIALS.api_secret, algorithms=["HS256"], options={"require": ["exp", "nbf"]}
     )
-    return decoded
+    return found
+
+
+@pytest.mark.parametrize("delegated", [False, True])
+def test_the_token_is_the_one_that_livekits_own_sdk_makes(delegated: bool) -> None:
+    promised = NewDispatch(
+        dispatch_id="dsp_1",
+        client_id="c",
+        room_name="room-1",
+        agent_name="a",
+        container="",
+        agent_metadata="m",
+        deadline_ms=1,
+    )
+    agents = delegated_agents(promised, requested_at_ms=1) if delegated else None
+    wanted = {
+        "participant_name": "Ann",
+        "participant_metadata": "some",
+        "participant_attributes": {"floor": "3"},
+    }
+    theirs = (
+        api.AccessToken(CREDENTIALS.api_key, CREDENTIALS.api_secret)
+        .with_identity("ann")
+        .with_ttl(timedelta(seconds=600))
+        .with_grants(
+            api.VideoGrants(
+                room_join=True,
+                room="room-1",
+                can_publish=True,
+                can_subscribe=True,
+                can_publish_data=True,
+            )
+        )
+        .with_attributes({"floor": "3", "usher.dispatch_id": "dsp_1"})
+        .with_name("Ann")
+        .with_metadata("some")
+    )
+    if agents is not None:
+        theirs = theirs.with_room_config(agents)
+    ours = claims(agents=agents, **wanted)
+    sdks = decoded(theirs.to_jwt())
+    for told in (ours, sdks):
+        assert told.pop("exp") - told.pop("nbf") == 600
+    assert ours == sdks
 
 
 def test_the_token_says_exactly_who_may_join_which_room() -> None:
