@@ -172,7 +172,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         elif connection.waiting is not Waiting.END:
             connection.incoming.feed(data)
             self._go_on(connection)
-            self._hold(connection, len(connection.incoming))
+            if connection.waiting is Waiting.REQUEST:
+                self._hold(connection, len(connection.incoming))
 
     def _go_on(self, connection: Connection) -> None:
         """Have the request answered if it is whole, else wait for the rest of it."""
@@ -181,6 +182,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             if self._is_short(connection.incoming):
                 self._answer_now(connection)
             else:
+                self._hold(connection, len(connection.incoming))
                 self.enqueue_req(connection)
             return
         if connection.waiting is not Waiting.REQUEST:
