@@ -78,10 +78,10 @@ def _connections() -> int:
 
 
 bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
-# Threads: a request is a millisecond of Redis, and one that waits for a hung Redis must not hold up
-# the others. Few of them: what is served at once ends at once, so with 16 the median of 20 requests
-# at once was half as long again as with 4. Two processes, so that one that dies is not the whole
-# door. The worker is ours, so that none of them ever waits for a caller.
+# Threads, for what is not asked of the loop itself (web/worker.py) and for the time that Redis is
+# slow: who waits for it must not hold up the others. Few of them: what is served at once ends at
+# once. Two processes, so that one that dies is not the whole door. The worker is ours, so that none
+# of them ever waits for a caller.
 worker_class = "web.worker.PatientWorker"
 worker_connections = _connections()
 workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))

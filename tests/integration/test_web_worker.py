@@ -72,7 +72,7 @@ def test_slow_ones_are_the_threads_for_a_while_and_hold_nobody_up(http: httpx.Cl
     slow = [threading.Thread(target=by, args=(http,), kwargs={"wait_s": 1.0}) for _ in range(3)]
     for each in slow:
         each.start()
-    time.sleep(0.1)
+    time.sleep(0.1)  # they are being answered
     assert by(http) == "thread"
     assert time.monotonic() - began < 0.7
     for each in slow:
