@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -96,24 +96,62 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
         """
-        if time.monotonic() < self._resting_until:
-            raise LedgerUnavailable(_HINT.format(error="timed out a moment ago"))
+        reply = self._ask(step)
+        return _done(step, reply) if tell else step.parse(reply)
+
+    def ask(self, steps: Sequence[Step[Any]]) -> list[Any]:
+        """Carry out several in one go and in their order, and return what Redis replies to each.
+
+        `step.parse` makes the answer of a reply. Where there is none, `LedgerUnavailable` stands in
+        its place: Redis is down, hung or refuses to work. A write may have been done.
+        """
+        try:
+            if len(steps) == 1:
+                return [self._ask(steps[0])]
+            return self._ask_at_once(steps)
+        except LedgerUnavailable as error:
+            return [error] * len(steps)
+
+    def _ask(self, step: Step[Any]) -> Any:
+        self._check_rest()
         try:
             try:
-                reply = self._redis.evalsha(
+                return self._redis.evalsha(
                     _sha(step.script_name), len(step.keys), *step.keys, *step.args
                 )
             except NoScriptError:
-                reply = self._redis.eval(
+                return self._redis.eval(
                     script(step.script_name), len(step.keys), *step.keys, *step.args
                 )
         except RedisError as error:
-            if isinstance(error, RedisTimeoutError):
-                self._resting_until = time.monotonic() + _REST_S
-            if sentinels.may_be_another(error):
-                sentinels.forget(self._redis)
-            raise LedgerUnavailable(_hint(error)) from error
-        return _done(step, reply) if tell else step.parse(reply)
+            raise self._unavailable(error) from error
+
+    def _ask_at_once(self, steps: Sequence[Step[Any]]) -> list[Any]:
+        self._check_rest()
+        pipeline = self._redis.pipeline(transaction=False)
+        for step in steps:
+            pipeline.evalsha(_sha(step.script_name), len(step.keys), *step.keys, *step.args)
+        try:
+            replies = pipeline.execute(raise_on_error=False)
+        except RedisError as error:
+            raise self._unavailable(error) from error
+        for at, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                [replies[at]] = self.ask([steps[at]])
+            elif isinstance(reply, RedisError):
+                replies[at] = self._unavailable(reply)
+        return replies
+
+    def _check_rest(self) -> None:
+        if time.monotonic() < self._resting_until:
+            raise LedgerUnavailable(_HINT.format(error="timed out a moment ago"))
+
+    def _unavailable(self, error: RedisError) -> LedgerUnavailable:
+        if isinstance(error, RedisTimeoutError):
+            self._resting_until = time.monotonic() + _REST_S
+        if sentinels.may_be_another(error):
+            sentinels.forget(self._redis)
+        return LedgerUnavailable(_hint(error))
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:

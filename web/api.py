@@ -23,6 +23,7 @@ from dispatcher.models import (
     NewDispatch,
     State,
 )
+from web import together
 from web.auth import authenticate, permitted, reader
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
@@ -98,7 +99,7 @@ def _record(
         max_backlog=here.common.max_backlog,
         once=asked,
     )
-    created = here.ledger.run(step, tell=False)
+    created = together.run(here.ledger, step)
     if step.tell is not None:
         after_answer(partial(step.tell, created))
     if created.conflict:

@@ -26,7 +26,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Itera
 
 @pytest.fixture
 def worker() -> Iterator[PatientWorker]:
-    """A worker without a master, whose loop does not run."""
+    """A worker without a master, whose loop does not run by itself."""
     config = Config()
     made = PatientWorker(1, os.getpid(), [], None, 30, config, Logger(config))
     made.wsgi = app
@@ -43,7 +43,8 @@ def called(worker: PatientWorker, request: bytes) -> tuple[Connection, socket.so
     callers.sendall(request)
     connection = Connection(sock=ours, client=("127.0.0.1", 1), server=("127.0.0.1", 2))
     worker.nr_conns += 1
-    worker._read(connection)
+    worker._wait(connection, Waiting.REQUEST)
+    worker.wait_for_and_dispatch_events(0)
     return connection, callers
 
 
@@ -83,6 +84,8 @@ def test_who_hangs_up_meanwhile_leaves_nothing_behind(worker: PatientWorker) -> 
     ours.setblocking(False)
     callers.sendall(SESSION + b"\r\n" + SESSION[:20])
     callers.close()
+    connection = Connection(sock=ours, client=("127.0.0.1", 1), server=("127.0.0.1", 2))
     worker.nr_conns += 1
-    worker._read(Connection(sock=ours, client=("127.0.0.1", 1), server=("127.0.0.1", 2)))
+    worker._wait(connection, Waiting.REQUEST)
+    worker.wait_for_and_dispatch_events(0)
     assert (worker._held_bytes, worker.nr_conns) == (0, 0)
