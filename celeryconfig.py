@@ -68,6 +68,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 # What Flower shows. Not the `task-sent` event as well: most messages are the ledger's own, which
 # sends none, and its timeline has the moment already.
 worker_send_task_events = True
+worker_consumer = "dispatcher.consumer:Consumer"
 task_send_sent_event = False
 worker_hijack_root_logger = False
 
