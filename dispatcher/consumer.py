@@ -10,21 +10,24 @@ from celery.worker import consumer
 TOLD_AFTER_S: Final = 0.1
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]  # Celery has no types here
+class Consumer(consumer.Consumer):
     """Celery's own, which tells what its tasks do ten times a second, and not each thing by itself.
 
     Each turn of Celery's loop publishes the events that have come since the one before: nearly one
     by one, and they took a quarter of what Python did in a worker that dispatches (py-spy).
     """
 
+    # Celery's, which celery-types does not know.
+    hub: Any
+    event_dispatcher: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._to_be_told = False
 
-    def on_send_event_buffered(self) -> None:
+    def on_send_event_buffered(self) -> Any:
         """Called by Celery for every event, by a thread of the pool too."""
-        if not self._to_be_told:
-            self.hub.call_soon(self._tell_later)
+        return None if self._to_be_told else self.hub.call_soon(self._tell_later)
 
     def _tell_later(self) -> None:
         if not self._to_be_told:
