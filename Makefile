@@ -90,6 +90,8 @@ $(installed): $(packages) pyproject.toml requirements.in
 		--root-user-action ignore --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The list is whole, so pip need not look for what its packages want (`--no-deps`). pip before 23.3, which Python 3.11
+# brings along, did so past the list for `coverage[toml]`, and refused it as soon as a newer coverage was out.
 $(packages): requirements-dev.txt
 	@if test -z "$(PYTHON)" || ! "$(PYTHON)" -c '$(is_new_enough)' 2>/dev/null; then \
 		echo "Usher needs Python 3.11 or newer with its venv module (Debian: python3-venv)." \
@@ -97,12 +99,12 @@ $(packages): requirements-dev.txt
 	@echo "[1/4] installing Python packages (1-2 min the first time)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-		--require-hashes --requirement requirements-dev.txt
+		--no-deps --require-hashes --requirement requirements-dev.txt
 	@touch $@
 
 $(bench_installed): requirements-bench.txt $(installed)
 	@echo "installing the contenders of the benchmark (1-2 min the first time)"
 	@$(PYTHON) -m venv --clear .venv-bench
 	@$(bench_python) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-		--require-hashes --requirement requirements-bench.txt
+		--no-deps --require-hashes --requirement requirements-bench.txt
 	@touch $@
