@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,8 +102,19 @@ def is_silent(dispatch: Dispatch) -> bool:
 
     LiveKit lists a dead one for 21 s. The grace is for a Redis that nobody could tell anything.
     """
-    silent_s = (dispatch.read_at_ms - dispatch.alive_till_ms) / 1000
-    return dispatch.state is State.ACCEPTED and dispatch.alive_till_ms > 0 and silent_s > GRACE_S
+    return dispatch.alive_till_ms > 0 and silent_in_s(dispatch) < 0
+
+
+def silent_in_s(dispatch: Dispatch) -> float:
+    """When its agent would be silent; without an end while it has not said yet that it is alive.
+
+    0 while nobody has accepted the job.
+    """
+    if dispatch.state is not State.ACCEPTED:
+        return 0.0
+    if dispatch.alive_till_ms == 0:
+        return math.inf
+    return (dispatch.alive_till_ms - dispatch.read_at_ms) / 1000 + GRACE_S
 
 
 def surplus_agents(

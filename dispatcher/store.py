@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -56,6 +56,35 @@ def _done(step: Step[T], reply: Any) -> T:
     if step.tell is not None:
         step.tell(answer)
     return answer
+
+
+@dataclass(slots=True)
+class Asked:
+    """Steps that Redis has been sent, and whose replies have not been read yet."""
+
+    steps: Sequence[Step[Any]]
+    commands: list[tuple[Any, ...]]
+    connection: Any = None  # redis-py's, whose methods have no types
+    unread: int = 0
+    lost: RedisConnectionError | None = None
+    error: LedgerUnavailable | None = None
+
+
+def _send(asked: Asked) -> None:
+    asked.unread = len(asked.commands)
+    packed = asked.connection.pack_commands(asked.commands)
+    asked.connection.send_packed_command(packed)
+
+
+def _read(asked: Asked) -> list[Any]:
+    replies: list[Any] = []
+    while asked.unread:
+        try:
+            replies.append(asked.connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+        asked.unread -= 1
+    return replies
 
 
 # With Redis hung every caller would wait for its own time-out, and those in line behind them for
@@ -99,18 +128,74 @@ class Ledger:
         reply = self._ask(step)
         return _done(step, reply) if tell else step.parse(reply)
 
-    def ask(self, steps: Sequence[Step[Any]]) -> list[Any]:
-        """Carry out several in one go and in their order, and return what Redis replies to each.
+    def ask(self, steps: Sequence[Step[Any]]) -> Asked:
+        """Send Redis several steps in one go, to be carried out in their order.
 
-        `step.parse` makes the answer of a reply. Where there is none, `LedgerUnavailable` stands in
-        its place: Redis is down, hung or refuses to work. A write may have been done.
+        What it replies is read by `replies`, which has to be called; in between is time for work.
+        """
+        commands = [
+            ("EVALSHA", _sha(step.script_name), len(step.keys), *step.keys, *step.args)
+            for step in steps
+        ]
+        asked = Asked(steps=steps, commands=commands)
+        try:
+            self._check_rest()
+            asked.connection = self._redis.connection_pool.get_connection()
+            _send(asked)
+        except RedisConnectionError as error:
+            asked.lost = error
+        except RedisError as error:
+            asked.error = self._unavailable(error)
+        except LedgerUnavailable as error:
+            asked.error = error
+        return asked
+
+    def replies(self, asked: Asked) -> list[Any]:
+        """What Redis replies to each of the steps; `step.parse` makes its answer of it.
+
+        Where there is none, `LedgerUnavailable` stands in its place: Redis is down, hung or refuses
+        to work. A write may have been done.
         """
         try:
-            if len(steps) == 1:
-                return [self._ask(steps[0])]
-            return self._ask_at_once(steps)
+            if asked.error is not None:
+                raise asked.error
+            replies = self._read(asked)
+        except RedisError as error:
+            return [self._unavailable(error)] * len(asked.steps)
         except LedgerUnavailable as error:
-            return [error] * len(steps)
+            return [error] * len(asked.steps)
+        finally:
+            self._give_back(asked)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                replies[at] = self._with_script(asked.steps[at])
+            elif isinstance(reply, RedisError):
+                replies[at] = self._unavailable(reply)
+        return replies
+
+    def _read(self, asked: Asked) -> list[Any]:
+        if asked.lost is None:
+            try:
+                return _read(asked)
+            except RedisConnectionError as error:
+                asked.lost = error
+        if asked.connection is None:
+            raise asked.lost
+        _send(asked)  # once more, by a new connection
+        return _read(asked)
+
+    def _give_back(self, asked: Asked) -> None:
+        if asked.connection is not None:
+            if asked.unread:
+                asked.connection.disconnect()
+            self._redis.connection_pool.release(asked.connection)
+            asked.connection = None
+
+    def _with_script(self, step: Step[Any]) -> Any:
+        try:
+            return self._ask(step)
+        except LedgerUnavailable as error:
+            return error
 
     def _ask(self, step: Step[Any]) -> Any:
         self._check_rest()
@@ -125,22 +210,6 @@ class Ledger:
                 )
         except RedisError as error:
             raise self._unavailable(error) from error
-
-    def _ask_at_once(self, steps: Sequence[Step[Any]]) -> list[Any]:
-        self._check_rest()
-        pipeline = self._redis.pipeline(transaction=False)
-        for step in steps:
-            pipeline.evalsha(_sha(step.script_name), len(step.keys), *step.keys, *step.args)
-        try:
-            replies = pipeline.execute(raise_on_error=False)
-        except RedisError as error:
-            raise self._unavailable(error) from error
-        for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                [replies[at]] = self.ask([steps[at]])
-            elif isinstance(reply, RedisError):
-                replies[at] = self._unavailable(reply)
-        return replies
 
     def _check_rest(self) -> None:
         if time.monotonic() < self._resting_until:

@@ -16,6 +16,7 @@ from dispatcher.decisions import (
     is_silent,
     offer_is_lost,
     our_agent,
+    silent_in_s,
     time_is_up,
 )
 from dispatcher.errors import LiveKitError
@@ -36,11 +37,13 @@ from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
 
-# LiveKit lists an agent a moment after the agent itself says that it is connected.
+# LiveKit lists an agent a moment after the agent itself says that it is connected: looked for so
+# soon, and each time after twice as long.
 CONNECTED_POLL_S: Final = 0.05
-# While nobody has claimed the job, LiveKit is asked only every so many times that the record is: of
-# 40 asked for at once the last are claimed after two seconds, and each needs the CPU to join.
-UNCLAIMED_POLLS: Final = 4
+# An agent with a fence says when it is connected, so until then LiveKit is asked only every so many
+# polls, and so is the record once the job is claimed: of 40 asked for at once the last ones join
+# after some seconds, and each needs the CPU for it.
+UNCONNECTED_POLLS: Final = 4
 # Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
 # After these there is nothing to see yet, and nothing to do sooner than without them.
@@ -53,10 +56,11 @@ OWN_LOAD_OFFER_TIMEOUT_S: Final = 0.8
 async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     """Wait until LiveKit itself lists the agent as ACTIVE, then write `joined`.
 
-    Looks whenever the agent reports itself, and every `verify_poll_s` otherwise, for at most
-    `verify_timeout_s`, and as long after an agent server has accepted the job. Without an agent
-    this attempt is given up: the next generation starts at once, or waits for an agent server, or
-    the deadline ends the record with its true reason. Returns where the record stands then.
+    Looks whenever the agent reports itself; every `verify_poll_s` where it has no fence and cannot,
+    and four times as rarely where it has one and does not; for at most `verify_timeout_s`, and as
+    long after an agent server has accepted the job. Without an agent this attempt is given up: the
+    next generation starts at once, or waits for an agent server, or the deadline ends the record
+    with its true reason. Returns where the record stands then.
 
     Raises:
         UnknownDispatch: no such record.
@@ -79,15 +83,15 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
         services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
     )
     poll_s = services.settings.verify_poll_s
+    rare_poll_s = poll_s * (1 if services.unfenced(dispatch.agent_name) else UNCONNECTED_POLLS)
+    connected_poll_s = CONNECTED_POLL_S
     looked_at = loop.time()
     woken = False
     while True:
         if is_silent(dispatch):
             return await _no_join(services, dispatch)
         now = loop.time()
-        next_look = looked_at + poll_s * (
-            1 if _may_be_there(services, dispatch) else UNCLAIMED_POLLS
-        )
+        next_look = looked_at + rare_poll_s
         if dispatch.agent_identity or woken or now >= min(next_look, until):
             agent = await _look(services, dispatch)
             if agent is not None and await _joined(services, dispatch, agent):
@@ -99,7 +103,10 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
             until += _more_time_s(services, dispatch)
         if now >= until or await _dropped(services, dispatch):
             return await _no_join(services, dispatch)
-        pause = CONNECTED_POLL_S if dispatch.agent_identity else poll_s
+        if dispatch.agent_identity:
+            pause, connected_poll_s = min(connected_poll_s, poll_s), connected_poll_s * 2
+        else:
+            pause = min(rare_poll_s, max(poll_s, silent_in_s(dispatch)))
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(news.wait(), min(pause, until - now))
         woken = news.is_set()
@@ -107,11 +114,6 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
         dispatch = await read(services, dispatch.dispatch_id)
         if dispatch.state not in IN_FLIGHT:
             return dispatch.state
-
-
-def _may_be_there(services: Services, dispatch: Dispatch) -> bool:
-    """False while no agent server has claimed the job: its agent would not connect."""
-    return dispatch.state is State.ACCEPTED or services.unfenced(dispatch.agent_name)
 
 
 def _more_time_s(services: Services, dispatch: Dispatch) -> float:

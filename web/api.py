@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, jsonify, request
 from kombu.exceptions import OperationalError
+from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
 from dispatcher import cancelling, ledger, listing, messages, tracing, waking
@@ -80,16 +81,10 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _record(
+def _create(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> tuple[Accepted, Created]:
-    """Write the record with its wake-up, or find the live one of that room.
-
-    Raises:
-        Problem: 409, the request's `Idempotency-Key` was another one's.
-        LimitReached: the client has used up what it may ask for.
-        Overloaded: too many sessions of all clients are on their way.
-    """
+) -> together.Question[Created]:
+    """Have the record written with its wake-up, or the live one of that room found."""
     step = ledger.create(
         new,
         due_in_s=here.common.wake_grace_s,
@@ -99,9 +94,23 @@ def _record(
         max_backlog=here.common.max_backlog,
         once=asked,
     )
-    created = together.run(here.ledger, step)
-    if step.tell is not None:
-        after_answer(partial(step.tell, created))
+    return together.ask(here.ledger, step)
+
+
+def _created(
+    here: Services, new: NewDispatch, creating: together.Question[Created]
+) -> tuple[Accepted, Created]:
+    """What has become of it.
+
+    Raises:
+        Problem: 409, the request's `Idempotency-Key` was another one's.
+        LimitReached: the client has used up what it may ask for.
+        Overloaded: too many sessions of all clients are on their way.
+        LedgerUnavailable: nobody knows.
+    """
+    created = creating.answer()
+    if creating.step.tell is not None:
+        after_answer(partial(creating.step.tell, created))
     if created.conflict:
         raise conflict()
     answered = replace(new, room_name=created.room_name or new.room_name)
@@ -126,7 +135,7 @@ def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepte
 
 
 @blueprint.post("/dispatches")
-def create_dispatch() -> dict[str, Any]:
+def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     client = authenticate(here.clients, publishable=True)
@@ -138,22 +147,43 @@ def create_dispatch() -> dict[str, Any]:
     if key is not None:
         new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
         identity = asked.identity
+    creating = _create(here, client, new, asked)
+    # Made while Redis works, and right unless the room has a session already.
+    hoped = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
+    answer = _answer(client, wanted, hoped, identity)
     agents = None
     try:
-        accepted, created = _record(here, client, new, asked)
-        identity = created.identity or identity
+        accepted, created = _created(here, new, creating)
+        given = created.identity or identity
     except LedgerUnavailable:
         accepted, promise = _delegate(here, client, new)
         if asked is not None:
             here.delegations.keep(promise.new, asked)
+        given = identity
         agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
     _note(accepted)
-    return token_answer(
-        server_url=client.livekit.url,
-        token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
-        identity=identity,
-        accepted=accepted,
-        base_url=_base_url(),
+    if (accepted, given, agents) == (hoped, identity, None):
+        return answer
+    return _answer(client, wanted, accepted, given, agents)
+
+
+def _answer(
+    client: Client,
+    wanted: TokenRequest,
+    accepted: Accepted,
+    identity: str,
+    agents: RoomConfiguration | None = None,
+) -> Response:
+    return jsonify(
+        token_answer(
+            server_url=client.livekit.url,
+            token=participant_token(
+                client.livekit, wanted, accepted, identity=identity, agents=agents
+            ),
+            identity=identity,
+            accepted=accepted,
+            base_url=_base_url(),
+        )
     )
 
 

@@ -40,7 +40,7 @@ def ask_together(store: Ledger, steps: list[Step[Any]]) -> list[Any]:
     def asking(at: int) -> Callable[[], None]:
         def ask() -> None:
             try:
-                answers[at] = together.run(store, steps[at])
+                answers[at] = together.ask(store, steps[at]).answer()
             except Exception as error:
                 answers[at] = error
 
@@ -93,14 +93,14 @@ def test_one_may_ask_twice_and_another_not_at_all(store: Ledger) -> None:
     done: list[Any] = []
 
     def twice() -> None:
-        done.append(together.run(store, reports.ping()))
-        done.append(together.run(store, reports.ping()))
+        done.append(together.ask(store, reports.ping()).answer())
+        done.append(together.ask(store, reports.ping()).answer())
 
     def never() -> None:
         done.append("never")
 
     def once() -> None:
-        done.append(together.run(store, reports.ping()))
+        done.append(together.ask(store, reports.ping()).answer())
 
     together.do([twice, never, once])
     assert done[0] == "never"
@@ -108,8 +108,40 @@ def test_one_may_ask_twice_and_another_not_at_all(store: Ledger) -> None:
     assert all(answer > 0 for answer in done[1:])
 
 
+def test_what_needs_no_reply_is_done_before_it_is_read(store: Ledger) -> None:
+    done: list[str] = []
+
+    def asking(name: str) -> Callable[[], None]:
+        def ask() -> None:
+            question = together.ask(store, reports.ping())
+            done.append(f"{name} works")
+            question.answer()
+            done.append(f"{name} has it")
+
+        return ask
+
+    together.do([asking("one"), asking("two")])
+    assert done == ["one works", "two works", "one has it", "two has it"]
+
+
+def test_who_ends_without_wanting_the_answer_holds_nobody_up(store: Ledger) -> None:
+    answers: list[float] = []
+
+    def gone() -> None:
+        together.ask(store, creating(1))
+        raise RuntimeError("gone")
+
+    def waiting() -> None:
+        answers.append(together.ask(store, reports.ping()).answer())
+
+    with pytest.raises(RuntimeError, match="gone"):
+        together.do([gone, waiting])
+    # Its reply has been read all the same: it is nobody else's.
+    assert ask_together(store, [reports.ping()])[0] > 0
+
+
 def test_outside_a_turn_of_the_loop_it_is_asked_at_once(store: Ledger) -> None:
-    assert together.run(store, reports.ping()) > 0
+    assert together.ask(store, reports.ping()).answer() > 0
 
 
 def test_after_a_restart_of_redis_all_are_answered(own_store: Ledger, own_redis: OwnRedis) -> None:
@@ -138,7 +170,7 @@ def test_a_redis_that_hangs_costs_all_of_them_one_time_out(
 
 def _refused(store: Ledger, step: Step[Any]) -> bool:
     try:
-        together.run(store, step)
+        together.ask(store, step).answer()
     except LedgerUnavailable:
         return True
     return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
+
 import pytest
 
 from dispatcher.decisions import (
@@ -12,12 +15,15 @@ from dispatcher.decisions import (
     after_no_join,
     can_take,
     eligible,
+    is_silent,
     look_again_in_s,
     our_agent,
+    silent_in_s,
     time_is_up,
     why_no_agent,
     why_too_late,
 )
+from dispatcher.leases import GRACE_S
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, State
 from tests.support import a_dispatch, a_server, an_agent
 
@@ -26,6 +32,25 @@ FREE = a_server(slots=4, used_slots=1)
 BUSY = a_server(slots=4, used_slots=4)
 DRAINING = a_server(draining=True)
 UNREGISTERED = a_server(registered=False)
+
+
+def test_an_accepted_agent_is_silent_a_grace_after_it_was_to_renew() -> None:
+    dispatch = a_dispatch(state=State.ACCEPTED)
+    alive = replace(dispatch, alive_till_ms=dispatch.read_at_ms + 1_000)
+    late = replace(dispatch, alive_till_ms=dispatch.read_at_ms - int(GRACE_S * 1000))
+
+    assert silent_in_s(alive) == 1 + GRACE_S
+    assert (silent_in_s(late), is_silent(late)) == (0, False)
+    assert is_silent(replace(late, alive_till_ms=late.alive_till_ms - 1))
+
+
+def test_who_has_never_said_that_it_is_alive_is_not_silent() -> None:
+    accepted = a_dispatch(state=State.ACCEPTED)
+    dispatched = a_dispatch(state=State.DISPATCHED, alive_till_ms=1)
+
+    assert (silent_in_s(accepted), is_silent(accepted)) == (inf, False)
+    # Nobody has accepted it: what to wait for is the offer, and it is looked at as often as ever.
+    assert (silent_in_s(dispatched), is_silent(dispatched)) == (0, False)
 
 
 def test_the_agent_of_this_generation_is_ours() -> None:
