@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from dispatcher import inflight, ledger, reports, tracing, transitions
 from dispatcher.decisions import Reason, look_again_in_s, why_too_late
 from dispatcher.errors import UnknownDispatch
-from dispatcher.models import FAILED, Dispatch, State, Transition
+from dispatcher.models import FAILED, AgentServerReport, Dispatch, State, Transition
 from dispatcher.runtime import Services
 
 
@@ -73,9 +73,12 @@ async def fail(
     return done.moved
 
 
-async def end_in_time(services: Services, dispatch: Dispatch) -> Reason:
+async def end_in_time(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport] | None = None
+) -> Reason:
     """End a record that has run out of time as `failed`; returns its true reason."""
-    servers = await services.ledger.run(reports.agent_servers())
+    if servers is None:
+        servers = await services.ledger.run(reports.agent_servers())
     fenced = not services.unfenced(dispatch.agent_name)
     reason = why_too_late(dispatch, servers, fenced=fenced)
     await fail(services, dispatch, reason)

@@ -46,6 +46,8 @@ LAST_LOOK_S: Final = 1.0
 _CANDIDATES: Final = 100
 # Records that a sweep looks at side by side: many may run out of time in the same moment.
 _AT_ONCE: Final = 20
+# A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
+_GOES_ON_S: Final = 0.4
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
 
@@ -95,8 +97,35 @@ async def sweep(services: Services) -> list[WakeUp]:
     due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
     silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
     backlog = await services.ledger.run(reports.backlog())
-    servers = await services.ledger.run(reports.agent_servers())
-    alive = await services.ledger.run(reports.alive())
+    sight = _Sight(
+        servers=await services.ledger.run(reports.agent_servers()),
+        alive=await services.ledger.run(reports.alive()),
+        long_queue=backlog >= limit,
+    )
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _GOES_ON_S
+    wake_ups = await _look_at_each(services, [*due, *silent], sight)
+    # Behind a long queue thousands may run out of time together, and each is to be told so.
+    while sight.ended > limit / 2 and len(due) == limit and loop.time() < until:
+        sight.ended = 0
+        due = await services.ledger.run(ledger.claim_due(limit=limit, push_s=PUSH_S))
+        wake_ups += await _look_at_each(services, due, sight)
+    return wake_ups
+
+
+@dataclass(kw_only=True)
+class _Sight:
+    """What one sweep knows of all others, and how many records it has ended."""
+
+    servers: list[AgentServerReport]
+    alive: frozenset[str]
+    long_queue: bool
+    ended: int = 0
+
+
+async def _look_at_each(
+    services: Services, dispatch_ids: Iterable[str], sight: _Sight
+) -> list[WakeUp]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def look(dispatch_id: str) -> WakeUp | None:
@@ -104,23 +133,24 @@ async def sweep(services: Services) -> list[WakeUp]:
             dispatch = await _read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
-            answers = heartbeat.livekit(dispatch.client_id) in alive
+            answers = heartbeat.livekit(dispatch.client_id) in sight.alive
             waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
-            if waits and nothing_new(dispatch, servers, livekit_answers=answers):
+            if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
                 await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
                 return None
-            return await _look_at(services, dispatch, long_queue=backlog >= limit)
+            return await _look_at(services, dispatch, sight)
 
-    looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in (*due, *silent)))
+    looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in dispatch_ids))
     return [wake_up for wake_up in looked_at if wake_up is not None]
 
 
-async def _look_at(services: Services, dispatch: Dispatch, *, long_queue: bool) -> WakeUp | None:
+async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> WakeUp | None:
     if dispatch.state in UNSENT and time_is_up(dispatch):
-        await end_in_time(services, dispatch)
+        await end_in_time(services, dispatch, sight.servers)
+        sight.ended += 1
         return None
-    if dispatch.state in UNSENT and long_queue:
+    if dispatch.state in UNSENT and sight.long_queue:
         return None
     if dispatch.state in IN_FLIGHT:
         left_s = dispatch.remaining_s - LAST_LOOK_S

@@ -158,6 +158,38 @@ async def test_what_nobody_ever_took_up_fails_in_time_although_the_queue_is_long
     assert counts(raw, "usher:metrics:dispatch:acme")["failures:dispatcher_unavailable"] == 1
 
 
+async def test_many_whose_time_is_up_are_ended_by_one_sweep(
+    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="10")
+    ids = [f"dsp_{number}" for number in range(40)]
+    for number, dispatch_id in enumerate(ids):
+        request_dispatch(dispatch_id, room_name=f"room-{number}", deadline_ms=1900)
+    due(raw, *ids)
+
+    assert await woken(services) == []
+
+    states = [raw.hget(f"usher:dispatch:{dispatch_id}", "state") for dispatch_id in ids]
+    assert states == ["failed"] * len(ids)
+
+
+async def test_who_has_time_left_is_taken_at_the_pace_of_the_limit(
+    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    services = await services_for(USHER_SWEEP_LIMIT="10")
+    ids = [f"dsp_{number}" for number in range(20)]
+    for number, dispatch_id in enumerate(ids):
+        # Four of ten have run out of time: too few to go on.
+        deadline_ms = 1900 if number % 10 < 4 else 20_000
+        request_dispatch(dispatch_id, room_name=f"room-{number}", deadline_ms=deadline_ms)
+    raw.zadd("usher:due", {dispatch_id: number for number, dispatch_id in enumerate(ids)})
+
+    await woken(services)
+
+    states = [raw.hget(f"usher:dispatch:{dispatch_id}", "state") for dispatch_id in ids]
+    assert states == ["failed"] * 4 + ["queued"] * 16
+
+
 async def test_what_waited_fails_in_time_with_what_it_waited_for(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, raw: redis.Redis
 ) -> None:
