@@ -6,6 +6,7 @@ anything by itself: the caller decides, and the HTTP answer must come within a s
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +98,7 @@ class Ledger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self._resting_until = 0.0
+        self._kept: list[Any] = []  # a connection for `ask`, as long as it is as it should be
         self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_timeout_s,
@@ -140,7 +142,7 @@ class Ledger:
         asked = Asked(steps=steps, commands=commands)
         try:
             self._check_rest()
-            asked.connection = self._redis.connection_pool.get_connection()
+            asked.connection = self._connection()
             _send(asked)
         except RedisConnectionError as error:
             asked.lost = error
@@ -184,12 +186,27 @@ class Ledger:
         _send(asked)  # once more, by a new connection
         return _read(asked)
 
+    def _connection(self) -> Any:
+        """The kept one, or one of the pool's.
+
+        The pool looks at its own before it lends them, which costs as much as the question. Redis
+        may have closed the kept one; that is found out by asking, and it is asked once more.
+        """
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self._redis.connection_pool.get_connection()
+
     def _give_back(self, asked: Asked) -> None:
-        if asked.connection is not None:
-            if asked.unread:
-                asked.connection.disconnect()
+        if asked.connection is None:
+            return
+        if asked.unread:
+            asked.connection.disconnect()
+        if asked.unread or self._kept:
             self._redis.connection_pool.release(asked.connection)
-            asked.connection = None
+        else:
+            self._kept.append(asked.connection)
+        asked.connection = None
 
     def _with_script(self, step: Step[Any]) -> Any:
         try:
@@ -253,6 +270,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
+        while self._kept:
+            self._redis.connection_pool.release(self._kept.pop())
         sentinels.close(self._redis)
 
 
@@ -278,6 +297,8 @@ class AsyncLedger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self.timeout_s = settings.redis_worker_timeout_s
+        self._waiting: list[tuple[Step[Any], asyncio.Future[Any]]] = []
+        self._asking: set[asyncio.Task[None]] = set()
         self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_worker_timeout_s,
@@ -292,20 +313,61 @@ class AsyncLedger:
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
         """
-        try:
-            try:
-                reply = await self._redis.evalsha(
-                    _sha(step.script_name), len(step.keys), *step.keys, *step.args
-                )
-            except NoScriptError:
-                reply = await self._redis.eval(
-                    script(step.script_name), len(step.keys), *step.keys, *step.args
-                )
-        except RedisError as error:
-            if sentinels.may_be_another(error):
-                await sentinels.forget_async(self._redis)
-            raise LedgerUnavailable(_hint(error)) from error
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((step, waiting))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._ask_together)
+        reply = await waiting
+        if isinstance(reply, RedisError):
+            raise LedgerUnavailable(_hint(reply)) from reply
         return _done(step, reply)
+
+    def _ask_together(self) -> None:
+        """Ask what has been wanted in one turn of the loop: a connection and a message for all."""
+        asked, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._ask(asked), name="ledger")
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, asked: list[tuple[Step[Any], asyncio.Future[Any]]]) -> None:
+        try:
+            replies = await self._replies([step for step, _ in asked])
+        except RedisError as error:
+            replies = [error] * len(asked)
+        except Exception as error:  # a fault of ours: nobody may wait for ever
+            for _, waiting in asked:
+                if not waiting.done():
+                    waiting.set_exception(error)
+            return
+        lost = [each for each in replies if isinstance(each, RedisError)]
+        if any(sentinels.may_be_another(error) for error in lost):
+            await sentinels.forget_async(self._redis)
+        for (_, waiting), reply in zip(asked, replies, strict=True):
+            if not waiting.done():  # somebody waits for it still
+                waiting.set_result(reply)
+
+    async def _replies(self, steps: Sequence[Step[Any]]) -> list[Any]:
+        if len(steps) == 1:
+            return [await self._reply(steps[0])]
+        pipeline = self._redis.pipeline(transaction=False)
+        for step in steps:
+            pipeline.evalsha(_sha(step.script_name), len(step.keys), *step.keys, *step.args)
+        replies = await pipeline.execute(raise_on_error=False)
+        for at, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
+                replies[at] = await self._reply(steps[at])
+        return replies
+
+    async def _reply(self, step: Step[Any]) -> Any:
+        try:
+            return await self._redis.evalsha(
+                _sha(step.script_name), len(step.keys), *step.keys, *step.args
+            )
+        except NoScriptError:
+            return await self._redis.eval(
+                script(step.script_name), len(step.keys), *step.keys, *step.args
+            )
 
     async def server_facts(self) -> ServerFacts:
         """How the Redis server is set up.
