@@ -127,7 +127,10 @@ class RoomConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    agents: Annotated[list[AgentRequest], Field(max_length=1)] = []
+    agents: list[AgentRequest] = Field(default_factory=list, max_length=1)
+
+
+_NO_ROOM_CONFIG: Final = RoomConfig()
 
 
 class TokenRequest(BaseModel):
@@ -139,8 +142,9 @@ class TokenRequest(BaseModel):
     participant_identity: Name = ""
     participant_name: Name = ""
     participant_metadata: Metadata = ""
-    participant_attributes: Attributes = {}
-    room_config: RoomConfig = RoomConfig()
+    # pydantic makes deep copies of defaults: 13 us for a request of 16 us.
+    participant_attributes: Attributes = Field(default_factory=dict)
+    room_config: RoomConfig = Field(default_factory=lambda: _NO_ROOM_CONFIG)
 
     @property
     def agent(self) -> AgentRequest:
