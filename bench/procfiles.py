@@ -73,6 +73,7 @@ def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
         "USHER_AGENT_EXECUTOR": "process" if kind is Kind.PROCESS else "thread",
         "USHER_AGENT_IDLE_PROCESSES": str(IDLE_PROCESSES),
         "USHER_MAX_BACKLOG": "0",
+        "USHER_LOG_FORMAT": "json",  # as in production
         "USHER_BENCH_KEY": "bench-key-of-the-contenders",
         "USHER_BENCH_TASKIQ_REDIS": f"redis://127.0.0.1:{ports['taskiqredis']}/0",
         "USHER_BENCH_DRAMATIQ_REDIS": f"redis://127.0.0.1:{ports['dramatiqredis']}/0",

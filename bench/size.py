@@ -41,7 +41,7 @@ class Size:
 FULL: Final = Size(
     join_rounds=12,
     join_each=9,
-    join_others_each=3,
+    join_others_each=2,
     burst_rounds=1,
     burst_sizes=(5, 10, 20, 80),
     burst_target_rounds=3,
@@ -55,7 +55,7 @@ FULL: Final = Size(
     http_rounds=2,
     http_s=12,
     stream_s=600,
-    stream_others_s=30,
+    stream_others_s=20,
     calls_sessions=10,
     memory_sessions=5000,
     backlog_sessions=100_000,

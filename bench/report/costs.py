@@ -163,6 +163,6 @@ def live(results: Results) -> str:
         "## Cost beside live sessions\n\nThe live ones are records that one process renews every "
         "0.8 s, as their agents would; LiveKit is one that only answers and lists an agent in "
         "every room. First what they cost by themselves, then what one more session costs beside "
-        "them. No agent reports itself here, so `joined` comes with the verification's next poll "
-        "(0.5 s).\n\n" + table(head.split("|"), rows)
+        "them. No agent reports itself here, so `joined` comes with the verification's next look "
+        "(2 s).\n\n" + table(head.split("|"), rows)
     )
