@@ -44,6 +44,9 @@ PEOPLE: Final = frozenset(
 )
 
 
+_JOINING: Final = frozenset({ParticipantInfo.JOINING, ParticipantInfo.JOINED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class AgentParticipant:
     """An ACTIVE agent in a room. `joined_at_ms` is the LiveKit server's clock."""
@@ -66,10 +69,14 @@ class RoomDispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class RoomView:
-    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting."""
+    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting.
+
+    `joining`: agents whose connection is being made. On a busy machine that takes seconds.
+    """
 
     agents: tuple[AgentParticipant, ...]
     people: int
+    joining: tuple[AgentParticipant, ...] = ()
 
 
 def _agent(participant: ParticipantInfo) -> AgentParticipant:
@@ -254,10 +261,11 @@ class LiveKitClient:
         """Who is in a room; nobody when there is no such room."""
         request = api.ListParticipantsRequest(room=room_name)
         listed = await self._call(self._in(room_name).room.list_participants(request))
-        active = [p for p in listed.participants if p.state == ParticipantInfo.ACTIVE]
+        agents = [p for p in listed.participants if p.kind == ParticipantInfo.AGENT]
         return RoomView(
-            agents=tuple(_agent(p) for p in active if p.kind == ParticipantInfo.AGENT),
+            agents=tuple(_agent(p) for p in agents if p.state == ParticipantInfo.ACTIVE),
             people=sum(p.kind in PEOPLE for p in listed.participants),
+            joining=tuple(_agent(p) for p in agents if p.state in _JOINING),
         )
 
     async def list_agents(self, room_name: str) -> list[AgentParticipant]:

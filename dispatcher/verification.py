@@ -19,8 +19,9 @@ from dispatcher.decisions import (
     silent_in_s,
     time_is_up,
 )
+from dispatcher.dispatching import VERIFY_GRACE_S
 from dispatcher.errors import LiveKitError
-from dispatcher.livekit import AgentParticipant
+from dispatcher.livekit import AgentParticipant, RoomView
 from dispatcher.models import (
     ACCEPTED,
     DISPATCH_CREATED,
@@ -93,14 +94,15 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
         now = loop.time()
         next_look = looked_at + rare_poll_s
         if dispatch.agent_identity or woken or now >= min(next_look, until):
-            agent = await _look(services, dispatch)
+            view = await _look(services, dispatch)
+            agent = our_agent(dispatch, view.agents)
             if agent is not None and await _joined(services, dispatch, agent):
                 return State.JOINED
             looked_at = now
         if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
             return dispatch.state  # a message too many: somebody is still at it
         if now >= until:
-            until += _more_time_s(services, dispatch)
+            until += await _more_time_s(services, dispatch, view)
         if now >= until or await _dropped(services, dispatch):
             return await _no_join(services, dispatch)
         if dispatch.agent_identity:
@@ -116,11 +118,22 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
             return dispatch.state
 
 
-def _more_time_s(services: Services, dispatch: Dispatch) -> float:
-    """What an agent that was accepted late has left of the time that every agent has to join."""
+async def _more_time_s(services: Services, dispatch: Dispatch, view: RoomView) -> float:
+    """What an agent that was accepted late has left of the time that every agent has to join.
+
+    One whose connection is being made has twice that time: it is slow because its machine is busy,
+    and another in its place would be slower. Upgrades under load replaced healthy agents so.
+    """
+    timeout_s = services.settings.verify_timeout_s
+    joining = our_agent(dispatch, view.joining) is not None
     since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
-    left_s = min(services.settings.verify_timeout_s - since_s, dispatch.remaining_s - END_MARGIN_S)
-    return max(0.0, left_s) if dispatch.state is State.ACCEPTED else 0.0
+    left_s = min(timeout_s * (1 + joining) - since_s, dispatch.remaining_s - END_MARGIN_S)
+    if dispatch.state is not State.ACCEPTED or left_s <= 0:
+        return 0.0
+    if joining:
+        step = ledger.defer(dispatch.dispatch_id, due_in_s=left_s + VERIFY_GRACE_S)
+        await services.ledger.run(step)
+    return left_s
 
 
 async def _dropped(services: Services, dispatch: Dispatch) -> bool:
@@ -145,13 +158,12 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
     return offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s)
 
 
-async def _look(services: Services, dispatch: Dispatch) -> AgentParticipant | None:
+async def _look(services: Services, dispatch: Dispatch) -> RoomView:
     try:
-        agents = await services.livekit(dispatch).list_agents(dispatch.room_name)
+        return await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
-        return None
-    return our_agent(dispatch, agents)
+        return RoomView(agents=(), people=0)
 
 
 async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> bool:

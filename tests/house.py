@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import aiohttp
 from livekit import api, rtc
 from livekit.protocol.models import ParticipantInfo
 
@@ -69,6 +70,29 @@ class House:
         }
         await self.join(identity, attributes=attributes)
         return identity
+
+    @contextlib.asynccontextmanager
+    async def joining_for(self, dispatch: Dispatch) -> AsyncIterator[None]:
+        """Within, that agent is in the room by its signalling alone: it is never ACTIVE."""
+        token = (
+            api.AccessToken(self.server.api_key, self.server.api_secret)
+            .with_identity(f"agent-{uuid.uuid4().hex[:8]}")
+            .with_grants(api.VideoGrants(room_join=True, room=self.room, agent=True))
+            .with_attributes(
+                {
+                    "usher.dispatch_id": dispatch.dispatch_id,
+                    "usher.generation": str(dispatch.generation),
+                }
+            )
+            .with_kind("agent")
+        )
+        query = {"access_token": token.to_jwt(), "protocol": "15", "sdk": "python"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"{self.server.url}/rtc", params=query) as socket,
+        ):
+            await socket.receive()  # the answer to the join
+            yield
 
     async def dispatches(self) -> list[api.AgentDispatch]:
         """What LiveKit lists for the room, but its own one for agents without a name."""

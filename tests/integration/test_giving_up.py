@@ -174,6 +174,31 @@ async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
     assert time.monotonic() - accepted_s >= 1.9
 
 
+async def test_an_agent_whose_connection_is_being_made_has_twice_the_time(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for(USHER_VERIFY_TIMEOUT_S="2", USHER_OFFER_TIMEOUT_S="9")
+    dispatch = request_dispatch()
+    await dispatching.dispatch_agent(services, "dsp_1")
+    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=1, fields={"job_id": "AJ_1"}))
+    accepted_s = time.monotonic()
+
+    async with house.joining_for(dispatch):
+        verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
+        await asyncio.sleep(2.5)
+        # Nor does the sweeper have another verification look at it meanwhile.
+        assert raw.zscore("usher:due", "dsp_1") > look().read_at_ms + 1000
+        assert await verifying is State.QUEUED
+
+    assert 3.9 <= time.monotonic() - accepted_s < 6
+    assert look().attempts[0].reason == "join_timeout"
+
+
 async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at_once(
     services_for: OpenServices,
     request_dispatch: Request,
