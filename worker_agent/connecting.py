@@ -15,7 +15,7 @@ from typing import Final
 # So many may begin together when none was joining, and then so many be joining at a time: measured,
 # docs/decisions.md.
 TOGETHER: Final = 40
-AT_ONCE: Final = 16
+AT_ONCE: Final = 32
 
 
 class Joining:

@@ -34,7 +34,7 @@ from dispatcher.models import (
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import guests, metrics, preparing, room_events
+from worker_agent import guests, metrics, preparing, room_events, room_options
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.connecting import joining
 from worker_agent.offers import Offer, read_offer
@@ -112,6 +112,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
     try:
         if await fence.holds():
+            room_options.spare(ctx.room)
             with tracing.for_others(fence.watch()):
                 await entrypoint(ctx)
     finally:

@@ -16,7 +16,8 @@ from bench.stats import ENOUGH_FOR_P99, median, p99, percentile, ratio
 AGENTS: Final = (
     f"livekit-agents with the same echo entry point, {AGENT_SLOTS} slots, {IDLE_PROCESSES} idle "
     "processes and, unless said otherwise, the thread executor and used slots as the load; "
-    "(f)'s has Usher's filter and fence around it, the others' is livekit-agents alone"
+    "(f)'s has Usher's `rtc_session` around it (filter, fence, and how it connects to a room), the "
+    "others' is livekit-agents alone"
 )
 
 

@@ -18,6 +18,7 @@ from livekit.rtc._proto.ffi_pb2 import FfiEvent
 
 from worker_agent.echo import GREETING, entrypoint
 from worker_agent.room_events import narrow
+from worker_agent.room_options import spare
 from worker_agent.sound import CHIME_NOTES_HZ
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -177,9 +178,10 @@ class Stage:
                 await asyncio.sleep(0.05)  # livekit-agents has no event for the end of a job
 
 
-async def narrowed(ctx: JobContext) -> None:
+async def as_usher_has_it(ctx: JobContext) -> None:
+    spare(ctx.room)
     await entrypoint(ctx)
-    narrow(ctx.room)  # as Usher's agents are
+    narrow(ctx.room)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -195,7 +197,7 @@ async def stage(livekit_server: LiveKitServer) -> AsyncIterator[Stage]:
         api_key=livekit_server.api_key,
         api_secret=livekit_server.api_secret,
     )
-    server.rtc_session(narrowed, agent_name=agent_name)
+    server.rtc_session(as_usher_has_it, agent_name=agent_name)
     registered = asyncio.Event()
     server.on("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(server.run())

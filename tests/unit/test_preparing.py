@@ -85,3 +85,64 @@ def own_setup(process: JobProcess) -> None:
 
 def test_a_program_s_own_setup_still_runs_in_each_job_process() -> None:
     assert _run(_SET_UP).split("\n")[-2] == "{'ready': True} True"
+
+
+# Connects to where nobody is, four times, before each of which the library asks for the system's name.
+_ASK = """
+import asyncio, os, subprocess, sys
+from livekit import rtc
+from worker_agent.preparing import prepare
+
+async def main():
+    if sys.argv[1:] == ["prepared"]:
+        prepare()
+    try:
+        await rtc.Room().connect("ws://127.0.0.1:1", "no-token")
+    except rtc.ConnectError:
+        pass
+    for asked in (["-a"], ["-c", "-s"]):
+        said = subprocess.run(["lsb_release", *asked], stdout=subprocess.PIPE).stdout
+        print(said.decode(), end="")
+    sys.stdout.flush()
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def _asked(directory: Path, program: str, *arguments: str) -> tuple[str, int]:
+    """What is printed with that `lsb_release` before all others, and how often it has run."""
+    directory.mkdir()
+    own, ran = directory / "lsb_release", directory / "ran"
+    own.write_text(f'#!/bin/sh\necho "$*" >> {ran}\n{program}\n')
+    own.chmod(0o755)
+    result = subprocess.run(
+        [sys.executable, "-c", _ASK, *arguments],
+        env={**os.environ, "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return result.stdout, ran.read_text().splitlines().count("-a")
+
+
+def test_the_system_s_name_is_asked_for_once_and_not_at_each_join(tmp_path: Path) -> None:
+    says = "printf 'Distributor ID:\\tHouse %s\\nRelease:\\t1\\n' \"$*\""
+
+    said, ran = _asked(tmp_path / "prepared", says, "prepared")
+    as_it_is, ran_as_it_is = _asked(tmp_path / "plain", says)
+
+    assert said == as_it_is == (
+        "Distributor ID:\tHouse -a\nRelease:\t1\nDistributor ID:\tHouse -c -s\nRelease:\t1\n"
+    )
+    assert ran == 1
+    assert ran_as_it_is > 2  # or the library has stopped asking, and ours can go
+
+
+def test_a_system_that_does_not_know_its_name_is_asked_as_before(tmp_path: Path) -> None:
+    said, ran = _asked(tmp_path / "broken", "echo sorry; exit 3", "prepared")
+
+    assert said == "sorry\nsorry\n"
+    assert ran > 3

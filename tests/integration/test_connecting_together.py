@@ -1,0 +1,82 @@
+"""Does livekit-rtc's native library do less when agents of one process connect together?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+from livekit import api
+
+ROOT = Path(__file__).parents[2]
+ROOMS = 6
+
+# Connects to the rooms of these tokens together; prints how often the library has gone through the
+# machine's networks, by its own log.
+_CONNECT = """
+import asyncio, json, logging, os, sys
+from livekit import rtc
+from worker_agent.room_options import spare
+
+url, tokens, sparing = json.loads(sys.argv[1])
+
+class Counting(logging.Handler):
+    looks = 0
+    def emit(self, record):
+        Counting.looks += "Count of networks" in record.getMessage()
+
+async def main():
+    logging.getLogger("livekit").addHandler(Counting())
+    logging.getLogger("livekit").setLevel(logging.DEBUG)
+    rooms = [rtc.Room() for _ in tokens]
+    if sparing:
+        for room in rooms:
+            spare(room)
+    await asyncio.gather(*(room.connect(url, token) for room, token in zip(rooms, tokens)))
+    assert all(room.isconnected() for room in rooms)
+    await asyncio.sleep(2)  # the library hands its records over once a second
+    print("looks:", Counting.looks, flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+class LiveKitServer(Protocol):
+    url: str
+    api_key: str
+    api_secret: str
+
+
+def _looks(livekit: LiveKitServer, *, sparing: bool) -> int:
+    tokens = [
+        api.AccessToken(livekit.api_key, livekit.api_secret)
+        .with_identity("agent")
+        .with_grants(api.VideoGrants(room_join=True, room=f"options-{uuid.uuid4().hex}"))
+        .to_jwt()
+        for _ in range(ROOMS)
+    ]
+    said = subprocess.run(
+        [sys.executable, "-c", _CONNECT, json.dumps([livekit.url, tokens, sparing])],
+        env={**os.environ, "LIVEKIT_RTC_DEBUG": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    return int(said.rpartition("looks:")[2])
+
+
+def test_rooms_that_connect_together_have_the_networks_gone_through_far_less(
+    livekit_server: LiveKitServer,
+) -> None:
+    spared = _looks(livekit_server, sparing=True)
+    as_it_is = _looks(livekit_server, sparing=False)
+
+    assert spared > 0
+    assert as_it_is > 2 * spared, f"{as_it_is} and {spared}"

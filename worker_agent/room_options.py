@@ -1,0 +1,72 @@
+"""How does an agent connect to its room with less work for its process?
+
+libwebrtc has one network manager for all rooms of a process. Whatever begins to look for addresses
+has every other one that looks, or goes on looking, go through the machine's networks again: with n
+of them that is n times n, on one thread. livekit-rtc (1.1.21) has seven for a room, one for each
+section of its first offer, and has them go on for as long as the room lasts. What is chosen
+here instead are options of `rtc.RoomOptions`, each with its measure in docs/decisions.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from livekit import rtc
+
+
+class Connecting:
+    """How many rooms of this process are connecting? Thread-safe."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[bool]:
+        """A block in which one more is; gives whether it began alone."""
+        with self._lock:
+            self._count += 1
+            alone = self._count == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._count -= 1
+
+
+connecting = Connecting()
+
+
+def spare(room: rtc.Room) -> None:
+    """Have `room`, not yet connected, connect with what its program has left open chosen by us."""
+    connect = room.connect
+
+    async def connect_sparingly(
+        url: str, token: str, options: rtc.RoomOptions | None = None
+    ) -> None:
+        with connecting.one() as alone:
+            await connect(url, token, options=sparing(options or rtc.RoomOptions(), alone=alone))
+
+    room.connect = connect_sparingly  # type: ignore[method-assign]  # of this room alone
+
+
+def sparing(options: rtc.RoomOptions, *, alone: bool) -> rtc.RoomOptions:
+    """`options`, with the following where they say nothing.
+
+    Addresses are looked for once: a server's do not change, and whoever loses his connection looks
+    for them anew in any case. Among others that connect, two connections, one to publish and one to
+    subscribe, as LiveKit's clients always had: two sections instead of seven. Alone it would
+    be later by its second handshake.
+    """
+    if options.rtc_config is None:
+        once = rtc.RtcConfiguration(
+            continual_gathering_policy=rtc.ContinualGatheringPolicy.GATHER_ONCE
+        )
+        options = replace(options, rtc_config=once)
+    # Not every livekit-rtc that a program may bring along has it.
+    if not alone and getattr(options, "single_peer_connection", True) is None:
+        options = replace(options, single_peer_connection=False)
+    return options
