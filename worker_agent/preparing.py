@@ -116,10 +116,10 @@ def _make_native_client() -> None:
 def _remember_lsb_release() -> None:
     """Have `lsb_release -a` answered by a script that knows the answer.
 
-    livekit-rtc's native library (1.1.21, by the crate os_info) runs it for every room, to tell LiveKit
-    the name of the system: five programs and 12 ms of a processor on Debian. Where there is none,
-    as in most containers, nothing is done. This process's PATH is changed for it; of everything
-    else that it may be asked, the machine's own is asked.
+    livekit-rtc's native library (1.1.21, by the crate os_info) runs it for every room, to tell
+    LiveKit the name of the system: five programs and 12 ms of a processor on Debian. Where there is
+    none, as in most containers, nothing is done. This process's PATH is changed for it; whatever
+    else somebody asks that name is asked of the machine's own.
     """
     program = shutil.which("lsb_release")
     if program is None or "USHER_LSB_RELEASE" in os.environ:
