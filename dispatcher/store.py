@@ -150,6 +150,9 @@ class Ledger:
             asked.error = self._unavailable(error)
         except LedgerUnavailable as error:
             asked.error = error
+        except BaseException:
+            self._give_back(asked)  # nobody will ask for its replies
+            raise
         return asked
 
     def replies(self, asked: Asked) -> list[Any]:

@@ -174,3 +174,20 @@ def _refused(store: Ledger, step: Step[Any]) -> bool:
     except LedgerUnavailable:
         return True
     return False
+
+
+def test_what_cannot_be_sent_leaves_no_connection_behind(store: Ledger, raw: redis.Redis) -> None:
+    ask_together(store, [creating(0)])
+    clients = raw.info("clients")["connected_clients"]
+    unsendable = ledger.create(
+        new_dispatch("dsp_1", agent_metadata="half a character: \ud800"),
+        due_in_s=2,
+        detail={},
+        limits=NO_LIMITS,
+    )
+    for _ in range(5):
+        with pytest.raises(UnicodeEncodeError):
+            ask_together(store, [unsendable])
+        [answer] = ask_together(store, [creating(2)])
+        assert answer.dispatch_id == "dsp_2"
+    assert raw.info("clients")["connected_clients"] <= clients + 1
