@@ -13,7 +13,7 @@ from typing import Protocol
 from livekit import api
 
 ROOT = Path(__file__).parents[2]
-ROOMS = 6
+ROOMS = 12
 
 # Connects to the rooms of these tokens together; prints how often the library has gone through the
 # machine's networks, by its own log.
