@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from devstack import PROJECT_ROOT
 from dispatcher.cli.showing import look
 from dispatcher.livekit import AgentParticipant
 from dispatcher.metrics import BOUNDS
@@ -156,3 +160,16 @@ def told_of(redis_url: str, dispatch_id: str) -> str:
     finally:
         store.close()
     return " ".join((told.headline, told.cause, told.advice, *told.evidence))
+
+
+def run_python(program: str, *arguments: str, **environ: str) -> str:
+    """What `program`, in a process of its own, prints; raises when it fails or hangs."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **environ},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout

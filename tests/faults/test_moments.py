@@ -313,8 +313,8 @@ def test_a_livekit_that_is_five_seconds_late_brings_one_agent(
     ways.worker_to_livekit.delay_s = 0.0
     joined_once(stack, caller, answer)
     told = told_of(stack.redis_url, answer["dispatch_id"])
-    # LiveKit may have carried the first try out when it arrived, its asker gone (one run in several
-    # dozen): then the agent is of that, and it is told that nobody wrote LiveKit's answer down.
+    # LiveKit may have carried the first try out when it arrived, its asker gone (seen once): then
+    # the agent is of that, and it is told that nobody wrote LiveKit's answer down.
     assert (
         "Attempt 1, try 1: LiveKit did not answer" in told
         or "Attempt 1: LiveKit did as it was asked, and its answer was never written down" in told

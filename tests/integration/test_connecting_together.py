@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 from typing import Protocol
 
 from livekit import api
 
-ROOT = Path(__file__).parents[2]
+from tests.support import run_python
+
 ROOMS = 12
 
 # Connects to the rooms of these tokens together; prints how often the library has gone through the
@@ -60,15 +57,7 @@ def _looks(livekit: LiveKitServer, *, sparing: bool) -> int:
         .to_jwt()
         for _ in range(ROOMS)
     ]
-    said = subprocess.run(
-        [sys.executable, "-c", _CONNECT, json.dumps([livekit.url, tokens, sparing])],
-        env={**os.environ, "LIVEKIT_RTC_DEBUG": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
+    said = run_python(_CONNECT, json.dumps([livekit.url, tokens, sparing]), LIVEKIT_RTC_DEBUG="1")
     return int(said.rpartition("looks:")[2])
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from livekit.agents import JobProcess
 
-ROOT = Path(__file__).parents[2]
+from tests.support import run_python
 
 # Connects to where nobody is, which the native library has a lot to say about; prints how many of
 # its records came to Python. LIVEKIT_RTC_DEBUG is read for each record, so it shows them all.
@@ -40,20 +38,8 @@ asyncio.run(main())
 """
 
 
-def _run(program: str, **environ: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **environ},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-
-
 def _records(**environ: str) -> int:
-    return int(_run(_CONNECT, **environ).rpartition("records:")[2])
+    return int(run_python(_CONNECT, **environ).rpartition("records:")[2])
 
 
 def test_the_native_library_hands_python_nothing_that_python_drops() -> None:
@@ -84,7 +70,7 @@ def own_setup(process: JobProcess) -> None:
 
 
 def test_a_program_s_own_setup_still_runs_in_each_job_process() -> None:
-    assert _run(_SET_UP).split("\n")[-2] == "{'ready': True} True"
+    assert run_python(_SET_UP).split("\n")[-2] == "{'ready': True} True"
 
 
 # Connects to where nobody is, in several tries; before each the library asks for the system's name.
@@ -94,6 +80,7 @@ from livekit import rtc
 from worker_agent.preparing import prepare
 
 async def main():
+    os.environ.pop("USHER_LSB_RELEASE", None)  # of whoever runs the tests
     if sys.argv[1:] == ["prepared"]:
         prepare()
     try:
@@ -116,16 +103,9 @@ def _asked(directory: Path, program: str, *arguments: str) -> tuple[str, int]:
     own, ran = directory / "lsb_release", directory / "ran"
     own.write_text(f'#!/bin/sh\necho "$*" >> {ran}\n{program}\n')
     own.chmod(0o755)
-    result = subprocess.run(
-        [sys.executable, "-c", _ASK, *arguments],
-        env={**os.environ, "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return result.stdout, ran.read_text().splitlines().count("-a")
+    path = f"{directory}{os.pathsep}{os.environ['PATH']}"
+    said = run_python(_ASK, *arguments, PATH=path)
+    return said, ran.read_text().splitlines().count("-a")
 
 
 def test_the_system_s_name_is_asked_for_once_and_not_at_each_join(tmp_path: Path) -> None:
