@@ -14,6 +14,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final, Generic, TypeVar
 
+from pydantic_core import to_json
+
 from dispatcher import keys, messages, transitions
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
@@ -219,7 +221,7 @@ def create(
             new.dispatch_id,
             str(new.deadline_ms),
             str(int(due_in_s * 1000)),
-            json.dumps(dict(detail)),
+            to_json(detail).decode(),
             str(limits.requests_per_minute),
             str(limits.max_sessions),
             str(PACE_MS if paced else 0),

@@ -18,7 +18,6 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-import jwt
 from google.protobuf.message import DecodeError
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
@@ -29,6 +28,7 @@ from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
 from dispatcher.livekit_server import LiveKitServer, NoSlot, Redirected
 from dispatcher.models import Dispatch
+from dispatcher.signing import signed
 
 T = TypeVar("T")
 
@@ -167,7 +167,7 @@ class LiveKitClient:
             "exp": begins + _TOKEN_TTL_S,
             "video": rights,
         }
-        token = jwt.encode(claims, self._credentials.api_secret, algorithm="HS256")
+        token = signed(claims, self._credentials.api_secret)
         return api.LiveKitAPI.with_token(
             token, self._credentials.url, session=self._server.session, failover=False
         )

@@ -10,11 +10,11 @@ it with what Celery itself sends.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Final
 
 from celery.utils import uuid
+from pydantic_core import to_json
 
 from dispatcher.keys import DISPATCH_QUEUE, VERIFY_QUEUE
 
@@ -44,7 +44,7 @@ def _wake(queue: str, task: str, dispatch_id: str, room: str) -> Wake:
     task_id = uuid()
     arguments = {"dispatch_id": dispatch_id, "room": room}
     message = {
-        "body": json.dumps([[], arguments, {}]),
+        "body": to_json([[], arguments, {}]).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
@@ -61,4 +61,4 @@ def _wake(queue: str, task: str, dispatch_id: str, room: str) -> Wake:
             "delivery_tag": task_id,
         },
     }
-    return Wake(queue=queue, message=json.dumps(message, separators=(",", ":")))
+    return Wake(queue=queue, message=to_json(message).decode())

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, request
 from kombu.exceptions import OperationalError
 from livekit.api import RoomConfiguration
 from pydantic import ValidationError
@@ -26,6 +26,7 @@ from dispatcher.models import (
 )
 from web import together
 from web.auth import authenticate, permitted, reader
+from web.hoped import Hoped
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth
 from web.problems import Problem, invalid_fields, unavailable
@@ -98,9 +99,9 @@ def _create(
 
 
 def _created(
-    here: Services, new: NewDispatch, creating: together.Question[Created]
-) -> tuple[Accepted, Created]:
-    """What has become of it.
+    here: Services, hoped: Accepted, new: NewDispatch, creating: together.Question[Created]
+) -> tuple[Accepted, str]:
+    """What has become of it, and for which participant where that is another one.
 
     Raises:
         Problem: 409, the request's `Idempotency-Key` was another one's.
@@ -113,11 +114,12 @@ def _created(
         after_answer(partial(creating.step.tell, created))
     if created.conflict:
         raise conflict()
-    answered = replace(new, room_name=created.room_name or new.room_name)
-    accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
     if created.new:
         here.promises.remember(new)
-    return accepted, created
+        return hoped, created.identity
+    answered = replace(new, room_name=created.room_name or new.room_name)
+    accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
+    return accepted, created.identity
 
 
 def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepted, Promise]:
@@ -147,24 +149,34 @@ def create_dispatch() -> Response:
     if key is not None:
         new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
         identity = asked.identity
-    creating = _create(here, client, new, asked)
-    # Made while Redis works, and right unless the room has a session already.
+    creating = g.creating = _create(here, client, new, asked)
     hoped = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
-    answer = _answer(client, wanted, hoped, identity)
-    agents = None
-    try:
-        accepted, created = _created(here, new, creating)
-        given = created.identity or identity
-    except LedgerUnavailable:
-        accepted, promise = _delegate(here, client, new)
-        if asked is not None:
-            here.delegations.keep(promise.new, asked)
-        given = identity
-        agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
-    _note(accepted)
-    if (accepted, given, agents) == (hoped, identity, None):
-        return answer
-    return _answer(client, wanted, accepted, given, agents)
+
+    def settle() -> Response | None:
+        agents = None
+        try:
+            accepted, given = _created(here, hoped, new, creating)
+        except LedgerUnavailable:
+            accepted, promise = _delegate(here, client, new)
+            if asked is not None:
+                here.delegations.keep(promise.new, asked)
+            given = identity
+            agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
+        given = given or identity
+        _note(accepted)
+        if (accepted, given, agents) == (hoped, identity, None):
+            return None
+        body = _answer(client, wanted, accepted, given, agents)
+        return Response(body, mimetype="application/json")
+
+    return Hoped(_answer(client, wanted, hoped, identity), settle, mimetype="application/json")
+
+
+@blueprint.teardown_request
+def _settled(_: BaseException | None) -> None:
+    """Have Redis's reply read even where the request has failed before it was wanted."""
+    if "creating" in g:
+        g.creating.close()
 
 
 def _answer(
@@ -173,17 +185,13 @@ def _answer(
     accepted: Accepted,
     identity: str,
     agents: RoomConfiguration | None = None,
-) -> Response:
-    return jsonify(
-        token_answer(
-            server_url=client.livekit.url,
-            token=participant_token(
-                client.livekit, wanted, accepted, identity=identity, agents=agents
-            ),
-            identity=identity,
-            accepted=accepted,
-            base_url=_base_url(),
-        )
+) -> str:
+    return token_answer(
+        server_url=client.livekit.url,
+        token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
+        identity=identity,
+        accepted=accepted,
+        base_url=_base_url(),
     )
 
 

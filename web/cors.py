@@ -51,11 +51,12 @@ def _preflight() -> Response | None:
 
 
 def _mark(response: Response) -> Response:
-    if not request.path.startswith(_PREFIX):
+    asked = request.environ
+    if not asked["PATH_INFO"].startswith(_PREFIX):
         return response
     vary = response.headers.get("Vary")
     response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
-    origin = request.headers.get("Origin")
+    origin = asked.get("HTTP_ORIGIN")
     if origin and _allowed(origin):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = _READABLE

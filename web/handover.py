@@ -9,12 +9,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from flask import Response, request
 
 from web.problems import Problem
-from web.reply import Reply
+from web.reply import REPLY, Reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -29,7 +29,7 @@ def check_detachable() -> None:
     Raises:
         Problem: 501, the server is not gunicorn with our worker.
     """
-    if not isinstance(request.environ.get("gunicorn.socket"), Reply):
+    if not isinstance(request.environ.get(REPLY), Reply):
         raise Problem(
             501,
             "Not Implemented",
@@ -48,11 +48,9 @@ class Detached(Response):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
-        self._detach(environ["gunicorn.socket"])
-
-    def _detach(self, reply: Reply) -> NoReturn:
+        reply: Reply = environ[REPLY]
         self._take_over(reply.take(), self._head())
-        raise StopIteration
+        return ()
 
     def _head(self) -> bytes:
         status = HTTPStatus(self.status_code)

@@ -1,29 +1,32 @@
 """Is the request that comes in on a connection whole?
 
 Only its framing is looked at, so that no thread is given a request that it would have to wait for.
-What the request says, and whether it is right, gunicorn's parser judges: what looks odd here is
-handed to it as it is, and it gets no byte more than is here.
+What the request says, and whether it is right, llhttp judges (`web/http1.py`): it gets what is one
+request here and no byte more, and where it does not see one whole request there, that is refused.
+What looks odd is handed to it as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final
-
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestHeaderFieldsTooLarge
 
 # The largest well-formed request: 64,000 bytes of metadata twice (participant's and agent's), every
 # byte escaped as \u00XX, and as much again for attributes and names.
 MAX_BODY_BYTES: Final = 1_000_000
 # As it is sent: small chunks carry more framing than body.
 _MAX_RAW_BODY_BYTES: Final = 2 * MAX_BODY_BYTES
-_MAX_HEAD_BYTES: Final = 65_536
+MAX_HEAD_BYTES: Final = 65_536
 _MAX_CHUNK_LINE_BYTES: Final = 8_192
 
 _END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?=\r\n)", re.IGNORECASE)
+# What says where it ends, and who waits to be told to go on.
+_FRAMING: Final = re.compile(
+    rb"\r\n(?:content-length:[ \t]*(?P<length>\d{1,18})"
+    rb"|transfer-encoding:[ \t]*(?P<chunked>chunked)"
+    rb"|expect:[ \t]*(?P<expects>100-continue))[ \t]*(?=\r\n)",
+    re.IGNORECASE,
+)
 _EXPECTS: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 _CHUNK_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?\Z", re.DOTALL)
 
@@ -70,45 +73,40 @@ class Incoming:
         if self._end and len(self._data) >= self._end:
             self.whole = True
 
-    def source(self) -> Iterator[bytes]:
-        """What gunicorn's parser reads from.
+    def take(self) -> tuple[bytes, bytes]:
+        """The request, and what has come after it.
 
-        Raises:
-            HTTPException: more is wanted than there is.
+        Of one that is too large it is the head, and nothing comes after it.
         """
         if self.too_large:
-            # No byte of it: what werkzeug has read by its limit it would take for the whole.
-            yield bytes(self._data[: self._body_at])
-            raise RequestEntityTooLarge
-        yield bytes(self._data)
-        raise BadRequest if self._body_at else RequestHeaderFieldsTooLarge
+            return bytes(self._data[: self._body_at]), b""
+        end = self._end or len(self._data)
+        return bytes(self._data[:end]), bytes(self._data[end:])
 
     def _look_for_head(self) -> None:
         at = self._data.find(_END, max(0, self._searched - len(_END)))
         self._searched = len(self._data)
         if at < 0:
             # Nobody sends so much; the parser says what it thinks of it.
-            self.whole = len(self._data) > _MAX_HEAD_BYTES
+            self.whole = len(self._data) > MAX_HEAD_BYTES
             return
         head = bytes(self._data[: at + 2])
-        if _EXPECTS.search(head):
-            # Only we know when to say it, so it is none of gunicorn's business.
+        said: dict[str | None, bytes] = {}
+        for field in _FRAMING.finditer(head):
+            said.setdefault(field.lastgroup, field[field.lastgroup or 0])
+        if "expects" in said:
+            # Only we know when to say it, so it is none of the parser's business.
             head = _EXPECTS.sub(b"", head)
             self._data[: at + 2] = head
             self.asks_to_continue = True
         self._body_at = len(head) + 2
-        self._frame(head)
-
-    def _frame(self, head: bytes) -> None:
-        length = _LENGTH.search(head)
-        if _CHUNKED.search(head):
+        if "chunked" in said:
             self._chunk_at = self._body_at
-        elif length is None:
-            self.whole = True
-        else:
-            self._end = self._body_at + int(length[1])
-            if int(length[1]) > MAX_BODY_BYTES:
-                self.whole = self.too_large = True
+            return
+        length = int(said.get("length", 0))
+        self._end = self._body_at + length
+        if length > MAX_BODY_BYTES:
+            self.whole = self.too_large = True
 
     def _look_for_last_chunk(self) -> None:
         while not self._end and not self.whole:
@@ -135,4 +133,4 @@ class Incoming:
         if at >= 0:
             self._end = at + len(_END)
         else:
-            self.whole = len(self._data) - line_end > _MAX_HEAD_BYTES
+            self.whole = len(self._data) - line_end > MAX_HEAD_BYTES

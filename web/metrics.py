@@ -48,11 +48,13 @@ def _begin() -> None:
 
 def _note(response: Response) -> Response:
     began = g.get("usher_began")
-    if began is not None and REHEARSAL not in request.environ:
+    asked = request.environ
+    if began is not None and REHEARSAL not in asked:
         # By the rule, not by the path: what callers make up shall not become labels.
         rule = request.url_rule
+        method = asked["REQUEST_METHOD"]
         _request_seconds.labels(
-            request.method if request.method in _METHODS else "other",
+            method if method in _METHODS else "other",
             "none" if rule is None else rule.rule,
             str(response.status_code),
         ).observe(time.perf_counter() - began)

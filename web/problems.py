@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response
-from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -108,11 +107,6 @@ def register(app: Flask) -> None:
         return Problem(
             status, error.name, error.description or error.name, headers=headers
         ).response()
-
-    @app.errorhandler(ParseException)
-    def framing(error: ParseException) -> Response:
-        # gunicorn reads chunks when the application asks for the body.
-        return Problem(400, "Bad Request", "the body's chunks are not as HTTP has them").response()
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:

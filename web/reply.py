@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
-from typing import IO
+from typing import Final
 
 from flask import request
+
+# Its name in the WSGI environment.
+REPLY: Final = "usher.reply"
 
 
 class Reply:
@@ -15,7 +17,6 @@ class Reply:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection: socket.socket | None = connection
-        self.data = bytearray()
         self.afterwards: list[Callable[[], None]] = []  # the answer does not wait for these
 
     @property
@@ -29,31 +30,10 @@ class Reply:
         connection, self._connection = self._connection, None
         return connection
 
-    def sendall(self, data: bytes) -> None:
-        """As a socket's."""
-        self.data += data
-
-    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> None:
-        """As a socket's."""
-        file.seek(offset)
-        self.data += file.read(-1 if count is None else count)
-
-    def shutdown(self, _: int) -> None:
-        """gunicorn gives an answer up in the middle: nothing of it has been sent, and nothing will.
-
-        Raises:
-            OSError: always, so that gunicorn does not wait for the caller to hang up.
-        """
-        self.data.clear()
-        raise OSError(errno.ENOTCONN, "nothing has been sent")
-
-    def close(self) -> None:
-        """The connection is closed by the worker."""
-
 
 def after_answer(work: Callable[[], None]) -> None:
     """Do `work` when the present request has been answered; at once where nobody tells when."""
-    reply = request.environ.get("gunicorn.socket")
+    reply = request.environ.get(REPLY)
     if isinstance(reply, Reply):
         reply.afterwards.append(work)
     else:

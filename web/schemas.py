@@ -320,7 +320,7 @@ class Readiness(BaseModel):
 
 def token_answer(
     *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
-) -> dict[str, Any]:
+) -> str:
     """Body of the 200: LiveKit's `TokenSourceResponse` and where to follow the dispatch."""
     status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
     return TokenAnswer(
@@ -332,7 +332,7 @@ def token_answer(
         status=accepted.state,
         status_url=status_url,
         events_url=f"{status_url}/events",
-    ).model_dump(mode="json")
+    ).model_dump_json()
 
 
 def _shown(dispatch: Dispatch) -> Dispatch:

@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step
-from dispatcher.store import Ledger
+from dispatcher.store import Asked, Ledger
 
 T = TypeVar("T")
 
@@ -26,12 +26,19 @@ class _Together(greenlet):
     """One of several that are answered together."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question(Generic[T]):
     """A step that Redis is carrying out, or is about to."""
 
     ledger: Ledger
     step: Step[T]
+    asked: Asked | None  # None: together with others
+
+    def close(self) -> None:
+        """Have the reply read, unless the answer has been had: the connection is others' too."""
+        if self.asked is not None:
+            self.ledger.replies(self.asked)
+            self.asked = None
 
     def answer(self) -> T:
         """As `Ledger.run` without telling; to be asked for once.
@@ -39,35 +46,43 @@ class Question(Generic[T]):
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
         """
-        parent = _parent()
-        if parent is None:
-            return self.ledger.run(self.step, tell=False)
-        return self.step.parse(parent.switch())
+        if self.asked is None:
+            reply = _parent().switch()
+        else:
+            asked, self.asked = self.asked, None
+            [reply] = self.ledger.replies(asked)
+            if isinstance(reply, LedgerUnavailable):
+                raise reply
+        return self.step.parse(reply)
 
 
 def ask(ledger: Ledger, step: Step[T]) -> Question[T]:
-    """Have Redis begin with `step`, where the caller is one of several that are answered together.
+    """Have Redis begin with `step`, with the others where several are answered together.
 
     What the caller does until it wants the answer is done while Redis works. It asks nothing else
     before it has had it.
     """
-    question = Question(ledger, step)
-    parent = _parent()
-    if parent is not None:
-        parent.switch(question)
+    if not isinstance(getcurrent(), _Together):
+        return Question(ledger, step, ledger.ask([step]))
+    question = Question(ledger, step, None)
+    _parent().switch(question)
     return question
 
 
-def _parent() -> greenlet | None:
-    here = getcurrent()
-    return here.parent if isinstance(here, _Together) else None
+def _parent() -> greenlet:
+    parent = getcurrent().parent
+    assert parent is not None
+    return parent
 
 
 def do(tasks: Sequence[Callable[[], None]]) -> float:
     """Do the tasks, whose questions to the (one) ledger go together.
 
-    Returns for how many seconds they have waited for it.
+    Returns for how many seconds they have waited for it together.
     """
+    if len(tasks) == 1:
+        tasks[0]()
+        return 0.0
     waited_s = 0.0
     begun = [_Together(task) for task in tasks]
     asking = [(each, asked) for each in begun if (asked := each.switch()) is not None]

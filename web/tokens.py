@@ -12,13 +12,13 @@ import secrets
 import time
 from typing import Any, Final
 
-import jwt
 from google.protobuf.json_format import MessageToDict
 from livekit.api import RoomAgentDispatch, RoomConfiguration
 
 from dispatcher.attributes import DELEGATED, DISPATCH_ID, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, NewDispatch
+from dispatcher.signing import signed
 from web.schemas import Accepted, TokenRequest
 
 _MAY: Final = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPublishData"), True)
@@ -61,7 +61,7 @@ def participant_token(
         claims["metadata"] = request.participant_metadata
     if agents is not None:
         claims["roomConfig"] = MessageToDict(agents)
-    return jwt.encode(claims, credentials.api_secret, algorithm="HS256")
+    return signed(claims, credentials.api_secret)
 
 
 def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConfiguration:

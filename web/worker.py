@@ -10,7 +10,8 @@ A request for a session is answered by the loop itself, as long as that takes a 
 together with those that have come in the same moment (`web/together.py`): threads would hold each
 other up at Python's lock. All others, and these while Redis is slow, are the threads'.
 
-The parser, the WSGI side, the threads and how a worker lives and ends are gunicorn's (27).
+What a request says and how an answer is written is `web/http1.py`'s; the threads, and how a worker
+lives and ends, are gunicorn's (27).
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from gunicorn.errors import ConfigError
-from gunicorn.http import errors, parser
 from gunicorn.workers.gthread import ThreadWorker
-from werkzeug.exceptions import HTTPException
 
 from web import together
 from web.headers import ALWAYS, NOTHING
+from web.http1 import Answer, Refused, Request
 from web.incoming import Incoming
 from web.problems import MEDIA_TYPE, problem_body
-from web.reply import Reply
+from web.reply import REPLY, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,6 @@ PARTING_S: Final = 2.0
 MAX_HELD_BYTES: Final = 64_000_000
 _READ_BYTES: Final = 65_536
 
-_STATUS: Final = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-}
 # What the loop answers, how many of them together, how long one may take (a mean over some eight),
 # and for how long threads get it when it has taken longer: a Redis that hangs costs one time-out,
 # 0.3 s, in so long. Of twenty the first waits for the last, some 30 ms on two busy cores.
@@ -96,6 +91,8 @@ class Connection:
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A threaded worker whose threads never wait for a caller."""
 
+    alive: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._most = self.worker_connections
@@ -104,6 +101,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         self._held_bytes = 0
         self._stopping_at: float | None = None
         self._short: list[Connection] = []  # whole, and to be answered in this turn
+        self._addresses: dict[Any, Any] = {}
         self._takes_s = 0.0
         self._trusts_from = 0.0
         self._patience_s = {
@@ -144,9 +142,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             self._make_room()
         self.nr_conns += 1
         sock.setblocking(False)
-        # As a rule the request has been sent already.
-        self._read(Connection(sock=sock, client=client, server=listener.getsockname()))
+        # Perhaps the request has come already.
+        self._read(Connection(sock=sock, client=client, server=self._address(listener)))
         return True
+
+    def _address(self, listener: Any) -> Any:
+        if listener not in self._addresses:
+            self._addresses[listener] = listener.getsockname()
+        return self._addresses[listener]
 
     def _wait(self, connection: Connection, waiting: Waiting) -> None:
         self._wait_no_longer(connection)
@@ -339,27 +342,35 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         reply = Reply(connection.sock)
         connection.keep = False
         try:
-            reading = parser.RequestParser(
-                self.cfg, connection.incoming.source(), connection.client
-            )
-            request = next(reading)
-            if connection.incoming.too_large:
-                request.force_close()
-            ends = Connection(sock=reply, client=connection.client, server=connection.server)  # type: ignore[arg-type]  # gunicorn writes to it
-            keep = self.handle_request(request, ends)
-            connection.outgoing = memoryview(bytes(reply.data))
-            connection.keep = keep and _finished(reading)
-            connection.incoming = Incoming(reading.unreader.take_buffered(), follows=True)
-        except StopIteration:
+            incoming = connection.incoming
+            data, rest = incoming.take()
+            request = Request(data, too_large=incoming.too_large)
+            environ = request.environ(connection.client, connection.server)
+            environ[REPLY] = reply
+            began = time.monotonic()
+            answer = Answer(request, self.wsgi, environ)
             if reply.taken:
                 connection.sock = None
                 return
-            connection.outgoing = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._count(answer, request, environ, began)
+            connection.keep = request.keep and self.alive and self._patience_s[Waiting.NEXT] > 0
+            connection.outgoing = memoryview(answer.as_bytes(keep=connection.keep))
+            connection.incoming = Incoming(rest, follows=True)
         except Exception as error:
+            connection.keep = False
             connection.outgoing = _refusal(_judged(error))
         with suppress(OSError):  # the loop will meet it too
             _send(connection)
         left += reply.afterwards
+
+    def _count(self, answer: Answer, request: Request, environ: Any, began: float) -> None:
+        """What gunicorn does with each request."""
+        if self.log.access_log_enabled:
+            self.log.access(answer, request, environ, timedelta(seconds=time.monotonic() - began))
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
 
 
 def _until(connections: dict[Connection, None], now: float) -> list[Connection]:
@@ -370,14 +381,6 @@ def _until(connections: dict[Connection, None], now: float) -> list[Connection]:
             break
         over.append(connection)
     return over
-
-
-def _finished(reading: Any) -> bool:
-    """True when the next request begins where the body that has just been answered ends."""
-    try:
-        return bool(reading.finish_body())
-    except (errors.ParseException, HTTPException):
-        return False
 
 
 def _send(connection: Connection) -> None:
@@ -400,12 +403,10 @@ def _do(work: Iterable[Callable[[], None]]) -> None:
 
 def _judged(error: Exception) -> HTTPStatus:
     """The status for a request that did not get as far as the application."""
-    if isinstance(error, HTTPException):
-        return HTTPStatus(error.code or 500)
-    if isinstance(error, errors.ParseException):
+    if isinstance(error, Refused):
         # Not what it says: it repeats what was sent.
-        logger.info("not an HTTP request", extra={"error": type(error).__name__})
-        return _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
+        logger.info("not an HTTP request", extra={"error": str(error)})
+        return error.status
     logger.error("unexpected error", exc_info=error)
     return HTTPStatus.INTERNAL_SERVER_ERROR
 

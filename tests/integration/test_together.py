@@ -187,7 +187,9 @@ def test_what_cannot_be_sent_leaves_no_connection_behind(store: Ledger, raw: red
     )
     for _ in range(5):
         with pytest.raises(UnicodeEncodeError):
-            ask_together(store, [unsendable])
+            ask_together(store, [creating(1), unsendable])
+        [own] = ask_together(store, [unsendable])
+        assert isinstance(own, UnicodeEncodeError)
         [answer] = ask_together(store, [creating(2)])
         assert answer.dispatch_id == "dsp_2"
     assert raw.info("clients")["connected_clients"] <= clients + 1

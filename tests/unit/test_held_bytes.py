@@ -66,6 +66,15 @@ def test_what_is_left_of_a_request_is_held_and_no_more(
         assert (connection.held_bytes, worker._held_bytes) == (held, held)
 
 
+def test_after_so_many_requests_as_gunicorn_was_told_the_worker_ends(worker: PatientWorker) -> None:
+    worker.max_requests = 2
+    for last in (False, True):
+        _, callers = called(worker, SESSION + b"\r\n")
+        with callers:
+            assert (b"Connection: close" in callers.recv(1000)) is last
+        assert worker.alive is not last
+
+
 def test_an_answer_that_is_not_read_is_held_until_it_is(worker: PatientWorker) -> None:
     connection, callers = called(worker, SESSION + f"Size: {LARGE}\r\n\r\n".encode())
     with callers:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
+from tests.unit.test_http1 import CLIENT, SERVER
+from web.http1 import Refused, Request
 from web.incoming import MAX_BODY_BYTES, Incoming
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -25,13 +27,13 @@ def test_it_is_whole_with_its_last_byte_and_not_before(request_: bytes, step: in
         incoming.feed(request_[at : at + step])
     assert incoming.whole
     assert not incoming.too_large
-    assert next(incoming.source()) == request_
+    assert incoming.take() == (request_, b"")
 
 
 def test_what_follows_is_kept_for_the_next_one() -> None:
     incoming = Incoming(GET + GET[:10])
     assert incoming.whole
-    assert next(incoming.source()) == GET + GET[:10]
+    assert incoming.take() == (GET, GET[:10])
 
 
 @pytest.mark.parametrize(
@@ -47,10 +49,14 @@ def test_a_body_that_is_too_large_is_not_waited_for(head: bytes) -> None:
     incoming = Incoming(head)
     assert incoming.whole
     assert incoming.too_large
-    more = incoming.source()
-    assert next(more).endswith(b"\r\n\r\n"), "some of the body was given to the application"
+    given, rest = incoming.take()
+    assert given.endswith(b"\r\n\r\n"), "some of the body was given to the application"
+    assert given.count(b"\r\n\r\n") == 1
+    assert rest == b""
+    request = Request(given, too_large=True)
+    assert not request.keep, "the rest of the body would be taken for the next request"
     with pytest.raises(RequestEntityTooLarge):
-        next(more)
+        request.environ(CLIENT, SERVER)["wsgi.input"].read()
 
 
 def test_the_largest_body_is_waited_for() -> None:
@@ -72,27 +78,17 @@ def test_the_largest_body_is_waited_for() -> None:
 def test_what_is_odd_is_not_waited_for_and_nothing_is_made_up(odd: bytes, status: int) -> None:
     incoming = Incoming(odd)
     assert incoming.whole
-    more = incoming.source()
-    assert next(more) == odd
-    with pytest.raises(HTTPException) as refused:
-        next(more)
-    assert refused.value.code == status
+    assert incoming.take() == (odd, b"")
+    with pytest.raises(Refused) as refused:
+        Request(odd)
+    assert refused.value.status == status
 
 
-def test_who_waits_to_be_told_to_continue_is_seen_and_gunicorn_is_not_told() -> None:
+def test_who_waits_to_be_told_to_continue_is_seen_and_the_parser_is_not_told() -> None:
     head = b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"
     incoming = Incoming(head)
     assert incoming.asks_to_continue
     assert not incoming.whole
     incoming.feed(b"{}")
     assert incoming.whole
-    assert next(incoming.source()) == b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"
-
-
-def test_a_request_that_is_cut_short_raises_and_is_never_read_as_a_shorter_one() -> None:
-    source = Incoming(b"").source()
-    assert next(source) == b""
-    cut = Incoming(CHUNKED[:-1]).source()
-    next(cut)
-    with pytest.raises(BadRequest):
-        next(cut)
+    assert incoming.take() == (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -175,7 +176,7 @@ def test_the_answer_says_where_to_follow_the_dispatch() -> None:
         base_url="http://usher",
     )
 
-    assert answer == {
+    assert json.loads(answer) == {
         "server_url": "ws://livekit",
         "participant_token": "jwt",
         "room_name": "room",

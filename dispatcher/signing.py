@@ -1,0 +1,27 @@
+"""How is a LiveKit token signed?
+
+As a JWT with HS256 (RFC 7515, 3). PyJWT does it too, and reads what others have signed; each time
+it asks of the secret whether it is a PEM or a JSON key, which takes longer than the signing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+
+def _part(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+_HEADER = _part(b'{"alg":"HS256","typ":"JWT"}')
+
+
+def signed(claims: Mapping[str, Any], secret: str) -> str:
+    """The token that makes these claims."""
+    message = b".".join((_HEADER, _part(to_json(claims))))
+    return b".".join((message, _part(hmac.digest(secret.encode(), message, "sha256")))).decode()
