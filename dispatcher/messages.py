@@ -11,9 +11,9 @@ it with what Celery itself sends.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Final
 
-from celery.utils import uuid
 from pydantic_core import to_json
 
 from dispatcher.keys import DISPATCH_QUEUE, VERIFY_QUEUE
@@ -41,7 +41,7 @@ def verify(dispatch_id: str, room: str) -> Wake:
 
 
 def _wake(queue: str, task: str, dispatch_id: str, room: str) -> Wake:
-    task_id = uuid()
+    task_id = token_hex(16)
     arguments = {"dispatch_id": dispatch_id, "room": room}
     message = {
         "body": to_json([[], arguments, {}]).decode(),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from flask import Flask, jsonify
+from flask import Flask, Request
 from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
 
 from dispatcher import garbage, reports, tracing, waking
 from dispatcher.clients import registry
@@ -62,6 +63,21 @@ class Application(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """No view or hook of ours is a coroutine, so none is looked at before each call."""
         return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """No route depends on the host's name: it is looked at once, and not three times."""
+        if request is None:
+            return None
+        return MapAdapter(
+            self.url_map,
+            server_name=request.host,
+            script_name=request.root_path or "/",
+            subdomain="",
+            url_scheme=request.scheme,
+            path_info=request.path,
+            default_method=request.method,
+            query_args=request.environ.get("QUERY_STRING", ""),
+        )
 
 
 def build() -> Flask:
@@ -132,4 +148,4 @@ def _rehearse(app: Flask, here: Services) -> None:
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )
         credentials = here.clients.clients[0].livekit
-        jsonify(participant_token(credentials, TokenRequest(), accepted, identity="nobody"))
+        participant_token(credentials, TokenRequest(), accepted, identity="nobody")

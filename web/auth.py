@@ -49,7 +49,8 @@ def caller() -> Caller | None:
 
 
 def _bearer() -> str:
-    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
+    scheme, _, credential = sent.partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         raise Problem(
             401,

@@ -97,9 +97,6 @@ keepalive = 75
 accesslog = None
 # Its own lines in the shape of ours, from the master's first on.
 logger_class = GunicornLog
-# Who is believed about the scheme and address of a caller is USHER_TRUSTED_PROXIES' to say, alone;
-# gunicorn would believe whatever comes by way of loopback.
-forwarded_allow_ips = ""
 control_socket_disable = True
 on_starting = open_door
 

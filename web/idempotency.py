@@ -21,6 +21,7 @@ from web.problems import Problem
 from web.schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
 
 HEADER: Final = "Idempotency-Key"
+_IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
 MAX_KEPT: Final = 10_000
 
 
@@ -30,7 +31,7 @@ def idempotency_key() -> str | None:
     Raises:
         Problem: 422, it is empty, too long or not printable ASCII.
     """
-    key = request.headers.get(HEADER)
+    key: str | None = request.environ.get(_IN_ENVIRON)
     if key is None:
         return None
     if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
