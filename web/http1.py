@@ -1,8 +1,8 @@
 """What does a whole request say, and how is its answer written?
 
 The bytes are parsed by llhttp, Node.js's parser, in httptools' binding, and made into a WSGI
-environment (PEP 3333). What llhttp leaves open is refused as gunicorn's own parser refuses it, which
-is written in Python and takes four to five times as long (docs/decisions.md).
+environment (PEP 3333). What llhttp leaves open is refused as gunicorn's own parser refuses it,
+which is written in Python and takes four to five times as long (docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -47,18 +47,23 @@ def _begin() -> None:
 
 
 def _note(response: Response) -> Response:
-    began = g.get("usher_began")
-    asked = request.environ
-    if began is not None and REHEARSAL not in asked:
-        # By the rule, not by the path: what callers make up shall not become labels.
-        rule = request.url_rule
-        method = asked["REQUEST_METHOD"]
-        _request_seconds.labels(
-            method if method in _METHODS else "other",
-            "none" if rule is None else rule.rule,
-            str(response.status_code),
-        ).observe(time.perf_counter() - began)
+    g.usher_status = response.status_code  # of the last one, where there are two (`web/hoped.py`)
     return response
+
+
+def _observe(_: BaseException | None) -> None:
+    began, status = g.get("usher_began"), g.get("usher_status")
+    asked = request.environ
+    if began is None or status is None or REHEARSAL in asked:
+        return
+    # By the rule, not by the path: what callers make up shall not become labels.
+    rule = request.url_rule
+    method = asked["REQUEST_METHOD"]
+    _request_seconds.labels(
+        method if method in _METHODS else "other",
+        "none" if rule is None else rule.rule,
+        str(status),
+    ).observe(time.perf_counter() - began)
 
 
 def _look_at_ledger() -> LedgerCollector:
@@ -92,3 +97,4 @@ def register(app: Flask) -> None:
     """Have the answers of `app` timed."""
     app.before_request(_begin)
     app.after_request(_note)
+    app.teardown_request(_observe)

@@ -3,7 +3,8 @@
 Of forty at once, each would wait for its own answer, while the processes behind Redis wake up and
 take the CPU. So what the loop (`web/worker.py`) has found in one turn is answered together: each
 request runs, in a greenlet of its own, up to its question to the ledger; the questions go to Redis
-in one pipeline; each goes on with what needs no reply; then each has its own.
+in one pipeline; each goes on with what needs no reply; then each has its own. Who is alone asks by
+itself, and goes on in the same way.
 """
 
 from __future__ import annotations

@@ -137,6 +137,9 @@ def test_answers_are_timed_by_rule_and_not_by_what_callers_make_up(open_with: Op
     client.get("/api/v1/dispatches/dsp_of_somebody")
     client.get("/no/such/page")
     client.open("/healthz", method="BREW")
+    headers = {"Authorization": "Bearer acme-key", "Idempotency-Key": "one"}
+    for room in ("room-1", "another"):  # the second is made as a 200, and is a 409
+        client.post("/api/v1/dispatches", headers=headers, json={"room_name": room})
 
     after = samples(client)
 
@@ -150,6 +153,8 @@ def test_answers_are_timed_by_rule_and_not_by_what_callers_make_up(open_with: Op
     assert more("GET", "none", 404) == 1
     assert more("other", "none", 405) == 1
     assert more("GET", "/metrics", 200) == 1
+    assert more("POST", "/api/v1/dispatches", 200) == 1
+    assert more("POST", "/api/v1/dispatches", 409) == 1
     assert "somebody" not in str(after)
 
 
