@@ -27,9 +27,9 @@ class Hoped(Response):
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body, status, headers = self.get_wsgi_response(environ)
+        start_response(status, headers)  # begins with the head; nothing is sent yet
         other = self._other()
         if other is None:
-            start_response(status, headers)
             return body
         return current_app.process_response(other)(environ, start_response)
 

@@ -193,10 +193,15 @@ class Answer:
     """What an application answers, collected: nothing is sent before all of it is there."""
 
     def __init__(self, request: Request, app: WSGIApplication, environ: WSGIEnvironment) -> None:
-        """Have `app` answer it."""
+        """Have `app` answer it.
+
+        Raises:
+            ValueError: a field has a line break in it.
+        """
         self.status = ""
         self._request = request
-        self._fields: list[tuple[str, str]] = []
+        self._head = ""
+        self._length: str | None = None
         self._body: list[bytes] = []
         said = app(environ, self._start)
         try:
@@ -208,40 +213,40 @@ class Answer:
     def _start(
         self, status: str, fields: list[tuple[str, str]], _: object = None, /
     ) -> Callable[[bytes], object]:
+        """Called once more where another answer is given instead (`web/hoped.py`)."""
         self.status = status
-        self._fields = fields
+        self._length = None
+        lines = [f"HTTP/1.1 {status}", f"Server: {SERVER}", f"Date: {_date(int(time.time()))}"]
+        for name, value in fields:
+            lowered = name.lower()
+            if lowered == "content-length":
+                self._length = value
+            elif lowered not in _OURS:
+                lines.append(f"{name}: {value}")
+        self._head = "\r\n".join(lines)
+        breaks = len(lines) - 1
+        if self._head.count("\n") != breaks or self._head.count("\r") != breaks:
+            raise ValueError("a line break in a field of the answer")
         return self._body.append
 
     def as_bytes(self, *, keep: bool) -> bytes:
         """The whole answer, as it is sent.
 
         Raises:
-            ValueError: a field has a line break in it, or says another length than the body has.
+            ValueError: it says another length than its body has.
         """
         body = b"".join(self._body)
-        bare = self._request.method == "HEAD" or self.status[:3] in _NO_BODY
-        head = [
-            f"HTTP/1.1 {self.status}",
-            f"Server: {SERVER}",
-            f"Date: {_date(int(time.time()))}",
-            f"Connection: {'keep-alive' if keep else 'close'}",
-        ]
-        sized = self.status[:3] in _NO_BODY
-        for name, value in self._fields:
-            lowered = name.lower()
-            if lowered in _OURS:
-                continue
-            if lowered == "content-length":
-                sized = True
-                if not bare and value != str(len(body)):
-                    raise ValueError("the answer has not the length that it says")
-            head.append(f"{name}: {value}")
-        if not sized:
-            head.append(f"Content-Length: {len(body)}")
-        text = "\r\n".join(head)
-        if text.count("\n") != len(head) - 1 or text.count("\r") != len(head) - 1:
-            raise ValueError("a line break in a field of the answer")
-        return f"{text}\r\n\r\n".encode("latin-1") + (b"" if bare else body)
+        connection = "keep-alive" if keep else "close"
+        head = f"{self._head}\r\nConnection: {connection}\r\n"
+        if self.status[:3] in _NO_BODY:
+            return f"{head}\r\n".encode("latin-1")
+        length = str(len(body)) if self._length is None else self._length
+        head = f"{head}Content-Length: {length}\r\n\r\n"
+        if self._request.method == "HEAD":
+            return head.encode("latin-1")
+        if length != str(len(body)):
+            raise ValueError("the answer has not the length that it says")
+        return head.encode("latin-1") + body
 
 
 @lru_cache(maxsize=1)

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
 from prometheus_client.multiprocess import MultiProcessCollector
+from werkzeug.routing import Rule
 
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.figures import NOT_OURS, figures, health
 from dispatcher.metrics import Window
 from web.exposition import LedgerCollector
 from web.operators import is_on_this_machine, require_operator
+from web.reply import after_answer
 from web.services import services
 
 blueprint = Blueprint("metrics", __name__)
@@ -51,19 +54,22 @@ def _note(response: Response) -> Response:
     return response
 
 
-def _observe(_: BaseException | None) -> None:
+def _time(_: BaseException | None) -> None:
     began, status = g.get("usher_began"), g.get("usher_status")
     asked = request.environ
     if began is None or status is None or REHEARSAL in asked:
         return
+    took_s = time.perf_counter() - began
+    after_answer(partial(_observe, asked["REQUEST_METHOD"], request.url_rule, status, took_s))
+
+
+def _observe(method: str, rule: Rule | None, status: int, took_s: float) -> None:
     # By the rule, not by the path: what callers make up shall not become labels.
-    rule = request.url_rule
-    method = asked["REQUEST_METHOD"]
     _request_seconds.labels(
         method if method in _METHODS else "other",
         "none" if rule is None else rule.rule,
         str(status),
-    ).observe(time.perf_counter() - began)
+    ).observe(took_s)
 
 
 def _look_at_ledger() -> LedgerCollector:
@@ -97,4 +103,4 @@ def register(app: Flask) -> None:
     """Have the answers of `app` timed."""
     app.before_request(_begin)
     app.after_request(_note)
-    app.teardown_request(_observe)
+    app.teardown_request(_time)

@@ -351,6 +351,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             answer = Answer(request, self.wsgi, environ)
             if reply.taken:
                 connection.sock = None
+                left += reply.afterwards
                 return
             self._count(answer, request, environ, began)
             connection.keep = request.keep and self.alive and self._patience_s[Waiting.NEXT] > 0

@@ -12,6 +12,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from web.reply import REPLY
 from web.worker import Connection, PatientWorker, Waiting
 
 SESSION = b"POST /api/v1/dispatches HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
@@ -64,6 +65,23 @@ def test_what_is_left_of_a_request_is_held_and_no_more(
     with callers:
         assert connection.waiting is waiting
         assert (connection.held_bytes, worker._held_bytes) == (held, held)
+
+
+def test_what_is_left_for_afterwards_is_done_for_a_connection_that_is_given_away_too(
+    worker: PatientWorker,
+) -> None:
+    done: list[str] = []
+
+    def streams(environ: dict[str, Any], _: object) -> Iterable[bytes]:
+        environ[REPLY].take().close()
+        environ[REPLY].afterwards.append(lambda: done.append("done"))
+        return ()
+
+    worker.wsgi = streams
+    _, callers = called(worker, SESSION + b"\r\n")
+    with callers:
+        assert callers.recv(1000) == b""
+    assert (done, worker.nr_conns, worker._held_bytes) == (["done"], 0, 0)
 
 
 def test_after_so_many_requests_as_gunicorn_was_told_the_worker_ends(worker: PatientWorker) -> None:
