@@ -52,7 +52,7 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
             "deadline_at_ms": str(now_ms + 20_000),
         },
         "usher:dispatch:dsp_1:timeline": [
-            f'{{"at_ms":{now_ms},"event":"queued","generation":1,"detail":{{"by": "test"}}}}'
+            f'{{"at_ms":{now_ms},"event":"queued","generation":1,"detail":{{"by":"test"}}}}'
         ],
         "usher:due": {"dsp_1": now_ms + 2000},
         "usher:live:acme:session-agent-rag:room-1": "dsp_1",
