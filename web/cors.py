@@ -51,12 +51,11 @@ def _preflight() -> Response | None:
 
 
 def _mark(response: Response) -> Response:
-    asked = request.environ
-    if not asked["PATH_INFO"].startswith(_PREFIX):
+    if not request.path.startswith(_PREFIX):
         return response
     vary = response.headers.get("Vary")
     response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
-    origin = asked.get("HTTP_ORIGIN")
+    origin = request.headers.get("Origin")
     if origin and _allowed(origin):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = _READABLE

@@ -1,7 +1,7 @@
 """How does an answer that lasts for hours not hold one of the server's threads?
 
-Its connection is taken away from the worker (`web/worker.py`), whose stand-in for the socket is in
-the WSGI environment. gunicorn ends the work on a request whose application raises StopIteration.
+Its connection is taken away from the worker (`web/worker.py`), whose `Reply` is in the WSGI
+environment.
 """
 
 from __future__ import annotations

@@ -80,8 +80,10 @@ class Request:
         self._parser = HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
-        except HttpParserUpgrade:
+        except HttpParserUpgrade as error:
             self.keep = False  # what comes then is not ours to read
+            if error.args[0] < len(data):
+                raise Refused(HTTPStatus.BAD_REQUEST, "not one whole request") from None
         except HttpParserError as error:
             raise Refused(self._status_of_error(), type(error).__name__) from None
         self._check_lengths(len(data))

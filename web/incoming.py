@@ -24,10 +24,13 @@ _END: Final = b"\r\n\r\n"
 _FRAMING: Final = re.compile(
     rb"\r\n(?:content-length:[ \t]*(?P<length>\d{1,18})"
     rb"|transfer-encoding:[ \t]*(?P<chunked>chunked)"
+    rb"|upgrade:[ \t]*(?P<upgrade>[^\r\n]*)"
     rb"|expect:[ \t]*(?P<expects>100-continue))[ \t]*(?=\r\n)",
     re.IGNORECASE,
 )
-_EXPECTS: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
+_NOT_SAID_ON: Final = re.compile(
+    rb"\r\n(?:expect:[ \t]*100-continue[ \t]*|upgrade:[^\r\n]*)(?=\r\n)", re.IGNORECASE
+)
 _CHUNK_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;.*)?\Z", re.DOTALL)
 
 
@@ -94,11 +97,13 @@ class Incoming:
         said: dict[str | None, bytes] = {}
         for field in _FRAMING.finditer(head):
             said.setdefault(field.lastgroup, field[field.lastgroup or 0])
-        if "expects" in said:
-            # Only we know when to say it, so it is none of the parser's business.
-            head = _EXPECTS.sub(b"", head)
+        if "expects" in said or "upgrade" in said:
+            # Only we know when to say that one may continue. To another protocol nobody goes over
+            # here, which llhttp would have happened behind the head, body or not (Java's HttpClient
+            # asks for h2c with every first request).
+            head = _NOT_SAID_ON.sub(b"", head)
             self._data[: at + 2] = head
-            self.asks_to_continue = True
+            self.asks_to_continue = "expects" in said
         self._body_at = len(head) + 2
         if "chunked" in said:
             self._chunk_at = self._body_at

@@ -1,4 +1,4 @@
-"""What does gunicorn write an answer to, when no thread is to wait for the caller to read it?"""
+"""What may an application do with the connection, beside answering?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPLY: Final = "usher.reply"
 
 
 class Reply:
-    """Stands in for a connection's socket: collects the answer, or gives the connection away."""
+    """Gives the connection away, or takes what is to be done after the answer."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection: socket.socket | None = connection

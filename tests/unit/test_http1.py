@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from web.http1 import MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES, Answer, Refused, Request
+from web.incoming import Incoming
 
 CLIENT, SERVER = ("192.0.2.7", 4711), ("127.0.0.1", 8080)
 HOST = b"Host: usher.example\r\n"
@@ -71,6 +72,29 @@ def test_chunks_are_one_body_and_trailers_are_no_headers() -> None:
     assert environ["wsgi.input"].read() == b"abcde"
     assert "HTTP_X_SUM" not in environ
     assert "HTTP_AUTHORIZATION" not in environ
+
+
+UPGRADE = b"POST / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade, HTTP2-Settings\r\n"
+UPGRADE += b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [
+        b"Content-Length: 2\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+def test_who_would_rather_speak_http2_is_answered_in_http1(framed: bytes) -> None:
+    """Java's HttpClient asks so, with a body, unless it is told otherwise."""
+    incoming = Incoming(UPGRADE + framed)
+    assert incoming.whole
+    assert not incoming.asks_to_continue
+    environ = Request(incoming.take()[0]).environ(CLIENT, SERVER)
+    assert environ["wsgi.input"].read() == b"{}"
+    assert "HTTP_UPGRADE" not in environ
+    with pytest.raises(Refused):  # never read as a request without its body
+        Request(UPGRADE + framed)
 
 
 def test_a_name_with_an_underscore_does_not_pass_for_another() -> None:
