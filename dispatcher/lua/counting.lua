@@ -24,11 +24,10 @@ local function write_counts(totals, counts, now)
   local quarter = totals .. ':quarter:' .. math.floor(now / QUARTER_MS)
   for name, by in pairs(counts) do
     redis.call('HINCRBY', totals, name, by)
-    redis.call('HINCRBY', minute, name, by)
-    redis.call('HINCRBY', quarter, name, by)
+    -- The first to count it there: the hash may be new.
+    if redis.call('HINCRBY', minute, name, by) == by then redis.call('EXPIRE', minute, 7200) end
+    if redis.call('HINCRBY', quarter, name, by) == by then redis.call('EXPIRE', quarter, 90000) end
   end
-  redis.call('EXPIRE', minute, 7200)
-  redis.call('EXPIRE', quarter, 90000)
 end
 
 -- Of agent servers. Their containers come and go, and client ids in jobs are anybody's claim: what
