@@ -127,7 +127,7 @@ class Created:
     """Answer to `create`: the id of the new record, or of the live one that was there already.
 
     `room_name` and `identity` are set when the very request was answered before; `conflict` says
-    that another request came with its `Idempotency-Key`.
+    that another request came with its `Idempotency-Key`; `due_now` that it is new and not paced.
     """
 
     dispatch_id: str
@@ -136,6 +136,7 @@ class Created:
     room_name: str = ""
     identity: str = ""
     conflict: bool = False
+    due_now: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,7 @@ def create(
     paced: bool = False,
     max_backlog: int = 0,
     once: Once | None = None,
+    wakes: bool = True,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
@@ -195,6 +197,7 @@ def create(
         max_backlog: how many sessions may be on their way; 0: any number.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
+        wakes: false: the caller wakes the dispatcher itself (`wake`), where it is `due_now`.
     """
 
     def tell(created: Created) -> None:
@@ -206,7 +209,7 @@ def create(
         for key, value in vars(new).items()  # all are plain values; asdict() would copy each
         if key not in ("dispatch_id", "deadline_ms") and value != ""
     }
-    wake = messages.dispatch(new.dispatch_id, new.room_name)
+    message = messages.dispatch(new.dispatch_id, new.room_name).message if wakes else ""
     return Step(
         "create",
         (
@@ -214,7 +217,7 @@ def create(
             keys.rate(new.client_id),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
-            wake.queue,
+            keys.DISPATCH_QUEUE,
         ),
         (
             keys.RECORD_PREFIX,
@@ -228,12 +231,22 @@ def create(
             str(AT_ONCE),
             str(max_backlog),
             _once(once),
-            wake.message,
+            message,
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, new.dispatch_id, limits),
         tell,
     )
+
+
+def wake(dispatches: Sequence[NewDispatch]) -> Step[None]:
+    """Wake the dispatcher for new records that were written without (`create`)."""
+    wakes = (messages.dispatch(each.dispatch_id, each.room_name) for each in dispatches)
+    return Step("wake", (keys.DISPATCH_QUEUE,), tuple(each.message for each in wakes), _nothing)
+
+
+def _nothing(_: Any) -> None:
+    return None
 
 
 def _once(once: Once | None) -> str:
@@ -251,7 +264,9 @@ def _once(once: Once | None) -> str:
 
 def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
     if reply[0] == "created":
-        return Created(dispatch_id=dispatch_id, state=State.QUEUED, new=True)
+        return Created(
+            dispatch_id=dispatch_id, state=State.QUEUED, new=True, due_now=bool(reply[1])
+        )
     if reply[0] == "too_many_requests":
         raise LimitReached(
             f"at most {limits.requests_per_minute} requests per minute",

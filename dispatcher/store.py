@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from dispatcher import sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
 from dispatcher.settings import CommonSettings
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ class Asked:
     steps: Sequence[Step[Any]]
     commands: list[tuple[Any, ...]]
     connection: Any = None  # redis-py's, whose methods have no types
+    posted: int = 0  # of what was posted on that connection, the replies come first
     unread: int = 0
     lost: RedisConnectionError | None = None
     error: LedgerUnavailable | None = None
@@ -79,6 +83,12 @@ def _send(asked: Asked) -> None:
 
 def _read(asked: Asked) -> list[Any]:
     replies: list[Any] = []
+    while asked.posted:
+        try:
+            asked.connection.read_response()
+        except ResponseError as error:
+            logger.warning("Redis refuses what nobody waits for", extra={"error": str(error)})
+        asked.posted -= 1
     while asked.unread:
         try:
             replies.append(asked.connection.read_response())
@@ -98,7 +108,9 @@ class Ledger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self._resting_until = 0.0
-        self._kept: list[Any] = []  # a connection for `ask`, as long as it is as it should be
+        # Connections for `ask` that are as they should be, with how many posted steps' replies are
+        # to be read from them.
+        self._kept: list[tuple[Any, int]] = []
         self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_timeout_s,
@@ -135,14 +147,34 @@ class Ledger:
 
         What it replies is read by `replies`, which has to be called; in between is time for work.
         """
-        commands = [
-            ("EVALSHA", _sha(step.script_name), len(step.keys), *step.keys, *step.args)
-            for step in steps
-        ]
+        return self._send(
+            steps,
+            [
+                ("EVALSHA", _sha(step.script_name), len(step.keys), *step.keys, *step.args)
+                for step in steps
+            ],
+        )
+
+    def post(self, step: Step[Any]) -> None:
+        """Send Redis a step whose outcome nobody waits for.
+
+        Its reply is read with that to the next question. It may get lost with the connection, and
+        what Redis says against it stands in the log.
+        """
+        # Its source, not its hash: nobody is there to say it again to a Redis that does not know it.
+        source = script(step.script_name)
+        command = ("EVAL", source, len(step.keys), *step.keys, *step.args)
+        asked = self._send([step], [command])
+        if asked.error is not None or asked.lost is not None:
+            self._give_back(asked)
+        else:
+            self._kept.append((asked.connection, asked.posted + 1))
+
+    def _send(self, steps: Sequence[Step[Any]], commands: list[tuple[Any, ...]]) -> Asked:
         asked = Asked(steps=steps, commands=commands)
         try:
             self._check_rest()
-            asked.connection = self._connection()
+            asked.connection, asked.posted = self._connection()
             _send(asked)
         except RedisConnectionError as error:
             asked.lost = error
@@ -186,11 +218,12 @@ class Ledger:
                 asked.lost = error
         if asked.connection is None:
             raise asked.lost
+        asked.posted = 0
         _send(asked)  # once more, by a new connection
         return _read(asked)
 
-    def _connection(self) -> Any:
-        """The kept one, or one of the pool's.
+    def _connection(self) -> tuple[Any, int]:
+        """A kept one, or one of the pool's; and how many replies are to be read from it.
 
         The pool looks at its own before it lends them, which costs as much as the question. Redis
         may have closed the kept one; that is found out by asking, and it is asked once more.
@@ -198,17 +231,18 @@ class Ledger:
         try:
             return self._kept.pop()
         except IndexError:
-            return self._redis.connection_pool.get_connection()
+            return self._redis.connection_pool.get_connection(), 0
 
     def _give_back(self, asked: Asked) -> None:
         if asked.connection is None:
             return
-        if asked.unread:
+        unread = asked.unread or asked.posted
+        if unread:
             asked.connection.disconnect()
-        if asked.unread or self._kept:
+        if unread or self._kept:
             self._redis.connection_pool.release(asked.connection)
         else:
-            self._kept.append(asked.connection)
+            self._kept.append((asked.connection, 0))
         asked.connection = None
 
     def _with_script(self, step: Step[Any]) -> Any:
@@ -274,7 +308,7 @@ class Ledger:
     def close(self) -> None:
         """Close every connection."""
         while self._kept:
-            self._redis.connection_pool.release(self._kept.pop())
+            self._redis.connection_pool.release(self._kept.pop()[0])
         sentinels.close(self._redis)
 
 

@@ -85,7 +85,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
 def _create(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> together.Question[Created]:
-    """Have the record written with its wake-up, or the live one of that room found."""
+    """Have the record written, or the live one of that room found."""
     step = ledger.create(
         new,
         due_in_s=here.common.wake_grace_s,
@@ -94,6 +94,7 @@ def _create(
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
         once=asked,
+        wakes=False,
     )
     return together.ask(here.ledger, step)
 
@@ -115,6 +116,8 @@ def _created(
     if created.conflict:
         raise conflict()
     if created.new:
+        if created.due_now:
+            here.wakes.send_later(new)
         here.promises.remember(new)
         return hoped, created.identity
     answered = replace(new, room_name=created.room_name or new.room_name)

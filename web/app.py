@@ -51,6 +51,7 @@ from web.schemas import Accepted, TokenRequest
 from web.services import Services
 from web.snapshots import Snapshots
 from web.tokens import participant_token
+from web.wakes import Wakes
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def build() -> Flask:
         dispatcher=load(DispatcherSettings),
         clients=registry(),
         ledger=ledger,
+        wakes=Wakes(ledger),
         promises=Promises(ledger, retention_s=common.retention_s),
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),

@@ -5,8 +5,8 @@
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
---   without), message that wakes the dispatcher, field, value, field, value, ...
--- Returns {"created"}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
+--   without), message that wakes the dispatcher (empty: whoever asks sends it), field, value, ...
+-- Returns {"created", whether it is to be woken for now}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
 --   room, identity} (what that request was answered with) or {"conflict", dispatch id}; or, with
 --   nothing written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
 --   {"overloaded"}. No more than is needed: every value costs the web tens of microseconds to read.
@@ -87,5 +87,5 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
   if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end
 end
 remember(ARGV[2])
-if due_in == 0 then redis.call('LPUSH', KEYS[11], ARGV[12]) end
-return {'created'}
+if due_in == 0 and ARGV[12] ~= '' then redis.call('LPUSH', KEYS[11], ARGV[12]) end
+return {'created', due_in == 0 and 1 or 0}
