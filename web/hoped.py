@@ -26,12 +26,14 @@ class Hoped(Response):
         self._settle = settle
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body, status, headers = self.get_wsgi_response(environ)
-        start_response(status, headers)  # begins with the head; nothing is sent yet
+        _, status, headers = self.get_wsgi_response(environ)
+        write = start_response(status, headers)  # begins with the head; nothing is sent yet
         other = self._other()
-        if other is None:
-            return body
-        return current_app.process_response(other)(environ, start_response)
+        if other is not None:
+            return current_app.process_response(other)(environ, start_response)
+        # Sent at once: what Flask does at a request's end nobody need wait for.
+        write(self.get_data())
+        return ()
 
     def _other(self) -> Response | None:
         try:

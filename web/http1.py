@@ -194,13 +194,25 @@ def _address(name: str, port: str, of: Any) -> dict[str, str]:
 class Answer:
     """What an application answers, collected: nothing is sent before all of it is there."""
 
-    def __init__(self, request: Request, app: WSGIApplication, environ: WSGIEnvironment) -> None:
+    def __init__(
+        self,
+        request: Request,
+        app: WSGIApplication,
+        environ: WSGIEnvironment,
+        early: Callable[[Answer], None],
+    ) -> None:
         """Have `app` answer it.
+
+        Args:
+            early: called as soon as all of it is there, where the application has written it and
+                goes on working (PEP 3333, `write`).
 
         Raises:
             ValueError: a field has a line break in it.
         """
         self.status = ""
+        self.is_whole = False
+        self._early = early
         self._request = request
         self._head = ""
         self._length: str | None = None
@@ -229,7 +241,13 @@ class Answer:
         breaks = len(lines) - 1
         if self._head.count("\n") != breaks or self._head.count("\r") != breaks:
             raise ValueError("a line break in a field of the answer")
-        return self._body.append
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        self._body.append(data)
+        if not self.is_whole and self._length == str(sum(map(len, self._body))):
+            self.is_whole = True
+            self._early(self)
 
     def as_bytes(self, *, keep: bool) -> bytes:
         """The whole answer, as it is sent.

@@ -186,7 +186,7 @@ class App:
 
 def answered(app: App, method: bytes = b"GET", *, keep: bool = True) -> tuple[bytes, bytes]:
     request = Request(method + b" / HTTP/1.1\r\n\r\n")
-    answer = Answer(request, app, request.environ(CLIENT, SERVER))
+    answer = Answer(request, app, request.environ(CLIENT, SERVER), lambda _: None)
     head, _, body = answer.as_bytes(keep=keep).partition(b"\r\n\r\n")
     return head, body
 
