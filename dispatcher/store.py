@@ -161,7 +161,7 @@ class Ledger:
         Its reply is read with that to the next question. It may get lost with the connection, and
         what Redis says against it stands in the log.
         """
-        # Its source, not its hash: nobody is there to say it again to a Redis that does not know it.
+        # Its source, not its hash: nobody would say it again to a Redis that does not know it.
         source = script(step.script_name)
         command = ("EVAL", source, len(step.keys), *step.keys, *step.args)
         asked = self._send([step], [command])
