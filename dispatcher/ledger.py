@@ -186,7 +186,8 @@ def create(
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
-    The dispatcher is woken with it, except for a paced one, which the sweeper wakes in its turn.
+    The dispatcher is woken with it (unless the caller does that, see `wakes`), except for a paced
+    one, which the sweeper wakes in its turn.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.

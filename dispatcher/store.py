@@ -147,7 +147,7 @@ class Ledger:
 
         What it replies is read by `replies`, which has to be called; in between is time for work.
         """
-        return self._send(
+        return self._begin(
             steps,
             [
                 ("EVALSHA", _sha(step.script_name), len(step.keys), *step.keys, *step.args)
@@ -164,13 +164,13 @@ class Ledger:
         # Its source, not its hash: nobody would say it again to a Redis that does not know it.
         source = script(step.script_name)
         command = ("EVAL", source, len(step.keys), *step.keys, *step.args)
-        asked = self._send([step], [command])
+        asked = self._begin([step], [command])
         if asked.error is not None or asked.lost is not None:
             self._give_back(asked)
         else:
             self._kept.append((asked.connection, asked.posted + 1))
 
-    def _send(self, steps: Sequence[Step[Any]], commands: list[tuple[Any, ...]]) -> Asked:
+    def _begin(self, steps: Sequence[Step[Any]], commands: list[tuple[Any, ...]]) -> Asked:
         asked = Asked(steps=steps, commands=commands)
         try:
             self._check_rest()

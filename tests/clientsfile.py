@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
+
+from flask.testing import FlaskClient
 
 LIVEKIT_SECRET = "a-livekit-secret-of-at-least-32-characters"
 # Each client has a secret of its own; acme's is the one above.
@@ -10,6 +13,10 @@ ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET} | {
     f"{client_id}_LIVEKIT_SECRET": f"{client_id}-{LIVEKIT_SECRET}"
     for client_id in ("b", "first", "globex", "local", "newest", "one", "two")
 }
+
+
+# Opens the application for these clients; keyword arguments are environment variables.
+Open = Callable[..., FlaskClient]
 
 
 def digest(key: str) -> str:

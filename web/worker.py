@@ -233,9 +233,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         if self._takes_s > _SHORT_S:
             self._takes_s = 0.0
             self._trusts_from = now + _DISTRUST_S
-        # A caller on this machine, or its proxy, has often been woken on this very core: it need
-        # not wait for the rest.
-        os.sched_yield()
+        if len(connections) == 1:
+            # A caller on this machine, or its proxy, has often been woken on this very core: it
+            # need not wait for the rest. Under load the kernel would have us wait for everybody.
+            os.sched_yield()
         _do(left)
         for each in connections:
             self._answered(each)

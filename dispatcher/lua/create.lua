@@ -6,10 +6,11 @@
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
 --   without), message that wakes the dispatcher (empty: whoever asks sends it), field, value, ...
--- Returns {"created", whether it is to be woken for now}, {"existing", dispatch id, state}, {"repeated", dispatch id, state,
---   room, identity} (what that request was answered with) or {"conflict", dispatch id}; or, with
---   nothing written, {"too_many_requests", ms until there may be one more}, {"too_many_sessions"} or
---   {"overloaded"}. No more than is needed: every value costs the web tens of microseconds to read.
+-- Returns {"created", 1 when the dispatcher is to be woken now}, {"existing", dispatch id, state},
+--   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
+--   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
+--   one more}, {"too_many_sessions"} or {"overloaded"}. No more than is needed: every value costs
+--   the web tens of microseconds to read.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local now_s = string.format('%.0f', now)

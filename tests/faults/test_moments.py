@@ -179,6 +179,20 @@ async def test_the_web_killed_before_or_after_the_record_is_written_leaves_none_
     assert record["generation"] == 1
 
 
+def test_the_web_killed_between_its_answer_and_the_message_is_made_up_for_by_the_sweeper(
+    stack: RunningStack, caller: Caller, ways: Gates, room: str
+) -> None:
+    waking = ways.web_to_redis.catch("EVAL", "LPUSH", room)
+    answer = caller.post(room_name=room)
+    waking.wait()
+    kill(*stack.pids("web"))
+    waking.drop()
+    wait_ready(caller)
+    record = joined_once(stack, caller, answer)
+    assert record["generation"] == 1
+    assert "It stood in the queue for" in told_of(stack.redis_url, answer["dispatch_id"])
+
+
 def test_a_message_lost_after_it_was_taken_is_made_up_for_by_the_sweeper(
     stack: RunningStack, caller: Caller, ways: Gates, room: str
 ) -> None:

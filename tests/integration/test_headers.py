@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 from flask.testing import FlaskClient
 
-from dispatcher.clients import registry
-from dispatcher.settings import CommonSettings
-from tests.clientsfile import ENVIRON, a_client, a_key
-from web import create_app
+from tests.clientsfile import Open, a_client, a_key
 
 ACME = a_client("acme", a_key("acme", "acme-key"))
 GLOBEX = a_client("globex", a_key("globex", "globex-key"))
 LOCAL = a_client("local", a_key("local", "local-key"), url="ws://127.0.0.1:7880")
-
-Open = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def open_with(
-    common: CommonSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
-    """Opens the application for these clients; keyword arguments are environment variables."""
-    opened = []
-
-    def open_(clients: str, **environ: str) -> FlaskClient:
-        path = tmp_path / "clients.toml"
-        path.write_text(clients)
-        for name, value in {**ENVIRON, "USHER_CLIENTS_FILE": str(path), **environ}.items():
-            monkeypatch.setenv(name, value)
-        registry.cache_clear()
-        app = create_app()
-        registry.cache_clear()
-        opened.append(app)
-        return app.test_client()
-
-    yield open_
-    for app in opened:
-        app.extensions["usher"].promises.close()
-        app.extensions["usher"].key_uses.close()
 
 
 def connect_src(client: FlaskClient) -> str:

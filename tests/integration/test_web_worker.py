@@ -104,3 +104,23 @@ def test_the_answer_does_not_wait_for_what_is_left_for_afterwards(http: httpx.Cl
     assert answered["done"] == []
     # Work that fails is the log's, and keeps none of the others.
     assert http.get(OTHER).json()["done"] == ["done"]
+
+
+def test_an_answer_that_is_written_is_sent_though_the_application_works_on(
+    http: httpx.Client,
+) -> None:
+    began = time.monotonic()
+    assert http.post("/written").text == "written"
+    assert time.monotonic() - began < 0.7
+
+
+def test_who_fails_when_it_has_written_has_answered_once(http: httpx.Client) -> None:
+    one = b"POST /written HTTP/1.1\r\nHost: x\r\nFail: yes\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", http.base_url.port or 0), timeout=10) as caller:
+        caller.sendall(one)
+        received = b""
+        while data := caller.recv(65_536):  # until it is closed
+            received += data
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.endswith(b"\r\n\r\nwritten")
+    assert http.get(OTHER).status_code == 200

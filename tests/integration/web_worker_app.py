@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from web.reply import after_answer
 
@@ -32,3 +33,21 @@ def answer() -> dict[str, object]:
         after_answer(lambda: _done.append("done"))
     here = threading.current_thread() is threading.main_thread()
     return {"by": "loop" if here else "thread", "done": list(_done)}
+
+
+class _Written(Response):
+    """An answer that is written; the application works on for a second, or fails."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        _, status, headers = self.get_wsgi_response(environ)
+        start_response(status, headers)(self.get_data())
+        if "HTTP_FAIL" in environ:
+            raise RuntimeError("after it has written")
+        time.sleep(1)
+        return ()
+
+
+@app.post("/written")
+def write() -> Response:
+    """Say something, and go on."""
+    return _Written("written")

@@ -228,3 +228,31 @@ def test_a_header_with_a_line_break_is_never_sent(value: str) -> None:
 def test_a_length_that_is_not_the_bodys_is_never_sent() -> None:
     with pytest.raises(ValueError, match="the length that it says"):
         answered(App("200 OK", [("Content-Length", "2")], b"abc"))
+
+
+def writing(*parts: bytes, length: int | None) -> list[bytes]:
+    """What is there, each time that an answer that is written in these parts is called whole."""
+    seen: list[bytes] = []
+
+    def app(_: object, start_response: Callable[..., Callable[[bytes], object]]) -> list[bytes]:
+        fields = [] if length is None else [("Content-Length", str(length))]
+        write = start_response("200 OK", fields)
+        for part in parts:
+            write(part)
+        return []
+
+    request = Request(b"GET / HTTP/1.1\r\n\r\n")
+    Answer(
+        request,
+        app,
+        request.environ(CLIENT, SERVER),
+        lambda answer: seen.append(answer.as_bytes(keep=True).partition(b"\r\n\r\n")[2]),
+    )
+    return seen
+
+
+def test_an_answer_that_is_written_may_be_sent_as_soon_as_it_is_whole() -> None:
+    assert writing(b"ab", b"c", length=3) == [b"abc"]
+    assert writing(b"abc", b"", length=3) == [b"abc"]  # once
+    assert writing(b"ab", length=3) == []
+    assert writing(b"abc", length=None) == []  # more may come
