@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
+from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
+
+from dispatcher.clients import registry
+from web import create_app
 
 LIVEKIT_SECRET = "a-livekit-secret-of-at-least-32-characters"
 # Each client has a secret of its own; acme's is the one above.
@@ -54,3 +59,24 @@ livekit_api_secret = "{secret}"
 agent_names = {agents}
 {more}
 {"".join(keys)}"""
+
+
+def opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Opens applications, each with its clients in the file `clients.toml`; closed at the end."""
+    opened = []
+
+    def open_(clients: str, **environ: str) -> FlaskClient:
+        path = tmp_path / "clients.toml"
+        path.write_text(clients)
+        for name, value in {**ENVIRON, "USHER_CLIENTS_FILE": str(path), **environ}.items():
+            monkeypatch.setenv(name, value)
+        registry.cache_clear()
+        app = create_app()
+        registry.cache_clear()
+        opened.append(app)
+        return app.test_client()
+
+    yield open_
+    for app in opened:
+        app.extensions["usher"].promises.close()
+        app.extensions["usher"].key_uses.close()

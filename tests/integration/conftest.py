@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 import redis
-from flask.testing import FlaskClient
 from livekit import api
 
 from dispatcher import ledger, reports
@@ -20,11 +19,10 @@ from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.runtime import Services, open_services
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger, Ledger
-from tests.clientsfile import ENVIRON, Open
+from tests.clientsfile import Open, opening
 from tests.house import House, OpenServices, Request
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, a_server, new_dispatch
-from web import create_app
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
@@ -177,21 +175,5 @@ def own_common(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> CommonSe
 def open_with(
     common: CommonSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Open]:
-    """Opens the application for these clients; keyword arguments are environment variables."""
-    opened = []
-
-    def open_(clients: str, **environ: str) -> FlaskClient:
-        path = tmp_path / "clients.toml"
-        path.write_text(clients)
-        for name, value in {**ENVIRON, "USHER_CLIENTS_FILE": str(path), **environ}.items():
-            monkeypatch.setenv(name, value)
-        registry.cache_clear()
-        app = create_app()
-        registry.cache_clear()
-        opened.append(app)
-        return app.test_client()
-
-    yield open_
-    for app in opened:
-        app.extensions["usher"].promises.close()
-        app.extensions["usher"].key_uses.close()
+    """Opens the application for these clients, with the session's Redis."""
+    yield from opening(tmp_path, monkeypatch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jwt
@@ -15,13 +15,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dispatcher import ledger, registry_file
-from dispatcher.clients import registry
 from dispatcher.models import FAILED
-from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
-from tests.clientsfile import ENVIRON, LIVEKIT_SECRET, a_client, a_key
+from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
 from tests.support import WAIT_S, keyspace
-from web import create_app
 from web.hoped import Hoped
 from web.limits import MAX_WRONG_KEYS
 
@@ -42,8 +39,6 @@ GLOBEX = a_client(
     a_key("globex", "globex-page", kind="publishable"),
     more=f'origins = ["{ELSEWHERE}"]',
 )
-
-Open = Callable[..., FlaskClient]
 
 
 class Door:
@@ -73,27 +68,9 @@ def headers(key: str, origin: str = "") -> dict[str, str]:
 
 
 @pytest.fixture
-def door_for(
-    common: CommonSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Door]]:
+def door_for(open_with: Open, tmp_path: Path) -> Callable[[str], Door]:
     """Opens the application with a file of clients."""
-    opened = []
-
-    def open_with(text: str) -> Door:
-        path = tmp_path / "clients.toml"
-        path.write_text(text)
-        for name, value in {**ENVIRON, "USHER_CLIENTS_FILE": str(path)}.items():
-            monkeypatch.setenv(name, value)
-        registry.cache_clear()
-        app = create_app()
-        registry.cache_clear()
-        opened.append(app)
-        return Door(app.test_client(), path)
-
-    yield open_with
-    for app in opened:
-        app.extensions["usher"].promises.close()
-        app.extensions["usher"].key_uses.close()
+    return lambda text: Door(open_with(text), tmp_path / "clients.toml")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,13 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher import keys, ledger, models, reports
-from dispatcher.clients import registry
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import DispatchRef
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
-from tests.clientsfile import ENVIRON, a_client, a_key
+from tests.clientsfile import ENVIRON, Open, a_client, a_key, opening
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, a_server, new_dispatch
-from web import create_app
 from web.limits import MAX_WRONG_KEYS
 
 PASSWORD = "a-password-of-20-chars"
@@ -39,36 +37,13 @@ CLIENTS = a_client("acme", a_key("acme", "acme-key")) + a_client(
 REF = DispatchRef(
     dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
 )
-Open = Callable[..., FlaskClient]
-
-
-def opener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    opened = []
-
-    def open_(**environ: str) -> FlaskClient:
-        path = tmp_path / "clients.toml"
-        path.write_text(CLIENTS)
-        named = {"USHER_OPERATOR_AUTH": f"operator:{PASSWORD}", **environ}
-        for name, value in {**ENVIRON, "USHER_CLIENTS_FILE": str(path), **named}.items():
-            monkeypatch.setenv(name, value)
-        registry.cache_clear()
-        app = create_app()
-        registry.cache_clear()
-        opened.append(app)
-        return app.test_client()
-
-    yield open_
-    for app in opened:
-        app.extensions["usher"].promises.close()
-        app.extensions["usher"].key_uses.close()
+OPERATOR = {"USHER_OPERATOR_AUTH": f"operator:{PASSWORD}"}
 
 
 @pytest.fixture
-def open_with(
-    common: CommonSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
+def open_with(open_with: Open) -> Open:
     """Opens the application, the operator named; keyword arguments are environment variables."""
-    yield from opener(tmp_path, monkeypatch)
+    return partial(open_with, CLIENTS, **OPERATOR)
 
 
 def samples(client: FlaskClient) -> dict[tuple[Any, ...], float]:
@@ -217,8 +192,8 @@ def test_without_redis_it_says_so_and_what_the_process_knows_within_a_second(
     own_common: CommonSettings, own_redis: OwnRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("USHER_REDIS_TIMEOUT_S")  # what it is unless set
-    for open_ in opener(tmp_path, monkeypatch):
-        client = open_()
+    for open_ in opening(tmp_path, monkeypatch):
+        client = open_(CLIENTS, **OPERATOR)
         samples(client)
         with own_redis.frozen():
             began = time.monotonic()
