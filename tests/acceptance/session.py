@@ -36,6 +36,19 @@ def wait_for(what: str, look: Callable[[], T | None], *, within_s: float) -> T:
     raise AssertionError(f"not within {within_s} s: {what}")
 
 
+def wait_ready(caller: Caller, *, within_s: float = 60) -> None:
+    """Return when nothing is missing; a web that is just being started again is not ready yet."""
+
+    def look() -> bool | None:
+        try:
+            response = caller.http.get("/readyz")
+        except httpx.TransportError:
+            return None
+        return True if response.json()["not_ready"] == [] else None
+
+    wait_for("everything ready", look, within_s=within_s)
+
+
 def run_step(stack: RunningStack, step: Step[T]) -> T:
     """What the stack's ledger answers to one step."""
     settings = {"REDIS_URL": stack.redis_url, "USHER_REDIS_TIMEOUT_S": 5}

@@ -24,6 +24,7 @@ from .session import (
     make_room,
     post_at_once,
     wait_for,
+    wait_ready,
 )
 
 # For a machine on which LiveKit and the agent server take long to come back.
@@ -50,14 +51,6 @@ def _all_ready(caller: Caller) -> Iterator[None]:
     """Every test begins with everything there, whatever the one before it has stopped."""
     yield
     wait_ready(caller)
-
-
-def wait_ready(caller: Caller) -> None:
-    def look() -> bool | None:
-        response = caller.http.get("/readyz")
-        return True if response.json()["not_ready"] == [] else None
-
-    wait_for("everything ready", look, within_s=60)
 
 
 @contextmanager

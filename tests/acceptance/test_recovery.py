@@ -20,8 +20,8 @@ from livekit import rtc
 from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT
 
-from .session import Caller, active_agents, end_rooms, make_room, wait_for
-from .test_outages import stopped, wait_ready
+from .session import Caller, active_agents, end_rooms, make_room, wait_for, wait_ready
+from .test_outages import stopped
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from devstack import PROJECT_ROOT
 from devstack.ports import PORT_VARIABLES, Ports, choose_ports
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack
-from tests.acceptance.session import ENDPOINT, Caller, active_agents, wait_for
+from tests.acceptance.session import ENDPOINT, Caller, active_agents, wait_for, wait_ready
 
-__all__ = ["ENDPOINT", "Caller", "active_agents", "wait_for"]
+__all__ = ["ENDPOINT", "Caller", "active_agents", "wait_for", "wait_ready"]
 
 DISPATCH_WORKER = "celery -A dispatcher worker --queues dispatch,sweep --pool threads"
 
@@ -93,16 +93,6 @@ def owner_of(port: int, stack: RunningStack, name: str) -> int:
                 if connection.laddr.port == port:
                     return pid
     raise AssertionError(f"no process of {name} has a connection from port {port}")
-
-
-def wait_ready(caller: Caller, *, within_s: float = 60) -> None:
-    """Return when nothing is missing."""
-
-    def look() -> bool | None:
-        response = caller.http.get("/readyz")
-        return True if response.json()["not_ready"] == [] else None
-
-    wait_for("everything ready", look, within_s=within_s)
 
 
 def redis_of(stack: RunningStack) -> redis.Redis:
