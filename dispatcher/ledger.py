@@ -127,7 +127,7 @@ class Created:
     """Answer to `create`: the id of the new record, or of the live one that was there already.
 
     `room_name` and `identity` are set when the very request was answered before; `conflict` says
-    that another request came with its `Idempotency-Key`; `due_now` that it is new and not paced.
+    that another request came with its `Idempotency-Key`; `wakes` that it is new and has a message.
     """
 
     dispatch_id: str
@@ -136,7 +136,7 @@ class Created:
     room_name: str = ""
     identity: str = ""
     conflict: bool = False
-    due_now: bool = False
+    wakes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +182,12 @@ def create(
     paced: bool = False,
     max_backlog: int = 0,
     once: Once | None = None,
-    wakes: bool = True,
+    hold_back: bool = False,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
-    The dispatcher is woken with it (unless the caller does that, see `wakes`), except for a paced
-    one, which the sweeper wakes in its turn.
+    The dispatcher is woken by a message that is written with it, except for a paced one, which the
+    sweeper wakes in its turn.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.
@@ -198,7 +198,7 @@ def create(
         max_backlog: how many sessions may be on their way; 0: any number.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
-        wakes: false: the caller wakes the dispatcher itself (`wake`), where it is `due_now`.
+        hold_back: the message comes into the queue with the next `wake`, or the sweeper's.
     """
 
     def tell(created: Created) -> None:
@@ -210,7 +210,7 @@ def create(
         for key, value in vars(new).items()  # all are plain values; asdict() would copy each
         if key not in ("dispatch_id", "deadline_ms") and value != ""
     }
-    message = messages.dispatch(new.dispatch_id, new.room_name).message if wakes else ""
+    wake_up = messages.dispatch(new.dispatch_id, new.room_name)
     return Step(
         "create",
         (
@@ -218,7 +218,7 @@ def create(
             keys.rate(new.client_id),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
-            keys.DISPATCH_QUEUE,
+            keys.HELD_BACK if hold_back else wake_up.queue,
         ),
         (
             keys.RECORD_PREFIX,
@@ -232,7 +232,7 @@ def create(
             str(AT_ONCE),
             str(max_backlog),
             _once(once),
-            message,
+            wake_up.message,
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: _created(reply, new.dispatch_id, limits),
@@ -240,10 +240,9 @@ def create(
     )
 
 
-def wake(dispatches: Sequence[NewDispatch]) -> Step[None]:
-    """Wake the dispatcher for new records that were written without (`create`)."""
-    wakes = (messages.dispatch(each.dispatch_id, each.room_name) for each in dispatches)
-    return Step("wake", (keys.DISPATCH_QUEUE,), tuple(each.message for each in wakes), _nothing)
+def wake() -> Step[None]:
+    """Put every message that was held back (`create`) into the dispatcher's queue."""
+    return Step("wake", (keys.HELD_BACK, keys.DISPATCH_QUEUE), (), _nothing)
 
 
 def _nothing(_: Any) -> None:
@@ -265,9 +264,7 @@ def _once(once: Once | None) -> str:
 
 def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
     if reply[0] == "created":
-        return Created(
-            dispatch_id=dispatch_id, state=State.QUEUED, new=True, due_now=bool(reply[1])
-        )
+        return Created(dispatch_id=dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1]))
     if reply[0] == "too_many_requests":
         raise LimitReached(
             f"at most {limits.requests_per_minute} requests per minute",
@@ -445,11 +442,11 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on.
 
     While the dispatch queue is as long as that, those that wait in it and have time left are left
-    to their own messages.
+    to their own messages. Those that are still held back come into it.
     """
     return Step(
         "claim_due",
-        (keys.DUE, keys.DISPATCH_QUEUE),
+        (keys.DUE, keys.DISPATCH_QUEUE, keys.HELD_BACK),
         (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
         list,
     )

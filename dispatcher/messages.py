@@ -1,10 +1,9 @@
 """What does a worker find in its queue, when the ledger itself has put it there?
 
-"LiveKit has it" and its verification's wake-up are written in one step (`advance.lua`): neither is
-ever without the other. The web sends those of new records itself, many with one command
-(`wake.lua`). Redis knows nothing of Celery, so the message is written before: Celery's protocol 2
-in the envelope of kombu's Redis transport, with what a worker and Flower read, and no more, since
-it is kept for every session that waits.
+A new record and its wake-up are written in one step (`create.lua`), and so are "LiveKit has it" and
+its verification (`advance.lua`): neither is ever without the other. Redis knows nothing of Celery,
+so the message is written before: Celery's protocol 2 in the envelope of kombu's Redis transport,
+with what a worker and Flower read, and no more, since it is kept for every session that waits.
 Sources: docs.celeryq.dev, "Message Protocol"; `kombu.transport.virtual.Message`. The tests compare
 it with what Celery itself sends.
 """

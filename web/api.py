@@ -94,7 +94,7 @@ def _create(
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
         once=asked,
-        wakes=False,
+        hold_back=True,
     )
     return together.ask(here.ledger, step)
 
@@ -116,8 +116,8 @@ def _created(
     if created.conflict:
         raise conflict()
     if created.new:
-        if created.due_now:
-            here.wakes.send_later(new)
+        if created.wakes:
+            here.wakes.send_later()
         here.promises.remember(new)
         return hoped, created.identity
     answered = replace(new, room_name=created.room_name or new.room_name)

@@ -120,7 +120,8 @@ def _backlog_rows(found: Mapping[str, Any]) -> list[tuple[str, object]]:
         ),
         ("never dispatched", found["never_dispatched"]),
         ("dispatched twice", found["dispatched_twice"]),
-        ("places from its turn", f"p99 {found['displaced_p99']}, most {found['displaced_most']}"),
+        ("places after its turn", f"p99 {found['late_p99']}, most {found['late_most']}"),
+        ("places before it", f"most {found['early_most']}"),
         (
             "drained",
             f"in {found['drained_s']:.0f} s, {found['dispatches_per_s']:.0f}/s; "

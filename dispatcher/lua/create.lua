@@ -1,12 +1,13 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
 -- request was answered before, or a limit has been reached. Of a client that asks quickly, the
 -- later ones are due later.
--- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue
+-- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue (or
+--   where messages are held back)
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
---   without), message that wakes the dispatcher (empty: whoever asks sends it), field, value, ...
--- Returns {"created", 1 when the dispatcher is to be woken now}, {"existing", dispatch id, state},
+--   without), message that wakes the dispatcher, field, value, ...
+-- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state},
 --   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
 --   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
 --   one more}, {"too_many_sessions"} or {"overloaded"}. No more than is needed: every value costs
@@ -88,5 +89,5 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
   if redis.call('EXISTS', ARGV[1] .. id) == 0 then redis.call('ZREM', KEYS[6], id) end
 end
 remember(ARGV[2])
-if due_in == 0 and ARGV[12] ~= '' then redis.call('LPUSH', KEYS[11], ARGV[12]) end
+if due_in == 0 then redis.call('LPUSH', KEYS[11], ARGV[12]) end
 return {'created', due_in == 0 and 1 or 0}

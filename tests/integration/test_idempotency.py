@@ -36,7 +36,7 @@ def test_the_key_is_kept_for_a_day_beside_the_record(store: Ledger, raw: redis.R
     assert not any("idempotency" in key for key in without)
 
     assert ask(store, "dsp_1") == Created(
-        dispatch_id="dsp_1", state=State.QUEUED, new=True, due_now=True
+        dispatch_id="dsp_1", state=State.QUEUED, new=True, wakes=True
     )
 
     found = keyspace(raw)

@@ -10,8 +10,9 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from dispatcher import keys
+from dispatcher import keys, ledger
 from dispatcher.ledger import AT_ONCE
+from dispatcher.store import Ledger
 from tests.clientsfile import Open, a_client, a_key
 from tests.support import WAIT_S, eventually
 from web.reply import REPLY, Reply
@@ -42,9 +43,9 @@ def ask(http: FlaskClient, room: str, reply: Reply | None = None) -> str:
     return str(answer.json["dispatch_id"])
 
 
-def woken(raw: redis.Redis) -> list[str]:
+def woken(raw: redis.Redis, queue: str = keys.DISPATCH_QUEUE) -> list[str]:
     """For which dispatches, in the order in which workers take the messages."""
-    messages = raw.lrange(keys.DISPATCH_QUEUE, 0, -1)[::-1]
+    messages = raw.lrange(queue, 0, -1)[::-1]
     return [json.loads(json.loads(each)["body"])[1]["dispatch_id"] for each in messages]
 
 
@@ -56,6 +57,7 @@ async def test_after_the_answer_and_for_all_that_have_come_together_at_once(
     ids = [ask(http, f"room-{number}", reply) for number, reply in enumerate(replies)]
     assert [raw.hget(keys.record(each), "state") for each in ids] == ["queued"] * 3
     assert woken(raw) == []
+    assert woken(raw, keys.HELD_BACK) == ids
 
     evaluated = "cmdstat_eval"
     before = raw.info("commandstats").get(evaluated, {"calls": 0})["calls"]
@@ -64,6 +66,29 @@ async def test_after_the_answer_and_for_all_that_have_come_together_at_once(
             work()
     await eventually(lambda: woken(raw) == ids, within_s=WAIT_S)
     assert raw.info("commandstats")[evaluated]["calls"] == before + 1
+    assert not raw.exists(keys.HELD_BACK)
+
+
+async def test_in_the_order_of_their_records_whichever_is_answered_first(
+    open_with: Open, raw: redis.Redis, connection: socket.socket
+) -> None:
+    """As of two processes, of which one has to wait for a core when it has written its record."""
+    one, other = open_with(ACME), open_with(ACME)
+    first_reply, second_reply = Reply(connection), Reply(connection)
+    ids = [ask(one, "room-1", first_reply), ask(other, "room-2", second_reply)]
+    for work in (*second_reply.afterwards, *first_reply.afterwards):
+        work()
+    await eventually(lambda: woken(raw) == ids)
+
+
+async def test_by_the_sweeper_where_the_web_died_before_it_could(
+    open_with: Open, raw: redis.Redis, store: Ledger, connection: socket.socket
+) -> None:
+    http = open_with(ACME)
+    ids = [ask(http, f"room-{number}", Reply(connection)) for number in range(2)]
+    assert store.run(ledger.claim_due(limit=9, push_s=30)) == []  # nothing is late yet
+    assert woken(raw) == ids
+    assert not raw.exists(keys.HELD_BACK)
 
 
 async def test_at_once_where_nobody_tells_when_it_has_been_answered(
