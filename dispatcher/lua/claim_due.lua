@@ -3,7 +3,8 @@
 -- With a long queue, records that wait in it and have time left are only pushed on: their own
 -- message comes, and whoever looked at each would keep a worker from the queue. A message that is
 -- still held back may have been left behind by a web process that has died.
--- KEYS: due, queue, where messages are held back. ARGV: limit, push_ms, prefix of record keys, long queue. Returns the dispatch ids.
+-- KEYS: due, queue, where messages are held back. ARGV: limit, push_ms, prefix of record keys, long
+-- queue. Returns the dispatch ids.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'RIGHT', 'LEFT') do end
