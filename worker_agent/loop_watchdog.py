@@ -1,29 +1,33 @@
-"""Who watches a job's event loop for code that blocks it? livekit-agents, where that does no harm.
+"""Which event loops livekit-agents' watchdog watches for code that blocks them, and how closely.
 
-Its watchdog is a thread for each event loop, which wakes fifty times a second and reads the stacks
-of all threads when the loop is late.
+Its watchdog is a thread for each event loop, which wakes five times in each warn threshold (never
+more than fifty times a second, nor less than twenty) and samples the stacks of all threads when the
+loop is late. The switch is livekit-agents' own: LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS in the program's
+environment, 100 ms by default. Nothing is set in the environment here, which the program's own
+subprocesses inherit.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Final
 
 from livekit.agents import JobExecutorType
-from livekit.agents.telemetry.loop_monitor import ENV_WARN_THRESHOLD_MS
 
-# Before it, a garbage collection inside `sys._current_frames()` may wait for the GIL with a lock
-# that a thread which begins or ends wants with the GIL: the process stands still
-# (https://github.com/python/cpython/issues/106883). livekit-rtc's callbacks begin and end one each.
-_MENDED_IN: Final = (3, 12)
+from worker_agent.livekit_workarounds import loop_monitor
+
+# Where one process has a loop for each job. A block is measured to within a tick, so every one of
+# half a second or more is reported; shorter ones are mostly the other jobs' turn with the GIL.
+_THREADS_WARN_S: Final = 0.35
+_THREADS_TICK_S: Final = 0.15
+
+# When imported, not when asked: each job's process imports this with its entry point, before its
+# loop begins, and the watchdog begins with the loop.
+_is_safe = loop_monitor.make_safe()
+if not _is_safe:
+    loop_monitor.turn_off()
 
 
 def restrain(executor: JobExecutorType) -> None:
-    """Turn the watchdog off where it may stop the process, or there is one for each job in it.
-
-    Off is for this process and those that it starts, and unless the program's environment has
-    LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, which is livekit-agents' own switch.
-    """
-    if sys.version_info < _MENDED_IN or executor is JobExecutorType.THREAD:
-        os.environ.setdefault(ENV_WARN_THRESHOLD_MS, "0")
+    """Have the watchdog of a process with many jobs wake less often, and warn of longer blocks."""
+    if _is_safe and executor is JobExecutorType.THREAD:
+        loop_monitor.watch_loosely(warn_s=_THREADS_WARN_S, tick_s=_THREADS_TICK_S)

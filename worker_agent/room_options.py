@@ -16,6 +16,8 @@ from dataclasses import replace
 
 from livekit import rtc
 
+from worker_agent.livekit_workarounds import lsb_release
+
 
 class Connecting:
     """How many rooms of this process are connecting? Thread-safe."""
@@ -47,7 +49,7 @@ def spare(room: rtc.Room) -> None:
     async def connect_sparingly(
         url: str, token: str, options: rtc.RoomOptions | None = None
     ) -> None:
-        with connecting.one() as alone:
+        with connecting.one() as alone, lsb_release.not_run():
             await connect(url, token, options=sparing(options or rtc.RoomOptions(), alone=alone))
 
     room.connect = connect_sparingly  # type: ignore[method-assign]  # of this room alone

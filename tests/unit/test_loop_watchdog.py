@@ -1,65 +1,182 @@
-"""Is livekit-agents' watchdog kept from where it stops the process, and left where it does not?"""
+"""livekit-agents' watchdog tells of a blocked loop, and cannot stop the process."""
 
 from __future__ import annotations
 
-import asyncio
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from livekit.agents import AgentServer, JobContext, JobExecutorType
 from livekit.agents.telemetry import loop_monitor
 
-from worker_agent.existing import rtc_session
-from worker_agent.loop_watchdog import restrain
+from devstack import PROJECT_ROOT
+from tests.support import run_python
+from worker_agent.livekit_workarounds import loop_monitor as workaround
 
-SWITCH = "LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS"
+SWITCH = loop_monitor.ENV_WARN_THRESHOLD_MS
+BLOCKED = "event loop blocked for "
+
+# A program of livekit-agents', whose one job blocks its loop; nothing but LiveKit is missing.
+_PROGRAM = """
+import asyncio, logging, os, subprocess, sys, time
+from livekit.agents import AgentServer, JobContext, JobExecutorType
+from worker_agent import rtc_session
+
+server = AgentServer(
+    job_executor_type=JobExecutorType(sys.argv[1]),
+    num_idle_processes=1, host="127.0.0.1", port=0,
+    ws_url="ws://127.0.0.1:1", api_key="key", api_secret="secret" * 8,
+)
+
+@rtc_session(server, agent_name="blocking")
+async def blocking(ctx: JobContext) -> None:
+    await asyncio.sleep(0.5)
+    time.sleep(float(sys.argv[2]))
+    await asyncio.sleep(0.5)
+    inherited = subprocess.run(["env"], capture_output=True, text=True).stdout
+    logging.warning("the environment has the switch: %s", "LOOP_BLOCK" in inherited)
+    ctx.shutdown()
+
+async def main() -> None:
+    running = asyncio.create_task(server.run(unregistered=True))
+    started = asyncio.Event()
+    server.once("worker_started", started.set)
+    await started.wait()
+    await server.simulate_job("room", fake_job=True)
+    while not server.active_jobs:
+        await asyncio.sleep(0.05)
+    while server.active_jobs:
+        await asyncio.sleep(0.05)
+    await server.aclose()
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    asyncio.run(main())
+    sys.stderr.flush()
+    os._exit(0)
+"""
 
 
-async def _entrypoint(ctx: JobContext) -> None:
-    """Any job."""
-
-
-def _is_watched() -> bool:
-    async def look() -> bool:
-        loop = asyncio.get_running_loop()
-        watching = loop_monitor.start_monitoring(loop) is not None
-        loop_monitor.stop_monitoring(loop)
-        return watching
-
-    return asyncio.run(look())
-
-
-@pytest.fixture(autouse=True)
-def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCH, "set")  # so that it is taken back at the end, whoever has set it
-    monkeypatch.delenv(SWITCH)
-
-
-def test_it_watches_unless_told_otherwise() -> None:
-    assert _is_watched()
-
-
-@pytest.mark.parametrize("executor", list(JobExecutorType))
-def test_no_python_that_it_can_stop_has_it(
-    executor: JobExecutorType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 11, 7))
-    rtc_session(AgentServer(job_executor_type=executor), _entrypoint)
-    assert not _is_watched()
+def _logged(directory: Path, executor: str, block_s: float, **environ: str) -> str:
+    """What the program logs about a job that blocks its loop for so long."""
+    program = directory / "program.py"
+    program.write_text(_PROGRAM)
+    own = {name: value for name, value in os.environ.items() if name != SWITCH}
+    done = subprocess.run(
+        [sys.executable, str(program), executor, str(block_s)],
+        env={**own, "PYTHONPATH": str(PROJECT_ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "the environment has the switch:" in done.stderr, "the job has not come to its end"
+    return done.stderr
 
 
 @pytest.mark.parametrize(
-    ("executor", "watched"), [(JobExecutorType.PROCESS, True), (JobExecutorType.THREAD, False)]
+    ("executor", "block_s"), [("process", 1.0), ("thread", 1.0), ("thread", 0.5)]
 )
-def test_of_newer_ones_job_processes_have_it(
-    executor: JobExecutorType, watched: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_blocks_its_loop_is_warned_of(
+    executor: str, block_s: float, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 12, 0))
-    restrain(executor)
-    assert _is_watched() is watched
+    logged = _logged(tmp_path, executor, block_s)
+
+    assert BLOCKED in logged
+    assert "in blocking" in logged  # where: the stack was sampled
+    assert "the environment has the switch: False" in logged
 
 
-def test_who_has_asked_for_it_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCH, "250")
-    restrain(JobExecutorType.THREAD)
-    assert _is_watched()
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_the_program_s_own_threshold_goes_before_ours(executor: str, tmp_path: Path) -> None:
+    assert "in blocking" not in _logged(tmp_path, executor, 1.0, **{SWITCH: "5000"})
+
+
+def test_a_program_can_have_shorter_blocks_reported_in_a_thread(tmp_path: Path) -> None:
+    assert "in blocking" in _logged(tmp_path, "thread", 0.25, **{SWITCH: "100"})
+
+
+# Twelve threads: some begin and end, some run new calls, some take the library's own samples, and
+# there is always garbage that lets go of the GIL. SIGALRM ends what stands still: no Python would.
+_SAMPLE = """
+import asyncio, gc, os, signal, sys, threading, time
+from livekit.agents.telemetry import loop_monitor
+if sys.argv[1] == "mended":
+    import worker_agent.loop_watchdog
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        time.sleep(0)
+
+def begin_and_end():
+    thread = threading.Thread(target=Cycle)
+    thread.start()
+    thread.join()
+
+def call(depth=3):
+    if depth:
+        return call(depth - 1)
+    Cycle()
+    time.sleep(0.001)
+
+def sample():
+    monitor._sample_loop_thread(0.2)
+    time.sleep(0.002)
+
+def repeat(step, number):
+    while True:
+        step()
+        done[number] += 1
+
+monitor = loop_monitor.EventLoopMonitor(asyncio.new_event_loop())
+steps = [begin_and_end] * 2 + [call] * 6 + [sample] * 4
+done = [0] * len(steps)
+signal.alarm(int(sys.argv[2]))
+gc.set_threshold(10)
+for number, step in enumerate(steps):
+    threading.Thread(target=repeat, args=(step, number), daemon=True).start()
+time.sleep(2)
+before = list(done)
+while not all(now > then for now, then in zip(done, before)):
+    time.sleep(0.05)
+print("all get on", flush=True)
+os._exit(0)
+"""
+
+
+def test_its_samples_do_not_stop_the_process() -> None:
+    assert run_python(_SAMPLE, "mended", "50") == "all get on\n"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
+def test_without_the_mend_they_do() -> None:
+    """Or the mend can go."""
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        run_python(_SAMPLE, "as it is", "8")
+    assert stopped.value.returncode == -signal.SIGALRM
+
+
+def _restored(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    monkeypatch.setattr(target, name, getattr(target, name))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
+def test_another_monitor_than_the_one_known_is_off_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sample(self: object, lag: float) -> None:
+        """Samples in a way of its own."""
+
+    monkeypatch.setattr(loop_monitor.EventLoopMonitor, "_sample_loop_thread", sample)
+    _restored(monkeypatch, loop_monitor, "DEFAULT_WARN_THRESHOLD")
+    monkeypatch.delenv(SWITCH, raising=False)
+
+    assert not workaround.make_safe()
+    workaround.turn_off()
+
+    assert loop_monitor.LoopMonitorThresholds.from_env() is None
+    assert "not watched" in caplog.text

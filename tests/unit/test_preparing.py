@@ -1,9 +1,10 @@
-"""Is a job's process ready before its job, and quiet about what nobody reads?"""
+"""A job's process is ready before its job, and quiet about what nobody reads."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 from livekit.agents import JobProcess
 
@@ -46,6 +47,58 @@ def test_the_native_library_hands_python_nothing_that_python_drops() -> None:
     assert _records() <= 2  # which it has of its own start, before it can be told
 
 
+# Connects to where nobody is, and prints what a subprocess of the program's inherits.
+_FAIL = """
+import asyncio, os, subprocess
+from livekit import rtc
+from worker_agent.preparing import prepare
+
+async def main():
+    prepare()
+    try:
+        await rtc.Room().connect("ws://127.0.0.1:1", "no-token")
+    except rtc.ConnectError:
+        pass
+    inherited = subprocess.run(["env"], capture_output=True, text=True).stdout.splitlines()
+    print([line for line in inherited if line.startswith("RUST_LOG=")], flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def _written(**environ: str) -> tuple[str, str]:
+    """What the program prints, and what the native library writes to standard error."""
+    own = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
+    done = subprocess.run(
+        [sys.executable, "-c", _FAIL],
+        env={**own, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+def test_the_native_library_s_warnings_and_errors_are_written() -> None:
+    inherited, written = _written()
+
+    assert inherited == "[]\n"
+    assert " WARN  livekit" in written
+    assert " ERROR livekit_ffi::server::room] error while connecting" in written
+    assert not any(level in written for level in (" INFO ", " DEBUG ", " TRACE "))
+    assert "os_info" not in written  # which warns at each join of a machine without lsb_release
+
+
+def test_an_operator_s_filter_stays() -> None:
+    inherited, written = _written(RUST_LOG="error")
+
+    assert inherited == "['RUST_LOG=error']\n"
+    assert " ERROR " in written
+    assert " WARN " not in written
+
+
 def test_who_asks_for_the_native_library_s_log_gets_it() -> None:
     assert _records(LIVEKIT_RTC_DEBUG="1") > 20
 
@@ -71,60 +124,3 @@ def own_setup(process: JobProcess) -> None:
 
 def test_a_program_s_own_setup_still_runs_in_each_job_process() -> None:
     assert run_python(_SET_UP).split("\n")[-2] == "{'ready': True} True"
-
-
-# Connects to where nobody is, in several tries; before each the library asks for the system's name.
-_ASK = """
-import asyncio, os, subprocess, sys
-from livekit import rtc
-from worker_agent.preparing import prepare
-
-async def main():
-    os.environ.pop("USHER_LSB_RELEASE", None)  # of whoever runs the tests
-    if sys.argv[1:] == ["prepared"]:
-        prepare()
-    try:
-        await rtc.Room().connect("ws://127.0.0.1:1", "no-token")
-    except rtc.ConnectError:
-        pass
-    for asked in (["-a"], ["-c", "-s"]):
-        said = subprocess.run(["lsb_release", *asked], stdout=subprocess.PIPE).stdout
-        print(said.decode(), end="")
-    sys.stdout.flush()
-    os._exit(0)
-
-asyncio.run(main())
-"""
-
-
-def _asked(directory: Path, program: str, *arguments: str) -> tuple[str, int]:
-    """What is printed with that `lsb_release` before all others, and how often it has run."""
-    directory.mkdir()
-    own, ran = directory / "lsb_release", directory / "ran"
-    own.write_text(f'#!/bin/sh\necho "$*" >> {ran}\n{program}\n')
-    own.chmod(0o755)
-    path = f"{directory}{os.pathsep}{os.environ['PATH']}"
-    said = run_python(_ASK, *arguments, PATH=path)
-    return said, ran.read_text().splitlines().count("-a")
-
-
-def test_the_system_s_name_is_asked_for_once_and_not_at_each_join(tmp_path: Path) -> None:
-    says = "printf 'Distributor ID:\\tHouse %s\\nRelease:\\t1\\n' \"$*\""
-
-    said, ran = _asked(tmp_path / "prepared", says, "prepared")
-    as_it_is, ran_as_it_is = _asked(tmp_path / "plain", says)
-
-    assert (
-        said
-        == as_it_is
-        == ("Distributor ID:\tHouse -a\nRelease:\t1\nDistributor ID:\tHouse -c -s\nRelease:\t1\n")
-    )
-    assert ran == 1
-    assert ran_as_it_is > 2  # or the library has stopped asking, and ours can go
-
-
-def test_a_system_that_does_not_know_its_name_is_asked_as_before(tmp_path: Path) -> None:
-    said, ran = _asked(tmp_path / "broken", "echo sorry; exit 3", "prepared")
-
-    assert said == "sorry\nsorry\n"
-    assert ran > 3

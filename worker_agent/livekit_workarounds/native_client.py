@@ -1,0 +1,70 @@
+"""livekit-rtc's native client, made once and without its debug log going through Python.
+
+For livekit-rtc 1.1 (1.1.21). Its Python side has `livekit_ffi_initialize` hand every record of the
+native library to Python, some 4,500 for a join, and drops those of level DEBUG unless
+LIVEKIT_RTC_DEBUG is set
+(https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). In the
+ten seconds after a burst of 30 an agent server took 2.5 % of a core for each room, and 0.4 %
+without (tests/measure/agent_cost.py). Without `capture_logs` the library writes what RUST_LOG names
+to standard error itself
+(https://github.com/livekit/rust-sdks/blob/main/livekit-ffi/src/server/logger.rs).
+
+Remove when livekit-rtc has a level for what it hands over, and makes its client behind a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from livekit.rtc import _ffi_client as native
+from livekit.rtc.version import __version__
+
+logger = logging.getLogger(__name__)
+
+_VARIABLE: Final = "RUST_LOG"
+# os_info warns at each join of a machine without `lsb_release` (or with ours, see lsb_release.py),
+# and then reads /etc/os-release, which is as good. A normal join has no other warning.
+_WARNINGS_AND_ERRORS: Final = "warn,os_info=error"
+
+
+def make() -> None:
+    """Make the native client, unless the program has made it.
+
+    livekit-rtc makes it at its first use and without a lock: jobs' threads that came at once made
+    two, and the events of one of them reached nobody. A `connect` then hung, and after 15 s the
+    native library ended the whole process.
+    """
+    if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
+        _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
+        return
+    with _filter_for_the_library():
+        client = native.FfiClient.instance
+    library = getattr(client, "_ffi_lib", None)
+    if library is None:
+        logger.warning("livekit-rtc %s: its debug log goes through Python", __version__)
+        return
+    library.livekit_ffi_dispose()
+    library.livekit_ffi_initialize(
+        native.ffi_event_callback, False, b"python", __version__.encode("ascii")
+    )
+
+
+@contextmanager
+def _filter_for_the_library() -> Iterator[None]:
+    """A block in which RUST_LOG is set; the library reads it once, when it is first initialized.
+
+    A value of the operator's stays. Ours is taken back: the program's own subprocesses inherit this
+    process's environment.
+    """
+    if _VARIABLE in os.environ:
+        yield
+        return
+    os.environ[_VARIABLE] = _WARNINGS_AND_ERRORS
+    try:
+        yield
+    finally:
+        os.environ.pop(_VARIABLE, None)
