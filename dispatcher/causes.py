@@ -57,9 +57,18 @@ REJECTED: Final[Mapping[str, Words]] = {
     ),
     "declined_by_program": Words(
         headline="the agent program declined the job",
-        cause="The agent program's own on_request turned the job down.",
-        advice="Look into the log and the code of the program behind agent {agent}: its "
-        "on_request decides, not Usher.",
+        cause="The agent program itself turned the job down: its own on_request rejected it, or "
+        "it called ctx.shutdown() before its agent had joined.",
+        advice="Look into the log and the code of the program behind agent {agent}: it decides "
+        "that, not Usher. An on_request that wants another agent server to be asked calls "
+        "reject(terminate=False).",
+    ),
+    "processes_cannot_start": Words(
+        headline="the agent server cannot start its processes",
+        cause="The agent server that LiveKit asked for agent {agent} cannot start a process for a "
+        "job, and takes none until it can.",
+        advice="Read its log for 'error initializing process': an exception in the program's "
+        "setup_fnc, a time-out of initialize_process_timeout, or too little memory.",
     ),
     "stale_generation": Words(
         headline="the offer came too late",
@@ -141,9 +150,18 @@ FAILURES: Final[Mapping[str, Words]] = {
     ),
     FailureReason.AGENT_LOST: Words(
         headline="its agents keep dying",
-        cause="Several agents of this session in a row died soon after they had joined.",
+        cause="Several agents of this session in a row died, or raised an exception, soon after "
+        "they had joined.",
         advice="Read the agent server's log for the job's exception or the kernel's for an "
         "out-of-memory kill; correct the agent program before you dispatch again.",
+    ),
+    FailureReason.AGENT_CRASHED: Words(
+        headline="its agent program crashes before it joins",
+        cause="Agent servers for agent {agent} took the job, and each time the agent program "
+        "raised an exception, returned without connecting or died before its agent was in the "
+        "room.",
+        advice="Read the agent server's log for the job: the exception's text and traceback are "
+        "there. Correct the agent program, then dispatch again.",
     ),
     FailureReason.NOBODY_CAME: Words(
         headline="nobody came into the room",

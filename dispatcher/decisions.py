@@ -20,6 +20,8 @@ _SOON_S: Final = 0.05
 # takes to tell that LiveKit has dropped a job.
 _FRESH_S: Final = 2.0
 
+CRASHED: Final = "crashed"  # the outcome of an attempt whose agent program raised or died
+
 FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
 
 
@@ -62,16 +64,18 @@ def look_again_in_s(dispatch: Dispatch, wait_s: float) -> float:
     return max(_SOON_S, min(wait_s, dispatch.remaining_s - END_MARGIN_S))
 
 
-def our_agent(dispatch: Dispatch, agents: Iterable[AgentParticipant]) -> AgentParticipant | None:
+def our_agent(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
+) -> AgentParticipant | None:
     """The agent in the room that this very generation has brought, if it is there.
 
-    An agent that carries no dispatch id (a livekit-agents program without our request filter)
-    counts by its agent name.
+    An unfenced agent (a livekit-agents program without our request filter) carries no dispatch id,
+    and counts by its agent name. A fenced one without a dispatch id is another backend's.
     """
     for agent in agents:
         if agent.dispatch_id == dispatch.dispatch_id and agent.generation == dispatch.generation:
             return agent
-        if not agent.dispatch_id and agent.agent_name == dispatch.agent_name:
+        if not fenced and not agent.dispatch_id and agent.agent_name == dispatch.agent_name:
             return agent
     return None
 
@@ -79,11 +83,11 @@ def our_agent(dispatch: Dispatch, agents: Iterable[AgentParticipant]) -> AgentPa
 def agent_to_keep(
     dispatch: Dispatch, agents: Sequence[AgentParticipant]
 ) -> AgentParticipant | None:
-    """Of agents that nobody fences: the one that the record stands by, else any that would do."""
+    """Of unfenced agents: the one that the record stands by, else any that would do."""
     for agent in agents:
         if agent.identity == dispatch.agent_identity:
             return agent
-    return our_agent(dispatch, agents)
+    return our_agent(dispatch, agents, fenced=False)
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
@@ -117,19 +121,65 @@ def silent_in_s(dispatch: Dispatch) -> float:
     return (dispatch.alive_till_ms - dispatch.read_at_ms) / 1000 + GRACE_S
 
 
+def is_starting(dispatch: Dispatch) -> bool:
+    """True while its job says that it lives, and has not connected yet: a slow start is no death.
+
+    The session's deadline bounds it, and nothing else.
+    """
+    return (
+        dispatch.state is State.ACCEPTED
+        and not dispatch.agent_identity
+        and dispatch.alive_till_ms > 0
+        and not is_silent(dispatch)
+    )
+
+
 def surplus_agents(
-    dispatch: Dispatch, agents: Iterable[AgentParticipant]
+    dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
 ) -> list[AgentParticipant]:
-    """The agents of this dispatch, of whatever generation, that are not the one it stands by."""
+    """The agents of this dispatch, of any generation, that are not the one it stands by."""
     return [
         agent
         for agent in agents
         if agent.identity != dispatch.agent_identity
         and (
             agent.dispatch_id == dispatch.dispatch_id
-            or (not agent.dispatch_id and agent.agent_name == dispatch.agent_name)
+            or (not fenced and not agent.dispatch_id and agent.agent_name == dispatch.agent_name)
         )
     ]
+
+
+def foreign_agents(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant]
+) -> list[AgentParticipant]:
+    """The agents of the same name as this fenced one that carry no dispatch id of Usher's.
+
+    Another backend has sent them: by `CreateDispatch`, by a token, by a SIP dispatch rule.
+    """
+    return [
+        agent
+        for agent in agents
+        if not agent.dispatch_id
+        and agent.agent_name == dispatch.agent_name
+        and agent.identity != dispatch.agent_identity
+    ]
+
+
+def crashes_in_a_row(dispatch: Dispatch) -> int:
+    """How many of its latest attempts have ended before the agent was in the room, by a crash."""
+    since = range(dispatch.first_generation, dispatch.generation)
+    before = [attempt for attempt in dispatch.attempts if attempt.generation in since]
+    crashed = [a.outcome == CRASHED for a in sorted(before, key=lambda a: -a.generation)]
+    return crashed.index(False) if False in crashed else len(crashed)
+
+
+def why_crashed(dispatch: Dispatch) -> Reason:
+    """Why a dispatch is given up whose agent program crashes again and again."""
+    return Reason(
+        code=FailureReason.AGENT_CRASHED,
+        message=f"{crashes_in_a_row(dispatch)} times in a row; the last time: "
+        f"{dispatch.failure_message}",
+    )
 
 
 def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
@@ -189,11 +239,20 @@ def why_no_agent(
             message=f"LiveKit has listed no {wanted} in the room; its servers report nothing to "
             "Usher, so look whether one is registered at LiveKit, and into its log",
         )
+    if is_starting(dispatch):
+        return Reason(
+            code=FailureReason.JOIN_TIMEOUT,
+            message=f"job {dispatch.job_id} of agent server {dispatch.agent_server_id} was still "
+            "starting: its process lives and has not connected; have the program connect sooner "
+            "(load models in its setup_fnc, keep more idle processes), or raise the client's "
+            "deadline_s",
+        )
     if dispatch.state is State.ACCEPTED:
         return Reason(
             code=FailureReason.JOIN_TIMEOUT,
-            message=f"agent server {dispatch.agent_server_id} accepted job {dispatch.job_id} "
-            "but its agent did not join in time; look into its log for that job",
+            message=f"agent server {dispatch.agent_server_id} accepted job {dispatch.job_id}, "
+            "and then nothing was heard of it: the job or its machine died, or hangs; look into "
+            "its log for that job",
         )
     if rejected and rejected != FULL:
         return Reason(
@@ -201,6 +260,8 @@ def why_no_agent(
             message=f"an agent server refused the job ({rejected}); its log says why",
         )
     able = eligible(dispatch, servers)
+    if not able and (broken := _broken(dispatch, servers)):
+        return broken
     if not able:
         return Reason(
             code=FailureReason.NO_AGENT_ONLINE,
@@ -232,6 +293,29 @@ def why_no_agent(
         code=FailureReason.JOIN_TIMEOUT,
         message=f"LiveKit offered the job to none of the {len(able)} agent server(s) for {wanted}"
         " that report themselves; check that they are registered at this client's LiveKit server",
+    )
+
+
+def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason | None:
+    """What to say where the agent servers that may take it cannot start a job's process."""
+    ids = [
+        server.agent_server_id
+        for server in servers
+        if server.cannot_start
+        and server.serves(
+            client_id=dispatch.client_id,
+            agent_name=dispatch.agent_name,
+            container=dispatch.container,
+        )
+    ]
+    if not ids:
+        return None
+    return Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"agent server {ids[0]}"
+        + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
+        + f" for agent {dispatch.agent_name!r} cannot start a process for a job; its log says why "
+        "('error initializing process')",
     )
 
 
@@ -328,6 +412,8 @@ def judge(
         return Verdict.ALIVE
     if fenced and dispatch.read_at_ms < dispatch.alive_till_ms:
         return Verdict.ALIVE
+    if dispatch.state is State.LEAVING:
+        return Verdict.OVER  # its session was over already
     waited_s = (dispatch.read_at_ms - dispatch.created_at_ms) / 1000
     awaited = not dispatch.person_seen and waited_s < abandon_after_s
     if room.people == 0 and not awaited:
@@ -337,5 +423,7 @@ def judge(
 
 def losses_in_a_row(dispatch: Dispatch) -> int:
     """How many agents of this dispatch have died soon after joining, the present one included."""
-    lived_s = (dispatch.read_at_ms - (dispatch.joined_at_ms or 0)) / 1000
+    # By Redis's clock, as everything else here: LiveKit's may be minutes off.
+    joined_at_ms = dispatch.joined_seen_at_ms or dispatch.joined_at_ms or 0
+    lived_s = (dispatch.read_at_ms - joined_at_ms) / 1000
     return 1 if lived_s >= LONG_LIFE_S else dispatch.losses + 1

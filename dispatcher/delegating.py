@@ -34,8 +34,9 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         return False  # the dispatch's own tries say what is wrong, and look before they ask
-    agent = our_agent(dispatch, room.agents)
-    if agent is not None and services.unfenced(dispatch.agent_name):
+    fenced = not services.unfenced(dispatch.agent_name)
+    agent = our_agent(dispatch, room.agents, fenced=fenced)
+    if agent is not None and not fenced:
         joined = ledger.advance(
             dispatch,
             JOINED,

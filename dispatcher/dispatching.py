@@ -13,10 +13,12 @@ from dispatcher import delegating, inflight, ledger, messages, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
+    crashes_in_a_row,
     eligible,
     look_again_in_s,
     slots_for,
     time_is_up,
+    why_crashed,
     why_no_agent,
     why_paced,
     why_promised,
@@ -107,6 +109,10 @@ async def dispatch_agent(
         return dispatch.state
     if time_is_up(dispatch):
         reason = await end_in_time(services, dispatch)
+        raise DispatchFailed(f"{reason.code}: {reason.message}")
+    if crashes_in_a_row(dispatch) >= services.settings.max_losses:
+        reason = why_crashed(dispatch)
+        await fail(services, dispatch, reason)
         raise DispatchFailed(f"{reason.code}: {reason.message}")
     with services.turn(services.dispatching, dispatch) as may_go_on:
         if not may_go_on:

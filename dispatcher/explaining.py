@@ -1,4 +1,4 @@
-"""Why does this session have no agent, or why did it take so long? In plain words.
+"""Explain in plain words why a session has no agent, or why it took so long.
 
 Pure: from the record to what an operator reads at 3 a.m., on the command line and the dashboard.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.causes import CLI, Words, words_for
+from dispatcher.decisions import is_starting
 from dispatcher.models import Dispatch, State
 from dispatcher.troubles import SLOW_START_MS, seconds, troubles
 
@@ -126,11 +127,22 @@ def _joined(dispatch: Dispatch) -> Explanation:
     )
 
 
+def _leaving(dispatch: Dispatch) -> Explanation:
+    reason = dispatch.timeline[-1].detail.get("reason", "") if dispatch.timeline else ""
+    return Explanation(
+        headline="Leaving: the session is over, and the agent is about to leave the room",
+        cause=f"Its agent answers no more{f' ({reason})' if reason else ''}: the program finishes "
+        f"its work (on_session_end, say). {_on_the_way(dispatch)}",
+        advice="Nothing is to be done. Who asks for the room again gets another agent at once.",
+        evidence=troubles(dispatch),
+    )
+
+
 def _ended(dispatch: Dispatch) -> Explanation:
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
     served = dispatch.joined_at_ms is not None or dispatch.agent_identity != ""
-    why = {"agent_left": "The agent ended its session", "ended": "The session is over"}
+    why = {"agent_left": "The agent's session has ended", "ended": "The session is over"}
     cause = f"{why.get(last.event if last else '', 'The session is over')}"
     return Explanation(
         headline="Ended: the session was served and is over"
@@ -191,7 +203,21 @@ def _dispatching(dispatch: Dispatch) -> Explanation:
     )
 
 
+def _starting(dispatch: Dispatch) -> Explanation:
+    left_ms = max(0.0, dispatch.remaining_s * 1000)
+    return Explanation(
+        headline=f"Accepted {seconds(_since_ms(dispatch))} ago: the agent is still starting",
+        cause=f"Job {dispatch.job_id} of agent server {dispatch.agent_server_id} is alive and has "
+        f"not connected to the room yet; it has {seconds(left_ms)} left.",
+        advice="If this is usual: have the program load models in its setup_fnc, keep more idle "
+        "processes (USHER_AGENT_IDLE_PROCESSES), or raise the client's deadline_s.",
+        evidence=troubles(dispatch),
+    )
+
+
 def _in_flight(dispatch: Dispatch) -> Explanation:
+    if is_starting(dispatch):
+        return _starting(dispatch)
     since = seconds(_since_ms(dispatch))
     headline, cause = {
         State.DISPATCHED: (
@@ -236,6 +262,7 @@ _BY_STATE: Final[Mapping[State, Callable[[Dispatch], Explanation]]] = {
     State.OFFERED: _in_flight,
     State.ACCEPTED: _in_flight,
     State.JOINED: _joined,
+    State.LEAVING: _leaving,
     State.ENDED: _ended,
     State.WAITING: _waiting,
     State.FAILED: _failed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from dispatcher import keys
+from dispatcher import keys, messages
 from dispatcher.ledger import Step
 from dispatcher.models import DispatchRef
 
@@ -22,6 +22,8 @@ FIRST_LEASE_S: Final = 6.0
 # Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
 GAP_S: Final = 1.5
 GRACE_S: Final = 4.0
+# A worker that was woken for a lost agent has looked by then, or its message is lost.
+LOOKED_AT_S: Final = 2.0
 
 
 class Renewal(StrEnum):
@@ -32,6 +34,7 @@ class Renewal(StrEnum):
     UNKNOWN = "unknown"
     ABANDONED = "abandoned"  # nobody has ever come
     DESERTED = "deserted"  # everybody has left, and nobody has come back
+    SUPERSEDED = "superseded"  # it is leaving, and another dispatch serves the room by now
 
 
 def renew(
@@ -51,7 +54,11 @@ def renew(
     """
     return Step(
         "renew",
-        (keys.record(ref.dispatch_id), keys.LEASES),
+        (
+            keys.record(ref.dispatch_id),
+            keys.LEASES,
+            keys.live(ref.client_id, ref.agent_name, ref.room_name),
+        ),
         (
             ref.dispatch_id,
             str(ref.generation),
@@ -81,12 +88,24 @@ def extend(dispatch_id: str, *, lease_s: float) -> Step[int]:
     return Step("defer", (keys.LEASES,), (dispatch_id, str(int(lease_s * 1000))), int)
 
 
-def lapse(ref: DispatchRef, *, job_id: str) -> Step[int]:
-    """Have the lease of `job_id` end now: its agent has had to leave."""
+def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
+    """Have the lease of `job_id` end now, because its agent is lost, and wake a worker to look.
+
+    `loss` says what has become of it, for people: "RuntimeError at agent:30". 0 is answered when
+    the record does not stand by that job, or it is not in the room.
+    """
+    wake = messages.supervise(ref.dispatch_id, ref.room_name)
     return Step(
         "lapse",
-        (keys.record(ref.dispatch_id), keys.LEASES),
-        (ref.dispatch_id, str(ref.generation), job_id),
+        (keys.record(ref.dispatch_id), keys.LEASES, wake.queue),
+        (
+            ref.dispatch_id,
+            str(ref.generation),
+            job_id,
+            loss,
+            wake.message,
+            str(int(LOOKED_AT_S * 1000)),
+        ),
         int,
     )
 

@@ -127,7 +127,9 @@ class Created:
     """Answer to `create`: the id of the new record, or of the live one that was there already.
 
     `room_name` and `identity` are set when the very request was answered before; `conflict` says
-    that another request came with its `Idempotency-Key`; `wakes` that it is new and has a message.
+    that another request came with its `Idempotency-Key`; `wakes` that it is new and has a message;
+    `over` that nothing was written, because that live one's people have left and its agent has
+    other metadata.
     """
 
     dispatch_id: str
@@ -137,6 +139,7 @@ class Created:
     identity: str = ""
     conflict: bool = False
     wakes: bool = False
+    over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +288,7 @@ def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
         room_name=room_name,
         identity=identity,
         conflict=outcome == "conflict",
+        over=outcome == "over",
     )
 
 
@@ -308,6 +312,8 @@ def advance(
     inflight: InFlight = NOT_IN_FLIGHT,
     wake: Wake | None = None,
     any_generation: bool = False,
+    unless_asked_for_s: float | None = None,
+    deadline_as_before: bool = False,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
 
@@ -328,10 +334,12 @@ def advance(
         inflight: what the change means for those on their way to the same agent (`inflight.py`).
         wake: a worker to be told when it is in the record.
         any_generation: whatever the record's generation is by now.
+        unless_asked_for_s: do nothing (`wanted`) when a caller has asked for this session within so
+            many seconds.
+        deadline_as_before: start the clock anew, with as much time as the request was given.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
-        "generation": dispatch.generation,
         "moves": dict.fromkeys(transition.moves, True),
         "notes": dict.fromkeys(transition.notes, True),
         "to": transition.to,
@@ -342,32 +350,29 @@ def advance(
         "agent_counts": dict(agent_counts.increments),
         "channel": keys.wake_channel(dispatch.dispatch_id),
         "new_generation": transition.new_generation,
-        "revive": deadline_in_s is not None,
+        "revive": deadline_in_s is not None or deadline_as_before,
         "wake": wake.message if wake else False,
         "anew": transition.anew,
         "terminal": transition.to in TERMINAL,
+        "frees_room": transition.to in TERMINAL or transition.to is State.LEAVING,
         "retention_s": retention_s,
         **inflight.order(dispatch.agent_name),
     }
-    if once:
-        order["once"] = once
-    if offered_ago_s:
-        order["offered_ago_ms"] = int(offered_ago_s * 1000)
-    if not_after_ms is not None:
-        order["not_after_ms"] = not_after_ms
-    if any_generation:
-        del order["generation"]
-    if due_in_s is not None:
-        order["due_in_ms"] = int(due_in_s * 1000)
-        order["end_margin_ms"] = int(END_MARGIN_S * 1000)
-    if transition.to in ANNOUNCED:
-        order["announce"] = announcement(dispatch)
-    if losses is not None:
-        order["losses"] = losses
-    if lease_s is not None:
-        order["lease_ms"] = int(lease_s * 1000)
-    if deadline_in_s is not None:
-        order["deadline_in_ms"] = int(deadline_in_s * 1000)
+    optional = {
+        "generation": None if any_generation else dispatch.generation,
+        "once": once or None,
+        "offered_ago_ms": _ms(offered_ago_s or None),
+        "not_after_ms": not_after_ms,
+        "unless_asked_ms": _ms(unless_asked_for_s),
+        "deadline_as_before": deadline_as_before or None,
+        "due_in_ms": _ms(due_in_s),
+        "end_margin_ms": _ms(None if due_in_s is None else END_MARGIN_S),
+        "announce": announcement(dispatch) if transition.to in ANNOUNCED else None,
+        "losses": losses,
+        "lease_ms": _ms(lease_s),
+        "deadline_in_ms": _ms(deadline_in_s),
+    }
+    order |= {name: value for name, value in optional.items() if value is not None}
     return Step(
         "advance",
         (
@@ -394,6 +399,10 @@ def advance(
         _advanced,
         lambda done: _tell(dispatch, order["events"], detail or {}, done),
     )
+
+
+def _ms(time_s: float | None) -> int | None:
+    return None if time_s is None else int(time_s * 1000)
 
 
 def _advanced(reply: Sequence[Any]) -> Advanced:

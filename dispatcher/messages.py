@@ -20,6 +20,7 @@ from dispatcher.keys import DISPATCH_QUEUE, VERIFY_QUEUE
 
 DISPATCH_TASK: Final = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK: Final = "dispatcher.tasks.verify_dispatch"
+SUPERVISE_TASK: Final = "dispatcher.tasks.supervise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ def dispatch(dispatch_id: str, room: str) -> Wake:
 def verify(dispatch_id: str, room: str) -> Wake:
     """Tell a worker to verify it."""
     return _wake(VERIFY_QUEUE, VERIFY_TASK, dispatch_id, room)
+
+
+def supervise(dispatch_id: str, room: str) -> Wake:
+    """Tell a worker that its agent is lost."""
+    return _wake(DISPATCH_QUEUE, SUPERVISE_TASK, dispatch_id, room)
 
 
 def _wake(queue: str, task: str, dispatch_id: str, room: str) -> Wake:

@@ -69,6 +69,7 @@ OPEN_STATES: Final = (
     State.OFFERED,
     State.ACCEPTED,
     State.JOINED,
+    State.LEAVING,
 )
 
 
@@ -126,7 +127,9 @@ class ClientFigures:
     attempts: int = 0  # requests to LiveKit for an agent
     dispatched: int = 0  # those that LiveKit has answered with yes
     agents_lost: int = 0
+    agents_crashed: int = 0  # raised or died before they were in the room
     surplus_agents: int = 0
+    foreign_agents: int = 0  # of the same name, sent by another backend; each put out
     redispatches: int = 0
     restored: int = 0  # of `dispatches`: written from somebody's memory, after an outage of Redis
     webhooks_delivered: int = 0
@@ -239,7 +242,7 @@ def _by_reason(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
 
 _CLIENT_COUNTERS: Final = (
     *("dispatches", "joined", "ended", "cancelled", "attempts", "dispatched", "agents_lost"),
-    *("surplus_agents", "redispatches", "restored"),
+    *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
     *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
 )
 _AGENT_COUNTERS: Final = ("joins", "leaves", "adoptions", "assignment_timeouts")

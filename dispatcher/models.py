@@ -11,7 +11,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Where a dispatch stands. `queued` to `joined` in this order; the rest beside them."""
+    """Where a dispatch stands. `queued` to `ended` in this order; the rest beside them."""
 
     QUEUED = "queued"
     DISPATCHING = "dispatching"
@@ -19,6 +19,7 @@ class State(StrEnum):
     OFFERED = "offered"
     ACCEPTED = "accepted"
     JOINED = "joined"
+    LEAVING = "leaving"  # its agent is still in the room, and answers no more
     ENDED = "ended"
     WAITING = "waiting"
     FAILED = "failed"
@@ -50,6 +51,7 @@ class FailureReason(StrEnum):
     LIVEKIT_REFUSED = "livekit_refused"
     JOIN_TIMEOUT = "join_timeout"
     AGENT_LOST = "agent_lost"
+    AGENT_CRASHED = "agent_crashed"
     NOBODY_CAME = "nobody_came"
     DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
     SUPERSEDED = "superseded"
@@ -101,7 +103,7 @@ AGENT_CONNECTED: Final = Transition(
     event="agent_connected",
     moves=frozenset(),
     to=State.ACCEPTED,
-    notes=frozenset({State.ACCEPTED, State.JOINED}),
+    notes=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
 )
 JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
 # For agents that report nothing themselves: another one in the room than the one it stood by ...
@@ -112,11 +114,36 @@ AGENT_ADOPTED: Final = Transition(
 SURPLUS_AGENT: Final = Transition(
     event="surplus_agent", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
 )
+# One of the same name that another backend has sent: it carries no dispatch of ours.
+FOREIGN_AGENT: Final = Transition(
+    event="foreign_agent",
+    moves=frozenset(),
+    to=State.JOINED,
+    notes=IN_FLIGHT | {State.JOINED},
+)
+# The agent program has ended its session, or its people have left: the agent is still in the room,
+# for as long as the program's `on_session_end` takes, and answers no more.
+AGENT_LEAVING: Final = Transition(
+    event="agent_leaving", moves=frozenset({State.JOINED}), to=State.LEAVING
+)
 AGENT_LEFT: Final = Transition(
     event="agent_left",
-    moves=frozenset({State.JOINED}),
+    moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
     to=State.ENDED,
-    notes=frozenset({State.ACCEPTED}),
+)
+# A person is there again, or has asked again, since that agent's people have left.
+CAME_BACK: Final = Transition(
+    event="came_back",
+    moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
+    to=State.QUEUED,
+    new_generation=True,
+)
+# The agent program has raised, or its process has died, before it was in the room.
+AGENT_CRASHED: Final = Transition(
+    event="agent_crashed",
+    moves=IN_FLIGHT,
+    to=State.QUEUED,
+    new_generation=True,
 )
 # Whoever gives an attempt up raises the generation in the same step, so that whatever is left of
 # that attempt, an offer on its way or an agent about to join, meets the fence.
@@ -141,7 +168,7 @@ NEXT_GENERATION: Final = Transition(
 )
 REDISPATCH: Final = Transition(
     event="redispatch",
-    moves=frozenset({State.JOINED, *TERMINAL}),
+    moves=frozenset({State.JOINED, State.LEAVING, *TERMINAL}),
     to=State.QUEUED,
     new_generation=True,
     anew=True,
@@ -153,7 +180,9 @@ AGENT_LOST: Final = Transition(
 )
 # ... and when nobody is.
 ROOM_OVER: Final = Transition(
-    event="ended", moves=frozenset({State.JOINED, State.DELEGATED}), to=State.ENDED
+    event="ended",
+    moves=frozenset({State.JOINED, State.LEAVING, State.DELEGATED}),
+    to=State.ENDED,
 )
 NOBODY_CAME: Final = Transition(
     event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
@@ -161,7 +190,9 @@ NOBODY_CAME: Final = Transition(
 # By its client, from wherever it stands. Nothing moves a cancelled record but a redispatch, so
 # whatever is in flight meets that: a claim, a join, an answer of LiveKit's that comes back.
 CANCEL: Final = Transition(
-    event="cancelled_by_client", moves=PENDING | {State.JOINED}, to=State.CANCELLED
+    event="cancelled_by_client",
+    moves=PENDING | {State.JOINED, State.LEAVING},
+    to=State.CANCELLED,
 )
 REDISPATCH_REQUESTED: Final = Transition(
     event="redispatch_requested",
@@ -229,8 +260,11 @@ class Dispatch(DispatchRef):
     agent_identity: str = ""
     joined_at_ms: int | None = None
     time_to_join_ms: int | None = None
+    joined_seen_at_ms: int = 0  # as `joined_at_ms`, which is LiveKit's clock
+    loss: str = ""  # what its agent server or its job has said of the end of its agent
     failure_reason: str = ""
     failure_message: str = ""
+    first_generation: int = 1  # since it was last asked for, by a request or by hand
     losses: int = 0
     person_seen: bool = False
     alive_till_ms: int = 0
@@ -310,11 +344,12 @@ class AgentServerReport:
     registered: bool
     takes: int | None = None
     starts: int | None = None
+    cannot_start: bool = False  # no process for a job can be started there; it refuses every job
 
     @property
     def online(self) -> bool:
-        """True when LiveKit can offer it jobs: registered there, and not on its way out."""
-        return self.registered and not self.draining
+        """True when LiveKit can offer it jobs: registered there, and able to run them."""
+        return self.registered and not self.draining and not self.cannot_start
 
     def serves(self, *, client_id: str, agent_name: str, container: str) -> bool:
         """True when it takes such jobs; `container` is empty where any will do."""

@@ -61,12 +61,14 @@ def parse_dispatch(
     fields: dict[str, Any] = _pairs(record)
     if "unreadable" in fields:
         raise ValueError(f"it is no record: {fields['unreadable']}")
+    fields["joined_seen_at_ms"] = int(fields.get("joined_seen_at_ms", 0))
     for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
         fields[name] = int(fields[name])
     fields["deadline_at_ms"] = int(fields["deadline_at_ms"])
     for name in ("joined_at_ms", "time_to_join_ms"):
         fields[name] = _optional_int(fields.get(name))
     fields["alive_till_ms"] = int(fields.get("alive_till_ms", 0))
+    fields["first_generation"] = int(fields.get("first_generation", 1))
     fields["losses"] = int(fields.get("losses", 0))
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"

@@ -90,7 +90,8 @@ async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:
             f"cannot see whether room {dispatch.room_name!r} has its agent: {error}; "
             "dispatching blindly could double it, try again when LiveKit answers"
         ) from error
-    agent = our_agent(dispatch, agents)
+    fenced = not services.unfenced(dispatch.agent_name)
+    agent = our_agent(dispatch, agents, fenced=fenced)
     if agent is not None:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} already has its agent {agent.identity} "

@@ -18,6 +18,7 @@ OFFER: Final = "offer"
 ACCEPT: Final = "accept"
 JOIN: Final = "join"
 SESSION: Final = "session"
+LEAVING: Final = "leaving"
 ADOPTION: Final = "adoption"
 
 # The stage that each event begins; empty: the dispatch has ended with it. The first six are the
@@ -27,6 +28,8 @@ _BEGINS: Final[Mapping[str, str]] = {
     "requeued": QUEUE_WAIT,
     "redispatch": QUEUE_WAIT,
     "agent_lost": QUEUE_WAIT,
+    "agent_crashed": QUEUE_WAIT,
+    "came_back": QUEUE_WAIT,
     "waiting": WAITING,
     "livekit_unreachable": WAITING,
     "dispatching": DISPATCH,
@@ -35,6 +38,7 @@ _BEGINS: Final[Mapping[str, str]] = {
     "accepted": JOIN,
     "adopted": JOIN,
     "joined": SESSION,
+    "agent_leaving": LEAVING,
     "restored": ADOPTION,
     "agent_left": "",
     "ended": "",
@@ -44,7 +48,7 @@ _BEGINS: Final[Mapping[str, str]] = {
     "superseded": "",
 }
 # LiveKit's answer may be written down after the agent server has reported itself.
-_LATE_ANSWER_IN: Final = frozenset({ACCEPT, JOIN, SESSION})
+_LATE_ANSWER_IN: Final = frozenset({ACCEPT, JOIN, SESSION, LEAVING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +75,6 @@ def _stages(dispatch: Dispatch) -> Iterator[Stage]:
         begins = _BEGINS.get(event.event)
         if begins is None or (begins == OFFER and name in _LATE_ANSWER_IN):
             continue
-        if event.event == "agent_left" and name != SESSION:
-            continue  # before it was seen: that attempt is not over yet
         if begun is not None and name:
             yield _stage(name, begun, event.at_ms)
         begun, name = event, begins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import replace
 from typing import Final
@@ -14,7 +13,6 @@ from dispatcher.decisions import (
     agent_to_keep,
     judge,
     losses_in_a_row,
-    surplus_agents,
 )
 from dispatcher.errors import LiveKitError
 from dispatcher.leases import Renewal
@@ -22,12 +20,12 @@ from dispatcher.livekit import RoomView
 from dispatcher.models import (
     AGENT_ADOPTED,
     AGENT_LOST,
-    SURPLUS_AGENT,
     Dispatch,
     FailureReason,
     State,
 )
 from dispatcher.outcomes import fail, log_fields, read, traced
+from dispatcher.removing import remove_all, remove_others
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_supervision
 
@@ -35,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # How soon a session is looked at again when LiveKit cannot be asked, or the agent renews nothing.
 LOOK_AGAIN_S: Final = 2.0
+SILENT: Final = "the agent fell silent"
 
 
 async def supervise(services: Services, dispatch_id: str) -> State:
@@ -48,7 +47,7 @@ async def supervise(services: Services, dispatch_id: str) -> State:
         LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
     """
     dispatch = await read(services, dispatch_id)
-    if dispatch.state is not State.JOINED:
+    if dispatch.state not in (State.JOINED, State.LEAVING):
         return dispatch.state
     with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
         if not may_go_on:
@@ -64,7 +63,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
-        return State.JOINED
+        return dispatch.state
     fenced = not services.unfenced(dispatch.agent_name)
     verdict = judge(
         dispatch,
@@ -77,28 +76,35 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         # When its lease ends, if it does: something else than silence had this looked at.
         lease_s = (dispatch.alive_till_ms - dispatch.read_at_ms) / 1000
         await services.ledger.run(leases.extend(dispatch_id, lease_s=lease_s))
-        await _put_out_surplus(services, dispatch, room)
+        await remove_others(services, dispatch, room)
     elif verdict is Verdict.ALIVE:
         await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
         if await _end(services, dispatch):
-            await _put_out_all(services, dispatch, room)
+            await remove_all(services, dispatch, room)
     elif verdict is Verdict.PARK:
         reason = Reason(
             code=FailureReason.AGENT_LOST,
-            message=f"{losses_in_a_row(dispatch)} agents in a row died after joining; look for "
-            f"job {dispatch.job_id} in the log of agent server {dispatch.agent_server_id}",
+            message=f"{losses_in_a_row(dispatch)} agents in a row were lost after joining"
+            + (f", the last one: {dispatch.loss}" if dispatch.loss else "")
+            + f"; look for job {dispatch.job_id} in the log of agent server "
+            f"{dispatch.agent_server_id}",
         )
         if await fail(services, dispatch, reason):
-            await _put_out_all(services, dispatch, room)
+            await remove_all(services, dispatch, room)
     elif await _replace(services, dispatch):
-        await _put_out_all(services, dispatch, room)
+        await remove_all(services, dispatch, room)
         return State.QUEUED
     return (await read(services, dispatch_id)).state
 
 
 async def _end(services: Services, dispatch: Dispatch) -> bool:
-    step = endings.everybody_left(dispatch, retention_s=services.common.retention_s)
+    over = "nobody is in the room any more"
+    step = endings.everybody_left(
+        dispatch,
+        retention_s=services.common.retention_s,
+        reason=f"{over}; its agent: {dispatch.loss}" if dispatch.loss else over,
+    )
     return (await services.ledger.run(step)).moved
 
 
@@ -108,8 +114,11 @@ async def _replace(services: Services, dispatch: Dispatch) -> bool:
             dispatch,
             AGENT_LOST,
             due_in_s=services.common.wake_grace_s,
-            attempt={"outcome": "lost", "reason": "the agent fell silent"},
-            detail={"agent_identity": dispatch.agent_identity},
+            attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
+            detail={
+                "agent_identity": dispatch.agent_identity,
+                "reason": dispatch.loss or SILENT,
+            },
             deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s,
             losses=losses_in_a_row(dispatch),
         )
@@ -138,12 +147,12 @@ async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None
     )
     if renewal is Renewal.ABANDONED:
         if await _cancel(services, dispatch):
-            await _put_out_all(services, dispatch, room)
+            await remove_all(services, dispatch, room)
     elif renewal is Renewal.DESERTED:
         if await _end(services, dispatch):
-            await _put_out_all(services, dispatch, room)
+            await remove_all(services, dispatch, room)
     elif renewal is Renewal.OK:
-        await _put_out_surplus(services, dispatch, room)
+        await remove_others(services, dispatch, room)
 
 
 async def _cancel(services: Services, dispatch: Dispatch) -> bool:
@@ -154,38 +163,3 @@ async def _cancel(services: Services, dispatch: Dispatch) -> bool:
         )
     )
     return done.moved
-
-
-async def _put_out_surplus(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Put out every agent of this dispatch but the one it stands by; each is counted."""
-    for agent in surplus_agents(dispatch, room.agents):
-        if await _remove(services, dispatch, agent.identity):
-            await services.ledger.run(
-                ledger.advance(
-                    dispatch,
-                    SURPLUS_AGENT,
-                    detail={"agent_identity": agent.identity},
-                    once=f"surplus:{agent.identity}",
-                )
-            )
-
-
-async def _put_out_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Take the dispatch back and put out its agents, dead or alive."""
-    livekit = services.livekit(dispatch)
-    if dispatch.livekit_dispatch_id:
-        with contextlib.suppress(LiveKitError):
-            await livekit.delete_dispatch(dispatch.livekit_dispatch_id, dispatch.room_name)
-    stood_by = [a for a in room.agents if a.identity == dispatch.agent_identity]
-    for agent in surplus_agents(dispatch, room.agents) + stood_by:
-        logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
-        await _remove(services, dispatch, agent.identity)
-
-
-async def _remove(services: Services, dispatch: Dispatch, identity: str) -> bool:
-    try:
-        await services.livekit(dispatch).remove_participant(identity, dispatch.room_name)
-    except LiveKitError as error:
-        logger.warning("cannot put an agent out", extra=log_fields(dispatch, error=str(error)))
-        return False
-    return True

@@ -63,7 +63,7 @@ class WakeUp:
         dispatch = self.dispatch
         if dispatch.clearing:
             wake_clearing(dispatch.dispatch_id, dispatch.room_name)
-        elif dispatch.state is State.JOINED:
+        elif dispatch.state in (State.JOINED, State.LEAVING):
             wake_supervision(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)

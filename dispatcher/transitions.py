@@ -21,6 +21,8 @@ _WARNINGS: Final = frozenset(
     {
         "failed",
         "agent_lost",
+        "agent_crashed",
+        "foreign_agent",
         "livekit_unreachable",
         "superseded",
         "restored",

@@ -1,4 +1,4 @@
-"""What went wrong on a dispatch's way, whether it got there in the end or not?
+"""Tell what went wrong on a dispatch's way, whether it got there in the end or not.
 
 Pure: read off the record's attempts and timeline, one plain sentence each, in order of time.
 """
@@ -81,7 +81,18 @@ def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
             "over after its lease."
         )
     if attempt.outcome == "lost":
-        return "its agent fell silent while people were in the room; it was replaced."
+        return (
+            f"its agent was lost while people were in the room ({attempt.reason}); it was replaced."
+        )
+    if attempt.outcome == "crashed":
+        crash = next((e for e in events if e.event == "agent_crashed"), None)
+        what = crash.detail.get("reason", "") if crash else ""
+        return f"it ended before its agent was in the room: {what or 'the job crashed'}."
+    if attempt.outcome == "left":
+        return (
+            f"its agent was leaving ({attempt.reason}) when a person came back; another one was "
+            "sent."
+        )
     if attempt.outcome != "given_up":
         return ""
     if attempt.reason == "assignment_timeout":
@@ -90,8 +101,8 @@ def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
     if accepted is not None:
         return (
             f"agent server {accepted.detail.get('agent_server_id', '')} accepted job "
-            f"{accepted.detail.get('job_id', '')}, and its agent did not join: the job died or "
-            "hung before it was connected."
+            f"{accepted.detail.get('job_id', '')}, and nothing was heard of it after that: the "
+            "job or its machine died, or hung, before it was connected."
         )
     return f"it was given up ({attempt.reason})."
 
@@ -141,13 +152,21 @@ def _said(event: TimelineEvent) -> str:
             return "LiveKit brought the agent by the participant's token; it was taken over."
         case "surplus_agent":
             return f"A second agent {detail.get('agent_identity', '')} was there and was put out."
+        case "foreign_agent":
+            return (
+                f"Agent {detail.get('agent_identity', '')} of the same name, sent by another "
+                "backend and not by Usher, was there and was put out."
+            )
         case "agent_adopted":
             return (
                 f"The agent had gone and another one of its name, "
                 f"{detail.get('agent_identity', '')}, had taken its place."
             )
         case "agent_lost":
-            return f"Agent {detail.get('agent_identity', '')} was given up as dead."
+            return (
+                f"Agent {detail.get('agent_identity', '')} was given up: "
+                f"{detail.get('reason', 'it fell silent')}."
+            )
         case "redispatch":
             return f"It was dispatched again by {detail.get('by', 'hand')}."
         case "redispatch_refused":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import Final
 
 from dispatcher import leases, ledger, reports
@@ -14,6 +15,7 @@ from dispatcher.decisions import (
     after_no_join,
     eligible,
     is_silent,
+    is_starting,
     offer_is_lost,
     our_agent,
     silent_in_s,
@@ -34,6 +36,7 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.outcomes import fail, give_up, log_fields, read, traced
+from dispatcher.removing import remove_foreign
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,8 @@ NO_NEWS: Final = frozenset({DISPATCH_CREATED.event, ACCEPTED.event})
 # Agent servers with a load report of their own are sent a few at a time, which LiveKit offers
 # within 0.25 s; and they refuse by themselves, without a word to us, whenever that load is high.
 OWN_LOAD_OFFER_TIMEOUT_S: Final = 0.8
+# How often the room of a job is looked at that starts slowly; its agent says when it has connected.
+STARTING_LOOK_S: Final = 1.0
 
 
 async def verify_dispatch(services: Services, dispatch_id: str) -> State:
@@ -80,11 +85,10 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
 
 async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
-    until = loop.time() + min(
-        services.settings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S)
-    )
+    until = loop.time() + _time_s(services, dispatch)
+    fenced = not services.unfenced(dispatch.agent_name)
     poll_s = services.settings.verify_poll_s
-    rare_poll_s = poll_s * (1 if services.unfenced(dispatch.agent_name) else UNCONNECTED_POLLS)
+    rare_poll_s = poll_s * (UNCONNECTED_POLLS if fenced else 1)
     connected_poll_s = CONNECTED_POLL_S
     looked_at = loop.time()
     woken = False
@@ -95,20 +99,19 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
         next_look = looked_at + rare_poll_s
         if dispatch.agent_identity or woken or now >= min(next_look, until):
             view = await _look(services, dispatch)
-            agent = our_agent(dispatch, view.agents)
-            if agent is not None and await _joined(services, dispatch, agent):
+            agent = our_agent(dispatch, view.agents, fenced=fenced)
+            if agent is not None and await _joined(services, dispatch, agent, view):
                 return State.JOINED
             looked_at = now
-        if now >= until and dispatch.state is State.DISPATCHING and not time_is_up(dispatch):
-            return dispatch.state  # a message too many: somebody is still at it
         if now >= until:
+            if await _left_to_others(services, dispatch):
+                return dispatch.state
             until += await _more_time_s(services, dispatch, view)
         if now >= until or await _dropped(services, dispatch):
             return await _no_join(services, dispatch)
+        pause = min(rare_poll_s, max(poll_s, silent_in_s(dispatch)))
         if dispatch.agent_identity:
             pause, connected_poll_s = min(connected_poll_s, poll_s), connected_poll_s * 2
-        else:
-            pause = min(rare_poll_s, max(poll_s, silent_in_s(dispatch)))
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(news.wait(), min(pause, until - now))
         woken = news.is_set()
@@ -118,6 +121,30 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
             return dispatch.state
 
 
+def _time_s(services: Services, dispatch: Dispatch) -> float:
+    """How long to wait for the agent, at first; one that starts slowly is only looked at."""
+    timeout_s = services.settings.verify_timeout_s
+    if is_starting(dispatch) and dispatch.read_at_ms - dispatch.updated_at_ms > timeout_s * 1000:
+        return 0.0
+    return min(timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S))
+
+
+async def _left_to_others(services: Services, dispatch: Dispatch) -> bool:
+    """True when this verification need not see the end of it.
+
+    A dispatching record means that this message was one too many: its worker is still at it. Of a
+    job that starts slowly its agent says when it has connected, and until then it is looked at now
+    and then, so that it holds no worker.
+    """
+    if time_is_up(dispatch):
+        return False
+    if is_starting(dispatch):
+        step = ledger.defer(dispatch.dispatch_id, due_in_s=STARTING_LOOK_S)
+        await services.ledger.run(step)
+        return True
+    return dispatch.state is State.DISPATCHING
+
+
 async def _more_time_s(services: Services, dispatch: Dispatch, view: RoomView) -> float:
     """What an agent that was accepted late has left of the time that every agent has to join.
 
@@ -125,7 +152,8 @@ async def _more_time_s(services: Services, dispatch: Dispatch, view: RoomView) -
     and another in its place would be slower. Upgrades under load replaced healthy agents so.
     """
     timeout_s = services.settings.verify_timeout_s
-    joining = our_agent(dispatch, view.joining) is not None
+    fenced = not services.unfenced(dispatch.agent_name)
+    joining = our_agent(dispatch, view.joining, fenced=fenced) is not None
     since_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
     left_s = min(timeout_s * (1 + joining) - since_s, dispatch.remaining_s - END_MARGIN_S)
     if dispatch.state is not State.ACCEPTED or left_s <= 0:
@@ -166,8 +194,10 @@ async def _look(services: Services, dispatch: Dispatch) -> RoomView:
         return RoomView(agents=(), people=0)
 
 
-async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipant) -> bool:
-    """Write `joined`; false when the record has moved on."""
+async def _joined(
+    services: Services, dispatch: Dispatch, agent: AgentParticipant, view: RoomView
+) -> bool:
+    """Write `joined`, and put other backends' agents out; false when the record has moved on."""
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
     done = await services.ledger.run(
         ledger.advance(
@@ -181,10 +211,12 @@ async def _joined(services: Services, dispatch: Dispatch, agent: AgentParticipan
                 "failure_message": "",
             },
             attempt={"outcome": "joined"},
-            lease_s=leases.LEASE_S if dispatch.alive_till_ms else leases.FIRST_LEASE_S,
+            lease_s=leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S,
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
         )
     )
+    if done.moved and not services.unfenced(dispatch.agent_name):
+        await remove_foreign(services, replace(dispatch, agent_identity=agent.identity), view)
     return done.moved
 
 

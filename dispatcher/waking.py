@@ -11,9 +11,8 @@ from typing import Any
 from kombu.exceptions import OperationalError
 
 from dispatcher.celery import app
-from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
+from dispatcher.messages import DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
 
-SUPERVISE_TASK = "dispatcher.tasks.supervise"
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
 CLEAR_TASK = "dispatcher.tasks.clear_away"
 REDISPATCH_JOINED_TASK = "dispatcher.tasks.redispatch_joined"

@@ -12,10 +12,10 @@ from kombu.exceptions import OperationalError
 from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
-from dispatcher import cancelling, ledger, listing, messages, tracing, waking
+from dispatcher import cancelling, endings, ledger, listing, messages, tracing, waking
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created, Once
+from dispatcher.ledger import Created, Once, Step
 from dispatcher.models import (
     PENDING,
     REDISPATCH,
@@ -86,7 +86,13 @@ def _create(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> together.Question[Created]:
     """Have the record written, or the live one of that room found."""
-    step = ledger.create(
+    return together.ask(here.ledger, _creation(here, client, new, asked))
+
+
+def _creation(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None
+) -> Step[Created]:
+    return ledger.create(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
@@ -96,11 +102,30 @@ def _create(
         once=asked,
         hold_back=True,
     )
-    return together.ask(here.ledger, step)
+
+
+def _instead_of(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
+) -> Created:
+    """End the room's dispatch whose people have left, and have the record of another written.
+
+    Its agent has been given other metadata: whoever asks with new one wants a new session.
+    """
+    dispatch = here.ledger.run(ledger.read(over.dispatch_id))
+    if dispatch is not None:
+        reason = "everybody has left, and the room was asked for again with other agent metadata"
+        retention_s = here.common.retention_s
+        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
+    return here.ledger.run(_creation(here, client, new, asked))
 
 
 def _created(
-    here: Services, hoped: Accepted, new: NewDispatch, creating: together.Question[Created]
+    here: Services,
+    client: Client,
+    hoped: Accepted,
+    new: NewDispatch,
+    asked: Once | None,
+    creating: together.Question[Created],
 ) -> tuple[Accepted, str]:
     """What has become of it, and for which participant where that is another one.
 
@@ -111,7 +136,9 @@ def _created(
         LedgerUnavailable: nobody knows.
     """
     created = creating.answer()
-    if creating.step.tell is not None:
+    if created.over:
+        created = _instead_of(here, client, new, asked, created)
+    elif creating.step.tell is not None:
         after_answer(partial(creating.step.tell, created))
     if created.conflict:
         raise conflict()
@@ -158,7 +185,7 @@ def create_dispatch() -> Response:
     def settle() -> Response | None:
         agents = None
         try:
-            accepted, given = _created(here, hoped, new, creating)
+            accepted, given = _created(here, client, hoped, new, asked, creating)
         except LedgerUnavailable:
             accepted, promise = _delegate(here, client, new)
             if asked is not None:

@@ -25,8 +25,16 @@ _COUNTERS: Final = {
     "cancelled": ("cancelled", "Sessions cancelled by their client, or because nobody came."),
     "redispatches": ("redispatches", "Sessions sent again by hand."),
     "attempts": ("attempts", "Requests to LiveKit for an agent."),
-    "agents_lost": ("agents_lost", "Agents that died while somebody was in the room."),
+    "agents_lost": ("agents_lost", "Agents that were lost while a person was in the room."),
+    "agents_crashed": (
+        "agents_crashed",
+        "Agents whose program raised or died before they were in the room.",
+    ),
     "surplus_agents": ("surplus_agents", "Agents put out because the room had one already."),
+    "foreign_agents": (
+        "foreign_agents",
+        "Agents of the same name, sent by another backend, that were put out.",
+    ),
     "webhooks_delivered": ("webhooks_delivered", "Events delivered to the client's own server."),
     "webhook_failures": ("webhook_failures", "Deliveries that failed; most are repeated."),
     "webhooks_dead": ("webhooks_dead", "Events given up."),

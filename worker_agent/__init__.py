@@ -1,7 +1,8 @@
 """Usher's agent server: livekit-agents with a request filter that explains itself.
 
 An existing livekit-agents program becomes one with two lines, `from worker_agent import
-rtc_session` and that in place of `@server.rtc_session` (see `existing.py`).
+rtc_session` and that in place of `@server.rtc_session`; one with `WorkerOptions` by `from
+worker_agent import agent_server` and `cli.run_app(agent_server(WorkerOptions(...)))`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from worker_agent.existing import agent_server as agent_server
     from worker_agent.existing import rtc_session as rtc_session
 
-__all__ = ["rtc_session"]
+__all__ = ["agent_server", "rtc_session"]
 
 
 def __getattr__(name: str) -> object:
     # Not imported before somebody asks for it: the modules here are also used one by one, and
     # this one brings the ledger along.
-    if name == "rtc_session":
-        from worker_agent.existing import rtc_session
+    if name in __all__:
+        from worker_agent import existing
 
-        return rtc_session
+        return getattr(existing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
-"""What if the program has an `on_request` of its own?
+"""Ask the program's own `on_request` first.
 
-It is asked first, with a request whose `accept()` is our filter's to grant: nothing is claimed
-before the program wants the job, so there is no claim to give back when it does not.
+It gets a request whose `accept()` is our filter's to grant: nothing is claimed before the program
+wants the job, so there is no claim to give back when it does not. Its `reject()` is final, as it is
+for LiveKit; with `reject(terminate=False)` the next agent server is asked.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _Asked:
     async def reject(self, terminate: bool) -> None:
         self.answered = True
         await self._request.reject(terminate=terminate)
-        await self._filter.declined(offer_of(self._request))
+        await self._filter.declined(offer_of(self._request), final=terminate)
 
     async def accept(self, wanted: JobAcceptArguments) -> None:
         """Claim the job, and accept it as the program wants it; our attributes are added."""

@@ -1,12 +1,13 @@
-"""How does a livekit-agents program become one of Usher's?
+"""Make a livekit-agents program one of Usher's, by `rtc_session` or by `agent_server`.
 
-With `rtc_session` in place of livekit-agents' own. Nothing is opened and no setting is read before
-the server starts: the job processes import the program too, and so do its tests.
+Nothing is opened and no setting is read before the server starts: the job processes import the
+program too, and so do its tests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import math
@@ -17,7 +18,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
-from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
+from livekit.agents import (
+    AgentServer,
+    JobContext,
+    JobExecutorType,
+    JobRequest,
+    WorkerOptions,
+)
 
 from dispatcher import garbage, tracing
 from dispatcher.errors import ConfigurationError
@@ -28,6 +35,7 @@ from worker_agent.asking import OnRequest, ask_program
 from worker_agent.loop_watchdog import restrain
 from worker_agent.offers import AgentServerIdentity
 from worker_agent.preparing import Prepared, prepare
+from worker_agent.processes import Processes
 from worker_agent.reporting import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.session import EntryPoint
@@ -84,12 +92,36 @@ def rtc_session(
         guarded = Guarded(entrypoint)
         attachment = _Attachment(server, on_request, own_load=own_load)
         server.rtc_session(guarded, on_request=attachment.on_request, **options)
-        server.setup_fnc = Prepared(server.setup_fnc)
-        # Now: what livekit-agents starts a job's process from takes its environment with it.
-        restrain(server._job_executor_type)
+        _prepare(server)
         return guarded
 
     return register if func is None else register(func)
+
+
+def agent_server(options: WorkerOptions, *, own_load: bool = False) -> AgentServer:
+    """livekit-agents' server of a program's `WorkerOptions`, with Usher's filter, claim and fence.
+
+    For programs of before `AgentServer`: `cli.run_app(agent_server(WorkerOptions(...)))`. Its
+    `request_fnc` is asked first, as an `on_request` is; `own_load` as for `rtc_session`.
+    """
+    attached: list[_Attachment] = []  # made from the server, which is made with it
+
+    async def on_request(request: JobRequest) -> None:
+        await attached[0].on_request(request)
+
+    guarded = Guarded(options.entrypoint_fnc)
+    server = AgentServer.from_server_options(
+        dataclasses.replace(options, entrypoint_fnc=guarded, request_fnc=on_request)
+    )
+    attached.append(_Attachment(server, options.request_fnc, own_load=own_load))
+    _prepare(server)
+    return server
+
+
+def _prepare(server: AgentServer) -> None:
+    server.setup_fnc = Prepared(server.setup_fnc)
+    # Now: what livekit-agents starts a job's process from takes its environment with it.
+    restrain(server._job_executor_type)
 
 
 class Guarded:
@@ -104,9 +136,11 @@ class Guarded:
 
     def __reduce__(self) -> str | tuple[type[Guarded], tuple[EntryPoint]]:
         # As a decorator's result it stands under the function's own name; otherwise the function
-        # does, and this is made anew around it.
-        name: str = self._entrypoint.__qualname__
-        found: object = sys.modules.get(self._entrypoint.__module__)
+        # does, and this is made anew around it. A `functools.partial`, or an object that is called,
+        # has no such name.
+        name: str = getattr(self._entrypoint, "__qualname__", "")
+        module = getattr(self._entrypoint, "__module__", "")
+        found: object = sys.modules.get(module) if name else None
         for part in name.split("."):
             found = getattr(found, part, None)
         return name if found is self else (Guarded, (self._entrypoint,))
@@ -181,6 +215,7 @@ class _Attachment:
             alive_file=common.alive_file,
         )
         self._filter.changed = self._reporter.changed
+        Processes(self._server, self._filter, store).watch()
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
         summaries = Summaries(identity, self._filter.metrics)
         self._summing_up = asyncio.create_task(

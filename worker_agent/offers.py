@@ -41,11 +41,18 @@ class Reason(StrEnum):
     OCCUPIED = "room_served_by_another_dispatch"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     DECLINED = "declined_by_program"  # by the program's own `on_request`
+    CANNOT_START = "processes_cannot_start"
 
 
 # A reject that is true of this agent server only: LiveKit shall offer the job to the next one.
 _ELSEWHERE: Final = frozenset(
-    {Reason.WRONG_CONTAINER, Reason.WRONG_CLIENT, Reason.FULL, Reason.LEDGER_UNAVAILABLE}
+    {
+        Reason.WRONG_CONTAINER,
+        Reason.WRONG_CLIENT,
+        Reason.FULL,
+        Reason.LEDGER_UNAVAILABLE,
+        Reason.CANNOT_START,
+    }
 )
 
 
@@ -138,8 +145,15 @@ def read_offer(
     )
 
 
-def decide(offer: Offer, server: AgentServerIdentity, *, used_slots: int) -> Decision:
-    """What can be said without the ledger; accepting one of our own still needs the claim."""
+def decide(
+    offer: Offer, server: AgentServerIdentity, *, used_slots: int, cannot_start: bool = False
+) -> Decision:
+    """What can be said without the ledger; accepting one of our own still needs the claim.
+
+    `cannot_start`: no process for a job can be started on this server.
+    """
+    if cannot_start:
+        return reject(Reason.CANNOT_START)
     if used_slots >= server.slots:
         return reject(Reason.FULL)
     if not offer.dispatch_id:

@@ -216,11 +216,12 @@ class Reporter:
             registered=not self._server._connecting,
             takes=takes,
             starts=starts,
+            cannot_start=self._filter.cannot_start,
         )
         with contextlib.suppress(LedgerUnavailable):
             asked_at = time.monotonic()
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
             self._filter.clock.heard(now_ms, asked_at=asked_at)
             await self._filter.metrics.flush()
-            if report.registered and not report.draining:
+            if report.online:
                 self._file.touch()  # it can be sent sessions

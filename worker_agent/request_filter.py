@@ -1,7 +1,7 @@
-"""How is an offer of LiveKit's answered?
+"""Answer LiveKit's offers: claim, accept or reject, log, count.
 
-The decision is in `offers.py`. Around it: claim, answer LiveKit, log, count. LiveKit itself gets no
-reason with a reject, so reasons travel through the log and the ledger.
+The decision is in `offers.py`. LiveKit itself gets no reason with a reject, so reasons travel
+through the log and the ledger.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
-from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
+from dispatcher.models import ACCEPTED, FAILED, NEXT_GENERATION, REJECTED, FailureReason
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.clock import LedgerClock
 from worker_agent.connecting import joining
+from worker_agent.departure import crashed
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -37,6 +39,7 @@ from worker_agent.offers import (
     read_offer,
     reject,
 )
+from worker_agent.starting import starting
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,10 @@ class RequestFilter:
         self._lines = asyncio.Semaphore(CLAIMS_AT_ONCE)
         # Ids of the jobs that run, as they are now: its agent server says so.
         self.active_jobs: Callable[[], Iterable[str]] = tuple
+        # Whether LiveKit has given an accepted job to this server: its process is being started.
+        self.is_assigned: Callable[[str], bool] = lambda _: False
         self.changed: Callable[[], None] = lambda: None  # called when slots are taken
+        self.cannot_start = False  # a process for a job: set by `processes.py`
 
     @property
     def used_slots(self) -> int:
@@ -106,7 +112,9 @@ class RequestFilter:
     async def _answer(
         self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
     ) -> None:
-        decision = decide(offer, self._server, used_slots=self.used_slots)
+        decision = decide(
+            offer, self._server, used_slots=self.used_slots, cannot_start=self.cannot_start
+        )
         if decision.accept:
             self._accepting.add(offer.job_id)
         try:
@@ -137,15 +145,42 @@ class RequestFilter:
             self._accepting.discard(offer.job_id)
             await self.metrics.flush()
 
-    async def declined(self, offer: Offer) -> None:
-        """Note that the program's own `on_request` did not want the job. Nothing was claimed."""
+    async def declined(self, offer: Offer, *, final: bool) -> None:
+        """Note that the program's own `on_request` did not want the job. Nothing was claimed.
+
+        When that is `final` no other agent server is asked, now or later, and the session has
+        failed.
+        """
         decision = Decision(accept=False, reason=Reason.DECLINED)
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
         self._log(offer, decision)
         with _traced("offer", offer) as span:
             span.set({"usher.decision": "reject", "usher.reason": str(decision.reason)})
-            await self._report_reject(offer, decision)
+            if final:
+                await self._report_declined(offer)
+            else:
+                await self._report_reject(offer, decision)
+
+    async def _report_declined(self, offer: Offer) -> None:
+        if not offer.dispatch_id:
+            return
+        code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
+        message = (
+            "the agent program's own on_request has rejected the job, which is final; with "
+            "reject(terminate=False) another agent server would have been asked"
+        )
+        failed = ledger.advance(
+            offer.ref,
+            FAILED,
+            before="offered",
+            fields={"failure_reason": code, "failure_message": message},
+            attempt={"outcome": "failed", "reason": Reason.DECLINED},
+            detail={"job_id": offer.job_id, "reason": code, "message": message},
+            retention_s=self._retention_s,
+        )
+        with contextlib.suppress(LedgerUnavailable):
+            await self._store.run(failed)
 
     async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""
@@ -236,6 +271,7 @@ class RequestFilter:
         if decision.reason is Reason.NOT_OURS:
             await request.accept()
             return
+        waiting = asyncio.create_task(self._say_that_it_starts(offer))
         try:
             with tracing.span("accept", kind="client"):
                 await request.accept(
@@ -249,6 +285,22 @@ class RequestFilter:
             )
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             await self._give_back(offer)
+        except Exception:
+            # livekit-agents has tried three processes, and none has started.
+            with contextlib.suppress(LedgerUnavailable):
+                what = "no process of its agent server could start"
+                await self._store.run(crashed(offer, what, crashes=0))
+            raise
+        finally:
+            waiting.cancel()
+
+    async def _say_that_it_starts(self, offer: Offer) -> None:
+        """Renew for a job whose process is being started; once it runs it says so itself."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            if self.is_assigned(offer.job_id):
+                with contextlib.suppress(LedgerUnavailable):
+                    await self._store.run(starting(offer))
 
     async def _give_back(self, offer: Offer) -> None:
         """End a claim that came to nothing, so that the next attempt need not wait."""

@@ -1,8 +1,9 @@
-"""May this job's agent be in its room, and does the ledger know that it is?
+"""Run the entry point of a job behind the fence, and keep the ledger informed of its agent.
 
 `run` stands around the entry point of every job. It asks the ledger once more before the agent
 connects (minutes may have passed for a process that was stopped), lets the entry point do its
-work, and reports that the agent has connected and that it has left.
+work, and reports that the agent is starting, that it has connected, that it is alive, and what its
+end is.
 """
 
 from __future__ import annotations
@@ -11,53 +12,54 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final, cast
 
 import aiohttp
 from livekit import api, rtc
 from livekit.agents import JobContext
-from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher import endings, keys, leases, ledger, reports, tracing
+from dispatcher import endings, keys, leases, ledger, messages, reports, tracing
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
 from dispatcher.livekit import PEOPLE
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import (
-    AGENT_CONNECTED,
-    AGENT_LEFT,
-    Dispatch,
-    State,
-)
+from dispatcher.models import AGENT_CONNECTED, Dispatch, State
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import guests, metrics, preparing, room_events, room_options
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.connecting import joining
+from worker_agent.departure import Departure, Told
+from worker_agent.ending import (
+    Cause,
+    Ending,
+    of_disconnect,
+    of_exception,
+    of_shutdown,
+    of_shutdown_callback,
+)
+from worker_agent.livekit_workarounds import shutdown
 from worker_agent.offers import Offer, read_offer
+from worker_agent.people import PeopleInRoom
+from worker_agent.session_close import SessionClose
 from worker_agent.settings import GuardSettings
+from worker_agent.starting import SignOfLife
 
 logger = logging.getLogger(__name__)
-
-# The agent lost LiveKit, or LiveKit the agent; in every other case somebody has ended the session.
-LOST_REASONS: Final = frozenset(
-    {
-        rtc.DisconnectReason.SERVER_SHUTDOWN,
-        rtc.DisconnectReason.STATE_MISMATCH,
-        rtc.DisconnectReason.JOIN_FAILURE,
-        rtc.DisconnectReason.SIGNAL_CLOSE,
-        rtc.DisconnectReason.CONNECTION_TIMEOUT,
-        rtc.DisconnectReason.MEDIA_FAILURE,
-    }
-)
 
 # Cut off from LiveKit for so long, an agent is of no use to anybody: somebody shall look.
 CUT_OFF_S: Final = 15.0
 # LiveKit's answer about who is in the room, before an agent leaves because it sees nobody.
 LOOK_TIMEOUT_S: Final = 1.0
+# An entry point that has returned without connecting may have left that to a task of its own.
+NOT_CONNECTED_S: Final = 2.0
+# After so long no verification waits for the agent: its connection wakes one.
+SLOW_START_S: Final = 4.0
+# Leaving a room takes milliseconds; LiveKit may be away.
+LEAVE_TIMEOUT_S: Final = 2.0
 
 EntryPoint = Callable[[JobContext], Awaitable[None]]
 
@@ -115,6 +117,12 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
             room_options.spare(ctx.room)
             with tracing.for_others(fence.watch()):
                 await entrypoint(ctx)
+            fence.returned()
+    except asyncio.CancelledError:
+        raise  # livekit-agents ends an entry point that does not return
+    except BaseException as error:
+        await fence.raised(error)
+        raise
     finally:
         joining.ended(ctx.job.id)
 
@@ -130,19 +138,37 @@ class Fence:
         self._metrics_key = keys.agent_metrics(offer.client_id, container, offer.agent_name)
         self._joined = False
         self._common = load(CommonSettings)
+        self._began_at = asyncio.get_running_loop().time()
+        self._dispatch: Dispatch | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._disconnected: rtc.DisconnectReason.ValueType | None = None
+        self._starting = SignOfLife(offer, unwanted=lambda: self._withdraw("not connecting"))
         self._claimed = not offer.delegated
+        # Another job or generation serves the dispatch, or the ledger knows that it is over.
+        self._dismissed = False
         self._surplus = False
+        self._farewell: asyncio.Task[None] | None = None
+        self._leaving: Ending | None = None
+        self._departure = Departure(
+            store, offer, retention_s=self._common.retention_s, counts=self._counts(metrics.LEFT)
+        )
         self._news = asyncio.Event()
-        self._met = False
+        self._people = PeopleInRoom(ctx.room)
+        self._people_had_left = False
+        self._session_close = SessionClose(ctx, self._end)
         self._cut_off_since: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._joining = self._begin("join")
         self._session = tracing.NO_SPAN
 
     def _begin(self, name: str) -> tracing.Span:
         attributes = {**span_attributes(self._offer.ref), "usher.job_id": self._offer.job_id}
         return tracing.begin(name, parent=self._offer.traceparent, attributes=attributes)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # or the loop would hold it only weakly
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def holds(self) -> bool:
         """False, and the job ends, when the record stands by another job or generation now."""
@@ -162,27 +188,53 @@ class Fence:
                     return await self._adopt()
             # It blocks this job's loop, in which nothing else is to be done yet: a connection that
             # is open already answers sooner than a new one could be made.
-            dispatch = preparing.ask(ledger.read(self._offer.dispatch_id))
-            if dispatch is None:
+            self._dispatch = preparing.ask(ledger.read(self._offer.dispatch_id))
+            if self._dispatch is None:
                 return await self._adopt()
         except (LedgerUnavailable, TimeoutError):
             return True
-        if still_ours(dispatch, self._offer):
+        if still_ours(self._dispatch, self._offer):
             return True
-        self._leave("not connecting")
+        self._withdraw("not connecting")
         return False
 
     def watch(self) -> tracing.Span:
-        """Report when the agent connects, that it is alive, and when it leaves.
+        """Report that the agent starts, connects and is alive, and what its end is.
 
         Returns what the session is in the trace.
         """
         self._session = self._begin("session")
-        self._ctx.room.on("connection_state_changed", self._on_connection_state)
-        self._ctx.room.on("disconnected", self._on_disconnected)
-        self._ctx.room.on("participant_connected", self._on_participant)
+        room = self._ctx.room
+        room.on("connection_state_changed", self._on_connection_state)
+        room.on("disconnected", self._on_disconnected)
+        self._people.watch(
+            came=self._news.set,  # told at once: this agent may die in the next moment
+            left=self._on_person_left,
+            foreign=lambda: self._spawn(self._have_room_looked_at()),
+            agent_name=self._offer.agent_name,
+        )
+        shutdown.on_beginning(self._ctx, self._on_shutdown)
         self._ctx.add_shutdown_callback(self._left)
+        self._starting.start()
         return self._session
+
+    def returned(self) -> None:
+        """The entry point has returned; if its job has not connected, it most likely never does."""
+        if self._renewing is None:
+            self._spawn(self._look_whether_connected())
+
+    async def _look_whether_connected(self) -> None:
+        await asyncio.sleep(NOT_CONNECTED_S)
+        if self._renewing is None and self._farewell is None:
+            reason = "the agent program's entry point returned without connecting"
+            self._end(Ending(cause=Cause.LOST, reason=reason))
+            self._ctx.shutdown(reason=reason)
+
+    async def raised(self, error: BaseException) -> None:
+        """The entry point has raised: told at once, and not only when livekit-agents is done."""
+        self._end(of_exception(error))
+        if self._farewell is not None:
+            await asyncio.shield(self._farewell)
 
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
@@ -191,14 +243,61 @@ class Fence:
             self._renewing = asyncio.create_task(self._stay())
             room_events.narrow(self._ctx.room)
 
-    def _on_participant(self, participant: rtc.RemoteParticipant) -> None:
-        if participant.kind in DEFAULT_PARTICIPANT_KINDS:
-            # Told at once: this agent may die in the next moment.
-            self._met = True
-            self._news.set()
+    async def _have_room_looked_at(self) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            await self._store.run(leases.extend(self._offer.dispatch_id, lease_s=0.0))
+
+    def _on_person_left(self) -> None:
+        self._news.set()
+        self._session_close.person_left()
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
-        self._disconnected = reason
+        ending = of_disconnect(reason)
+        if self._leaving is not None:
+            self._spawn(self._gone(self._leaving.reason))
+        else:
+            self._end(ending, in_room=False)
+
+    def _on_shutdown(self, reason: str, asked_for: bool) -> None:
+        room = self._ctx.room
+        if self._renewing is not None and not room.isconnected():
+            return  # `_on_disconnected` knows why
+        self._end(of_shutdown(reason, asked_for=asked_for))
+
+    def _end(self, ending: Ending, *, in_room: bool = True) -> None:
+        """The agent answers no more; told once, by whichever sign of it comes first."""
+        self._starting.stop()
+        if self._dismissed or self._farewell is not None:
+            return
+        self._farewell = asyncio.create_task(self._say_farewell(ending, in_room=in_room))
+
+    async def _say_farewell(self, ending: Ending, *, in_room: bool) -> None:
+        with tracing.inside(self._session):
+            if self._renewing is None:
+                await self._departure.tell_before_joining(ending, self._dispatch)
+                self._dismissed = True
+                return
+            if not self._joined:
+                with contextlib.suppress(LedgerUnavailable):
+                    await self._connected()
+            if ending.cause is Cause.LOST:
+                self._renewing.cancel()
+            people = self._people.now()
+            told = await self._departure.tell(ending, people, in_room=in_room)
+        if told is Told.LEAVING:
+            self._leaving, self._people_had_left = ending, people.present == 0
+            self._news.set()
+        elif told is Told.CAME_BACK:
+            self._withdraw("its people are served by another")
+        else:
+            self._dismissed = told is Told.OVER
+
+    async def _gone(self, reason: str) -> None:
+        """The room is left, after it was told that it would be."""
+        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._session):
+            done = await self._store.run(self._departure.left(reason))
+            self._departure.counted = done.applied
+            self._dismissed = True
 
     async def _stay(self) -> None:
         """Report the join, then renew the lease for as long as this agent may stay."""
@@ -213,12 +312,14 @@ class Fence:
                     return
                 if not await self._renew():
                     return
+                self._starting.stop()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), RENEW_S)
             self._news.clear()
 
     async def _connected(self) -> None:
         identity = self._ctx.room.local_participant.identity
+        slow = self._accepted_ago_s() > SLOW_START_S
         step = ledger.advance(
             self._offer.ref,
             AGENT_CONNECTED,
@@ -226,10 +327,18 @@ class Fence:
             detail={"agent_identity": identity},
             agent_counts=self._counts(metrics.JOINED),
             once=f"joined:{self._offer.job_id}",
+            wake=messages.verify(self._offer.dispatch_id, self._offer.room_name) if slow else None,
         )
         if self._surplus or not (await self._store.run(step)).applied:
             await self._count(metrics.JOIN_BATCH, metrics.JOINED)
         self._joined = True
+
+    def _accepted_ago_s(self) -> float:
+        """How long ago its agent server has accepted the job, as far as it is known."""
+        before_s = 0.0
+        if self._dispatch is not None:
+            before_s = (self._dispatch.read_at_ms - self._dispatch.updated_at_ms) / 1000
+        return before_s + asyncio.get_running_loop().time() - self._began_at
 
     def _counts(self, increments: Mapping[str, int]) -> AgentCounts:
         return AgentCounts(key=self._metrics_key, increments=increments)
@@ -241,14 +350,16 @@ class Fence:
 
     async def _renew(self) -> bool:
         """Say that this agent is alive; false when it has left, or is to leave."""
-        common = self._common
         room = self._ctx.room
         if room.connection_state == rtc.ConnectionState.CONN_DISCONNECTED:
-            return False  # `_left` says why; where that hangs, the lease's end does
-        people = sum(
-            person.kind in DEFAULT_PARTICIPANT_KINDS for person in room.remote_participants.values()
-        )
-        self._met = self._met or people > 0
+            return False  # `_on_disconnected` says why; where that hangs, the lease's end does
+        self._session_close.look()
+        people = self._people.now().present
+        if self._leaving is not None and people and self._people_had_left:
+            # They left, their agent's session was over, and here they are again.
+            if await self._departure.returned(self._leaving) is Told.CAME_BACK:
+                self._withdraw("its people are served by another")
+            return False
         now = asyncio.get_running_loop().time()
         if room.connection_state == rtc.ConnectionState.CONN_CONNECTED:
             self._cut_off_since = None
@@ -259,20 +370,25 @@ class Fence:
                 return True
         renewal = await self._tell(people)
         if renewal in (Renewal.ABANDONED, Renewal.DESERTED) and await self._somebody_is_there():
-            self._met = True
+            self._people.met = True
             renewal = await self._tell(1)
-        if renewal is Renewal.UNKNOWN:
+        return await self._obey(renewal)
+
+    async def _obey(self, renewal: Renewal) -> bool:
+        """Do what the ledger's answer asks of this agent; false when it does not stay."""
+        common = self._common
+        if renewal is Renewal.UNKNOWN and self._leaving is None:
             return await self._adopt()
         if renewal is Renewal.ABANDONED:
             ending = endings.nobody_came(
                 self._offer.ref, waited_s=common.abandon_after_s, retention_s=common.retention_s
             )
-            await self._end(ending, "nobody has come")
+            await self._finish(ending, "nobody has come")
         elif renewal is Renewal.DESERTED:
             ending = endings.everybody_left(self._offer.ref, retention_s=common.retention_s)
-            await self._end(ending, "everybody has left")
+            await self._finish(ending, "everybody has left")
         elif renewal is not Renewal.OK:
-            self._leave("leaving again")
+            self._withdraw("leaving again")
         return renewal is Renewal.OK
 
     async def _tell(self, people: int) -> Renewal:
@@ -284,7 +400,7 @@ class Fence:
                 people=people,
                 abandon_after_s=common.abandon_after_s,
                 deserted_after_s=common.deserted_after_s,
-                met=self._met,
+                met=self._people.met,
             )
         )
 
@@ -318,21 +434,55 @@ class Fence:
         )
         self._claimed = decision.accept
         if not decision.accept:
-            self._leave(f"refused ({decision.reason})")
+            self._withdraw(f"refused ({decision.reason})")
         return decision.accept
 
-    async def _end(self, ending: Step[Advanced], what: str) -> None:
+    async def _finish(self, ending: Step[Advanced], what: str) -> None:
+        """End the record, then the job: there is nobody whom it could serve."""
         with tracing.inside(self._session):
             await self._store.run(ending)
-        self._ctx.shutdown(reason=what)
+        self._dismissed = True
+        self._leave_at_once(what)
+
+    def _withdraw(self, what: str) -> None:
+        """Leave, because another job or generation serves this dispatch now."""
+        if self._surplus:
+            return
+        self._dismissed = self._surplus = True
+        self._starting.stop()
+        logger.warning(
+            "surplus agent, %s: another job or generation serves this dispatch now",
+            what,
+            extra=self._log_fields(),
+        )
+        self._leave_at_once("surplus agent")
+
+    def _leave_at_once(self, reason: str) -> None:
+        """End the job, and leave the room before livekit-agents has waited for the program."""
+        self._ctx.shutdown(reason=reason)
+        if self._renewing is not None:
+            self._spawn(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(Exception):  # whatever has become of the connection: it is over
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await self._ctx.room.disconnect()
 
     async def _left(self, reason: str) -> None:
+        """Called when livekit-agents has left the room, last of all."""
+        self._starting.stop()
         if self._renewing is not None:
             self._renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
-        with contextlib.suppress(LedgerUnavailable), tracing.inside(self._session):
-            if not await self._told(reason) and self._joined:
+        if self._farewell is None and not self._dismissed:
+            self._end(of_shutdown_callback(reason), in_room=False)
+        if self._farewell is not None:
+            await self._farewell
+        if self._leaving is not None and not self._dismissed:
+            await self._gone(self._leaving.reason)
+        with contextlib.suppress(LedgerUnavailable):
+            if self._joined and not self._departure.counted:
                 await self._count(metrics.LEAVE_BATCH, metrics.LEFT)
         await self._store.aclose()
         if self._renewing is None:
@@ -341,32 +491,6 @@ class Fence:
         self._joining.end()
         self._session.set({"usher.reason": reason})
         self._session.end()
-
-    async def _told(self, reason: str) -> bool:
-        """Tell the record that its agent leaves; true when that has counted it as well."""
-        if self._surplus:
-            return False  # the dispatch is another job's: its end is not ours to report
-        if self._disconnected in LOST_REASONS:
-            # Not the end of the session: somebody shall look at once whether people are left.
-            await self._store.run(leases.lapse(self._offer.ref, job_id=self._offer.job_id))
-            return False
-        step = ledger.advance(
-            self._offer.ref,
-            AGENT_LEFT,
-            detail={"job_id": self._offer.job_id, "reason": reason},
-            agent_counts=self._counts(metrics.LEFT if self._joined else {}),
-            retention_s=self._common.retention_s,
-        )
-        return (await self._store.run(step)).applied
-
-    def _leave(self, what: str) -> None:
-        self._surplus = True
-        logger.warning(
-            "surplus agent, %s: another job or generation serves this dispatch now",
-            what,
-            extra=self._log_fields(),
-        )
-        self._ctx.shutdown(reason="surplus agent")
 
     def _log_fields(self) -> dict[str, object]:
         return {

@@ -22,6 +22,7 @@ _COMMAND: Final = re.compile(r"`[^`]+`")
 _NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _COLOURS: Final[Mapping[str, str]] = {
     State.JOINED: "green",
+    State.LEAVING: "green",
     State.ENDED: "green",
     State.FAILED: "red",
     State.CANCELLED: "magenta",

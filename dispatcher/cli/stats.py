@@ -25,7 +25,7 @@ from dispatcher.troubles import seconds
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _COUNTERS: Final = (
     *("dispatches", "joined", "ended", "cancelled", "attempts", "agents_lost"),
-    *("surplus_agents", "redispatches", "restored"),
+    *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
     *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
 )
 
@@ -127,7 +127,8 @@ def _of_client(client: ClientFigures) -> Iterator[str]:
         yield f"  failed for: {_by_count(client.failed)}"
     now = {str(state): count for state, count in client.states.items() if count}
     yield f"  now: {_by_count(now) if now else 'no session'}"
-    odd = {name: getattr(client, name) for name in ("agents_lost", "surplus_agents", "restored")}
+    names = ("agents_lost", "agents_crashed", "surplus_agents", "foreign_agents", "restored")
+    odd = {name: getattr(client, name) for name in names}
     odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
     if any(odd.values()):
         yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"

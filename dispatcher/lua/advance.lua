@@ -5,7 +5,7 @@
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
---   "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
+--   "wanted" (a caller has asked for the session again since then), "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
 --   dropped some: as many as it may be sent are on their way), "unknown".
 local a = cjson.decode(ARGV[1])
 local function set_all(key, prefix, fields)
@@ -17,7 +17,7 @@ local function set_all(key, prefix, fields)
   if #list > 0 then redis.call('HSET', key, unpack(list)) end
 end
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
-  'measured', unpack(MARKS)}
+  'measured', 'asked_at_ms', unpack(MARKS)}
 local r = {}
 for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(READ))) do r[READ[i]] = value or nil end
 local state, generation, job_id = r.state, r.generation, r.job_id or ''
@@ -36,6 +36,9 @@ if not moves and not notes then
 end
 if a.not_after_ms and now > a.not_after_ms then
   return {'late', state, generation, job_id}
+end
+if moves and a.unless_asked_ms and now - tonumber(r.asked_at_ms or '0') <= a.unless_asked_ms then
+  return {'wanted', state, generation, job_id}
 end
 if moves and a.revive then
   local other = redis.call('GET', KEYS[5])
@@ -90,10 +93,16 @@ if moves then
     redis.call('HSET', KEYS[1], 'generation', generation)
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
-      'failure_message', 'alone_since_ms', 'alive_till_ms', unpack(MARKS))
+      'failure_message', 'alone_since_ms', 'alive_till_ms', 'asked_at_ms', 'loss',
+      'joined_seen_at_ms', unpack(MARKS))
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)
+if moves and a.to == 'joined' then redis.call('HSET', KEYS[1], 'joined_seen_at_ms', now_s) end
+if a.deadline_as_before then
+  local times = redis.call('HMGET', KEYS[1], 'deadline_at_ms', 'requested_at_ms')
+  a.deadline_in_ms = math.max(1000, tonumber(times[1]) - tonumber(times[2]))
+end
 if a.deadline_in_ms then
   redis.call('HSET', KEYS[1], 'requested_at_ms', now_s,
     'deadline_at_ms', string.format('%.0f', now + a.deadline_in_ms))
@@ -143,8 +152,8 @@ if moves then
   else
     redis.call('ZREM', KEYS[4], a.id)
   end
+  if a.frees_room and redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
   if a.terminal then
-    if redis.call('GET', KEYS[5]) == a.id then redis.call('DEL', KEYS[5]) end
     redis.call('ZREM', KEYS[9], a.id)
   else
     redis.call('ZADD', KEYS[9], PLACES[state], a.id)

@@ -7,7 +7,8 @@
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
 --   without), message that wakes the dispatcher, field, value, ...
--- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state},
+-- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over", dispatch
+--   id, state} (the people of that one have left, and its agent has other metadata: nothing is written),
 --   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
 --   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
 --   one more}, {"too_many_sessions"} or {"overloaded"}. No more than is needed: every value costs
@@ -56,14 +57,28 @@ if promised then
 end
 
 local existing = redis.call('GET', KEYS[4])
-local state = existing and redis.call('HGET', ARGV[1] .. existing, 'state')
+local found = existing and redis.call('HMGET', ARGV[1] .. existing, 'state', 'alone_since_ms',
+  'person_seen', 'agent_metadata') or {}
+local state = found[1]
+if state and found[2] and found[3] then
+  local metadata = ''
+  for i = 13, #ARGV, 2 do
+    if ARGV[i] == 'agent_metadata' then metadata = ARGV[i + 1] end
+  end
+  if metadata ~= (found[4] or '') then return {'over', existing, state} end
+end
 if state then
   count_request()
+  -- The agent may be about to leave, because its people have left: it asks whether this came since.
+  redis.call('HSET', ARGV[1] .. existing, 'asked_at_ms', now_s)
   remember(existing)
   return {'existing', existing, state}
 end
 local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
-if sessions > 0 and redis.call('ZCARD', KEYS[7]) >= sessions then return {'too_many_sessions'} end
+-- The agent of one that is leaving takes nothing from its client any more.
+if sessions > 0 and redis.call('ZCOUNT', KEYS[7], '-inf', '(' .. PLACES.leaving) >= sessions then
+  return {'too_many_sessions'}
+end
 if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end
 
 count_request()

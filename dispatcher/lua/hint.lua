@@ -19,7 +19,7 @@ for _, id in ipairs(ids) do
     if ARGV[2] == 'joined' and in_flight[record[2]] then
       redis.call('PUBLISH', ARGV[6] .. id, ARGV[7])
       answer = 'hinted'
-    elseif ARGV[2] == 'left' and record[2] == 'joined' then
+    elseif ARGV[2] == 'left' and (record[2] == 'joined' or record[2] == 'leaving') then
       local t = redis.call('TIME')
       local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
       redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)

@@ -5,7 +5,8 @@ local MARKS = {'queued_at_ms', 'dispatching_at_ms', 'dispatched_at_ms', 'offered
   'accepted_at_ms'}
 local BY_STATE = {joined = 'joined', ended = 'ended', cancelled = 'cancelled', failed = 'failures'}
 local BY_EVENT = {redispatch = 'redispatches', agent_lost = 'agents_lost',
-  surplus_agent = 'surplus_agents'}
+  agent_crashed = 'agents_crashed', surplus_agent = 'surplus_agents',
+  foreign_agent = 'foreign_agents'}
 
 local function stages(counts, r, a, moves, now)
   local event, before = a.events[#a.events], a.events[2] and a.events[1]

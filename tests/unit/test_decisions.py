@@ -14,8 +14,11 @@ from dispatcher.decisions import (
     Wait,
     after_no_join,
     can_take,
+    crashes_in_a_row,
     eligible,
+    foreign_agents,
     is_silent,
+    is_starting,
     look_again_in_s,
     our_agent,
     silent_in_s,
@@ -24,6 +27,7 @@ from dispatcher.decisions import (
     why_too_late,
 )
 from dispatcher.leases import GRACE_S
+from dispatcher.livekit import AgentParticipant
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, State
 from tests.support import a_dispatch, a_server, an_agent
 
@@ -56,7 +60,9 @@ def test_who_has_never_said_that_it_is_alive_is_not_silent() -> None:
 def test_the_agent_of_this_generation_is_ours() -> None:
     agent = an_agent(generation=2)
 
-    assert our_agent(a_dispatch(generation=2), [an_agent(generation=1), agent]) is agent
+    agents = [an_agent(generation=1), agent]
+    assert our_agent(a_dispatch(generation=2), agents, fenced=True) is agent
+    assert our_agent(a_dispatch(generation=2), agents, fenced=False) is agent
 
 
 @pytest.mark.parametrize(
@@ -72,17 +78,91 @@ def test_the_agent_of_this_generation_is_ours() -> None:
     ids=["older", "newer", "no generation", "another dispatch", "another name", "no name"],
 )
 def test_another_agent_is_not_ours(agent: object) -> None:
-    assert our_agent(a_dispatch(generation=2), [agent]) is None
+    assert our_agent(a_dispatch(generation=2), [agent], fenced=True) is None
+    assert our_agent(a_dispatch(generation=2), [agent], fenced=False) is None
 
 
-def test_an_agent_without_our_filter_counts_by_its_name() -> None:
-    agent = an_agent(dispatch_id="", generation=None)
+def test_an_agent_without_a_dispatch_id_counts_by_its_name_only_where_it_is_unfenced() -> None:
+    agent = an_agent(identity="agent-AJ_9", dispatch_id="", generation=None)
 
-    assert our_agent(a_dispatch(), [agent]) is agent
+    assert our_agent(a_dispatch(), [agent], fenced=False) is agent
+    assert our_agent(a_dispatch(), [agent], fenced=True) is None
+    assert foreign_agents(a_dispatch(), [agent, an_agent()]) == [agent]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        an_agent(),
+        an_agent(dispatch_id="dsp_other"),
+        an_agent(dispatch_id="", generation=None, agent_name="another-agent"),
+    ],
+    ids=["ours", "of another dispatch", "of another name"],
+)
+def test_an_agent_of_another_name_or_with_a_dispatch_id_is_no_foreign_one(
+    agent: AgentParticipant,
+) -> None:
+    assert foreign_agents(a_dispatch(), [agent]) == []
 
 
 def test_an_empty_room_has_no_agent_of_ours() -> None:
-    assert our_agent(a_dispatch(), []) is None
+    assert our_agent(a_dispatch(), [], fenced=False) is None
+
+
+def test_a_job_is_starting_while_it_says_that_it_lives_and_has_not_connected() -> None:
+    starting = a_dispatch(state=State.ACCEPTED, alive_till_ms=a_dispatch().read_at_ms + 1000)
+
+    assert is_starting(starting)
+    assert not is_starting(replace(starting, alive_till_ms=0))
+    assert not is_starting(replace(starting, agent_identity="agent-AJ_1"))
+    assert not is_starting(replace(starting, state=State.JOINED))
+    dead_ms = starting.read_at_ms - int(GRACE_S * 1000) - 1
+    assert not is_starting(replace(starting, alive_till_ms=dead_ms))
+
+
+def test_a_slow_start_and_a_death_have_words_of_their_own() -> None:
+    starting = a_dispatch(state=State.ACCEPTED, alive_till_ms=a_dispatch().read_at_ms + 1000)
+    dead = replace(starting, alive_till_ms=0)
+
+    assert "still starting" in why_no_agent(starting, [FREE]).message
+    assert "deadline_s" in why_no_agent(starting, [FREE]).message
+    assert "died" in why_no_agent(dead, [FREE]).message
+    assert "starting" not in why_no_agent(dead, [FREE]).message
+
+
+def test_agent_servers_that_cannot_start_a_process_are_named_as_the_reason() -> None:
+    broken = a_server(agent_server_id="box-1-7", cannot_start=True)
+
+    assert not eligible(a_dispatch(), [broken])
+    assert (broken.online, broken.free_slots) == (False, 0)
+    assert "box-1-7" in why_no_agent(a_dispatch(), [broken]).message
+    assert "cannot start" in why_no_agent(a_dispatch(), [broken]).message
+    another = replace(broken, agent_name="another-agent")
+    assert "cannot start" not in why_no_agent(a_dispatch(), [another]).message
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "first_generation", "count"),
+    [
+        ([], 1, 0),
+        (["crashed"], 1, 1),
+        (["crashed", "crashed"], 1, 2),
+        (["crashed", "given_up", "crashed"], 1, 1),
+        (["crashed", "given_up"], 1, 0),
+        (["crashed", "crashed", "crashed"], 3, 1),  # sent again by hand since
+    ],
+)
+def test_crashes_are_counted_in_a_row_and_since_it_was_last_asked_for(
+    outcomes: list[str], first_generation: int, count: int
+) -> None:
+    attempts = tuple(
+        Attempt(generation=number, outcome=outcome) for number, outcome in enumerate(outcomes, 1)
+    )
+    dispatch = a_dispatch(
+        generation=len(outcomes) + 1, attempts=attempts, first_generation=first_generation
+    )
+
+    assert crashes_in_a_row(dispatch) == count
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ WORKER_GONE = (
                 (60_000, "agent_lost", 2, {"agent_identity": "agent-AJ_1"}),
                 attempts=(Attempt(generation=1, outcome="lost"),),
             ),
-            "Agent agent-AJ_1 was given up as dead",
+            "Agent agent-AJ_1 was given up: it fell silent",
             id="6, 13: the agent was frozen or killed",
         ),
         pytest.param(
@@ -252,7 +252,7 @@ WORKER_GONE = (
                 (5200, "requeued", 2, {"reason": "join_timeout"}),
                 attempts=(Attempt(generation=1, outcome="given_up", reason="join_timeout"),),
             ),
-            "agent server server-1 accepted job AJ_1, and its agent did not join",
+            "agent server server-1 accepted job AJ_1, and nothing was heard of it",
             id="13: the job was killed before it connected",
         ),
     ],
@@ -301,12 +301,23 @@ def test_the_stages_follow_each_other_without_a_gap() -> None:
     ]
 
 
-def test_an_agent_that_left_before_it_was_seen_ends_no_stage() -> None:
-    gone = (*SMOOTH[:5], (300, "agent_left"), (5200, "requeued", 2), (5210, "dispatching", 2))
+def test_an_agent_that_crashes_before_it_is_there_ends_its_join_at_once() -> None:
+    gone = (*SMOOTH[:5], (300, "agent_crashed", 2), (310, "dispatching", 2))
     found = stages(joined(*gone))
 
     assert [stage.name for stage in found][-3:] == ["join", "queue_wait", "dispatch"]
-    assert found[-3].took_ms == 5000
+    assert (found[-3].took_ms, found[-2].took_ms) == (100, 10)
+
+
+def test_an_agent_that_is_leaving_has_a_stage_of_its_own() -> None:
+    gone = (*SMOOTH, (60_000, "agent_leaving"), (63_000, "agent_left"))
+    found = stages(joined(*gone))
+
+    assert [(stage.name, stage.open) for stage in found][-2:] == [
+        ("session", False),
+        ("leaving", False),
+    ]
+    assert found[-1].took_ms == 3000
 
 
 def test_the_stages_of_an_ended_one_are_closed() -> None:

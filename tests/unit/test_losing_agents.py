@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,7 +119,8 @@ def test_in_an_empty_room_a_series_of_short_lives_is_over_too() -> None:
 
 
 def test_the_agent_that_the_record_stands_by_is_not_surplus() -> None:
-    assert surplus_agents(a_joined(), [OURS]) == []
+    assert surplus_agents(a_joined(), [OURS], fenced=True) == []
+    assert surplus_agents(a_joined(), [OURS], fenced=False) == []
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,29 @@ def test_the_agent_that_the_record_stands_by_is_not_surplus() -> None:
 def test_every_other_agent_of_the_dispatch_is_surplus_and_nobody_elses(
     agent: AgentParticipant, surplus: bool
 ) -> None:
-    assert surplus_agents(a_joined(), [OURS, agent]) == ([agent] if surplus else [])
+    found = surplus_agents(a_joined(), [OURS, agent], fenced=False)
+    assert found == ([agent] if surplus else [])
+
+
+def test_an_agent_that_goes_by_its_name_alone_is_not_surplus_where_agents_are_fenced() -> None:
+    assert surplus_agents(a_joined(), [OURS, ANOTHER], fenced=True) == []
+
+
+def test_a_leaving_one_that_falls_silent_is_over_whoever_is_there() -> None:
+    leaving = replace(a_joined(), state=State.LEAVING)
+
+    assert judge(leaving, RoomView(agents=(OURS,), people=2), fenced=True) is Verdict.OVER
+
+
+def test_how_long_an_agent_has_lived_is_told_by_redis_s_clock_and_not_by_livekit_s() -> None:
+    behind = a_joined(lived_s=5.0, losses=3)  # LiveKit's clock is a minute behind
+    behind = replace(
+        behind,
+        joined_seen_at_ms=behind.joined_at_ms or 0,
+        joined_at_ms=(behind.joined_at_ms or 0) - 61_000,
+    )
+
+    assert decisions.losses_in_a_row(behind) == 4
 
 
 @pytest.mark.parametrize("state", [State.DISPATCHED, State.OFFERED])

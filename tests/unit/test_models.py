@@ -1,4 +1,4 @@
-"""Does the table of transitions keep the promises that everything else leans on?"""
+"""The table of transitions keeps the promises that everything else leans on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from dispatcher.models import (
     ACCEPTED,
     ADOPTED,
     AGENT_CONNECTED,
+    AGENT_CRASHED,
+    AGENT_LEAVING,
     AGENT_LOST,
+    CAME_BACK,
     FAILED,
     IN_FLIGHT,
     JOINED,
@@ -35,6 +38,7 @@ ORDER = [
     State.OFFERED,
     State.ACCEPTED,
     State.JOINED,
+    State.LEAVING,
     State.ENDED,
 ]
 everything = pytest.mark.parametrize("transition", TABLE.values(), ids=TABLE)
@@ -43,8 +47,8 @@ except_redispatch = pytest.mark.parametrize(
 )
 
 
-def test_every_state_is_pending_or_joined_or_terminal() -> None:
-    parts = [PENDING, TERMINAL, {State.JOINED}]
+def test_every_state_is_pending_or_joined_or_leaving_or_terminal() -> None:
+    parts = [PENDING, TERMINAL, {State.JOINED, State.LEAVING}]
 
     assert sorted(state for part in parts for state in part) == sorted(State)
 
@@ -116,6 +120,8 @@ def test_whoever_gives_an_attempt_up_raises_the_generation() -> None:
         UNREACHED.event,
         NEXT_GENERATION.event,
         AGENT_LOST.event,
+        AGENT_CRASHED.event,
+        CAME_BACK.event,
         REDISPATCH.event,
     }
 
@@ -124,12 +130,25 @@ def test_a_job_that_livekit_has_offered_is_not_given_up_for_its_silence() -> Non
     assert UNREACHED.moves == {State.DISPATCHING}
 
 
+def test_only_a_joined_dispatch_can_be_leaving() -> None:
+    assert AGENT_LEAVING.moves == {State.JOINED}
+    assert AGENT_LEAVING.to is State.LEAVING
+
+
+def test_a_person_can_come_back_to_an_agent_that_is_there_and_to_one_that_is_leaving() -> None:
+    assert CAME_BACK.moves == {State.ACCEPTED, State.JOINED, State.LEAVING}
+
+
+def test_only_what_is_on_its_way_can_crash_before_it_is_there() -> None:
+    assert AGENT_CRASHED.moves == IN_FLIGHT
+
+
 def test_only_a_joined_dispatch_can_lose_its_agent() -> None:
     assert AGENT_LOST.moves == {State.JOINED}
 
 
 def test_a_dispatch_is_over_with_its_room_once_livekit_may_have_brought_its_agent() -> None:
-    assert ROOM_OVER.moves == {State.JOINED, State.DELEGATED}
+    assert ROOM_OVER.moves == {State.JOINED, State.LEAVING, State.DELEGATED}
     assert (AGENT_LOST.to, ROOM_OVER.to) == (State.QUEUED, State.ENDED)
 
 

@@ -8,16 +8,17 @@ export const STATES = {
   offered: "offered",
   accepted: "agent on its way",
   joined: "joined",
+  leaving: "agent is leaving",
   waiting: "waiting for an agent",
   delegated: "left to LiveKit",
   ended: "ended",
   failed: "failed",
   cancelled: "cancelled",
 };
-export const TONES = { joined: "good", failed: "bad", waiting: "warn", ended: "idle", cancelled: "idle" };
+export const TONES = { joined: "good", failed: "bad", waiting: "warn", leaving: "idle", ended: "idle", cancelled: "idle" };
 
 // In the order in which a session goes through them; with what has ended last.
-export const UNDER_WAY = ["queued", "waiting", "delegated", "dispatching", "dispatched", "offered", "accepted", "joined"];
+export const UNDER_WAY = ["queued", "waiting", "delegated", "dispatching", "dispatched", "offered", "accepted", "joined", "leaving"];
 export const OVER = ["ended", "failed", "cancelled"];
 
 export const FAILURES = {
@@ -28,6 +29,7 @@ export const FAILURES = {
   livekit_refused: "LiveKit refused our key",
   join_timeout: "agent did not join in time",
   agent_lost: "agents died again and again",
+  agent_crashed: "agent program crashed",
   nobody_came: "nobody came",
   dispatcher_unavailable: "no dispatch worker at work",
   superseded: "another dispatch serves the room",
@@ -45,6 +47,7 @@ export const REJECTS = {
   room_served_by_another_dispatch: "room has another dispatch",
   ledger_unavailable: "could not ask Redis",
   declined_by_program: "declined by the program",
+  processes_cannot_start: "cannot start its processes",
 };
 
 /** Of a failure, which may be "rejected: full". */

@@ -1,0 +1,202 @@
+"""Tell the ledger what the end of an agent means for its session.
+
+One object per job. What it tells is decided in `ending.py`; whether people are left after a loss
+is for a worker to see (`dispatcher/supervising.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from dispatcher import leases, ledger, messages
+from dispatcher.decisions import CRASHED, crashes_in_a_row
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import Advanced, Step
+from dispatcher.metrics import AgentCounts
+from dispatcher.models import (
+    AGENT_CRASHED,
+    AGENT_LEAVING,
+    AGENT_LEFT,
+    CAME_BACK,
+    FAILED,
+    NEXT_GENERATION,
+    Dispatch,
+    FailureReason,
+)
+from dispatcher.store import AsyncLedger
+from worker_agent.ending import Cause, Ending, People
+from worker_agent.offers import Offer, Reason
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# While Redis is away it is told again, for so long; then the lease's end says that much.
+_TELL_FOR_S: Final = 8.0
+_TELL_EVERY_S: Final = 0.5
+# The next attempt comes at once after a first crash, then after so much longer each time.
+_PAUSES_S: Final = (0.0, 1.0, 2.0, 4.0)
+_WAKE_GRACE_S: Final = 1.0
+_UNCONNECTED_PAUSE_S: Final = 1.0
+
+
+class Told(StrEnum):
+    """What the ledger has made of it."""
+
+    LEAVING = "leaving"  # another dispatch may have the room, and this agent is still in it
+    OVER = "over"  # the record has ended, or is looked into
+    CAME_BACK = "came_back"  # the next generation serves the people: out of the room, at once
+    UNTOLD = "untold"  # Redis has not answered
+
+
+class Departure:
+    """What one job tells the ledger when its agent answers no more."""
+
+    def __init__(
+        self, store: AsyncLedger, offer: Offer, *, retention_s: int, counts: AgentCounts
+    ) -> None:
+        """`counts` is counted with the end of an agent that has joined."""
+        self._store = store
+        self._offer = offer
+        self._retention_s = retention_s
+        self._counts = counts
+        self.counted = False
+
+    async def tell(self, ending: Ending, people: People, *, in_room: bool) -> Told:
+        """Tell the end of an agent that has been in the room, and may still be in it."""
+        if ending.cause is Cause.LOST:
+            await self._patiently(self._lapse(ending))
+            return Told.OVER
+        if people.have_returned or (ending.cause is Cause.PEOPLE_LEFT and people.present > 0):
+            return await self._came_back(ending)
+        done: Advanced | None = None
+        if in_room:
+            done = await self._patiently(self._leaving(ending, people))
+        if done is None or done.outcome == "refused":
+            done = await self._patiently(self.left(ending.reason, people))
+        if done is None:
+            return Told.UNTOLD
+        if done.outcome == "wanted":
+            return await self._came_back(ending)
+        return Told.LEAVING if done.state == AGENT_LEAVING.to else Told.OVER
+
+    async def tell_before_joining(self, ending: Ending, dispatch: Dispatch | None) -> None:
+        """Tell the end of a job whose agent has never been in the room."""
+        if ending.unconnected:
+            await self._patiently(unconnected(self._offer, ending.reason))
+            return
+        if ending.cause is Cause.LOST:
+            crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
+            await self._patiently(crashed(self._offer, ending.reason, crashes=crashes))
+            return
+        code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
+        message = f"the agent program has ended the job before it joined ({ending.reason})"
+        step = ledger.advance(
+            self._offer.ref,
+            FAILED,
+            fields={"failure_reason": code, "failure_message": message},
+            attempt={"outcome": "failed", "reason": Reason.DECLINED},
+            detail={"reason": code, "message": message},
+            retention_s=self._retention_s,
+        )
+        await self._patiently(step)
+
+    async def returned(self, ending: Ending) -> Told:
+        """Tell that a person is there again while the agent is leaving."""
+        return await self._came_back(ending)
+
+    def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
+        """The step that ends the record, unless a caller has asked since the people have left."""
+        return ledger.advance(
+            self._offer.ref,
+            AGENT_LEFT,
+            detail={"job_id": self._offer.job_id, "reason": reason},
+            agent_counts=self._counts,
+            retention_s=self._retention_s,
+            unless_asked_for_s=None if people is None else people.asked_within_s,
+        )
+
+    def _leaving(self, ending: Ending, people: People) -> Step[Advanced]:
+        return ledger.advance(
+            self._offer.ref,
+            AGENT_LEAVING,
+            detail={"job_id": self._offer.job_id, "reason": ending.reason},
+            lease_s=leases.LEASE_S,
+            unless_asked_for_s=people.asked_within_s,
+        )
+
+    def _lapse(self, ending: Ending) -> Step[int]:
+        return leases.lapse(self._offer.ref, job_id=self._offer.job_id, loss=ending.reason)
+
+    async def _came_back(self, ending: Ending) -> Told:
+        """The next generation serves who is there; another dispatch of the room does so already."""
+        step = ledger.advance(
+            self._offer.ref,
+            CAME_BACK,
+            due_in_s=_WAKE_GRACE_S,
+            attempt={"outcome": "left", "reason": ending.reason},
+            detail={"job_id": self._offer.job_id, "reason": ending.reason},
+            agent_counts=self._counts,
+            wake=messages.dispatch(self._offer.dispatch_id, self._offer.room_name),
+            deadline_as_before=True,
+        )
+        done = await self._patiently(step)
+        if done is None:
+            return Told.UNTOLD
+        self.counted = done.applied
+        return Told.CAME_BACK
+
+    async def _patiently(self, step: Step[T]) -> T | None:
+        """Carry the step out, again while Redis is away; None when it stays away."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _TELL_FOR_S
+        while True:
+            try:
+                return await self._store.run(step)
+            except LedgerUnavailable as error:
+                if loop.time() > until:
+                    logger.warning(
+                        "the end of a job could not be told", extra={"error": str(error)}
+                    )
+                    return None
+            await asyncio.sleep(_TELL_EVERY_S)
+
+
+def unconnected(offer: Offer, what: str) -> Step[Advanced]:
+    """End an attempt whose agent could not connect to LiveKit; another one is tried in a second."""
+    return ledger.advance(
+        offer.ref,
+        NEXT_GENERATION,
+        due_in_s=_UNCONNECTED_PAUSE_S,
+        attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
+        detail={
+            "job_id": offer.job_id,
+            "reason": FailureReason.JOIN_TIMEOUT,
+            "message": f"{what}: its agent server could not connect it to LiveKit",
+        },
+    )
+
+
+def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
+    """End an attempt whose job raised or died before its agent was in the room.
+
+    `what` is for people; `crashes` is how many attempts in a row have ended so before it. The
+    first is followed by the next attempt at once.
+    """
+    pause_s = _PAUSES_S[min(crashes, len(_PAUSES_S) - 1)]
+    message = (
+        f"{what}, before its agent was in the room; look for job {offer.job_id} in the log of "
+    )
+    message += "its agent server"
+    return ledger.advance(
+        offer.ref,
+        AGENT_CRASHED,
+        due_in_s=pause_s or _WAKE_GRACE_S,
+        fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
+        attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
+        detail={"job_id": offer.job_id, "reason": what},
+        wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+    )

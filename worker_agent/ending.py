@@ -1,0 +1,159 @@
+"""Decide what the end of a job is: the program's own wish, its people's leaving, or a loss.
+
+Pure functions of what livekit-agents and livekit-rtc say. Only the agent program itself, or its
+people, end a session; everything else that ends an agent is a loss, and the agent is replaced.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from livekit import rtc
+
+# Of people who have all come so lately, just when another one has left, a program that ends its
+# session means the one who has left: it has hardly met the others.
+RETURNED_S: Final = 3.0
+# LiveKit tells an agent up to 3 s late that a person has left who published nothing (livekit-server
+# 1.13.5, `subscriberUpdateInterval`); a caller may have asked again meanwhile.
+ASKED_SLACK_S: Final = 3.5
+
+
+class Cause(StrEnum):
+    """Whose doing the end of a job is."""
+
+    PROGRAM = "program"
+    PEOPLE_LEFT = "people_left"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Why an agent answers no more; `reason` is for people, and has no text of an exception.
+
+    `unconnected`: LiveKit could not be reached, so that the program is not to blame.
+    """
+
+    cause: Cause
+    reason: str
+    unconnected: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """Who is with the agent: how many, for how long each, and how long ago one has left.
+
+    `left_ago_s` is None when none has; `there_s` is how long the one is there who has been there
+    the longest.
+    """
+
+    present: int
+    left_ago_s: float | None = None
+    there_s: float = 0.0
+
+    @property
+    def have_returned(self) -> bool:
+        """True when they are there, and have come just when another one, or they, had left."""
+        return (
+            self.present > 0
+            and self.there_s < RETURNED_S
+            and self.left_ago_s is not None
+            and self.left_ago_s < RETURNED_S
+        )
+
+    @property
+    def asked_within_s(self) -> float | None:
+        """A caller who has asked within so many seconds expects an agent; None: that says nothing.
+
+        While people are there they have the agent's own word, and before they have come the first
+        request is all there is.
+        """
+        if self.present > 0 or self.left_ago_s is None:
+            return None
+        return self.left_ago_s + ASKED_SLACK_S
+
+
+# What LiveKit says to an agent whose room is over. Every other reason is a loss: the agent lost
+# LiveKit, or LiveKit the agent, or another backend has removed it
+# (livekit/protocol, livekit_models.proto `DisconnectReason`).
+_ROOM_OVER: Final[Mapping[int, Ending]] = {
+    rtc.DisconnectReason.ROOM_DELETED: Ending(cause=Cause.PROGRAM, reason="room deleted"),
+    rtc.DisconnectReason.CLIENT_INITIATED: Ending(
+        cause=Cause.PROGRAM, reason="the program has left the room"
+    ),
+    rtc.DisconnectReason.ROOM_CLOSED: Ending(
+        cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room"
+    ),
+}
+# What livekit-agents (1.8.9, ipc/job_proc_lazy_main.py) says where the program has not asked for
+# the shutdown.
+_NOT_ASKED_FOR: Final = frozenset({"", "job crashed", "parent process shutdown"})
+_ROOM_DISCONNECTED: Final = "room disconnected"
+
+
+def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
+    """The ending that a disconnected room means."""
+    known = _ROOM_OVER.get(reason)
+    if known is not None:
+        return known
+    return Ending(
+        cause=Cause.LOST, reason=f"disconnected from LiveKit ({rtc.DisconnectReason.Name(reason)})"
+    )
+
+
+def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
+    """The ending that livekit-agents' shutdown of a job means; the program may have asked for it.
+
+    A room that disconnects has its own reason (`of_disconnect`), and an entry point that raises
+    its exception (`of_exception`): both are known before.
+    """
+    if asked_for:
+        return Ending(cause=Cause.PROGRAM, reason=reason)
+    return Ending(
+        cause=Cause.LOST, reason="its agent server has ended it: stopped, or its drain time over"
+    )
+
+
+def of_shutdown_callback(reason: str) -> Ending:
+    """As `of_shutdown`, by the reason alone: all that a shutdown callback is told."""
+    asked_for = reason not in _NOT_ASKED_FOR and reason != _ROOM_DISCONNECTED
+    return of_shutdown(reason, asked_for=asked_for)
+
+
+def of_exception(error: BaseException) -> Ending:
+    """The ending that an exception of the entry point means: its type and place, not its text."""
+    return Ending(
+        cause=Cause.LOST,
+        reason=f"the agent program raised {type(error).__name__}{_place(error)}",
+        unconnected=isinstance(error, rtc.ConnectError),
+    )
+
+
+def _place(error: BaseException) -> str:
+    """` at module:line`: the innermost line of the program itself, not of a library."""
+    frames = [
+        (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [frame for frame in frames if _is_programs(*frame[:2])]
+    if not own:
+        return ""
+    module, file_name, line = own[-1]
+    if module in ("__main__", "__mp_main__"):
+        module = Path(file_name).stem
+    return f" at {module}:{line}"
+
+
+_LIBRARIES: Final = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _is_programs(module: str, file_name: str) -> bool:
+    ours = module == "worker_agent.session" or module.startswith("worker_agent.existing")
+    return not ours and not file_name.startswith(_LIBRARIES)

@@ -1,0 +1,86 @@
+"""See the processes of an agent server's jobs begin and end.
+
+livekit-agents (1.8.9, ipc/proc_pool.py) sees a job's process end at once, and tells its own log and
+LiveKit. The pool emits it as `process_closed`; the pool, and what a process has ended with, are
+private names.
+
+Remove when `AgentServer` has events for its jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from livekit.agents import AgentServer
+from livekit.agents.job import RunningJobInfo
+
+logger = logging.getLogger(__name__)
+
+OnDeath = Callable[[RunningJobInfo, str], None]
+OnStart = Callable[[bool], None]
+
+
+def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
+    """Call `died` when a process ends under its job, `started` when one could start or could not.
+
+    False, and nothing is called, with a livekit-agents that has other names: the log says so, and
+    a lost agent is found by its lease.
+    """
+    pool = getattr(server, "_proc_pool", None)
+    if pool is None or not hasattr(pool, "on"):
+        logger.warning("this livekit-agents is not known: an agent that dies is found by its lease")
+        return False
+    ready: set[int] = set()
+
+    def on_ready(process: Any) -> None:
+        ready.add(id(process))
+        started(True)
+
+    def on_closed(process: Any) -> None:
+        was_ready = id(process) in ready
+        ready.discard(id(process))
+        info = getattr(process, "running_job", None)
+        if info is not None and (how := _violent_end(process)):
+            died(info, how)
+        elif info is None and not was_ready and not getattr(pool, "_closed", False):
+            started(False)
+
+    for process in getattr(pool, "processes", ()):
+        ready.add(id(process))
+    pool.on("process_ready", on_ready)
+    pool.on("process_closed", on_closed)
+    return True
+
+
+def has_warm_process(server: AgentServer) -> bool:
+    """True when a process waits for a job; also where that cannot be known."""
+    queue = getattr(getattr(server, "_proc_pool", None), "_warmed_proc_queue", None)
+    wanted = getattr(getattr(server, "_proc_pool", None), "_default_num_idle_processes", 0)
+    return queue is None or wanted == 0 or not queue.empty()
+
+
+def is_assigned(server: AgentServer, job_id: str) -> bool:
+    """True when LiveKit has given an accepted job to this server, which starts a process for it.
+
+    False as well where that cannot be known.
+    """
+    pending = getattr(server, "_pending_assignments", None)
+    return pending is not None and job_id not in pending
+
+
+def _violent_end(process: Any) -> str:
+    """How a process ended that did not end by itself; empty for one that did, and for a thread."""
+    code = getattr(process, "exitcode", None)
+    if not code:
+        return ""
+    if code > 0:
+        return f"its process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    by = "by its agent server (it hung, or passed its memory limit)"
+    return f"its process was killed{f' {by}' if getattr(process, 'killed', False) else ''}: {name}"

@@ -1,0 +1,52 @@
+"""Learn at once that a job's shutdown begins, and whether the program has asked for it.
+
+livekit-agents (1.8.9, ipc/job_proc_lazy_main.py `_JobProc`) tells a program of a shutdown by its
+shutdown callbacks: after it has waited up to 15 s for the entry point, up to 60 s for the
+`AgentSession` and up to 300 s for `on_session_end`, with the agent in the room all the time. The
+moment, and who asked, are in its `_shutdown_fut`.
+
+Remove when `JobContext` has an event for the beginning of a shutdown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from livekit.agents import JobContext
+
+logger = logging.getLogger(__name__)
+
+OnShutdown = Callable[[str, bool], None]
+
+
+def on_beginning(ctx: JobContext, told: OnShutdown) -> None:
+    """Have `told(reason, asked_for_by_the_program)` called in the job's loop, once.
+
+    With a livekit-agents that has other names nothing is called, and the log says so: the end is
+    then known by the shutdown callbacks.
+    """
+    future = _shutdown_future(ctx)
+    if future is None:
+        logger.warning(
+            "this livekit-agents is not known: the end of a job is told when it has left the room"
+        )
+        return
+
+    def done(finished: asyncio.Future[Any]) -> None:
+        if not finished.cancelled():
+            info = finished.result()
+            told(str(info.reason), bool(info.user_initiated))
+
+    future.add_done_callback(done)
+
+
+def _shutdown_future(ctx: JobContext) -> asyncio.Future[Any] | None:
+    """The future of the job's process object, which `ctx.shutdown()` resolves in its closure."""
+    for cell in getattr(getattr(ctx, "_on_shutdown", None), "__closure__", None) or ():
+        found = getattr(cell.cell_contents, "_shutdown_fut", None)
+        if isinstance(found, asyncio.Future):
+            return found
+    return None

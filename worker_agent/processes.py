@@ -1,0 +1,92 @@
+"""Watch the processes of an agent server's jobs: tell the ledger of those that die, and stop taking
+jobs while none can start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from livekit.agents import AgentServer
+from livekit.agents.job import RunningJobInfo
+
+from dispatcher import leases
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.store import AsyncLedger
+from dispatcher.transitions import log_fields
+from worker_agent.departure import crashed
+from worker_agent.livekit_workarounds import process_pool
+from worker_agent.offers import Offer, read_offer
+from worker_agent.request_filter import RequestFilter
+
+logger = logging.getLogger(__name__)
+
+# So many processes in a row that could not start: one may have been killed for want of memory.
+_FAILURES: Final = 3
+
+
+class Processes:
+    """The job processes of one agent server; belongs to its event loop."""
+
+    def __init__(
+        self, server: AgentServer, request_filter: RequestFilter, store: AsyncLedger
+    ) -> None:
+        self._server = server
+        self._filter = request_filter
+        self._store = store
+        self._failures = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def watch(self) -> None:
+        """Begin; called when the server has started its first processes, or has failed to."""
+        self._filter.is_assigned = lambda job_id: process_pool.is_assigned(self._server, job_id)
+        if not process_pool.watch(self._server, died=self._died, started=self._started):
+            return
+        if not process_pool.has_warm_process(self._server):
+            self._failures = _FAILURES - 1  # livekit-agents has waited for one in vain
+
+    def _started(self, could: bool) -> None:
+        self._failures = 0 if could else self._failures + 1
+        cannot_start = self._failures >= _FAILURES
+        if cannot_start == self._filter.cannot_start:
+            return
+        self._filter.cannot_start = cannot_start
+        if cannot_start:
+            logger.error(
+                "no process for a job can start: this agent server takes no sessions until one "
+                "does; look for 'error initializing process' above (an exception in the program's "
+                "setup_fnc, a time-out of initialize_process_timeout, too little memory)"
+            )
+        else:
+            logger.warning("processes start again: this agent server takes sessions")
+        self._filter.changed()
+
+    def _died(self, info: RunningJobInfo, how: str) -> None:
+        offer = read_offer(
+            job_id=info.job.id,
+            room_name=info.job.room.name,
+            agent_name=info.job.agent_name,
+            participant_count=0,
+            attributes=info.job.attributes,
+        )
+        if offer.dispatch_id:
+            self._spawn(self._tell(offer, how))
+
+    async def _tell(self, offer: Offer, how: str) -> None:
+        logger.error(
+            "a job's process has died",
+            extra={**log_fields(offer.ref), "job_id": offer.job_id, "how": how},
+        )
+        with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
+            lapse = leases.lapse(offer.ref, job_id=offer.job_id, loss=how)
+            if not await self._store.run(lapse):
+                await self._store.run(crashed(offer, how, crashes=0))
+        self._filter.changed()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # or the loop would hold it only weakly
+        task.add_done_callback(self._tasks.discard)
