@@ -1,4 +1,4 @@
-"""What must have been counted, going by the records alone?
+"""Count what must have been counted, going by the records alone.
 
 An independent count: every record is read as it lies in Redis, and what has happened to it is told
 by its timeline, event by event.
@@ -26,8 +26,13 @@ _COUNTED: Final = {
     "cancelled_by_client": "cancelled",
     "redispatch": "redispatches",
     "agent_lost": "agents_lost",
+    "agent_crashed": "agents_crashed",
+    "surplus_agent": "surplus_agents",
+    "foreign_agent": "foreign_agents",
 }
-_QUEUED_BY: Final = frozenset({"requeued", "redispatch", "agent_lost"})
+_QUEUED_BY: Final = frozenset(
+    {"requeued", "redispatch", "agent_lost", "agent_crashed", "came_back"}
+)
 
 
 @dataclass
@@ -158,7 +163,8 @@ def differences(found: ClientFigures, mine: Recount) -> list[str]:
         f"{name}: counted {getattr(found, name)}, happened {mine.counts[name]}"
         for name in (
             *("dispatches", "joined", "ended", "cancelled", "attempts", "dispatched"),
-            *("agents_lost", "redispatches", "restored"),
+            *("agents_lost", "agents_crashed", "surplus_agents", "foreign_agents"),
+            *("redispatches", "restored"),
         )
         if getattr(found, name) != mine.counts[name]
     ]

@@ -70,7 +70,9 @@ end
 if state then
   count_request()
   -- The agent may be about to leave, because its people have left: it asks whether this came since.
-  redis.call('HSET', ARGV[1] .. existing, 'asked_at_ms', now_s)
+  if state == 'accepted' or state == 'joined' then
+    redis.call('HSET', ARGV[1] .. existing, 'asked_at_ms', now_s)
+  end
   remember(existing)
   return {'existing', existing, state}
 end

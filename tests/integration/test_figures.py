@@ -138,7 +138,7 @@ class Walk:
             detail["time_to_join_ms"] = str(self._random.randrange(70_000))
             more["fields"] = dict(detail)
         if transition is models.AGENT_LEFT:
-            detail["state"] = "ended" if dispatch.state is State.JOINED else "no move"
+            detail["state"] = "ended"
         if transition in (models.REDISPATCH, models.AGENT_LOST):
             more["deadline_in_s"] = 20.0
         if transition is models.ACCEPTED:

@@ -1,4 +1,4 @@
-"""Which agents count as alive, which fell silent, and who waits for room?"""
+"""Leases: which agents count as alive, which fell silent, and which dispatches wait for room."""
 
 from __future__ import annotations
 
@@ -121,7 +121,11 @@ def test_an_agent_that_is_not_seen_in_the_room_yet_gets_no_lease(
     [
         ({"generation": "2"}, "AJ_1"),
         ({"job_id": "AJ_2"}, "AJ_1"),
-        *(({"state": str(s)}, "AJ_1") for s in sorted(set(State) - {State.ACCEPTED, State.JOINED})),
+        ({"loss": "its process was killed: SIGKILL"}, "AJ_1"),
+        *(
+            ({"state": str(s)}, "AJ_1")
+            for s in sorted(set(State) - {State.ACCEPTED, State.JOINED, State.LEAVING})
+        ),
     ],
     ids=str,
 )
@@ -133,6 +137,72 @@ def test_an_agent_that_the_record_no_longer_stands_by_is_stale_and_writes_nothin
     before = keyspace(raw)
 
     assert renew(store, dispatch, job_id=job_id) is Renewal.STALE
+
+    assert keyspace(raw) == before
+
+
+def leaving(store: Ledger) -> Dispatch:
+    store.run(ledger.advance(joined(store), models.AGENT_LEAVING, lease_s=LEASE_S))
+    return read(store)
+
+
+def test_an_agent_that_is_leaving_goes_on_renewing_however_long_it_is_alone(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = leaving(store)
+    raw.hset(RECORD, mapping={"person_seen": "1", "alone_since_ms": "1"})
+
+    assert renew(store, dispatch, people=0) is Renewal.OK
+
+    assert keyspace(raw)["usher:leases"]["dsp_1"] > dispatch.updated_at_ms
+
+
+def test_an_agent_that_is_leaving_is_superseded_by_another_dispatch_of_its_room(
+    store: Ledger,
+) -> None:
+    dispatch = leaving(store)
+    assert requested(store, "dsp_2").state is State.QUEUED  # the room is free
+
+    assert renew(store, dispatch) is Renewal.SUPERSEDED
+
+
+def test_one_that_is_leaving_does_not_count_among_its_client_s_sessions(store: Ledger) -> None:
+    leaving(store)
+    step = ledger.create(
+        new_dispatch("dsp_2"), due_in_s=2.0, detail={}, limits=models.Limits(max_sessions=1)
+    )
+
+    assert store.run(step).new
+
+
+def test_a_lost_agent_s_lease_ends_now_and_a_worker_is_woken(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.delete("dispatch")
+
+    assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="its process was killed")) == 1
+    assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="it fell silent")) == 1
+
+    record = read(store)
+    assert record.loss == "its process was killed"  # the first to tell knows best
+    assert dispatch.updated_at_ms <= record.alive_till_ms <= record.read_at_ms
+    message = keyspace(raw)["dispatch"][-1]
+    assert "dispatcher.tasks.supervise" in message
+    assert "dsp_1" in message
+
+
+@pytest.mark.parametrize(
+    "record", [{"generation": "2"}, {"job_id": "AJ_2"}, {"state": "accepted"}, {"state": "ended"}]
+)
+def test_the_agent_of_another_job_or_of_one_that_is_not_there_is_not_lost(
+    record: dict[Any, Any], store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    raw.hset(RECORD, mapping=record)
+    before = keyspace(raw)
+
+    assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="x")) == 0
 
     assert keyspace(raw) == before
 

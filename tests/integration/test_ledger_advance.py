@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger, models
+from dispatcher import ledger, models, reports
 from dispatcher.ledger import Advanced
 from dispatcher.metrics import OPEN_STATES, AgentCounts
 from dispatcher.models import TERMINAL, DispatchRef, State, Transition
@@ -78,14 +78,17 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
     after[ATTEMPTS] = {"1.tries": "2", "1.outcome": "x"}
     if moved:
         record["state"] = transition.to
+        if transition.to is State.JOINED:
+            record["joined_seen_at_ms"] = str(now_ms)
         after.setdefault("usher:due", {})["dsp_1"] = now_ms + 7000
         del after["usher:leases"], after["usher:waiting"]
         if transition.to is State.WAITING:
             after["usher:waiting"] = {"dsp_1": int(record["requested_at_ms"])}
+        if transition.to is State.LEAVING or transition.to in TERMINAL:
+            after.pop(LIVE, None)  # another dispatch may have the room
         if transition.to in OPEN_STATES:
             after[SESSIONS] = {"dsp_1": OPEN_STATES.index(transition.to) + 1}
         else:
-            after.pop(LIVE, None)
             after.pop(SESSIONS, None)
             if transition.to is State.FAILED:
                 after["usher:failed:acme"] = {"dsp_1": now_ms}
@@ -220,3 +223,48 @@ def test_an_ended_record_expires_after_its_retention(store: Ledger, raw: redis.R
     store.run(ledger.advance(REF, models.FAILED, attempt={"outcome": "failed"}, retention_s=60))
 
     assert all(0 < raw.ttl(key) <= 60 for key in (RECORD, ATTEMPTS, TIMELINE))
+
+
+@pytest.mark.parametrize(
+    ("asked_ago_s", "outcome"), [(1.0, "wanted"), (9.0, "moved"), (None, "moved")]
+)
+def test_a_session_that_a_caller_has_asked_for_since_does_not_end(
+    asked_ago_s: float | None, outcome: str, store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, State.JOINED)
+    if asked_ago_s is not None:
+        asked_at_ms = store.run(reports.ping()) - int(asked_ago_s * 1000)
+        raw.hset(RECORD, "asked_at_ms", asked_at_ms)
+    before = keyspace(raw, counting=True)
+
+    done = store.run(ledger.advance(REF, models.AGENT_LEAVING, unless_asked_for_s=5.0))
+
+    assert done.outcome == outcome
+    if outcome == "wanted":
+        assert keyspace(raw, counting=True) == before
+
+
+def test_who_comes_back_has_as_much_time_for_an_agent_as_the_request_had(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, State.JOINED)
+    store.run(ledger.advance(REF, models.AGENT_LEAVING, lease_s=3))
+
+    done = store.run(ledger.advance(REF, models.CAME_BACK, due_in_s=1.0, deadline_as_before=True))
+
+    found = keyspace(raw)
+    assert (done.state, done.generation) == (State.QUEUED, 2)
+    assert found[LIVE] == "dsp_1"
+    assert int(found[RECORD]["deadline_at_ms"]) == updated_at_ms(found) + 20_000
+
+
+def test_who_comes_back_to_a_room_that_another_dispatch_serves_is_served_by_that(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    place(store, raw, State.JOINED)
+    store.run(ledger.advance(REF, models.AGENT_LEAVING, lease_s=3))
+    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
+
+    done = store.run(ledger.advance(REF, models.CAME_BACK, due_in_s=1.0, deadline_as_before=True))
+
+    assert (done.outcome, done.job_id) == ("occupied", "dsp_2")

@@ -1,4 +1,4 @@
-"""What does asking for an agent write into Redis? Everything that is there is compared."""
+"""What asking for an agent writes into Redis; everything that is there is compared."""
 
 from __future__ import annotations
 
@@ -119,6 +119,46 @@ def test_the_same_request_while_the_dispatch_is_live_gives_it_and_changes_nothin
 
     assert again == Created(dispatch_id="dsp_1", state=State.QUEUED, new=False)
     assert keyspace(raw) == before
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.JOINED])
+def test_that_a_caller_has_asked_again_is_noted_where_an_agent_may_be_about_to_leave(
+    state: State, store: Ledger, raw: redis.Redis
+) -> None:
+    create(store)
+    raw.hset("usher:dispatch:dsp_1", "state", state)
+    before = keyspace(raw)
+
+    assert not create(store, "dsp_2").new
+
+    found = keyspace(raw)
+    asked_at_ms = int(found["usher:dispatch:dsp_1"].pop("asked_at_ms"))
+    assert asked_at_ms <= store.run(reports.ping())
+    assert found == before
+
+
+@pytest.mark.parametrize(
+    ("record", "metadata", "over"),
+    [
+        ({"alone_since_ms": "1", "person_seen": "1"}, "other", True),
+        ({"alone_since_ms": "1", "person_seen": "1"}, "", True),
+        ({"alone_since_ms": "1", "person_seen": "1"}, "first", False),
+        ({"alone_since_ms": "1"}, "other", False),  # nobody has come yet
+        ({"person_seen": "1"}, "other", False),  # people are there
+    ],
+)
+def test_other_metadata_for_a_dispatch_whose_people_have_left_finds_it_over(
+    record: dict[Any, Any], metadata: str, over: bool, store: Ledger, raw: redis.Redis
+) -> None:
+    create(store, agent_metadata="first")
+    raw.hset("usher:dispatch:dsp_1", mapping={"state": "joined", **record})
+    before = keyspace(raw)
+
+    found = create(store, "dsp_2", agent_metadata=metadata)
+
+    assert (found.dispatch_id, found.new, found.over) == ("dsp_1", False, over)
+    if over:
+        assert keyspace(raw) == before
 
 
 def test_the_same_request_after_the_dispatch_has_ended_makes_a_new_one(store: Ledger) -> None:

@@ -56,7 +56,10 @@ async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
     record = look()
     assert (record.state, record.generation, record.losses) == (State.QUEUED, 2, 1)
     assert (record.attempts[0].outcome, record.timeline[-1].event) == ("lost", "agent_lost")
-    assert record.timeline[-1].detail == {"agent_identity": identity}
+    assert record.timeline[-1].detail == {
+        "agent_identity": identity,
+        "reason": "the agent fell silent",
+    }
     assert record.deadline_at_ms == record.requested_at_ms + 20_000  # the clock starts anew
     assert record.agent_identity == record.job_id == ""
     assert await inside(house) == {"person"}

@@ -129,17 +129,29 @@ async def rejects_here(request: JobRequest) -> None:
 async def forgets(request: JobRequest) -> None: ...
 
 
-@pytest.mark.parametrize(
-    ("own", "answer"),
-    [(rejects, REJECT_EVERYWHERE), (rejects_here, REJECT), (forgets, REJECT)],
-)
-async def test_what_the_program_rejects_is_not_claimed_and_the_record_says_why(
-    own: OnRequest, answer: str, request_filter: RequestFilter, store: Ledger, raw: redis.Redis
+async def test_a_program_s_reject_is_final_for_livekit_and_for_the_session(
+    request_filter: RequestFilter, store: Ledger, raw: redis.Redis
+) -> None:
+    offered = Offered()
+    await ask_program(rejects, request_filter, offered.request)
+
+    assert offered.answers == [REJECT_EVERYWHERE]
+    assert state(store) == (State.FAILED, "", "declined_by_program")
+    record = store.run(ledger.read("dsp_1"))
+    assert record is not None
+    assert record.failure_reason == "rejected: declined_by_program"
+    assert "terminate=False" in record.failure_message
+    assert counts(raw, COUNTERS) == {"rejects:declined_by_program": 1}
+
+
+@pytest.mark.parametrize("own", [rejects_here, forgets])
+async def test_what_the_program_rejects_for_this_server_is_not_claimed_and_the_record_says_why(
+    own: OnRequest, request_filter: RequestFilter, store: Ledger, raw: redis.Redis
 ) -> None:
     offered = Offered()
     await ask_program(own, request_filter, offered.request)
 
-    assert offered.answers == [answer]
+    assert offered.answers == [REJECT]
     assert state(store) == (State.OFFERED, "", "declined_by_program")
     assert counts(raw, COUNTERS) == {"rejects:declined_by_program": 1}
     second = Offered("AJ_2")  # whom LiveKit asks next can have it

@@ -1,4 +1,4 @@
-"""Would the campaign's oracle notice? Evidence made by hand, honest and not."""
+"""The campaign's oracle, on evidence made by hand, honest and not."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.faults.campaign.evidence import Event, read_evidence
+from tests.faults.campaign.evidence import read_evidence
+from tests.faults.campaign.journal import Event
 from tests.faults.campaign.oracle import RoundResult, judge
-from tests.faults.campaign.plan import Kind, make_plan
+from tests.faults.campaign.plan import SESSIONS, Behaviour, Kind, Person, make_plan
+from tests.faults.campaign.recovery import ANSWERS_AGAIN_S, CRASH, DISTURBS_S, LATE_S
 from tests.faults.campaign.report import Summary, percentile
 
 ROOM, DISPATCH = "room", "dsp_1"
 END = 100.0
+WORD_EVERY_S = 0.7
+SIGNALS = {"DRAIN": "TERM", "FOREIGN": "DISPATCH"}
 
 
 class Story:
@@ -23,7 +27,20 @@ class Story:
         self.driver: list[Event] = [{"t": 0.0, "event": "begins"}]
         self.agents: list[Event] = []
 
-    def accepted(self, at: float, *, took_s: float = 0.01, status: int = 200) -> Story:
+    def visit(
+        self,
+        *,
+        person: Person = Person.STAYS,
+        agent: Behaviour = Behaviour.PLAIN,
+        starts_in_s: float = 0.0,
+    ) -> Story:
+        more = {"person": person, "agent": agent, "starts_in_s": starts_in_s}
+        self.driver.append({"t": 0.5, "event": "visit", "room": ROOM, **more})
+        return self
+
+    def accepted(
+        self, at: float, *, took_s: float = 0.01, status: int = 200, dispatch_id: str = DISPATCH
+    ) -> Story:
         number = len(self.driver)
         self.driver += [
             {"t": at, "event": "asks", "room": ROOM, "ask": number},
@@ -34,16 +51,31 @@ class Story:
                 "ask": number,
                 "status": status,
                 "took_s": took_s,
-                "dispatch_id": DISPATCH if status == 200 else "",
+                "dispatch_id": dispatch_id if status == 200 else "",
             },
         ]
         return self
 
-    def person(self, since: float, until: float) -> Story:
-        self.driver += [
-            {"t": since, "event": "present", "room": ROOM},
-            {"t": until, "event": "absent", "room": ROOM},
-        ]
+    def person(
+        self,
+        since: float,
+        until: float,
+        *answers: tuple[str, float, float],
+        who: str = "ann",
+        back_after_s: float | None = None,
+    ) -> Story:
+        """A person in the room, and which agent answers her words from when to when."""
+        there = {"room": ROOM, "who": who}
+        back = {} if back_after_s is None else {"back_after_s": back_after_s}
+        self.driver.append({"t": since, "event": "present", **there, **back})
+        self.driver.append({"t": until, "event": "absent", **there})
+        for number in range(int((until - since) / WORD_EVERY_S) + 1):
+            at = round(since + number * WORD_EVERY_S, 2)
+            self.driver += [
+                {"t": at, "event": "echo", **there, "agent": agent, "word": int(at * 100)}
+                for agent, first, last in answers
+                if since <= at < until and first <= at <= last
+            ]
         return self
 
     def listed(self, at: float, *agents: str) -> Story:
@@ -56,17 +88,31 @@ class Story:
         self.driver.append({"t": at, "event": "listed", "room": ROOM, "agents": None})
         return self
 
-    def joined(self, at: float, agent: str, *, pid: int) -> Story:
+    def starts(self, at: float, agent: str, *, pid: int) -> Story:
         common = {"t": at, "room": ROOM, "job": f"job of {agent}", "pid": pid}
         self.agents.append({**common, "event": "agent_starts", "agent": agent})
+        return self
+
+    def joined(self, at: float, agent: str, *, pid: int) -> Story:
+        common = {"t": at, "room": ROOM, "job": f"job of {agent}", "pid": pid}
+        self.starts(at, agent, pid=pid)
         self.agents.append({**common, "event": "agent_joined"})
         return self
 
-    def left(self, at: float, agent: str) -> Story:
-        self.agents.append({"t": at, "event": "agent_left", "job": f"job of {agent}"})
+    def left(self, at: float, agent: str, *, why: str = "the last person has left") -> Story:
+        return self._agent(at, agent, "agent_left", why=why)
+
+    def raises(self, at: float, agent: str) -> Story:
+        self._agent(at, agent, "agent_raises")
+        return self.left(at, agent, why="job crashed")
+
+    def _agent(self, at: float, agent: str, event: str, **more: str) -> Story:
+        self.agents.append({"t": at, "event": event, "job": f"job of {agent}", **more})
         return self
 
-    def fault(self, at: float, kind: Kind, *pids: int, program: str = "it") -> Story:
+    def fault(
+        self, at: float, kind: Kind, *pids: int, program: str = "it", room: str = ""
+    ) -> Story:
         self.driver.append(
             {
                 "t": at,
@@ -75,7 +121,10 @@ class Story:
                 "kind": str(kind),
                 "program": program,
                 "pids": list(pids),
-                "signal": "STOP" if kind.name.startswith("FREEZE") else "KILL",
+                "room": room,
+                "signal": SIGNALS.get(
+                    kind.name, "STOP" if kind.name.startswith("FREEZE") else "KILL"
+                ),
                 "hold_s": 0.0,
             }
         )
@@ -89,23 +138,25 @@ class Story:
         ended_at: float = 90.0,
         deadline_at: float = END,
         agent: str = "",
+        joined_at: float | None = None,
+        dispatch_id: str = DISPATCH,
     ) -> Story:
+        joined = [] if joined_at is None else [{"at_ms": int(joined_at * 1000), "event": "joined"}]
         body = {
             "state": state,
             "failure_reason": reason or None,
             "agent_identity": agent or None,
             "deadline_at_ms": int(deadline_at * 1000),
-            "timeline": [{"at_ms": int(ended_at * 1000), "event": state}],
+            "timeline": [*joined, {"at_ms": int(ended_at * 1000), "event": state}],
         }
-        return self._record(200, body)
+        return self._record(200, body, dispatch_id)
 
     def no_record(self) -> Story:
-        return self._record(404, {})
+        return self._record(404, {}, DISPATCH)
 
-    def _record(self, status: int, body: Mapping[str, Any]) -> Story:
-        self.driver.append(
-            {"t": 95.0, "event": "record", "dispatch_id": DISPATCH, "status": status, "body": body}
-        )
+    def _record(self, status: int, body: Mapping[str, Any], dispatch_id: str) -> Story:
+        told = {"dispatch_id": dispatch_id, "status": status, "body": body}
+        self.driver.append({"t": 95.0, "event": "record", **told})
         return self
 
     def final(self, *agents: str) -> Story:
@@ -121,7 +172,7 @@ class Story:
 
 def honest() -> Story:
     """A session with one agent, from its request until everybody has left."""
-    story = Story().accepted(1.0).person(1.5, 30.0)
+    story = Story().accepted(1.0).person(1.5, 30.0, ("one", 1.6, 30.0))
     story.listed(1.2).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one").listed(31.2)
     return story.final()
 
@@ -166,8 +217,9 @@ def test_a_dispatch_that_fails_after_its_deadline_is_lost_even_if_nobody_was_the
 
 
 def test_an_agent_that_lived_only_between_two_looks_starts_the_clock_anew() -> None:
-    story = Story().accepted(1.0).listed(1.2).person(1.5, 40.0).joined(8.0, "one", pid=7)
+    story = Story().accepted(1.0).listed(1.2).joined(8.0, "one", pid=7)
     story.fault(8.1, Kind.JOB, 7).listed(8.2, "one").listed(29.0, "two").final()
+    story.person(1.5, 40.0, ("two", 29.0, 40.0))
 
     assert found(story.record("ended").judged()) == []
 
@@ -181,7 +233,8 @@ def test_whoever_leaves_before_the_deadline_is_not_lost() -> None:
 def test_the_deadline_starts_anew_when_an_agent_is_lost_and_a_dead_one_in_the_list_is_none() -> (
     None
 ):
-    story = Story().accepted(1.0).person(1.5, 60.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+    story = Story().accepted(1.0).person(1.5, 60.0, ("one", 1.6, 20.0)).listed(1.6, "one")
+    story.joined(1.6, "one", pid=7)
     story.fault(20.0, Kind.JOB, 7).listed(41.0).final()  # LiveKit lists the dead one for 21 s
 
     (finding,) = story.record("ended").judged().findings
@@ -246,7 +299,8 @@ def test_an_agent_that_has_left_by_its_own_log_does_not_double() -> None:
 
 
 def test_a_dead_agent_that_stays_listed_beside_a_new_one_for_ever_is_doubled() -> None:
-    story = Story().accepted(1.0).person(1.5, 44.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+    story.person(1.5, 44.0, ("one", 1.6, 9.0), ("two", 10.0, 44.0))
     story.fault(9.0, Kind.JOB, 7).listed(10.0, "one", "two").joined(10.0, "two", pid=8)
 
     assert found(story.listed(45.0).left(44.0, "two").record("ended").judged()) == ["doubled"]
@@ -315,6 +369,266 @@ def test_a_recovery_while_the_other_agent_server_was_down_counts_apart() -> None
     assert not recovery.other_server_online
 
 
+def test_an_agent_that_is_there_and_does_not_answer_is_none() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(41.0, "one")
+    story.person(1.5, 40.0, ("one", 1.6, 12.0)).listed(41.0).final()
+
+    (finding,) = story.record("ended", agent="one").judged().findings
+
+    assert finding.what == "lost"
+    assert finding.at == pytest.approx(12.0, abs=WORD_EVERY_S)
+
+
+def test_an_agent_that_leaves_of_itself_does_not_start_the_clock_anew() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(15.0, "one")
+    story.person(1.5, 32.0).listed(15.0).final()
+
+    assert found(story.record("ended", agent="one").judged()) == ["lost"]
+
+
+def ended_at_15_s(why: str) -> Story:
+    """The person waits on until 32 s."""
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).listed(15.0)
+    story.record("ended", agent="one").person(1.5, 32.0).final()
+    return story.raises(15.0, "one") if why == "job crashed" else story.left(15.0, "one", why=why)
+
+
+def test_an_agent_that_fails_starts_the_clock_anew() -> None:
+    assert found(ended_at_15_s("job crashed").judged()) == []
+
+
+def test_an_agent_whose_server_stops_starts_the_clock_anew() -> None:
+    story = ended_at_15_s("parent process shutdown")
+
+    assert found(story.fault(12.0, Kind.DRAIN, 6, 7).judged()) == []
+
+
+@pytest.mark.parametrize(
+    ("why", "at", "pid"),
+    [
+        pytest.param("parent process shutdown", 12.0, 8, id="another agent server stops"),
+        pytest.param("parent process shutdown", 15.5, 7, id="its agent server stops later"),
+        pytest.param("surplus agent", 12.0, 7, id="its agent server stops and waits for it"),
+    ],
+)
+def test_an_agent_that_usher_itself_has_ended_does_not_start_the_clock_anew(
+    why: str, at: float, pid: int
+) -> None:
+    assert found(ended_at_15_s(why).fault(at, Kind.DRAIN, pid).judged()) == ["lost"]
+
+
+def test_a_person_in_a_second_tab_has_a_right_to_answers_too() -> None:
+    story = honest().accepted(2.0).person(3.0, 29.0, who="ann's other tab")
+
+    assert found(story.record("ended", agent="one").judged()) == ["lost"]
+
+
+def back_again(*, first_answer: float, gap_s: float = 1.0, **visit: Any) -> Story:
+    """Ann leaves at 10 s, is in the room again at 12 s, and answered from then to 25 s."""
+    story = Story().visit(person=Person.RELOADS, **visit).accepted(1.0)
+    story.person(1.5, 10.0, ("one", 1.6, 10.0)).accepted(11.5)
+    story.person(12.0, 25.0, ("one", first_answer, 25.0), back_after_s=gap_s)
+    story.listed(1.6, "one").joined(1.6, "one", pid=7).left(26.0, "one").listed(26.0).final()
+    return story.record("ended", agent="one")
+
+
+def test_a_return_that_is_answered_in_time_is_measured() -> None:
+    result = back_again(first_answer=14.0, gap_s=0.3).judged()
+
+    (back,) = result.returns
+    assert found(result) == []
+    assert (back.gap_s, back.answered, back.undisturbed) == (0.3, True, True)
+    assert back.waited_s == pytest.approx(2.0, abs=WORD_EVERY_S)
+    text = Summary(command="", rounds=[{"seed": 1, **result.as_json()}]).as_markdown()
+    assert "| 0.3 s | 1 times, p50 2.100 s" in text
+
+
+def test_a_return_that_is_answered_too_late_is_unanswered() -> None:
+    story = back_again(first_answer=12.0 + ANSWERS_AGAIN_S + LATE_S + 0.1)
+
+    assert found(story.judged()) == ["unanswered"]
+
+
+def test_a_return_that_is_never_answered_is_unanswered() -> None:
+    result = back_again(first_answer=99.0).judged()
+
+    assert found(result) == ["unanswered"]
+    assert not result.returns[0].answered
+
+
+def test_an_agent_that_starts_slowly_may_answer_a_return_so_much_later() -> None:
+    late = {"first_answer": 12.0 + ANSWERS_AGAIN_S + LATE_S + 4.0}
+    slow = {"agent": Behaviour.SLOW}
+
+    assert found(back_again(**late, **slow, starts_in_s=5.0).judged()) == []
+    assert found(back_again(**late, **slow, starts_in_s=1.0).judged()) == ["unanswered"]
+
+
+def test_a_person_who_leaves_before_the_time_is_up_says_nothing_of_a_return() -> None:
+    story = Story().visit(person=Person.RELOADS).accepted(1.0).person(1.5, 10.0, ("one", 1.6, 10.0))
+    story.listed(1.6, "one").joined(1.6, "one", pid=7).left(26.0, "one").listed(26.0)
+
+    result = story.person(12.0, 15.0, back_after_s=1.0).record("ended", agent="one").judged()
+
+    assert (found(result), result.returns) == ([], ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "pid", "room", "touches"),
+    [
+        pytest.param(Kind.REDIS, 5.0, 1, "", True, id="a server that all need"),
+        pytest.param(Kind.AGENT, 11.0, 99, "", True, id="an agent server"),
+        pytest.param(Kind.DRAIN, 11.0, 99, "", True, id="an agent server that is stopped"),
+        pytest.param(Kind.JOB, 11.0, 99, "", False, id="another session's job"),
+        pytest.param(Kind.FREEZE_JOB, 11.0, 7, "", True, id="its own job"),
+        pytest.param(Kind.FOREIGN, 11.0, 0, "elsewhere", False, id="another room"),
+        pytest.param(Kind.FOREIGN, 11.0, 0, ROOM, True, id="its own room"),
+        pytest.param(Kind.DISPATCH, 13.0, 1, "", True, id="meanwhile"),
+        pytest.param(Kind.DISPATCH, 2.0, 1, "", False, id="long before"),
+        pytest.param(Kind.DISPATCH, 24.0, 1, "", False, id="after the time was up"),
+    ],
+)
+def test_a_fault_excuses_only_the_returns_that_can_have_felt_it(
+    kind: Kind, at: float, pid: int, room: str, touches: bool
+) -> None:
+    result = back_again(first_answer=20.0).fault(at, kind, pid, room=room).judged()
+
+    assert found(result) == ([] if touches else ["unanswered"])
+    assert result.returns[0].undisturbed is not touches
+
+
+def test_it_is_known_of_every_fault_how_long_it_is_felt() -> None:
+    assert set(DISTURBS_S) == set(Kind)
+
+
+def test_a_person_who_is_never_answered_though_the_record_says_joined_is_unanswered() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(16.0, "one")
+    story.person(1.5, 15.0).listed(16.0).final()
+
+    (finding,) = story.record("ended", agent="one", joined_at=2.0).judged().findings
+
+    assert (finding.what, finding.at) == ("unanswered", 2.0)
+
+
+def test_a_fault_excuses_that_a_person_is_not_answered_though_the_record_says_joined() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(16.0, "one")
+    story.person(1.5, 15.0).listed(16.0).final().fault(1.0, Kind.LIVEKIT, 9)
+
+    assert found(story.record("ended", agent="one", joined_at=2.0).judged()) == []
+
+
+def test_a_person_who_leaves_right_after_the_agent_has_joined_is_no_finding() -> None:
+    story = Story().accepted(1.0).listed(12.0, "one").joined(12.0, "one", pid=7).left(16.0, "one")
+    story.person(1.5, 15.0).listed(16.0).final()
+
+    assert found(story.record("ended", agent="one", joined_at=12.0).judged()) == []
+
+
+def test_two_agents_that_answer_the_same_words_for_longer_than_a_recovery_are_doubled() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one")
+    story.person(1.5, 30.0, ("one", 1.6, 30.0), ("two", 10.0, 17.0)).listed(31.0).final()
+
+    result = story.record("ended", agent="one").judged()
+
+    assert found(result) == ["doubled"]
+    assert result.double_answers_s == (pytest.approx(6.3),)
+
+
+def test_two_agents_that_answer_during_a_recovery_are_counted_and_no_finding() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one")
+    story.person(1.5, 30.0, ("one", 1.6, 30.0), ("two", 10.0, 13.0), ("two", 20.0, 23.0))
+
+    result = story.listed(31.0).final().record("ended", agent="one").judged()
+
+    assert found(result) == []
+    assert len(result.double_answers_s) == 2
+
+
+def test_two_agents_that_follow_each_other_are_not_doubled() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one")
+    story.person(1.5, 30.0, ("one", 1.6, 15.0), ("two", 15.1, 30.0)).listed(31.0).final()
+
+    result = story.record("ended", agent="one").judged()
+
+    assert (found(result), result.double_answers_s) == ([], ())
+
+
+@pytest.mark.parametrize("reason", ["agent_crashed", "agent_lost"])
+def test_an_agent_that_fails_explains_that_its_session_failed(reason: str) -> None:
+    def story() -> Story:
+        return honest().record("failed", reason, ended_at=19.0)
+
+    assert found(story().judged()) == ["unexplained"]
+    assert found(story().starts(9.0, "zero", pid=6).raises(9.5, "zero").judged()) == []
+
+
+def test_an_agent_that_fails_is_no_reason_to_say_that_none_joined_in_time() -> None:
+    story = honest().starts(9.0, "zero", pid=6).raises(9.5, "zero")
+
+    assert found(story.record("failed", "join_timeout", ended_at=19.0).judged()) == ["unexplained"]
+
+
+def test_a_stopped_agent_server_explains_that_none_was_online() -> None:
+    story = honest().fault(10.0, Kind.DRAIN, 9)
+
+    assert found(story.record("failed", "no_agent_online", ended_at=19.0).judged()) == []
+
+
+def test_a_session_that_everybody_has_left_and_that_is_still_leaving_is_unended() -> None:
+    assert found(honest().record("leaving").judged()) == ["unended"]
+
+
+def test_nobody_came_is_true_of_a_return_whose_person_has_gone_again() -> None:
+    story = honest().accepted(35.0, dispatch_id="dsp_2").listed(36.0, "two").listed(50.0)
+    story.joined(36.0, "two", pid=8).left(50.0, "two").record("ended", agent="one")
+
+    ended = {"ended_at": 50.0, "agent": "two", "dispatch_id": "dsp_2"}
+    assert found(story.record("cancelled", "nobody_came", **ended).judged()) == []
+
+
+def test_the_recovery_from_an_agent_that_raises_is_measured_to_the_next_answer() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7).raises(10.0, "one")
+    story.person(1.5, 30.0, ("one", 1.6, 10.0), ("two", 12.5, 30.0)).listed(10.1)
+    story.listed(12.0, "two").joined(12.0, "two", pid=8).left(31.0, "two").listed(31.0)
+
+    (recovery,) = story.final().record("ended", agent="two").judged().recoveries
+
+    assert (recovery.kind, recovery.took_s) == (CRASH, pytest.approx(2.0))
+    assert recovery.answered_s == pytest.approx(2.5, abs=WORD_EVERY_S)
+
+
+def test_the_recovery_from_a_stopped_agent_server_counts_from_the_end_of_its_agent() -> None:
+    story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+    story.fault(10.0, Kind.DRAIN, 6, 7).left(13.0, "one", why="parent process shutdown")
+    # A last answer of the old agent is still on its way when that has gone.
+    story.person(1.5, 30.0, ("one", 1.6, 13.5), ("two", 14.5, 30.0)).listed(13.1)
+    story.listed(14.5, "two").joined(14.5, "two", pid=8).left(31.0, "two").listed(31.0)
+
+    result = story.final().record("ended", agent="two").judged()
+
+    (recovery,) = result.recoveries
+    assert (recovery.kind, recovery.took_s) == (Kind.DRAIN, pytest.approx(1.5))
+    assert recovery.answered_s == pytest.approx(1.5, abs=WORD_EVERY_S)
+    assert recovery.answered_s > 1.5
+    assert (result.kills, result.freezes, result.drains) == (0, 0, 1)
+    assert recovery.other_server_online
+
+
+def test_the_report_tells_recoveries_from_a_dead_job_and_from_a_dead_agent_server_apart() -> None:
+    def lost(kind: Kind, *, until: float) -> RoundResult:
+        story = Story().accepted(1.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+        story.fault(10.0, kind, 7).listed(until, "two").joined(until, "two", pid=8)
+        story.person(1.5, 30.0, ("one", 1.6, 10.0), ("two", until, 30.0)).left(31.0, "two")
+        return story.listed(31.0).final().record("ended", agent="two").judged()
+
+    results = [lost(Kind.JOB, until=12.0), lost(Kind.AGENT, until=15.0)]
+    rounds = [{"seed": 1, **result.as_json()} for result in results]
+    text = Summary(command="", rounds=rounds).as_markdown()
+
+    assert "| dead job process | 1 times, p50 2.000 s" in text
+    assert "| dead agent server | 1 times, p50 5.000 s" in text
+
+
 def test_an_answer_after_a_second_fails_the_campaign() -> None:
     late = Story().accepted(1.0, took_s=1.2).person(3.0, 5.0).listed(3.0, "one").listed(6.0)
     result = late.joined(3.0, "one", pid=7).record("ended").judged()
@@ -341,17 +655,24 @@ def test_the_report_of_an_honest_round_says_passed_and_that_of_a_lost_session_fa
     assert DISPATCH in text(bad)
 
 
-def test_the_same_seed_gives_the_same_plan_and_every_kind_of_fault() -> None:
-    def plan(seed: int) -> object:
-        return make_plan(seed=seed, number=0, sessions=100, kills=24, per_s=1.0)
+def test_the_same_seed_gives_the_same_plan_and_every_kind_of_fault_and_session() -> None:
+    def plan(seed: int, **more: Any) -> Any:
+        return make_plan(seed=seed, number=0, sessions=100, kills=24, per_s=1.0, **more)
 
     assert plan(1) == plan(1)
     assert plan(1) != plan(2)
-    kinds = {
-        fault.kind
-        for fault in make_plan(seed=1, number=0, sessions=100, kills=24, per_s=1.0).faults
-    }
-    assert kinds == set(Kind)
+    assert {fault.kind for fault in plan(1).faults} == set(Kind)
+    sessions = [(visit.person, visit.agent) for visit in plan(1).visits]
+    assert {kind: sessions.count(kind) for kind in SESSIONS} == SESSIONS
+    assert {visit.agent for visit in plan(1, plain=True).visits} == {Behaviour.PLAIN}
+
+
+def test_only_a_part_of_the_sessions_is_odd_and_the_beginning_is_quiet() -> None:
+    plan = make_plan(seed=1, number=0, sessions=100, kills=24, per_s=1.0)
+
+    assert sum(SESSIONS.values()) == 100
+    assert SESSIONS[Person.STAYS, Behaviour.PLAIN] == 45
+    assert min(fault.at_s for fault in plan.faults) >= 20.0
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1)])
