@@ -1,4 +1,4 @@
-"""Does every accepted session get exactly one agent while processes are killed? The short form.
+"""Every accepted session is served by exactly one agent while processes are killed: the short form.
 
 The long one is `make campaign`.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.campaign.plan import Behaviour, Person
 from tests.faults.running import run_campaign
 
 SESSIONS, KILLS = 60, 10
@@ -27,3 +28,7 @@ def test_whatever_dies_every_accepted_session_gets_exactly_one_agent(tmp_path: P
     assert KILLS - 1 <= figures["kills"] <= KILLS
     assert figures["sessions"] == figures["accepted"] == SESSIONS
     assert len(figures["faults"]) >= KILLS - 1  # each kind but the freezes of agents
+    assert set(figures["behaviours"]) == set(Behaviour)
+    assert set(figures["people"]) == set(Person)
+    assert figures["words_answered"] > SESSIONS
+    assert sum(figures["returns_s"][gap]["all"]["count"] for gap in figures["returns_s"]) > 0

@@ -47,6 +47,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "kills": options.kills // options.rounds,
                 "per_s": options.per_s,
                 "stay_s": options.stay,
+                "plain": options.plain,
                 "only": [str(kind) for kind in options.only],
                 "procfile": options.procfile.name,
             }
@@ -63,6 +64,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     per_s=options.per_s,
                     stay_s=options.stay,
                     only=tuple(options.only),
+                    plain=options.plain,
                 )
                 (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
@@ -98,16 +100,21 @@ def _count(result: dict[str, Any], what: str) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign", description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--sessions", type=int, default=700, help="per seed")
-    parser.add_argument("--kills", type=int, default=105, help="per seed; freezes come on top")
+    parser.add_argument("--sessions", type=int, default=680, help="per seed")
+    parser.add_argument(
+        "--kills", type=int, default=104, help="per seed; the other faults come on top"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="per seed, each on a new stack")
-    parser.add_argument("--per-s", type=float, default=1.4, help="sessions that begin per second")
+    parser.add_argument("--per-s", type=float, default=1.25, help="sessions that begin per second")
     parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
     parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")
     parser.add_argument("--report", type=Path, required=True, help="the Markdown; JSON beside it")
     parser.add_argument("--command", default="", help="the command that the report names")
     parser.add_argument("--procfile", type=Path, default=Setting().procfile)
     parser.add_argument("--settle", type=float, default=Setting().settle_s, metavar="SECONDS")
+    parser.add_argument(
+        "--plain", action="store_true", help="plain agents only, and people who stay until they go"
+    )
     parser.add_argument(
         "--only", type=lambda name: Kind[name], nargs="+", default=[], help="these faults alone"
     )

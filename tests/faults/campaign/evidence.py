@@ -1,19 +1,16 @@
-"""What do the journals of a round say? Events in, values with times out; pure.
+"""The journals of a round, read: events in, values with times out; pure.
 
 Times are seconds since the epoch: all processes of a campaign share one machine's clock.
 """
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from .plan import Kind
-
-Event = Mapping[str, Any]
+from .journal import Event
+from .liveness import Liveness
+from .plan import Behaviour, Kind, Person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +51,35 @@ class Injected:
     kind: Kind
     program: str
     pids: frozenset[int]
-    killed: bool  # or frozen
-    until: float  # when a frozen process went on
+    killed: bool
+    frozen: bool
+    until: float  # when a frozen process went on, or the drain time was over
+    room: str = ""  # of a foreign dispatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo:
+    """An agent has given a person's word back."""
+
+    at: float
+    agent: str
+    word: int
+
+
+@dataclass(kw_only=True)
+class Stay:
+    """One person in the room without a break, and what it was answered in that time."""
+
+    who: str
+    start: float
+    end: float
+    back_after_s: float | None = None  # it had left on purpose, and asked again after this time
+    left_at: float = 0.0  # when it had
+    echoes: list[Echo] = field(default_factory=list)
+
+    @property
+    def span(self) -> Span:
+        return Span(start=self.start, end=self.end)
 
 
 @dataclass(kw_only=True)
@@ -63,8 +87,11 @@ class Room:
     """All that is known of one session."""
 
     name: str
+    person: Person = Person.STAYS
+    behaviour: Behaviour = Behaviour.PLAIN
+    starts_in_s: float = 0.0  # that each of its agents takes by itself before it connects
     answers: list[Answer] = field(default_factory=list)
-    present: list[Span] = field(default_factory=list)
+    stays: list[Stay] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     final_agents: Mapping[str, int] | None = None
 
@@ -72,68 +99,13 @@ class Room:
     def accepted(self) -> list[Answer]:
         return [answer for answer in self.answers if answer.status == 200]
 
-    def was_there(self, at: float) -> bool:
-        """True while the person was in the room."""
-        return any(span.start <= at < span.end for span in self.present)
+    def stay_at(self, at: float) -> Stay | None:
+        """A person who was in the room at that time."""
+        return next((stay for stay in self.stays if stay.start <= at < stay.end), None)
 
-
-class Liveness:
-    """When was which agent alive, by its own log and by who was killed?"""
-
-    def __init__(self) -> None:
-        self._started: dict[str, tuple[float, int]] = {}
-        self._joined: dict[str, float] = {}
-        self._agent_of_job: dict[str, str] = {}
-        self._left: dict[str, float] = {}
-        self._killed: dict[int, list[float]] = defaultdict(list)
-
-    def take(self, event: Event) -> None:
-        """Learn from one line of the agents' log."""
-        job, at = event.get("job", ""), event["t"]
-        if event["event"] == "agent_starts":
-            self._started[event["agent"]] = (at, event["pid"])
-            self._agent_of_job[job] = event["agent"]
-        elif event["event"] == "agent_joined":
-            self._joined[self._agent_of_job[job]] = at
-        elif event["event"] in ("agent_left", "agent_disconnected") and job in self._agent_of_job:
-            self._left.setdefault(self._agent_of_job[job], at)
-
-    def killed(self, pids: Iterable[int], at: float) -> None:
-        """Learn that these processes were killed."""
-        for pid in pids:
-            self._killed[pid].append(at)
-
-    def alive(self, agent: str, at: float) -> bool:
-        """False when its own log or a kill says that it was gone; one that LiveKit lists and
-        nobody else knows counts as alive."""
-        ended_at = self.ended_at(agent)
-        return ended_at is None or at < ended_at
-
-    def ended_at(self, agent: str) -> float | None:
-        """When it left or was killed; None: not that anybody knows."""
-        if agent not in self._started:
-            return None
-        started_at, pid = self._started[agent]
-        killed = [at for at in self._killed.get(pid, ()) if at >= started_at]
-        if agent in self._left:
-            killed.append(self._left[agent])
-        return min(killed, default=None)
-
-    def alive_now(self, agent: str) -> bool:
-        """As far as is known by now."""
-        return self.alive(agent, time.time())
-
-    def pid(self, agent: str) -> int:
-        """The process in which that agent runs; 0: not known."""
-        return self._started.get(agent, (0.0, 0))[1]
-
-    def joined_at(self, agent: str) -> float | None:
-        """When it had joined by its own word; a loaded machine lets it know long after LiveKit."""
-        return self._joined.get(agent)
-
-    def agents_alive_now(self) -> list[tuple[str, int]]:
-        """Agents and their processes."""
-        return [(agent, pid) for agent, (_, pid) in self._started.items() if self.alive_now(agent)]
+    def echoes_of(self, who: str) -> list[Echo]:
+        """All that this person was answered, in order."""
+        return [echo for stay in self.stays if stay.who == who for echo in stay.echoes]
 
 
 @dataclass(kw_only=True)
@@ -164,7 +136,8 @@ class _Reader:
         self.liveness = Liveness()
         self._rooms: dict[str, Room] = {}
         self._asked: dict[int, Event] = {}
-        self._came: dict[str, float] = {}
+        self._there: dict[tuple[str, str], Stay] = {}
+        self._left_at: dict[tuple[str, str], float] = {}
         self._faults: dict[int, Injected] = {}
         self._records: dict[str, Event] = {}
         self._lags: list[Span] = []
@@ -177,8 +150,8 @@ class _Reader:
         getattr(self, f"_on_{event['event']}", lambda _: None)(event)
 
     def evidence(self) -> Evidence:
-        for name, since in self._came.items():
-            self._room(name).present.append(Span(start=since, end=self._last))
+        for stay in self._there.values():
+            stay.end = self._last
         return Evidence(
             started_at=self._first or 0.0,
             ended_at=self._last,
@@ -206,13 +179,36 @@ class _Reader:
             )
         )
 
+    def _on_visit(self, event: Event) -> None:
+        room = self._room(event["room"])
+        room.person, room.behaviour = Person(event["person"]), Behaviour(event["agent"])
+        room.starts_in_s = event["starts_in_s"]
+
     def _on_present(self, event: Event) -> None:
-        self._came.setdefault(event["room"], event["t"])
+        key = event["room"], event.get("who", "")
+        if key in self._there:
+            return
+        stay = Stay(
+            who=key[1],
+            start=event["t"],
+            end=event["t"],
+            back_after_s=event.get("back_after_s"),
+            left_at=self._left_at.get(key, 0.0),
+        )
+        self._there[key] = stay
+        self._room(key[0]).stays.append(stay)
 
     def _on_absent(self, event: Event) -> None:
-        since = self._came.pop(event["room"], None)
-        if since is not None:
-            self._room(event["room"]).present.append(Span(start=since, end=event["t"]))
+        key = event["room"], event.get("who", "")
+        if stay := self._there.pop(key, None):
+            stay.end = event["t"]
+            self._left_at[key] = event["t"]
+
+    def _on_echo(self, event: Event) -> None:
+        # One that is read after the person has left is no answer any more.
+        if stay := self._there.get((event["room"], event.get("who", ""))):
+            echo = Echo(at=event["t"], agent=event["agent"], word=event["word"])
+            stay.echoes.append(echo)
 
     def _on_listed(self, event: Event) -> None:
         self._room(event["room"]).views.append(View(at=event["t"], agents=event["agents"]))
@@ -228,10 +224,14 @@ class _Reader:
             program=event["program"],
             pids=frozenset(event["pids"]),
             killed=killed,
+            frozen=event["signal"] == "STOP",
+            room=event.get("room", ""),
             until=event["t"] + event["hold_s"],
         )
         if killed:
             self.liveness.killed(event["pids"], event["t"])
+        elif event["signal"] == "TERM":
+            self.liveness.stopped(event["pids"], event["t"])
 
     def _on_record(self, event: Event) -> None:
         self._records[event["dispatch_id"]] = event

@@ -1,12 +1,15 @@
-"""How is what happens written down? One JSON object a line, appended and flushed at once."""
+"""The journals of a campaign: one JSON object a line, appended and flushed at once."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+Event = Mapping[str, Any]  # one line of a journal
 
 
 class Journal:

@@ -1,14 +1,20 @@
-"""What is to happen in a round? The same for the same seed."""
+"""The plan of a round: who comes when, which agent each gets, and what is done to which process.
+
+The same seed gives the same plan.
+"""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What is done to which process."""
+    """What is done to which process, or room."""
 
     WEB_WORKER = "kill one gunicorn worker"
     WEB = "kill the gunicorn master"
@@ -22,6 +28,8 @@ class Kind(StrEnum):
     FREEZE_WORKER = "freeze a worker past its lease"
     FREEZE_AGENT = "freeze an agent server and its jobs past their leases"
     FREEZE_JOB = "freeze the process of one job past its lease"
+    DRAIN = "stop an agent server by SIGTERM, its drain time shorter than its sessions"
+    FOREIGN = "have LiveKit dispatch the same agent into a room past Usher"
 
 
 # Shares. LiveKit and Redis take everybody down with them, so they are the rarer ones.
@@ -37,7 +45,63 @@ KILLS = {
     Kind.LIVEKIT: 1,
 }
 FREEZES = {Kind.FREEZE_WORKER: 2, Kind.FREEZE_AGENT: 1, Kind.FREEZE_JOB: 1}
+OTHERS = {Kind.DRAIN: 1, Kind.FOREIGN: 1}
 _KILLS_PER_FREEZE = 8
+_KILLS_PER_OTHER = 5
+# The beginning of a round is free of faults: ordinary life must work by itself.
+QUIET_SHARE = 0.2
+
+
+class Behaviour(StrEnum):
+    """What the agent program does in a session. All of them answer while they serve."""
+
+    PLAIN = "plain"  # leaves half a second after its last person
+    # The next three only for the first agent of a dispatch; the next one is plain.
+    RAISES = "raises"  # so many seconds after it has met its person
+    RAISES_EARLY = "raises before it connects"
+    RETURNS_EARLY = "returns without connecting"
+    LINGERS = "lingers"  # shuts its job down when its person leaves; that takes 3 s
+    DELETES = "deletes its room"  # when its person leaves
+    SLOW = "starts slowly"  # so many seconds before it connects
+    SESSION = "AgentSession"  # livekit-agents' own: closes when its person leaves, and stays
+
+
+class Person(StrEnum):
+    """What a person does besides staying for a while and leaving."""
+
+    STAYS = "stays"
+    RELOADS = "reloads"  # leaves, asks again, and joins again, after one of `RELOAD_GAPS_S`
+    RETURNS = "comes back"  # the same after any time up to 10 s
+    TABS = "opens a second tab"  # another identity in the same room, for some seconds
+
+
+RELOAD_GAPS_S = (0.0, 0.3, 1.0, 3.0, 10.0)
+_RETURN_WITHIN_S = 10.0
+
+# Shares of sessions, out of 100. An AgentSession listens to one person only, so a second tab has
+# another agent.
+SESSIONS = {
+    (Person.STAYS, Behaviour.PLAIN): 45,
+    (Person.STAYS, Behaviour.RAISES): 6,
+    (Person.STAYS, Behaviour.RAISES_EARLY): 4,
+    (Person.STAYS, Behaviour.RETURNS_EARLY): 3,
+    (Person.STAYS, Behaviour.LINGERS): 2,
+    (Person.STAYS, Behaviour.DELETES): 2,
+    (Person.STAYS, Behaviour.SLOW): 4,
+    (Person.STAYS, Behaviour.SESSION): 3,
+    (Person.RELOADS, Behaviour.PLAIN): 5,
+    (Person.RELOADS, Behaviour.LINGERS): 4,
+    (Person.RELOADS, Behaviour.DELETES): 3,
+    (Person.RELOADS, Behaviour.SLOW): 1,
+    (Person.RELOADS, Behaviour.SESSION): 4,
+    (Person.RETURNS, Behaviour.PLAIN): 3,
+    (Person.RETURNS, Behaviour.LINGERS): 2,
+    (Person.RETURNS, Behaviour.DELETES): 1,
+    (Person.RETURNS, Behaviour.SESSION): 2,
+    (Person.TABS, Behaviour.PLAIN): 3,
+    (Person.TABS, Behaviour.LINGERS): 2,
+    (Person.TABS, Behaviour.RAISES): 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +111,24 @@ class Visit:
     room: str
     at_s: float
     walks_in_after_s: float  # from the answer to joining the room
-    stay_s: float  # with an agent
+    stay_s: float  # with an agent that answers; where the person comes back, each time
     patient: bool  # waits for an agent before leaving
     comes: bool  # a few ask and never join
+    person: Person = Person.STAYS
+    gap_s: float = 0.0  # between leaving and asking again
+    tab_after_s: float = 0.0  # from joining to the second tab
+    agent: Behaviour = Behaviour.PLAIN
+    agent_s: float = 0.0  # of an agent that raises after, or connects after, a time
+
+    @property
+    def starts_in_s(self) -> float:
+        """How long each agent of this session takes by itself before it connects."""
+        return self.agent_s if self.agent is Behaviour.SLOW else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kill or freeze. `pick`, from 0 to 1, chooses among the processes of that kind."""
+    """One fault. `pick`, from 0 to 1, chooses among the processes or rooms of that kind."""
 
     at_s: float
     kind: Kind
@@ -79,29 +153,35 @@ def make_plan(
     per_s: float,
     stay_s: float = 8.0,
     only: tuple[Kind, ...] = (),
+    plain: bool = False,
 ) -> Plan:
-    """The plan of round `number`; `only` restricts the faults to these kinds, in equal shares."""
+    """The plan of round `number`.
+
+    `only` restricts the faults to these kinds, in equal shares; with `plain` every agent is a plain
+    one and every person stays.
+    """
     dice = random.Random(f"usher campaign {seed} {number}")
     lasts_s = sessions / per_s
     arrivals = sorted(dice.uniform(0, lasts_s) for _ in range(sessions))
+    kinds_of_sessions = _shares(SESSIONS, sessions)
+    dice.shuffle(kinds_of_sessions)
+    if plain:
+        kinds_of_sessions = [(Person.STAYS, Behaviour.PLAIN)] * sessions
     visits = tuple(
-        Visit(
-            room=f"campaign-{seed}-{number}-{index}",
-            at_s=at_s,
-            walks_in_after_s=dice.choice((0.0, 0.1, dice.uniform(0.0, 1.5))),
-            stay_s=min(20.0, stay_s * (0.4 + dice.expovariate(1 / 0.6))),
-            patient=dice.random() < 0.85,
-            comes=dice.random() < 0.97,
+        _visit(f"campaign-{seed}-{number}-{index}", at_s, stay_s, person, agent, dice)
+        for index, (at_s, (person, agent)) in enumerate(
+            zip(arrivals, kinds_of_sessions, strict=True)
         )
-        for index, at_s in enumerate(arrivals)
     )
     if only:
         kinds = [only[index % len(only)] for index in range(kills)]
     else:
         kinds = _shares(KILLS, kills) + _shares(FREEZES, kills // _KILLS_PER_FREEZE)
+        kinds += _shares(OTHERS, kills // _KILLS_PER_OTHER)
     dice.shuffle(kinds)
-    # From the first sessions on, evenly but not regularly, until the last ones have come.
-    first_s, step_s = 3.0, (lasts_s - 1.0) / max(1, len(kinds))
+    # After the quiet beginning evenly but not regularly, until the last sessions have come.
+    first_s = max(3.0, QUIET_SHARE * lasts_s)
+    step_s = max(0.0, lasts_s + 2.0 - first_s) / max(1, len(kinds))
     faults = tuple(
         Fault(
             at_s=first_s + step_s * (index + dice.random()),
@@ -114,17 +194,44 @@ def make_plan(
     return Plan(visits=visits, faults=faults)
 
 
+def _visit(
+    room: str, at_s: float, stay_s: float, person: Person, agent: Behaviour, dice: random.Random
+) -> Visit:
+    odd = (person, agent) != (Person.STAYS, Behaviour.PLAIN)
+    stays_s = min(20.0, stay_s * (0.4 + dice.expovariate(1 / 0.6)))
+    if person in (Person.RELOADS, Person.RETURNS):
+        stays_s = max(3.0, stays_s / 2)
+    gap_s = dice.choice(RELOAD_GAPS_S)
+    if person is Person.RETURNS:
+        gap_s = dice.uniform(0.0, _RETURN_WITHIN_S)
+    agent_s = dice.uniform(0.5, 3.0) if agent is Behaviour.RAISES else dice.uniform(4.0, 8.0)
+    return Visit(
+        room=room,
+        at_s=at_s,
+        walks_in_after_s=dice.choice((0.0, 0.1, dice.uniform(0.0, 1.5))),
+        stay_s=stays_s,
+        # What is odd in a session shall be seen.
+        patient=dice.random() < 0.75 or odd,
+        comes=dice.random() < 0.94 or odd,
+        person=person,
+        gap_s=gap_s if person in (Person.RELOADS, Person.RETURNS) else 0.0,
+        tab_after_s=dice.uniform(0.5, 3.0) if person is Person.TABS else 0.0,
+        agent=agent,
+        agent_s=agent_s if agent in (Behaviour.RAISES, Behaviour.SLOW) else 0.0,
+    )
+
+
 def _hold_s(kind: Kind, dice: random.Random) -> float:
     """Past the lease of an agent (2.5 s), or of a dispatch worker (12 s)."""
     short_s, long_s = dice.uniform(4.0, 6.0), dice.uniform(13.0, 14.5)
     return long_s if kind is Kind.FREEZE_WORKER and dice.random() < 0.5 else short_s
 
 
-def _shares(weights: dict[Kind, int], count: int) -> list[Kind]:
+def _shares(weights: dict[T, int], count: int) -> list[T]:
     """`count` kinds in these proportions; every kind once before any is there twice too often."""
-    chosen: dict[Kind, int] = dict.fromkeys(weights, 0)
+    chosen: dict[T, int] = dict.fromkeys(weights, 0)
     for _ in range(count):
-        # Who is furthest behind its share; the first of a kind goes before the second of another.
+        # The one furthest behind its share; the first of a kind before the second of another.
         behind = max(
             weights, key=lambda kind: (chosen[kind] == 0, weights[kind] / (chosen[kind] + 1))
         )

@@ -1,4 +1,4 @@
-"""What has a campaign proved, for people (Markdown) and for programs (JSON)?"""
+"""What a campaign has proved, for people (Markdown) and for programs (JSON)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .oracle import ANSWER_WITHIN_S, DEADLINE_S, OVERLAP_ALLOWED_S
+from .oracle import ANSWER_WITHIN_S, OVERLAP_ALLOWED_S
+from .plan import Kind, Person
+from .recovery import ANSWERS_AGAIN_S, CRASH, DEADLINE_S, LATE_S
 
 _SHOWN_FINDINGS = 50
-VERDICTS = ("lost", "doubled", "unexplained", "ghost", "unended")
+VERDICTS = ("lost", "unanswered", "doubled", "unexplained", "ghost", "unended")
+# What is lost, how the report calls it, and what is aimed at.
+_LOSSES = {
+    Kind.JOB: ("dead job process", "p50 2 s, p99 6 s"),
+    Kind.AGENT: ("dead agent server", "p99 8 s"),
+    CRASH: ("entry point that raises", ""),
+    Kind.DRAIN: ("stopped agent server", ""),
+    Kind.FREEZE_JOB: ("frozen job process", ""),
+    Kind.FREEZE_AGENT: ("frozen agent server", ""),
+}
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
@@ -49,12 +60,27 @@ class Summary:
         """Nothing lost, doubled, unexplained or left over, and no answer too late."""
         return not self.all("findings") and not self.all("slow_answers")
 
-    def recoveries(self, *, other_online: bool) -> list[float]:
+    def recoveries(self, *, other_online: bool, kind: str = "", of: str = "took_s") -> list[float]:
+        """Seconds until the next agent was listed, or (`answered_s`) has answered."""
         return [
-            recovery["took_s"]
+            recovery[of]
             for recovery in self.all("recoveries")
-            if recovery["other_server_online"] or not other_online
+            if (recovery["other_server_online"] or not other_online)
+            and (not kind or recovery["kind"] == kind)
+            and recovery[of] is not None
         ]
+
+    def returns(self, gap: str, *, undisturbed: bool = False) -> list[Mapping[str, Any]]:
+        """The returns with that gap; an entry of `gaps`."""
+        return [
+            one
+            for one in self.all("returns")
+            if _gap(one) == gap and (one["undisturbed"] or not undisturbed)
+        ]
+
+    @property
+    def gaps(self) -> list[str]:
+        return sorted({_gap(one) for one in self.all("returns")}, key=lambda gap: (len(gap), gap))
 
     def as_json(self) -> str:
         """The figures without the samples behind them."""
@@ -67,8 +93,12 @@ class Summary:
             "accepted": self.total("accepted"),
             "kills": self.total("kills"),
             "freezes": self.total("freezes"),
+            "drains": self.total("drains"),
+            "foreign": self.total("foreign"),
             **{what: self.found(what) for what in VERDICTS},
             "answers_over_1_s": len(self.all("slow_answers")),
+            "people": dict(sorted(self.counts("people").items())),
+            "behaviours": dict(sorted(self.counts("behaviours").items())),
             "faults": dict(sorted(self.counts("faults").items())),
             "endings": dict(sorted(self.counts("endings").items())),
             "answers": dict(sorted(self.counts("answers").items())),
@@ -76,6 +106,25 @@ class Summary:
             "join_s": _spread(self.all("joins_s")),
             "recovery_other_server_online_s": _spread(self.recoveries(other_online=True)),
             "recovery_all_s": _spread(self.recoveries(other_online=False)),
+            "recovery_by_loss_s": {
+                name: {
+                    "listed": _spread(self.recoveries(other_online=True, kind=kind)),
+                    "answered": _spread(
+                        self.recoveries(other_online=True, kind=kind, of="answered_s")
+                    ),
+                }
+                for kind, (name, _) in _LOSSES.items()
+            },
+            "returns_s": {
+                gap: {
+                    "undisturbed": _spread(_waits(self.returns(gap, undisturbed=True))),
+                    "all": _spread(_waits(self.returns(gap))),
+                    "never_answered": sum(not one["answered"] for one in self.returns(gap)),
+                }
+                for gap in self.gaps
+            },
+            "double_answers_s": _spread(self.all("double_answers_s")),
+            "words_answered": self.total("words_answered"),
             "overlap_living_s": _spread(self.all("overlaps_s")),
             "overlap_listed_s": _spread(self.all("listed_overlaps_s")),
             "lasted_s": round(sum(one["lasted_s"] for one in self.rounds)),
@@ -84,7 +133,15 @@ class Summary:
         return json.dumps(figures, indent=2) + "\n"
 
     def as_markdown(self) -> str:
-        parts = [self._head(), self._figures(), self._faults(), self._findings(), _MEANING]
+        parts = [
+            self._head(),
+            self._figures(),
+            self._recoveries(),
+            self._returns(),
+            self._faults(),
+            self._findings(),
+            _MEANING,
+        ]
         return "\n".join(parts)
 
     def _head(self) -> str:
@@ -95,7 +152,9 @@ class Summary:
             "# The fault campaign\n\n"
             f"Made by `{self.command}`; do not edit.\n\n"
             f"{self.total('sessions'):,} sessions, {self.total('kills')} kills and "
-            f"{self.total('freezes')} freezes, seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n\n"
+            f"{self.total('freezes')} freezes, {self.total('drains')} drains and "
+            f"{self.total('foreign')} foreign dispatches, "
+            f"seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n\n"
             f"Rounds by commit: {self._commits()}.\n"
         )
 
@@ -120,9 +179,47 @@ class Summary:
                 "two listed agents, dead ones too",
                 _text(self.all("listed_overlaps_s"), with_sum=True),
             ),
+            (
+                "the same words answered by two agents",
+                _text(self.all("double_answers_s"), with_sum=True),
+            ),
+            ("words that an agent answered", str(self.total("words_answered"))),
             ("the driver's own longest delay", f"{self._worst_lag_s():.2f} s"),
         ]
         return _table(("what", "how much"), rows)
+
+    def _recoveries(self) -> str:
+        rows = [
+            (
+                name,
+                _text(self.recoveries(other_online=True, kind=kind)),
+                _text(self.recoveries(other_online=True, kind=kind, of="answered_s")),
+                aim or "-",
+            )
+            for kind, (name, aim) in _LOSSES.items()
+        ]
+        head = ("lost, another agent server online", "until listed", "until it answered", "aim")
+        return _table(head, rows)
+
+    def _returns(self) -> str:
+        rows = []
+        for gap in self.gaps:
+            every = self.returns(gap)
+            rows.append(
+                (
+                    gap,
+                    _text(_waits(self.returns(gap, undisturbed=True))),
+                    _text(_waits(every)),
+                    str(sum(not one["answered"] for one in every)),
+                )
+            )
+        head = (
+            "back again after",
+            "until the first answer, no fault around",
+            "all",
+            "never answered",
+        )
+        return _table(head, rows)
 
     def _worst_lag_s(self) -> float:
         return max((one["worst_lag_s"] for one in self.rounds), default=0.0)
@@ -131,8 +228,12 @@ class Summary:
         faults = [(name, str(count)) for name, count in sorted(self.counts("faults").items())]
         endings = [(name, str(count)) for name, count in sorted(self.counts("endings").items())]
         answers = [(_status(name), str(n)) for name, n in sorted(self.counts("answers").items())]
+        people = [(name, str(count)) for name, count in sorted(self.counts("people").items())]
+        agents = [(name, str(count)) for name, count in sorted(self.counts("behaviours").items())]
         return "\n".join(
             [
+                _table(("a person who", "sessions"), people),
+                _table(("an agent that is, or", "sessions"), agents),
                 _table(("fault", "times"), faults),
                 _table(("how the dispatches ended", "times"), endings),
                 _table(("how requests were answered", "times"), answers),
@@ -152,6 +253,7 @@ class Summary:
 
 _NAMES = {
     "lost": "lost",
+    "unanswered": "unanswered",
     "doubled": "doubled at rest",
     "unexplained": "unexplained",
     "ghost": "ghost agents",
@@ -165,23 +267,42 @@ The oracle (`tests/faults/campaign/oracle.py`) imports nothing of the product. I
 clients wrote down before asking and were answered, by the agents' own log, and by LiveKit's
 participant list, looked at four times a second.
 
-- **lost**: a person with a 2xx was in the room without a living agent for longer than the deadline
-  ({DEADLINE_S:.0f} s, anew after each loss of an agent), and no `failed` or `cancelled` with a
+An agent **answers** when a word that a person writes comes back from it. Every person writes one
+about every 0.7 s, and every 0.25 s while none is answered. An agent that is ending answers no more.
+
+- **lost**: a person with a 2xx was in the room, and no agent answered for longer than the deadline
+  ({DEADLINE_S:.0f} s, anew after each death of an agent), and no `failed` or `cancelled` with a
   reason had said so; or a dispatch failed only after its deadline; or at the end the product does
   not know an accepted dispatch, or has it wait.
-- **unended**: everybody has left, and at the end the product still says `joined`.
-- **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s. Living:
-  LiveKit lists it as ACTIVE, and neither its own log nor a kill says that it is gone.
+- **unanswered**: a person who had left, asked again and joined again was not answered within
+  {ANSWERS_AGAIN_S:.0f} s (and the time that its agent takes by itself to start, and {LATE_S:.1f} s
+  for a loaded machine), in a session that no fault can have touched; or a person was never
+  answered although the record had said `joined`.
+- **unended**: everybody has left, and at the end the product still says `joined` or `leaving`.
+- **doubled at rest**: more than one living agent for longer than {OVERLAP_ALLOWED_S:.0f} s, or the
+  same words answered by two for as long. Living: LiveKit lists it as ACTIVE, and neither its own
+  log nor a kill says that it is gone. An agent that Usher has not dispatched counts.
 - **unexplained**: an ending whose reason is missing, or that nothing that was done can have led to.
 - **ghost**: an agent left in the room of a dispatch that is over, at the end of the round.
-- **recovery**: from the kill or freeze of an agent under a person to the next agent in LiveKit's
-  list. Another agent server counts as online when neither it nor LiveKit or Redis was hit around
-  then.
+- **recovery**: from the kill, freeze, failure or end of an agent under a person to the next agent
+  in LiveKit's list, and to the first answer of another one. Another agent server counts as online
+  when neither it nor LiveKit or Redis was hit around then.
 - An answer is over 1 s when its client waited that long, not counting the time in which the driver
   itself was held up.
 - A request without an answer or with a 503 was not accepted; its client asks again with the same
   room name.
 """
+
+
+def _gap(one: Mapping[str, Any]) -> str:
+    """How a return's gap is called in the report."""
+    if one["person"] == Person.RETURNS:
+        return "0 to 10 s"
+    return f"{one['gap_s']:g} s"
+
+
+def _waits(returns: Iterable[Mapping[str, Any]]) -> list[float]:
+    return [one["waited_s"] for one in returns]
 
 
 def _status(name: str) -> str:

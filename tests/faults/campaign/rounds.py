@@ -1,4 +1,4 @@
-"""How is one round run? A stack of its own, people, faults, and a last look at everything."""
+"""One round: a stack of its own, people, faults, and a last look at everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from devstack.testing import RunningStack, running_stack
 
 from .agent import JOIN_LOG
-from .faults import Faults
+from .faults import DRAIN_S, Faults
 from .journal import Journal, read_journal
 from .plan import Fault, Plan, Visit
 from .visitors import Street
@@ -21,7 +21,7 @@ from .watching import Watch, list_agents, livekit_api
 _HERE = Path(__file__).parent
 _TERMINAL = frozenset({"ended", "failed", "cancelled"})
 _LAG_WORTH_NOTING_S = 0.1
-ABANDON_AFTER_S, ALONE_AFTER_S = 8, 15  # a round shall not take longer than need be
+ABANDON_AFTER_S, DESERTED_AFTER_S = 8, 15  # a round shall not take longer than need be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ def run_round(plan: Plan, directory: Path, setting: Setting) -> None:
     environ = {
         "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
-        "USHER_ALONE_AFTER_S": str(ALONE_AFTER_S),
+        "USHER_DESERTED_AFTER_S": str(DESERTED_AFTER_S),
+        "USHER_AGENT_DRAIN_S": str(DRAIN_S),
         JOIN_LOG: str((directory / "agents.jsonl").resolve()),
         **setting.environ,
     }
@@ -64,9 +65,9 @@ def _keep_logs(source: Path, target: Path) -> None:
 async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: float) -> None:
     journal = Journal(directory / "driver.jsonl")
     watch = Watch(stack, journal, directory / "agents.jsonl")
-    faults = Faults(stack, journal, watch)
     background = [asyncio.create_task(watch.run()), asyncio.create_task(note_lag(journal))]
     async with Street(stack, journal, watch) as street:
+        faults = Faults(stack, journal, watch, street.rooms_with_a_session)
         began = time.monotonic()
         journal.write("begins", sessions=len(plan.visits))
 

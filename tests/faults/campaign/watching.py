@@ -1,4 +1,4 @@
-"""Which agents does LiveKit list, four times a second, and which of them are alive?"""
+"""LiveKit's lists of the agents in every room, four times a second, and which of them live."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from livekit.protocol.models import ParticipantInfo
 
 from devstack.testing import RunningStack
 
-from .evidence import Liveness
 from .journal import Journal, Tail
+from .liveness import Liveness
 
 LOOK_EVERY_S = 0.25
 _ANSWERS_WITHIN_S = 2.0
