@@ -1,7 +1,4 @@
-"""Would the campaign notice? The same campaign with one safeguard taken out must fail.
-
-A campaign that cannot fail proves nothing.
-"""
+"""The same campaign with one safeguard taken out must fail: one that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from tests.faults.running import run_campaign
 CONTROLS = Path(__file__).parent / "controls"
 # Every session starts within a few seconds, and the faults hit while they are there.
 SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
+PLAIN = ["--agents", "PLAIN", "--people", "STAYS"]
 
 
 @pytest.mark.control
@@ -23,13 +21,19 @@ SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
     [
         pytest.param(
             "no_sweep",
-            ["--sessions", "12", "--per-s", "2", "--kills", "2", "--stay", "12", "--only", "AGENT"],
+            [
+                *(*PLAIN, "--sessions", "12", "--per-s", "2", "--kills", "2", "--stay", "12"),
+                *("--only", "AGENT"),
+            ],
             {"lost"},
             id="nobody sweeps",
         ),
         pytest.param(
             "no_fence",
-            ["--sessions", "12", "--per-s", "2", "--kills", "1", "--stay", "20", "--only", "BEAT"],
+            [
+                *(*PLAIN, "--sessions", "12", "--per-s", "2", "--kills", "1", "--stay", "20"),
+                *("--only", "BEAT"),
+            ],
             # Agents that nobody kills are replaced again and again, and the sessions given up as
             # `agent_lost`: of that there may be only two here, so that it need not take half a
             # minute. Doubled they are not: LiveKit removes what is put out.
@@ -38,9 +42,45 @@ SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
         ),
         pytest.param(
             "celery_defaults",
-            ["--sessions", "40", "--per-s", "10", "--kills", "4", "--only", "DISPATCH", "AGENT"],
+            [
+                *(*PLAIN, "--sessions", "40", "--per-s", "10", "--kills", "4"),
+                *("--only", "DISPATCH", "AGENT"),
+            ],
             {"lost"},
             id="Celery's messages and settings are all there is",
+        ),
+        pytest.param(
+            "no_losses",
+            ["--agents", "RAISES", "--sessions", "8", "--per-s", "1", "--kills", "0"],
+            {"lost", "unanswered"},
+            id="every end of an agent is its own wish",
+        ),
+        pytest.param(
+            "no_leaving",
+            [
+                *("--agents", "SESSION", "--people", "RELOADS", "RETURNS"),
+                *("--sessions", "10", "--per-s", "1", "--kills", "0"),
+            ],
+            {"lost", "unanswered"},
+            id="an agent that is leaving does not say so",
+        ),
+        pytest.param(
+            "no_sign_of_life",
+            [
+                *("--agents", "SLOW", "--people", "STAYS"),
+                *("--sessions", "8", "--per-s", "1", "--kills", "0"),
+            ],
+            {"lost", "unanswered", "unexplained"},
+            id="a job that starts slowly does not say that it lives",
+        ),
+        pytest.param(
+            "foreign_stay",
+            [
+                *(*PLAIN, "--sessions", "8", "--per-s", "1", "--kills", "4", "--stay", "20"),
+                *("--only", "FOREIGN"),
+            ],
+            {"doubled"},
+            id="other backends' agents stay",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 from .evidence import read_evidence
 from .journal import read_journal
 from .oracle import judge
-from .plan import Kind, make_plan
+from .plan import Behaviour, Kind, Person, make_plan
 from .report import VERDICTS, Summary
 from .rounds import Setting, run_round
 
@@ -47,7 +47,8 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "kills": options.kills // options.rounds,
                 "per_s": options.per_s,
                 "stay_s": options.stay,
-                "plain": options.plain,
+                "agents": [str(agent) for agent in options.agents],
+                "people": [str(person) for person in options.people],
                 "only": [str(kind) for kind in options.only],
                 "procfile": options.procfile.name,
             }
@@ -64,7 +65,8 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     per_s=options.per_s,
                     stay_s=options.stay,
                     only=tuple(options.only),
-                    plain=options.plain,
+                    agents=tuple(options.agents),
+                    people=tuple(options.people),
                 )
                 (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
@@ -112,9 +114,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--command", default="", help="the command that the report names")
     parser.add_argument("--procfile", type=Path, default=Setting().procfile)
     parser.add_argument("--settle", type=float, default=Setting().settle_s, metavar="SECONDS")
-    parser.add_argument(
-        "--plain", action="store_true", help="plain agents only, and people who stay until they go"
-    )
+    for name, kinds, what in (
+        ("agents", Behaviour, "these behaviours of agents alone"),
+        ("people", Person, "these ways of people alone"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=kinds.__members__.__getitem__,
+            nargs="+",
+            default=list(kinds),
+            metavar="NAME",
+            help=f"{what}: {', '.join(kinds.__members__)}",
+        )
     parser.add_argument(
         "--only", type=lambda name: Kind[name], nargs="+", default=[], help="these faults alone"
     )

@@ -282,7 +282,7 @@ def find_doubled(room: Room, evidence: Evidence) -> Iterator[Finding]:
         (double_answers(room), OVERLAP_ALLOWED_S, "the same words answered by two agents"),
     ):
         for span in spans:
-            if span.lasts_s > allowed_s:
+            if span.lasts_s - _held_up_s(span, evidence) > allowed_s:
                 yield Finding(
                     what="doubled",
                     room=room.name,
@@ -290,6 +290,15 @@ def find_doubled(room: Room, evidence: Evidence) -> Iterator[Finding]:
                     at=span.start,
                     detail=f"{what} for {span.lasts_s:.1f} s",
                 )
+
+
+def _held_up_s(span: Span, evidence: Evidence) -> float:
+    """For how long of a stretch a worker stood still with what it had taken from its queue."""
+    return sum(
+        max(0.0, min(span.end, fault.until) - max(span.start, fault.at))
+        for fault in evidence.faults
+        if fault.kind is Kind.FREEZE_WORKER
+    )
 
 
 def double_answers(room: Room) -> list[Span]:

@@ -153,20 +153,24 @@ def make_plan(
     per_s: float,
     stay_s: float = 8.0,
     only: tuple[Kind, ...] = (),
-    plain: bool = False,
+    agents: tuple[Behaviour, ...] = tuple(Behaviour),
+    people: tuple[Person, ...] = tuple(Person),
 ) -> Plan:
     """The plan of round `number`.
 
-    `only` restricts the faults to these kinds, in equal shares; with `plain` every agent is a plain
-    one and every person stays.
+    `only` restricts the faults to these kinds, in equal shares; `agents` and `people` restrict the
+    sessions to these.
     """
     dice = random.Random(f"usher campaign {seed} {number}")
     lasts_s = sessions / per_s
     arrivals = sorted(dice.uniform(0, lasts_s) for _ in range(sessions))
-    kinds_of_sessions = _shares(SESSIONS, sessions)
+    wanted = {
+        (person, agent): share
+        for (person, agent), share in SESSIONS.items()
+        if person in people and agent in agents
+    }
+    kinds_of_sessions = _shares(wanted, sessions)
     dice.shuffle(kinds_of_sessions)
-    if plain:
-        kinds_of_sessions = [(Person.STAYS, Behaviour.PLAIN)] * sessions
     visits = tuple(
         _visit(f"campaign-{seed}-{number}-{index}", at_s, stay_s, person, agent, dice)
         for index, (at_s, (person, agent)) in enumerate(

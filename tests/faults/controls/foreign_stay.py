@@ -1,0 +1,17 @@
+"""Workers that leave the agents of other backends where they are.
+
+`celery -A tests.faults.controls.foreign_stay worker`.
+"""
+
+from __future__ import annotations
+
+from dispatcher import removing
+from dispatcher.celery import app as app
+
+
+def none_at_all(*_: object) -> list[object]:
+    return []
+
+
+assert hasattr(removing, "foreign_agents")
+removing.foreign_agents = none_at_all  # type: ignore[assignment]
