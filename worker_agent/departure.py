@@ -92,17 +92,8 @@ class Departure:
             crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
             await self._patiently(crashed(self._offer, ending.reason, crashes=crashes))
             return
-        code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
         message = f"the agent program has ended the job before it joined ({ending.reason})"
-        step = ledger.advance(
-            self._offer.ref,
-            FAILED,
-            fields={"failure_reason": code, "failure_message": message},
-            attempt={"outcome": "failed", "reason": Reason.DECLINED},
-            detail={"reason": code, "message": message},
-            retention_s=self._retention_s,
-        )
-        await self._patiently(step)
+        await self._patiently(declined(self._offer, message, retention_s=self._retention_s))
 
     async def returned(self, ending: Ending) -> Told:
         """Tell that a person is there again while the agent is leaving."""
@@ -163,6 +154,20 @@ class Departure:
                     )
                     return None
             await asyncio.sleep(_TELL_EVERY_S)
+
+
+def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") -> Step[Advanced]:
+    """End the record as failed, because the agent program itself does not want the job."""
+    code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
+    return ledger.advance(
+        offer.ref,
+        FAILED,
+        before=before,
+        fields={"failure_reason": code, "failure_message": message},
+        attempt={"outcome": "failed", "reason": Reason.DECLINED},
+        detail={"job_id": offer.job_id, "reason": code, "message": message},
+        retention_s=retention_s,
+    )
 
 
 def unconnected(offer: Offer, what: str) -> Step[Advanced]:

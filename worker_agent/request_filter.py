@@ -21,13 +21,13 @@ from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
-from dispatcher.models import ACCEPTED, FAILED, NEXT_GENERATION, REJECTED, FailureReason
+from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.clock import LedgerClock
 from worker_agent.connecting import joining
-from worker_agent.departure import crashed
+from worker_agent.departure import crashed, declined
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -165,22 +165,13 @@ class RequestFilter:
     async def _report_declined(self, offer: Offer) -> None:
         if not offer.dispatch_id:
             return
-        code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
         message = (
             "the agent program's own on_request has rejected the job, which is final; with "
             "reject(terminate=False) another agent server would have been asked"
         )
-        failed = ledger.advance(
-            offer.ref,
-            FAILED,
-            before="offered",
-            fields={"failure_reason": code, "failure_message": message},
-            attempt={"outcome": "failed", "reason": Reason.DECLINED},
-            detail={"job_id": offer.job_id, "reason": code, "message": message},
-            retention_s=self._retention_s,
-        )
+        step = declined(offer, message, retention_s=self._retention_s, before="offered")
         with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(failed)
+            await self._store.run(step)
 
     async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
         """The decision, and whether the ledger has counted it already."""

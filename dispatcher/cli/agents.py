@@ -65,6 +65,8 @@ def _state(server: AgentServerReport) -> str:
         return click.style("draining", fg="yellow")
     if not server.registered:
         return click.style("not registered at LiveKit", fg="red")
+    if server.cannot_start:
+        return click.style("cannot start its processes", fg="red")
     if server.takes == 0 and server.used_slots < server.slots:
         return click.style("takes none: its own load report", fg="yellow")
     if server.starts == 0 and server.used_slots < server.slots:

@@ -3,6 +3,8 @@
 -- KEYS: seen, leases, then the keys under which a dispatch may serve that room.
 -- ARGV: seen_s, "joined" | "left", client, dispatch id ("" if not known), prefix of record
 --   keys, prefix of wake-up channels, event.
+-- Of a joined one somebody looks at once when its agent has left, or when an agent has joined that
+-- carries no dispatch: another backend has sent it.
 -- Returns "replayed", "hinted" or "nothing".
 if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then return 'replayed' end
 local ids = {}
@@ -19,7 +21,8 @@ for _, id in ipairs(ids) do
     if ARGV[2] == 'joined' and in_flight[record[2]] then
       redis.call('PUBLISH', ARGV[6] .. id, ARGV[7])
       answer = 'hinted'
-    elseif ARGV[2] == 'left' and (record[2] == 'joined' or record[2] == 'leaving') then
+    elseif (record[2] == 'joined' or record[2] == 'leaving')
+      and (ARGV[2] == 'left' or ARGV[4] == '') then
       local t = redis.call('TIME')
       local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
       redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)

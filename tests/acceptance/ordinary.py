@@ -14,7 +14,7 @@ from typing import Any
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, JobContext, RoomInputOptions
 
-SECRET = "postgres://user:confidential@db"  # what an exception's text may hold
+CONFIDENTIAL = "customer 4711 owes 12 euros"  # what an exception's text may hold
 
 
 async def entrypoint(ctx: JobContext) -> None:
@@ -25,14 +25,14 @@ async def entrypoint(ctx: JobContext) -> None:
     await asyncio.sleep(life.get("sleep_before_s", 0))
     time.sleep(life.get("block_before_s", 0))
     if life.get("raise_before"):
-        raise RuntimeError(SECRET)
+        raise RuntimeError(CONFIDENTIAL)
     if life.get("session"):
         await _session(ctx)
         return
     await _echo(ctx, life)
     if life.get("raise_after_s"):
         await asyncio.sleep(life["raise_after_s"])
-        raise RuntimeError(SECRET)
+        raise RuntimeError(CONFIDENTIAL)
     if life.get("never_returns"):
         await asyncio.Event().wait()
 

@@ -26,7 +26,7 @@ from devstack.testing import RunningStack, running_stack
 from dispatcher.figures import figures
 from dispatcher.metrics import ClientFigures, Window
 
-from .ordinary import SECRET
+from .ordinary import CONFIDENTIAL
 from .session import Caller, active_agents, end_rooms, run_step, wait_ready
 
 pytestmark = pytest.mark.timeout(120)
@@ -209,7 +209,7 @@ async def test_a_program_that_raises_in_its_session_is_replaced_and_named(
 
     reason = detail(found, "agent_lost")["reason"]
     assert "RuntimeError at tests.acceptance.ordinary:" in reason
-    assert SECRET not in json.dumps(found)
+    assert CONFIDENTIAL not in json.dumps(found)
     assert (found["state"], found["generation"]) == ("joined", 2)
     assert (await asyncio.to_thread(counted, stack)).agents_lost == lost_before + 1
 
@@ -236,7 +236,7 @@ async def test_a_program_that_always_raises_fails_in_seconds_with_the_truth(
 
     assert found["failure_reason"] == "agent_crashed"
     assert "RuntimeError at tests.acceptance.ordinary:" in found["failure_message"]
-    assert SECRET not in json.dumps(found)
+    assert CONFIDENTIAL not in json.dumps(found)
 
 
 async def test_an_agent_whose_server_s_drain_time_is_over_is_replaced(
@@ -483,4 +483,4 @@ async def test_usher_s_own_log_lines_have_no_exception_s_text(
     lines = [line for name in ("agent", "agent2") for line in stack.log(name).splitlines()]
     ours = [line for line in lines if dispatch_id in line]
     assert any("agent_crashed" in line for line in ours)
-    assert not [line for line in ours if SECRET in line]
+    assert not [line for line in ours if CONFIDENTIAL in line]

@@ -10,6 +10,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,13 @@ def _count(result: dict[str, Any], what: str) -> int:
     return sum(finding["what"] == what for finding in result["findings"])
 
 
+def _named(kinds: type[StrEnum], name: str) -> StrEnum:
+    try:
+        return kinds[name]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"none of {', '.join(kinds.__members__)}") from None
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign", description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
@@ -120,15 +129,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     ):
         parser.add_argument(
             f"--{name}",
-            type=kinds.__members__.__getitem__,
+            type=partial(_named, kinds),
             nargs="+",
             default=list(kinds),
             metavar="NAME",
             help=f"{what}: {', '.join(kinds.__members__)}",
         )
-    parser.add_argument(
-        "--only", type=lambda name: Kind[name], nargs="+", default=[], help="these faults alone"
-    )
+    only = partial(_named, Kind)
+    parser.add_argument("--only", type=only, nargs="+", default=[], help="these faults alone")
     return parser.parse_args(arguments)
 
 

@@ -94,10 +94,16 @@ export function servers([list, agents]) {
   ];
 }
 
+function stateOf(server) {
+  if (server.draining) return ["draining", "warn"];
+  if (!server.registered) return ["not registered at LiveKit", "bad"];
+  return server.cannot_start ? ["cannot start its processes", "bad"] : ["online", "good"];
+}
+
 function serverRow(server) {
   const used = h("span", { class: "bar-line", "data-tone": server.free_slots ? "main" : "warn", "aria-hidden": "true" });
   used.style.width = `${(100 * server.used_slots) / Math.max(1, server.slots)}%`;
-  const [state, tone] = server.draining ? ["draining", "warn"] : server.registered ? ["online", "good"] : ["not registered at LiveKit", "bad"];
+  const [state, tone] = stateOf(server);
   return [
     h("span", { class: "id" }, server.agent_server_id),
     [server.agent_name, h("small", {}, [server.container && `container ${server.container}`, server.client_id ? `client ${server.client_id}` : "any client"].filter(Boolean).join(", "))],
