@@ -15,7 +15,7 @@ bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,7 +29,10 @@ up: $(installed) ## run the whole stack until Ctrl-C
 
 test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control and not deployment"
+	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary"
+
+ordinary: setup ## have agents raise, end, start slowly and be left, and run programs that others wrote (7 minutes)
+	@exec $(python) -m pytest -m "ordinary and not long"
 
 deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"

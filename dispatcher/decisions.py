@@ -327,11 +327,14 @@ def _cut_short(dispatch: Dispatch) -> Reason | None:
     """
     fresh = dispatch.read_at_ms - dispatch.updated_at_ms < _FRESH_S * 1000
     undecided = dispatch.state in (State.QUEUED, State.DISPATCHING, State.DISPATCHED)
+    undecided = undecided or is_starting(dispatch)
     if not (fresh and undecided and dispatch.attempts) or dispatch.attempt.reason:
         return None
     before = max(dispatch.attempts, key=lambda attempt: attempt.generation * bool(attempt.reason))
     if not before.reason:
         return None
+    if before.reason == dispatch.failure_reason:
+        return Reason(code=before.reason, message=dispatch.failure_message)
     return Reason(
         code=before.reason,
         message=f"so attempt {before.generation} ended, and there was no time for another one; "

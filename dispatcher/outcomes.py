@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from dispatcher import inflight, ledger, reports, tracing, transitions
+from dispatcher import inflight, ledger, messages, reports, tracing, transitions
 from dispatcher.decisions import Reason, look_again_in_s, why_too_late
 from dispatcher.errors import UnknownDispatch
 from dispatcher.models import FAILED, AgentServerReport, Dispatch, State, Transition
@@ -94,8 +94,12 @@ async def give_up(
     *,
     dropped: bool = False,
 ) -> bool:
-    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on."""
+    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on.
+
+    The next generation's message is written with it.
+    """
     waiting = transition.to is State.WAITING
+    wake = None if waiting else messages.dispatch(dispatch.dispatch_id, dispatch.room_name)
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
@@ -109,6 +113,7 @@ async def give_up(
             attempt={"outcome": "given_up", "reason": reason.code, **attempt},
             detail={"reason": reason.code, "message": reason.message},
             inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
+            wake=wake,
         )
     )
     return done.moved

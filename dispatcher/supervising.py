@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from dispatcher import endings, leases, ledger
+from dispatcher import endings, leases, ledger, messages
 from dispatcher.decisions import (
     Reason,
     Verdict,
@@ -121,6 +121,7 @@ async def _replace(services: Services, dispatch: Dispatch) -> bool:
             },
             deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s,
             losses=losses_in_a_row(dispatch),
+            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
         )
     )
     return done.moved

@@ -71,10 +71,7 @@ def dispatch_agent(dispatch_id: str, room: str) -> str:
 def verify_dispatch(dispatch_id: str, room: str) -> str:
     """See the agent of one dispatch in its room; returns the state of its record."""
     process = runtime()
-    state = process.run(verification.verify_dispatch(process.services, dispatch_id))
-    if state is State.QUEUED:
-        wake_dispatch(dispatch_id, room)
-    return state
+    return process.run(verification.verify_dispatch(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.redispatch", throws=(UsherError,), ignore_result=False)
@@ -110,10 +107,7 @@ def clear_away(dispatch_id: str, room: str) -> str:
 def supervise(dispatch_id: str, room: str) -> str:
     """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
     process = runtime()
-    state = process.run(supervising.supervise(process.services, dispatch_id))
-    if state is State.QUEUED:
-        wake_dispatch(dispatch_id, room)
-    return state
+    return process.run(supervising.supervise(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,))

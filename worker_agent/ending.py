@@ -78,17 +78,17 @@ class People:
         return self.left_ago_s + ASKED_SLACK_S
 
 
+ROOM_DELETED: Final = Ending(cause=Cause.PROGRAM, reason="room deleted")
+ROOM_CLOSED: Final = Ending(cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room")
 # What LiveKit says to an agent whose room is over. Every other reason is a loss: the agent lost
 # LiveKit, or LiveKit the agent, or another backend has removed it
 # (livekit/protocol, livekit_models.proto `DisconnectReason`).
 _ROOM_OVER: Final[Mapping[int, Ending]] = {
-    rtc.DisconnectReason.ROOM_DELETED: Ending(cause=Cause.PROGRAM, reason="room deleted"),
+    rtc.DisconnectReason.ROOM_DELETED: ROOM_DELETED,
     rtc.DisconnectReason.CLIENT_INITIATED: Ending(
         cause=Cause.PROGRAM, reason="the program has left the room"
     ),
-    rtc.DisconnectReason.ROOM_CLOSED: Ending(
-        cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room"
-    ),
+    rtc.DisconnectReason.ROOM_CLOSED: ROOM_CLOSED,
 }
 # What livekit-agents (1.8.9, ipc/job_proc_lazy_main.py) says where the program has not asked for
 # the shutdown.

@@ -34,6 +34,8 @@ from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.connecting import joining
 from worker_agent.departure import Departure, Told
 from worker_agent.ending import (
+    ROOM_CLOSED,
+    ROOM_DELETED,
     Cause,
     Ending,
     of_disconnect,
@@ -58,6 +60,9 @@ LOOK_TIMEOUT_S: Final = 1.0
 NOT_CONNECTED_S: Final = 2.0
 # After so long no verification waits for the agent: its connection wakes one.
 SLOW_START_S: Final = 4.0
+# LiveKit ends the jobs of a room that is deleted, too; whether it was is asked so long after each
+# other.
+ROOM_LOOKS_S: Final = (0.0, 0.2, 0.3)
 # Leaving a room takes milliseconds; LiveKit may be away.
 LEAVE_TIMEOUT_S: Final = 2.0
 
@@ -147,6 +152,7 @@ class Fence:
         self._dismissed = False
         self._surplus = False
         self._farewell: asyncio.Task[None] | None = None
+        self._disconnected: Ending | None = None
         self._leaving: Ending | None = None
         self._departure = Departure(
             store, offer, retention_s=self._common.retention_s, counts=self._counts(metrics.LEFT)
@@ -252,7 +258,7 @@ class Fence:
         self._session_close.person_left()
 
     def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
-        ending = of_disconnect(reason)
+        self._disconnected = ending = of_disconnect(reason)
         if self._leaving is not None:
             self._spawn(self._gone(self._leaving.reason))
         else:
@@ -262,7 +268,39 @@ class Fence:
         room = self._ctx.room
         if self._renewing is not None and not room.isconnected():
             return  # `_on_disconnected` knows why
-        self._end(of_shutdown(reason, asked_for=asked_for))
+        if asked_for or self._renewing is None:
+            self._end(of_shutdown(reason, asked_for=asked_for))
+        elif self._farewell is None and not self._dismissed:
+            self._farewell = asyncio.create_task(self._after_shutdown(reason))
+
+    async def _after_shutdown(self, reason: str) -> None:
+        """Tell the end of a job that its agent server has ended: with its room, or against it."""
+        over = await self._room_is_over()
+        ending = of_shutdown(reason, asked_for=False) if over is None else over
+        await self._say_farewell(ending, in_room=over is None)
+
+    async def _room_is_over(self) -> Ending | None:
+        """The ending of a room that LiveKit has deleted or closed; None when it is still there.
+
+        LiveKit tells the agent by its connection, and by another one the agent server, which shuts
+        the job down: that may be first, and then livekit-agents leaves the room by itself.
+        """
+        for pause_s in ROOM_LOOKS_S:
+            await asyncio.sleep(pause_s)
+            if self._disconnected in (ROOM_DELETED, ROOM_CLOSED):
+                return self._disconnected
+            if await self._room_is_gone():
+                return ROOM_DELETED
+        return None
+
+    async def _room_is_gone(self) -> bool:
+        request = api.ListRoomsRequest(names=[self._offer.room_name])
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                return not (await self._ctx.api.room.list_rooms(request)).rooms
+        except Exception as error:  # whatever it is: that is no word of LiveKit's
+            logger.warning("cannot see the room", extra={**self._log_fields(), "error": str(error)})
+            return False
 
     def _end(self, ending: Ending, *, in_room: bool = True) -> None:
         """The agent answers no more; told once, by whichever sign of it comes first."""
@@ -285,7 +323,9 @@ class Fence:
             people = self._people.now()
             told = await self._departure.tell(ending, people, in_room=in_room)
         if told is Told.LEAVING:
-            self._leaving, self._people_had_left = ending, people.present == 0
+            self._leaving = ending
+            # One who has not been seen yet has not left: LiveKit tells of some of them 3 s late.
+            self._people_had_left = people.present == 0 and people.left_ago_s is not None
             self._news.set()
         elif told is Told.CAME_BACK:
             self._withdraw("its people are served by another")
@@ -476,7 +516,11 @@ class Fence:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._renewing
         if self._farewell is None and not self._dismissed:
-            self._end(of_shutdown_callback(reason), in_room=False)
+            ending = of_shutdown_callback(reason)
+            if ending.cause is Cause.LOST and self._renewing is not None:
+                self._farewell = asyncio.create_task(self._after_shutdown(reason))
+            else:
+                self._end(ending, in_room=False)
         if self._farewell is not None:
             await self._farewell
         if self._leaving is not None and not self._dismissed:

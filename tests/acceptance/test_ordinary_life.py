@@ -29,7 +29,7 @@ from dispatcher.metrics import ClientFigures, Window
 from .ordinary import CONFIDENTIAL
 from .session import Caller, active_agents, end_rooms, run_step, wait_ready
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.ordinary]
 
 AGENT = "session-agent-rag"
 DRAIN_S = 3

@@ -9,15 +9,19 @@ Remove when `AgentServer` has events for its jobs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
 logger = logging.getLogger(__name__)
+
+# A process that is there for so long after it was ready has started.
+_LASTS_S: Final = 1.0
 
 OnDeath = Callable[[RunningJobInfo, str], None]
 OnStart = Callable[[bool], None]
@@ -33,24 +37,25 @@ def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
     if pool is None or not hasattr(pool, "on"):
         logger.warning("this livekit-agents is not known: an agent that dies is found by its lease")
         return False
-    ready: set[int] = set()
+    lasting = {id(process) for process in getattr(pool, "processes", ())}
+    loop = asyncio.get_running_loop()
 
-    def on_ready(process: Any) -> None:
-        ready.add(id(process))
-        started(True)
+    def lasts(process: Any) -> None:
+        if process in getattr(pool, "processes", ()):
+            lasting.add(id(process))
+            started(True)
 
     def on_closed(process: Any) -> None:
-        was_ready = id(process) in ready
-        ready.discard(id(process))
+        has_lasted = id(process) in lasting
+        lasting.discard(id(process))
         info = getattr(process, "running_job", None)
         if info is not None and (how := _violent_end(process)):
             died(info, how)
-        elif info is None and not was_ready and not getattr(pool, "_closed", False):
+        elif not has_lasted and not getattr(pool, "_closed", False):
             started(False)
 
-    for process in getattr(pool, "processes", ()):
-        ready.add(id(process))
-    pool.on("process_ready", on_ready)
+    # Not at once: a thread whose `setup_fnc` has raised is called ready, and then closed.
+    pool.on("process_ready", lambda process: loop.call_later(_LASTS_S, lasts, process))
     pool.on("process_closed", on_closed)
     return True
 
