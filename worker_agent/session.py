@@ -38,6 +38,7 @@ from worker_agent.ending import (
     ROOM_DELETED,
     Cause,
     Ending,
+    People,
     of_disconnect,
     of_exception,
     of_shutdown,
@@ -221,7 +222,8 @@ class Fence:
         )
         shutdown.on_beginning(self._ctx, self._on_shutdown)
         self._ctx.add_shutdown_callback(self._left)
-        self._starting.start()
+        if self._claimed:  # one that is not may be another's, and finds out when it has joined
+            self._starting.start()
         return self._session
 
     def returned(self) -> None:
@@ -245,6 +247,7 @@ class Fence:
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._renewing is None:
             self._joining.event("connected", {})
+            self._starting.stop()
             joining.ended(self._offer.job_id)
             self._renewing = asyncio.create_task(self._stay())
             room_events.narrow(self._ctx.room)
@@ -321,6 +324,8 @@ class Fence:
             if ending.cause is Cause.LOST:
                 self._renewing.cancel()
             people = self._people.now()
+            if ending is ROOM_CLOSED:  # LiveKit knows better; it tells late that one has left
+                people = People(present=0, left_ago_s=people.left_ago_s or 0.0)
             told = await self._departure.tell(ending, people, in_room=in_room)
         if told is Told.LEAVING:
             self._leaving = ending
@@ -352,7 +357,6 @@ class Fence:
                     return
                 if not await self._renew():
                     return
-                self._starting.stop()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), RENEW_S)
             self._news.clear()

@@ -10,7 +10,7 @@ const ENDED_EVERY_MS = 10_000; // it may be sent again
 const id = decodeURIComponent(location.pathname.split("/").at(-1));
 const path = `/dashboard/api/sessions/${encodeURIComponent(id)}`;
 
-const BAD = ["failed", "rejected", "agent_lost", "livekit_unreachable", "waiting"];
+const BAD = ["failed", "rejected", "agent_lost", "agent_crashed", "foreign_agent", "livekit_unreachable", "waiting"];
 
 function display(session) {
   const zero = session.created_at_ms;

@@ -67,6 +67,7 @@ export const STAGES = {
   accept: "agent servers decide",
   join: "the agent starts and joins",
   session: "in the room",
+  leaving: "leaves the room",
 };
 
 // ---- numbers
