@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dispatcher.leases import GRACE_S
+from dispatcher.leases import GRACE_S, STILL_TO_COME_S
 from dispatcher.livekit import AgentParticipant, RoomView
 from dispatcher.models import END_MARGIN_S, AgentServerReport, Dispatch, FailureReason, State
 
@@ -20,6 +20,8 @@ _SOON_S: Final = 0.05
 # takes to tell that LiveKit has dropped a job.
 _FRESH_S: Final = 2.0
 
+# `Dispatch.left_by` of an agent whose people have left, as its job tells it.
+PEOPLE_LEFT: Final = "people_left"
 CRASHED: Final = "crashed"  # the outcome of an attempt whose agent program raised or died
 
 FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
@@ -358,6 +360,8 @@ def why_too_late(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:
     """The true reason why a dispatch that nobody works on has run out of time."""
+    if is_starting(dispatch):
+        return _cut_short(dispatch) or why_no_agent(dispatch, servers, fenced=fenced)
     if dispatch.failure_reason:  # what it has been waiting for
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
     if cut_short := _cut_short(dispatch):
@@ -416,9 +420,12 @@ def judge(
     if fenced and dispatch.read_at_ms < dispatch.alive_till_ms:
         return Verdict.ALIVE
     if dispatch.state is State.LEAVING:
-        return Verdict.OVER  # its session was over already
+        # Its session was over already, unless the people have come back who had left.
+        came_back = room.people > 0 and dispatch.left_by == PEOPLE_LEFT
+        return Verdict.REPLACE if came_back else Verdict.OVER
     waited_s = (dispatch.read_at_ms - dispatch.created_at_ms) / 1000
-    awaited = not dispatch.person_seen and waited_s < abandon_after_s
+    asked_s = (dispatch.read_at_ms - dispatch.asked_at_ms) / 1000
+    awaited = asked_s < STILL_TO_COME_S or (not dispatch.person_seen and waited_s < abandon_after_s)
     if room.people == 0 and not awaited:
         return Verdict.OVER
     return Verdict.PARK if losses_in_a_row(dispatch) > max_losses else Verdict.REPLACE

@@ -130,10 +130,11 @@ def _joined(dispatch: Dispatch) -> Explanation:
 def _leaving(dispatch: Dispatch) -> Explanation:
     reason = dispatch.timeline[-1].detail.get("reason", "") if dispatch.timeline else ""
     return Explanation(
-        headline="Leaving: the session is over, and the agent is about to leave the room",
-        cause=f"Its agent answers no more{f' ({reason})' if reason else ''}: the program finishes "
-        f"its work (on_session_end, say). {_on_the_way(dispatch)}",
-        advice="Nothing is to be done. Who asks for the room again gets another agent at once.",
+        headline="Leaving: the session is over, and its agent is still in the room",
+        cause=f"Its agent answers no more{f' ({reason})' if reason else ''}. It leaves when its "
+        "program has finished, when the room closes, or when the room is asked for again. "
+        f"{_on_the_way(dispatch)}",
+        advice="Nothing is to be done: a caller who asks for the room again gets another agent.",
         evidence=troubles(dispatch),
     )
 

@@ -22,6 +22,8 @@ FIRST_LEASE_S: Final = 6.0
 # Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
 GAP_S: Final = 1.5
 GRACE_S: Final = 4.0
+# A caller who has asked again so lately for a session is still to come, although nobody is there.
+STILL_TO_COME_S: Final = 20.0
 # A worker that was woken for a lost agent has looked by then, or its message is lost.
 LOOKED_AT_S: Final = 2.0
 
@@ -68,6 +70,7 @@ def renew(
             str(int(abandon_after_s * 1000)),
             str(int(deserted_after_s * 1000)),
             "1" if met else "0",
+            str(int(STILL_TO_COME_S * 1000)),
         ),
         Renewal,
     )

@@ -261,6 +261,8 @@ class Dispatch(DispatchRef):
     joined_at_ms: int | None = None
     time_to_join_ms: int | None = None
     joined_seen_at_ms: int = 0  # as `joined_at_ms`, which is LiveKit's clock
+    asked_at_ms: int = 0  # when a caller has asked for it again, while an agent was there
+    left_by: str = ""  # whose doing it is that it is leaving: "program", "people_left"
     loss: str = ""  # what its agent server or its job has said of the end of its agent
     failure_reason: str = ""
     failure_message: str = ""

@@ -61,6 +61,7 @@ def parse_dispatch(
     fields: dict[str, Any] = _pairs(record)
     if "unreadable" in fields:
         raise ValueError(f"it is no record: {fields['unreadable']}")
+    fields["asked_at_ms"] = int(fields.get("asked_at_ms", 0))
     fields["joined_seen_at_ms"] = int(fields.get("joined_seen_at_ms", 0))
     for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
         fields[name] = int(fields[name])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Final
 
-from dispatcher import ledger
+from dispatcher import leases, ledger
 from dispatcher.decisions import foreign_agents, surplus_agents
 from dispatcher.errors import LiveKitError
 from dispatcher.livekit import AgentParticipant, RoomView
@@ -14,6 +15,8 @@ from dispatcher.outcomes import log_fields
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S: Final = 1.0
 
 
 async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) -> None:
@@ -26,9 +29,19 @@ async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) 
 
 
 async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Put out the agents of this fenced agent's name that another backend has sent."""
+    """Put out the agents of this fenced agent's name that another backend has sent.
+
+    One that is still joining is looked for again.
+    """
     for agent in foreign_agents(dispatch, room.agents):
         await _remove_and_tell(services, dispatch, agent, FOREIGN_AGENT)
+    if foreign_agents(dispatch, room.joining):
+        await _look_again(services, dispatch)
+
+
+async def _look_again(services: Services, dispatch: Dispatch) -> None:
+    """Have a joined dispatch's room looked at in a moment."""
+    await services.ledger.run(leases.extend(dispatch.dispatch_id, lease_s=LOOK_AGAIN_S))
 
 
 async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
@@ -48,6 +61,7 @@ async def _remove_and_tell(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, transition: Transition
 ) -> None:
     if not await _remove(services, dispatch, agent.identity):
+        await _look_again(services, dispatch)
         return
     told = ledger.advance(
         dispatch,

@@ -20,6 +20,7 @@ from dispatcher.livekit import RoomView
 from dispatcher.models import (
     AGENT_ADOPTED,
     AGENT_LOST,
+    CAME_BACK,
     Dispatch,
     FailureReason,
     State,
@@ -99,20 +100,26 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
 
 
 async def _end(services: Services, dispatch: Dispatch) -> bool:
-    over = "nobody is in the room any more"
     step = endings.everybody_left(
-        dispatch,
-        retention_s=services.common.retention_s,
-        reason=f"{over}; its agent: {dispatch.loss}" if dispatch.loss else over,
+        dispatch, retention_s=services.common.retention_s, reason=_why_over(dispatch)
     )
     return (await services.ledger.run(step)).moved
+
+
+def _why_over(dispatch: Dispatch) -> str:
+    """Why a session is over: its agent's own word where it was leaving, else the empty room."""
+    said = [e.detail.get("reason", "") for e in dispatch.timeline if e.event == "agent_leaving"]
+    over = "nobody is in the room any more"
+    if dispatch.state is State.LEAVING and said:
+        over = said[-1]
+    return f"{over}; its agent: {dispatch.loss}" if dispatch.loss else over
 
 
 async def _replace(services: Services, dispatch: Dispatch) -> bool:
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
-            AGENT_LOST,
+            CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
             due_in_s=services.common.wake_grace_s,
             attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
             detail={

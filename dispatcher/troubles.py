@@ -6,7 +6,7 @@ Pure: read off the record's attempts and timeline, one plain sentence each, in o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from dispatcher.models import Attempt, Dispatch, TimelineEvent
@@ -64,7 +64,9 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
         at_ms = events[-1].at_ms if events else 0
         for error in attempt.errors:
             yield at_ms, f"Attempt {attempt.generation}, {error}."
-        if text := _outcome(attempt, events):
+        if attempt.outcome == "crashed":
+            yield at_ms, f"Attempt {attempt.generation}: {_crash(attempt, dispatch.timeline)}"
+        elif text := _outcome(attempt, events):
             yield at_ms, f"Attempt {attempt.generation}: {text}"
         if attempt.outcome and _answer_not_noted(events):
             yield (
@@ -72,6 +74,16 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
                 f"Attempt {attempt.generation}: LiveKit did as it was asked, and its answer was "
                 "never written down: the dispatch worker died or was cut off in that moment.",
             )
+
+
+def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
+    """What has ended an attempt before its agent was there; its event is the next one's first."""
+    said = [
+        event.detail.get("reason", "")
+        for event in timeline
+        if event.event == "agent_crashed" and event.generation == attempt.generation + 1
+    ]
+    return f"it ended before its agent was in the room: {said[0] if said else 'the job crashed'}."
 
 
 def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
@@ -84,10 +96,6 @@ def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
         return (
             f"its agent was lost while people were in the room ({attempt.reason}); it was replaced."
         )
-    if attempt.outcome == "crashed":
-        crash = next((e for e in events if e.event == "agent_crashed"), None)
-        what = crash.detail.get("reason", "") if crash else ""
-        return f"it ended before its agent was in the room: {what or 'the job crashed'}."
     if attempt.outcome == "left":
         return (
             f"its agent was leaving ({attempt.reason}) when a person came back; another one was "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 from typing import Final
 
 from dispatcher import leases, ledger, reports
@@ -14,6 +13,7 @@ from dispatcher.decisions import (
     Redispatch,
     after_no_join,
     eligible,
+    foreign_agents,
     is_silent,
     is_starting,
     offer_is_lost,
@@ -36,7 +36,7 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.outcomes import fail, give_up, log_fields, read, traced
-from dispatcher.removing import remove_foreign
+from dispatcher.removing import LOOK_AGAIN_S, remove_foreign
 from dispatcher.runtime import Services
 
 logger = logging.getLogger(__name__)
@@ -188,16 +188,19 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
 
 async def _look(services: Services, dispatch: Dispatch) -> RoomView:
     try:
-        return await services.livekit(dispatch).look(dispatch.room_name)
+        view = await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         return RoomView(agents=(), people=0)
+    if not services.unfenced(dispatch.agent_name):
+        await remove_foreign(services, dispatch, view)
+    return view
 
 
 async def _joined(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, view: RoomView
 ) -> bool:
-    """Write `joined`, and put other backends' agents out; false when the record has moved on."""
+    """Write `joined`; false when the record has moved on."""
     time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
     done = await services.ledger.run(
         ledger.advance(
@@ -215,8 +218,8 @@ async def _joined(
             detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
         )
     )
-    if done.moved and not services.unfenced(dispatch.agent_name):
-        await remove_foreign(services, replace(dispatch, agent_identity=agent.identity), view)
+    if done.moved and foreign_agents(dispatch, view.joining):
+        await services.ledger.run(leases.extend(dispatch.dispatch_id, lease_s=LOOK_AGAIN_S))
     return done.moved
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from dispatcher import leases, ledger, messages
 from dispatcher.decisions import CRASHED, crashes_in_a_row
@@ -40,7 +40,7 @@ _TELL_EVERY_S: Final = 0.5
 # The next attempt comes at once after a first crash, then after so much longer each time.
 _PAUSES_S: Final = (0.0, 1.0, 2.0, 4.0)
 _WAKE_GRACE_S: Final = 1.0
-_UNCONNECTED_PAUSE_S: Final = 1.0
+_GIVEN_UP_PAUSE_S: Final = 1.0
 
 
 class Told(StrEnum):
@@ -65,11 +65,15 @@ class Departure:
         self._counts = counts
         self.counted = False
 
-    async def tell(self, ending: Ending, people: People, *, in_room: bool) -> Told:
-        """Tell the end of an agent that has been in the room, and may still be in it."""
+    async def tell(
+        self, ending: Ending, people: People, *, in_room: bool, dispatch: Dispatch | None
+    ) -> Told:
+        """Tell the end of an agent that has been in the room, and may still be in it.
+
+        `dispatch` is the record as it was read before the job connected, if it was.
+        """
         if ending.cause is Cause.LOST:
-            await self._patiently(self._lapse(ending))
-            return Told.OVER
+            return await self._lost(ending, dispatch)
         if people.have_returned or (ending.cause is Cause.PEOPLE_LEFT and people.present > 0):
             return await self._came_back(ending)
         done: Advanced | None = None
@@ -81,16 +85,20 @@ class Departure:
             return Told.UNTOLD
         if done.outcome == "wanted":
             return await self._came_back(ending)
-        return Told.LEAVING if done.state == AGENT_LEAVING.to else Told.OVER
+        if done.moved and done.state == AGENT_LEAVING.to:
+            return Told.LEAVING
+        self.counted = done.applied
+        return Told.OVER
+
+    async def _lost(self, ending: Ending, dispatch: Dispatch | None) -> Told:
+        crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
+        told = await tell_loss(self._patiently, self._offer, ending, crashes=crashes)
+        return Told.OVER if told else Told.UNTOLD
 
     async def tell_before_joining(self, ending: Ending, dispatch: Dispatch | None) -> None:
         """Tell the end of a job whose agent has never been in the room."""
-        if ending.unconnected:
-            await self._patiently(unconnected(self._offer, ending.reason))
-            return
         if ending.cause is Cause.LOST:
-            crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
-            await self._patiently(crashed(self._offer, ending.reason, crashes=crashes))
+            await self._lost(ending, dispatch)
             return
         message = f"the agent program has ended the job before it joined ({ending.reason})"
         await self._patiently(declined(self._offer, message, retention_s=self._retention_s))
@@ -114,13 +122,11 @@ class Departure:
         return ledger.advance(
             self._offer.ref,
             AGENT_LEAVING,
+            fields={"left_by": ending.cause},
             detail={"job_id": self._offer.job_id, "reason": ending.reason},
             lease_s=leases.LEASE_S,
             unless_asked_for_s=people.asked_within_s,
         )
-
-    def _lapse(self, ending: Ending) -> Step[int]:
-        return leases.lapse(self._offer.ref, job_id=self._offer.job_id, loss=ending.reason)
 
     async def _came_back(self, ending: Ending) -> Told:
         """The next generation serves who is there; another dispatch of the room does so already."""
@@ -170,17 +176,36 @@ def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") 
     )
 
 
-def unconnected(offer: Offer, what: str) -> Step[Advanced]:
-    """End an attempt whose agent could not connect to LiveKit; another one is tried in a second."""
+class Run(Protocol):
+    """Carries a step out; None when Redis has not answered."""
+
+    async def __call__(self, step: Step[T], /) -> T | None: ...
+
+
+async def tell_loss(run: Run, offer: Offer, ending: Ending, *, crashes: int) -> bool:
+    """Tell that a job's agent is lost, in its room or before; false when Redis has not answered.
+
+    The record may know of its joining sooner than the job itself, or later: whichever step fits.
+    """
+    lapsed = await run(leases.lapse(offer.ref, job_id=offer.job_id, loss=ending.reason))
+    if lapsed == 0:
+        if ending.blameless:
+            return await run(given_up(offer, ending.reason)) is not None
+        return await run(crashed(offer, ending.reason, crashes=crashes)) is not None
+    return lapsed is not None
+
+
+def given_up(offer: Offer, what: str) -> Step[Advanced]:
+    """End an attempt for which the agent program is not to blame; another one follows soon."""
     return ledger.advance(
         offer.ref,
         NEXT_GENERATION,
-        due_in_s=_UNCONNECTED_PAUSE_S,
+        due_in_s=_GIVEN_UP_PAUSE_S,
         attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
         detail={
             "job_id": offer.job_id,
             "reason": FailureReason.JOIN_TIMEOUT,
-            "message": f"{what}: its agent server could not connect it to LiveKit",
+            "message": f"{what}, before its agent was in the room",
         },
     )
 

@@ -16,6 +16,8 @@ from typing import Final
 
 from livekit import rtc
 
+from dispatcher.leases import STILL_TO_COME_S
+
 # Of people who have all come so lately, just when another one has left, a program that ends its
 # session means the one who has left: it has hardly met the others.
 RETURNED_S: Final = 3.0
@@ -36,12 +38,12 @@ class Cause(StrEnum):
 class Ending:
     """Why an agent answers no more; `reason` is for people, and has no text of an exception.
 
-    `unconnected`: LiveKit could not be reached, so that the program is not to blame.
+    `blameless`: of a loss that the agent program has not caused.
     """
 
     cause: Cause
     reason: str
-    unconnected: bool = False
+    blameless: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,12 @@ class People:
     def asked_within_s(self) -> float | None:
         """A caller who has asked within so many seconds expects an agent; None: that says nothing.
 
-        While people are there they have the agent's own word, and before they have come the first
-        request is all there is.
+        While people are there they have the agent's own word. Before any has come, one who has
+        asked for the session again is still to come.
         """
-        if self.present > 0 or self.left_ago_s is None:
+        if self.present > 0:
             return None
-        return self.left_ago_s + ASKED_SLACK_S
+        return STILL_TO_COME_S if self.left_ago_s is None else self.left_ago_s + ASKED_SLACK_S
 
 
 ROOM_DELETED: Final = Ending(cause=Cause.PROGRAM, reason="room deleted")
@@ -102,7 +104,9 @@ def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
     if known is not None:
         return known
     return Ending(
-        cause=Cause.LOST, reason=f"disconnected from LiveKit ({rtc.DisconnectReason.Name(reason)})"
+        cause=Cause.LOST,
+        reason=f"disconnected from LiveKit ({rtc.DisconnectReason.Name(reason)})",
+        blameless=True,
     )
 
 
@@ -115,7 +119,9 @@ def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
     if asked_for:
         return Ending(cause=Cause.PROGRAM, reason=reason)
     return Ending(
-        cause=Cause.LOST, reason="its agent server has ended it: stopped, or its drain time over"
+        cause=Cause.LOST,
+        reason="its agent server has ended it: stopped, or its drain time over",
+        blameless=True,
     )
 
 
@@ -130,7 +136,7 @@ def of_exception(error: BaseException) -> Ending:
     return Ending(
         cause=Cause.LOST,
         reason=f"the agent program raised {type(error).__name__}{_place(error)}",
-        unconnected=isinstance(error, rtc.ConnectError),
+        blameless=isinstance(error, rtc.ConnectError),
     )
 
 
@@ -140,7 +146,10 @@ def _place(error: BaseException) -> str:
         (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    own = [frame for frame in frames if _is_programs(*frame[:2])]
+    # A program that is installed like a library has no line of its own but those of libraries.
+    own = [frame for frame in frames if _is_programs(*frame[:2])] or [
+        frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAM)
+    ]
     if not own:
         return ""
     module, file_name, line = own[-1]
@@ -154,6 +163,8 @@ _LIBRARIES: Final = tuple(
 )
 
 
+_NOT_THE_PROGRAM: Final = ("worker_agent.session", "worker_agent.existing", "livekit.", "asyncio.")
+
+
 def _is_programs(module: str, file_name: str) -> bool:
-    ours = module == "worker_agent.session" or module.startswith("worker_agent.existing")
-    return not ours and not file_name.startswith(_LIBRARIES)
+    return not module.startswith(_NOT_THE_PROGRAM) and not file_name.startswith(_LIBRARIES)

@@ -13,11 +13,13 @@ from typing import Any, Final
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
-from dispatcher import leases
+from dispatcher import ledger
+from dispatcher.decisions import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields
-from worker_agent.departure import crashed
+from worker_agent.departure import tell_loss
+from worker_agent.ending import Cause, Ending
 from worker_agent.livekit_workarounds import process_pool
 from worker_agent.offers import Offer, read_offer
 from worker_agent.request_filter import RequestFilter
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # So many processes in a row that could not start: one may have been killed for want of memory.
 _FAILURES: Final = 3
+_TRY_AGAIN_S: Final = 10.0
 
 
 class Processes:
@@ -54,6 +57,9 @@ class Processes:
         if cannot_start == self._filter.cannot_start:
             return
         self._filter.cannot_start = cannot_start
+        if cannot_start and not process_pool.keeps_idle(self._server):
+            # No process is started there but for a job: one is let through now and then.
+            asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._try_again)
         if cannot_start:
             logger.error(
                 "no process for a job can start: this agent server takes no sessions until one "
@@ -62,6 +68,11 @@ class Processes:
             )
         else:
             logger.warning("processes start again: this agent server takes sessions")
+        self._filter.changed()
+
+    def _try_again(self) -> None:
+        self._failures = _FAILURES - 1
+        self._filter.cannot_start = False
         self._filter.changed()
 
     def _died(self, info: RunningJobInfo, how: str) -> None:
@@ -81,9 +92,10 @@ class Processes:
             extra={**log_fields(offer.ref), "job_id": offer.job_id, "how": how},
         )
         with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
-            lapse = leases.lapse(offer.ref, job_id=offer.job_id, loss=how)
-            if not await self._store.run(lapse):
-                await self._store.run(crashed(offer, how, crashes=0))
+            dispatch = await self._store.run(ledger.read(offer.dispatch_id))
+            crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
+            ending = Ending(cause=Cause.LOST, reason=how)
+            await tell_loss(self._store.run, offer, ending, crashes=crashes)
         self._filter.changed()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -27,7 +27,7 @@ from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.clock import LedgerClock
 from worker_agent.connecting import joining
-from worker_agent.departure import crashed, declined
+from worker_agent.departure import declined, given_up
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.offers import (
     AgentServerIdentity,
@@ -277,10 +277,13 @@ class RequestFilter:
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             await self._give_back(offer)
         except Exception:
-            # livekit-agents has tried three processes, and none has started.
+            if self.is_assigned(offer.job_id):
+                # livekit-agents has tried three processes, and none has started.
+                step = given_up(offer, "no process of its agent server could start")
+            else:
+                step = given_up(offer, "its agent server has stopped")
             with contextlib.suppress(LedgerUnavailable):
-                what = "no process of its agent server could start"
-                await self._store.run(crashed(offer, what, crashes=0))
+                await self._store.run(step)
             raise
         finally:
             waiting.cancel()

@@ -64,6 +64,8 @@ SLOW_START_S: Final = 4.0
 # LiveKit ends the jobs of a room that is deleted, too; whether it was is asked so long after each
 # other.
 ROOM_LOOKS_S: Final = (0.0, 0.2, 0.3)
+# What a job has to tell when it ends is waited for so long; livekit-agents waits for it.
+TELL_FOR_S: Final = 20.0
 # Leaving a room takes milliseconds; LiveKit may be away.
 LEAVE_TIMEOUT_S: Final = 2.0
 
@@ -293,7 +295,8 @@ class Fence:
             if self._disconnected in (ROOM_DELETED, ROOM_CLOSED):
                 return self._disconnected
             if await self._room_is_gone():
-                return ROOM_DELETED
+                people = self._people.now()
+                return ROOM_CLOSED if people.left_ago_s is not None else ROOM_DELETED
         return None
 
     async def _room_is_gone(self) -> bool:
@@ -326,10 +329,17 @@ class Fence:
             people = self._people.now()
             if ending is ROOM_CLOSED:  # LiveKit knows better; it tells late that one has left
                 people = People(present=0, left_ago_s=people.left_ago_s or 0.0)
-            told = await self._departure.tell(ending, people, in_room=in_room)
+            told = await self._departure.tell(
+                ending, people, in_room=in_room, dispatch=self._dispatch
+            )
+            while told is Told.UNTOLD and self._ctx.room.isconnected():
+                await asyncio.sleep(RENEW_S)
+                told = await self._departure.tell(
+                    ending, self._people.now(), in_room=True, dispatch=self._dispatch
+                )
         if told is Told.LEAVING:
             self._leaving = ending
-            # One who has not been seen yet has not left: LiveKit tells of some of them 3 s late.
+            # A person of whom LiveKit has not told yet has not left: it tells up to 3 s late.
             self._people_had_left = people.present == 0 and people.left_ago_s is not None
             self._news.set()
         elif told is Told.CAME_BACK:
@@ -495,7 +505,7 @@ class Fence:
         self._dismissed = self._surplus = True
         self._starting.stop()
         logger.warning(
-            "surplus agent, %s: another job or generation serves this dispatch now",
+            "surplus agent, %s: this dispatch is over, or served by another job or generation",
             what,
             extra=self._log_fields(),
         )
@@ -526,7 +536,7 @@ class Fence:
             else:
                 self._end(ending, in_room=False)
         if self._farewell is not None:
-            await self._farewell
+            await asyncio.wait({self._farewell}, timeout=TELL_FOR_S)
         if self._leaving is not None and not self._dismissed:
             await self._gone(self._leaving.reason)
         with contextlib.suppress(LedgerUnavailable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from livekit.agents import AgentSession, CloseEvent, CloseReason, JobContext
@@ -35,6 +35,13 @@ class SessionClose:
         if session is not None and session is not self._session:
             self._session = session
             session.on("close", self._on_close)
+            if agent_session.has_closed(session):  # since the last look
+                self._spawn(self._after_close(None))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # or the loop would hold it only weakly
+        task.add_done_callback(self._tasks.discard)
 
     def person_left(self) -> None:
         """Look whether it closes for a person who has just left.
@@ -53,15 +60,13 @@ class SessionClose:
         if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
             self._closed(LEFT)
         elif event.reason is not CloseReason.JOB_SHUTDOWN:
-            task = asyncio.create_task(self._after_close(event))
-            self._tasks.add(task)  # or the loop would hold it only weakly
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._after_close(event))
 
-    async def _after_close(self, event: CloseEvent) -> None:
+    async def _after_close(self, event: CloseEvent | None) -> None:
         await asyncio.sleep(CLOSED_S)
         if self._session is not None and agent_session.is_open(self._session):
             return
-        if event.reason is CloseReason.ERROR:
+        if event is not None and event.reason is CloseReason.ERROR:
             error = getattr(event.error, "error", event.error)
             reason = f"its AgentSession was closed by {type(error).__name__}"
             self._closed(Ending(cause=Cause.LOST, reason=reason))

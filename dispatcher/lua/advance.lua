@@ -94,7 +94,7 @@ if moves then
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', 'asked_at_ms', 'loss',
-      'joined_seen_at_ms', unpack(MARKS))
+      'joined_seen_at_ms', 'left_by', unpack(MARKS))
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)

@@ -30,6 +30,11 @@ local function count_request()
   redis.call('SET', KEYS[8], string.format('%.3f', full_at), 'PX', math.ceil(full_at - now))
 end
 
+-- The agent may be about to leave, because its people have left: it asks whether this came since.
+local function asked_again(record, is)
+  if is == 'accepted' or is == 'joined' then redis.call('HSET', record, 'asked_at_ms', now_s) end
+end
+
 -- Idempotency-Key: the same request gets what it got before, whatever has become of that.
 local once = ARGV[11] ~= '' and cjson.decode(ARGV[11])
 if once then
@@ -39,6 +44,7 @@ if once then
     if before[1] ~= once.request then return {'conflict', before[2]} end
     -- A record that has ended and gone before its key: it has ended.
     local is = redis.call('HGET', ARGV[1] .. before[2], 'state') or 'ended'
+    asked_again(ARGV[1] .. before[2], is)
     return {'repeated', before[2], is, before[3], before[4]}
   end
 end
@@ -53,6 +59,7 @@ local promised = once and redis.call('HGET', KEYS[1], 'state')
 if promised then
   count_request()
   remember(ARGV[2])
+  asked_again(KEYS[1], promised)
   return {'repeated', ARGV[2], promised, once.room, once.identity}
 end
 
@@ -69,16 +76,14 @@ if state and found[2] and found[3] then
 end
 if state then
   count_request()
-  -- The agent may be about to leave, because its people have left: it asks whether this came since.
-  if state == 'accepted' or state == 'joined' then
-    redis.call('HSET', ARGV[1] .. existing, 'asked_at_ms', now_s)
-  end
+  asked_again(ARGV[1] .. existing, state)
   remember(existing)
   return {'existing', existing, state}
 end
 local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
--- The agent of one that is leaving takes nothing from its client any more.
-if sessions > 0 and redis.call('ZCOUNT', KEYS[7], '-inf', '(' .. PLACES.leaving) >= sessions then
+-- One that is leaving does not stand in the way of the next, but its agent holds a slot still.
+if sessions > 0 and (redis.call('ZCOUNT', KEYS[7], '-inf', '(' .. PLACES.leaving) >= sessions
+    or redis.call('ZCARD', KEYS[7]) >= 2 * sessions) then
   return {'too_many_sessions'}
 end
 if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end

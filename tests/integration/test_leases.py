@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import leases, ledger, models, reports
+from dispatcher.errors import LimitReached
 from dispatcher.leases import GAP_S, GRACE_S, LEASE_S, Renewal
 from dispatcher.models import Dispatch, DispatchRef, State
 from dispatcher.store import Ledger
@@ -146,15 +147,37 @@ def leaving(store: Ledger) -> Dispatch:
     return read(store)
 
 
-def test_an_agent_that_is_leaving_goes_on_renewing_however_long_it_is_alone(
+@pytest.mark.parametrize("people", [0, 1])
+def test_an_agent_that_is_leaving_goes_on_renewing(
+    people: int, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = leaving(store)
+
+    assert renew(store, dispatch, people=people) is Renewal.OK
+
+    assert keyspace(raw)["usher:leases"]["dsp_1"] > dispatch.updated_at_ms
+
+
+def test_an_agent_that_is_leaving_and_alone_for_long_is_told_to_go(
     store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = leaving(store)
     raw.hset(RECORD, mapping={"person_seen": "1", "alone_since_ms": "1"})
 
-    assert renew(store, dispatch, people=0) is Renewal.OK
+    assert renew(store, dispatch, people=0) is Renewal.DESERTED
 
-    assert keyspace(raw)["usher:leases"]["dsp_1"] > dispatch.updated_at_ms
+
+@pytest.mark.parametrize(("asked_ago_s", "renewal"), [(5, Renewal.OK), (25, Renewal.DESERTED)])
+def test_an_agent_waits_for_who_has_asked_again_lately(
+    asked_ago_s: int, renewal: Renewal, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store)
+    asked_at_ms = store.run(reports.ping()) - asked_ago_s * 1000
+    raw.hset(
+        RECORD, mapping={"person_seen": "1", "alone_since_ms": "1", "asked_at_ms": asked_at_ms}
+    )
+
+    assert renew(store, dispatch, people=0) is renewal
 
 
 def test_an_agent_that_is_leaving_is_superseded_by_another_dispatch_of_its_room(
@@ -168,11 +191,17 @@ def test_an_agent_that_is_leaving_is_superseded_by_another_dispatch_of_its_room(
 
 def test_one_that_is_leaving_does_not_count_among_its_client_s_sessions(store: Ledger) -> None:
     leaving(store)
-    step = ledger.create(
-        new_dispatch("dsp_2"), due_in_s=2.0, detail={}, limits=models.Limits(max_sessions=1)
-    )
+    limits = models.Limits(max_sessions=1)
 
-    assert store.run(step).new
+    def create(dispatch_id: str) -> ledger.Created:
+        new = new_dispatch(dispatch_id, room_name=dispatch_id)
+        return store.run(ledger.create(new, due_in_s=2.0, detail={}, limits=limits))
+
+    assert create("dsp_2").new
+    store.run(ledger.advance(read(store, "dsp_2"), models.CANCEL))
+    assert create("dsp_3").new
+    with pytest.raises(LimitReached):
+        create("dsp_4")
 
 
 def test_a_lost_agent_s_lease_ends_now_and_a_worker_is_woken(

@@ -664,7 +664,7 @@ def test_the_same_seed_gives_the_same_plan_and_every_kind_of_fault_and_session()
     assert {fault.kind for fault in plan(1).faults} == set(Kind)
     sessions = [(visit.person, visit.agent) for visit in plan(1).visits]
     assert {kind: sessions.count(kind) for kind in SESSIONS} == SESSIONS
-    assert {visit.agent for visit in plan(1, plain=True).visits} == {Behaviour.PLAIN}
+    assert {visit.agent for visit in plan(1, agents=(Behaviour.PLAIN,)).visits} == {Behaviour.PLAIN}
 
 
 def test_only_a_part_of_the_sessions_is_odd_and_the_beginning_is_quiet() -> None:

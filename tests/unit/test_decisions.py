@@ -130,6 +130,24 @@ def test_a_slow_start_and_a_death_have_words_of_their_own() -> None:
     assert "starting" not in why_no_agent(dead, [FREE]).message
 
 
+def test_at_the_deadline_a_slow_start_after_a_crash_is_told_as_what_it_is() -> None:
+    crashed = Attempt(generation=1, outcome="crashed", reason="agent_crashed")
+    slow = a_dispatch(
+        state=State.ACCEPTED,
+        generation=2,
+        attempts=(crashed,),
+        failure_reason="agent_crashed",
+        failure_message="it raised",
+        remaining_s=1.0,
+        updated_at_ms=1_005_000,
+        alive_till_ms=1_020_000,
+    )
+    assert "still starting" in why_too_late(slow, [FREE]).message
+
+    fresh = replace(slow, updated_at_ms=slow.read_at_ms - 500)
+    assert why_too_late(fresh, [FREE]).code == "agent_crashed"
+
+
 def test_agent_servers_that_cannot_start_a_process_are_named_as_the_reason() -> None:
     broken = a_server(agent_server_id="box-1-7", cannot_start=True)
 

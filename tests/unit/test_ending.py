@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from livekit import rtc
 
+from dispatcher.leases import STILL_TO_COME_S
 from tests.support import run_python
 from worker_agent.ending import (
     ASKED_SLACK_S,
@@ -112,7 +113,8 @@ def test_people_have_returned_when_they_have_come_just_as_another_left(
     [
         (People(present=0, left_ago_s=2.0), 2.0 + ASKED_SLACK_S),
         (People(present=1, left_ago_s=2.0), None),
-        (People(present=0), None),
+        (People(present=0), STILL_TO_COME_S),  # one who has asked again, and has not come yet
+        (People(present=1), None),
     ],
 )
 def test_whether_a_caller_has_asked_since_matters_where_people_have_left(

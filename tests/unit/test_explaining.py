@@ -249,6 +249,15 @@ WORKER_GONE = (
         pytest.param(
             joined(
                 *SMOOTH[:5],
+                (300, "agent_crashed", 2, {"reason": "the agent program raised KeyError at a:7"}),
+                attempts=(Attempt(generation=1, outcome="crashed", reason="agent_crashed"),),
+            ),
+            "it ended before its agent was in the room: the agent program raised KeyError at a:7",
+            id="16: the agent program raised before it connected",
+        ),
+        pytest.param(
+            joined(
+                *SMOOTH[:5],
                 (5200, "requeued", 2, {"reason": "join_timeout"}),
                 attempts=(Attempt(generation=1, outcome="given_up", reason="join_timeout"),),
             ),

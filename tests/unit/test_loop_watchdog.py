@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,11 @@ def _logged(directory: Path, executor: str, block_s: float, **environ: str) -> s
     return done.stderr
 
 
+def longest_ms(logged: str) -> int:
+    """The longest block that was warned of; 0 where none was."""
+    return max((int(found) for found in re.findall(rf"{BLOCKED}(\d+)ms", logged)), default=0)
+
+
 @pytest.mark.parametrize(
     ("executor", "block_s"), [("process", 1.0), ("thread", 1.0), ("thread", 0.5)]
 )
@@ -84,80 +90,31 @@ def test_a_job_that_blocks_its_loop_is_warned_of(
 ) -> None:
     logged = _logged(tmp_path, executor, block_s)
 
-    assert BLOCKED in logged
-    assert "in blocking" in logged  # where: the stack was sampled
+    assert longest_ms(logged) > 700 * block_s
+    assert ("in blocking" in logged) == (sys.version_info >= (3, 12))  # where no stack is read
     assert "the environment has the switch: False" in logged
 
 
 @pytest.mark.parametrize("executor", ["process", "thread"])
 def test_the_program_s_own_threshold_goes_before_ours(executor: str, tmp_path: Path) -> None:
-    assert "in blocking" not in _logged(tmp_path, executor, 1.0, **{SWITCH: "5000"})
+    assert longest_ms(_logged(tmp_path, executor, 1.0, **{SWITCH: "5000"})) == 0
 
 
 def test_a_program_can_have_shorter_blocks_reported_in_a_thread(tmp_path: Path) -> None:
-    assert "in blocking" in _logged(tmp_path, "thread", 0.25, **{SWITCH: "100"})
-
-
-# Twelve threads: some begin and end, some run new calls, some take the library's own samples, and
-# there is always garbage that lets go of the GIL. SIGALRM ends what stands still: no Python would.
-_SAMPLE = """
-import asyncio, gc, os, signal, sys, threading, time
-from livekit.agents.telemetry import loop_monitor
-if sys.argv[1] == "mended":
-    import worker_agent.loop_watchdog
-
-class Cycle:
-    def __init__(self):
-        self.me = self
-    def __del__(self):
-        time.sleep(0)
-
-def begin_and_end():
-    thread = threading.Thread(target=Cycle)
-    thread.start()
-    thread.join()
-
-def call(depth=3):
-    if depth:
-        return call(depth - 1)
-    Cycle()
-    time.sleep(0.001)
-
-def sample():
-    monitor._sample_loop_thread(0.2)
-    time.sleep(0.002)
-
-def repeat(step, number):
-    while True:
-        step()
-        done[number] += 1
-
-monitor = loop_monitor.EventLoopMonitor(asyncio.new_event_loop())
-steps = [begin_and_end] * 2 + [call] * 6 + [sample] * 4
-done = [0] * len(steps)
-signal.alarm(int(sys.argv[2]))
-gc.set_threshold(10)
-for number, step in enumerate(steps):
-    threading.Thread(target=repeat, args=(step, number), daemon=True).start()
-time.sleep(2)
-before = list(done)
-while not all(now > then for now, then in zip(done, before)):
-    time.sleep(0.05)
-print("all get on", flush=True)
-os._exit(0)
-"""
-
-
-def test_its_samples_do_not_stop_the_process() -> None:
-    assert run_python(_SAMPLE, "mended", "50") == "all get on\n"
+    assert longest_ms(_logged(tmp_path, "thread", 0.25, **{SWITCH: "100"})) > 175
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
-def test_without_the_mend_they_do() -> None:
-    """Or the mend can go."""
-    with pytest.raises(subprocess.CalledProcessError) as stopped:
-        run_python(_SAMPLE, "as it is", "8")
-    assert stopped.value.returncode == -signal.SIGALRM
+def test_no_stacks_are_read_where_that_can_stop_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read_all() -> None:
+        raise AssertionError("the stacks of all threads were read")
+
+    monkeypatch.setattr(sys, "_current_frames", read_all)
+    monitor = loop_monitor.EventLoopMonitor(asyncio.new_event_loop())
+
+    assert monitor._sample_loop_thread(0.2).lag == 0.2
 
 
 def _restored(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:

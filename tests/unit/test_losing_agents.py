@@ -157,10 +157,31 @@ def test_an_agent_that_goes_by_its_name_alone_is_not_surplus_where_agents_are_fe
     assert surplus_agents(a_joined(), [OURS, ANOTHER], fenced=True) == []
 
 
-def test_a_leaving_one_that_falls_silent_is_over_whoever_is_there() -> None:
-    leaving = replace(a_joined(), state=State.LEAVING)
+@pytest.mark.parametrize(
+    ("left_by", "people", "verdict"),
+    [
+        ("program", 2, Verdict.OVER),
+        ("program", 0, Verdict.OVER),
+        ("people_left", 0, Verdict.OVER),
+        ("people_left", 1, Verdict.REPLACE),  # they have come back
+    ],
+)
+def test_a_leaving_one_that_falls_silent_is_over_unless_its_people_are_back(
+    left_by: str, people: int, verdict: Verdict
+) -> None:
+    leaving = replace(a_joined(person_seen=True), state=State.LEAVING, left_by=left_by)
 
-    assert judge(leaving, RoomView(agents=(OURS,), people=2), fenced=True) is Verdict.OVER
+    assert judge(leaving, RoomView(agents=(OURS,), people=people), fenced=True) is verdict
+
+
+@pytest.mark.parametrize(("asked_ago_s", "verdict"), [(5.0, Verdict.REPLACE), (25.0, Verdict.OVER)])
+def test_one_who_has_asked_again_lately_is_still_to_come(
+    asked_ago_s: float, verdict: Verdict
+) -> None:
+    lost = a_joined(person_seen=True)
+    asked = replace(lost, asked_at_ms=lost.read_at_ms - int(asked_ago_s * 1000))
+
+    assert judge(asked, RoomView(agents=(), people=0), fenced=True) is verdict
 
 
 def test_how_long_an_agent_has_lived_is_told_by_redis_s_clock_and_not_by_livekit_s() -> None:

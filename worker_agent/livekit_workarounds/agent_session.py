@@ -24,11 +24,17 @@ def primary(ctx: JobContext) -> AgentSession[Any] | None:
 
 def is_closing(session: AgentSession[Any]) -> bool:
     """True from the moment at which it begins to close; false where that cannot be known."""
-    return getattr(session, "_closing_task", None) is not None or bool(
-        getattr(session, "_closing", False)
-    )
+    task = getattr(session, "_closing_task", None)  # kept when it is done, and the session started
+    return task is not None and not task.done()
 
 
 def is_open(session: AgentSession[Any]) -> bool:
     """True while it runs; false where that cannot be known."""
     return bool(getattr(session, "_started", False)) and not is_closing(session)
+
+
+def has_closed(session: AgentSession[Any]) -> bool:
+    """True when it has been open, and is so no longer; false where that cannot be known."""
+    return getattr(session, "_started_at", None) is not None and not getattr(
+        session, "_started", True
+    )

@@ -51,7 +51,7 @@ def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
         info = getattr(process, "running_job", None)
         if info is not None and (how := _violent_end(process)):
             died(info, how)
-        elif not has_lasted and not getattr(pool, "_closed", False):
+        elif info is None and not has_lasted and not getattr(pool, "_closed", False):
             started(False)
 
     # Not at once: a thread whose `setup_fnc` has raised is called ready, and then closed.
@@ -63,8 +63,13 @@ def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
 def has_warm_process(server: AgentServer) -> bool:
     """True when a process waits for a job; also where that cannot be known."""
     queue = getattr(getattr(server, "_proc_pool", None), "_warmed_proc_queue", None)
-    wanted = getattr(getattr(server, "_proc_pool", None), "_default_num_idle_processes", 0)
-    return queue is None or wanted == 0 or not queue.empty()
+    return queue is None or not keeps_idle(server) or not queue.empty()
+
+
+def keeps_idle(server: AgentServer) -> bool:
+    """True when processes are started before there are jobs; false where that cannot be known."""
+    pool = getattr(server, "_proc_pool", None)
+    return bool(getattr(pool, "_default_num_idle_processes", 0))
 
 
 def is_assigned(server: AgentServer, job_id: str) -> bool:
