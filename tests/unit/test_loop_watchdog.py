@@ -13,7 +13,6 @@ import pytest
 from livekit.agents.telemetry import loop_monitor
 
 from devstack import PROJECT_ROOT
-from tests.support import run_python
 from worker_agent.livekit_workarounds import loop_monitor as workaround
 
 SWITCH = loop_monitor.ENV_WARN_THRESHOLD_MS
@@ -104,6 +103,10 @@ def test_a_program_can_have_shorter_blocks_reported_in_a_thread(tmp_path: Path) 
     assert longest_ms(_logged(tmp_path, "thread", 0.25, **{SWITCH: "100"})) > 175
 
 
+def _restored(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    monkeypatch.setattr(target, name, getattr(target, name))
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
 def test_no_stacks_are_read_where_that_can_stop_the_process(
     monkeypatch: pytest.MonkeyPatch,
@@ -111,14 +114,12 @@ def test_no_stacks_are_read_where_that_can_stop_the_process(
     def read_all() -> None:
         raise AssertionError("the stacks of all threads were read")
 
+    _restored(monkeypatch, loop_monitor.EventLoopMonitor, "_sample_loop_thread")
+    assert workaround.make_safe()
     monkeypatch.setattr(sys, "_current_frames", read_all)
     monitor = loop_monitor.EventLoopMonitor(asyncio.new_event_loop())
 
     assert monitor._sample_loop_thread(0.2).lag == 0.2
-
-
-def _restored(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
-    monkeypatch.setattr(target, name, getattr(target, name))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
