@@ -37,7 +37,7 @@ ordinary: setup ## have agents raise, end, start slowly and be left, and run pro
 deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
 
-controls: setup ## take one safeguard out after the other and see that the campaign fails (4 minutes)
+controls: setup ## take one safeguard out after the other and see that the campaign fails (10 minutes)
 	@exec $(python) -m pytest -m control
 
 faults: setup ## run the tests that take minutes or want a quiet machine (21 minutes)

@@ -108,7 +108,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> Non
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has mended it")
-def test_no_stacks_are_read_where_that_can_stop_the_process(
+async def test_no_stacks_are_read_where_that_can_stop_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def read_all() -> None:
@@ -117,7 +117,7 @@ def test_no_stacks_are_read_where_that_can_stop_the_process(
     _restored(monkeypatch, loop_monitor.EventLoopMonitor, "_sample_loop_thread")
     assert workaround.make_safe()
     monkeypatch.setattr(sys, "_current_frames", read_all)
-    monitor = loop_monitor.EventLoopMonitor(asyncio.new_event_loop())
+    monitor = loop_monitor.EventLoopMonitor(asyncio.get_running_loop())
 
     assert monitor._sample_loop_thread(0.2).lag == 0.2
 
