@@ -289,7 +289,7 @@ async def _in_a_process(
                     found.add(process)
         return found
 
-    for _ in range(8):  # the other agent server takes as many
+    for _ in range(24):  # the other agent server takes as many
         before = await asyncio.to_thread(jobs)
         async with a_session(caller) as (answer, person, first):
             found = await record(caller, answer)

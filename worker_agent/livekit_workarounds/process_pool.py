@@ -20,8 +20,9 @@ from livekit.agents.job import RunningJobInfo
 
 logger = logging.getLogger(__name__)
 
-# A process that is there for so long after it was ready has started.
-_LASTS_S: Final = 1.0
+# A process that is there for so long after it was ready has started. livekit-agents takes a second
+# to see that a thread has ended.
+_LASTS_S: Final = 3.0
 
 OnDeath = Callable[[RunningJobInfo, str], None]
 OnStart = Callable[[bool], None]
