@@ -186,11 +186,15 @@ def why_crashed(dispatch: Dispatch) -> Reason:
 
 def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
     """The agent servers that are online and may take this dispatch, full or not."""
+    return [server for server in _serving(dispatch, servers) if server.online]
+
+
+def _serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
+    """The agent servers that are there for this client, agent and container, online or not."""
     return [
         server
         for server in servers
-        if server.online
-        and server.serves(
+        if server.serves(
             client_id=dispatch.client_id,
             agent_name=dispatch.agent_name,
             container=dispatch.container,
@@ -300,16 +304,7 @@ def why_no_agent(
 
 def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason | None:
     """What to say where the agent servers that may take it cannot start a job's process."""
-    ids = [
-        server.agent_server_id
-        for server in servers
-        if server.cannot_start
-        and server.serves(
-            client_id=dispatch.client_id,
-            agent_name=dispatch.agent_name,
-            container=dispatch.container,
-        )
-    ]
+    ids = [s.agent_server_id for s in _serving(dispatch, servers) if s.cannot_start]
     if not ids:
         return None
     return Reason(

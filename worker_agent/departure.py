@@ -75,7 +75,7 @@ class Departure:
         if ending.cause is Cause.LOST:
             return await self._lost(ending, dispatch)
         if people.have_returned or (ending.cause is Cause.PEOPLE_LEFT and people.present > 0):
-            return await self._came_back(ending)
+            return await self.came_back(ending)
         done: Advanced | None = None
         if in_room:
             done = await self._patiently(self._leaving(ending, people))
@@ -84,7 +84,7 @@ class Departure:
         if done is None:
             return Told.UNTOLD
         if done.outcome == "wanted":
-            return await self._came_back(ending)
+            return await self.came_back(ending)
         if done.moved and done.state == AGENT_LEAVING.to:
             return Told.LEAVING
         self.counted = done.applied
@@ -102,10 +102,6 @@ class Departure:
             return
         message = f"the agent program has ended the job before it joined ({ending.reason})"
         await self._patiently(declined(self._offer, message, retention_s=self._retention_s))
-
-    async def returned(self, ending: Ending) -> Told:
-        """Tell that a person is there again while the agent is leaving."""
-        return await self._came_back(ending)
 
     def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
         """The step that ends the record, unless a caller has asked since the people have left."""
@@ -128,8 +124,11 @@ class Departure:
             unless_asked_for_s=people.asked_within_s,
         )
 
-    async def _came_back(self, ending: Ending) -> Told:
-        """The next generation serves who is there; another dispatch of the room does so already."""
+    async def came_back(self, ending: Ending) -> Told:
+        """Tell that a person is there whom this agent no longer answers.
+
+        The next generation serves them, unless another dispatch of the room does so already.
+        """
         step = ledger.advance(
             self._offer.ref,
             CAME_BACK,
@@ -218,9 +217,9 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     """
     pause_s = _PAUSES_S[min(crashes, len(_PAUSES_S) - 1)]
     message = (
-        f"{what}, before its agent was in the room; look for job {offer.job_id} in the log of "
+        f"{what}, before its agent was in the room; look for job {offer.job_id} in the log of its "
+        "agent server"
     )
-    message += "its agent server"
     return ledger.advance(
         offer.ref,
         AGENT_CRASHED,

@@ -411,7 +411,7 @@ class Fence:
         people = self._people.now().present
         if self._leaving is not None and people and self._people_had_left:
             # They left, their agent's session was over, and here they are again.
-            if await self._departure.returned(self._leaving) is Told.CAME_BACK:
+            if await self._departure.came_back(self._leaving) is Told.CAME_BACK:
                 self._withdraw("its people are served by another")
             return False
         now = asyncio.get_running_loop().time()

@@ -5,8 +5,9 @@
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
---   "wanted" (a caller has asked for the session again since then), "full" (every free slot is promised to another one that is on its way), "paced" (LiveKit has
---   dropped some: as many as it may be sent are on their way), "unknown".
+--   "wanted" (a caller has asked for the session again since then), "full" (every free slot is
+--   promised to another one that is on its way), "paced" (LiveKit has dropped some: as many as it
+--   may be sent are on their way), "unknown".
 local a = cjson.decode(ARGV[1])
 local function set_all(key, prefix, fields)
   local list = {}
