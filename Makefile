@@ -27,7 +27,7 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (18 minutes)
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary"
 
