@@ -1,4 +1,8 @@
-"""How do Celery and Flower reach the Redis of `REDIS_URL`, the same one as the ledger?"""
+"""Have Celery and Flower reach the Redis of `REDIS_URL`, the same one as the ledger.
+
+A Redis that answers with an error instead of working (`redis_errors.py`) is a lost connection for
+them: Celery's worker ends on an error, and tries again for ever on a lost connection.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES
-from kombu.transport.redis import SentinelChannel, SentinelTransport
+from kombu.transport import redis as kombu_redis
+from redis import Connection, SSLConnection
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from dispatcher.redis_errors import explained, refuses_to_work
 from dispatcher.redis_url import by_sentinel, without_tls_options
 from dispatcher.sentinels import (
     MasterConnection,
@@ -19,20 +27,66 @@ from dispatcher.sentinels import (
 )
 
 
-class Channel(SentinelChannel):
-    """kombu's, with connections that are lost when their Redis is no master any more."""
+class _LostWhenRefused:
+    """A connection that is lost when Redis refuses to work; before one of redis-py's."""
 
-    connection_class = MasterConnection
-    connection_class_ssl = MasterTLSConnection
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's
+        except ResponseError as error:
+            if not refuses_to_work(error):
+                raise
+            self.disconnect()  # type: ignore[attr-defined]  # redis-py's
+            raise RedisConnectionError(explained(error)) from error
 
 
-class Transport(SentinelTransport):
-    """What `sentinel://` stands for in our processes."""
+class _Connection(_LostWhenRefused, Connection):
+    pass
+
+
+class _TLSConnection(_LostWhenRefused, SSLConnection):
+    pass
+
+
+class _MasterConnection(_LostWhenRefused, MasterConnection):
+    pass
+
+
+class _MasterTLSConnection(_LostWhenRefused, MasterTLSConnection):
+    pass
+
+
+class Channel(kombu_redis.Channel):
+    """kombu's, with connections that are lost when Redis refuses to work."""
+
+    connection_class = _Connection
+    connection_class_ssl = _TLSConnection
+
+
+class Transport(kombu_redis.Transport):
+    """What `redis://` and `rediss://` stand for in our processes."""
 
     Channel = Channel
 
 
-TRANSPORT_ALIASES["sentinel"] = f"{__name__}:Transport"
+class SentinelChannel(kombu_redis.SentinelChannel):
+    """The same, by Sentinel."""
+
+    connection_class = _MasterConnection
+    connection_class_ssl = _MasterTLSConnection
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):
+    """What `sentinel://` stands for in our processes."""
+
+    Channel = SentinelChannel
+
+
+TRANSPORT_ALIASES |= {
+    "redis": f"{__name__}:Transport",
+    "rediss": f"{__name__}:Transport",
+    "sentinel": f"{__name__}:SentinelTransport",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

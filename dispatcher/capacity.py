@@ -28,8 +28,9 @@ async def listen(services: Services) -> None:
             await news.wait()
             news.clear()
             try:
-                wake_ups = await sweeping.waiting_for(services)
-                await asyncio.to_thread(sweeping.publish_all, wake_ups)
+                async with services.guard.one("waking for capacity"):
+                    wake_ups = await sweeping.waiting_for(services)
+                    await asyncio.to_thread(sweeping.publish_all, wake_ups)
             except (LedgerUnavailable, OperationalError) as error:
                 logger.warning("cannot wake who waits", extra={"error": str(error)})
             # In a burst every agent that is accepted makes room, and one look serves many.

@@ -178,6 +178,13 @@ FAILURES: Final[Mapping[str, Words]] = {
         advice=f"`{CLI} doctor` says whether workers live and how long the queue is. Start the "
         "dispatch worker (Procfile), read its log, or start more of them.",
     ),
+    FailureReason.CLIENT_REMOVED: Words(
+        headline="its client is not configured any more",
+        cause="Client {client} was taken out of the file of clients while the session was under "
+        "way, so that its LiveKit server could not be asked for an agent.",
+        advice="Add the client again if that was a mistake; to take one out of use, disable it "
+        "first (docs/clients.md): what runs is looked after to its end then.",
+    ),
     FailureReason.SUPERSEDED: Words(
         headline="another dispatch serves the room",
         cause="Redis had lost this record or never had it; when it came back the room had another "

@@ -85,6 +85,10 @@ class ClientRegistry:
         """What is wrong with the source, so that the clients are those of before; "" if nothing."""
         return ""
 
+    def has(self, client_id: str) -> bool:
+        """True while there is a client with this id."""
+        return any(client.client_id == client_id for client in self.clients)
+
     def by_id(self, client_id: str) -> Client:
         """The client with this id.
 

@@ -26,6 +26,7 @@ from dispatcher.records import of_any_release
 # Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
 QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
 NOT_OURS: Final = ""  # the client of jobs that are not our dispatcher's
+_INTERNAL: Final = "internal_errors:"
 EVERY: Final = "*"  # every client of whom an agent server has counted anything
 
 
@@ -46,6 +47,7 @@ class Health:
     sweeper_alive: bool = False
     parked: int = 0
     data_losses: int = 0
+    internal_errors: Mapping[str, int] = field(default_factory=dict)  # unexpected ones, by work
 
 
 def figures(window: Window, client_ids: Iterable[str]) -> Step[Figures]:
@@ -102,7 +104,8 @@ def health() -> Step[Health]:
 
 
 def _health(reply: Sequence[Any]) -> Health:
-    now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, losses, queues = reply
+    now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
+    counted = dict(zip(flat[::2], flat[1::2], strict=True))
     parts = [json.loads(text) for text in alive]
 
     def age_ms(since: str) -> int:
@@ -129,5 +132,10 @@ def _health(reply: Sequence[Any]) -> Health:
         livekit=named(heartbeat.livekit("")),
         sweeper_alive=heartbeat.SWEEPER in parts,
         parked=parked,
-        data_losses=int(losses),
+        data_losses=int(counted.get("data_losses", 0)),
+        internal_errors={
+            name.removeprefix(_INTERNAL): int(value)
+            for name, value in sorted(counted.items())
+            if name.startswith(_INTERNAL)
+        },
     )

@@ -45,10 +45,11 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
         if pulse is None or not pulse.quiet:
             file.touch()
         try:
-            for queue in queues:
-                await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
-            # Whoever changes a record does not know who wants to hear of it; the ledger does.
-            await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
+            async with services.guard.one("heartbeat"):
+                for queue in queues:
+                    await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
+                # A step that changes a record does not know who wants to hear of it.
+                await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
         except LedgerUnavailable:
             file.touch()  # without Redis no consumer has a pulse
         # At once, not in turn: one that hangs would make the others look silent.
@@ -58,7 +59,9 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
 
 async def _probe(services: Services, client: Client) -> None:
     """Report a LiveKit server that answers; its circuit closes with that too."""
-    with contextlib.suppress(LiveKitError, LedgerUnavailable):
-        await services.livekit_clients.for_credentials(client.livekit).probe()
-        name = livekit(client.client_id)
-        await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))
+    with contextlib.suppress(LedgerUnavailable):
+        async with services.guard.one("livekit probe", of=client.client_id):
+            with contextlib.suppress(LiveKitError):
+                await services.livekit_clients.for_credentials(client.livekit).probe()
+                name = livekit(client.client_id)
+                await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))

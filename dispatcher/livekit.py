@@ -127,6 +127,16 @@ def _classify(error: Exception) -> LiveKitError:
         )
     if isinstance(error, aiohttp.InvalidURL):
         return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
+    if isinstance(error, aiohttp.ContentTypeError) and error.status in (401, 403):
+        return PermanentLiveKitError(f"a gateway before LiveKit answered {error.status}")
+    if not isinstance(error, (TimeoutError, aiohttp.ClientError)) or isinstance(
+        error, (DecodeError, aiohttp.ContentTypeError)
+    ):
+        return TransientLiveKitError(
+            f"LiveKit's answer cannot be read ({type(error).__name__}): a gateway before it, or "
+            "another server, has answered",
+            outcome_unknown=True,
+        )
     return TransientLiveKitError(
         f"LiveKit did not answer: {type(error).__name__}", outcome_unknown=True
     )
@@ -175,7 +185,11 @@ class LiveKitClient:
     async def _call(self, request: Awaitable[T], *, probe: bool = False) -> T:
         try:
             return await self._server.call(request, probe=probe)
-        except (TimeoutError, api.TwirpError, aiohttp.ClientError, DecodeError) as error:
+        except LiveKitError:
+            raise
+        except Exception as error:
+            # Whatever it is: livekit-api (1.2.2) raises AttributeError for an error body that is
+            # JSON and no object, which gateways send.
             raise _classify(error) from error
 
     async def probe(self) -> None:

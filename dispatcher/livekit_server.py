@@ -17,7 +17,6 @@ from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
-from livekit.api import TwirpError
 
 from dispatcher.circuit import Breaker
 from dispatcher.errors import LiveKitAway
@@ -94,7 +93,9 @@ class LiveKitServer:
             if begun is not None and self._breaker.failed(begun, time.monotonic()):
                 logger.warning("a LiveKit server answers nobody: its circuit is open")
             raise
-        except (TwirpError, aiohttp.ClientError):
+        except LiveKitAway:
+            raise
+        except Exception:  # an error, or what livekit-api cannot read: an answer all the same
             self._has_answered()
             raise
         finally:

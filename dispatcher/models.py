@@ -54,6 +54,7 @@ class FailureReason(StrEnum):
     AGENT_CRASHED = "agent_crashed"
     NOBODY_CAME = "nobody_came"
     DISPATCHER_UNAVAILABLE = "dispatcher_unavailable"
+    CLIENT_REMOVED = "client_removed"
     SUPERSEDED = "superseded"
     CANCELLED_BY_CLIENT = "cancelled_by_client"
 

@@ -91,6 +91,11 @@ def ping() -> Step[int]:
     return Step("ping", (), (), int)
 
 
+def internal_error(work: str) -> Step[int]:
+    """Count a failure of `work` that nothing has expected."""
+    return Step("internal_error", (keys.LEDGER_METRICS,), (work,), int)
+
+
 def park(dispatch_id: str, reason: str) -> Step[int]:
     """Take a record that nobody can work with out of every list, and keep its id and the reason."""
     return Step(

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from dispatcher.clients import ClientRegistry, registry
+from dispatcher.guarding import Guard
 from dispatcher.lanes import Lanes, Wake
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
@@ -38,6 +39,7 @@ class Services:
     settings: DispatcherSettings
     clients: ClientRegistry
     ledger: AsyncLedger
+    guard: Guard
     livekit_clients: LiveKitClients
     wakeups: Wakeups
     dispatching: Lanes
@@ -81,11 +83,13 @@ async def open_services(common: CommonSettings | None = None) -> Services:
     """
     common = common or load(CommonSettings)
     settings = load(DispatcherSettings)
+    store = AsyncLedger(common)
     return Services(
         common=common,
         settings=settings,
         clients=registry(),
-        ledger=AsyncLedger(common),
+        ledger=store,
+        guard=Guard(store),
         livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
         wakeups=Wakeups(common),
         dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),

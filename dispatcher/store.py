@@ -27,6 +27,7 @@ from redis.retry import Retry
 from dispatcher import sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
+from dispatcher.redis_errors import explained
 from dispatcher.settings import CommonSettings
 
 logger = logging.getLogger(__name__)
@@ -41,17 +42,13 @@ _RETRIES = 1
 # redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
 _MAX_CONNECTIONS = 1000
 
-_HINT = "Redis did not answer ({error}); check REDIS_URL and that Redis is up"
+_RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and that Redis is up"
 
 
 @cache
 def _sha(script_name: str) -> str:
     # EVALSHA's name of a script, not a safeguard: Redis itself prescribes SHA-1.
     return sha1(script(script_name).encode(), usedforsecurity=False).hexdigest()
-
-
-def _hint(error: RedisError) -> str:
-    return _HINT.format(error=type(error).__name__)
 
 
 def _done(step: Step[T], reply: Any) -> T:
@@ -129,7 +126,7 @@ class Ledger:
         try:
             opened = [pool.get_connection() for _ in range(connections)]
         except RedisError as error:
-            raise LedgerUnavailable(_hint(error)) from error
+            raise LedgerUnavailable(explained(error)) from error
         for connection in opened:
             pool.release(connection)
 
@@ -267,14 +264,14 @@ class Ledger:
 
     def _check_rest(self) -> None:
         if time.monotonic() < self._resting_until:
-            raise LedgerUnavailable(_HINT.format(error="timed out a moment ago"))
+            raise LedgerUnavailable(_RESTING)
 
     def _unavailable(self, error: RedisError) -> LedgerUnavailable:
         if isinstance(error, RedisTimeoutError):
             self._resting_until = time.monotonic() + _REST_S
         if sentinels.may_be_another(error):
             sentinels.forget(self._redis)
-        return LedgerUnavailable(_hint(error))
+        return LedgerUnavailable(explained(error))
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
@@ -293,14 +290,14 @@ class Ledger:
             try:
                 message = pubsub.get_message(timeout=timeout_s)
             except RedisError as error:
-                raise LedgerUnavailable(_hint(error)) from error
+                raise LedgerUnavailable(explained(error)) from error
             return message["channel"] if message else ""
 
         try:
             try:
                 pubsub.psubscribe(pattern)
             except RedisError as error:
-                raise LedgerUnavailable(_hint(error)) from error
+                raise LedgerUnavailable(explained(error)) from error
             yield wait
         finally:
             pubsub.close()
@@ -357,7 +354,7 @@ class AsyncLedger:
             loop.call_soon(self._ask_together)
         reply = await waiting
         if isinstance(reply, RedisError):
-            raise LedgerUnavailable(_hint(reply)) from reply
+            raise LedgerUnavailable(explained(reply)) from reply
         return _done(step, reply)
 
     def _ask_together(self) -> None:
@@ -415,7 +412,7 @@ class AsyncLedger:
         try:
             info = await self._redis.info()
         except RedisError as error:
-            raise LedgerUnavailable(_hint(error)) from error
+            raise LedgerUnavailable(explained(error)) from error
         settings: dict[str | None, str | None] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
             for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time

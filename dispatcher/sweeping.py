@@ -15,7 +15,9 @@ from typing import Final
 from kombu.exceptions import OperationalError
 
 from dispatcher import heartbeat, leases, ledger, reports, tracing, verification, webhooks
+from dispatcher.cancelling import cleared
 from dispatcher.decisions import (
+    Reason,
     can_take,
     look_again_in_s,
     nothing_new,
@@ -23,8 +25,16 @@ from dispatcher.decisions import (
     time_is_up,
 )
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import IN_FLIGHT, UNSENT, AgentServerReport, Dispatch, State
-from dispatcher.outcomes import end_in_time, log_fields
+from dispatcher.models import (
+    IN_FLIGHT,
+    PENDING,
+    UNSENT,
+    AgentServerReport,
+    Dispatch,
+    FailureReason,
+    State,
+)
+from dispatcher.outcomes import end_in_time, fail, log_fields
 from dispatcher.runtime import Services
 from dispatcher.transitions import span_attributes
 from dispatcher.waking import (
@@ -50,6 +60,8 @@ _AT_ONCE: Final = 20
 _GOES_ON_S: Final = 0.4
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
+# An agent that was not heard of for so long, of a client that is not configured any more, is lost.
+REMOVED_S: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +91,10 @@ def publish_all(wake_ups: Iterable[WakeUp | Delivery]) -> None:
 
 async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
     """Everything that somebody must do now. Raises like `sweep`."""
-    return [*await sweep(services), *await webhooks.due(services)]
+    found: list[WakeUp | Delivery] = [*await sweep(services)]
+    async with services.guard.one("webhooks due"):
+        found += await webhooks.due(services)
+    return found
 
 
 async def sweep(services: Services) -> list[WakeUp]:
@@ -129,7 +144,7 @@ async def _look_at_each(
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def look(dispatch_id: str) -> WakeUp | None:
-        async with at_once:
+        async with at_once, services.guard.one("sweep", of=dispatch_id):
             dispatch = await _read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
@@ -140,12 +155,16 @@ async def _look_at_each(
                 await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
                 return None
             return await _look_at(services, dispatch, sight)
+        return None
 
     looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in dispatch_ids))
     return [wake_up for wake_up in looked_at if wake_up is not None]
 
 
 async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> WakeUp | None:
+    if not services.clients.has(dispatch.client_id):
+        await _without_client(services, dispatch)
+        return None
     if dispatch.state in UNSENT and time_is_up(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
@@ -170,6 +189,26 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
         extra=log_fields(dispatch, state=str(dispatch.state)),
     )
     return WakeUp(dispatch=dispatch)
+
+
+async def _without_client(services: Services, dispatch: Dispatch) -> None:
+    """End a session whose client was removed, once nothing can be done for it any more.
+
+    Not at once: a worker may have an older file of clients than the web, for a moment.
+    """
+    silent_s = (dispatch.read_at_ms - dispatch.alive_till_ms) / 1000
+    lost = dispatch.state in (State.JOINED, State.LEAVING) and silent_s > REMOVED_S
+    if dispatch.clearing and silent_s > REMOVED_S:
+        await services.ledger.run(cleared(dispatch))
+    elif lost or (dispatch.state in PENDING and time_is_up(dispatch)):
+        reason = Reason(
+            code=FailureReason.CLIENT_REMOVED,
+            message=f"client {dispatch.client_id!r} is not configured any more",
+        )
+        await fail(services, dispatch, reason)
+    else:
+        pause_s = look_again_in_s(dispatch, PUSH_S) if dispatch.state in PENDING else PUSH_S
+        await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=pause_s))
 
 
 async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
@@ -241,7 +280,8 @@ async def stand_in_for_beat(services: Services) -> None:
             if not silent:
                 logger.error("beat is silent: sweeping from a worker; start beat again")
             silent = True
-            wake_ups = await sweep_all(services)
-            await asyncio.to_thread(publish_all, wake_ups)
+            async with services.guard.one("sweep in beat's place"):
+                wake_ups = await sweep_all(services)
+                await asyncio.to_thread(publish_all, wake_ups)
         except (LedgerUnavailable, OperationalError) as error:
             logger.warning("cannot sweep", extra={"error": str(error)})

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from dispatcher.celery import app
 from dispatcher.messages import DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
@@ -29,8 +30,8 @@ def warm_up() -> None:
             producer.connection.ensure_connection(max_retries=1)
             try:
                 producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
-            except producer.connection.connection_errors as error:
-                # Redis's own, as it is, where it falls silent between the two.
+            except (*producer.connection.connection_errors, RedisError) as error:
+                # Redis's own, as it is, where it falls silent or refuses between the two.
                 raise OperationalError(str(error)) from error
     _ = app.backend  # every publish makes a result object, and that wants one
 

@@ -227,6 +227,12 @@ def _of_parts(health: Health) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
     )
+    errors = CounterMetricFamily(
+        "usher_internal_errors", "Failures that nothing has expected, by work.", labels=("work",)
+    )
+    for work, count in health.internal_errors.items():
+        errors.add_metric((work,), count)
+    yield errors
 
 
 def _of_livekit(clients: Iterable[ClientFigures], health: Health) -> Metric:

@@ -1,7 +1,8 @@
 -- How everything stands. KEYS: agent servers, alive, waiting, due, time of the last sweep, parked,
 -- metrics of the ledger, then Celery's queues.
 -- Returns {now, reports of agent servers, parts at work, waiting, first of those, overdue, first of
---   those, last sweep, parked, data losses, {length of each queue}}; what is not there is ''.
+--   those, last sweep, parked, metrics of the ledger (field, value, ...), {length of each queue}};
+--   what is not there is ''.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local function fresh(key)
@@ -17,4 +18,4 @@ local queues = {}
 for i = 8, #KEYS do queues[i - 7] = redis.call('LLEN', KEYS[i]) end
 return {now, fresh(KEYS[1]), fresh(KEYS[2]), redis.call('ZCARD', KEYS[3]), first(KEYS[3]),
   redis.call('ZCOUNT', KEYS[4], '-inf', now), first(KEYS[4]), redis.call('GET', KEYS[5]) or '',
-  redis.call('HLEN', KEYS[6]), redis.call('HGET', KEYS[7], 'data_losses') or '0', queues}
+  redis.call('HLEN', KEYS[6]), redis.call('HGETALL', KEYS[7]), queues}

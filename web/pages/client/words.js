@@ -43,6 +43,7 @@ export const REASONS = {
   agent_crashed: ["the agent's program crashed before it could join.", "The agent's log says why; try again when that is mended."],
   nobody_came: ["nobody came into the room.", "Start another session."],
   dispatcher_unavailable: ["Usher's workers did not get to it in time.", "Whoever runs Usher should look at its dispatch workers; then try again."],
+  client_removed: ["this client is not configured any more.", "Whoever runs Usher has taken it out; ask there."],
   superseded: ["another session serves this room.", "Start again to get into that one."],
   cancelled_by_client: ["as you have asked.", "Start another one whenever you like."],
 };

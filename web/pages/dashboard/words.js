@@ -32,6 +32,7 @@ export const FAILURES = {
   agent_crashed: "agent program crashed",
   nobody_came: "nobody came",
   dispatcher_unavailable: "no dispatch worker at work",
+  client_removed: "client not configured any more",
   superseded: "another dispatch serves the room",
   cancelled_by_client: "cancelled by its client",
 };
