@@ -15,7 +15,7 @@ bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test apart ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,7 +29,10 @@ up: $(installed) ## run the whole stack until Ctrl-C
 
 test: setup ## run the tests, on the real Redis and the real LiveKit server (18 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary"
+	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart"
+
+apart: setup ## have one tenant, server or setting go wrong, and look whom it reaches
+	@exec $(python) -m pytest -m "apart and not long"
 
 ordinary: setup ## have agents raise, end, start slowly and be left, and run programs that others wrote (7 minutes)
 	@exec $(python) -m pytest -m "ordinary and not long"
