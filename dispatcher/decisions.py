@@ -198,6 +198,7 @@ def _serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[A
             client_id=dispatch.client_id,
             agent_name=dispatch.agent_name,
             container=dispatch.container,
+            deployment=dispatch.deployment,
         )
     ]
 
@@ -266,15 +267,18 @@ def why_no_agent(
             message=f"an agent server refused the job ({rejected}); its log says why",
         )
     able = eligible(dispatch, servers)
-    if not able and (broken := _broken(dispatch, servers)):
-        return broken
     if not able:
-        return Reason(
-            code=FailureReason.NO_AGENT_ONLINE,
-            message=f"no agent server for {wanted}"
-            + (f" in container {dispatch.container!r}" if dispatch.container else "")
-            + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
-            "or correct the agent name",
+        broken = _broken(dispatch, servers)
+        return (
+            broken
+            or _of_another_deployment(dispatch, servers)
+            or Reason(
+                code=FailureReason.NO_AGENT_ONLINE,
+                message=f"no agent server for {wanted}"
+                + (f" in container {dispatch.container!r}" if dispatch.container else "")
+                + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
+                "or correct the agent name",
+            )
         )
     busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
     if busy:
@@ -313,6 +317,33 @@ def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason 
         + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
         + f" for agent {dispatch.agent_name!r} cannot start a process for a job; its log says why "
         "('error initializing process')",
+    )
+
+
+def _of_another_deployment(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """What to say where agent servers that would do are all of other deployments."""
+    names = {
+        server.deployment
+        for server in servers
+        if server.online
+        and server.serves(
+            client_id=dispatch.client_id,
+            agent_name=dispatch.agent_name,
+            container=dispatch.container,
+        )
+    }
+    if not names:
+        return None
+    wanted = f"deployment {dispatch.deployment!r}" if dispatch.deployment else "no deployment"
+    online = ", ".join(sorted(repr(name) if name else "(none)" for name in names))
+    return Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"agent {dispatch.agent_name!r} was asked for with {wanted}, and its agent servers "
+        f"are of other deployments: {online}; ask for one of these "
+        "(room_config.agents[0].deployment), or change LIVEKIT_AGENT_DEPLOYMENT of the agent "
+        "servers",
     )
 
 

@@ -106,14 +106,19 @@ def failed_sessions(client_id: str) -> str:
     return f"usher:failed:{client_id}"
 
 
-def inflight(client_id: str, agent_name: str) -> str:
-    """Which dispatches of a client are on their way to an agent of that name."""
-    return f"usher:inflight:{client_id}:{quote(agent_name, safe='')}"
+def _agent(agent_name: str, deployment: str) -> str:
+    names = (agent_name, deployment) if deployment else (agent_name,)
+    return ":".join(quote(name, safe="") for name in names)
 
 
-def window(client_id: str, agent_name: str) -> str:
+def inflight(client_id: str, agent_name: str, deployment: str = "") -> str:
+    """Which dispatches of a client are on their way to an agent of that name and deployment."""
+    return f"usher:inflight:{client_id}:{_agent(agent_name, deployment)}"
+
+
+def window(client_id: str, agent_name: str, deployment: str = "") -> str:
     """How many may be on their way at once, while LiveKit drops some of them."""
-    return f"usher:window:{client_id}:{quote(agent_name, safe='')}"
+    return f"usher:window:{client_id}:{_agent(agent_name, deployment)}"
 
 
 def rate(client_id: str) -> str:

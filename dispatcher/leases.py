@@ -113,11 +113,14 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
     )
 
 
-def on_their_way(client_id: str, agent_name: str) -> Step[tuple[int, int | None]]:
+def on_their_way(
+    client_id: str, agent_name: str, deployment: str = ""
+) -> Step[tuple[int, int | None]]:
     """How many are on their way to that agent, and how many may be while LiveKit drops some."""
+    agent = (client_id, agent_name, deployment)
     return Step(
         "on_their_way",
-        (keys.inflight(client_id, agent_name), keys.window(client_id, agent_name)),
+        (keys.inflight(*agent), keys.window(*agent)),
         (),
         lambda reply: (reply[0], None if reply[1] is None else int(reply[1])),
     )

@@ -240,6 +240,7 @@ class DispatchRef:
     room_name: str
     agent_name: str
     generation: int
+    deployment: str = ""  # of the agent (LIVEKIT_AGENT_DEPLOYMENT); empty: of those without one
     traceparent: str = ""  # where its trace goes on (W3C); empty while nobody traces
 
 
@@ -307,6 +308,7 @@ class NewDispatch:
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
+    deployment: str = ""
     traceparent: str = ""
 
 
@@ -348,18 +350,26 @@ class AgentServerReport:
     takes: int | None = None
     starts: int | None = None
     cannot_start: bool = False  # no process for a job can be started there; it refuses every job
+    deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of that one only
 
     @property
     def online(self) -> bool:
         """True when LiveKit can offer it jobs: registered there, and able to run them."""
         return self.registered and not self.draining and not self.cannot_start
 
-    def serves(self, *, client_id: str, agent_name: str, container: str) -> bool:
-        """True when it takes such jobs; `container` is empty where any will do."""
+    def serves(
+        self, *, client_id: str, agent_name: str, container: str, deployment: str | None = None
+    ) -> bool:
+        """True when it takes such jobs; `container` is empty, `deployment` None where any will do.
+
+        LiveKit compares deployments for equality: a job without one reaches no agent server that
+        has one (livekit-server 1.13.5, pkg/service/agentservice.go `workerKey`).
+        """
         return (
             self.agent_name == agent_name
             and container in ("", self.container)
             and self.client_id in ("", client_id)
+            and deployment in (None, self.deployment)
         )
 
     @property

@@ -238,13 +238,13 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     # More than there is room for: some of them wait for agents that nobody has reported.
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
-    room: dict[tuple[str, str], int] = {}
+    room: dict[tuple[str, str, str], int] = {}
     wake_ups: list[WakeUp] = []
     for dispatch_id in ids:
         dispatch = await _read_or_park(services, dispatch_id)
         if dispatch is None:
             continue
-        whose = dispatch.client_id, dispatch.agent_name
+        whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
         if whose not in room:
             room[whose] = await _room(services, dispatch, servers)
         if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
@@ -260,7 +260,7 @@ async def _room(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> int:
     """How many more of this one's client and agent may be sent now."""
-    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     on_their_way, at_most = await services.ledger.run(step)
     free_slots = slots_for(dispatch, servers)
     return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)

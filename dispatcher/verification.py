@@ -180,7 +180,7 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
         return False
     # In a burst LiveKit comes to some of them seconds later, and asking again would only add to it.
     others, _ = await services.ledger.run(
-        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+        leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     )
     timeout_s += others * OFFER_TIMEOUT_EACH_S
     return offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s)

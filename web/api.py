@@ -77,6 +77,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
         agent_name=_agent_name(client, wanted),
         container=client.container,
         agent_metadata=wanted.agent.metadata,
+        deployment=wanted.agent.deployment,
         deadline_ms=int(client.deadline_s * 1000),
         traceparent=tracing.current().traceparent,
     )

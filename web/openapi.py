@@ -86,8 +86,10 @@ _REQUEST_EXAMPLES: Final = {
 _RECORD_EXAMPLE: Final = {
     "dispatch_id": "dsp_BWA-BKOFuK9gGdfLrxlpdg",
     "state": "joined",
+    "status": "joined",
     "room_name": "support-17",
     "agent_name": "session-agent-rag",
+    "deployment": None,
     "container": "box-1",
     "generation": 1,
     "created_at_ms": 1_790_000_000_000,
@@ -206,7 +208,9 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "operationId": "createDispatch",
                 "summary": "Ask for a session: a token at once, and the agent is dispatched",
                 "description": "A LiveKit token endpoint: `TokenSource.endpoint` of LiveKit's "
-                "client SDKs takes it as it is. Fields that are not listed are ignored. While a "
+                "client SDKs takes it as it is. Field names may be protobuf's camelCase as well "
+                "(`roomName`). Fields that are not known are ignored; one of LiveKit's that is not "
+                "passed on, or that stands in the wrong place, is a 422 that says so. While a "
                 "dispatch of the same room and agent is live, it is answered again with a fresh "
                 "token: a second person gets in, a second agent does not come.",
                 "security": _KEY,
@@ -378,6 +382,7 @@ def document() -> dict[str, Any]:
             (ProblemAnswer, "validation"),
             (Readiness, "validation"),
         ],
+        by_alias=False,  # protobuf's camelCase is taken, too; the contract's names are these
         ref_template="#/components/schemas/{model}",
     )
     schemas = dict(definitions["$defs"])

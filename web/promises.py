@@ -60,6 +60,7 @@ class Promise:
             state=State.DELEGATED,
             container=self.new.container,
             agent_metadata=self.new.agent_metadata,
+            deployment=self.new.deployment,
             age_ms=int((now - self.made_at) * 1000),
             deadline_ms=self.new.deadline_ms,
             traceparent=self.new.traceparent,

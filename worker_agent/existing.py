@@ -253,4 +253,5 @@ def identify(settings: GuardSettings, agent_name: str) -> AgentServerIdentity:
         container=settings.container,
         client_id=settings.client_id,
         slots=settings.slots,
+        deployment=settings.deployment,
     )

@@ -70,6 +70,7 @@ class Offer:
     client_id: str = ""
     container: str = ""
     agent_metadata: str = field(default="", repr=False)
+    deployment: str = ""
     requested_at_ms: int = 0
     traceparent: str = ""
 
@@ -87,6 +88,7 @@ class Offer:
             room_name=self.room_name,
             agent_name=self.agent_name,
             generation=self.generation,
+            deployment=self.deployment,
             traceparent=self.traceparent,
         )
 
@@ -100,6 +102,7 @@ class AgentServerIdentity:
     container: str
     client_id: str
     slots: int
+    deployment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ def read_offer(
     participant_count: int,
     attributes: Mapping[str, str],
     metadata: str = "",
+    deployment: str = "",
 ) -> Offer:
     """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
     generation = attributes.get(GENERATION, "")
@@ -140,6 +144,7 @@ def read_offer(
         client_id=attributes.get(CLIENT_ID, "") if ours else "",
         container=attributes.get(CONTAINER, "") if ours else "",
         agent_metadata=metadata,
+        deployment=deployment,
         requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
         traceparent=attributes.get(TRACEPARENT, "") if ours else "",
     )

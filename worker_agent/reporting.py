@@ -217,6 +217,7 @@ class Reporter:
             takes=takes,
             starts=starts,
             cannot_start=self._filter.cannot_start,
+            deployment=identity.deployment,
         )
         with contextlib.suppress(LedgerUnavailable):
             asked_at = time.monotonic()

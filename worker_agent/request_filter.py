@@ -58,6 +58,7 @@ def offer_of(request: JobRequest) -> Offer:
         participant_count=request.room.num_participants,
         attributes=request.job.attributes,
         metadata=request.job.metadata,
+        deployment=request.job.deployment,
     )
 
 

@@ -110,6 +110,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         participant_count=ctx.job.room.num_participants,
         attributes=ctx.job.attributes,
         metadata=ctx.job.metadata,
+        deployment=ctx.job.deployment,
     )
     if not offer.dispatch_id:
         joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know

@@ -22,6 +22,9 @@ class GuardSettings(BaseSettings):
         default_factory=socket.gethostname, alias="USHER_AGENT_CONTAINER"
     )  # jobs for another container are refused
     client_id: str = Field("", alias="USHER_AGENT_CLIENT_ID")  # empty: serves every client
+    deployment: str = Field(
+        "", alias="LIVEKIT_AGENT_DEPLOYMENT"
+    )  # livekit-agents registers with it; LiveKit sends jobs of this deployment only
     slots: int = Field(40, gt=0, alias="USHER_AGENT_SLOTS")  # sessions at once
     report_s: float = Field(2.0, gt=0, alias="USHER_AGENT_REPORT_S")
     summary_every_s: float = Field(
