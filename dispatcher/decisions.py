@@ -268,18 +268,7 @@ def why_no_agent(
         )
     able = eligible(dispatch, servers)
     if not able:
-        broken = _broken(dispatch, servers)
-        return (
-            broken
-            or _of_another_deployment(dispatch, servers)
-            or Reason(
-                code=FailureReason.NO_AGENT_ONLINE,
-                message=f"no agent server for {wanted}"
-                + (f" in container {dispatch.container!r}" if dispatch.container else "")
-                + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
-                "or correct the agent name",
-            )
-        )
+        return _why_none_is_online(dispatch, servers)
     busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
     if busy:
         return Reason(
@@ -303,6 +292,17 @@ def why_no_agent(
         code=FailureReason.JOIN_TIMEOUT,
         message=f"LiveKit offered the job to none of the {len(able)} agent server(s) for {wanted}"
         " that report themselves; check that they are registered at this client's LiveKit server",
+    )
+
+
+def _why_none_is_online(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
+    known = _broken(dispatch, servers) or _of_another_deployment(dispatch, servers)
+    return known or Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"no agent server for agent {dispatch.agent_name!r}"
+        + (f" in container {dispatch.container!r}" if dispatch.container else "")
+        + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
+        "or correct the agent name",
     )
 
 
