@@ -35,6 +35,17 @@ class UnknownDispatch(UsherError):
     """No record has this dispatch id (never existed, or its retention time is over)."""
 
 
+class UnreadableRecord(UsherError, ValueError):
+    """A record that is damaged, or of a release that this one does not know.
+
+    `client_id` is whose it is, as far as that can be read.
+    """
+
+    def __init__(self, message: str, *, client_id: str = "") -> None:
+        super().__init__(message)
+        self.client_id = client_id
+
+
 class RedispatchRefused(UsherError):
     """Dispatching again by hand would do harm or nothing; the message says which."""
 

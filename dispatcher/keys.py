@@ -45,9 +45,11 @@ The only module that knows them.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote, unquote
 
+_DISPATCH_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 RECORD_PREFIX: Final = "usher:dispatch:"
 LIVE_PREFIX: Final = "usher:live:"
 SESSIONS_PREFIX: Final = "usher:sessions:"
@@ -69,6 +71,11 @@ HELD_BACK: Final = "usher:held_back"
 DISPATCH_QUEUE: Final = "dispatch"
 VERIFY_QUEUE: Final = "verify"
 WEBHOOK_QUEUE: Final = "webhooks"
+
+
+def is_dispatch_id(text: str) -> bool:
+    """True when it can be an id of ours: it becomes part of a key, and there is more behind ids."""
+    return _DISPATCH_ID.fullmatch(text) is not None
 
 
 def record(dispatch_id: str) -> str:

@@ -438,10 +438,15 @@ def _tell(
 
 
 def read(dispatch_id: str) -> Step[Dispatch | None]:
-    """The whole record in one consistent look; None when there is none."""
+    """The whole record in one consistent look; None when there is none.
+
+    What cannot be an id has none: it comes from URLs, command lines and other people's messages,
+    and `<id>:attempts` is another key of ours. Running it raises `UnreadableRecord`.
+    """
+    known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
     return Step(
         "read",
-        (keys.record(dispatch_id), keys.attempts(dispatch_id), keys.timeline(dispatch_id)),
+        (keys.record(known), keys.attempts(known), keys.timeline(known)),
         (),
         lambda reply: parse_dispatch(dispatch_id, *reply),
     )

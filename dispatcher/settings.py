@@ -118,7 +118,8 @@ class WebSettings(BaseSettings):
 
     trusted_proxies: int = Field(
         0, ge=0, alias="USHER_TRUSTED_PROXIES"
-    )  # how many proxies of ours add to X-Forwarded-For; what is before those is anybody's claim
+    )  # how many proxies of ours add to X-Forwarded-For (and say X-Forwarded-Proto and -Prefix);
+    # what is before those is anybody's claim
     operator_auth: SecretStr = Field(
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
     )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside

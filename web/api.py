@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dispatcher import cancelling, endings, ledger, listing, messages, tracing, waking
 from dispatcher.clients import Client
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable, UnreadableRecord
 from dispatcher.ledger import Created, Once, Step
 from dispatcher.models import (
     PENDING,
@@ -245,7 +245,8 @@ def _note(of: Accepted | Dispatch) -> None:
 
 
 def _base_url() -> str:
-    return f"{request.scheme}://{request.host}"  # host_url would parse it again
+    # `host_url` would parse it again.
+    return f"{request.scheme}://{request.host}{request.root_path}"
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
@@ -253,8 +254,14 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
 
     Raises:
         Problem: 404, it has no such dispatch.
+        UnreadableRecord: it is the client's, and cannot be read.
     """
-    dispatch = here.ledger.run(ledger.read(dispatch_id))
+    try:
+        dispatch = here.ledger.run(ledger.read(dispatch_id))
+    except UnreadableRecord as error:
+        if error.client_id == client.client_id:
+            raise
+        dispatch = None
     if dispatch is None and here.promises.write(dispatch_id):
         # Redis is back this very moment. Were this a 404, nobody could cancel what is written next.
         dispatch = here.ledger.run(ledger.read(dispatch_id))

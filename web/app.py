@@ -46,6 +46,7 @@ from web.key_uses import KeyUses
 from web.limits import WrongKeys
 from web.operator_session import MAX_WRONG_PASSWORDS
 from web.operators import operator_of
+from web.path_prefix import PathPrefix
 from web.promises import Promises
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
@@ -107,7 +108,8 @@ def build() -> Flask:
     )
     app.extensions["usher"] = here
     if proxies := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+        fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
+        app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)

@@ -14,8 +14,18 @@ from typing import Any
 from gunicorn import sock
 
 
+def address(host: str, port: str) -> str:
+    """gunicorn's `bind` for a host's name, its address of either IP, or a Unix socket (`unix:...`)."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 def open_door(server: Any) -> None:
     """gunicorn's `on_starting`: bind the socket, unless systemd or an older master hands over one.
+
+    Unix sockets, and several addresses, are left to gunicorn: there the next master takes the path
+    over, and no port is to be shared with the workers of a killed one.
 
     Raises:
         SystemExit: another program has that address; one line says so.
@@ -23,15 +33,21 @@ def open_door(server: Any) -> None:
     handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
     if handed_over:
         return
-    [(host, port)] = server.cfg.address
+    addresses = server.cfg.address
+    if len(addresses) != 1 or not isinstance(addresses[0], tuple):
+        return
+    host, port = addresses[0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # A master that was killed leaves workers behind that hold the port for some seconds; the
         # next one need not wait for them (SO_REUSEPORT).
         listener = socket.create_server(
             (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            family=family,
             backlog=server.cfg.backlog,
             reuse_port=True,
+            # At `::` callers come by IPv4 as well, where the machine has it.
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
         raise SystemExit(f"cannot listen at {host}:{port}: {error.strerror}") from None

@@ -52,7 +52,7 @@ os.environ[_DIRECTORY] = str(_metrics_directory())
 import web.app  # noqa: E402, F401  # for that alone
 from dispatcher.logs import configure  # noqa: E402
 from dispatcher.settings import CommonSettings, StreamSettings, load  # noqa: E402
-from web.door import open_door  # noqa: E402
+from web.door import address, open_door  # noqa: E402
 from web.gunicorn_log import GunicornLog  # noqa: E402
 
 _common = load(CommonSettings)
@@ -77,7 +77,9 @@ def _connections() -> int:
     return max(64, min(_CONNECTIONS, free))
 
 
-bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
+bind = address(
+    os.environ.get("USHER_WEB_HOST", "127.0.0.1"), os.environ.get("USHER_WEB_PORT", "8080")
+)
 # Threads, for what is not asked of the loop itself (web/worker.py) and for the time that Redis is
 # slow: who waits for it must not hold up the others. Few of them: what is served at once ends at
 # once. Two processes, so that one that dies is not the whole door. The worker is ours, so that none

@@ -20,6 +20,7 @@ from dispatcher.attributes import (
     REQUESTED_AT_MS,
     TRACEPARENT,
 )
+from dispatcher.keys import is_dispatch_id
 from dispatcher.ledger import Advanced
 from dispatcher.models import DispatchRef, State
 
@@ -132,7 +133,7 @@ def read_offer(
     """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
     generation = attributes.get(GENERATION, "")
     requested_at_ms = attributes.get(REQUESTED_AT_MS, "")
-    ours = bool(attributes.get(DISPATCH_ID)) and generation.isdecimal()
+    ours = is_dispatch_id(attributes.get(DISPATCH_ID, "")) and generation.isdecimal()
     return Offer(
         job_id=job_id,
         room_name=room_name,

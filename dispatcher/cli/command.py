@@ -19,6 +19,7 @@ from dispatcher.errors import (
     LedgerUnavailable,
     RedispatchRefused,
     UnknownDispatch,
+    UnreadableRecord,
     UsherError,
 )
 from dispatcher.settings import CommonSettings, load
@@ -95,6 +96,8 @@ def _problem(error: UsherError, *, as_json: bool) -> Problem:
             code = Exit.CONFIGURATION
         case UnknownDispatch():
             code = Exit.NOT_FOUND
+        case UnreadableRecord():
+            message = f"its record cannot be read ({error}); `show` says what to do"
         case RedispatchRefused():
             code = Exit.NEGATIVE
     return Problem(message, code, as_json=as_json)
