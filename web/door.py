@@ -15,7 +15,7 @@ from gunicorn import sock
 
 
 def address(host: str, port: str) -> str:
-    """gunicorn's `bind` for a host's name, its address of either IP, or a Unix socket (`unix:...`)."""
+    """gunicorn's `bind` for a host's name, an IPv4 or IPv6 address, or a socket (`unix:<path>`)."""
     if host.startswith("unix:"):
         return host
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
