@@ -16,8 +16,6 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import aiohttp
-
 _CHUNK_BYTES: Final = 1 << 16
 _HEAD_BYTES: Final = 1 << 16
 _CALLS: Final = b" /twirp/"
@@ -69,12 +67,14 @@ async def spoil(port: int, garbage: Garbage, *, for_s: float = 0.0, carried_out:
     `carried_out`: LiveKit does what is asked, and only its answer is lost. Returns when it is over.
     """
     query = urlencode({"garbage": garbage, "for_s": for_s, "carried_out": int(carried_out)})
-    timeout = aiohttp.ClientTimeout(total=for_s + _ONE_WITHIN_S + 5)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as http,
-        http.post(f"http://127.0.0.1:{port}/spoil?{query}") as response,
-    ):
-        return int(await response.text())
+    async with asyncio.timeout(for_s + _ONE_WITHIN_S + 5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b"%s%s HTTP/1.1\r\n\r\n" % (_SPOIL, query.encode()))
+            answer = await reader.read()
+        finally:
+            writer.close()
+    return int(answer.rpartition(b"\r\n\r\n")[2])
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,8 @@
 A process of its own, so that what it costs is not the tests'. Its key comes from NEIGHBOUR_KEY.
 KIND is `flood` (sessions with an agent that no server runs are asked for, and cancelled when it
 has many), `redispatch` (one session is cancelled and sent again) or `oversize` (a body with 95,000
-wrong attributes). It writes every answer into a journal, and ends after `--times` or with SIGTERM.
+wrong attributes). It writes every answer into a journal, and ends after `--times` or with SIGTERM; then it
+cancels what it still has.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -135,13 +137,17 @@ def _flood(connection: _Connection, options: argparse.Namespace) -> Generator[No
 
 def _redispatch(connection: _Connection, _: argparse.Namespace) -> Generator[None]:
     dispatch_id = ""
-    while True:
+    try:
+        while True:
+            if dispatch_id:
+                connection.cancel(dispatch_id)
+                connection.ask("POST", f"{ENDPOINT}/{dispatch_id}/redispatch")
+            else:
+                dispatch_id = connection.create()
+            yield
+    finally:
         if dispatch_id:
             connection.cancel(dispatch_id)
-            connection.ask("POST", f"{ENDPOINT}/{dispatch_id}/redispatch")
-        else:
-            dispatch_id = connection.create()
-        yield
 
 
 def _oversize(connection: _Connection, _: argparse.Namespace) -> Generator[None]:
@@ -170,14 +176,15 @@ def main() -> None:
     parser.add_argument("--pause-s", type=float, default=0.0)
     options = parser.parse_args()
     journal = Journal(options.journal)
-    began, turns = time.monotonic(), itertools.count()
+    began, turns, over = time.monotonic(), itertools.count(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
 
     def run() -> None:
         connection = _Connection(options.url, options.excess, journal)
         doing = _TURNS[options.excess](connection, options)
-        while (number := next(turns)) < (options.times or sys.maxsize):
+        while not over.is_set() and (number := next(turns)) < (options.times or sys.maxsize):
             if options.per_s:
-                time.sleep(max(0.0, began + number / options.per_s - time.monotonic()))
+                over.wait(max(0.0, began + number / options.per_s - time.monotonic()))
             next(doing)
         doing.close()
 
