@@ -64,7 +64,8 @@ PASSING: Final = tuple(kind for kind in Garbage if kind is not Garbage.HANGS)
 async def spoil(port: int, garbage: Garbage, *, for_s: float = 0.0, carried_out: bool) -> int:
     """Have calls answered with garbage, for so long or (0) a single one; how many were.
 
-    `carried_out`: LiveKit does what is asked, and only its answer is lost. Returns when it is over.
+    `carried_out`: LiveKit does what is asked, and only its answer is lost. Returns when it is over,
+    at the latest with the next `spoil`.
     """
     query = urlencode({"garbage": garbage, "for_s": for_s, "carried_out": int(carried_out)})
     async with asyncio.timeout(for_s + _ONE_WITHIN_S + 5):
@@ -183,6 +184,8 @@ class Gateway:
     async def _obey(self, request: _Request, writer: asyncio.StreamWriter) -> None:
         target = request.first_line.split(b" ")[1].decode()
         order, for_s = _Spoiling.read(urlsplit(target).query)
+        if self._spoiling is not None:
+            self._spoiling.over.set()  # the last word counts
         self._spoiling = order
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(order.over.wait(), for_s)

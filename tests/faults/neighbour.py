@@ -3,8 +3,8 @@
 A process of its own, so that what it costs is not the tests'. Its key comes from NEIGHBOUR_KEY.
 KIND is `flood` (sessions with an agent that no server runs are asked for, and cancelled when it
 has many), `redispatch` (one session is cancelled and sent again) or `oversize` (a body with 95,000
-wrong attributes). It writes every answer into a journal, and ends after `--times` or with SIGTERM; then it
-cancels what it still has.
+wrong attributes). It writes every answer into a journal, ends after `--times` or with SIGTERM, and
+cancels what it has left.
 """
 
 from __future__ import annotations

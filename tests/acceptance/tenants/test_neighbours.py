@@ -123,6 +123,7 @@ def sick(tenant: Tenant, garbage: Garbage, journal: Path) -> Iterator[None]:
         finally:
             # The next order takes the place of the one before, and is over at once.
             asyncio.run(spoil(*arguments, for_s=0.001, carried_out=False))
+            spoiling.join()
 
 
 Noise = Callable[[Tenant, Path], AbstractContextManager[None]]
