@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from dispatcher import heartbeat, leases, ledger, reports, tracing, verification, webhooks
 from dispatcher.decisions import (
     can_take,
+    left_at_its_deadline,
     look_again_in_s,
     nothing_new,
     slots_for,
@@ -146,7 +147,7 @@ async def _look_at_each(
 
 
 async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> WakeUp | None:
-    if dispatch.state in UNSENT and time_is_up(dispatch):
+    if (dispatch.state in UNSENT and time_is_up(dispatch)) or left_at_its_deadline(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
         return None
