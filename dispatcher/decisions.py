@@ -61,6 +61,11 @@ def time_is_up(dispatch: Dispatch) -> bool:
     return dispatch.remaining_s <= END_MARGIN_S
 
 
+def left_at_its_deadline(dispatch: Dispatch) -> bool:
+    """True when the worker that asks LiveKit for the agent should have ended the record itself."""
+    return dispatch.state is State.DISPATCHING and dispatch.remaining_s <= END_MARGIN_S / 2
+
+
 def look_again_in_s(dispatch: Dispatch, wait_s: float) -> float:
     """When to look at a waiting record again: after `wait_s`, or when its time is up."""
     return max(_SOON_S, min(wait_s, dispatch.remaining_s - END_MARGIN_S))
@@ -392,6 +397,11 @@ def why_too_late(
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
     if cut_short := _cut_short(dispatch):
         return cut_short
+    if dispatch.state is State.DISPATCHING:
+        return Reason(
+            code=FailureReason.DISPATCHER_UNAVAILABLE,
+            message="the dispatch worker that had it has died, hangs or is cut off; read its log",
+        )
     if dispatch.state is State.QUEUED:
         return Reason(
             code=FailureReason.DISPATCHER_UNAVAILABLE,

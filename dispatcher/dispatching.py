@@ -33,6 +33,7 @@ from dispatcher.livekit import LiveKitClient
 from dispatcher.models import (
     DISPATCH_CREATED,
     DISPATCH_STARTED,
+    END_MARGIN_S,
     NEXT_GENERATION,
     STILL_WAITING,
     UNREACHED,
@@ -221,7 +222,17 @@ async def _create(
         return await _ask(services, dispatch, tries)
 
     try:
-        livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+        # What LiveKit has not answered by then it has not answered in time.
+        async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
+            livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+    except TimeoutError:
+        tries.errors.append(f"try {tries.count}: no answer before the deadline")
+        reason = Reason(
+            code=FailureReason.LIVEKIT_UNREACHABLE,
+            message="LiveKit had not answered when the session's time was up",
+        )
+        await fail(services, dispatch, reason, tries.fields())
+        raise DispatchFailed(f"{reason.code}: {reason.message}") from None
     except Overtaken:
         # This worker was frozen, or LiveKit kept it for too long: somebody else is at it.
         logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
