@@ -118,7 +118,11 @@ async def dispatch_agent(
         if not may_go_on:
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
         with traced("dispatch_agent", dispatch):
-            return await _dispatch(services, dispatch, servers, sleep)
+            try:
+                return await _dispatch(services, dispatch, servers, sleep)
+            except PermanentLiveKitError as error:
+                # Asked while nothing could be sent yet: another look gives the same answer.
+                raise await _refused(services, dispatch, error, {}) from error
 
 
 async def _dispatch(
@@ -170,7 +174,11 @@ def _worth_trying(
 
 
 async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
-    """`reason`, unless no agent server is registered because LiveKit itself is away."""
+    """`reason`, unless no agent server is registered because LiveKit itself is away.
+
+    Raises:
+        PermanentLiveKitError: it refuses us, and so it may refuse the agent servers.
+    """
     if reason.code == FailureReason.NO_AGENT_ONLINE:
         try:
             await services.livekit(dispatch).look(dispatch.room_name)
@@ -233,12 +241,7 @@ async def _create(
         return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {tries.count}: {error}")
-        reason = Reason(
-            code=FailureReason.LIVEKIT_REFUSED,
-            message=f"{error}; check this client's LiveKit URL, key and secret",
-        )
-        await fail(services, dispatch, reason, tries.fields())
-        raise DispatchFailed(f"{reason.code}: {reason.message}") from error
+        raise await _refused(services, dispatch, error, tries.fields()) from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
@@ -246,6 +249,21 @@ async def _create(
             return (await read(services, dispatch.dispatch_id)).state
         raise
     return await _created(services, dispatch, livekit_dispatch_id, tries)
+
+
+async def _refused(
+    services: Services,
+    dispatch: Dispatch,
+    error: PermanentLiveKitError,
+    attempt: Mapping[str, str],
+) -> DispatchFailed:
+    """End a dispatch whose client's LiveKit says no for good; returns what is to be raised."""
+    reason = Reason(
+        code=FailureReason.LIVEKIT_REFUSED,
+        message=f"{error}; check this client's LiveKit URL, key and secret",
+    )
+    await fail(services, dispatch, reason, attempt)
+    return DispatchFailed(f"{reason.code}: {reason.message}")
 
 
 async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:
