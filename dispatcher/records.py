@@ -74,6 +74,7 @@ def parse_dispatch(
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
+    fields["unattended"] = fields.get("unattended") == "1"
     fields["state"] = State(fields["state"])
     fields |= {
         "dispatch_id": dispatch_id,

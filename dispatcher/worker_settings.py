@@ -48,9 +48,7 @@ def services_of(clients: Iterable[Client]) -> tuple[Service, ...]:
     )
 
 
-def all_services(
-    here: Iterable[Service], workers: Iterable[WorkerSettings]
-) -> tuple[Service, ...]:
+def all_services(here: Iterable[Service], workers: Iterable[WorkerSettings]) -> tuple[Service, ...]:
     """Those of this process and of every worker, each once; a worker's word stands above."""
     found = {(each.client_id, each.agent_name): each for each in here}
     for worker in workers:

@@ -243,7 +243,5 @@ class Reporter:
 
     def _redis_answers(self, at: float) -> None:
         if self._away_since is not None:
-            logger.warning(
-                "Redis answers again", extra={"away_s": round(at - self._away_since, 1)}
-            )
+            logger.warning("Redis answers again", extra={"away_s": round(at - self._away_since, 1)})
             self._away_since = None

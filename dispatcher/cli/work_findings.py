@@ -90,7 +90,8 @@ def _sweeper(health: Health) -> Finding:
         return fail(
             "sweeper",
             f"{since}: beat sends none, and the dispatch worker does not stand in for it",
-            "Restart the dispatch worker, which hangs, and start beat: what gets lost is not found.",
+            "Restart the dispatch worker, which hangs, and start beat: nothing that gets lost is "
+            "found until then.",
         )
     waits = health.queues.get("sweep", 0)
     beats = "beat sends sweeps, and" if waits else "whether beat lives is not seen, because"
@@ -167,11 +168,11 @@ def of_figures(figures: Figures) -> Iterator[Finding]:
         name = f"sessions {client.client_id}"
         reasons = ", ".join(f"{reason} {count}" for reason, count in client.failed.items())
         message = (
-            f"{client.joined} joined, {client.failures} failed in the last {figures.window}"
+            f"{client.served} joined, {client.unserved} failed in the last {figures.window}"
             + (f" ({reasons})" if reasons else "")
         )
         rate = client.success_rate
-        if rate is not None and rate < LOW_SUCCESS and client.joined + client.failures >= FEW:
+        if rate is not None and rate < LOW_SUCCESS and client.served + client.unserved >= FEW:
             yield warn(name, message, "`dispatch list --state failed --since 5m`, then `show`.")
         else:
             yield ok(name, message)
