@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -424,42 +424,6 @@ def judge(
     if room.people == 0 and not awaited:
         return Verdict.OVER
     return Verdict.PARK if losses_in_a_row(dispatch) > max_losses else Verdict.REPLACE
-
-
-def is_unattended(dispatch: Dispatch, room: RoomView) -> bool:
-    """True when no person has ever come to this session, and no caller has asked for it lately."""
-    times_ms = [dispatch.created_at_ms, dispatch.asked_at_ms]
-    if not dispatch.losses:  # a loss starts that clock anew, and is no request
-        times_ms.append(dispatch.requested_at_ms)
-    asked_s = (dispatch.read_at_ms - max(times_ms)) / 1000
-    return room.people == 0 and not dispatch.person_seen and asked_s >= STILL_TO_COME_S
-
-
-def ahead_of(
-    dispatch: Dispatch,
-    servers: Iterable[AgentServerReport],
-    waiting: Mapping[tuple[str, str], int],
-) -> int:
-    """How many of those that wait, by client and container, want a slot that this one could get."""
-    able = [server for server in eligible(dispatch, servers) if server.free_slots]
-    return sum(
-        number
-        for (client_id, container), number in waiting.items()
-        if any(
-            server.serves(client_id=client_id, agent_name=dispatch.agent_name, container=container)
-            for server in able
-        )
-    )
-
-
-def why_behind(dispatch: Dispatch, ahead: int) -> Reason:
-    """Why a dispatch that nobody has come to waits although agent servers report free slots."""
-    return Reason(
-        code=FailureReason.NO_CAPACITY,
-        message=f"no person has come to this session yet, and {ahead} session(s) with a caller "
-        f"wait for the free slots of agent {dispatch.agent_name!r}; add agent servers or raise "
-        "USHER_AGENT_SLOTS",
-    )
 
 
 def losses_in_a_row(dispatch: Dispatch) -> int:

@@ -9,17 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dispatcher import delegating, inflight, leases, ledger, messages, reports
+from dispatcher import delegating, inflight, ledger, messages, precedence, reports
 from dispatcher.decisions import (
     Reason,
-    ahead_of,
     can_take,
     crashes_in_a_row,
     eligible,
     look_again_in_s,
     slots_for,
     time_is_up,
-    why_behind,
     why_crashed,
     why_no_agent,
     why_paced,
@@ -165,9 +163,7 @@ async def _why_not_yet(
         return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
     if not _worth_trying(services, dispatch, servers):
         return why_no_agent(dispatch, servers)
-    if dispatch.unattended and (ahead := await _ahead(services, dispatch, servers)):
-        return why_behind(dispatch, ahead)
-    return None
+    return await precedence.why_behind(services, dispatch, servers)
 
 
 def _worth_trying(
@@ -182,24 +178,6 @@ def _worth_trying(
         or can_take(dispatch, servers)
         or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
     )
-
-
-async def _ahead(
-    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
-) -> int:
-    """How many with a caller wait for slots of which none would be left for this one too; else 0.
-
-    A restart of agent servers loses the agents of every session, and those to which nobody has come
-    would take the slots from callers who wait.
-    """
-    if services.unfenced(dispatch.agent_name):
-        return 0
-    waiting = await services.ledger.run(leases.waiting_ahead(dispatch.agent_name))
-    ahead = ahead_of(dispatch, servers, waiting)
-    sent, _ = await services.ledger.run(
-        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
-    )
-    return ahead if slots_for(dispatch, servers) - sent <= ahead else 0
 
 
 async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:

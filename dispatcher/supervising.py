@@ -11,7 +11,6 @@ from dispatcher.decisions import (
     Reason,
     Verdict,
     agent_to_keep,
-    is_unattended,
     judge,
     losses_in_a_row,
 )
@@ -27,6 +26,7 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.outcomes import fail, log_fields, read, traced
+from dispatcher.precedence import is_unattended
 from dispatcher.removing import remove_all, remove_others
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_supervision

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import capacity, dispatching, leases, ledger, models, reports, sweeping
+from dispatcher import (
+    capacity,
+    dispatching,
+    leases,
+    ledger,
+    models,
+    precedence,
+    reports,
+    sweeping,
+)
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
 from dispatcher.sweeping import WakeUp
@@ -78,6 +87,10 @@ async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
     picked = store.run(leases.pick_waiting(limit=9, push_s=2.0))
     assert picked == [caller, "dsp_1"]
     assert [each.dispatch.dispatch_id for each in await sweeping.waiting_for(services)] == [caller]
+    # A person who enters makes it a session like any other.
+    person = await house.join("person", agent=False)
+    assert await precedence.why_behind(services, look(), store.run(reports.agent_servers())) is None
+    await person.disconnect()
     # With one slot more there is one for it, too.
     store.run(reports.report_agent_server(a_server(used_slots=2), ttl_s=60))
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED

@@ -319,9 +319,11 @@ def test_every_finding_that_is_not_in_order_says_what_to_do() -> None:
         server_findings.of_livekit(client, 900.0),
         server_findings.of_livekit_refusal(client, "401"),
         server_findings.of_livekit_silence(client, "TimeoutError"),
-        *work_findings.of_agents([client], [], frozenset()),
+        *work_findings.of_agents(services_of([client]), [], frozenset()),
         *work_findings.of_health(replace(ill, parked=1, data_losses=1), webhooks=True),
         work_findings.of_dead_webhooks(client, 3),
+        *worker_findings.of_settings([], [WorkerSettings(worker="vm-1", services=(RAG,))]),
+        *worker_findings.of_livekit([WorkerSettings(worker="vm-1", services=(RAG,))], ill),
     ]
 
     assert [f.name for f in found if f.status is not Status.OK and not f.advice] == []
