@@ -129,8 +129,8 @@ def _of_client(client: ClientFigures) -> Iterator[str]:
     now = {str(state): count for state, count in client.states.items() if count}
     yield f"  now: {_by_count(now) if now else 'no session'}"
     names = ("agents_lost", "idle_agents_lost", "agents_crashed", "surplus_agents")
-    names += ("foreign_agents", "restored")
-    odd = {name: getattr(client, name) for name in names}
+    more = ("foreign_agents", "restored")
+    odd = {name: getattr(client, name) for name in (*names, *more)}
     odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
     if any(odd.values()):
         yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"

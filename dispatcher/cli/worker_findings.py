@@ -18,7 +18,7 @@ def of_settings(here: Iterable[Service], workers: Sequence[WorkerSettings]) -> I
     mine = _names(here)
     theirs = [_names(worker.services) for worker in workers]
     everywhere = set[str]().union(*theirs)
-    apart = everywhere - set.intersection(*theirs)
+    apart = {name for name in everywhere if not all(name in names for names in theirs)}
     if apart:
         yield warn(
             _NAME,
