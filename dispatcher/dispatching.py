@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dispatcher import delegating, inflight, ledger, messages, reports
+from dispatcher import delegating, inflight, ledger, messages, precedence, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
@@ -119,7 +119,11 @@ async def dispatch_agent(
         if not may_go_on:
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
         with traced("dispatch_agent", dispatch):
-            return await _dispatch(services, dispatch, servers, sleep)
+            try:
+                return await _dispatch(services, dispatch, servers, sleep)
+            except PermanentLiveKitError as error:
+                # Asked while nothing could be sent yet: another look gives the same answer.
+                raise await _refused(services, dispatch, error, {}) from error
 
 
 async def _dispatch(
@@ -130,12 +134,8 @@ async def _dispatch(
 ) -> State:
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
-    if dispatch.state in UNSENT and (away := services.livekit(dispatch).away):
-        return await _wait(
-            services, dispatch, Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
-        )
-    if dispatch.state in UNSENT and not _worth_trying(services, dispatch, servers):
-        return await _wait(services, dispatch, why_no_agent(dispatch, servers))
+    if dispatch.state in UNSENT and (reason := await _why_not_yet(services, dispatch, servers)):
+        return await _wait(services, dispatch, reason)
     if dispatch.state is State.DISPATCHING:
         abandoned = await _take_over(services, dispatch)
         if abandoned is None:
@@ -156,6 +156,17 @@ async def _dispatch(
     return await _create(services, dispatch, sleep)
 
 
+async def _why_not_yet(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """Why LiveKit is not to be asked now; None when it is."""
+    if away := services.livekit(dispatch).away:
+        return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
+    if not _worth_trying(services, dispatch, servers):
+        return why_no_agent(dispatch, servers)
+    return await precedence.why_behind(services, dispatch, servers)
+
+
 def _worth_trying(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> bool:
@@ -171,7 +182,11 @@ def _worth_trying(
 
 
 async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
-    """`reason`, unless no agent server is registered because LiveKit itself is away."""
+    """`reason`, unless no agent server is registered because LiveKit itself is away.
+
+    Raises:
+        PermanentLiveKitError: it refuses us, and so it may refuse the agent servers.
+    """
     if reason.code == FailureReason.NO_AGENT_ONLINE:
         try:
             await services.livekit(dispatch).look(dispatch.room_name)
@@ -244,12 +259,7 @@ async def _create(
         return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {tries.count}: {error}")
-        reason = Reason(
-            code=FailureReason.LIVEKIT_REFUSED,
-            message=f"{error}; check this client's LiveKit URL, key and secret",
-        )
-        await fail(services, dispatch, reason, tries.fields())
-        raise DispatchFailed(f"{reason.code}: {reason.message}") from error
+        raise await _refused(services, dispatch, error, tries.fields()) from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
@@ -257,6 +267,21 @@ async def _create(
             return (await read(services, dispatch.dispatch_id)).state
         raise
     return await _created(services, dispatch, livekit_dispatch_id, tries)
+
+
+async def _refused(
+    services: Services,
+    dispatch: Dispatch,
+    error: PermanentLiveKitError,
+    attempt: Mapping[str, str],
+) -> DispatchFailed:
+    """End a dispatch whose client's LiveKit says no for good; returns what is to be raised."""
+    reason = Reason(
+        code=FailureReason.LIVEKIT_REFUSED,
+        message=f"{error}; check this client's LiveKit URL, key and secret",
+    )
+    await fail(services, dispatch, reason, attempt)
+    return DispatchFailed(f"{reason.code}: {reason.message}")
 
 
 async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:

@@ -29,6 +29,7 @@ The only module that knows them.
 | `usher:inflight:<client>:<agent>` | sorted set | what is on its way, till when each counts |
 | `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
+| `usher:worker_settings` | hash | the clients and agents of every worker, with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
@@ -63,6 +64,7 @@ LEASES_LOOKED_AT: Final = "usher:leases:looked_at"
 PARKED: Final = "usher:parked"
 AGENT_SERVERS: Final = "usher:agent_servers"
 ALIVE: Final = "usher:alive"
+WORKER_SETTINGS: Final = "usher:worker_settings"
 BIRTH: Final = "usher:birth"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 AGENT_METRICS_INDEX: Final = "usher:metrics:agents"

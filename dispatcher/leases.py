@@ -126,8 +126,26 @@ def on_their_way(
     )
 
 
+def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
+    """How many dispatches with a caller wait for that agent, by client id and container."""
+    return Step(
+        "waiting_ahead",
+        (keys.WAITING,),
+        (keys.RECORD_PREFIX, agent_name),
+        lambda reply: {
+            (client_id, container): number
+            for client_id, container, number in zip(
+                reply[::3], reply[1::3], reply[2::3], strict=True
+            )
+        },
+    )
+
+
 def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn."""
+    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn.
+
+    Those that nobody has ever come to are the last.
+    """
     return Step(
         "pick_waiting",
         (keys.WAITING, keys.DUE),

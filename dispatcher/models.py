@@ -271,6 +271,7 @@ class Dispatch(DispatchRef):
     first_generation: int = 1  # since it was last asked for, by a request or by hand
     losses: int = 0
     person_seen: bool = False
+    unattended: bool = False  # it has lost its agent, and no person has ever come to it
     alive_till_ms: int = 0
     clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
     timeline_dropped: int = 0  # events before the first of `timeline`

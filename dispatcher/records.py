@@ -94,6 +94,7 @@ def _parse(
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
+    fields["unattended"] = fields.get("unattended") == "1"
     fields["state"] = State(fields["state"])
     fields |= {
         "dispatch_id": dispatch_id,

@@ -27,7 +27,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from dispatcher import urls
+from dispatcher import redaction, urls
 from dispatcher.clients import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
@@ -195,7 +195,10 @@ def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
             f"{path} cannot be read: {type(error).__name__}; check USHER_CLIENTS_FILE"
         ) from None
     around = Surroundings(environ=os.environ, files=files, allow_private=allow_private())
-    return parse(text, name=str(path), around=around)
+    clients = parse(text, name=str(path), around=around)
+    for client in clients:
+        redaction.hide((client.livekit.api_secret, client.webhook_secret.removeprefix("whsec_")))
+    return clients
 
 
 def allow_private() -> bool:

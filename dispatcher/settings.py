@@ -182,9 +182,14 @@ class DispatcherSettings(BaseSettings):
     )  # deliver to private addresses, and over http to loopback (development)
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
+    @property
+    def unfenced_names(self) -> frozenset[str]:
+        """The agents whose servers run without our request filter and reports."""
+        return frozenset(name.strip() for name in self.unfenced_agents.split(",") if name.strip())
+
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
-        return agent_name in {name.strip() for name in self.unfenced_agents.split(",")}
+        return agent_name in self.unfenced_names
 
 
 def load(cls: type[SettingsT]) -> SettingsT:

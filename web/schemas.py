@@ -367,6 +367,10 @@ class Readiness(BaseModel):
     parked: Annotated[
         list[str], Field(description="Ids of records that nobody can read, if there are any.")
     ] = []
+    agents_without_server: Annotated[
+        list[str],
+        Field(description="Agents that may be asked for and have no agent server online, if any."),
+    ] = []
 
 
 def token_answer(

@@ -24,7 +24,8 @@ from dispatcher.troubles import seconds
 
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _COUNTERS: Final = (
-    *("dispatches", "joined", "ended", "cancelled", "attempts", "agents_lost"),
+    *("dispatches", "joined", "sessions_joined", "sessions_failed", "sessions_lost"),
+    *("ended", "cancelled", "attempts", "agents_lost", "idle_agents_lost"),
     *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
     *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
 )
@@ -119,7 +120,7 @@ def _lines(counted: Figures) -> Iterator[str]:
 def _of_client(client: ClientFigures) -> Iterator[str]:
     yield click.style(f"client {printable(client.client_id)}", bold=True)
     yield (
-        f"  {client.dispatches} dispatches, {client.joined} joined, {client.failures} failed, "
+        f"  {client.dispatches} dispatches, {client.served} joined, {client.unserved} failed, "
         f"{client.cancelled} cancelled, {client.ended} ended; "
         f"success {percent(client.success_rate)}"
     )
@@ -127,8 +128,9 @@ def _of_client(client: ClientFigures) -> Iterator[str]:
         yield f"  failed for: {_by_count(client.failed)}"
     now = {str(state): count for state, count in client.states.items() if count}
     yield f"  now: {_by_count(now) if now else 'no session'}"
-    names = ("agents_lost", "agents_crashed", "surplus_agents", "foreign_agents", "restored")
-    odd = {name: getattr(client, name) for name in names}
+    names = ("agents_lost", "idle_agents_lost", "agents_crashed", "surplus_agents")
+    more = ("foreign_agents", "restored")
+    odd = {name: getattr(client, name) for name in (*names, *more)}
     odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
     if any(odd.values()):
         yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"

@@ -110,7 +110,8 @@ if a.deadline_in_ms then
 end
 if moves and a.losses then redis.call('HSET', KEYS[1], 'losses', string.format('%d', a.losses)) end
 if moves and a.anew then
-  redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing', 'tries', 'measured')
+  redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'unattended', 'clearing', 'tries',
+    'measured')
   redis.call('HSET', KEYS[1], 'first_generation', generation)
 end
 set_all(KEYS[1], '', a.fields)

@@ -31,7 +31,9 @@ local function count_request()
 end
 
 -- The agent may be about to leave, because its people have left: it asks whether this came since.
+-- And whoever asks is there: the session is no longer one that nobody has come to.
 local function asked_again(record, is)
+  redis.call('HDEL', record, 'unattended')
   if is == 'accepted' or is == 'joined' then redis.call('HSET', record, 'asked_at_ms', now_s) end
 end
 

@@ -235,7 +235,9 @@ def test_a_token_signed_with_another_secret_reads_nothing(
 
 def test_health_is_ok_and_readiness_misses_nothing(caller: Caller) -> None:
     assert caller.http.get("/healthz").json() == {"status": "ok"}
-    ready = {"status": "ready", "not_ready": []}
+    # Nobody serves that one, which no session has unless it asks for it.
+    unserved = ["agent-that-is-not-there"]
+    ready = {"status": "ready", "not_ready": [], "agents_without_server": unserved}
     # A machine that is busy with something else may keep a part's report back for a moment.
     wait_for(
         "everything ready",

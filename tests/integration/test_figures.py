@@ -141,6 +141,9 @@ class Walk:
             detail["state"] = "ended"
         if transition in (models.REDISPATCH, models.AGENT_LOST):
             more["deadline_in_s"] = 20.0
+        if transition is models.AGENT_LOST and self._random.random() < 0.5:
+            detail["people"] = "0"
+            more["fields"] = {"unattended": "1"}
         if transition is models.ACCEPTED:
             more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
         return more
