@@ -83,8 +83,8 @@ def load_entrypoint(path: str) -> EntryPoint:
         entrypoint = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; it is <module>:<function>, "
-            "the module found by PYTHONPATH"
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; name it as "
+            "<module>:<function>, with the module's folder in PYTHONPATH"
         ) from error
     if not asyncio.iscoroutinefunction(entrypoint):
         raise ConfigurationError(
