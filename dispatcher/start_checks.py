@@ -25,7 +25,7 @@ def check_command(app: Celery) -> None:
         SystemExit: a setting is missing or wrong; one line says which and what to do.
     """
     context = click.get_current_context(silent=True)
-    if context is None or not str(context.params.get("app")).startswith(__package__):
+    if context is None or not _is_ours(str(context.params.get("app"))):
         return
     command = context.invoked_subcommand
     if command is None or command == "dispatch":  # which says it in its own way (`cli/command.py`)
@@ -33,6 +33,11 @@ def check_command(app: Celery) -> None:
     with or_stop():
         _check(command)
         _ = app.conf.imports  # which has Celery read its settings
+
+
+def _is_ours(app: str) -> bool:
+    """True for `dispatcher`, `dispatcher.celery`, `dispatcher.celery:app`."""
+    return app.partition(":")[0].partition(".")[0] == __package__
 
 
 def _check(command: str) -> None:

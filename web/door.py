@@ -20,6 +20,7 @@ from gunicorn import sock
 from dispatcher.listening import cannot_listen
 
 _NAMED = "USHER_WEB_HOST and USHER_WEB_PORT"
+_MAX_NAME_BYTES = 107  # of a Unix socket
 _locks: list[socket.socket] = []
 
 
@@ -65,4 +66,4 @@ def _lock(host: str, port: int) -> None:
         return
     lock = socket.socket(socket.AF_UNIX)
     _locks.append(lock)
-    lock.bind(f"\0usher-web-{os.getuid()}-{host}-{port}")
+    lock.bind(f"\0usher-web-{os.getuid()}-{port}-{host}"[:_MAX_NAME_BYTES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
 from pydantic_settings import BaseSettings
@@ -21,6 +23,8 @@ from pydantic_settings import BaseSettings
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from dispatcher import flower_options, messages, settings
+from tests.acceptance.session import wait_for
+from tests.clientsfile import a_client, a_key
 from tests.conftest import free_port, wait_until_answers
 from tests.stack.wrong_settings import (
     ANY_TEXT,
@@ -41,6 +45,13 @@ COMMANDS = read_procfile(PROJECT_ROOT / "Procfile")
 MODULES = (settings, web_settings, agent_settings, flower_options)
 ENDS_WITHIN_S = 5.0
 AT_ONCE = 2  # starts; each is a second of one core
+WORKER = """
+import sys
+from dispatcher.celery import app
+worker = app.Worker(pool="threads", concurrency=2, queues=["dispatch", "sweep"])
+worker.start()
+sys.exit(worker.exitcode)
+"""
 
 pytestmark = pytest.mark.apart
 
@@ -107,7 +118,8 @@ def queues(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def everything(client: redis.Redis) -> dict[str, list[str]]:
-    return {key: client.lrange(key, 0, -1) for key in sorted(client.scan_iter())}
+    """Every list, which is what a queue is."""
+    return {key: client.lrange(key, 0, -1) for key in sorted(client.scan_iter(_type="list"))}
 
 
 @pytest.mark.parametrize("process", COMMANDS)
@@ -141,7 +153,9 @@ def test_every_setting_has_a_row_and_every_process_its_settings() -> None:
 
 
 @contextmanager
-def started(process: str, environ: Mapping[str, str], cwd: Path, log: Path) -> Iterator[None]:
+def started(
+    process: str, environ: Mapping[str, str], cwd: Path, log: Path
+) -> Iterator[psutil.Process]:
     """A process of the Procfile that runs; killed at the end, with all that it has started."""
     with (
         log.open("wb") as output,
@@ -156,7 +170,7 @@ def started(process: str, environ: Mapping[str, str], cwd: Path, log: Path) -> I
         ) as running,
     ):
         try:
-            yield
+            yield psutil.Process(running.pid)
         finally:
             os.killpg(running.pid, signal.SIGKILL)
 
@@ -174,18 +188,41 @@ async def test_with_right_settings_it_takes_them_wherever_it_is_started(
     assert queues.llen("verify") == 1
 
 
+def test_a_worker_that_cannot_get_ready_stops_instead_of_taking_messages(
+    redis_url: str, queues: redis.Redis, tmp_path: Path
+) -> None:
+    """One that no command of Celery's has started, so that its settings have not been checked."""
+    before = everything(queues)
+    environ = environment(redis_url, {"USHER_CLIENTS_FILE": "/nonexistent/clients.toml"})
+
+    stopped = subprocess.run(
+        [sys.executable, "-c", WORKER],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert stopped.returncode == 1
+    assert "the worker cannot work, and stops" in stopped.stderr
+    assert "USHER_CLIENTS_FILE" in stopped.stderr
+    assert {key: everything(queues)[key] for key in before} == before
+
+
 def test_flower_is_not_open_because_of_the_folder_it_is_started_in(
     redis_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "flowerconfig.py").write_text("address = '0.0.0.0'\n")
-    port = free_port()
-    environ = environment(redis_url, {"USHER_FLOWER_PORT": str(port)})
+    (tmp_path / "flowerconfig.py").write_text("address = '127.0.0.2'\n")
+    says = ("FLOWER_BASIC_AUTH",)
+    row = Row(process="flower", changes={"FLOWER_BASIC_AUTH": None}, says=says)
+    assert wrong_about(row, redis_url, tmp_path) == ""
 
+    environ = environment(redis_url, {})
+    url = f"http://127.0.0.1:{environ['USHER_FLOWER_PORT']}"
     with started("flower", environ, tmp_path, tmp_path / "flower.log"):
-        wait_until_answers(f"http://127.0.0.1:{port}/healthcheck")
-        tasks = httpx.get(f"http://127.0.0.1:{port}/tasks", trust_env=False)
-
-    assert tasks.status_code == 401
+        wait_until_answers(f"{url}/healthcheck")
+        assert httpx.get(f"{url}/tasks", trust_env=False).status_code == 401
 
 
 @pytest.mark.parametrize("process", ["agent", "flower"])
@@ -217,3 +254,32 @@ def test_a_second_web_at_the_same_address_ends_and_the_first_goes_on(
     assert "Address already in use" in last
     assert "USHER_WEB_PORT" in last
     assert answers == {200}
+
+
+def test_a_web_worker_that_dies_while_the_file_of_clients_is_wrong_is_replaced(
+    redis_url: str, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients.toml"
+    clients.write_text(a_client("acme", a_key("acme", "acme-secret"), secret="env:A_SECRET"))
+    changes = {"USHER_CLIENTS_FILE": str(clients), "A_SECRET": "s" * 32, "USHER_WEB_WORKERS": "1"}
+    environ = environment(redis_url, changes)
+    url = f"http://127.0.0.1:{environ['USHER_WEB_PORT']}"
+
+    def listed() -> int | None:
+        with contextlib.suppress(httpx.TransportError):
+            headers = {"Authorization": "Bearer acme-secret"}
+            path = f"{url}/api/v1/dispatches"
+            return httpx.get(path, headers=headers, trust_env=False, timeout=5).status_code
+        return None
+
+    with started("web", environ, tmp_path, tmp_path / "web.log") as master:
+        wait_until_answers(f"{url}/healthz")
+        assert listed() == 200
+        clients.write_text("not = [toml")
+        [worker] = master.children()
+        worker.kill()
+        worker.wait()
+
+        assert wait_for("an answer", listed, within_s=20) == 200
+        assert master.is_running()
+        assert worker not in master.children()
