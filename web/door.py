@@ -48,7 +48,7 @@ def open_door(server: Any) -> None:
         server.LISTENERS = sock.create_sockets(server.cfg, server.log, [os.dup(listener.fileno())])
 
 
-def close_lock(*_: Any) -> None:
+def close_lock(server: Any, worker: Any) -> None:
     """gunicorn's `post_fork`: the lock is the master's, and ends with it."""
     while _locks:
         _locks.pop().close()
