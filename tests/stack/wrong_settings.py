@@ -45,6 +45,20 @@ CLASSES: Final[dict[str, tuple[type[Settings], ...]]] = {
     "agent": (settings.CommonSettings, AgentSettings),
     "flower": (settings.CommonSettings, flower_options.FlowerSettings),
 }
+FROM_A_FILE: Final = ("web", "dispatch", "verify")  # where the clients may come from
+# The line that is started with each setting of a class by itself. The others are started with all
+# of them wrong at once, and have to name each.
+ONE_BY_ONE: Final[dict[type[Settings], str]] = {
+    settings.CommonSettings: "beat",
+    settings.ClientSettings: "dispatch",
+    settings.WorkerSettings: "dispatch",
+    settings.DispatcherSettings: "dispatch",
+    settings.WebSettings: "web",
+    settings.StreamSettings: "web",
+    ServerSettings: "web",
+    AgentSettings: "agent",
+    flower_options.FlowerSettings: "flower",
+}
 
 # A value that the setting cannot have; the mark must not be repeated.
 MARK: Final = "31337"
@@ -157,9 +171,7 @@ def _variables(each: type[Settings]) -> set[str]:
 def fields_of(process: str) -> set[str]:
     """The variables that the line of the Procfile reads."""
     listed = {name for each in CLASSES[process] for name in _variables(each)}
-    if process in ("web", "dispatch", "verify"):
-        listed.add("USHER_CLIENTS_FILE")
-    return listed
+    return listed | ({"USHER_CLIENTS_FILE"} if process in FROM_A_FILE else set())
 
 
 def _flowers_own() -> dict[str, str]:
@@ -175,19 +187,7 @@ def _flowers_own() -> dict[str, str]:
 
 def rows(process: str) -> list[Row]:
     """Each of its settings missing and wrong, and settings that contradict each other."""
-    wrong = _wrong(process)
-    if process == "verify":  # the same program as `dispatch`: all of them at once
-        together = {name: value for row in wrong for name, value in row.changes.items()}
-        wrong = [
-            Row(
-                process=process,
-                changes={name: together[name] for name in names},
-                says=tuple(sorted(names)),
-            )
-            for each in CLASSES[process]
-            if (names := _variables(each) & together.keys() - JUDGED_LATER)
-        ] + [row for row in wrong if row.changes.keys() & JUDGED_LATER]
-    listed = [*wrong, *_missing(process), *_contradictory(process)]
+    listed = [*_wrong(process), *_missing(process), *_contradictory(process)]
     if process == "flower":
         changes: list[dict[str, str | None]] = [
             {**_flowers_own()},
@@ -207,12 +207,18 @@ def rows(process: str) -> list[Row]:
 
 
 def _wrong(process: str) -> list[Row]:
-    names = fields_of(process) - ANY_TEXT
-    if process in ("web", "flower"):
-        names.discard("USHER_ALIVE_FILE")  # they are asked by HTTP
-    return [
-        Row(process=process, changes={name: WRONG[name]}, says=(name,)) for name in sorted(names)
-    ]
+    listed: list[dict[str, str | None]] = []
+    for each in CLASSES[process]:
+        names = _variables(each) - ANY_TEXT
+        if process in ("web", "flower"):
+            names.discard("USHER_ALIVE_FILE")  # they are asked by HTTP
+        alone = names if process == ONE_BY_ONE[each] else names & JUDGED_LATER
+        listed += [{name: WRONG[name]} for name in sorted(alone)]
+        if together := sorted(names - alone):
+            listed.append({name: WRONG[name] for name in together})
+    if process in FROM_A_FILE:
+        listed.append({"USHER_CLIENTS_FILE": WRONG["USHER_CLIENTS_FILE"]})
+    return [Row(process=process, changes=changes, says=tuple(changes)) for changes in listed]
 
 
 def _missing(process: str) -> list[Row]:
