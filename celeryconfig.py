@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from dispatcher import broker
 from dispatcher.settings import CommonSettings, load
 
+broker.refuse_another(os.environ)
 _settings = load(CommonSettings)
 
 _broker = broker.for_celery(

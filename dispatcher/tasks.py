@@ -7,8 +7,10 @@ task may be lost, doubled or late: the ledger decides.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
 from celery.signals import heartbeat_sent, worker_ready
 
 from dispatcher import (
@@ -37,14 +39,25 @@ from dispatcher.models import State
 from dispatcher.runtime import runtime
 from dispatcher.waking import wake_dispatch
 
+logger = logging.getLogger(__name__)
+
 # Connected before the worker's consumer is made, which asks only then whether anybody listens.
 _consumer = Pulse()
 heartbeat_sent.connect(_consumer.feel, weak=False)
 
 
 @worker_ready.connect
-def _start_runtime(sender: Any, **_: Any) -> None:
+def _start_or_stop(sender: Any, **_: Any) -> None:
     # Connections and event loop before the first message, so that it is as quick as any other.
+    try:
+        _start_runtime(sender)
+    except Exception as error:
+        # Celery would log it and take messages all the same, to fail with each.
+        logger.critical("the worker cannot work, and stops", exc_info=error)
+        raise WorkerShutdown(1) from None
+
+
+def _start_runtime(sender: Any) -> None:
     queues = [queue.name for queue in sender.task_consumer.queues]
     tracing.start("usher-dispatch" if keys.DISPATCH_QUEUE in queues else "usher-verify")
     process = runtime()

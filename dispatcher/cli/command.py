@@ -92,7 +92,7 @@ def _problem(error: UsherError, *, as_json: bool) -> Problem:
             message = f"{error} (it was asked at {redis_address()})"
             code = Exit.REDIS
         case ConfigurationError():
-            message = message.replace("Usher cannot start, set", "set")
+            message = message.removeprefix("Usher cannot start, ")
             code = Exit.CONFIGURATION
         case UnknownDispatch():
             code = Exit.NOT_FOUND
