@@ -79,12 +79,9 @@ enable_utc = True
 timezone = "UTC"
 
 beat_schedule = {
-    "sweep": {
-        "task": "dispatcher.tasks.sweep",
-        "schedule": 0.5,
-        # Sweeps that nobody took must not pile up while the workers are away.
-        "options": {"expires": 5},
-    }
+    # No `expires`, by which Celery would compare beat's clock with the worker's: of the sweeps that
+    # nobody took while the workers were away the first is done, and the others do nothing.
+    "sweep": {"task": "dispatcher.tasks.sweep", "schedule": 0.5}
 }
 # The only entry is due twice a second: there is nothing to remember between restarts.
 beat_scheduler = "celery.beat:Scheduler"

@@ -19,6 +19,17 @@ class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written."""
 
 
+class TooLate(LedgerUnavailable):
+    """Redis has come to it after its caller was to be told that it failed; nothing was written.
+
+    `now_ms` is the ledger's clock: whoever reads this in time has known it wrong.
+    """
+
+    def __init__(self, *, now_ms: int) -> None:
+        super().__init__("Redis came to it too late; nothing was written")
+        self.now_ms = now_ms
+
+
 class Overloaded(UsherError):
     """More sessions are on their way than would get their agents in time."""
 

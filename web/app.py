@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, reports, tracing, waking
+from dispatcher import garbage, tracing, waking
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -145,7 +145,7 @@ def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
-        here.ledger.run(reports.ping())
+        here.ledger.look_at_clock()
         accepted = Accepted(
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )
