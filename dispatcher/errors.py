@@ -20,14 +20,10 @@ class LedgerUnavailable(UsherError):
 
 
 class TooLate(LedgerUnavailable):
-    """Redis has come to it after its caller was to be told that it failed; nothing was written.
+    """Redis has come to it after its caller was to be told that it failed; nothing was written."""
 
-    `now_ms` is the ledger's clock: whoever reads this in time has known it wrong.
-    """
-
-    def __init__(self, *, now_ms: int) -> None:
+    def __init__(self) -> None:
         super().__init__("Redis came to it too late; nothing was written")
-        self.now_ms = now_ms
 
 
 class Overloaded(UsherError):

@@ -306,7 +306,7 @@ def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
             retry_after_s=int(reply[1]) / 1000,
         )
     if reply[0] == "late":
-        raise TooLate(now_ms=int(reply[1]))
+        raise TooLate
     if reply[0] == "overloaded":
         raise Overloaded("too many sessions wait for their agents already")
     outcome, existing_id, *rest = reply

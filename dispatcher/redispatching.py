@@ -6,7 +6,7 @@ import time
 
 from dispatcher import ledger
 from dispatcher.decisions import our_agent
-from dispatcher.errors import LedgerUnavailable, LiveKitError, RedispatchRefused
+from dispatcher.errors import LiveKitError, RedispatchRefused, TooLate
 from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
 from dispatcher.outcomes import read, traced
@@ -41,7 +41,7 @@ async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") 
         )
     )
     if done.outcome == "late":
-        raise LedgerUnavailable("Redis came to it too late; nothing was changed")
+        raise TooLate
     if done.outcome == "occupied":
         raise RedispatchRefused(
             f"room {dispatch.room_name!r} is served by dispatch {done.job_id} now; "

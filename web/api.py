@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -137,9 +136,9 @@ def _created(
     """
     try:
         created = creating.answer()
-    except TooLate as late:
-        # Nobody has been told anything yet, so this process has known the clock wrong.
-        here.ledger.clock.heard(late.now_ms, asked_at=time.monotonic())
+    except TooLate:
+        # Its caller waits still: this process was busy, or has known the clock wrong.
+        here.ledger.look_at_clock()
         created = here.ledger.run(_creation(here, client, new, asked), tell=False)
     if created.over:
         created = _instead_of(here, client, new, asked, created)
@@ -327,7 +326,7 @@ def _change(here: Services, step: Step[Advanced]) -> Advanced:
     """
     done = here.ledger.run(step)
     if done.outcome == "late":
-        raise LedgerUnavailable("Redis came to it too late; nothing was changed")
+        raise TooLate
     return done
 
 

@@ -8,7 +8,7 @@ from dispatcher import cancelling
 from dispatcher.cli import reach
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import dispatch_id_argument
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import TooLate
 
 
 @click.command(
@@ -29,7 +29,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
         )
     )
     if done.outcome == "late":
-        raise LedgerUnavailable("Redis came to it too late; nothing was changed")
+        raise TooLate
     if as_json:
         emit({"dispatch_id": dispatch_id, "cancelled": done.moved, "state": done.state})
     elif done.moved:

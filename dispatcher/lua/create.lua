@@ -13,12 +13,12 @@
 --   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
 --   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
 --   one more}, {"too_many_sessions"}, {"overloaded"}, {"too_fast", ms until one more would be due early
---   enough before its deadline} or {"late", the time (ms)}: its caller has been told that it failed. No more than is needed: every value costs
---   the web tens of microseconds to read.
+--   enough before its deadline} or {"late"} (its caller has been told that it failed). No more than is
+--   needed: every value costs the web tens of microseconds to read.
 local FIELDS = 14  -- from here on
 local now = keep_clock()
 local now_s = string.format('%.0f', now)
-if ARGV[13] ~= '' and now > tonumber(ARGV[13]) then return {'late', now} end
+if ARGV[13] ~= '' and now > tonumber(ARGV[13]) then return {'late'} end
 
 -- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
 -- will be full again: one number, which Redis forgets by itself when that has come.

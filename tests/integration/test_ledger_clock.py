@@ -193,13 +193,12 @@ def test_what_its_caller_has_given_up_is_not_done(store: Ledger, raw: redis.Redi
     before = keyspace(raw)
     not_after_ms = store.run(reports.ping()) - 1
 
-    with pytest.raises(TooLate) as late:
+    with pytest.raises(TooLate):
         create(store, "dsp_2", not_after_ms=not_after_ms)
     cancelled = ledger.advance(read(store), models.CANCEL, not_after_ms=not_after_ms)
     assert store.run(cancelled).outcome == "late"
 
     assert keyspace(raw) == before
-    assert not_after_ms < late.value.now_ms <= store.run(reports.ping())
     assert create(store, "dsp_2", not_after_ms=not_after_ms + 60_000).new
 
 
