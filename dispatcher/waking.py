@@ -1,15 +1,12 @@
 """How is a worker told to look at a dispatch?
 
-By task name, so that whoever wakes (web, sweeper, CLI) need not import what the tasks import.
+By task name, so that whoever wakes (the sweeper, a worker's lanes, the CLI) need not import what the
+tasks import. The web wakes by the ledger (`messages.py`).
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
-
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from dispatcher.celery import app
 from dispatcher.messages import (
@@ -25,23 +22,6 @@ DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
 # has another one. A header, so that a worker of an older release takes the message as well. Not
 # Celery's own `expires`, which compares the clocks of two hosts.
 GOOD_TILL_MS = "usher_good_till_ms"
-
-
-def warm_up() -> None:
-    """Open every publishing connection and load what the first publish would load.
-
-    Raises like `wake_dispatch`.
-    """
-    with ExitStack() as stack:
-        for _ in range(app.conf.broker_pool_limit):
-            producer = stack.enter_context(app.producer_or_acquire())
-            producer.connection.ensure_connection(max_retries=1)
-            try:
-                producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
-            except (*producer.connection.connection_errors, RedisError) as error:
-                # Redis's own, as it is, where it falls silent or refuses between the two.
-                raise OperationalError(str(error)) from error
-    _ = app.backend  # every publish makes a result object, and that wants one
 
 
 def wake_dispatch(dispatch_id: str, room: str) -> None:

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flask import Flask, Request
-from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, tracing, waking
+from dispatcher import garbage, tracing
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -133,10 +132,9 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(_REHEARSALS)
-        waking.warm_up()
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
-    except (LedgerUnavailable, OperationalError):
+    except LedgerUnavailable:
         logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
     garbage.keep()
 
