@@ -11,9 +11,9 @@ _broker = broker.for_celery(
     _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
 )
 broker_url, broker_use_ssl = _broker.url, _broker.use_ssl
-# A publish must fail within a third of a second when Redis is down or hung, because a sweep has many
-# (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the next sweep wakes
-# it, so a lost publish costs time and nothing else.
+# A publish must fail within a third of a second when Redis is down or hung, because a sweep has
+# many (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the next sweep
+# wakes it, so a lost publish costs time and nothing else.
 broker_transport_options = {
     # A worker that waits for messages must notice, too, that Redis's machine has vanished.
     **_broker.transport_options,

@@ -1,7 +1,7 @@
 """How is a worker told to look at a dispatch?
 
-By task name, so that whoever wakes (the sweeper, a worker's lanes, the CLI) need not import what the
-tasks import. The web wakes by the ledger (`messages.py`).
+By task name, so that whoever wakes (sweeper, lanes, CLI) need not import what the tasks import. The
+web wakes by the ledger (`messages.py`).
 """
 
 from __future__ import annotations
