@@ -19,6 +19,8 @@ _SOON_S: Final = 0.05
 # An attempt that is younger than this when its time is up has not shown anything: as long as it
 # takes to tell that LiveKit has dropped a job.
 _FRESH_S: Final = 2.0
+# A record may have been read so long before its room was looked at.
+_LOOK_MS: Final = 2_000
 
 # `Dispatch.left_by` of an agent whose people have left, as its job tells it.
 PEOPLE_LEFT: Final = "people_left"
@@ -95,6 +97,17 @@ def agent_to_keep(
         if agent.identity == dispatch.agent_identity:
             return agent
     return our_agent(dispatch, agents, fenced=False)
+
+
+def time_to_join(dispatch: Dispatch, joined_at_ms: int) -> int:
+    """How long it has taken until its agent was there, in ms; `joined_at_ms` is LiveKit's clock.
+
+    Where that cannot be, the two clocks differ, and what is certain counts: it is there by now.
+    """
+    until_now_ms = dispatch.read_at_ms - dispatch.requested_at_ms
+    by_livekit_ms = joined_at_ms - dispatch.requested_at_ms
+    possible = 0 <= by_livekit_ms <= until_now_ms + _LOOK_MS
+    return by_livekit_ms if possible else max(0, until_now_ms)
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:

@@ -19,6 +19,13 @@ class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written."""
 
 
+class TooLate(LedgerUnavailable):
+    """Redis has come to it after its caller was to be told that it failed; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis came to it too late; nothing was written")
+
+
 class Overloaded(UsherError):
     """More sessions are on their way than would get their agents in time."""
 

@@ -16,7 +16,8 @@ The only module that knows them.
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
 | `usher:failed:<client>` | sorted set | those of them that have failed, by when (ms) |
-| `usher:notified` | set | clients whose own servers are told how dispatches end |
+| `usher:events_wanted` | sorted set | clients whose own servers are told how dispatches end, by
+  when (ms) a worker has last said so |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
 | `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
@@ -30,6 +31,7 @@ The only module that knows them.
 | `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:worker_settings` | hash | the clients and agents of every worker, with their expiry |
+| `usher:clock` | string | the ledger's clock and Redis's (ms), as noted lately (`clock.lua`) |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
@@ -56,7 +58,7 @@ LIVE_PREFIX: Final = "usher:live:"
 SESSIONS_PREFIX: Final = "usher:sessions:"
 WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
-NOTIFIED: Final = "usher:notified"
+NOTIFIED: Final = "usher:events_wanted"
 DUE: Final = "usher:due"
 WAITING: Final = "usher:waiting"
 LEASES: Final = "usher:leases"
@@ -66,6 +68,7 @@ AGENT_SERVERS: Final = "usher:agent_servers"
 ALIVE: Final = "usher:alive"
 WORKER_SETTINGS: Final = "usher:worker_settings"
 BIRTH: Final = "usher:birth"
+CLOCK: Final = "usher:clock"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
 CAPACITY_CHANNEL: Final = "usher:capacity"

@@ -81,7 +81,11 @@ def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     return Step(
         "claim_leases",
         (keys.LEASES, keys.LEASES_LOOKED_AT),
-        (str(limit), *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S))),
+        (
+            str(limit),
+            *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S)),
+            keys.RECORD_PREFIX,
+        ),
         list,
     )
 

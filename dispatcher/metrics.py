@@ -32,6 +32,11 @@ class Window(StrEnum):
         return {"5m": 5, "1h": 60, "1d": 1440, "all": 0}[self.value]
 
     @property
+    def hashes(self) -> int:
+        """How many hashes it is made of, at the most, for each client and container."""
+        return {"5m": 7, "1h": 61, "1d": 112, "all": 1}[self.value]
+
+    @property
     def bucket_ms(self) -> int:
         """On what it begins: it is as long as its name says, and up to one such bucket longer."""
         return _QUARTER_MS if self is Window.DAY else _MINUTE_MS

@@ -86,6 +86,12 @@ def report_alive(name: str, *, ttl_s: float) -> Step[int]:
     return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
 
 
+def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
+    """Note that the sweeper is at work, as `report_alive`; false when it has begun just before."""
+    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+    return Step("begin_sweep", (keys.ALIVE,), args, bool)
+
+
 def alive() -> Step[frozenset[str]]:
     """The names of the parts that are at work."""
     return Step(

@@ -38,8 +38,10 @@ LOOK_AGAIN_S: Final = 2.0
 SILENT: Final = "the agent fell silent"
 
 
-async def supervise(services: Services, dispatch_id: str) -> State:
+async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
     """Look after a joined dispatch whose lease has run out; returns where it stands then.
+
+    After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
 
     With a person in the room, or still to come, a new generation takes over, and the old agent,
     dead or frozen, is put out; when everybody has left the dispatch has ended.
@@ -50,6 +52,8 @@ async def supervise(services: Services, dispatch_id: str) -> State:
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state not in (State.JOINED, State.LEAVING):
+        return dispatch.state
+    if good_till_ms and dispatch.read_at_ms > good_till_ms:
         return dispatch.state
     with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
         if not may_go_on:

@@ -59,6 +59,8 @@ _CANDIDATES: Final = 100
 _AT_ONCE: Final = 20
 # A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
 _GOES_ON_S: Final = 0.4
+# Beat asks twice a second: a message that comes sooner has waited while no worker was there.
+PAUSE_S: Final = 0.25
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
 # An agent that was not heard of for so long, of a client that is not configured any more, is lost.
@@ -77,7 +79,9 @@ class WakeUp:
         if dispatch.clearing:
             wake_clearing(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in (State.JOINED, State.LEAVING):
-            wake_supervision(dispatch.dispatch_id, dispatch.room_name)
+            # Then it is claimed again, if it is still true.
+            good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
+            wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)
         else:

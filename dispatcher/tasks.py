@@ -37,7 +37,7 @@ from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
 from dispatcher.models import State
 from dispatcher.runtime import runtime
-from dispatcher.waking import wake_dispatch
+from dispatcher.waking import GOOD_TILL_MS, wake_dispatch
 
 logger = logging.getLogger(__name__)
 
@@ -116,18 +116,27 @@ def clear_away(dispatch_id: str, room: str) -> str:
     return process.run(clearing.clear_away(process.services, dispatch_id))
 
 
-@app.task(name="dispatcher.tasks.supervise", throws=(UsherError,))
-def supervise(dispatch_id: str, room: str) -> str:
+def _good_till_ms(task: Any) -> int:
+    """Till when the message of the running task is good; 0: for ever."""
+    return int(task.request.get(GOOD_TILL_MS) or 0)
+
+
+@app.task(name="dispatcher.tasks.supervise", throws=(UsherError,), bind=True)
+def supervise(self: Any, dispatch_id: str, room: str) -> str:
     """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
     process = runtime()
-    return process.run(supervising.supervise(process.services, dispatch_id))
+    return process.run(
+        supervising.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
+    )
 
 
-@app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,))
-def deliver_webhook(event_id: str, dispatch_id: str = "", room: str = "") -> str:
+@app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,), bind=True)
+def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str = "") -> str:
     """Deliver one event to its client's own server; returns what came of it."""
     process = runtime()
-    return process.run(webhooks.deliver(process.services, event_id))
+    return process.run(
+        webhooks.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
+    )
 
 
 @app.task(name="dispatcher.tasks.dead_webhooks", throws=(UsherError,), ignore_result=False)
@@ -155,7 +164,9 @@ def sweep() -> int:
     """Wake every record that somebody must look at; returns how many (beat sends this)."""
     process = runtime()
     store = process.services.ledger
-    process.run(store.run(reports.report_alive(SWEEPER, ttl_s=heartbeat.TTL_S)))
+    begin = reports.begin_sweep(SWEEPER, ttl_s=heartbeat.TTL_S, pause_s=sweeping.PAUSE_S)
+    if not process.run(store.run(begin)):
+        return 0
     wake_ups = process.run(sweeping.sweep_all(process.services))
     sweeping.publish_all(wake_ups)
     return len(wake_ups)

@@ -20,6 +20,7 @@ from dispatcher.decisions import (
     our_agent,
     silent_in_s,
     time_is_up,
+    time_to_join,
 )
 from dispatcher.dispatching import VERIFY_GRACE_S
 from dispatcher.errors import LiveKitError
@@ -201,7 +202,7 @@ async def _joined(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, view: RoomView
 ) -> bool:
     """Write `joined`; false when the record has moved on."""
-    time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
+    time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
     done = await services.ledger.run(
         ledger.advance(
             dispatch,

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flask import Flask, Request
-from kombu.exceptions import OperationalError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, reports, tracing, waking
+from dispatcher import garbage, tracing
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -135,10 +134,9 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(_REHEARSALS)
-        waking.warm_up()
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
-    except (LedgerUnavailable, OperationalError):
+    except LedgerUnavailable:
         logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
     garbage.keep()
 
@@ -147,7 +145,7 @@ def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
-        here.ledger.run(reports.ping())
+        here.ledger.look_at_clock()
         accepted = Accepted(
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )

@@ -49,7 +49,7 @@ def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> F
     return here.snapshots.get(
         ("figures", window, *client_ids),
         _KEEP_WINDOW_S[window],
-        lambda: here.ledger.run(figures.figures(window, client_ids)),
+        lambda: figures.read(here.ledger, window, client_ids),
     )
 
 

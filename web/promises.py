@@ -169,6 +169,7 @@ class Promises:
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
+        self._ledger.look_at_clock()
         with self._lock:
             kept = list(self._promises.values())
         missing = self._look_at_each(self._in_turn(kept))

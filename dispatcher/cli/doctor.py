@@ -181,7 +181,7 @@ class _Examination:
         for client in webhooks:
             dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
             found.append(work_findings.of_dead_webhooks(client, dead))
-        lately = await store.run(figures.figures(Window.MINUTES, names))
+        lately = await figures.read_async(store, Window.MINUTES, names)
         return [*found, *work_findings.of_figures(lately)]
 
     def _unfenced(self) -> frozenset[str]:

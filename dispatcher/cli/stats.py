@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import click
 
+from dispatcher import figures
 from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, emit, printable
 from dispatcher.cli.options import client_option
-from dispatcher.figures import NOT_OURS, figures
 from dispatcher.metrics import (
     TIMES,
     AgentFigures,
@@ -47,8 +47,8 @@ _COUNTERS: Final = (
 @client_option("Only this client's.")
 def command(window: str, client_id: str | None, as_json: bool) -> None:
     """Show success, failures by reason, times and what agent servers answered, by client."""
-    wanted = (client_id,) if client_id else (*reach.client_ids(), NOT_OURS)
-    counted = reach.open_ledger().run(figures(Window(window), wanted))
+    wanted = (client_id,) if client_id else (*reach.client_ids(), figures.NOT_OURS)
+    counted = figures.read(reach.open_ledger(), Window(window), wanted)
     if as_json:
         emit(as_shape(counted))
     else:

@@ -19,9 +19,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
     table.insert(whose.queues[client], id)
   end
 end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local due = string.format('%.0f', now + tonumber(ARGV[2]))
+local now = read_clock()
 local picked, limit = {}, tonumber(ARGV[1])
 for _, whose in ipairs({attended, unattended}) do
   local round = 1
@@ -30,7 +28,7 @@ for _, whose in ipairs({attended, unattended}) do
     for _, client in ipairs(whose.clients) do
       local id = whose.queues[client][round]
       if id and #picked < limit then
-        redis.call('ZADD', KEYS[2], 'XX', due, id)
+        push(KEYS[2], ARGV[3], id, now, tonumber(ARGV[2]))
         picked[#picked + 1] = id
       end
     end

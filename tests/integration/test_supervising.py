@@ -320,3 +320,15 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     assert await supervise(services, "dsp_1") is State.JOINED
 
     assert look().generation == 1
+
+
+async def test_a_message_that_has_waited_too_long_is_left_to_the_next_one(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    fall_silent(raw)
+    now_ms = look().read_at_ms
+
+    assert await supervise(services, "dsp_1", good_till_ms=now_ms - 1) is State.JOINED
+    assert await supervise(services, "dsp_1", good_till_ms=now_ms + 60_000) is State.QUEUED
