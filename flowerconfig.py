@@ -10,12 +10,18 @@ from typing import Any
 
 from tornado.options import options
 
+from dispatcher.errors import ConfigurationError
 from dispatcher.flower_history import finish_save
 from dispatcher.logs import configure
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 
 # Tornado's own lines go into the shape of ours.
 _common = load(CommonSettings)
+try:
+    refuse_cluster(_common)
+except ConfigurationError as error:
+    raise SystemExit(str(error)) from None
 configure(log_format=_common.log_format, level=_common.log_level)
 
 # Whoever sees Flower sees rooms and dispatch ids, and can stop workers. It starts without a

@@ -11,8 +11,9 @@ from celery.signals import after_task_publish, beat_init, celeryd_init, setup_lo
 
 from dispatcher import reports
 from dispatcher.alive import AliveFile, Pulse, watch
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.logs import configure, say
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import Ledger
 
@@ -34,6 +35,15 @@ def _tell_of_signals(**_: Any) -> None:
     # "Warm shutdown" is written past all logging.
     worker: Any = import_module("celery.apps.worker")
     worker.safe_say = say
+
+
+@celeryd_init.connect
+@beat_init.connect
+def _refuse_cluster(**_: Any) -> None:
+    try:
+        refuse_cluster(load(CommonSettings))
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None  # Celery would log any other, and go on
 
 
 @beat_init.connect

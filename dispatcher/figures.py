@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dispatcher import heartbeat, keys
+from dispatcher import heartbeat, keys, reports
 from dispatcher.ledger import Step
 from dispatcher.metrics import (
     OPEN_STATES,
@@ -21,7 +21,6 @@ from dispatcher.metrics import (
     client_figures,
 )
 from dispatcher.models import AgentServerReport
-from dispatcher.records import of_any_release
 
 # Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
 QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
@@ -118,7 +117,7 @@ def _health(reply: Sequence[Any]) -> Health:
         at_ms=now,
         agent_servers=tuple(
             sorted(
-                (of_any_release(AgentServerReport, json.loads(text)) for text in servers),
+                filter(None, map(reports.agent_server, servers)),
                 key=lambda each: (each.agent_name, each.container, each.agent_server_id),
             )
         ),

@@ -15,6 +15,7 @@ from dispatcher import outbox, reports
 from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.guarding import Work
 from dispatcher.webhooks import wanting
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
         if pulse is None or not pulse.quiet:
             file.touch()
         try:
-            async with services.guard.one("heartbeat"):
+            async with services.guard.one(Work.HEARTBEAT):
                 for queue in queues:
                     await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
                 # A step that changes a record does not know who wants to hear of it.
@@ -60,7 +61,7 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
 async def _probe(services: Services, client: Client) -> None:
     """Report a LiveKit server that answers; its circuit closes with that too."""
     with contextlib.suppress(LedgerUnavailable):
-        async with services.guard.one("livekit probe", of=client.client_id):
+        async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):
                 await services.livekit_clients.for_credentials(client.livekit).probe()
                 name = livekit(client.client_id)

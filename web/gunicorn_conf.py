@@ -50,12 +50,18 @@ os.environ[_DIRECTORY] = str(_metrics_directory())
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: E402, F401  # for that alone
+from dispatcher.errors import ConfigurationError  # noqa: E402
 from dispatcher.logs import configure  # noqa: E402
+from dispatcher.redis_cluster import refuse_cluster  # noqa: E402
 from dispatcher.settings import CommonSettings, StreamSettings, load  # noqa: E402
 from web.door import open_door  # noqa: E402
 from web.gunicorn_log import GunicornLog  # noqa: E402
 
 _common = load(CommonSettings)
+try:
+    refuse_cluster(_common)
+except ConfigurationError as error:
+    raise SystemExit(str(error)) from None
 configure(log_format=_common.log_format, level=_common.log_level)
 
 # Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those

@@ -65,17 +65,22 @@ def readyz() -> tuple[dict[str, Any], int]:
     Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
     get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
     away: their dispatches wait.
-    `parked` are the ids of records that nobody can read, if there are any.
+    `parked` are the ids of records that nobody can read, if there are any; `redis` is what it says
+    when it answers and refuses to work.
     """
     here = services()
     try:
+        here.ledger.run(reports.probe())
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
         parked = here.ledger.run(reports.parked())
-    except LedgerUnavailable:
+    except LedgerUnavailable as error:
         delegates = any(client.delegates for client in here.clients.clients)
         status = "degraded" if delegates else "unavailable"
-        return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
+        without: dict[str, Any] = {"status": status, "not_ready": ["redis"]}
+        if error.refusal:
+            without["redis"] = error.refusal
+        return without, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
     answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
     if parked:

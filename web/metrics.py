@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.multiprocess import MultiProcessCollector
 from werkzeug.routing import Rule
 
+from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.figures import NOT_OURS, figures, health
 from dispatcher.metrics import Window
@@ -76,6 +77,7 @@ def _look_at_ledger() -> LedgerCollector:
     here = services()
     client_ids = [client.client_id for client in here.clients.clients]
     try:
+        here.ledger.run(reports.probe())
         return LedgerCollector(
             here.ledger.run(figures(Window.ALL, [*client_ids, NOT_OURS])),
             here.ledger.run(health()),

@@ -316,6 +316,9 @@ class Readiness(BaseModel):
     parked: Annotated[
         list[str], Field(description="Ids of records that nobody can read, if there are any.")
     ] = []
+    redis: Annotated[
+        str, Field(description="What Redis says when it refuses to work, and what to do about it.")
+    ] = ""
 
 
 def token_answer(
