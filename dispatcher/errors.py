@@ -26,6 +26,10 @@ class LedgerUnavailable(UsherError):
         self.refusal = refusal
 
 
+class StepFailed(LedgerUnavailable):
+    """Redis works, and this very step it answers with an error: the step or its keys are wrong."""
+
+
 class Overloaded(UsherError):
     """More sessions are on their way than would get their agents in time."""
 

@@ -6,7 +6,6 @@ consistent look.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -105,7 +104,7 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = dict(zip(flat[::2], flat[1::2], strict=True))
-    parts = [json.loads(text) for text in alive]
+    parts = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
         return max(0, now - int(float(since))) if since else 0

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import reports
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable, StepFailed
 from dispatcher.ledger import Step
 from dispatcher.store import AsyncLedger
 
@@ -81,7 +81,7 @@ class Guard:
         *,
         expected: tuple[type[Exception], ...] = (LedgerUnavailable,),
     ) -> None:
-        """`expected` are raised, for whoever knows what to do about them."""
+        """`expected` errors are raised, for the caller to handle; a step that failed is none."""
         self._store = store
         self._expected = expected
         self._log = _Log()
@@ -94,9 +94,9 @@ class Guard:
         """
         try:
             yield
-        except self._expected:
-            raise
         except Exception as error:
+            if isinstance(error, self._expected) and not isinstance(error, StepFailed):
+                raise
             self._log.tell(work, of, error)
             with contextlib.suppress(LedgerUnavailable):
                 await self._store.run(reports.internal_error(work))
@@ -128,9 +128,9 @@ class ThreadGuard:
         """
         try:
             yield
-        except LedgerUnavailable:
-            raise
         except Exception as error:
+            if isinstance(error, LedgerUnavailable) and not isinstance(error, StepFailed):
+                raise
             self._log.tell(work, "", error)
             with contextlib.suppress(LedgerUnavailable):
                 self._run(reports.internal_error(work))

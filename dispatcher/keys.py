@@ -30,7 +30,8 @@ The only module that knows them.
 | `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
-| `usher:metrics:ledger` | hash | counters of what Redis has lost |
+| `usher:probed` | string | when Redis was last asked whether it takes writes (s) |
+| `usher:metrics:ledger` | hash | counters of what Redis has lost, and of unexpected failures |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
 | `<either of these>:minute:<n>` | hash | those of the n-th minute, for 2 hours |

@@ -14,7 +14,7 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable, StepFailed
 
 NO_CLUSTER: Final = "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)"
 
@@ -22,6 +22,8 @@ _MAX_CLIENTS: Final = "max number of clients reached"
 # By the first word of the error, which from within a script of Redis 6.2 stands behind an "ERR".
 _REMEDIES: Final[Mapping[str, str]] = {
     "READONLY": "it is a replica: point REDIS_URL at the master, or use redis+sentinel://",
+    # To a command that waits (Celery's) in the moment in which it becomes one.
+    "UNBLOCKED": "it has become a replica: point REDIS_URL at the master, or use redis+sentinel://",
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "MASTERDOWN": "it is a replica that has lost its master: point REDIS_URL at the master",
     "MISCONF": "it cannot save to its disk: free space, or correct its dir and permissions",
@@ -66,7 +68,7 @@ def explained(error: RedisError) -> str:
     refusal = _refusal(error)
     sign = _sign(refusal)
     if sign:
-        words = _IN_SCRIPT.sub("", str(refusal)).rpartition(sign)[2].strip(" :")
+        words = _IN_SCRIPT.sub("", str(refusal)).rpartition(sign)[2].strip(" :.")
         said = f"{sign} {words}".strip()
         return f"Redis refuses to work ({said}); {_REMEDIES[sign]}"
     if isinstance(error, ResponseError):
@@ -78,5 +80,8 @@ def explained(error: RedisError) -> str:
 def unavailable(error: RedisError) -> LedgerUnavailable:
     """What our own callers get instead of redis-py's error."""
     sign = _sign(_refusal(error))
-    refusal = f"{sign}: {_REMEDIES[sign]}" if sign else ""
-    return LedgerUnavailable(explained(error), refusal=refusal)
+    if sign:
+        return LedgerUnavailable(explained(error), refusal=f"{sign}: {_REMEDIES[sign]}")
+    if isinstance(error, ResponseError):
+        return StepFailed(explained(error))
+    return LedgerUnavailable(explained(error))

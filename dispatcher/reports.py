@@ -81,9 +81,15 @@ def report_alive(name: str, *, ttl_s: float) -> Step[int]:
 
 def alive() -> Step[frozenset[str]]:
     """The names of the parts that are at work."""
-    return Step(
-        "fresh", (keys.ALIVE,), (), lambda reply: frozenset(json.loads(text) for text in reply)
-    )
+    return Step("fresh", (keys.ALIVE,), (), lambda reply: frozenset(map(part, reply)))
+
+
+def part(text: str) -> str:
+    """The name of a part that has reported itself; what cannot be read is none that we know."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
