@@ -16,6 +16,7 @@ from celery import Celery
 
 from devstack import PROJECT_ROOT
 from dispatcher import keys, reports
+from dispatcher.celery import redis_works
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import Guard
 from dispatcher.redis_cluster import refuse_cluster
@@ -82,6 +83,7 @@ async def test_the_ledger_says_it_in_redis_own_word_with_the_remedy(
             with pytest.raises(LedgerUnavailable) as caught:
                 store.run(reports.probe())
             errors.append(caught.value)
+            assert not redis_works(store)  # so no probe has beat restarted
             errors += [
                 reply
                 for reply in store.replies(store.ask([reports.probe(), reports.probe()]))
@@ -102,7 +104,7 @@ async def test_the_ledger_says_it_in_redis_own_word_with_the_remedy(
             assert REMEDIES[word] in str(error)
             assert "script:" not in str(error)
             assert error.refusal.startswith(f"{word}: ")
-        assert store.run(reports.probe()) > 0  # and all is well again
+        assert redis_works(store)  # and all is well again
         assert await async_store.run(reports.probe()) > 0
     store.close()
 
