@@ -120,7 +120,7 @@ class ThreadGuard:
         self._log = _Log()
 
     @contextlib.contextmanager
-    def one(self, work: Work) -> Iterator[None]:
+    def one(self, work: Work, *, of: str = "") -> Iterator[None]:
         """As `Guard.one`.
 
         Raises:
@@ -131,6 +131,6 @@ class ThreadGuard:
         except Exception as error:
             if isinstance(error, LedgerUnavailable) and not isinstance(error, StepFailed):
                 raise
-            self._log.tell(work, "", error)
+            self._log.tell(work, of, error)
             with contextlib.suppress(LedgerUnavailable):
                 self._run(reports.internal_error(work))

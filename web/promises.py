@@ -197,7 +197,8 @@ class Promises:
                 self.forget(dispatch_id)
                 continue
             if dispatch_id in stand.missing and self._is_kept(dispatch_id):
-                self._restore(promise)
+                if not self._restore(promise):
+                    continue
                 missing += 1
                 lost += not promise.delegated
             with self._lock:
@@ -214,9 +215,14 @@ class Promises:
         with self._lock:
             return dispatch_id in self._promises
 
-    def _restore(self, promise: Promise) -> None:
+    def _restore(self, promise: Promise) -> bool:
+        """False when it could not be written, for a reason of its own."""
         remembered = promise.remembered(time.monotonic())
-        self._ledger.run(restoring.restore(remembered, by="web", retention_s=self._retention_s))
+        step = restoring.restore(remembered, by="web", retention_s=self._retention_s)
+        with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
+            self._ledger.run(step)
+            return True
+        return False
 
     def _settle(self, promise: Promise) -> None:
         """It is in the ledger now: no longer a delegated one, and forgotten in time."""

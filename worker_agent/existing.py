@@ -197,6 +197,8 @@ class _Attachment:
             refuse_cluster(common)
         except ConfigurationError as error:
             self._ending = asyncio.create_task(self._end(error), name="ending")
+            # Or asyncio would add a traceback: that nobody has asked for the task's exception.
+            self._ending.add_done_callback(asyncio.Task.exception)
             return
         if self._server._job_executor_type is JobExecutorType.THREAD:
             prepare()  # now, not by whichever job's thread comes first
