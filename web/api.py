@@ -157,15 +157,17 @@ def _created(
     return accepted, created.identity
 
 
-def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepted, Promise]:
+def _delegate(
+    here: Services, client: Client, new: NewDispatch, error: LedgerUnavailable
+) -> tuple[Accepted, Promise]:
     """Without Redis: have LiveKit itself dispatch when the person joins.
 
     Raises:
         LedgerUnavailable: the client does not want that, or no more can be remembered.
     """
     if not client.delegates:
-        raise LedgerUnavailable("Redis does not answer, and this client delegates nothing")
-    promise = here.promises.delegate(new)
+        raise LedgerUnavailable(f"this client delegates nothing; {error}") from error
+    promise = here.promises.delegate(new, because=str(error))
     return Accepted.of(
         promise.new, dispatch_id=promise.new.dispatch_id, state=State.DELEGATED
     ), promise
@@ -191,8 +193,8 @@ def create_dispatch() -> Response:
         agents = None
         try:
             accepted, given = _created(here, client, hoped, new, asked, creating)
-        except LedgerUnavailable:
-            accepted, promise = _delegate(here, client, new)
+        except LedgerUnavailable as error:
+            accepted, promise = _delegate(here, client, new, error)
             if asked is not None:
                 here.delegations.keep(promise.new, asked)
             given = identity
