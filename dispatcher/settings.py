@@ -105,6 +105,9 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     delegate: bool = Field(
         True, alias="USHER_DELEGATE"
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
+    delegate_metadata: bool = Field(
+        False, alias="USHER_DELEGATE_METADATA"
+    )  # also what has agent metadata, which the holder of the token can read then
     webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
     requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
@@ -123,9 +126,21 @@ class WebSettings(BaseSettings):
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
     )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
 
+    metrics_local: bool = Field(
+        False, alias="USHER_METRICS_LOCAL"
+    )  # /metrics without a credential for callers on this machine, where no proxy runs on it
+    trusted_hosts: str = Field(
+        "", alias="USHER_TRUSTED_HOSTS"
+    )  # names by which callers reach us, comma-separated, ".example.com" with all below; empty: any
     flower_url: str = Field(
         "", pattern=r"^(https?://\S+)?$", alias="USHER_FLOWER_URL"
     )  # where the operator's browser finds Flower: a link on the dashboard
+
+    @property
+    def host_names(self) -> list[str] | None:
+        """The names by which callers reach us; None: any."""
+        names = [name.strip() for name in self.trusted_hosts.split(",") if name.strip()]
+        return names or None
 
     @field_validator("operator_auth")
     @classmethod
@@ -145,6 +160,9 @@ class StreamSettings(BaseSettings):
 
     streams: int = Field(2000, gt=0, alias="USHER_STREAMS")
     streams_per_client: int = Field(1000, gt=0, alias="USHER_STREAMS_PER_CLIENT")
+    streams_per_dispatch: int = Field(
+        200, gt=0, alias="USHER_STREAMS_PER_DISPATCH"
+    )  # the people of a large room, each with a page or two
 
 
 class DispatcherSettings(BaseSettings):
