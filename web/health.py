@@ -12,6 +12,7 @@ from dispatcher.clients import Client, ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.settings import DispatcherSettings
+from web.operators import shows_credential
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -23,6 +24,12 @@ CLIENTS_FILE = "clients_file"  # it is wrong, and the clients are those of befor
 def healthz() -> dict[str, str]:
     """200 as long as this process answers."""
     return {"status": "ok"}
+
+
+def _kind(part: str) -> str:
+    """What kind of part it is, without the client's or the agent's name."""
+    kind, _, _ = part.partition(":")
+    return kind if kind in ("agent", "livekit") else part
 
 
 def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> bool:
@@ -54,7 +61,7 @@ def missing(
     agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))
     absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
-    # What is wrong with it is in the log: it names clients, and anybody may ask here.
+    # What is wrong with it is in the log.
     return [*absent, CLIENTS_FILE] if clients.error else absent
 
 
@@ -65,9 +72,12 @@ def readyz() -> tuple[dict[str, Any], int]:
     Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
     get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
     away: their dispatches wait.
-    `parked` are the ids of records that nobody can read, if there are any.
+    `parked` are the ids of records that nobody can read, if there are any. Where there are several
+    clients, their names, those of their agents and these ids are for the operator (basic
+    authentication); anybody else is told which kind of part is missing.
     """
     here = services()
+    named = len(here.clients.clients) == 1 or shows_credential()
     try:
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
@@ -77,7 +87,9 @@ def readyz() -> tuple[dict[str, Any], int]:
         status = "degraded" if delegates else "unavailable"
         return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
+    if not named:
+        absent = list(dict.fromkeys(map(_kind, absent)))
     answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
-    if parked:
+    if parked and named:
         answer["parked"] = sorted(parked)
     return answer, 200
