@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from flask import Flask, Request
 from kombu.exceptions import OperationalError
+from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
@@ -72,9 +73,15 @@ class Application(Flask):
             return None
         if request.path not in _ASKED_BY_ADDRESS:
             request.trusted_hosts = self.config["TRUSTED_HOSTS"]
+        try:
+            host = request.host
+        except SecurityError:
+            raise SecurityError(
+                "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
+            ) from None
         return MapAdapter(
             self.url_map,
-            server_name=request.host,
+            server_name=host,
             script_name=request.root_path or "/",
             subdomain="",
             url_scheme=request.scheme,
