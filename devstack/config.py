@@ -78,7 +78,7 @@ class StackConfig:
         scripts = Path(sys.executable).parent
         return kept | {
             "PATH": os.pathsep.join([str(scripts), caller.get("PATH", os.defpath)]),
-            "PYTHONPATH": str(PROJECT_ROOT),
+            "PYTHONPATH": _python_path(caller),
             "PYTHONUNBUFFERED": "1",
             "REDIS_URL": self.redis_url,
             "LIVEKIT_URL": self.livekit_url,
@@ -122,3 +122,12 @@ class StackConfig:
             "USHER_CLIENT_ID": CLIENT_ID,
         }
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def _python_path(caller: Mapping[str, str]) -> str:
+    """Ours, and behind it the caller's, where the program of USHER_AGENT_ENTRYPOINT may be.
+
+    The processes run in the project's folder, so the caller's entries are made absolute.
+    """
+    own = caller.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(PROJECT_ROOT), *map(os.path.abspath, filter(None, own))])

@@ -128,7 +128,12 @@ def registry() -> ClientRegistry:
     if path:
         from dispatcher.registry import FileRegistry
 
-        return FileRegistry(Path(path))
+        try:
+            return FileRegistry(Path(path))
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"Usher cannot start, correct the file of USHER_CLIENTS_FILE: {error}"
+            ) from None
     return ClientRegistry(clients=(_client_of_environment(),))
 
 

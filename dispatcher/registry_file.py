@@ -27,7 +27,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from dispatcher import urls
+from dispatcher import redaction, urls
 from dispatcher.clients import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
@@ -196,7 +196,10 @@ def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
     except ConfigurationError as error:
         raise ConfigurationError(f"USHER_CLIENTS_FILE: {error}") from None
     around = Surroundings(environ=os.environ, files=files, allow_private=allow_private())
-    return parse(text, name=str(path), around=around)
+    clients = parse(text, name=str(path), around=around)
+    for client in clients:
+        redaction.hide((client.livekit.api_secret, client.webhook_secret.removeprefix("whsec_")))
+    return clients
 
 
 def allow_private() -> bool:

@@ -79,6 +79,18 @@ def livekit_url(url: str) -> str:
     return url
 
 
+def own_livekit_url(url: str) -> str:
+    """`url` if it may be the LiveKit server of the operator's own environment.
+
+    Unlike a client's it may do without TLS: it may be reached by a private network.
+
+    Raises:
+        ValueError: it may not; the message says why and does not repeat it.
+    """
+    _split(url, ("wss", "ws", "https", "http"), ())
+    return url
+
+
 def webhook_url(url: str, *, allow_private: bool) -> str:
     """`url` if it may be where a client wants to be told, as far as that is seen without asking.
 

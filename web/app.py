@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from flask import Flask, Request
-from kombu.exceptions import OperationalError
 from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, reports, tracing, waking
+from dispatcher import garbage, tracing
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -46,6 +45,7 @@ from web.idempotency import Delegations
 from web.key_uses import KeyUses
 from web.limits import WrongKeys, WrongPasswords
 from web.operators import operator_of
+from web.path_prefix import PathPrefix
 from web.promises import Promises
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
@@ -119,7 +119,8 @@ def build() -> Flask:
     app.extensions["usher"] = here
     app.config["TRUSTED_HOSTS"] = settings.host_names
     if proxies := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+        fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
+        app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
@@ -145,10 +146,9 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(_REHEARSALS)
-        waking.warm_up()
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
-    except (LedgerUnavailable, OperationalError):
+    except LedgerUnavailable:
         logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
     garbage.keep()
 
@@ -157,7 +157,7 @@ def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
-        here.ledger.run(reports.ping())
+        here.ledger.look_at_clock()
         accepted = Accepted(
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )

@@ -12,6 +12,12 @@ from dispatcher.clients import Client, ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.settings import DispatcherSettings
+from dispatcher.worker_settings import (
+    WorkerSettings,
+    all_services,
+    services_of,
+    without_server,
+)
 from web.operators import shows_credential
 from web.services import services
 
@@ -65,6 +71,19 @@ def missing(
     return [*absent, CLIENTS_FILE] if clients.error else absent
 
 
+def unserved(
+    clients: ClientRegistry,
+    settings: DispatcherSettings,
+    workers: Iterable[WorkerSettings],
+    servers: list[AgentServerReport],
+) -> list[str]:
+    """The agents that a session may ask for, here or at a worker, and that nothing serves."""
+    workers = list(workers)
+    unfenced = settings.unfenced_names.union(*(worker.unfenced for worker in workers))
+    asked_for = all_services(services_of(clients.clients), workers)
+    return sorted({each.agent_name for each in without_server(asked_for, servers, unfenced)})
+
+
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
     """503 when no request can be accepted; 200 otherwise, naming what a session would wait for.
@@ -72,24 +91,29 @@ def readyz() -> tuple[dict[str, Any], int]:
     Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
     get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
     away: their dispatches wait.
-    `parked` are the ids of records that nobody can read, if there are any. Where there are several
-    clients, their names, those of their agents and these ids are for the operator (basic
-    authentication); anybody else is told which kind of part is missing.
+    `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
+    which no agent server is online, if there are any; a default one is in `not_ready` as well.
+    Where there are several clients, their names, those of their agents and these ids are for the
+    operator (basic authentication); anybody else is told which kind of part is missing.
     """
     here = services()
     named = len(here.clients.clients) == 1 or shows_credential()
     try:
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
+        workers = here.ledger.run(reports.workers())
         parked = here.ledger.run(reports.parked())
     except LedgerUnavailable:
         delegates = any(client.delegates for client in here.clients.clients)
         status = "degraded" if delegates else "unavailable"
         return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
+    status = "degraded" if absent else "ready"
     if not named:
-        absent = list(dict.fromkeys(map(_kind, absent)))
-    answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
-    if parked and named:
+        return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
+    answer: dict[str, Any] = {"status": status, "not_ready": absent}
+    if agents := unserved(here.clients, here.dispatcher, workers, servers):
+        answer["agents_without_server"] = agents
+    if parked:
         answer["parked"] = sorted(parked)
     return answer, 200

@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.multiprocess import MultiProcessCollector
 from werkzeug.routing import Rule
 
+from dispatcher import figures
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.figures import NOT_OURS, figures, health
 from dispatcher.metrics import Window
 from web.exposition import LedgerCollector
 from web.operators import is_on_this_machine, require_operator
@@ -77,8 +77,8 @@ def _look_at_ledger() -> LedgerCollector:
     client_ids = [client.client_id for client in here.clients.clients]
     try:
         return LedgerCollector(
-            here.ledger.run(figures(Window.ALL, [*client_ids, NOT_OURS])),
-            here.ledger.run(health()),
+            figures.read(here.ledger, Window.ALL, [*client_ids, figures.NOT_OURS]),
+            here.ledger.run(figures.health()),
         )
     except LedgerUnavailable:
         return LedgerCollector()

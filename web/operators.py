@@ -74,9 +74,11 @@ def is_on_this_machine() -> bool:
 
 def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # Who comes by IPv4 to a socket of IPv6 is ::ffff:127.0.0.1.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def judged(user: str, password: str) -> tuple[bool, int]:

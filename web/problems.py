@@ -15,7 +15,7 @@ from flask import Flask, Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from dispatcher.errors import LedgerUnavailable, Overloaded
+from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,16 @@ def register(app: Flask) -> None:
         logger.error("no ledger", extra={"error": str(error)})
         return unavailable(
             "the dispatch ledger does not answer; nothing was promised, try again in a second"
+        ).response()
+
+    @app.errorhandler(UnreadableRecord)
+    def unreadable(error: UnreadableRecord) -> Response:
+        logger.error("a record cannot be read", extra={"error": str(error)})
+        return Problem(
+            410,
+            "Gone",
+            "the record of this dispatch is damaged, or of another release of Usher, so nobody "
+            "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()
 
     @app.errorhandler(Overloaded)

@@ -77,6 +77,9 @@ def test_what_was_counted_is_there_in_prometheuss_words(open_with: Open, store: 
     assert found["usher_up",] == 1
     assert found["usher_dispatches_total", acme] == 1
     assert found["usher_dispatches_total", globex] == 0
+    assert found["usher_sessions_joined_total", acme] == found["usher_joins_total", acme] == 1
+    assert found["usher_sessions_failed_total", acme] == 0
+    assert found["usher_sessions_lost_total", acme] == 0
     assert found["usher_sessions", acme, ("state", "joined")] == 1
     assert found["usher_sessions", acme, ("state", "queued")] == 0
     time_to_join = "usher_time_to_join_seconds"
