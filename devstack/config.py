@@ -86,6 +86,7 @@ class StackConfig:
             "LIVEKIT_API_SECRET": self.credentials.livekit_api_secret,
             "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.credentials.flower_password}",
             "USHER_OPERATOR_AUTH": f"{OPERATOR_USER}:{self.credentials.operator_password}",
+            "USHER_METRICS_LOCAL": "true",
             "USHER_FLOWER_URL": self.flower_url,
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,

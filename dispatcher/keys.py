@@ -23,6 +23,8 @@ The only module that knows them.
 | `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
 | `usher:webhook_seen:<client>:<id>` | string | a webhook of LiveKit's that has been received |
 | `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
+| `usher:rate:<client>:publishable` | string | the same of the requests with publishable keys |
+| `usher:wrong_passwords:<address>` | string | wrong operator's passwords from there, for a minute |
 | `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
@@ -135,9 +137,14 @@ def window(client_id: str, agent_name: str, deployment: str = "") -> str:
     return f"usher:window:{client_id}:{_agent(agent_name, deployment)}"
 
 
-def rate(client_id: str) -> str:
-    """How much of its requests per minute a client has used."""
-    return f"usher:rate:{client_id}"
+def rate(client_id: str, bucket: str = "") -> str:
+    """How much of its requests per minute a client has used; each bucket counts by itself."""
+    return f"usher:rate:{client_id}:{bucket}" if bucket else f"usher:rate:{client_id}"
+
+
+def wrong_passwords(address: str) -> str:
+    """How many wrong operator's passwords have come from an address lately."""
+    return f"usher:wrong_passwords:{address}"
 
 
 def pace(client_id: str) -> str:

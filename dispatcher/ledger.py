@@ -237,7 +237,7 @@ def create(
         "create",
         (
             *keys_of_new_record(new),
-            keys.rate(new.client_id),
+            keys.rate(new.client_id, limits.bucket),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
             keys.HELD_BACK if hold_back else wake_up.queue,
@@ -261,6 +261,30 @@ def create(
         lambda reply: _created(reply, new, limits),
         tell,
     )
+
+
+def count_request(client_id: str, limits: Limits, *, more: int = 1) -> Step[None]:
+    """Count a request that makes no record, because it is refused.
+
+    Running it raises `LimitReached`, and counts nothing, when the client has used up its requests.
+
+    Args:
+        more: 0 asks only whether there may be one more.
+    """
+    return Step(
+        "count_request",
+        (keys.rate(client_id, limits.bucket),),
+        (str(limits.requests_per_minute), str(more)),
+        lambda early_ms: _check_rate(int(early_ms), limits),
+    )
+
+
+def _check_rate(early_ms: int, limits: Limits) -> None:
+    if early_ms:
+        raise LimitReached(
+            f"at most {limits.requests_per_minute} requests per minute",
+            retry_after_s=early_ms / 1000,
+        )
 
 
 def wake() -> Step[None]:
@@ -291,10 +315,7 @@ def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
             dispatch_id=new.dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1])
         )
     if reply[0] == "too_many_requests":
-        raise LimitReached(
-            f"at most {limits.requests_per_minute} requests per minute",
-            retry_after_s=int(reply[1]) / 1000,
-        )
+        _check_rate(int(reply[1]), limits)
     if reply[0] == "too_many_sessions":
         raise LimitReached(
             f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S

@@ -388,6 +388,20 @@ class Limits:
 
     requests_per_minute: int = 0  # as many at once at most, and evenly refilled
     max_sessions: int = 0  # dispatches that have not ended
+    bucket: str = ""  # in which its requests are counted, where that is not the client's own
+
+    def of_publishable_keys(self) -> Limits:
+        """What everybody's browsers may use up of it together.
+
+        Their requests are counted apart, and the last quarter of the sessions is left to the
+        client's own servers: a publishable key is in everybody's hands.
+        """
+        kept = self.max_sessions // 4
+        return Limits(
+            requests_per_minute=self.requests_per_minute,
+            max_sessions=self.max_sessions - kept,
+            bucket="publishable",
+        )
 
 
 NO_LIMITS: Final = Limits()

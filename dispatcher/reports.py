@@ -196,6 +196,20 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
     )
 
 
+def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
+    """Begin an attempt at the operator's password from that address, which counts as a wrong one.
+
+    Answers the ms to wait when `most` have been wrong `within_s`, else 0.
+    """
+    args = (str(most), str(int(within_s * 1000)), "begin")
+    return Step("attempt", (keys.wrong_passwords(address),), args, int)
+
+
+def password_right(address: str) -> Step[int]:
+    """Take back an attempt that was right."""
+    return Step("attempt", (keys.wrong_passwords(address),), ("0", "0", "right"), int)
+
+
 def open_sessions(client_id: str) -> Step[int]:
     """How many dispatches of a client have not ended."""
     return Step("cardinality", (keys.open_sessions(client_id),), (), int)

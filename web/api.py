@@ -23,12 +23,12 @@ from dispatcher.models import (
     State,
 )
 from web import together
-from web.auth import authenticate, permitted, reader
+from web.auth import authenticate, is_publishable, limits_of, permitted, reader
+from web.delegation import delegate
 from web.hoped import Hoped
 from web.idempotency import conflict, idempotency_key, once
-from web.limits import check_depth
+from web.limits import check_depth, check_large, refusals_counted
 from web.problems import Problem, invalid_fields
-from web.promises import Promise
 from web.reply import after_answer
 from web.schemas import (
     Accepted,
@@ -39,18 +39,19 @@ from web.schemas import (
     token_answer,
 )
 from web.services import Services, services
-from web.tokens import delegated_agents, participant_token, unguessable
+from web.tokens import participant_token, unguessable
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
-def _body() -> TokenRequest:
+def _body(here: Services, client: Client) -> TokenRequest:
     raw = request.get_data()
+    check_large(here.ledger, client.client_id, limits_of(client), raw)
     check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        if any(item["type"] == "json_invalid" for item in error.errors()):
+        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise Problem(400, "Bad Request", "the body is not valid JSON") from None
         raise invalid_fields(error) from None
 
@@ -95,7 +96,7 @@ def _creation(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
-        limits=client.limits,
+        limits=limits_of(client),
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
         once=asked,
@@ -157,35 +158,22 @@ def _created(
     return accepted, created.identity
 
 
-def _delegate(
-    here: Services, client: Client, new: NewDispatch, error: LedgerUnavailable
-) -> tuple[Accepted, Promise]:
-    """Without Redis: have LiveKit itself dispatch when the person joins.
-
-    Raises:
-        LedgerUnavailable: the client does not want that, or no more can be remembered.
-    """
-    if not client.delegates:
-        raise LedgerUnavailable(f"this client delegates nothing; {error}") from error
-    promise = here.promises.delegate(new, because=str(error))
-    return Accepted.of(
-        promise.new, dispatch_id=promise.new.dispatch_id, state=State.DELEGATED
-    ), promise
-
-
 @blueprint.post("/dispatches")
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     client = authenticate(here.clients, publishable=True)
-    key = idempotency_key()
-    wanted = permitted(_body())
+    public = is_publishable()
+    with refusals_counted(here.ledger, client.client_id, limits_of(client)):
+        key = idempotency_key(public=public)
+        wanted = permitted(_body(here, client))
+        new = _promise(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
-    new = _promise(client, wanted)
     asked = None
     if key is not None:
-        new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
-        identity = asked.identity
+        asked = once(key, wanted, new, identity, public=public)
+        new, asked = here.delegations.recall(new, asked)
+        identity = asked.identity or identity
     creating = g.creating = _create(here, client, new, asked)
     hoped = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
 
@@ -194,11 +182,11 @@ def create_dispatch() -> Response:
         try:
             accepted, given = _created(here, client, hoped, new, asked, creating)
         except LedgerUnavailable as error:
-            accepted, promise = _delegate(here, client, new, error)
+            delegated = delegate(here.promises, client, new, public=public, because=error)
+            accepted, agents = delegated.accepted, delegated.agents
             if asked is not None:
-                here.delegations.keep(promise.new, asked)
+                here.delegations.keep(delegated.promised, asked)
             given = identity
-            agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
         given = given or identity
         _note(accepted)
         if (accepted, given, agents) == (hoped, identity, None):
@@ -302,7 +290,8 @@ def follow_dispatch(dispatch_id: str) -> Response:
     """The record, and then what happens to it, as server-sent events."""
     here = services()
     client = reader(here.clients, dispatch_id)
-    return here.streams.response(_own(here, client, dispatch_id))
+    shared = len(here.clients.clients) > 1
+    return here.streams.response(_own(here, client, dispatch_id), shared=shared)
 
 
 @blueprint.post("/dispatches/<dispatch_id>/redispatch")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask, Request
+from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
@@ -42,8 +43,7 @@ from web import (
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
-from web.limits import WrongKeys
-from web.operator_session import MAX_WRONG_PASSWORDS
+from web.limits import WrongKeys, WrongPasswords
 from web.operators import operator_of
 from web.path_prefix import PathPrefix
 from web.promises import Promises
@@ -56,6 +56,8 @@ from web.wakes import Wakes
 logger = logging.getLogger(__name__)
 
 _REHEARSALS = 10
+# Probes and scrapes go to a process's own address, and their answers have no URL of ours in them.
+_ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Application(Flask):
@@ -69,9 +71,17 @@ class Application(Flask):
         """No route depends on the host's name: it is looked at once, and not three times."""
         if request is None:
             return None
+        if request.path not in _ASKED_BY_ADDRESS:
+            request.trusted_hosts = self.config["TRUSTED_HOSTS"]
+        try:
+            host = request.host
+        except SecurityError:
+            raise SecurityError(
+                "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
+            ) from None
         return MapAdapter(
             self.url_map,
-            server_name=request.host,
+            server_name=host,
             script_name=request.root_path or "/",
             subdomain="",
             url_scheme=request.scheme,
@@ -101,11 +111,13 @@ def build() -> Flask:
         delegations=Delegations(),
         streams=Streams(common, load(StreamSettings)),
         operator=operator_of(settings),
-        wrong_passwords=WrongKeys(MAX_WRONG_PASSWORDS),
+        metrics_local=settings.metrics_local,
+        wrong_passwords=WrongPasswords(ledger),
         snapshots=Snapshots(),
         flower_url=settings.flower_url,
     )
     app.extensions["usher"] = here
+    app.config["TRUSTED_HOSTS"] = settings.host_names
     if proxies := settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
         app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]

@@ -20,6 +20,7 @@ from dispatcher import ledger
 from dispatcher.attributes import DISPATCH_ID
 from dispatcher.clients import ApiKey, Client, ClientRegistry, KeyKind
 from dispatcher.errors import UnreadableRecord
+from dispatcher.models import Limits
 from web.problems import Problem
 from web.schemas import TokenRequest
 from web.services import services
@@ -42,6 +43,17 @@ class Caller:
 
     client: Client
     key: ApiKey | None
+
+
+def is_publishable() -> bool:
+    """True when the present request has been admitted with a publishable key."""
+    who = caller()
+    return who is not None and who.key is not None and who.key.kind is KeyKind.PUBLISHABLE
+
+
+def limits_of(client: Client) -> Limits:
+    """What the present caller may ask for of all that its client may."""
+    return client.limits.of_publishable_keys() if is_publishable() else client.limits
 
 
 def caller() -> Caller | None:
@@ -159,8 +171,7 @@ def permitted(wanted: TokenRequest) -> TokenRequest:
     Raises:
         Problem: 403, with a publishable key, for what is not the browser's to choose.
     """
-    who = caller()
-    if who is None or who.key is None or who.key.kind is not KeyKind.PUBLISHABLE:
+    if not is_publishable():
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
     if chosen:
@@ -218,7 +229,9 @@ def _signed(client: Client, token: str, dispatch_id: str) -> bool:
     """True when the token came with that dispatch, signed with this client's secret."""
     verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
     try:
-        claims = verifier.verify(token)
-    except (PyJWTError, ValueError, TypeError):
+        attributes = verifier.verify(token).attributes
+    except (PyJWTError, ValueError, TypeError, AttributeError):
+        return False  # signed, and yet not as LiveKit's tokens are: any JSON may be in it
+    if not dispatch_id or not isinstance(attributes, dict):
         return False
-    return bool(dispatch_id) and (claims.attributes or {}).get(DISPATCH_ID) == dispatch_id
+    return attributes.get(DISPATCH_ID) == dispatch_id

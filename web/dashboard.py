@@ -15,6 +15,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from web.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
+from web.operators import judged
 from web.page_files import page_file, under_prefix
 from web.services import services
 
@@ -130,14 +131,10 @@ def log_in() -> AnyResponse:
     if not here.operator.named:
         return _own(Response(_rendered("off.html"), status=403))
     check_own_form()
-    address = request.remote_addr or ""
-    # A password is guessed less easily than a key of ours is, but it may be: after too many wrong
-    # ones nobody at that address is listened to for a while, right or wrong.
-    wait_s = here.wrong_passwords.wait_s(address)
+    right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
         return _form(status=429, trouble="wait", wait_s=wait_s)
-    if not here.operator.is_right(request.form.get("user", ""), request.form.get("password", "")):
-        here.wrong_passwords.one_more(address)
+    if not right:
         return _form(status=401, trouble="wrong")
     answer = _own(Response(status=303))
     answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))

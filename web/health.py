@@ -18,6 +18,7 @@ from dispatcher.worker_settings import (
     services_of,
     without_server,
 )
+from web.operators import shows_credential
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -29,6 +30,12 @@ CLIENTS_FILE = "clients_file"  # it is wrong, and the clients are those of befor
 def healthz() -> dict[str, str]:
     """200 as long as this process answers."""
     return {"status": "ok"}
+
+
+def _kind(part: str) -> str:
+    """What kind of part it is, without the client's or the agent's name."""
+    kind, _, _ = part.partition(":")
+    return kind if kind in ("agent", "livekit") else part
 
 
 def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> bool:
@@ -60,7 +67,7 @@ def missing(
     agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))
     absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
-    # What is wrong with it is in the log: it names clients, and anybody may ask here.
+    # What is wrong with it is in the log.
     return [*absent, CLIENTS_FILE] if clients.error else absent
 
 
@@ -87,8 +94,11 @@ def readyz() -> tuple[dict[str, Any], int]:
     `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
     which no agent server is online, if there are any; a default one is in `not_ready` as well.
     `redis` is what it says when it answers and refuses to work.
+    Where there are several clients, their names, those of their agents and these ids are for the
+    operator (basic authentication); anybody else is told which kind of part is missing.
     """
     here = services()
+    named = len(here.clients.clients) == 1 or shows_credential()
     try:
         here.ledger.run(reports.probe())
         alive = here.ledger.run(reports.alive())
@@ -103,7 +113,10 @@ def readyz() -> tuple[dict[str, Any], int]:
             without["redis"] = error.refusal
         return without, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
-    answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
+    status = "degraded" if absent else "ready"
+    if not named:
+        return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
+    answer: dict[str, Any] = {"status": status, "not_ready": absent}
     if agents := unserved(here.clients, here.dispatcher, workers, servers):
         answer["agents_without_server"] = agents
     if parked:

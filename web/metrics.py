@@ -87,8 +87,8 @@ def _look_at_ledger() -> LedgerCollector:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Every metric, for callers on this machine, and for the operator from anywhere."""
-    if not is_on_this_machine():
+    """Every metric, for the operator; where it is set so, for callers on this machine, too."""
+    if not (services().metrics_local and is_on_this_machine()):
         require_operator()
     registry = CollectorRegistry()
     registry.register(_look_at_ledger())

@@ -19,7 +19,7 @@ from pydantic.json_schema import models_json_schema
 
 from dispatcher.ledger import IDEMPOTENCY_S
 from web import events, problems
-from web.idempotency import HEADER
+from web.idempotency import HEADER, MIN_PUBLIC_KEY_CHARS
 from web.page_files import under_prefix
 from web.schemas import (
     MAX_IDEMPOTENCY_KEY_CHARS,
@@ -140,7 +140,9 @@ _IDEMPOTENCY_KEY: Final = {
     "in": "header",
     "required": False,
     "description": "The same key with the same body gets the same dispatch, room and identity "
-    f"again, with a fresh token, for {IDEMPOTENCY_S // 3600} hours; with another body a 409.",
+    f"again, with a fresh token, for {IDEMPOTENCY_S // 3600} hours; with another body a 409. With "
+    f"a publishable API key it has {MIN_PUBLIC_KEY_CHARS} or more characters that nobody can "
+    "guess, and the identity is another each time.",
     "schema": {
         "type": "string",
         "pattern": "^[ -~]+$",
@@ -333,9 +335,9 @@ def _operations() -> dict[str, dict[str, Any]]:
             "get": {
                 "operationId": "metrics",
                 "summary": "What has been counted, for Prometheus",
-                "description": "Of every client, so not for their keys: answered to callers on "
-                "the machine itself, and to the operator (basic authentication, or the password "
-                "as a bearer token).",
+                "description": "Of every client, so not for their keys: for the operator (basic "
+                "authentication, or the password as a bearer token). With USHER_METRICS_LOCAL "
+                "also for callers on the machine itself.",
                 "security": [],
                 "responses": {
                     "200": {
@@ -353,10 +355,13 @@ def _operations() -> dict[str, dict[str, Any]]:
             "get": {
                 "operationId": "readiness",
                 "summary": "Is everything there that a session needs?",
+                "description": "With several clients their names are for the operator (basic "
+                "authentication); others read `livekit` and `agent`.",
                 "security": [],
                 "responses": {
                     "200": _answer("Requests can be taken.", Readiness),
                     "503": _answer("Requests cannot be taken.", Readiness),
+                    **_problems((401, 429)),
                 },
             }
         },

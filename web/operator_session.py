@@ -20,8 +20,6 @@ COOKIE: Final = "usher_dashboard"
 PATH: Final = "/dashboard"
 # From the evening to the morning, or a working day; then the password is asked for again.
 SESSION_S: Final = 12 * 3600
-# From one address in a minute; after those nobody there is listened to, right or wrong.
-MAX_WRONG_PASSWORDS: Final = 10
 
 
 @cache
