@@ -30,6 +30,13 @@ class StepFailed(LedgerUnavailable):
     """Redis works, and this very step it answers with an error: the step or its keys are wrong."""
 
 
+class TooLate(LedgerUnavailable):
+    """Redis has come to it after its caller was to be told that it failed; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis came to it too late; nothing was written")
+
+
 class Overloaded(UsherError):
     """More sessions are on their way than would get their agents in time."""
 
@@ -44,6 +51,17 @@ class LimitReached(UsherError):
 
 class UnknownDispatch(UsherError):
     """No record has this dispatch id (never existed, or its retention time is over)."""
+
+
+class UnreadableRecord(UsherError, ValueError):
+    """A record that is damaged, or of a release that this one does not know.
+
+    `client_id` is whose it is, as far as that can be read.
+    """
+
+    def __init__(self, message: str, *, client_id: str = "") -> None:
+        super().__init__(message)
+        self.client_id = client_id
 
 
 class RedispatchRefused(UsherError):

@@ -218,6 +218,7 @@ class LiveKitClient:
         with self._traced("RoomService/CreateRoom", resend=resend) as span:
             wanted = api.RoomAgentDispatch(
                 agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
                 metadata=dispatch.agent_metadata,
                 attributes=_job_attributes(dispatch, span),
             )
@@ -234,6 +235,7 @@ class LiveKitClient:
         with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
             request = api.CreateAgentDispatchRequest(
                 agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
                 room=dispatch.room_name,
                 metadata=dispatch.agent_metadata,
                 attributes=_job_attributes(dispatch, span),

@@ -14,6 +14,7 @@ from dispatcher.ledger import Step
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.records import of_any_release
+from dispatcher.worker_settings import Service, WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,38 @@ def read_with_agent_servers(
     return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 
 
+def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
+    """Keep what a worker process is set up for, for `ttl_s`."""
+    text = json.dumps(asdict(settings))
+    return Step(
+        "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
+    )
+
+
+def workers() -> Step[list[WorkerSettings]]:
+    """What every worker process is set up for."""
+    return Step("fresh", (keys.WORKER_SETTINGS,), (), _workers)
+
+
+def _workers(reply: Sequence[str]) -> list[WorkerSettings]:
+    found = []
+    for text in reply:
+        fields = json.loads(text)
+        fields["services"] = tuple(of_any_release(Service, each) for each in fields["services"])
+        fields |= {name: tuple(fields[name]) for name in ("queues", "unfenced")}
+        found.append(of_any_release(WorkerSettings, fields))
+    return sorted(found, key=lambda each: each.worker)
+
+
 def report_alive(name: str, *, ttl_s: float) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
     return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
+
+
+def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
+    """Note that the sweeper is at work, as `report_alive`; false when it has begun just before."""
+    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+    return Step("begin_sweep", (keys.ALIVE,), args, bool)
 
 
 def alive() -> Step[frozenset[str]]:
@@ -164,6 +194,20 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
         (),
         lambda reply: {key: int(at_ms) for key, at_ms in zip(reply[::2], reply[1::2], strict=True)},
     )
+
+
+def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
+    """Begin an attempt at the operator's password from that address, which counts as a wrong one.
+
+    Answers the ms to wait when `most` have been wrong `within_s`, else 0.
+    """
+    args = (str(most), str(int(within_s * 1000)), "begin")
+    return Step("attempt", (keys.wrong_passwords(address),), args, int)
+
+
+def password_right(address: str) -> Step[int]:
+    """Take back an attempt that was right."""
+    return Step("attempt", (keys.wrong_passwords(address),), ("0", "0", "right"), int)
 
 
 def open_sessions(client_id: str) -> Step[int]:

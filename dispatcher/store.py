@@ -24,9 +24,10 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher import sentinels
+from dispatcher import reports, sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
+from dispatcher.ledger_clock import LedgerClock
 from dispatcher.redis_errors import unavailable
 from dispatcher.settings import CommonSettings
 
@@ -41,6 +42,9 @@ _RETRIES = 1
 # Everything that a process may do at once; whoever finds none free is refused at once, and
 # redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
 _MAX_CONNECTIONS = 1000
+
+# Of its time-out, so long is an answer given that is still read in time: the rest is for its way.
+_IN_TIME = 0.8
 
 _RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and that Redis is up"
 
@@ -104,6 +108,8 @@ class Ledger:
     """Carries steps out with a blocking connection pool; one per process, thread-safe."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.clock = LedgerClock()
+        self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
         # Connections for `ask` that are as they should be, with how many posted steps' replies are
         # to be read from them.
@@ -129,6 +135,25 @@ class Ledger:
             raise unavailable(error) from error
         for connection in opened:
             pool.release(connection)
+
+    def look_at_clock(self) -> None:
+        """Have Redis say what time it is.
+
+        Raises:
+            LedgerUnavailable: it does not answer.
+        """
+        asked_at = time.monotonic()
+        self.clock.heard(self.run(reports.ping()), asked_at=asked_at)
+
+    def not_after_ms(self) -> float | None:
+        """When, by the ledger's clock, the caller of what is asked now will be told that it failed.
+
+        None: Redis has never answered, and does not now.
+        """
+        if self.clock.in_ms(0) is None:
+            with contextlib.suppress(LedgerUnavailable):
+                self.look_at_clock()
+        return self.clock.in_ms(self.in_time_s)
 
     def run(self, step: Step[T], *, tell: bool = True) -> T:
         """Carry out `step`; with `tell` false its caller sees to `step.tell`.

@@ -19,6 +19,7 @@ from dispatcher.cancelling import cleared
 from dispatcher.decisions import (
     Reason,
     can_take,
+    left_at_its_deadline,
     look_again_in_s,
     nothing_new,
     slots_for,
@@ -60,6 +61,8 @@ _CANDIDATES: Final = 100
 _AT_ONCE: Final = 20
 # A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
 _GOES_ON_S: Final = 0.4
+# Beat asks twice a second: a message that comes sooner has waited while no worker was there.
+PAUSE_S: Final = 0.25
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
 # An agent that was not heard of for so long, of a client that is not configured any more, is lost.
@@ -83,7 +86,9 @@ class WakeUp:
         if dispatch.clearing:
             wake_clearing(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in (State.JOINED, State.LEAVING):
-            wake_supervision(dispatch.dispatch_id, dispatch.room_name)
+            # Then it is claimed again, if it is still true.
+            good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
+            wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)
         else:
@@ -173,7 +178,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
     if not services.clients.has(dispatch.client_id):
         await _without_client(services, dispatch)
         return None
-    if dispatch.state in UNSENT and time_is_up(dispatch):
+    if (dispatch.state in UNSENT and time_is_up(dispatch)) or left_at_its_deadline(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
         return None
@@ -248,14 +253,14 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     # More than there is room for: some of them wait for agents that nobody has reported.
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
-    room: dict[tuple[str, str], int] = {}
+    room: dict[tuple[str, str, str], int] = {}
     wake_ups: list[WakeUp] = []
     for dispatch_id in ids:
         async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
             dispatch = await _read_or_park(services, dispatch_id)
             if dispatch is None:
                 continue
-            whose = dispatch.client_id, dispatch.agent_name
+            whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
             if whose not in room:
                 room[whose] = await _room(services, dispatch, servers)
             if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
@@ -271,7 +276,7 @@ async def _room(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> int:
     """How many more of this one's client and agent may be sent now."""
-    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     on_their_way, at_most = await services.ledger.run(step)
     free_slots = slots_for(dispatch, servers)
     return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)

@@ -22,11 +22,18 @@ from dispatcher.models import FailureReason
 _COUNTERS: Final = {
     "dispatches": ("dispatches", "Sessions asked for."),
     "joins": ("joined", "Agents that came into their session, by LiveKit's own word."),
+    "sessions_joined": ("sessions_joined", "Sessions that got an agent, each once."),
+    "sessions_failed": ("sessions_failed", "Sessions that failed and never had an agent."),
+    "sessions_lost": ("sessions_lost", "Sessions that had an agent, lost it and then failed."),
     "ended": ("ended", "Sessions that had their agent and are over."),
     "cancelled": ("cancelled", "Sessions cancelled by their client, or because nobody came."),
     "redispatches": ("redispatches", "Sessions sent again by hand."),
     "attempts": ("attempts", "Requests to LiveKit for an agent."),
-    "agents_lost": ("agents_lost", "Agents that were lost while a person was in the room."),
+    "agents_lost": (
+        "agents_lost",
+        "Agents that were lost while a person was in the room or about to come.",
+    ),
+    "idle_agents_lost": ("idle_agents_lost", "Agents that were lost before any person had come."),
     "agents_crashed": (
         "agents_crashed",
         "Agents whose program raised or died before they were in the room.",

@@ -62,6 +62,7 @@ class Promise:
             state=State.DELEGATED,
             container=self.new.container,
             agent_metadata=self.new.agent_metadata,
+            deployment=self.new.deployment,
             age_ms=int((now - self.made_at) * 1000),
             deadline_ms=self.new.deadline_ms,
             traceparent=self.new.traceparent,
@@ -168,6 +169,7 @@ class Promises:
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
+        self._ledger.look_at_clock()
         with self._lock:
             kept = list(self._promises.values())
         missing = self._look_at_each(self._in_turn(kept))

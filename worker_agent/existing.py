@@ -26,7 +26,7 @@ from livekit.agents import (
     WorkerOptions,
 )
 
-from dispatcher import garbage, tracing
+from dispatcher import garbage, redaction, tracing
 from dispatcher.errors import ConfigurationError
 from dispatcher.guarding import Guard, Work
 from dispatcher.redis_cluster import refuse_cluster
@@ -191,6 +191,8 @@ class _Attachment:
         """Called in the server's loop before it registers at LiveKit."""
         if self._server._conn_task is None:
             return  # it will not register (`console`), so nobody shall count on it
+        # What it cannot connect to, livekit-agents logs with the bearer token of its request.
+        redaction.guard(logging.getLogger())
         try:
             settings, common = load(GuardSettings), load(CommonSettings)
             identity = identify(settings, self._server._agent_name)
@@ -262,4 +264,5 @@ def identify(settings: GuardSettings, agent_name: str) -> AgentServerIdentity:
         container=settings.container,
         client_id=settings.client_id,
         slots=settings.slots,
+        deployment=settings.deployment,
     )

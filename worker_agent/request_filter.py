@@ -22,11 +22,11 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.clock import LedgerClock
 from worker_agent.connecting import joining
 from worker_agent.departure import declined, given_up
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
@@ -59,6 +59,7 @@ def offer_of(request: JobRequest) -> Offer:
         participant_count=request.room.num_participants,
         attributes=request.job.attributes,
         metadata=request.job.metadata,
+        deployment=request.job.deployment,
     )
 
 

@@ -82,9 +82,14 @@ def load_entrypoint(path: str) -> EntryPoint:
     try:
         entrypoint = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"USHER_AGENT_ENTRYPOINT={path}: {error}") from error
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; name it as "
+            "<module>:<function>, with the module's folder in PYTHONPATH"
+        ) from error
     if not asyncio.iscoroutinefunction(entrypoint):
-        raise ConfigurationError(f"USHER_AGENT_ENTRYPOINT={path} is not an async function")
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path} is not an async function: name one"
+        )
     return cast(EntryPoint, entrypoint)
 
 
@@ -110,6 +115,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         participant_count=ctx.job.room.num_participants,
         attributes=ctx.job.attributes,
         metadata=ctx.job.metadata,
+        deployment=ctx.job.deployment,
     )
     if not offer.dispatch_id:
         joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know

@@ -1,10 +1,10 @@
 -- Takes due events of every client, so many each, and pushes their time on, so that nobody else
 -- sends them meanwhile. KEYS: outboxes. ARGV: limit of each, push_ms, prefix of the events' keys.
--- Returns event id, dispatch id and room of each (empty where the event is gone or cannot be read: its
--- delivery finds that out, too, and no other event waits for it).
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local later = string.format('%.0f', now + tonumber(ARGV[2]))
+-- Returns {until when they are claimed (ms), {event id, dispatch id and room of each}} (empty where the
+-- event is gone or cannot be read: its delivery finds that out, too, and no other event waits for it).
+local now = read_clock()
+local till = now + tonumber(ARGV[2])
+local later = string.format('%.0f', till)
 local claimed = {}
 for _, outbox in ipairs(KEYS) do
   local ids = redis.pcall('ZRANGEBYSCORE', outbox, '-inf', string.format('%.0f', now),
@@ -17,4 +17,4 @@ for _, outbox in ipairs(KEYS) do
     claimed[#claimed + 1] = {id, event[1] or '', type(room) == 'string' and room or ''}
   end
 end
-return claimed
+return {till, claimed}

@@ -1,4 +1,5 @@
-"""Every accepted session is served by exactly one agent while processes are killed: the short form.
+"""Every accepted session is served by exactly one agent while processes are killed, LiveKit and
+Redis answer wrongly, and a neighbour asks for too much: the short form.
 
 The long one is `make campaign`.
 """
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign.plan import Behaviour, Person
+from tests.faults.campaign.plan import Behaviour, Kind, Person
 from tests.faults.running import run_campaign
 
 SESSIONS, KILLS = 60, 10
@@ -28,6 +29,10 @@ def test_whatever_dies_every_accepted_session_gets_exactly_one_agent(tmp_path: P
     assert KILLS - 1 <= figures["kills"] <= KILLS
     assert figures["sessions"] == figures["accepted"] == SESSIONS
     assert len(figures["faults"]) >= KILLS - 1  # each kind but the freezes of agents
+    assert figures["refusals_of_redis"] == 1
+    assert figures["answers_spoiled"] > 0
+    assert {Kind.FLOOD, Kind.REDISPATCHES, Kind.OVERSIZE} <= set(figures["faults"])
+    assert figures["neighbours_sessions"] > 0
     assert set(figures["behaviours"]) == set(Behaviour)
     assert set(figures["people"]) == set(Person)
     assert figures["words_answered"] > SESSIONS

@@ -12,6 +12,7 @@ CONTROLS = Path(__file__).parent / "controls"
 # Every session starts within a few seconds, and the faults hit while they are there.
 SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
 PLAIN = ["--agents", "PLAIN", "--people", "STAYS"]
+FEW = [*PLAIN, "--sessions", "20", "--per-s", "1", "--stay", "5"]
 
 
 @pytest.mark.control
@@ -81,6 +82,24 @@ PLAIN = ["--agents", "PLAIN", "--people", "STAYS"]
             ],
             {"doubled"},
             id="other backends' agents stay",
+        ),
+        pytest.param(
+            "one_backlog",
+            [*FEW, "--kills", "3", "--only", "FLOOD"],
+            {"refused"},
+            id="the backlog is one count for all tenants",
+        ),
+        pytest.param(
+            "known_errors",
+            [*FEW, "--kills", "12", "--only", "GARBAGE"],
+            {"unhealed"},
+            id="what LiveKit's library does not promise ends what meets it",
+        ),
+        pytest.param(
+            "kombus_transport",
+            [*FEW, "--kills", "4", "--only", "REFUSES"],
+            {"died"},
+            id="an error of Redis's is an answer",
         ),
     ],
 )

@@ -221,6 +221,20 @@ async def test_what_somebody_works_on_is_not_ended_by_the_sweep(
         assert raw.zscore("usher:due", "dsp_1") < look().deadline_at_ms - 500
 
 
+async def test_what_a_dead_worker_has_left_at_its_deadline_is_ended_before_its_lease(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=900)
+    raw.hset(RECORD, "state", "dispatching")
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "dispatcher_unavailable")
+    assert record.updated_at_ms < record.deadline_at_ms
+
+
 @pytest.mark.parametrize(("field", "value"), [("state", "nonsense"), ("generation", "many")])
 async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     field: str, value: str, services: Services, request_dispatch: Request, raw: redis.Redis

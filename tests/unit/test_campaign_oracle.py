@@ -2,183 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.faults.campaign.evidence import read_evidence
-from tests.faults.campaign.journal import Event
-from tests.faults.campaign.oracle import RoundResult, judge
+from tests.campaign_story import DISPATCH, ROOM, WORD_EVERY_S, Story, found, honest
+from tests.faults.campaign.oracle import RoundResult
 from tests.faults.campaign.plan import SESSIONS, Behaviour, Kind, Person, make_plan
 from tests.faults.campaign.recovery import ANSWERS_AGAIN_S, CRASH, DISTURBS_S, LATE_S
 from tests.faults.campaign.report import Summary, percentile
-
-ROOM, DISPATCH = "room", "dsp_1"
-END = 100.0
-WORD_EVERY_S = 0.7
-SIGNALS = {"DRAIN": "TERM", "FOREIGN": "DISPATCH"}
-
-
-class Story:
-    """A round with one room, told event by event; it begins at 0 s and ends at 100 s."""
-
-    def __init__(self) -> None:
-        self.driver: list[Event] = [{"t": 0.0, "event": "begins"}]
-        self.agents: list[Event] = []
-
-    def visit(
-        self,
-        *,
-        person: Person = Person.STAYS,
-        agent: Behaviour = Behaviour.PLAIN,
-        starts_in_s: float = 0.0,
-    ) -> Story:
-        more = {"person": person, "agent": agent, "starts_in_s": starts_in_s}
-        self.driver.append({"t": 0.5, "event": "visit", "room": ROOM, **more})
-        return self
-
-    def accepted(
-        self, at: float, *, took_s: float = 0.01, status: int = 200, dispatch_id: str = DISPATCH
-    ) -> Story:
-        number = len(self.driver)
-        self.driver += [
-            {"t": at, "event": "asks", "room": ROOM, "ask": number},
-            {
-                "t": at + took_s,
-                "event": "answered",
-                "room": ROOM,
-                "ask": number,
-                "status": status,
-                "took_s": took_s,
-                "dispatch_id": dispatch_id if status == 200 else "",
-            },
-        ]
-        return self
-
-    def person(
-        self,
-        since: float,
-        until: float,
-        *answers: tuple[str, float, float],
-        who: str = "ann",
-        back_after_s: float | None = None,
-    ) -> Story:
-        """A person in the room, and which agent answers her words from when to when."""
-        there = {"room": ROOM, "who": who}
-        back = {} if back_after_s is None else {"back_after_s": back_after_s}
-        self.driver.append({"t": since, "event": "present", **there, **back})
-        self.driver.append({"t": until, "event": "absent", **there})
-        for number in range(int((until - since) / WORD_EVERY_S) + 1):
-            at = round(since + number * WORD_EVERY_S, 2)
-            self.driver += [
-                {"t": at, "event": "echo", **there, "agent": agent, "word": int(at * 100)}
-                for agent, first, last in answers
-                if since <= at < until and first <= at <= last
-            ]
-        return self
-
-    def listed(self, at: float, *agents: str) -> Story:
-        listed = {agent: int(at * 1000) for agent in agents}
-        self.driver.append({"t": at, "event": "listed", "room": ROOM, "agents": listed})
-        return self
-
-    def unlisted(self, at: float) -> Story:
-        """LiveKit does not answer."""
-        self.driver.append({"t": at, "event": "listed", "room": ROOM, "agents": None})
-        return self
-
-    def starts(self, at: float, agent: str, *, pid: int) -> Story:
-        common = {"t": at, "room": ROOM, "job": f"job of {agent}", "pid": pid}
-        self.agents.append({**common, "event": "agent_starts", "agent": agent})
-        return self
-
-    def joined(self, at: float, agent: str, *, pid: int) -> Story:
-        common = {"t": at, "room": ROOM, "job": f"job of {agent}", "pid": pid}
-        self.starts(at, agent, pid=pid)
-        self.agents.append({**common, "event": "agent_joined"})
-        return self
-
-    def left(self, at: float, agent: str, *, why: str = "the last person has left") -> Story:
-        return self._agent(at, agent, "agent_left", why=why)
-
-    def raises(self, at: float, agent: str) -> Story:
-        self._agent(at, agent, "agent_raises")
-        return self.left(at, agent, why="job crashed")
-
-    def _agent(self, at: float, agent: str, event: str, **more: str) -> Story:
-        self.agents.append({"t": at, "event": event, "job": f"job of {agent}", **more})
-        return self
-
-    def fault(
-        self, at: float, kind: Kind, *pids: int, program: str = "it", room: str = ""
-    ) -> Story:
-        self.driver.append(
-            {
-                "t": at,
-                "event": "fault",
-                "fault": len(self.driver),
-                "kind": str(kind),
-                "program": program,
-                "pids": list(pids),
-                "room": room,
-                "signal": SIGNALS.get(
-                    kind.name, "STOP" if kind.name.startswith("FREEZE") else "KILL"
-                ),
-                "hold_s": 0.0,
-            }
-        )
-        return self
-
-    def record(
-        self,
-        state: str,
-        reason: str = "",
-        *,
-        ended_at: float = 90.0,
-        deadline_at: float = END,
-        agent: str = "",
-        joined_at: float | None = None,
-        dispatch_id: str = DISPATCH,
-    ) -> Story:
-        joined = [] if joined_at is None else [{"at_ms": int(joined_at * 1000), "event": "joined"}]
-        body = {
-            "state": state,
-            "failure_reason": reason or None,
-            "agent_identity": agent or None,
-            "deadline_at_ms": int(deadline_at * 1000),
-            "timeline": [*joined, {"at_ms": int(ended_at * 1000), "event": state}],
-        }
-        return self._record(200, body, dispatch_id)
-
-    def no_record(self) -> Story:
-        return self._record(404, {}, DISPATCH)
-
-    def _record(self, status: int, body: Mapping[str, Any], dispatch_id: str) -> Story:
-        told = {"dispatch_id": dispatch_id, "status": status, "body": body}
-        self.driver.append({"t": 95.0, "event": "record", **told})
-        return self
-
-    def final(self, *agents: str) -> Story:
-        listed = dict.fromkeys(agents, 0)
-        self.driver.append({"t": 99.0, "event": "final", "room": ROOM, "agents": listed})
-        return self
-
-    def judged(self) -> RoundResult:
-        in_order = sorted(self.driver, key=lambda event: event["t"])
-        in_order.append({"t": END, "event": "ends"})
-        return judge(read_evidence(in_order, self.agents))
-
-
-def honest() -> Story:
-    """A session with one agent, from its request until everybody has left."""
-    story = Story().accepted(1.0).person(1.5, 30.0, ("one", 1.6, 30.0))
-    story.listed(1.2).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one").listed(31.2)
-    return story.final()
-
-
-def found(result: RoundResult) -> list[str]:
-    return [finding.what for finding in result.findings]
 
 
 def test_an_honest_session_is_no_finding() -> None:
@@ -262,7 +94,7 @@ def test_a_dispatch_that_the_product_has_forgotten_is_lost() -> None:
 
 
 def test_what_was_not_accepted_cannot_be_lost() -> None:
-    story = Story().accepted(1.0, status=503).accepted(2.0, status=0)
+    story = Story().accepted(1.0, status=503).accepted(2.0, status=0).fault(0.5, Kind.REDIS, 9)
 
     result = story.judged()
 

@@ -24,6 +24,7 @@ from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller
 from tests.clientsfile import a_key
 from tests.conftest import PATIENT
+from tests.faults.neighbour import NOBODYS_AGENT
 
 AGENT = "session-agent-rag"
 
@@ -38,6 +39,7 @@ class Tenant:
     own_agent: str  # which only this client may ask for
     stack: RunningStack
     livekit_program: str  # its name in the supervisor
+    gateway_port: int = 0  # of the gateway before its LiveKit; 0: Usher asks it directly
 
     def caller(self) -> Caller:
         """Its backend."""
@@ -65,15 +67,18 @@ def _environ_of(ports: Ports) -> dict[str, str]:
     }
 
 
-def _entry(client_id: str, *, livekit_url: str, api_key: str, api_secret: str) -> str:
+def _entry(
+    client_id: str, *, livekit_url: str, api_key: str, api_secret: str, more: str = ""
+) -> str:
     page_key = a_key(client_id, f"{client_id}-page-key", kind="publishable")
     return f"""
 [clients.{client_id}]
 livekit_url = "{livekit_url}"
 livekit_api_key = "{api_key}"
 livekit_api_secret = "{api_secret}"
-agent_names = ["{AGENT}", "agent-of-{client_id}"]
+agent_names = ["{AGENT}", "agent-of-{client_id}", "{NOBODYS_AGENT}"]
 container = "box-{client_id}"
+{more}
 origins = ["https://app.{client_id}.example"]
 {a_key(client_id, f"{client_id}-secret-key")}{page_key}"""
 
@@ -101,8 +106,13 @@ def _tenant(client_id: str, stack: RunningStack, livekit_program: str, **livekit
 
 
 @contextmanager
-def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
-    """acme, on the stack's own LiveKit and agent server, and globex, on a second one of each."""
+def two_tenants(
+    run_dir: Path, *, acme_more: str = "", gateway: bool = False
+) -> Iterator[tuple[Tenant, Tenant]]:
+    """acme, on the stack's own LiveKit and agent server, and globex, on a second one of each.
+
+    `acme_more`: what else stands in its entry. `gateway`: Usher reaches acme's LiveKit by one.
+    """
     ports = _ports()
     run_dir_2 = run_dir / "globex"
     run_dir_2.mkdir()
@@ -134,14 +144,21 @@ def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
         f"agent-globex: set -a && . {shlex.quote(str(agent_file))} && "
         "exec nice -n 10 python -m worker_agent\n"
     )
+    # The second stack of ports has no Redis of its own.
+    gateway_port = second.ports.redis if gateway else 0
+    if gateway:
+        command = f"exec nice -n 10 python -m tests.faults.gateway {gateway_port} {ports.livekit}"
+        with procfile.open("a") as file:
+            file.write(f"gateway: {command}\n")
     clients = run_dir / "clients.toml"
-    own = f"ws://127.0.0.1:{ports.livekit}"
+    own = f"ws://127.0.0.1:{gateway_port or ports.livekit}"
     clients.write_text(
         _entry(
             "acme",
             livekit_url=own,
             api_key="env:LIVEKIT_API_KEY",
             api_secret="env:LIVEKIT_API_SECRET",
+            more=acme_more,
         )
         + _entry(
             "globex",
@@ -167,7 +184,7 @@ def two_tenants(run_dir: Path) -> Iterator[tuple[Tenant, Tenant]]:
     }
     with running_stack(run_dir, environ=environ, procfile=procfile) as stack:
         yield (
-            _tenant("acme", stack, "livekit"),
+            dataclasses.replace(_tenant("acme", stack, "livekit"), gateway_port=gateway_port),
             _tenant(
                 "globex",
                 stack,

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .evidence import read_evidence
-from .journal import read_journal
+from worker_agent.livekit_workarounds import native_client
+
 from .oracle import judge
 from .plan import Behaviour, Kind, Person, make_plan
 from .report import VERDICTS, Summary
-from .rounds import Setting, run_round
+from .rounds import Setting, evidence_of, run_round
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(given)
     # What LiveKit's client says about lost connections is what happens here all the time.
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    os.environ["RUST_LOG"] = "off"
+    native_client.make()
+    del os.environ["RUST_LOG"]  # the product's processes inherit the rest
     rounds = list(_rounds(options))
     command = shlex.join(["python", "-m", "tests.faults.campaign", *given])
     summary = Summary(command=options.command or command, rounds=rounds)
@@ -72,9 +75,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 )
                 (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
-            evidence = read_evidence(
-                read_journal(directory / "driver.jsonl"), read_journal(directory / "agents.jsonl")
-            )
+            evidence = evidence_of(directory)
             commit = (directory / "commit").read_text()
             result = {"seed": seed, "shape": shape, "commit": commit, **judge(evidence).as_json()}
             done.write_text(json.dumps(result))
@@ -111,11 +112,11 @@ def _named(kinds: type[StrEnum], name: str) -> StrEnum:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign", description=__doc__)
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--sessions", type=int, default=680, help="per seed")
+    parser.add_argument("--sessions", type=int, default=2040, help="per seed")
     parser.add_argument(
-        "--kills", type=int, default=104, help="per seed; the other faults come on top"
+        "--kills", type=int, default=312, help="per seed; the other faults come on top"
     )
-    parser.add_argument("--rounds", type=int, default=2, help="per seed, each on a new stack")
+    parser.add_argument("--rounds", type=int, default=6, help="per seed, each on a new stack")
     parser.add_argument("--per-s", type=float, default=1.25, help="sessions that begin per second")
     parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
     parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")

@@ -6,11 +6,11 @@ Times are seconds since the epoch: all processes of a campaign share one machine
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .journal import Event
 from .liveness import Liveness
-from .plan import Behaviour, Kind, Person
+from .plan import ANSWERS, NEIGHBOURS, Behaviour, Kind, Person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,15 @@ class Injected:
     pids: frozenset[int]
     killed: bool
     frozen: bool
-    until: float  # when a frozen process went on, or the drain time was over
+    until: float  # when a frozen process went on, the drain time was over, or Redis worked again
     room: str = ""  # of a foreign dispatch
+    how: str = ""  # which garbage, or which error of Redis's
+    spoiled: int = 0  # answers that were garbage
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return f"{self.kind}: {self.how}" if self.how else str(self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,7 @@ class Room:
     stays: list[Stay] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     final_agents: Mapping[str, int] | None = None
+    gave_up_at: list[float] = field(default_factory=list)  # of asking, without having been accepted
 
     @property
     def accepted(self) -> list[Answer]:
@@ -109,6 +117,23 @@ class Room:
 
 
 @dataclass(kw_only=True)
+class Neighbour:
+    """What the other tenant was answered, and what the product says of its sessions at the end."""
+
+    answers: list[Answer] = field(default_factory=list)
+    records: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (state, reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """A process that ended by itself."""
+
+    at: float
+    program: str
+    how: str
+
+
+@dataclass(kw_only=True)
 class Evidence:
     """A round, as seen from outside; `records` are what the product itself says at the end."""
 
@@ -119,13 +144,20 @@ class Evidence:
     liveness: Liveness
     records: dict[str, Event]  # dispatch id -> {"status": HTTP status, "body": record}
     lags: list[Span]  # when the driver itself was held up
+    neighbour: Neighbour
+    exits: list[Exit]
+    missing: list[str]  # what did not work once all faults were over
 
 
-def read_evidence(driver: Iterable[Event], agents: Iterable[Event]) -> Evidence:
-    """Put the driver's journal and the agents' log together."""
+def read_evidence(
+    driver: Iterable[Event], agents: Iterable[Event], neighbours: Iterable[Event] = ()
+) -> Evidence:
+    """Put the driver's journal, the agents' log and the neighbour's journal together."""
     reader = _Reader()
     for event in driver:
         reader.take(event)
+    for event in neighbours:
+        reader.take_neighbours(event)
     for event in agents:
         reader.liveness.take(event)
     return reader.evidence()
@@ -141,6 +173,9 @@ class _Reader:
         self._faults: dict[int, Injected] = {}
         self._records: dict[str, Event] = {}
         self._lags: list[Span] = []
+        self._neighbour = Neighbour()
+        self._exits: list[Exit] = []
+        self._missing: list[str] = []
         self._first: float | None = None
         self._last = 0.0
 
@@ -160,6 +195,19 @@ class _Reader:
             liveness=self.liveness,
             records=self._records,
             lags=self._lags,
+            neighbour=self._neighbour,
+            exits=self._exits,
+            missing=self._missing,
+        )
+
+    def take_neighbours(self, event: Event) -> None:
+        self._neighbour.answers.append(
+            Answer(
+                asked_at=event["t"] - event["took_s"],
+                took_s=event["took_s"],
+                status=event["status"],
+                dispatch_id=event["dispatch_id"],
+            )
         )
 
     def _room(self, name: str) -> Room:
@@ -227,11 +275,32 @@ class _Reader:
             frozen=event["signal"] == "STOP",
             room=event.get("room", ""),
             until=event["t"] + event["hold_s"],
+            how=event["signal"]
+            if event["kind"] in ANSWERS and event["kind"] not in NEIGHBOURS
+            else "",
         )
         if killed:
             self.liveness.killed(event["pids"], event["t"])
         elif event["signal"] == "TERM":
             self.liveness.stopped(event["pids"], event["t"])
+
+    def _on_fault_over(self, event: Event) -> None:
+        number = event["fault"]
+        self._faults[number] = replace(
+            self._faults[number], until=event["t"], spoiled=event.get("spoiled", 0)
+        )
+
+    def _on_gave_up_asking(self, event: Event) -> None:
+        self._room(event["room"]).gave_up_at.append(event["t"])
+
+    def _on_neighbour_record(self, event: Event) -> None:
+        self._neighbour.records[event["dispatch_id"]] = event["state"], event["reason"]
+
+    def _on_exited(self, event: Event) -> None:
+        self._exits.append(Exit(at=event["at"], program=event["program"], how=event["how"]))
+
+    def _on_healed(self, event: Event) -> None:
+        self._missing = event["missing"]
 
     def _on_record(self, event: Event) -> None:
         self._records[event["dispatch_id"]] = event

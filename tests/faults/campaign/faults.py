@@ -1,4 +1,7 @@
-"""Carrying out a fault: which process or room it hits, and the signal or call that it is."""
+"""Carrying out a fault: which process or room it hits, and the signal or call that it is.
+
+What kills nothing is `trouble.py`'s.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from livekit import api
 from devstack.testing import RunningStack
 
 from .journal import Journal
-from .plan import Fault, Kind
+from .plan import NEIGHBOURS, Fault, Kind
+from .trouble import KINDS as TROUBLE
+from .trouble import Trouble
 from .watching import Watch, livekit_api
 
 _PROGRAMS = {
@@ -58,16 +63,21 @@ class Faults:
         journal: Journal,
         watch: Watch,
         sessions: Callable[[], list[str]],
+        trouble: Trouble,
     ) -> None:
         self._stack = stack
         self._journal = journal
         self._watch = watch
         self._sessions = sessions
+        self._trouble = trouble
         self._number = 0
         self._draining: set[int] = set()
 
     async def inject(self, fault: Fault) -> None:
         """Do it; where there is no such process or room just now (killed before), wait for one."""
+        if fault.kind in TROUBLE:
+            await self._trouble.inject(fault, lambda: self._note_trouble(fault))
+            return
         for _ in range(_TRIES_TO_DRAIN if fault.kind is Kind.DRAIN else _TRIES):
             if fault.kind is Kind.FOREIGN:
                 if await self._dispatch_past_usher(fault):
@@ -110,6 +120,12 @@ class Faults:
             async with livekit_api(self._stack) as livekit:
                 await livekit.agent_dispatch.create_dispatch(request)
         return True
+
+    def _note_trouble(self, fault: Fault) -> int:
+        tenant = fault.kind in NEIGHBOURS
+        program = "gateway" if fault.kind is Kind.GARBAGE else "web" if tenant else "redis"
+        self._note(fault, _Target(program=program, pids=()), fault.how or "BURST", fault.hold_s)
+        return self._number
 
     def _note(self, fault: Fault, target: _Target, name: str, hold_s: float) -> float:
         self._number += 1

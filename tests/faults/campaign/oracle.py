@@ -23,6 +23,8 @@ have caused; a `joined` that neither LiveKit nor the agents know of.
 ghost: an agent in the room of a dispatch that is over, at the very end.
 
 unended: everybody has left, and at the end the product still says `joined` or `leaving`.
+
+What else must not be is in `isolation.py`: refused, died, unhealed, and the neighbour's sessions.
 """
 
 from __future__ import annotations
@@ -33,8 +35,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from .evidence import Answer, Evidence, Room, Span, Stay
+from .findings import Finding
+from .isolation import find_died, find_neighbours, find_refused, find_unhealed
 from .occupancy import agents_ever, overlaps, silences
-from .plan import Kind
+from .plan import NEIGHBOURS, Kind
 from .recovery import (
     ANSWERS_AGAIN_S,
     CRASH,
@@ -63,17 +67,22 @@ _AGENTS: Final = frozenset(
 )
 _SERVERS: Final = frozenset({Kind.AGENT, Kind.FREEZE_AGENT, Kind.DRAIN})
 _WORKERS: Final = frozenset({Kind.DISPATCH, Kind.VERIFY, Kind.FREEZE_WORKER})
-# Which faults can have led to which reason, by its word before a colon. `CRASH` is that of an agent
-# of the same room. An entry point that fails is no reason for `join_timeout`: it has its own.
+_REDIS: Final = frozenset({Kind.REDIS, Kind.REFUSES})
+# Which faults can have led to which reason, by its word before a colon. A neighbour is no cause,
+# nor is garbage: there is time to ask LiveKit again. `CRASH` is that of an agent of the same room.
+# An entry point that fails is no reason for `join_timeout`: it has its own.
 CAUSES: Final[Mapping[str, frozenset[str]]] = {
-    "no_agent_online": _SERVERS | {Kind.LIVEKIT, Kind.REDIS},
+    "no_agent_online": _SERVERS | _REDIS | {Kind.LIVEKIT},
     "no_capacity": _SERVERS,
-    "rejected": frozenset({Kind.REDIS}),
+    "rejected": _REDIS,
     "livekit_unreachable": frozenset({Kind.LIVEKIT}),
-    "join_timeout": (_AGENTS - {CRASH}) | {Kind.LIVEKIT, Kind.REDIS},
+    "join_timeout": (_AGENTS - {CRASH}) | _REDIS | {Kind.LIVEKIT},
     "agent_lost": _AGENTS,
     "agent_crashed": _AGENTS,
-    "dispatcher_unavailable": _WORKERS | {Kind.REDIS},
+    "dispatcher_unavailable": _WORKERS | _REDIS,
+    # What the last attempt ended with, where there was no time for another one.
+    "its worker is gone": _WORKERS | _REDIS,
+    "assignment_timeout": _SERVERS | {Kind.LIVEKIT},
 }
 # How long before a dispatch's failure its cause may lie: the deadline, and the time for which a
 # process that was killed just before the request is still away.
@@ -81,17 +90,6 @@ CAUSE_WITHIN_S: Final = DEADLINE_S + 20.0
 # LiveKit tells an agent of a person who publishes nothing within 3 s (its room.go,
 # `subscriberUpdateInterval`); until then an agent in the room need not know of it.
 NOTICED_WITHIN_S: Final = 3.0 + 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something that must not be, and where."""
-
-    what: str  # as the docstring of this module names it
-    room: str
-    dispatch_id: str
-    at: float
-    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +104,11 @@ class RoundResult:
     freezes: int
     drains: int
     foreign: int
+    refusals: int  # of Redis's
+    spoiled: int  # answers of LiveKit's that were garbage
+    bursts: int  # of the neighbour's
+    neighbours_sessions: int
+    neighbours_answers: Mapping[str, int]
     people: Mapping[str, int]
     behaviours: Mapping[str, int]
     endings: Mapping[str, int]
@@ -135,8 +138,11 @@ def judge(evidence: Evidence) -> RoundResult:
         find_doubled,
         find_unexplained,
         find_ghosts,
+        find_refused,
     )
     findings = [finding for room in rooms for rule in rules for finding in rule(room, evidence)]
+    for of_all in (find_neighbours, find_died, find_unhealed):
+        findings += of_all(evidence)
     answers = [answer for room in rooms for answer in room.answers]
     endings = [
         _ending(evidence.records.get(dispatch_id))
@@ -148,17 +154,20 @@ def judge(evidence: Evidence) -> RoundResult:
         sessions=len(rooms),
         accepted=sum(bool(room.accepted) for room in rooms),
         findings=tuple(findings),
-        faults=dict(Counter(str(fault.kind) for fault in evidence.faults)),
+        faults=dict(Counter(fault.name for fault in evidence.faults)),
         kills=sum(fault.killed for fault in evidence.faults),
         freezes=sum(fault.frozen for fault in evidence.faults),
         drains=sum(fault.kind is Kind.DRAIN for fault in evidence.faults),
         foreign=sum(fault.kind is Kind.FOREIGN for fault in evidence.faults),
+        refusals=sum(fault.kind is Kind.REFUSES for fault in evidence.faults),
+        spoiled=sum(fault.spoiled for fault in evidence.faults),
+        bursts=sum(fault.kind in NEIGHBOURS for fault in evidence.faults),
+        neighbours_sessions=len(_ids(evidence.neighbour.answers)),
+        neighbours_answers=_statuses(evidence.neighbour.answers),
         people=dict(Counter(str(room.person) for room in rooms)),
         behaviours=dict(Counter(str(room.behaviour) for room in rooms)),
         endings=dict(Counter(endings)),
-        answers=dict(
-            Counter(str(answer.status) if answer.status else "none" for answer in answers)
-        ),
+        answers=_statuses(answers),
         slow_answers=tuple(a.took_s for a in answered if _waited_s(a, evidence) > ANSWER_WITHIN_S),
         answer_s=tuple(a.took_s for a in answered),
         joins_s=tuple(took for room in rooms if (took := time_to_join(room)) is not None),
@@ -439,7 +448,15 @@ def _met(agents: Iterable[str], room: Room, evidence: Evidence) -> bool:
 
 
 def _dispatch_ids(room: Room) -> list[str]:
-    return list(dict.fromkeys(a.dispatch_id for a in room.accepted if a.dispatch_id))
+    return _ids(room.accepted)
+
+
+def _ids(answers: Iterable[Answer]) -> list[str]:
+    return list(dict.fromkeys(answer.dispatch_id for answer in answers if answer.dispatch_id))
+
+
+def _statuses(answers: Iterable[Answer]) -> dict[str, int]:
+    return dict(Counter(str(answer.status) if answer.status else "none" for answer in answers))
 
 
 def _ending(record: Mapping[str, Any] | None) -> str:

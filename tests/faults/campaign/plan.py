@@ -1,20 +1,25 @@
-"""The plan of a round: who comes when, which agent each gets, and what is done to which process.
+"""The plan of a round: who comes when, which agent each gets, and what is done to which process,
+server or tenant.
 
 The same seed gives the same plan.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from tests.faults.gateway import PASSING
+from tests.faults.refusing_redis import Refusal
+
 T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What is done to which process, or room."""
+    """What is done to which process, room or server, or by which tenant."""
 
     WEB_WORKER = "kill one gunicorn worker"
     WEB = "kill the gunicorn master"
@@ -30,6 +35,11 @@ class Kind(StrEnum):
     FREEZE_JOB = "freeze the process of one job past its lease"
     DRAIN = "stop an agent server by SIGTERM, its drain time shorter than its sessions"
     FOREIGN = "have LiveKit dispatch the same agent into a room past Usher"
+    GARBAGE = "have a gateway answer garbage in LiveKit's place"
+    REFUSES = "have Redis answer errors"
+    FLOOD = "have a neighbour ask and cancel far over its limits"
+    REDISPATCHES = "have a neighbour cancel and redispatch in a loop"
+    OVERSIZE = "have a neighbour send oversize bodies"
 
 
 # Shares. LiveKit and Redis take everybody down with them, so they are the rarer ones.
@@ -46,8 +56,13 @@ KILLS = {
 }
 FREEZES = {Kind.FREEZE_WORKER: 2, Kind.FREEZE_AGENT: 1, Kind.FREEZE_JOB: 1}
 OTHERS = {Kind.DRAIN: 1, Kind.FOREIGN: 1}
+NEIGHBOURS = {Kind.FLOOD: 1, Kind.REDISPATCHES: 1, Kind.OVERSIZE: 1}
+ANSWERS = {Kind.GARBAGE: 3, Kind.REFUSES: 3, **NEIGHBOURS}
+# What there is of a kind; a round has all of them in turn.
+_WAYS: dict[Kind, tuple[str, ...]] = {Kind.GARBAGE: PASSING, Kind.REFUSES: tuple(Refusal)}
 _KILLS_PER_FREEZE = 8
 _KILLS_PER_OTHER = 5
+_KILLS_PER_ANSWER = 2
 # The beginning of a round is free of faults: ordinary life must work by itself.
 QUIET_SHARE = 0.2
 
@@ -133,7 +148,8 @@ class Fault:
     at_s: float
     kind: Kind
     pick: float
-    hold_s: float  # of a freeze
+    hold_s: float  # of a freeze, of errors and of garbage; garbage for 0 s is a single answer
+    how: str = ""  # which garbage, or which error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +198,9 @@ def make_plan(
     else:
         kinds = _shares(KILLS, kills) + _shares(FREEZES, kills // _KILLS_PER_FREEZE)
         kinds += _shares(OTHERS, kills // _KILLS_PER_OTHER)
+        kinds += _shares(ANSWERS, kills // _KILLS_PER_ANSWER)
     dice.shuffle(kinds)
+    ways = {kind: itertools.cycle(dice.sample(names, len(names))) for kind, names in _WAYS.items()}
     # After the quiet beginning evenly but not regularly, until the last sessions have come.
     first_s = max(3.0, QUIET_SHARE * lasts_s)
     step_s = max(0.0, lasts_s + 2.0 - first_s) / max(1, len(kinds))
@@ -192,6 +210,7 @@ def make_plan(
             kind=kind,
             pick=dice.random(),
             hold_s=_hold_s(kind, dice),
+            how=next(ways[kind]) if kind in ways else "",
         )
         for index, kind in enumerate(kinds)
     )
@@ -226,8 +245,15 @@ def _visit(
 
 
 def _hold_s(kind: Kind, dice: random.Random) -> float:
-    """Past the lease of an agent (2.5 s), or of a dispatch worker (12 s)."""
+    """Past the lease of an agent (2.5 s), or of a dispatch worker (12 s); of what answers wrongly
+    a few seconds."""
     short_s, long_s = dice.uniform(4.0, 6.0), dice.uniform(13.0, 14.5)
+    if kind is Kind.REFUSES:
+        return dice.uniform(1.5, 4.0)
+    if kind is Kind.GARBAGE:
+        return dice.choice((0.0, dice.uniform(0.5, 2.5)))
+    if kind in NEIGHBOURS:
+        return 0.0
     return long_s if kind is Kind.FREEZE_WORKER and dice.random() < 0.5 else short_s
 
 

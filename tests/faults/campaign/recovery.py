@@ -9,7 +9,7 @@ from typing import Final
 from .evidence import Evidence, Injected, Room, Span
 from .liveness import STOPS_WITHIN_S
 from .occupancy import agents_ever, blind, listed_at
-from .plan import Kind
+from .plan import NEIGHBOURS, Kind
 
 DEADLINE_S: Final = 20.0
 # The list is looked at every 0.25 s, a word is said as often, and a loaded machine is late.
@@ -37,6 +37,10 @@ DISTURBS_S: Final[Mapping[Kind, float]] = {
     Kind.FREEZE_JOB: 10.0,
     Kind.DRAIN: STOPS_WITHIN_S,
     Kind.FOREIGN: 10.0,
+    Kind.GARBAGE: 6.0,
+    Kind.REFUSES: 15.0,
+    # What a neighbour does is no excuse.
+    **dict.fromkeys(NEIGHBOURS, 0.0),
 }
 _ONE_SESSION_S: Final = 10.0
 # After these a recovery cannot be expected to have had another agent server online.
@@ -152,7 +156,7 @@ def _other_server_online(loss: _Loss, until: float, faults: Iterable[Injected]) 
             continue
         away_s = _AWAY_S.get(other.kind, _AGENT_AWAY_S)
         hit_an_agent = other.kind in (Kind.AGENT, Kind.FREEZE_AGENT, Kind.DRAIN)
-        takes_all_down = other.kind in (Kind.LIVEKIT, Kind.REDIS)
+        takes_all_down = other.kind in (Kind.LIVEKIT, Kind.REDIS, Kind.REFUSES)
         if (hit_an_agent or takes_all_down) and loss.at - away_s <= other.at <= until:
             return False
     return True
@@ -201,6 +205,8 @@ def disturbed(room: Room, span: Span, evidence: Evidence) -> bool:
 
 
 def _concerns(fault: Injected, room: Room, evidence: Evidence) -> bool:
+    if fault.kind in NEIGHBOURS:
+        return False
     if fault.kind is Kind.FOREIGN:
         return fault.room == room.name
     if fault.kind in (Kind.JOB, Kind.FREEZE_JOB):

@@ -13,7 +13,10 @@ from .plan import Kind, Person
 from .recovery import ANSWERS_AGAIN_S, CRASH, DEADLINE_S, LATE_S
 
 _SHOWN_FINDINGS = 50
-VERDICTS = ("lost", "unanswered", "doubled", "unexplained", "ghost", "unended")
+VERDICTS = (
+    *("lost", "unanswered", "doubled", "unexplained", "ghost", "unended"),
+    *("refused", "died", "unhealed"),
+)
 # What is lost, how the report calls it, and what is aimed at.
 _LOSSES = {
     Kind.JOB: ("dead job process", "p50 2 s, p99 6 s"),
@@ -95,6 +98,11 @@ class Summary:
             "freezes": self.total("freezes"),
             "drains": self.total("drains"),
             "foreign": self.total("foreign"),
+            "refusals_of_redis": self.total("refusals"),
+            "answers_spoiled": self.total("spoiled"),
+            "bursts_of_the_neighbour": self.total("bursts"),
+            "neighbours_sessions": self.total("neighbours_sessions"),
+            "neighbours_answers": dict(sorted(self.counts("neighbours_answers").items())),
             **{what: self.found(what) for what in VERDICTS},
             "answers_over_1_s": len(self.all("slow_answers")),
             "people": dict(sorted(self.counts("people").items())),
@@ -153,7 +161,9 @@ class Summary:
             f"Made by `{self.command}`; do not edit.\n\n"
             f"{self.total('sessions'):,} sessions, {self.total('kills')} kills and "
             f"{self.total('freezes')} freezes, {self.total('drains')} drains and "
-            f"{self.total('foreign')} foreign dispatches, "
+            f"{self.total('foreign')} foreign dispatches, {self.total('refusals')} times a Redis "
+            f"that answers errors, {self.total('spoiled')} answers of LiveKit's that were garbage, "
+            f"{self.total('bursts')} bursts of a neighbour, "
             f"seeds {seeds}, {minutes:.0f} minutes: {verdict}.\n\n"
             f"Rounds by commit: {self._commits()}.\n"
         )
@@ -228,6 +238,11 @@ class Summary:
         faults = [(name, str(count)) for name, count in sorted(self.counts("faults").items())]
         endings = [(name, str(count)) for name, count in sorted(self.counts("endings").items())]
         answers = [(_status(name), str(n)) for name, n in sorted(self.counts("answers").items())]
+        theirs = self.counts("neighbours_answers").items()
+        neighbour = [
+            ("sessions accepted", str(self.total("neighbours_sessions"))),
+            *((_status(name), str(n)) for name, n in sorted(theirs)),
+        ]
         people = [(name, str(count)) for name, count in sorted(self.counts("people").items())]
         agents = [(name, str(count)) for name, count in sorted(self.counts("behaviours").items())]
         return "\n".join(
@@ -237,6 +252,7 @@ class Summary:
                 _table(("fault", "times"), faults),
                 _table(("how the dispatches ended", "times"), endings),
                 _table(("how requests were answered", "times"), answers),
+                _table(("how the neighbour was answered", "times"), neighbour),
             ]
         )
 
@@ -258,6 +274,9 @@ _NAMES = {
     "unexplained": "unexplained",
     "ghost": "ghost agents",
     "unended": "unended",
+    "refused": "people refused without need",
+    "died": "processes that ended by themselves",
+    "unhealed": "not healed at the end",
 }
 
 _MEANING = f"""\
@@ -283,6 +302,16 @@ about every 0.7 s, and every 0.25 s while none is answered. An agent that is end
   same words answered by two for as long. Living: LiveKit lists it as ACTIVE, and neither its own
   log nor a kill says that it is gone. An agent that Usher has not dispatched counts.
 - **unexplained**: an ending whose reason is missing, or that nothing that was done can have led to.
+- **refused**: a person was answered 429 or 503 while Redis worked, or was never accepted for as
+  long as a page waits. What another tenant does is no reason.
+- **died**: a process ended that nobody had ended. **unhealed**: with all faults over, a process
+  gave no sign of life for 20 s, or `/readyz` missed something.
+- The **neighbour** is a second tenant with a LiveKit, an agent server and a key of its own. It asks
+  and cancels, redispatches and sends oversize bodies, in bursts, far over its limits. None of that
+  excuses anything that happens to the first tenant's sessions, and its own accepted sessions must
+  end, with a reason, like everybody's.
+- **garbage**: Usher's workers reach LiveKit through a gateway, which now and then answers a call,
+  or all calls of a second, in LiveKit's place; in half of the cases LiveKit did what was asked.
 - **ghost**: an agent left in the room of a dispatch that is over, at the end of the round.
 - **recovery**: from the kill, freeze, failure or end of an agent under a person to the next agent
   in LiveKit's list, and to the first answer of another one. Another agent server counts as online

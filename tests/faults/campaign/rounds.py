@@ -12,15 +12,20 @@ from pathlib import Path
 from devstack.testing import RunningStack, running_stack
 
 from .agent import JOIN_LOG
+from .deployment import Deployment, prepare
+from .evidence import Evidence, read_evidence
 from .faults import DRAIN_S, Faults
 from .journal import Journal, read_journal
 from .plan import Fault, Plan, Visit
+from .processes import note_processes
+from .trouble import Trouble
 from .visitors import Street
 from .watching import Watch, list_agents, livekit_api
 
 _HERE = Path(__file__).parent
 _TERMINAL = frozenset({"ended", "failed", "cancelled"})
 _LAG_WORTH_NOTING_S = 0.1
+_JOURNALS = ("driver.jsonl", "agents.jsonl", "neighbours.jsonl")
 ABANDON_AFTER_S, DESERTED_AFTER_S = 8, 15  # a round shall not take longer than need be
 
 
@@ -34,26 +39,35 @@ class Setting:
 
 
 def run_round(plan: Plan, directory: Path, setting: Setting) -> None:
-    """Write what happens into `driver.jsonl` and `agents.jsonl` in `directory`."""
-    for name in ("driver.jsonl", "agents.jsonl"):
+    """Write what happens into the journals in `directory`."""
+    for name in _JOURNALS:
         (directory / name).unlink(missing_ok=True)  # of a round that was interrupted
     environ = {
         "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
         "USHER_DESERTED_AFTER_S": str(DESERTED_AFTER_S),
         "USHER_AGENT_DRAIN_S": str(DRAIN_S),
+        # What its requests carry is no secret, and Redis goes away as well.
+        "USHER_DELEGATE_METADATA": "true",
         JOIN_LOG: str((directory / "agents.jsonl").resolve()),
-        **setting.environ,
     }
     # The path of supervisord's socket must be short.
     with tempfile.TemporaryDirectory(prefix="usher-", dir="/tmp") as run_dir:
+        deployment = prepare(Path(run_dir), setting.procfile)
         try:
             with running_stack(
-                Path(run_dir) / "run", environ=environ, procfile=setting.procfile
+                Path(run_dir) / "run",
+                environ={**environ, **deployment.environ, **setting.environ},
+                procfile=deployment.procfile,
             ) as stack:
-                asyncio.run(_drive(plan, directory, stack, setting.settle_s))
+                asyncio.run(_drive(plan, directory, stack, deployment, setting.settle_s))
         finally:
             _keep_logs(Path(run_dir) / "run" / "log", directory / "log")
+
+
+def evidence_of(directory: Path) -> Evidence:
+    """What the journals of a round say."""
+    return read_evidence(*(read_journal(directory / name) for name in _JOURNALS))
 
 
 def _keep_logs(source: Path, target: Path) -> None:
@@ -62,12 +76,16 @@ def _keep_logs(source: Path, target: Path) -> None:
         (target / path.name).write_bytes(path.read_bytes())
 
 
-async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: float) -> None:
+async def _drive(
+    plan: Plan, directory: Path, whole: RunningStack, deployment: Deployment, settle_s: float
+) -> None:
+    stack = deployment.of_the_people(whole)
     journal = Journal(directory / "driver.jsonl")
+    trouble = Trouble(stack, deployment, journal, directory / "neighbours.jsonl")
     watch = Watch(stack, journal, directory / "agents.jsonl")
     background = [asyncio.create_task(watch.run()), asyncio.create_task(note_lag(journal))]
     async with Street(stack, journal, watch) as street:
-        faults = Faults(stack, journal, watch, street.rooms_with_a_session)
+        faults = Faults(stack, journal, watch, street.rooms_with_a_session, trouble)
         began = time.monotonic()
         journal.write("begins", sessions=len(plan.visits))
 
@@ -81,8 +99,9 @@ async def _drive(plan: Plan, directory: Path, stack: RunningStack, settle_s: flo
 
         work = [visit(one) for one in plan.visits] + [inject(one) for one in plan.faults]
         await asyncio.gather(*work)
-        await settle(street, journal, directory, settle_s)
+        await asyncio.gather(settle(street, journal, directory, settle_s), trouble.settle(settle_s))
         await last_look(stack, journal, plan)
+        await note_processes(stack, journal)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
