@@ -15,7 +15,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
     table.insert(queues[client], id)
   end
 end
-local now = read_clock()
+local now = clock()
 local picked, limit, round = {}, tonumber(ARGV[1]), 1
 while #picked < limit do
   local before = #picked
