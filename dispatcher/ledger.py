@@ -98,7 +98,7 @@ def script(name: str) -> str:
     source = (_lua_tables() if "counting" in parts else "") + "".join(
         _source(part) for part in (*parts, name)
     )
-    asks_the_clock = "_clock()" in source
+    asks_the_clock = "clock()" in source
     return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
 
 

@@ -30,7 +30,7 @@ if a.generation and a.generation ~= tonumber(generation) then
 end
 local moves, notes = a.moves[state], a.notes[state]
 local before = state
-local now = keep_clock()
+local now = clock()
 if not moves and not notes then
   return {'refused', state, generation, job_id}
 end

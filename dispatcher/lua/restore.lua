@@ -6,7 +6,7 @@
 --   message, retention_s, announcement (JSON), field, value, field, value, ...
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists', ARGV[1]} end
-local now = keep_clock()
+local now = clock()
 local now_s = string.format('%.0f', now)
 local other = redis.call('GET', KEYS[4])
 local occupied = other and other ~= ARGV[1]

@@ -72,7 +72,8 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
         "usher:sessions:acme",
         f"usher:live:acme:{AGENT_NAME}:{seen.room_name}",
     }
-    assert set(found) - set(before) == {f"{RECORD}:attempts"}
+    assert set(found) - set(before) == {f"{RECORD}:attempts", "verify"}
+    assert len(found["verify"]) == 1
     assert found["usher:due"] == {"dsp_1": after.updated_at_ms + 2000}
     assert counts(raw, "usher:metrics:dispatch:acme")["cancelled"] == 1
     for key in (RECORD, f"{RECORD}:attempts", f"{RECORD}:timeline"):
