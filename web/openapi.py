@@ -85,7 +85,7 @@ _REQUEST_EXAMPLES: Final = {
         },
     },
 }
-_RECORD_EXAMPLE: Final = {
+_RECORD_EXAMPLE: Final[dict[str, Any]] = {
     "dispatch_id": "dsp_BWA-BKOFuK9gGdfLrxlpdg",
     "state": "joined",
     "status": "joined",
