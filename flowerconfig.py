@@ -12,10 +12,12 @@ from dispatcher import listening
 from dispatcher.flower_history import finish_save
 from dispatcher.flower_options import FlowerSettings
 from dispatcher.logs import configure
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load, or_stop
 
 with or_stop():
     _common, _flower = load(CommonSettings), load(FlowerSettings)
+    refuse_cluster(_common)
 
 # Tornado's own lines go into the shape of ours.
 configure(log_format=_common.log_format, level=_common.log_level)

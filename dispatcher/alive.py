@@ -86,8 +86,11 @@ def watch(
 
     def run() -> None:
         while True:
-            if not pulse.quiet or not redis_answers():
-                file.touch()
+            try:
+                if not pulse.quiet or not redis_answers():
+                    file.touch()
+            except Exception:  # a thread that ends would have beat restarted again and again
+                logger.exception("cannot tell whether beat is at work")
             time.sleep(period_s)
 
     threading.Thread(target=run, name="alive", daemon=True).start()

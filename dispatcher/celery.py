@@ -15,8 +15,9 @@ from celery.signals import after_task_publish, beat_init, celeryd_init, setup_lo
 
 from dispatcher import beside, reports
 from dispatcher.alive import AliveFile, Pulse, watch
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.logs import configure, say
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from dispatcher.start_checks import check_command
 from dispatcher.store import Ledger
@@ -52,6 +53,15 @@ def _tell_of_signals(**_: Any) -> None:
     worker.safe_say = say
 
 
+@celeryd_init.connect
+@beat_init.connect
+def _refuse_cluster(**_: Any) -> None:
+    try:
+        refuse_cluster(load(CommonSettings))
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None  # Celery would log any other, and go on
+
+
 @beat_init.connect
 def _end_on_signal(sender: Any, **_: Any) -> None:
     # Beat's own handler only raises SystemExit. In the middle of a publish redis-py turns that into
@@ -72,15 +82,16 @@ def _show_that_it_lives(**_: Any) -> None:
     # A beat whose loop stands still sends no sweeps.
     pulse, ledger = Pulse(), Ledger(settings)
     after_task_publish.connect(pulse.feel, weak=False)
+    watch(AliveFile(settings.alive_file), pulse, lambda: redis_works(ledger))
 
-    def redis_answers() -> bool:
-        try:
-            ledger.run(reports.alive())
-        except LedgerUnavailable:
-            return False
-        return True
 
-    watch(AliveFile(settings.alive_file), pulse, redis_answers)
+def redis_works(store: Ledger) -> bool:
+    """Whether messages could be sent; one that only answers questions takes none."""
+    try:
+        store.run(reports.probe())
+    except LedgerUnavailable:
+        return False
+    return True
 
 
 check_command(app)

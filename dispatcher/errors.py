@@ -16,7 +16,18 @@ class ConfigurationError(UsherError):
 
 
 class LedgerUnavailable(UsherError):
-    """Redis did not answer in time; nothing is known to have been written."""
+    """Redis did not answer in time; nothing is known to have been written.
+
+    `refusal` is what it says instead of working, with the remedy; empty when it says nothing.
+    """
+
+    def __init__(self, message: str = "", *, refusal: str = "") -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class StepFailed(LedgerUnavailable):
+    """Redis works, and this very step it answers with an error: the step or its keys are wrong."""
 
 
 class TooLate(LedgerUnavailable):

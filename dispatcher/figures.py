@@ -7,12 +7,11 @@ takes many.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dispatcher import heartbeat, keys
+from dispatcher import heartbeat, keys, reports
 from dispatcher.ledger import Step
 from dispatcher.metrics import (
     OPEN_STATES,
@@ -24,7 +23,6 @@ from dispatcher.metrics import (
     client_figures,
 )
 from dispatcher.models import AgentServerReport
-from dispatcher.records import of_any_release
 
 if TYPE_CHECKING:
     from dispatcher.store import AsyncLedger, Ledger
@@ -178,7 +176,7 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = dict(zip(flat[::2], flat[1::2], strict=True))
-    parts = [json.loads(text) for text in alive]
+    parts = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
         return max(0, now - int(float(since))) if since else 0
@@ -190,7 +188,7 @@ def _health(reply: Sequence[Any]) -> Health:
         at_ms=now,
         agent_servers=tuple(
             sorted(
-                (of_any_release(AgentServerReport, json.loads(text)) for text in servers),
+                filter(None, map(reports.agent_server, servers)),
                 key=lambda each: (each.agent_name, each.container, each.agent_server_id),
             )
         ),

@@ -18,6 +18,7 @@ from dispatcher import outbox, reports
 from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.guarding import Work
 from dispatcher.webhooks import wanting
 from dispatcher.worker_settings import WorkerSettings, services_of
 
@@ -50,7 +51,7 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
         if pulse is None or not pulse.quiet:
             file.touch()
         try:
-            async with services.guard.one("heartbeat"):
+            async with services.guard.one(Work.HEARTBEAT):
                 for queue in queues:
                     await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
                 await services.ledger.run(
@@ -77,7 +78,7 @@ def _settings(services: Services, queues: tuple[str, ...]) -> WorkerSettings:
 async def _probe(services: Services, client: Client) -> None:
     """Report a LiveKit server that answers; its circuit closes with that too."""
     with contextlib.suppress(LedgerUnavailable):
-        async with services.guard.one("livekit probe", of=client.client_id):
+        async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):
                 await services.livekit_clients.for_credentials(client.livekit).probe()
                 name = livekit(client.client_id)

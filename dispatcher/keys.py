@@ -35,7 +35,8 @@ The only module that knows them.
 | `usher:worker_settings` | hash | the clients and agents of every worker, with their expiry |
 | `usher:clock` | string | the ledger's clock and Redis's (ms), as noted lately (`clock.lua`) |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
-| `usher:metrics:ledger` | hash | counters of what Redis has lost |
+| `usher:probed` | string | when Redis was last asked whether it takes writes (s) |
+| `usher:metrics:ledger` | hash | counters of what Redis has lost, and of unexpected failures |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
 | `<either of these>:minute:<n>` | hash | those of the n-th minute, for 2 hours |
@@ -71,6 +72,7 @@ ALIVE: Final = "usher:alive"
 WORKER_SETTINGS: Final = "usher:worker_settings"
 BIRTH: Final = "usher:birth"
 CLOCK: Final = "usher:clock"
+PROBED: Final = "usher:probed"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
 CAPACITY_CHANNEL: Final = "usher:capacity"

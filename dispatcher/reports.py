@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from dispatcher import keys, ledger
@@ -13,6 +15,8 @@ from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.records import of_any_release
 from dispatcher.worker_settings import Service, WorkerSettings
+
+logger = logging.getLogger(__name__)
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
@@ -41,8 +45,21 @@ def agent_servers() -> Step[list[AgentServerReport]]:
     )
 
 
-def _agent_servers(reply: Sequence[str]) -> list[AgentServerReport]:
-    return [of_any_release(AgentServerReport, json.loads(text)) for text in reply]
+def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
+    found = (agent_server(text) for text in reply)
+    return [report for report in found if report is not None]
+
+
+@lru_cache(maxsize=1000)  # most are read many times before they change
+def agent_server(text: str) -> AgentServerReport | None:
+    """An agent server's report; None, and a line in the log, when it cannot be read."""
+    try:
+        return of_any_release(AgentServerReport, json.loads(text))
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.error(
+            "an agent server's report cannot be read", extra={"error": str(error), "report": text}
+        )
+        return None
 
 
 def read_with_agent_servers(
@@ -94,9 +111,15 @@ def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
 
 def alive() -> Step[frozenset[str]]:
     """The names of the parts that are at work."""
-    return Step(
-        "fresh", (keys.ALIVE,), (), lambda reply: frozenset(json.loads(text) for text in reply)
-    )
+    return Step("fresh", (keys.ALIVE,), (), lambda reply: frozenset(map(part, reply)))
+
+
+def part(text: str) -> str:
+    """The name of a part that has reported itself; what cannot be read is none that we know."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
@@ -119,6 +142,11 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
 def ping() -> Step[int]:
     """Redis's clock in ms since the epoch."""
     return Step("ping", (), (), int)
+
+
+def probe() -> Step[int]:
+    """The same, and whether Redis takes a write."""
+    return Step("probe", (keys.PROBED,), (), int)
 
 
 def internal_error(work: str) -> Step[int]:

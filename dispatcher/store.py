@@ -28,7 +28,7 @@ from dispatcher import reports, sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
 from dispatcher.ledger_clock import LedgerClock
-from dispatcher.redis_errors import explained
+from dispatcher.redis_errors import unavailable
 from dispatcher.settings import CommonSettings
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Ledger:
         try:
             opened = [pool.get_connection() for _ in range(connections)]
         except RedisError as error:
-            raise LedgerUnavailable(explained(error)) from error
+            raise unavailable(error) from error
         for connection in opened:
             pool.release(connection)
 
@@ -241,6 +241,8 @@ class Ledger:
         if asked.connection is None:
             raise asked.lost
         asked.posted = 0
+        # It may be open still (LOADING is a lost connection for redis-py), with replies unread.
+        asked.connection.disconnect()
         _send(asked)  # once more, by a new connection
         return _read(asked)
 
@@ -296,7 +298,7 @@ class Ledger:
             self._resting_until = time.monotonic() + _REST_S
         if sentinels.may_be_another(error):
             sentinels.forget(self._redis)
-        return LedgerUnavailable(explained(error))
+        return unavailable(error)
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
@@ -315,14 +317,14 @@ class Ledger:
             try:
                 message = pubsub.get_message(timeout=timeout_s)
             except RedisError as error:
-                raise LedgerUnavailable(explained(error)) from error
+                raise unavailable(error) from error
             return message["channel"] if message else ""
 
         try:
             try:
                 pubsub.psubscribe(pattern)
             except RedisError as error:
-                raise LedgerUnavailable(explained(error)) from error
+                raise unavailable(error) from error
             yield wait
         finally:
             pubsub.close()
@@ -379,7 +381,7 @@ class AsyncLedger:
             loop.call_soon(self._ask_together)
         reply = await waiting
         if isinstance(reply, RedisError):
-            raise LedgerUnavailable(explained(reply)) from reply
+            raise unavailable(reply) from reply
         return _done(step, reply)
 
     def _ask_together(self) -> None:
@@ -401,7 +403,8 @@ class AsyncLedger:
             return
         lost = [each for each in replies if isinstance(each, RedisError)]
         if any(sentinels.may_be_another(error) for error in lost):
-            await sentinels.forget_async(self._redis)
+            with contextlib.suppress(RedisError, OSError):  # nobody may wait for ever
+                await sentinels.forget_async(self._redis)
         for (_, waiting), reply in zip(asked, replies, strict=True):
             if not waiting.done():  # somebody waits for it still
                 waiting.set_result(reply)
@@ -437,7 +440,7 @@ class AsyncLedger:
         try:
             info = await self._redis.info()
         except RedisError as error:
-            raise LedgerUnavailable(explained(error)) from error
+            raise unavailable(error) from error
         settings: dict[str | None, str | None] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
             for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time

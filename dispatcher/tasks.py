@@ -8,6 +8,7 @@ task may be lost, doubled or late: the ledger decides.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from celery.exceptions import WorkerShutdown
@@ -33,6 +34,7 @@ from dispatcher import (
 from dispatcher.alive import Pulse
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
+from dispatcher.guarding import Work
 from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
 from dispatcher.models import State
@@ -61,11 +63,11 @@ def _start_runtime(sender: Any) -> None:
     queues = [queue.name for queue in sender.task_consumer.queues]
     tracing.start("usher-dispatch" if keys.DISPATCH_QUEUE in queues else "usher-verify")
     process = runtime()
-    process.start(heartbeat.beat(process.services, queues, _consumer))
+    process.start(Work.HEARTBEAT, partial(heartbeat.beat, queues=queues, pulse=_consumer))
     if keys.DISPATCH_QUEUE in queues:
-        process.start(capacity.listen(process.services))
-        process.start(data_losses.watch(process.services))
-        process.start(sweeping.stand_in_for_beat(process.services))
+        process.start(Work.WAKE_FOR_CAPACITY, capacity.listen)
+        process.start(Work.LOOK_FOR_DATA_LOSS, data_losses.watch)
+        process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
     garbage.keep()
 
 
@@ -168,5 +170,5 @@ def sweep() -> int:
     if not process.run(store.run(begin)):
         return 0
     wake_ups = process.run(sweeping.sweep_all(process.services))
-    sweeping.publish_all(wake_ups)
+    process.run(sweeping.publish_all(process.services, wake_ups))
     return len(wake_ups)

@@ -69,6 +69,11 @@ class Slots:
 class Delivery(outbox.DueEvent):
     """One event that is due."""
 
+    @property
+    def of(self) -> str:
+        """What it is about."""
+        return self.event_id
+
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
         wake_delivery(

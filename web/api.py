@@ -181,8 +181,8 @@ def create_dispatch() -> Response:
         agents = None
         try:
             accepted, given = _created(here, client, hoped, new, asked, creating)
-        except LedgerUnavailable:
-            delegated = delegate(here.promises, client, new, public=public)
+        except LedgerUnavailable as error:
+            delegated = delegate(here.promises, client, new, public=public, because=error)
             accepted, agents = delegated.accepted, delegated.agents
             if asked is not None:
                 here.delegations.keep(delegated.promised, asked)

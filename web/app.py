@@ -148,8 +148,11 @@ def _warm_up(app: Flask, here: Services) -> None:
         here.ledger.warm_up(_REHEARSALS)
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
-    except LedgerUnavailable:
-        logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
+    except LedgerUnavailable as error:
+        logger.warning(
+            "Redis is not there yet; until it is sessions are delegated or refused",
+            extra={"error": str(error)},
+        )
     garbage.keep()
 
 

@@ -29,25 +29,33 @@ class Delegated:
     agents: RoomConfiguration | None
 
 
-def delegate(promises: Promises, client: Client, new: NewDispatch, *, public: bool) -> Delegated:
+def delegate(
+    promises: Promises,
+    client: Client,
+    new: NewDispatch,
+    *,
+    public: bool,
+    because: LedgerUnavailable,
+) -> Delegated:
     """Promise `new`, or find what was promised for its room already.
 
     Args:
         public: a page has sent it with a publishable key, and so knows its metadata.
+        because: what Redis said, or that it said nothing.
 
     Raises:
         Problem: 503, the token would show the agent's metadata.
         LedgerUnavailable: the client delegates nothing, or no more can be remembered.
     """
     if not client.delegates:
-        raise LedgerUnavailable("Redis does not answer, and this client delegates nothing")
+        raise LedgerUnavailable(f"this client delegates nothing; {because}") from because
     if new.agent_metadata and not (public or client.delegates_metadata):
         raise unavailable(
             "the dispatch ledger does not answer, and without it the participant's token would "
             "show the agent's metadata to its holder; nothing was promised: try again in a second, "
             "or without metadata, or set delegates_metadata for this client"
         )
-    promise = promises.delegate(new)
+    promise = promises.delegate(new, because=str(because))
     promised = promise.new
     # Who has asked for this room before may have sent other metadata; that one's token has it.
     known = ("", new.agent_metadata if public else "")

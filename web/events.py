@@ -25,6 +25,7 @@ from flask import Response, request
 
 from dispatcher import ledger, listing
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard
 from dispatcher.listing import News
 from dispatcher.models import TERMINAL, Dispatch
 from dispatcher.settings import CommonSettings, StreamSettings
@@ -146,7 +147,8 @@ class Streams:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # Made here, used in the loop only: they connect at their first use.
-                self._ledger, self._wakeups = AsyncLedger(self._common), Wakeups(self._common)
+                self._ledger = AsyncLedger(self._common)
+                self._wakeups = Wakeups(self._common, Guard(self._ledger))
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="streams", daemon=True
                 )

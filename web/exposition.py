@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from dispatcher import heartbeat
 from dispatcher.figures import QUEUES, Health
+from dispatcher.guarding import Work
 from dispatcher.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
 from dispatcher.models import FailureReason
 
@@ -69,6 +70,7 @@ _NONE_FAILED: Final = dict.fromkeys(
     ),
     0,
 )
+_NO_ERRORS: Final = dict.fromkeys(map(str, Work), 0)
 _OF_AGENTS: Final = ("client", "container", "agent")
 
 
@@ -83,7 +85,7 @@ class LedgerCollector(Collector):
         """Called by prometheus_client."""
         up = self._figures is not None and self._health is not None
         yield GaugeMetricFamily(
-            "usher_up", "1 if Redis has answered this scrape, else 0.", value=float(up)
+            "usher_up", "1 if Redis has answered this scrape and takes writes.", value=float(up)
         )
         if self._figures is not None:
             yield from _of_clients(self._figures.clients)
@@ -235,9 +237,9 @@ def _of_parts(health: Health) -> Iterator[Metric]:
         "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
     )
     errors = CounterMetricFamily(
-        "usher_internal_errors", "Failures that nothing has expected, by work.", labels=("work",)
+        "usher_internal_errors", "Failures that nothing has expected.", labels=("work",)
     )
-    for work, count in health.internal_errors.items():
+    for work, count in (_NO_ERRORS | dict(health.internal_errors)).items():
         errors.add_metric((work,), count)
     yield errors
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from dispatcher.celery import app as celery_app
 from dispatcher.clients import registry
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import (
     CommonSettings,
     DispatcherSettings,
@@ -27,6 +28,7 @@ from web.settings import ServerSettings
 with or_stop():
     _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)
     load(WebSettings)
+    refuse_cluster(_common)
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
     # Read once, for the workers to come too: one that is started anew while the file of clients is

@@ -93,20 +93,25 @@ def readyz() -> tuple[dict[str, Any], int]:
     away: their dispatches wait.
     `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
     which no agent server is online, if there are any; a default one is in `not_ready` as well.
+    `redis` is what it says when it answers and refuses to work.
     Where there are several clients, their names, those of their agents and these ids are for the
     operator (basic authentication); anybody else is told which kind of part is missing.
     """
     here = services()
     named = len(here.clients.clients) == 1 or shows_credential()
     try:
+        here.ledger.run(reports.probe())
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
         workers = here.ledger.run(reports.workers())
         parked = here.ledger.run(reports.parked())
-    except LedgerUnavailable:
+    except LedgerUnavailable as error:
         delegates = any(client.delegates for client in here.clients.clients)
         status = "degraded" if delegates else "unavailable"
-        return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
+        without: dict[str, Any] = {"status": status, "not_ready": ["redis"]}
+        if error.refusal:
+            without["redis"] = error.refusal
+        return without, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
     status = "degraded" if absent else "ready"
     if not named:

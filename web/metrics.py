@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.multiprocess import MultiProcessCollector
 from werkzeug.routing import Rule
 
-from dispatcher import figures
+from dispatcher import figures, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import Window
 from web.exposition import LedgerCollector
@@ -76,6 +76,7 @@ def _look_at_ledger() -> LedgerCollector:
     here = services()
     client_ids = [client.client_id for client in here.clients.clients]
     try:
+        here.ledger.run(reports.probe())
         return LedgerCollector(
             figures.read(here.ledger, Window.ALL, [*client_ids, figures.NOT_OURS]),
             here.ledger.run(figures.health()),

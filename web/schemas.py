@@ -383,6 +383,9 @@ class Readiness(BaseModel):
         list[str],
         Field(description="Agents that may be asked for and have no agent server online, if any."),
     ] = []
+    redis: Annotated[
+        str, Field(description="What Redis says when it refuses to work, and what to do about it.")
+    ] = ""
 
 
 def token_answer(

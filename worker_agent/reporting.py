@@ -20,6 +20,7 @@ from livekit.protocol.agent import WorkerStatus
 from dispatcher import reports
 from dispatcher.alive import AliveFile
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
 from worker_agent.connecting import AT_ONCE, joining
@@ -106,6 +107,7 @@ class Reporter:
         self._filter = request_filter
         request_filter.active_jobs = lambda: [info.job.id for info in server.active_jobs]
         self._store = store
+        self._guard = Guard(store)
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -184,7 +186,8 @@ class Reporter:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
                 self._urgent.clear()
-                await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
+                async with self._guard.one(Work.REPORT_AGENT_SERVER):
+                    await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._period_s))
                     continue

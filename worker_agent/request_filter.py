@@ -19,6 +19,7 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
 from dispatcher.ledger_clock import LedgerClock
@@ -76,6 +77,7 @@ class RequestFilter:
     ) -> None:
         self._server = server
         self._store = store
+        self._guard = Guard(store)
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
         self.clock = LedgerClock()  # set by the agent server's reports
@@ -295,7 +297,8 @@ class RequestFilter:
             await asyncio.sleep(RENEW_S)
             if self.is_assigned(offer.job_id):
                 with contextlib.suppress(LedgerUnavailable):
-                    await self._store.run(starting(offer))
+                    async with self._guard.one(Work.RENEW_STARTING):
+                        await self._store.run(starting(offer))
 
     async def _give_back(self, offer: Offer) -> None:
         """End a claim that came to nothing, so that the next attempt need not wait."""

@@ -161,8 +161,8 @@ class _Examination:
                 yield findings.fail(
                     "redis",
                     f"{address}: {error}",
-                    "Start Redis or correct REDIS_URL; until then sessions are delegated to "
-                    "LiveKit, or refused where the client wants that.",
+                    "Mend that: until then sessions are delegated to LiveKit, or refused where "
+                    "the client wants that.",
                 )
                 yield findings.skipped("ledger", "agents, workers, queues: Redis must answer")
 
@@ -210,7 +210,7 @@ class _Examination:
 async def _ping(store: AsyncLedger) -> tuple[float, float]:
     """How long an answer takes (ms), and how far Redis's clock is ahead of this one's (s)."""
     best_ms, ahead_s = float("inf"), 0.0
-    await store.run(reports.ping())  # connects
+    await store.run(reports.probe())  # connects
     for _ in range(_PINGS):
         before = time.time()
         clock = await store.run(reports.ping())

@@ -147,6 +147,13 @@ def _records(health: Health) -> Iterator[Finding]:
             f"Redis has lost its data {health.data_losses} time(s)",
             "Give it an append-only file (docs/redis.md).",
         )
+    if health.internal_errors:
+        told = ", ".join(f"{work} {count}" for work, count in health.internal_errors.items())
+        yield warn(
+            "internal errors",
+            f"work has failed for reasons that nothing has expected, and went on: {told}",
+            "Each is in the log of its process once, with a traceback: tell Usher's maintainers.",
+        )
 
 
 def of_dead_webhooks(client: Client, dead: int) -> Finding:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
 
 from dispatcher import ledger, models, reports, sweeping
+from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
@@ -74,7 +76,7 @@ def test_each_is_woken_in_the_way_of_its_state(
             sweeping, f"wake_{name}", lambda *args, name=name: published.append((name, *args))
         )
 
-    sweeping.publish_all([WakeUp(dispatch=a_dispatch(state=state))])
+    WakeUp(dispatch=a_dispatch(state=state)).publish()
 
     assert published == [(task, "dsp_1", "room-1")]
 
@@ -309,6 +311,9 @@ async def test_who_has_much_that_is_due_does_not_hold_the_others_up(
     services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
 ) -> None:
     services = await services_for(USHER_SWEEP_LIMIT="4")
+    (acme,) = services.clients.clients
+    globex = replace(acme, client_id="globex")
+    services = replace(services, clients=ClientRegistry(clients=(acme, globex)))
     for number in range(20):
         request_dispatch(f"dsp_a{number}", room_name=f"room-{number}")
     request_dispatch("dsp_b", client_id="globex")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +22,6 @@ from dispatcher import (
 )
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
-from dispatcher.sweeping import WakeUp
 from tests.house import House, OpenServices, Request
 from tests.support import (
     AGENT_NAME,
@@ -305,22 +304,18 @@ async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(
 
 
 async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(
-    services_for: OpenServices, store: Ledger, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    services_for: OpenServices, store: Ledger, raw: redis.Redis
 ) -> None:
     services = await services_for()
-    woken: list[str] = []
-
-    def note(wake_ups: Iterable[WakeUp]) -> None:
-        woken.extend(wake_up.dispatch.dispatch_id for wake_up in wake_ups)
-
-    monkeypatch.setattr(sweeping, "publish_all", note)
     waiting(store, raw, 1)
+    raw.delete("dispatch")  # the message of its beginning
     listening = asyncio.create_task(capacity.listen(services))
     await eventually(lambda: dict(raw.pubsub_numsub(CHANNEL))[CHANNEL] == 1)
 
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
-    assert await eventually(lambda: woken) == ["dsp_1"]
+    (message,) = await eventually(lambda: raw.lrange("dispatch", 0, -1))
+    assert "dsp_1" in message
     listening.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await listening
