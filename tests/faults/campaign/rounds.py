@@ -47,8 +47,6 @@ def run_round(plan: Plan, directory: Path, setting: Setting) -> None:
         "USHER_ABANDON_AFTER_S": str(ABANDON_AFTER_S),
         "USHER_DESERTED_AFTER_S": str(DESERTED_AFTER_S),
         "USHER_AGENT_DRAIN_S": str(DRAIN_S),
-        # What its requests carry is no secret, and Redis goes away as well.
-        "USHER_DELEGATE_METADATA": "true",
         JOIN_LOG: str((directory / "agents.jsonl").resolve()),
     }
     # The path of supervisord's socket must be short.
