@@ -80,6 +80,7 @@ CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "agent_lost": _AGENTS,
     "agent_crashed": _AGENTS,
     "dispatcher_unavailable": _WORKERS | _REDIS,
+    "superseded": _REDIS,  # promised without Redis, and the room had another one
 }
 # How long before a dispatch's failure its cause may lie: the deadline, and the time for which a
 # process that was killed just before the request is still away.
