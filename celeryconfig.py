@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 from dispatcher import broker
 from dispatcher.settings import CommonSettings, load
 
+broker.refuse_another(os.environ)
 _settings = load(CommonSettings)
 
 _broker = broker.for_celery(
     _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
 )
 broker_url, broker_use_ssl = _broker.url, _broker.use_ssl
-# A publish must fail within a third of a second when Redis is down or hung, because an HTTP answer
-# may wait for it: a redispatch, a cancellation (measured: 0.3 s hung, 1 ms refused). The record is
-# in the ledger by then, and the sweeper wakes it, so a lost publish costs time and nothing else.
+# A publish must fail within a third of a second when Redis is down or hung, because a sweep has
+# many (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the next sweep
+# wakes it, so a lost publish costs time and nothing else.
 broker_transport_options = {
     # A worker that waits for messages must notice, too, that Redis's machine has vanished.
     **_broker.transport_options,
@@ -28,8 +31,8 @@ broker_connection_timeout = _settings.redis_timeout_s
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 task_publish_retry = False
-# Publishing connections of a process, all opened at its start. A publish takes a millisecond, so
-# these serve any number of threads; with Redis hung they let 20 callers fail within 0.6 s.
+# Publishing connections of a process. A publish takes a millisecond, so these serve any number of
+# threads.
 broker_pool_limit = 10
 
 # Results are no source of truth: the ledger is. Only `redispatch` keeps one, so that the operator
@@ -79,12 +82,9 @@ enable_utc = True
 timezone = "UTC"
 
 beat_schedule = {
-    "sweep": {
-        "task": "dispatcher.tasks.sweep",
-        "schedule": 0.5,
-        # Sweeps that nobody took must not pile up while the workers are away.
-        "options": {"expires": 5},
-    }
+    # No `expires`, by which Celery would compare beat's clock with the worker's: of the sweeps that
+    # nobody took while the workers were away the first is done, and the others do nothing.
+    "sweep": {"task": "dispatcher.tasks.sweep", "schedule": 0.5}
 }
 # The only entry is due twice a second: there is nothing to remember between restarts.
 beat_scheduler = "celery.beat:Scheduler"

@@ -78,7 +78,7 @@ class StackConfig:
         scripts = Path(sys.executable).parent
         return kept | {
             "PATH": os.pathsep.join([str(scripts), caller.get("PATH", os.defpath)]),
-            "PYTHONPATH": str(PROJECT_ROOT),
+            "PYTHONPATH": _python_path(caller),
             "PYTHONUNBUFFERED": "1",
             "REDIS_URL": self.redis_url,
             "LIVEKIT_URL": self.livekit_url,
@@ -86,6 +86,7 @@ class StackConfig:
             "LIVEKIT_API_SECRET": self.credentials.livekit_api_secret,
             "FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.credentials.flower_password}",
             "USHER_OPERATOR_AUTH": f"{OPERATOR_USER}:{self.credentials.operator_password}",
+            "USHER_METRICS_LOCAL": "true",
             "USHER_FLOWER_URL": self.flower_url,
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
@@ -121,3 +122,12 @@ class StackConfig:
             "USHER_CLIENT_ID": CLIENT_ID,
         }
         return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def _python_path(caller: Mapping[str, str]) -> str:
+    """Ours, and behind it the caller's, where the program of USHER_AGENT_ENTRYPOINT may be.
+
+    The processes run in the project's folder, so the caller's entries are made absolute.
+    """
+    own = caller.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(PROJECT_ROOT), *map(os.path.abspath, filter(None, own))])

@@ -60,10 +60,16 @@ def choose_ports(environ: Mapping[str, str], *, move_busy_defaults: bool = False
     With `move_busy_defaults`, a port that `environ` says nothing about gives way to a free one
     when it is in use. Raises `StackError` for a port in use or a value that is not a port.
     """
-    chosen = {}
+    chosen: dict[str, int] = {}
     with ExitStack() as held:
         for setting in _TCP_SETTINGS:
             wanted = _wanted_port(setting, environ)
+            if wanted and wanted in chosen.values():
+                [other] = [s for s in _TCP_SETTINGS if chosen.get(s.field) == wanted]
+                raise StackError(
+                    f"{setting.variable} and {other.variable} are both {wanted}: "
+                    "set one of them to another port (0 takes any free one)"
+                )
             if wanted and (listener := _listen(wanted)):
                 held.enter_context(closing(listener))
             elif wanted and not (move_busy_defaults and setting.variable not in environ):

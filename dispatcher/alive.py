@@ -10,11 +10,14 @@ would not help, and would come again and again.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+from dispatcher.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,20 @@ PERIOD_S: Final = 2.0
 # Celery's own signs of life come every two seconds, and a worker that has lost Redis takes messages
 # again within seconds of its return.
 QUIET_S: Final = 30.0
+
+
+def check(path: str) -> None:
+    """Return if a file can be touched there, or none is wanted.
+
+    Raises:
+        ConfigurationError: it cannot, so that every probe would fail.
+    """
+    folder = Path(path).parent
+    if path and (Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK)):
+        raise ConfigurationError(
+            "Usher cannot start, USHER_ALIVE_FILE cannot be written: name a file in a folder that "
+            "is there and that this process may write to"
+        )
 
 
 class AliveFile:
@@ -69,8 +86,11 @@ def watch(
 
     def run() -> None:
         while True:
-            if not pulse.quiet or not redis_answers():
-                file.touch()
+            try:
+                if not pulse.quiet or not redis_answers():
+                    file.touch()
+            except Exception:  # a thread that ends would have beat restarted again and again
+                logger.exception("cannot tell whether beat is at work")
             time.sleep(period_s)
 
     threading.Thread(target=run, name="alive", daemon=True).start()

@@ -6,8 +6,9 @@ them: Celery's worker ends on an error, and tries again for ever on a lost conne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
@@ -17,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
+from dispatcher.errors import ConfigurationError
 from dispatcher.redis_errors import explained, refuses_to_work
 from dispatcher.redis_url import by_sentinel, without_tls_options
 from dispatcher.sentinels import (
@@ -89,6 +91,14 @@ TRANSPORT_ALIASES |= {
 }
 
 
+_OVERRIDES: Final = (
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForCelery:
     """How Celery and Flower reach the same Redis; `use_ssl` is None without TLS."""
@@ -97,6 +107,20 @@ class ForCelery:
     use_ssl: dict[str, Any] | None
     sentinel_options: dict[str, Any]  # empty without Sentinel
     transport_options: dict[str, Any]
+
+
+def refuse_another(environ: Mapping[str, str]) -> None:
+    """Return unless Celery's own variables name another broker, which it would take for ours.
+
+    Raises:
+        ConfigurationError: they do. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
+    """
+    named = [name for name in _OVERRIDES if environ.get(name)]
+    if named:
+        raise ConfigurationError(
+            f"Usher cannot start, {', '.join(named)} would have Celery use another broker than "
+            "REDIS_URL's: unset it, and BROKER_URL and RESULT_BACKEND, which `celery` reads, too"
+        )
 
 
 def for_celery(url: str, *, timeout_s: float) -> ForCelery:

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from dispatcher import keys, ledger
+from dispatcher import keys, ledger, messages
 from dispatcher.ledger import Advanced, Step
 from dispatcher.models import CANCEL, Dispatch, FailureReason
 
 DUE_S: Final = 2.0
 
 
-def cancel(dispatch: Dispatch, *, retention_s: int, by: str = "its client") -> Step[Advanced]:
+def cancel(
+    dispatch: Dispatch, *, retention_s: int, within_s: float | None = None, by: str = "its client"
+) -> Step[Advanced]:
     """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
 
-    It is due until `clear_away` has seen that nothing of it is left. `by` is who wants that.
+    It is due until `clear_away`, for which a worker is woken, has seen that nothing of it is left.
+
+    Args:
+        within_s: so long after the record was read its caller is told that it has failed, and
+            nothing is done any more (`late`); None: it waits as long as it takes.
+        by: who wants that.
     """
     return ledger.advance(
         dispatch,
@@ -32,6 +39,8 @@ def cancel(dispatch: Dispatch, *, retention_s: int, by: str = "its client") -> S
         attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
         detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
         retention_s=retention_s,
+        not_after_ms=None if within_s is None else dispatch.read_at_ms + within_s * 1000,
+        wake=messages.clear_away(dispatch.dispatch_id, dispatch.room_name),
     )
 
 

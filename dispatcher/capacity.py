@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 
 from dispatcher import keys, sweeping
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Work
 from dispatcher.runtime import Services
 
 GAP_S: Final = 0.1
@@ -28,9 +29,9 @@ async def listen(services: Services) -> None:
             await news.wait()
             news.clear()
             try:
-                async with services.guard.one("waking for capacity"):
+                async with services.guard.one(Work.WAKE_FOR_CAPACITY):
                     wake_ups = await sweeping.waiting_for(services)
-                    await asyncio.to_thread(sweeping.publish_all, wake_ups)
+                    await sweeping.publish_all(services, wake_ups)
             except (LedgerUnavailable, OperationalError) as error:
                 logger.warning("cannot wake who waits", extra={"error": str(error)})
             # In a burst every agent that is accepted makes room, and one look serves many.

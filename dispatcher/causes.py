@@ -108,8 +108,8 @@ FAILURES: Final[Mapping[str, Words]] = {
     FailureReason.NO_AGENT_ONLINE: Words(
         headline="no agent server for agent {agent} is online",
         cause="No agent server for agent {agent}{in_container} was registered at LiveKit and "
-        "reporting itself: none runs, it hangs, it cannot reach LiveKit or Redis, or the agent "
-        "name is wrong.",
+        "reporting itself: none runs, it hangs, it cannot reach LiveKit or Redis, the agent "
+        "name is wrong, or those that run are of another deployment (LIVEKIT_AGENT_DEPLOYMENT).",
         advice=f"`{CLI} agents` lists who is online. Start an agent server (python -m "
         "worker_agent) or read its log; if one is there under another name, correct the name in "
         "the request or the client's agent names.",

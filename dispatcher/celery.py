@@ -1,23 +1,40 @@
-"""The Celery application: `celery -A dispatcher ...` finds it here."""
+"""The Celery application: `celery -A dispatcher ...` finds it here.
+
+Its command is checked here, too (`start_checks.py`).
+"""
 
 from __future__ import annotations
 
 import signal
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from celery.signals import after_task_publish, beat_init, celeryd_init, setup_logging
 
-from dispatcher import reports
+from dispatcher import beside, reports
 from dispatcher.alive import AliveFile, Pulse, watch
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.logs import configure, say
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
+from dispatcher.start_checks import check_command
 from dispatcher.store import Ledger
 
-app = Celery("usher")
-app.config_from_object("celeryconfig")
+_CONFIG: Final = "celeryconfig"
+
+
+class Loader(AppLoader):
+    """Celery's own loader, which would take a `celeryconfig.py` of the current folder for ours."""
+
+    def config_from_object(self, obj: Any, silent: bool = False) -> Any:
+        """Called by Celery when a setting is asked for first; `obj` is what the app was given."""
+        return super().config_from_object(beside.load(obj) if obj == _CONFIG else obj, silent)
+
+
+app = Celery("usher", loader=Loader)
+app.config_from_object(_CONFIG)
 
 
 @celeryd_init.connect
@@ -34,6 +51,15 @@ def _tell_of_signals(**_: Any) -> None:
     # "Warm shutdown" is written past all logging.
     worker: Any = import_module("celery.apps.worker")
     worker.safe_say = say
+
+
+@celeryd_init.connect
+@beat_init.connect
+def _refuse_cluster(**_: Any) -> None:
+    try:
+        refuse_cluster(load(CommonSettings))
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None  # Celery would log any other, and go on
 
 
 @beat_init.connect
@@ -56,12 +82,16 @@ def _show_that_it_lives(**_: Any) -> None:
     # A beat whose loop stands still sends no sweeps.
     pulse, ledger = Pulse(), Ledger(settings)
     after_task_publish.connect(pulse.feel, weak=False)
+    watch(AliveFile(settings.alive_file), pulse, lambda: redis_works(ledger))
 
-    def redis_answers() -> bool:
-        try:
-            ledger.run(reports.alive())
-        except LedgerUnavailable:
-            return False
-        return True
 
-    watch(AliveFile(settings.alive_file), pulse, redis_answers)
+def redis_works(store: Ledger) -> bool:
+    """Whether messages could be sent; one that only answers questions takes none."""
+    try:
+        store.run(reports.probe())
+    except LedgerUnavailable:
+        return False
+    return True
+
+
+check_command(app)

@@ -53,6 +53,7 @@ class Client:
     container: str
     deadline_s: float
     delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
+    delegates_metadata: bool = False  # and the token may show the agent's metadata to its holder
     origins: tuple[str, ...] = ()  # the pages from which a browser may call
     limits: Limits = NO_LIMITS
     webhook_url: str = ""  # the client's own server, which is told how dispatches end
@@ -127,7 +128,12 @@ def registry() -> ClientRegistry:
     if path:
         from dispatcher.registry import FileRegistry
 
-        return FileRegistry(Path(path))
+        try:
+            return FileRegistry(Path(path))
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"Usher cannot start, correct the file of USHER_CLIENTS_FILE: {error}"
+            ) from None
     return ClientRegistry(clients=(_client_of_environment(),))
 
 
@@ -154,6 +160,7 @@ def _client_of_environment() -> Client:
         container=settings.container,
         deadline_s=settings.deadline_s,
         delegates=settings.delegate,
+        delegates_metadata=settings.delegate_metadata,
         origins=_origins(settings.origins),
         limits=Limits(
             requests_per_minute=settings.requests_per_minute, max_sessions=settings.max_sessions

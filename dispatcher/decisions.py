@@ -19,6 +19,8 @@ _SOON_S: Final = 0.05
 # An attempt that is younger than this when its time is up has not shown anything: as long as it
 # takes to tell that LiveKit has dropped a job.
 _FRESH_S: Final = 2.0
+# A record may have been read so long before its room was looked at.
+_LOOK_MS: Final = 2_000
 
 # `Dispatch.left_by` of an agent whose people have left, as its job tells it.
 PEOPLE_LEFT: Final = "people_left"
@@ -61,6 +63,11 @@ def time_is_up(dispatch: Dispatch) -> bool:
     return dispatch.remaining_s <= END_MARGIN_S
 
 
+def left_at_its_deadline(dispatch: Dispatch) -> bool:
+    """True when the worker that asks LiveKit for the agent should have ended the record itself."""
+    return dispatch.state is State.DISPATCHING and dispatch.remaining_s <= END_MARGIN_S / 2
+
+
 def look_again_in_s(dispatch: Dispatch, wait_s: float) -> float:
     """When to look at a waiting record again: after `wait_s`, or when its time is up."""
     return max(_SOON_S, min(wait_s, dispatch.remaining_s - END_MARGIN_S))
@@ -90,6 +97,17 @@ def agent_to_keep(
         if agent.identity == dispatch.agent_identity:
             return agent
     return our_agent(dispatch, agents, fenced=False)
+
+
+def time_to_join(dispatch: Dispatch, joined_at_ms: int) -> int:
+    """How long it has taken until its agent was there, in ms; `joined_at_ms` is LiveKit's clock.
+
+    Where that cannot be, the two clocks differ, and what is certain counts: it is there by now.
+    """
+    until_now_ms = dispatch.read_at_ms - dispatch.requested_at_ms
+    by_livekit_ms = joined_at_ms - dispatch.requested_at_ms
+    possible = 0 <= by_livekit_ms <= until_now_ms + _LOOK_MS
+    return by_livekit_ms if possible else max(0, until_now_ms)
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
@@ -198,6 +216,7 @@ def _serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[A
             client_id=dispatch.client_id,
             agent_name=dispatch.agent_name,
             container=dispatch.container,
+            deployment=dispatch.deployment,
         )
     ]
 
@@ -266,16 +285,8 @@ def why_no_agent(
             message=f"an agent server refused the job ({rejected}); its log says why",
         )
     able = eligible(dispatch, servers)
-    if not able and (broken := _broken(dispatch, servers)):
-        return broken
     if not able:
-        return Reason(
-            code=FailureReason.NO_AGENT_ONLINE,
-            message=f"no agent server for {wanted}"
-            + (f" in container {dispatch.container!r}" if dispatch.container else "")
-            + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
-            "or correct the agent name",
-        )
+        return _why_none_is_online(dispatch, servers)
     busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
     if busy:
         return Reason(
@@ -302,6 +313,17 @@ def why_no_agent(
     )
 
 
+def _why_none_is_online(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
+    known = _broken(dispatch, servers) or _of_another_deployment(dispatch, servers)
+    return known or Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"no agent server for agent {dispatch.agent_name!r}"
+        + (f" in container {dispatch.container!r}" if dispatch.container else "")
+        + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
+        "or correct the agent name",
+    )
+
+
 def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason | None:
     """What to say where the agent servers that may take it cannot start a job's process."""
     ids = [s.agent_server_id for s in _serving(dispatch, servers) if s.cannot_start]
@@ -313,6 +335,33 @@ def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason 
         + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
         + f" for agent {dispatch.agent_name!r} cannot start a process for a job; its log says why "
         "('error initializing process')",
+    )
+
+
+def _of_another_deployment(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """What to say where agent servers that would do are all of other deployments."""
+    names = {
+        server.deployment
+        for server in servers
+        if server.online
+        and server.serves(
+            client_id=dispatch.client_id,
+            agent_name=dispatch.agent_name,
+            container=dispatch.container,
+        )
+    }
+    if not names:
+        return None
+    wanted = f"deployment {dispatch.deployment!r}" if dispatch.deployment else "no deployment"
+    online = ", ".join(sorted(repr(name) if name else "(none)" for name in names))
+    return Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"agent {dispatch.agent_name!r} was asked for with {wanted}, and its agent servers "
+        f"are of other deployments: {online}; ask for one of these "
+        "(room_config.agents[0].deployment), or change LIVEKIT_AGENT_DEPLOYMENT of the agent "
+        "servers",
     )
 
 
@@ -361,6 +410,11 @@ def why_too_late(
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
     if cut_short := _cut_short(dispatch):
         return cut_short
+    if dispatch.state is State.DISPATCHING:
+        return Reason(
+            code=FailureReason.DISPATCHER_UNAVAILABLE,
+            message="the dispatch worker that had it has died, hangs or is cut off; read its log",
+        )
     if dispatch.state is State.QUEUED:
         return Reason(
             code=FailureReason.DISPATCHER_UNAVAILABLE,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dispatcher import delegating, inflight, ledger, messages, reports
+from dispatcher import delegating, inflight, ledger, messages, precedence, reports
 from dispatcher.decisions import (
     Reason,
     can_take,
@@ -33,6 +33,7 @@ from dispatcher.livekit import LiveKitClient
 from dispatcher.models import (
     DISPATCH_CREATED,
     DISPATCH_STARTED,
+    END_MARGIN_S,
     NEXT_GENERATION,
     STILL_WAITING,
     UNREACHED,
@@ -118,7 +119,11 @@ async def dispatch_agent(
         if not may_go_on:
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
         with traced("dispatch_agent", dispatch):
-            return await _dispatch(services, dispatch, servers, sleep)
+            try:
+                return await _dispatch(services, dispatch, servers, sleep)
+            except PermanentLiveKitError as error:
+                # Asked while nothing could be sent yet: another look gives the same answer.
+                raise await _refused(services, dispatch, error, {}) from error
 
 
 async def _dispatch(
@@ -129,12 +134,8 @@ async def _dispatch(
 ) -> State:
     if dispatch.state is State.DELEGATED and await delegating.settled(services, dispatch):
         return dispatch.state
-    if dispatch.state in UNSENT and (away := services.livekit(dispatch).away):
-        return await _wait(
-            services, dispatch, Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
-        )
-    if dispatch.state in UNSENT and not _worth_trying(services, dispatch, servers):
-        return await _wait(services, dispatch, why_no_agent(dispatch, servers))
+    if dispatch.state in UNSENT and (reason := await _why_not_yet(services, dispatch, servers)):
+        return await _wait(services, dispatch, reason)
     if dispatch.state is State.DISPATCHING:
         abandoned = await _take_over(services, dispatch)
         if abandoned is None:
@@ -155,6 +156,17 @@ async def _dispatch(
     return await _create(services, dispatch, sleep)
 
 
+async def _why_not_yet(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """Why LiveKit is not to be asked now; None when it is."""
+    if away := services.livekit(dispatch).away:
+        return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
+    if not _worth_trying(services, dispatch, servers):
+        return why_no_agent(dispatch, servers)
+    return await precedence.why_behind(services, dispatch, servers)
+
+
 def _worth_trying(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> bool:
@@ -170,7 +182,11 @@ def _worth_trying(
 
 
 async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
-    """`reason`, unless no agent server is registered because LiveKit itself is away."""
+    """`reason`, unless no agent server is registered because LiveKit itself is away.
+
+    Raises:
+        PermanentLiveKitError: it refuses us, and so it may refuse the agent servers.
+    """
     if reason.code == FailureReason.NO_AGENT_ONLINE:
         try:
             await services.livekit(dispatch).look(dispatch.room_name)
@@ -221,7 +237,17 @@ async def _create(
         return await _ask(services, dispatch, tries)
 
     try:
-        livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+        # What LiveKit has not answered by then it has not answered in time.
+        async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
+            livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+    except TimeoutError:
+        tries.errors.append(f"try {tries.count}: no answer before the deadline")
+        reason = Reason(
+            code=FailureReason.LIVEKIT_UNREACHABLE,
+            message="LiveKit had not answered when the session's time was up",
+        )
+        await fail(services, dispatch, reason, tries.fields())
+        raise DispatchFailed(f"{reason.code}: {reason.message}") from None
     except Overtaken:
         # This worker was frozen, or LiveKit kept it for too long: somebody else is at it.
         logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
@@ -233,12 +259,7 @@ async def _create(
         return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {tries.count}: {error}")
-        reason = Reason(
-            code=FailureReason.LIVEKIT_REFUSED,
-            message=f"{error}; check this client's LiveKit URL, key and secret",
-        )
-        await fail(services, dispatch, reason, tries.fields())
-        raise DispatchFailed(f"{reason.code}: {reason.message}") from error
+        raise await _refused(services, dispatch, error, tries.fields()) from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
@@ -246,6 +267,21 @@ async def _create(
             return (await read(services, dispatch.dispatch_id)).state
         raise
     return await _created(services, dispatch, livekit_dispatch_id, tries)
+
+
+async def _refused(
+    services: Services,
+    dispatch: Dispatch,
+    error: PermanentLiveKitError,
+    attempt: Mapping[str, str],
+) -> DispatchFailed:
+    """End a dispatch whose client's LiveKit says no for good; returns what is to be raised."""
+    reason = Reason(
+        code=FailureReason.LIVEKIT_REFUSED,
+        message=f"{error}; check this client's LiveKit URL, key and secret",
+    )
+    await fail(services, dispatch, reason, attempt)
+    return DispatchFailed(f"{reason.code}: {reason.message}")
 
 
 async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:

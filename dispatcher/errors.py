@@ -16,7 +16,25 @@ class ConfigurationError(UsherError):
 
 
 class LedgerUnavailable(UsherError):
-    """Redis did not answer in time; nothing is known to have been written."""
+    """Redis did not answer in time; nothing is known to have been written.
+
+    `refusal` is what it says instead of working, with the remedy; empty when it says nothing.
+    """
+
+    def __init__(self, message: str = "", *, refusal: str = "") -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class StepFailed(LedgerUnavailable):
+    """Redis works, and this very step it answers with an error: the step or its keys are wrong."""
+
+
+class TooLate(LedgerUnavailable):
+    """Redis has come to it after its caller was to be told that it failed; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("Redis came to it too late; nothing was written")
 
 
 class Overloaded(UsherError):
@@ -33,6 +51,17 @@ class LimitReached(UsherError):
 
 class UnknownDispatch(UsherError):
     """No record has this dispatch id (never existed, or its retention time is over)."""
+
+
+class UnreadableRecord(UsherError, ValueError):
+    """A record that is damaged, or of a release that this one does not know.
+
+    `client_id` is whose it is, as far as that can be read.
+    """
+
+    def __init__(self, message: str, *, client_id: str = "") -> None:
+        super().__init__(message)
+        self.client_id = client_id
 
 
 class RedispatchRefused(UsherError):

@@ -1,33 +1,39 @@
 """What has been counted, and how does everything stand?
 
-`figures` reads what the other steps have counted, `health` what they have left to do; both in one
-consistent look.
+`figures` reads what the other steps have counted, `health` what they have left to do; each in one
+consistent look. With a thousand containers the look at a day would hold Redis for 130 ms, so `read`
+takes many.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from dispatcher import heartbeat, keys
+from dispatcher import heartbeat, keys, reports
 from dispatcher.ledger import Step
 from dispatcher.metrics import (
     OPEN_STATES,
+    AgentFigures,
+    ClientFigures,
     Figures,
     Window,
     agent_figures,
     client_figures,
 )
 from dispatcher.models import AgentServerReport
-from dispatcher.records import of_any_release
+
+if TYPE_CHECKING:
+    from dispatcher.store import AsyncLedger, Ledger
 
 # Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
 QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
 NOT_OURS: Final = ""  # the client of jobs that are not our dispatcher's
 _INTERNAL: Final = "internal_errors:"
 EVERY: Final = "*"  # every client of whom an agent server has counted anything
+# Hashes that one look adds up; the window of a day has a hundred for each client and container.
+_HASHES: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +57,81 @@ class Health:
 
 
 def figures(window: Window, client_ids: Iterable[str]) -> Step[Figures]:
-    """What was counted for these clients.
+    """What was counted for these clients, in one look; of many containers `read` it instead.
 
     `NOT_OURS` and `EVERY` may be among them; those have agents' figures only.
     """
     wanted = tuple(dict.fromkeys(client_ids))
-    of_clients = ((keys.dispatch_metrics(each), keys.open_sessions(each)) for each in wanted)
+    return _look(window, wanted, "found", of=wanted)
+
+
+def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
+    """As `figures`, in pieces that hold Redis for some milliseconds each.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    looks = _pieces(window, client_ids)
+    look = next(looks)
+    try:
+        while True:
+            look = looks.send(store.run(look))
+    except StopIteration as read_all:
+        return cast(Figures, read_all.value)
+
+
+async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[str]) -> Figures:
+    """As `read`."""
+    looks = _pieces(window, client_ids)
+    look = next(looks)
+    try:
+        while True:
+            look = looks.send(await store.run(look))
+    except StopIteration as read_all:
+        return cast(Figures, read_all.value)
+
+
+def _pieces(
+    window: Window, client_ids: Iterable[str]
+) -> Generator[Step[Figures], Figures, Figures]:
+    """One look after the other, each at so many hashes; returns what all of them have shown."""
+    wanted = tuple(dict.fromkeys(client_ids))
+    named = yield _look(window, (), "named", of=wanted)
+    of_agents = [
+        keys.agent_metrics(each.client_id, each.container, each.agent_name) for each in named.agents
+    ]
+    most = max(1, _HASHES // window.hashes)
+    clients: list[ClientFigures] = []
+    agents: list[AgentFigures] = []
+    for at in range(0, len(wanted), most):
+        piece = yield _look(window, wanted[at : at + most], "counted", at_ms=named.at_ms)
+        clients += piece.clients
+    for at in range(0, len(of_agents), most):
+        some = of_agents[at : at + most]
+        piece = yield _look(window, (), "counted", at_ms=named.at_ms, agents=some)
+        agents += piece.agents
+    return replace(named, clients=tuple(clients), agents=tuple(agents))
+
+
+def _look(
+    window: Window,
+    client_ids: Sequence[str],
+    which: str,
+    *,
+    of: Sequence[str] = (),
+    at_ms: int = 0,
+    agents: Sequence[str] = (),
+) -> Step[Figures]:
+    """One look, as `lua/figures.lua` takes it."""
+    of_clients = ((keys.dispatch_metrics(each), keys.open_sessions(each)) for each in client_ids)
     return Step(
         "figures",
-        (keys.AGENT_METRICS_INDEX, *(key for pair in of_clients for key in pair)),
-        (str(window.minutes), str(window.bucket_ms), str(len(OPEN_STATES)), *wanted),
-        lambda reply: _figures(window, wanted, reply),
+        (keys.AGENT_METRICS_INDEX, *(key for pair in of_clients for key in pair), *agents),
+        (
+            *(str(window.minutes), str(window.bucket_ms), str(len(OPEN_STATES))),
+            *(str(at_ms), str(len(client_ids)), which, *of),
+        ),
+        lambda reply: _figures(window, client_ids, reply),
     )
 
 
@@ -106,7 +176,7 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = dict(zip(flat[::2], flat[1::2], strict=True))
-    parts = [json.loads(text) for text in alive]
+    parts = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
         return max(0, now - int(float(since))) if since else 0
@@ -118,7 +188,7 @@ def _health(reply: Sequence[Any]) -> Health:
         at_ms=now,
         agent_servers=tuple(
             sorted(
-                (of_any_release(AgentServerReport, json.loads(text)) for text in servers),
+                filter(None, map(reports.agent_server, servers)),
                 key=lambda each: (each.agent_name, each.container, each.agent_server_id),
             )
         ),

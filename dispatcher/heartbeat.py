@@ -1,13 +1,16 @@
 """Which parts are at work?
 
-Every worker process tells Redis every two seconds which queues it serves and which clients' LiveKit
-servers answer it; the sweeper tells it at each sweep. `GET /readyz` reads it.
+Every worker process tells Redis every two seconds which queues it serves, which clients' LiveKit
+servers answer it, and which clients and agents it is set up for; the sweeper tells it at each
+sweep. `GET /readyz` and `dispatch doctor` read it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +18,9 @@ from dispatcher import outbox, reports
 from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.guarding import Work
 from dispatcher.webhooks import wanting
+from dispatcher.worker_settings import WorkerSettings, services_of
 
 if TYPE_CHECKING:
     from dispatcher.runtime import Services
@@ -41,13 +46,17 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
     `pulse` is that of the consumer, which may stand still while this does not.
     """
     file = AliveFile(services.common.alive_file)
+    queues = tuple(queues)
     while True:
         if pulse is None or not pulse.quiet:
             file.touch()
         try:
-            async with services.guard.one("heartbeat"):
+            async with services.guard.one(Work.HEARTBEAT):
                 for queue in queues:
                     await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
+                await services.ledger.run(
+                    reports.report_worker(_settings(services, queues), ttl_s=TTL_S)
+                )
                 # A step that changes a record does not know who wants to hear of it.
                 await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
         except LedgerUnavailable:
@@ -57,10 +66,19 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
         await asyncio.sleep(PERIOD_S)
 
 
+def _settings(services: Services, queues: tuple[str, ...]) -> WorkerSettings:
+    return WorkerSettings(
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+        queues=queues,
+        services=services_of(services.clients.clients),
+        unfenced=tuple(sorted(services.settings.unfenced_names)),
+    )
+
+
 async def _probe(services: Services, client: Client) -> None:
     """Report a LiveKit server that answers; its circuit closes with that too."""
     with contextlib.suppress(LedgerUnavailable):
-        async with services.guard.one("livekit probe", of=client.client_id):
+        async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):
                 await services.livekit_clients.for_credentials(client.livekit).probe()
                 name = livekit(client.client_id)

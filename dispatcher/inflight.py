@@ -48,7 +48,7 @@ class InFlight:
         if self.free_slots is not None:
             order["admit"] = self.free_slots
         if self.dropped:
-            order |= {"window_s": WINDOW_S, "least_window": LEAST_WINDOW}
+            order["least_window"] = LEAST_WINDOW
         if self.arrived:
             order |= {"agent_name": agent_name, "capacity_channel": keys.CAPACITY_CHANNEL}
         return order

@@ -16,12 +16,15 @@ The only module that knows them.
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
 | `usher:failed:<client>` | sorted set | those of them that have failed, by when (ms) |
-| `usher:notified` | set | clients whose own servers are told how dispatches end |
+| `usher:events_wanted` | sorted set | clients whose own servers are told how dispatches end, by
+  when (ms) a worker has last said so |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
 | `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |
 | `usher:webhook_seen:<client>:<id>` | string | a webhook of LiveKit's that has been received |
 | `usher:rate:<client>` | string | when (ms) its bucket of requests will be full again |
+| `usher:rate:<client>:publishable` | string | the same of the requests with publishable keys |
+| `usher:wrong_passwords:<address>` | string | wrong operator's passwords from there, for a minute |
 | `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
@@ -29,8 +32,11 @@ The only module that knows them.
 | `usher:inflight:<client>:<agent>` | sorted set | what is on its way, till when each counts |
 | `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
+| `usher:worker_settings` | hash | the clients and agents of every worker, with their expiry |
+| `usher:clock` | string | the ledger's clock and Redis's (ms), as noted lately (`clock.lua`) |
 | `usher:birth` | string | a mark that is written once: another one tells of lost data |
-| `usher:metrics:ledger` | hash | counters of what Redis has lost |
+| `usher:probed` | string | when Redis was last asked whether it takes writes (s) |
+| `usher:metrics:ledger` | hash | counters of what Redis has lost, and of unexpected failures |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
 | `<either of these>:minute:<n>` | hash | those of the n-th minute, for 2 hours |
@@ -45,15 +51,17 @@ The only module that knows them.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote, unquote
 
+_DISPATCH_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 RECORD_PREFIX: Final = "usher:dispatch:"
 LIVE_PREFIX: Final = "usher:live:"
 SESSIONS_PREFIX: Final = "usher:sessions:"
 WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
-NOTIFIED: Final = "usher:notified"
+NOTIFIED: Final = "usher:events_wanted"
 DUE: Final = "usher:due"
 WAITING: Final = "usher:waiting"
 LEASES: Final = "usher:leases"
@@ -61,7 +69,10 @@ LEASES_LOOKED_AT: Final = "usher:leases:looked_at"
 PARKED: Final = "usher:parked"
 AGENT_SERVERS: Final = "usher:agent_servers"
 ALIVE: Final = "usher:alive"
+WORKER_SETTINGS: Final = "usher:worker_settings"
 BIRTH: Final = "usher:birth"
+CLOCK: Final = "usher:clock"
+PROBED: Final = "usher:probed"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
 CAPACITY_CHANNEL: Final = "usher:capacity"
@@ -69,6 +80,11 @@ HELD_BACK: Final = "usher:held_back"
 DISPATCH_QUEUE: Final = "dispatch"
 VERIFY_QUEUE: Final = "verify"
 WEBHOOK_QUEUE: Final = "webhooks"
+
+
+def is_dispatch_id(text: str) -> bool:
+    """True when it can be an id of ours: it becomes part of a key, and there is more behind ids."""
+    return _DISPATCH_ID.fullmatch(text) is not None
 
 
 def record(dispatch_id: str) -> str:
@@ -106,19 +122,29 @@ def failed_sessions(client_id: str) -> str:
     return f"usher:failed:{client_id}"
 
 
-def inflight(client_id: str, agent_name: str) -> str:
-    """Which dispatches of a client are on their way to an agent of that name."""
-    return f"usher:inflight:{client_id}:{quote(agent_name, safe='')}"
+def _agent(agent_name: str, deployment: str) -> str:
+    names = (agent_name, deployment) if deployment else (agent_name,)
+    return ":".join(quote(name, safe="") for name in names)
 
 
-def window(client_id: str, agent_name: str) -> str:
+def inflight(client_id: str, agent_name: str, deployment: str = "") -> str:
+    """Which dispatches of a client are on their way to an agent of that name and deployment."""
+    return f"usher:inflight:{client_id}:{_agent(agent_name, deployment)}"
+
+
+def window(client_id: str, agent_name: str, deployment: str = "") -> str:
     """How many may be on their way at once, while LiveKit drops some of them."""
-    return f"usher:window:{client_id}:{quote(agent_name, safe='')}"
+    return f"usher:window:{client_id}:{_agent(agent_name, deployment)}"
 
 
-def rate(client_id: str) -> str:
-    """How much of its requests per minute a client has used."""
-    return f"usher:rate:{client_id}"
+def rate(client_id: str, bucket: str = "") -> str:
+    """How much of its requests per minute a client has used; each bucket counts by itself."""
+    return f"usher:rate:{client_id}:{bucket}" if bucket else f"usher:rate:{client_id}"
+
+
+def wrong_passwords(address: str) -> str:
+    """How many wrong operator's passwords have come from an address lately."""
+    return f"usher:wrong_passwords:{address}"
 
 
 def pace(client_id: str) -> str:

@@ -81,7 +81,11 @@ def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     return Step(
         "claim_leases",
         (keys.LEASES, keys.LEASES_LOOKED_AT),
-        (str(limit), *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S))),
+        (
+            str(limit),
+            *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S)),
+            keys.RECORD_PREFIX,
+        ),
         list,
     )
 
@@ -113,18 +117,39 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
     )
 
 
-def on_their_way(client_id: str, agent_name: str) -> Step[tuple[int, int | None]]:
+def on_their_way(
+    client_id: str, agent_name: str, deployment: str = ""
+) -> Step[tuple[int, int | None]]:
     """How many are on their way to that agent, and how many may be while LiveKit drops some."""
+    agent = (client_id, agent_name, deployment)
     return Step(
         "on_their_way",
-        (keys.inflight(client_id, agent_name), keys.window(client_id, agent_name)),
+        (keys.inflight(*agent), keys.window(*agent)),
         (),
         lambda reply: (reply[0], None if reply[1] is None else int(reply[1])),
     )
 
 
+def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
+    """How many dispatches with a caller wait for that agent, by client id and container."""
+    return Step(
+        "waiting_ahead",
+        (keys.WAITING,),
+        (keys.RECORD_PREFIX, agent_name),
+        lambda reply: {
+            (client_id, container): number
+            for client_id, container, number in zip(
+                reply[::3], reply[1::3], reply[2::3], strict=True
+            )
+        },
+    )
+
+
 def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn."""
+    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn.
+
+    Those that nobody has ever come to are the last.
+    """
     return Step(
         "pick_waiting",
         (keys.WAITING, keys.DUE),

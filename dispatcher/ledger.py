@@ -17,8 +17,8 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic_core import to_json
 
 from dispatcher import keys, messages, transitions
-from dispatcher.errors import LimitReached, Overloaded
-from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
+from dispatcher.errors import LimitReached, Overloaded, TooLate
+from dispatcher.inflight import NOT_IN_FLIGHT, WINDOW_S, InFlight
 from dispatcher.messages import Wake
 from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
 from dispatcher.models import (
@@ -55,9 +55,12 @@ IDEMPOTENCY_S: Final = 86_400
 ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 # How long an event is kept that nobody can deliver.
 EVENT_RETENTION_S: Final = 86_400
-# What other scripts are part of a script, in this order.
+# What other scripts are part of a script, in this order; and `clock` of each that asks it.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "advance": ("announce", "counting", "stages"),
+    "advance": ("announce", "counting", "stages", "window"),
+    "on_their_way": ("window",),
+    "claim_due": ("push",),
+    "pick_waiting": ("push",),
     "restore": ("announce", "counting"),
     "list": ("pages",),
     "search": ("pages",),
@@ -69,6 +72,14 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _source(name: str) -> str:
     return (resources.files("dispatcher") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def _lua_constants() -> str:
+    """What the scripts must know that ask the clock."""
+    return (
+        f"local CLOCK = '{keys.CLOCK}'\n"
+        f"local END_MARGIN_MS, WINDOW_MS = {END_MARGIN_S * 1000:.0f}, {WINDOW_S * 1000:.0f}\n"
+    )
 
 
 def _lua_tables() -> str:
@@ -84,8 +95,11 @@ def _lua_tables() -> str:
 def script(name: str) -> str:
     """Source of `lua/<name>.lua`, with the functions of other files where it uses them."""
     parts = _PARTS.get(name, ())
-    tables = _lua_tables() if "counting" in parts else ""
-    return tables + "".join(_source(part) for part in (*parts, name))
+    source = (_lua_tables() if "counting" in parts else "") + "".join(
+        _source(part) for part in (*parts, name)
+    )
+    asks_the_clock = "_clock()" in source
+    return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
 
 
 def announcement(dispatch: DispatchRef) -> dict[str, Any]:
@@ -186,6 +200,7 @@ def create(
     max_backlog: int = 0,
     once: Once | None = None,
     hold_back: bool = False,
+    not_after_ms: float | None = None,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
@@ -193,8 +208,10 @@ def create(
     sweeper wakes in its turn.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
-    requests, or has all the sessions it may have; a live dispatch's request makes no session.
-    It raises `Overloaded` when too many sessions of all clients are on their way already.
+    requests, has all the sessions it may have, or has asked for so many at once that this one would
+    be due too late for its deadline; a live dispatch's request makes no session.
+    It raises `Overloaded` when too many sessions of all clients are on their way already, and
+    `TooLate` when Redis has come to it later than `not_after_ms`, by the ledger's clock.
 
     Args:
         paced: there are other clients, who shall not wait behind a long row of this one's.
@@ -202,6 +219,8 @@ def create(
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
         hold_back: the message comes into the queue with the next `wake`, or the sweeper's.
+        not_after_ms: its caller is told by then that it has failed; None: somebody waits as long as
+            it takes.
     """
 
     def tell(created: Created) -> None:
@@ -218,7 +237,7 @@ def create(
         "create",
         (
             *keys_of_new_record(new),
-            keys.rate(new.client_id),
+            keys.rate(new.client_id, limits.bucket),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
             keys.HELD_BACK if hold_back else wake_up.queue,
@@ -236,11 +255,36 @@ def create(
             str(max_backlog),
             _once(once),
             wake_up.message,
+            "" if not_after_ms is None else f"{not_after_ms:.0f}",
             *(text for pair in fields.items() for text in pair),
         ),
-        lambda reply: _created(reply, new.dispatch_id, limits),
+        lambda reply: _created(reply, new, limits),
         tell,
     )
+
+
+def count_request(client_id: str, limits: Limits, *, more: int = 1) -> Step[None]:
+    """Count a request that makes no record, because it is refused.
+
+    Running it raises `LimitReached`, and counts nothing, when the client has used up its requests.
+
+    Args:
+        more: 0 asks only whether there may be one more.
+    """
+    return Step(
+        "count_request",
+        (keys.rate(client_id, limits.bucket),),
+        (str(limits.requests_per_minute), str(more)),
+        lambda early_ms: _check_rate(int(early_ms), limits),
+    )
+
+
+def _check_rate(early_ms: int, limits: Limits) -> None:
+    if early_ms:
+        raise LimitReached(
+            f"at most {limits.requests_per_minute} requests per minute",
+            retry_after_s=early_ms / 1000,
+        )
 
 
 def wake() -> Step[None]:
@@ -265,18 +309,25 @@ def _once(once: Once | None) -> str:
     )
 
 
-def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
+def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
     if reply[0] == "created":
-        return Created(dispatch_id=dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1]))
-    if reply[0] == "too_many_requests":
-        raise LimitReached(
-            f"at most {limits.requests_per_minute} requests per minute",
-            retry_after_s=int(reply[1]) / 1000,
+        return Created(
+            dispatch_id=new.dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1])
         )
+    if reply[0] == "too_many_requests":
+        _check_rate(int(reply[1]), limits)
     if reply[0] == "too_many_sessions":
         raise LimitReached(
             f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
         )
+    if reply[0] == "too_fast":
+        raise LimitReached(
+            "more sessions at once than can be started in turn before their deadline of "
+            f"{new.deadline_ms / 1000:g} s; ask more slowly, or have deadline_s raised",
+            retry_after_s=int(reply[1]) / 1000,
+        )
+    if reply[0] == "late":
+        raise TooLate
     if reply[0] == "overloaded":
         raise Overloaded("too many sessions wait for their agents already")
     outcome, existing_id, *rest = reply
@@ -385,8 +436,8 @@ def advance(
             keys.LEASES,
             keys.WAITING,
             keys.open_sessions(dispatch.client_id),
-            keys.inflight(dispatch.client_id, dispatch.agent_name),
-            keys.window(dispatch.client_id, dispatch.agent_name),
+            keys.inflight(dispatch.client_id, dispatch.agent_name, dispatch.deployment),
+            keys.window(dispatch.client_id, dispatch.agent_name, dispatch.deployment),
             keys.AGENT_SERVERS,
             keys.NOTIFIED,
             keys.outbox(dispatch.client_id),
@@ -438,10 +489,15 @@ def _tell(
 
 
 def read(dispatch_id: str) -> Step[Dispatch | None]:
-    """The whole record in one consistent look; None when there is none."""
+    """The whole record in one consistent look; None when there is none.
+
+    What cannot be an id has none: it comes from URLs, command lines and other people's messages,
+    and `<id>:attempts` is another key of ours. Running it raises `UnreadableRecord`.
+    """
+    known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
     return Step(
         "read",
-        (keys.record(dispatch_id), keys.attempts(dispatch_id), keys.timeline(dispatch_id)),
+        (keys.record(known), keys.attempts(known), keys.timeline(known)),
         (),
         lambda reply: parse_dispatch(dispatch_id, *reply),
     )

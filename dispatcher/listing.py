@@ -24,6 +24,7 @@ _FIELDS: Final = (
     "client_id",
     "room_name",
     "agent_name",
+    "deployment",
     "generation",
     "container",
     "state",

@@ -103,7 +103,7 @@ def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
 
 
 def _optional_int(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _classify(error: Exception) -> LiveKitError:
@@ -218,6 +218,7 @@ class LiveKitClient:
         with self._traced("RoomService/CreateRoom", resend=resend) as span:
             wanted = api.RoomAgentDispatch(
                 agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
                 metadata=dispatch.agent_metadata,
                 attributes=_job_attributes(dispatch, span),
             )
@@ -234,6 +235,7 @@ class LiveKitClient:
         with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
             request = api.CreateAgentDispatchRequest(
                 agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
                 room=dispatch.room_name,
                 metadata=dispatch.agent_metadata,
                 attributes=_job_attributes(dispatch, span),
@@ -330,11 +332,11 @@ async def server_time(url: str, *, timeout_s: float) -> float | None:
             session.get(http_url, allow_redirects=False) as response,
         ):
             date = response.headers.get("Date", "")
-    except (TimeoutError, aiohttp.ClientError) as error:
+    except Exception as error:
         raise _classify(error) from error
     try:
         return parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from dispatcher import redaction
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -39,12 +41,23 @@ def _without_sweeps(record: logging.LogRecord) -> bool:
     return not (isinstance(data, dict) and data.get("name") == _SWEEP)
 
 
+def _with_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keep a traceback that is a text already (`redaction.py`); structlog looks for raised ones."""
+    record: logging.LogRecord = event["_record"]
+    text = record.exc_text
+    # One of a job's process stands in its message already.
+    if text and not record.exc_info and text not in event["event"]:
+        event["exception"] = text
+    return event
+
+
 def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
     """The formatter for one of the two shapes."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _with_traceback,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Processor]
@@ -63,12 +76,14 @@ def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
 def configure(*, log_format: Literal["json", "text"], level: str) -> None:
     """Send every logger of this process to standard error in one shape.
 
-    And what Python itself would print there: warnings, and errors that nobody has caught.
+    And what Python itself would print there: warnings, and errors that nobody has caught. What is
+    secret is taken out of all of it.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    redaction.guard(root)
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -83,6 +98,7 @@ def say(text: str, _: object = None) -> None:
     """Log `text` from within a signal handler, which may have interrupted somebody who logs."""
     record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text.strip(), (), None)
     for handler in logging.getLogger().handlers:
+        handler.filter(record)
         os.write(_STDERR, (handler.format(record) + "\n").encode())
 
 

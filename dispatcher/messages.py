@@ -1,7 +1,8 @@
 """What does a worker find in its queue, when the ledger itself has put it there?
 
 A new record and its wake-up are written in one step (`create.lua`), and so are "LiveKit has it" and
-its verification (`advance.lua`): neither is ever without the other. Redis knows nothing of Celery,
+its verification, or "cancelled" and the clearing away (`advance.lua`): neither is ever without the
+other. Redis knows nothing of Celery,
 so the message is written before: Celery's protocol 2 in the envelope of kombu's Redis transport,
 with what a worker and Flower read, and no more, since it is kept for every session that waits.
 Sources: docs.celeryq.dev, "Message Protocol"; `kombu.transport.virtual.Message`. The tests compare
@@ -21,6 +22,8 @@ from dispatcher.keys import DISPATCH_QUEUE, VERIFY_QUEUE
 DISPATCH_TASK: Final = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK: Final = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK: Final = "dispatcher.tasks.supervise"
+CLEAR_TASK: Final = "dispatcher.tasks.clear_away"
+REDISPATCH_JOINED_TASK: Final = "dispatcher.tasks.redispatch_joined"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,16 @@ def verify(dispatch_id: str, room: str) -> Wake:
 def supervise(dispatch_id: str, room: str) -> Wake:
     """Tell a worker that its agent is lost."""
     return _wake(DISPATCH_QUEUE, SUPERVISE_TASK, dispatch_id, room)
+
+
+def clear_away(dispatch_id: str, room: str) -> Wake:
+    """Tell a worker that it is cancelled, and its agent to be taken away."""
+    return _wake(VERIFY_QUEUE, CLEAR_TASK, dispatch_id, room)
+
+
+def redispatch_joined(dispatch_id: str, room: str) -> Wake:
+    """Tell a worker to send it again, unless its agent is there."""
+    return _wake(DISPATCH_QUEUE, REDISPATCH_JOINED_TASK, dispatch_id, room)
 
 
 def _wake(queue: str, task: str, dispatch_id: str, room: str) -> Wake:

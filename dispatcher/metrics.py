@@ -32,6 +32,11 @@ class Window(StrEnum):
         return {"5m": 5, "1h": 60, "1d": 1440, "all": 0}[self.value]
 
     @property
+    def hashes(self) -> int:
+        """How many hashes it is made of, at the most, for each client and container."""
+        return {"5m": 7, "1h": 61, "1d": 112, "all": 1}[self.value]
+
+    @property
     def bucket_ms(self) -> int:
         """On what it begins: it is as long as its name says, and up to one such bucket longer."""
         return _QUARTER_MS if self is Window.DAY else _MINUTE_MS
@@ -115,18 +120,24 @@ class ClientFigures:
     """One client's numbers over a window; `states` alone is of this moment.
 
     `joined` counts every time that an agent came in (also in place of one that was lost), `failed`
-    every end without one, by reason. `states` has the sessions that have not ended.
+    every end without one, by reason. Of sessions, each once: `sessions_joined` got an agent,
+    `sessions_failed` never did, and of the former `sessions_lost` failed later, when theirs was
+    lost. `states` has the sessions that have not ended.
     """
 
     client_id: str
     dispatches: int = 0
     joined: int = 0
+    sessions_joined: int = 0
+    sessions_failed: int = 0
+    sessions_lost: int = 0
     ended: int = 0
     cancelled: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     attempts: int = 0  # requests to LiveKit for an agent
     dispatched: int = 0  # those that LiveKit has answered with yes
-    agents_lost: int = 0
+    agents_lost: int = 0  # while a person was in the room, or about to come
+    idle_agents_lost: int = 0  # before any person had come
     agents_crashed: int = 0  # raised or died before they were in the room
     surplus_agents: int = 0
     foreign_agents: int = 0  # of the same name, sent by another backend; each put out
@@ -144,9 +155,19 @@ class ClientFigures:
         return sum(self.failed.values())
 
     @property
+    def served(self) -> int:
+        """Sessions that got an agent and did not fail for want of one later."""
+        return max(0, self.sessions_joined - self.sessions_lost)  # it may have joined before
+
+    @property
+    def unserved(self) -> int:
+        """Sessions that failed."""
+        return self.sessions_failed + self.sessions_lost
+
+    @property
     def success_rate(self) -> float | None:
-        """Of those that came to a result the share that got an agent; None with none."""
-        return _rate(self.joined, self.joined + self.failures)
+        """Of the sessions that came to a result the share that got an agent; None with none."""
+        return _rate(self.served, self.served + self.unserved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +262,8 @@ def _by_reason(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
 
 
 _CLIENT_COUNTERS: Final = (
-    *("dispatches", "joined", "ended", "cancelled", "attempts", "dispatched", "agents_lost"),
+    *("dispatches", "joined", "sessions_joined", "sessions_failed", "sessions_lost", "ended"),
+    *("cancelled", "attempts", "dispatched", "agents_lost", "idle_agents_lost"),
     *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
     *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
 )

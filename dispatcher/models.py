@@ -240,6 +240,7 @@ class DispatchRef:
     room_name: str
     agent_name: str
     generation: int
+    deployment: str = ""  # of the agent (LIVEKIT_AGENT_DEPLOYMENT); empty: of those without one
     traceparent: str = ""  # where its trace goes on (W3C); empty while nobody traces
 
 
@@ -270,6 +271,7 @@ class Dispatch(DispatchRef):
     first_generation: int = 1  # since it was last asked for, by a request or by hand
     losses: int = 0
     person_seen: bool = False
+    unattended: bool = False  # it has lost its agent, and no person has ever come to it
     alive_till_ms: int = 0
     clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
     timeline_dropped: int = 0  # events before the first of `timeline`
@@ -307,6 +309,7 @@ class NewDispatch:
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
+    deployment: str = ""
     traceparent: str = ""
 
 
@@ -348,18 +351,26 @@ class AgentServerReport:
     takes: int | None = None
     starts: int | None = None
     cannot_start: bool = False  # no process for a job can be started there; it refuses every job
+    deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of that one only
 
     @property
     def online(self) -> bool:
         """True when LiveKit can offer it jobs: registered there, and able to run them."""
         return self.registered and not self.draining and not self.cannot_start
 
-    def serves(self, *, client_id: str, agent_name: str, container: str) -> bool:
-        """True when it takes such jobs; `container` is empty where any will do."""
+    def serves(
+        self, *, client_id: str, agent_name: str, container: str, deployment: str | None = None
+    ) -> bool:
+        """True when it takes such jobs; `container` is empty, `deployment` None where any will do.
+
+        LiveKit compares deployments for equality: a job without one reaches no agent server that
+        has one (livekit-server 1.13.5, pkg/service/agentservice.go `workerKey`).
+        """
         return (
             self.agent_name == agent_name
             and container in ("", self.container)
             and self.client_id in ("", client_id)
+            and deployment in (None, self.deployment)
         )
 
     @property
@@ -377,6 +388,20 @@ class Limits:
 
     requests_per_minute: int = 0  # as many at once at most, and evenly refilled
     max_sessions: int = 0  # dispatches that have not ended
+    bucket: str = ""  # in which its requests are counted, where that is not the client's own
+
+    def of_publishable_keys(self) -> Limits:
+        """What everybody's browsers may use up of it together.
+
+        Their requests are counted apart, and the last quarter of the sessions is left to the
+        client's own servers: a publishable key is in everybody's hands.
+        """
+        kept = self.max_sessions // 4
+        return Limits(
+            requests_per_minute=self.requests_per_minute,
+            max_sessions=self.max_sessions - kept,
+            bucket="publishable",
+        )
 
 
 NO_LIMITS: Final = Limits()

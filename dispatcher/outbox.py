@@ -29,18 +29,20 @@ class Event:
     summary: dict[str, Any]
     tries: int
     error: str = ""
+    read_at_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DueEvent:
-    """An event that somebody shall deliver now, and whose it is."""
+    """An event that somebody shall deliver now, and whose it is; `good_till_ms` it is claimed."""
 
     event_id: str
     dispatch_id: str
     room_name: str
+    good_till_ms: int
 
 
-def _parse(event_id: str, fields: dict[str, str]) -> Event | None:
+def _parse(event_id: str, fields: dict[str, str], read_at_ms: int = 0) -> Event | None:
     if not fields:
         return None
     return Event(
@@ -52,21 +54,31 @@ def _parse(event_id: str, fields: dict[str, str]) -> Event | None:
         summary=json.loads(fields["summary"]),
         tries=int(fields["tries"]),
         error=fields.get("error", ""),
+        read_at_ms=read_at_ms,
     )
 
 
 def want_events(client_ids: Sequence[str]) -> Step[int]:
-    """Have events written for these clients, and for no others."""
-    return Step("want_events", (keys.NOTIFIED,), tuple(client_ids), int)
+    """Have events written for these clients, too; for as long as an event would be kept.
+
+    Other workers may want them for others: in an upgrade their files of clients differ.
+    """
+    return Step("want_events", (keys.NOTIFIED,), (str(EVENT_RETENTION_S), *client_ids), int)
 
 
 def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
     """Take up to `limit` due events of each client; they are due again in `push_s`."""
 
-    def parse(reply: list[list[str]]) -> list[DueEvent]:
+    def parse(reply: tuple[int, list[list[str]]]) -> list[DueEvent]:
+        good_till_ms, claimed = reply
         return [
-            DueEvent(event_id=event_id, dispatch_id=dispatch_id, room_name=room_name)
-            for event_id, dispatch_id, room_name in reply
+            DueEvent(
+                event_id=event_id,
+                dispatch_id=dispatch_id,
+                room_name=room_name,
+                good_till_ms=good_till_ms,
+            )
+            for event_id, dispatch_id, room_name in claimed
         ]
 
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
@@ -76,12 +88,12 @@ def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[
 
 def read(event_id: str) -> Step[Event | None]:
     """The event; None when it has been delivered or given up."""
-    return Step(
-        "read_event",
-        (keys.event(event_id),),
-        (),
-        lambda reply: _parse(event_id, dict(zip(reply[::2], reply[1::2], strict=True))),
-    )
+
+    def parse(reply: tuple[int, list[str]]) -> Event | None:
+        read_at_ms, flat = reply
+        return _parse(event_id, dict(zip(flat[::2], flat[1::2], strict=True)), read_at_ms)
+
+    return Step("read_event", (keys.event(event_id),), (), parse)
 
 
 def _keys(event: Event) -> tuple[str, str, str]:

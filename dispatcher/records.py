@@ -7,6 +7,7 @@ from dataclasses import fields as fields_of
 from functools import cache
 from typing import Any, TypeVar
 
+from dispatcher.errors import UnreadableRecord
 from dispatcher.models import Attempt, Dispatch, State, TimelineEvent
 
 T = TypeVar("T")
@@ -55,12 +56,31 @@ def _optional_int(text: str | None) -> int | None:
 def parse_dispatch(
     dispatch_id: str, now_ms: int, record: list[str], attempts: list[str], timeline: list[str]
 ) -> Dispatch | None:
-    """The record from what `lua/read.lua` answers; None when there is none."""
+    """The record from what `lua/read.lua` answers; None when there is none.
+
+    Raises:
+        UnreadableRecord: it makes no sense.
+    """
     if not record:
         return None
     fields: dict[str, Any] = _pairs(record)
+    client_id = fields.get("client_id", "")
     if "unreadable" in fields:
-        raise ValueError(f"it is no record: {fields['unreadable']}")
+        raise UnreadableRecord(f"it is no record: {fields['unreadable']}")
+    try:
+        return _parse(dispatch_id, now_ms, fields, attempts, timeline)
+    except (KeyError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UnreadableRecord(told, client_id=client_id) from error
+
+
+def _parse(
+    dispatch_id: str,
+    now_ms: int,
+    fields: dict[str, Any],
+    attempts: list[str],
+    timeline: list[str],
+) -> Dispatch:
     fields["asked_at_ms"] = int(fields.get("asked_at_ms", 0))
     fields["joined_seen_at_ms"] = int(fields.get("joined_seen_at_ms", 0))
     for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
@@ -74,6 +94,7 @@ def parse_dispatch(
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
+    fields["unattended"] = fields.get("unattended") == "1"
     fields["state"] = State(fields["state"])
     fields |= {
         "dispatch_id": dispatch_id,

@@ -1,39 +1,61 @@
 """Tell a Redis that refuses to work from one that has answered, and what to do about it.
 
-redis-py and kombu treat them as answers to the command that was sent, so that Celery's worker ends
-on them. They say nothing of that command: for as long as they last Redis is as good as down.
+redis-py and kombu treat a refusal as the answer to the command that was sent, so that Celery's
+worker ends on it. It says nothing of that command: for as long as it lasts Redis is as good as
+down.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-# By the first word of the error, which from within a script stands behind an "ERR".
+from dispatcher.errors import LedgerUnavailable, StepFailed
+
+NO_CLUSTER: Final = "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)"
+
+_MAX_CLIENTS: Final = "max number of clients reached"
+# By the first word of the error, which from within a script of Redis 6.2 stands behind an "ERR".
 _REMEDIES: Final[Mapping[str, str]] = {
-    "READONLY": "REDIS_URL is a replica: point it at the master, or use redis+sentinel://",
+    "READONLY": "it is a replica: point REDIS_URL at the master, or use redis+sentinel://",
+    # To a command that waits (Celery's) in the moment in which it becomes one.
+    "UNBLOCKED": "it has become a replica: point REDIS_URL at the master, or use redis+sentinel://",
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "MASTERDOWN": "it is a replica that has lost its master: point REDIS_URL at the master",
     "MISCONF": "it cannot save to its disk: free space, or correct its dir and permissions",
     "OOM": "it has no memory left: raise maxmemory, or give it more memory",
     "NOPERM": "its user may not do that: give it the rights that docs/redis.md names",
+    "NOAUTH": "it wants a password: put it into REDIS_URL",
+    "WRONGPASS": "correct user and password in REDIS_URL",
     "LOADING": "it is loading its data, and is ready when that is done",
     "BUSY": "a script holds it up: SCRIPT KILL ends one that is not Usher's",
-    "max number of clients reached": "raise maxclients",
-    "MOVED": "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)",
-    "CROSSSLOT": "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)",
-    "CLUSTERDOWN": "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)",
+    _MAX_CLIENTS: "raise maxclients",
+    "MOVED": NO_CLUSTER,
+    "CROSSSLOT": NO_CLUSTER,
+    "CLUSTERDOWN": NO_CLUSTER,
 }
+_SIGN: Final = re.compile(rf"\b({'|'.join(_REMEDIES)})\b")
+# Where in a script of ours it happened; nobody outside can do anything with that.
+_IN_SCRIPT: Final = re.compile(r",? script: [0-9a-f]{40}, on @user_script:\d+\.?")
+_SILENT: Final = "check REDIS_URL and that Redis is up"
 
 
-def _sign(error: RedisError) -> str:
-    code = error.status_code or ""
-    if code in _REMEDIES:
-        return code
-    return next((sign for sign in _REMEDIES if sign in str(error)), "")
+def _sign(error: BaseException) -> str:
+    if not isinstance(error, RedisError):
+        return ""
+    if error.status_code in _REMEDIES:
+        return str(error.status_code)
+    found = _SIGN.search(str(error))
+    return found[0] if found else ""
+
+
+def _refusal(error: RedisError) -> BaseException:
+    """Redis's own error, where it was made a lost connection of."""
+    return error.__cause__ if error.__cause__ and _sign(error.__cause__) else error
 
 
 def refuses_to_work(error: ResponseError) -> bool:
@@ -43,10 +65,23 @@ def refuses_to_work(error: ResponseError) -> bool:
 
 def explained(error: RedisError) -> str:
     """What has happened and what to do, in a sentence, with Redis's own words."""
-    sign = _sign(error)
+    refusal = _refusal(error)
+    sign = _sign(refusal)
     if sign:
-        return f"Redis refuses to work ({sign}: {error}); {_REMEDIES[sign]}"
+        words = _IN_SCRIPT.sub("", str(refusal)).rpartition(sign)[2].strip(" :.")
+        said = f"{sign} {words}".strip()
+        return f"Redis refuses to work ({said}); {_REMEDIES[sign]}"
     if isinstance(error, ResponseError):
         return f"Redis answers with an error ({error}); check REDIS_URL and Redis's log"
     name = "TimeoutError" if isinstance(error, RedisTimeoutError) else type(error).__name__
-    return f"Redis did not answer ({name}); check REDIS_URL and that Redis is up"
+    return f"Redis did not answer ({name}); {_SILENT}"
+
+
+def unavailable(error: RedisError) -> LedgerUnavailable:
+    """What our own callers get instead of redis-py's error."""
+    sign = _sign(_refusal(error))
+    if sign:
+        return LedgerUnavailable(explained(error), refusal=f"{sign}: {_REMEDIES[sign]}")
+    if isinstance(error, ResponseError):
+        return StepFailed(explained(error))
+    return LedgerUnavailable(explained(error))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from dispatcher import ledger
 from dispatcher.decisions import our_agent
-from dispatcher.errors import LiveKitError, RedispatchRefused
+from dispatcher.errors import LiveKitError, RedispatchRefused, TooLate
+from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
 from dispatcher.outcomes import read, traced
 from dispatcher.runtime import Services
@@ -20,8 +23,11 @@ async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") 
         UnknownDispatch: no such record.
         RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
             or LiveKit cannot be asked.
+        LedgerUnavailable: Redis did not answer in time; nothing is done later.
     """
+    clock, asked_at = LedgerClock(), time.monotonic()
     dispatch = await read(services, dispatch_id)
+    clock.heard(dispatch.read_at_ms, asked_at=asked_at)
     await check(services, dispatch)
     deadline_s = services.clients.by_id(dispatch.client_id).deadline_s
     done = await services.ledger.run(
@@ -31,8 +37,11 @@ async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") 
             due_in_s=services.common.wake_grace_s,
             detail={"by": by},
             deadline_in_s=deadline_s,
+            not_after_ms=clock.in_ms(services.ledger.timeout_s),
         )
     )
+    if done.outcome == "late":
+        raise TooLate
     if done.outcome == "occupied":
         raise RedispatchRefused(
             f"room {dispatch.room_name!r} is served by dispatch {done.job_id} now; "

@@ -84,8 +84,9 @@ class FileRegistry(ClientRegistry):
             return
         try:
             self._clients = self._read()
-        except ConfigurationError as error:
-            self._error = str(error)
+        except Exception as error:  # whatever it is: who is served already goes on being served
+            told = isinstance(error, ConfigurationError)
+            self._error = str(error) if told else f"it cannot be read: {type(error).__name__}"
             logger.error(
                 "the file of clients is wrong; the clients stay those of before",
                 extra={"error": self._error},

@@ -27,10 +27,11 @@ from pydantic import (
     ValidationInfo,
 )
 
-from dispatcher import urls
+from dispatcher import redaction, urls
 from dispatcher.clients import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
+from dispatcher.private_files import read_file, read_secret
 from dispatcher.settings import ClientId, DispatcherSettings, Name, Sha256, load
 from dispatcher.toml_lines import Loc, line_of, places
 
@@ -67,9 +68,9 @@ def _secret(value: object, info: ValidationInfo) -> object:
         return secret
     around.files.add(Path(place))
     try:
-        return Path(place).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} cannot be read: {type(error).__name__}") from None
+        return read_secret(Path(place))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
 
 
 def _named(value: object, info: ValidationInfo) -> object:
@@ -113,6 +114,7 @@ class ClientEntry(BaseModel):
     container: Annotated[str, Field(max_length=256)] = ""
     deadline_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     delegates: bool = True
+    delegates_metadata: bool = False
     origins: list[Annotated[str, AfterValidator(urls.origin)]] = []
     max_sessions: Annotated[int, Field(ge=1)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -138,6 +140,7 @@ class ClientEntry(BaseModel):
             container=self.container,
             deadline_s=self.deadline_s,
             delegates=self.delegates,
+            delegates_metadata=self.delegates_metadata,
             origins=tuple(self.origins),
             limits=Limits(
                 requests_per_minute=self.requests_per_minute or 0,
@@ -186,16 +189,17 @@ def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
     """The clients of the file at `path`; `files` gets the files that secrets were read from.
 
     Raises:
-        ConfigurationError: it cannot be read, or is wrong.
+        ConfigurationError: it cannot be read, everybody can change it, or it is wrong.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {type(error).__name__}; check USHER_CLIENTS_FILE"
-        ) from None
+        text = read_file(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"USHER_CLIENTS_FILE: {error}") from None
     around = Surroundings(environ=os.environ, files=files, allow_private=allow_private())
-    return parse(text, name=str(path), around=around)
+    clients = parse(text, name=str(path), around=around)
+    for client in clients:
+        redaction.hide((client.livekit.api_secret, client.webhook_secret.removeprefix("whsec_")))
+    return clients
 
 
 def allow_private() -> bool:

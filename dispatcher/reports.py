@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from dispatcher import keys, ledger
@@ -12,6 +14,9 @@ from dispatcher.ledger import Step
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.records import of_any_release
+from dispatcher.worker_settings import Service, WorkerSettings
+
+logger = logging.getLogger(__name__)
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
@@ -40,8 +45,21 @@ def agent_servers() -> Step[list[AgentServerReport]]:
     )
 
 
-def _agent_servers(reply: Sequence[str]) -> list[AgentServerReport]:
-    return [of_any_release(AgentServerReport, json.loads(text)) for text in reply]
+def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
+    found = (agent_server(text) for text in reply)
+    return [report for report in found if report is not None]
+
+
+@lru_cache(maxsize=1000)  # most are read many times before they change
+def agent_server(text: str) -> AgentServerReport | None:
+    """An agent server's report; None, and a line in the log, when it cannot be read."""
+    try:
+        return of_any_release(AgentServerReport, json.loads(text))
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.error(
+            "an agent server's report cannot be read", extra={"error": str(error), "report": text}
+        )
+        return None
 
 
 def read_with_agent_servers(
@@ -57,16 +75,51 @@ def read_with_agent_servers(
     return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 
 
+def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
+    """Keep what a worker process is set up for, for `ttl_s`."""
+    text = json.dumps(asdict(settings))
+    return Step(
+        "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
+    )
+
+
+def workers() -> Step[list[WorkerSettings]]:
+    """What every worker process is set up for."""
+    return Step("fresh", (keys.WORKER_SETTINGS,), (), _workers)
+
+
+def _workers(reply: Sequence[str]) -> list[WorkerSettings]:
+    found = []
+    for text in reply:
+        fields = json.loads(text)
+        fields["services"] = tuple(of_any_release(Service, each) for each in fields["services"])
+        fields |= {name: tuple(fields[name]) for name in ("queues", "unfenced")}
+        found.append(of_any_release(WorkerSettings, fields))
+    return sorted(found, key=lambda each: each.worker)
+
+
 def report_alive(name: str, *, ttl_s: float) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
     return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
 
 
+def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
+    """Note that the sweeper is at work, as `report_alive`; false when it has begun just before."""
+    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+    return Step("begin_sweep", (keys.ALIVE,), args, bool)
+
+
 def alive() -> Step[frozenset[str]]:
     """The names of the parts that are at work."""
-    return Step(
-        "fresh", (keys.ALIVE,), (), lambda reply: frozenset(json.loads(text) for text in reply)
-    )
+    return Step("fresh", (keys.ALIVE,), (), lambda reply: frozenset(map(part, reply)))
+
+
+def part(text: str) -> str:
+    """The name of a part that has reported itself; what cannot be read is none that we know."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
@@ -89,6 +142,11 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
 def ping() -> Step[int]:
     """Redis's clock in ms since the epoch."""
     return Step("ping", (), (), int)
+
+
+def probe() -> Step[int]:
+    """The same, and whether Redis takes a write."""
+    return Step("probe", (keys.PROBED,), (), int)
 
 
 def internal_error(work: str) -> Step[int]:
@@ -136,6 +194,20 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
         (),
         lambda reply: {key: int(at_ms) for key, at_ms in zip(reply[::2], reply[1::2], strict=True)},
     )
+
+
+def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
+    """Begin an attempt at the operator's password from that address, which counts as a wrong one.
+
+    Answers the ms to wait when `most` have been wrong `within_s`, else 0.
+    """
+    args = (str(most), str(int(within_s * 1000)), "begin")
+    return Step("attempt", (keys.wrong_passwords(address),), args, int)
+
+
+def password_right(address: str) -> Step[int]:
+    """Take back an attempt that was right."""
+    return Step("attempt", (keys.wrong_passwords(address),), ("0", "0", "right"), int)
 
 
 def open_sessions(client_id: str) -> Step[int]:

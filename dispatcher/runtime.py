@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from kombu.exceptions import OperationalError
+
 from dispatcher.clients import ClientRegistry, registry
-from dispatcher.guarding import Guard
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.lanes import Lanes, Wake
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
@@ -84,14 +87,15 @@ async def open_services(common: CommonSettings | None = None) -> Services:
     common = common or load(CommonSettings)
     settings = load(DispatcherSettings)
     store = AsyncLedger(common)
+    guard = Guard(store, expected=(LedgerUnavailable, OperationalError))
     return Services(
         common=common,
         settings=settings,
         clients=registry(),
         ledger=store,
-        guard=Guard(store),
+        guard=guard,
         livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
-        wakeups=Wakeups(common),
+        wakeups=Wakeups(common, guard),
         dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
         verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
         receivers=Receivers(allow_private=settings.webhook_allow_private),
@@ -107,9 +111,10 @@ class Runtime:
         threading.Thread(target=self._loop.run_forever, name="usher-loop", daemon=True).start()
         self.services = self.run(open_services())
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Have `coroutine` run in the loop for as long as the process lives."""
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def start(self, work: Work, run: Callable[[Services], Awaitable[None]]) -> None:
+        """Have the periodic `work` done in the loop for as long as the process lives."""
+        kept = self.services.guard.keep(work, lambda: run(self.services))
+        asyncio.run_coroutine_threadsafe(kept, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run `coroutine` in the loop and wait for its result; called from a pool thread."""

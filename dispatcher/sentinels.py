@@ -29,6 +29,8 @@ from dispatcher.redis_url import BySentinel, by_sentinel
 # What a Redis says that may not be written to: it is a replica, or has lost its replicas, so
 # perhaps the others have another master by now. From a script it stands within an "ERR" (6.2).
 _NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
+# An agent's last words may hold bytes that are no UTF-8; no record may become unreadable by them.
+_ANY_TEXT: Final = {"encoding_errors": "replace"}
 # redis-py would look its own version up among the installed packages and tell it to Redis, for each
 # connection anew: an eighth of what Python did in an agent server while 40 joined.
 _NO_DRIVER_INFO: Final = {"driver_info": None}
@@ -153,7 +155,7 @@ def _redis_options(sentinels: BySentinel) -> dict[str, Any]:
 
 def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
     """A client of the Redis of `url`, which opens its connections at their first use."""
-    options |= socket_options(timeout_s) | _NO_DRIVER_INFO
+    options |= socket_options(timeout_s) | _NO_DRIVER_INFO | _ANY_TEXT
     sentinels = by_sentinel(url)
     if sentinels is None:
         return redis.Redis.from_url(url, **options)
@@ -170,7 +172,7 @@ def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
 
 def connect_async(url: str, *, timeout_s: float, **options: Any) -> redis.asyncio.Redis:
     """As `connect`, with asyncio."""
-    options |= socket_options(timeout_s) | _NO_DRIVER_INFO
+    options |= socket_options(timeout_s) | _NO_DRIVER_INFO | _ANY_TEXT
     sentinels = by_sentinel(url)
     if sentinels is None:
         return redis.asyncio.Redis.from_url(url, **options)

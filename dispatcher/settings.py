@@ -1,37 +1,61 @@
-"""What can be set from outside, and what holds when it is not?
+"""The settings of every process, from environment variables, with their defaults.
 
-Everything comes from environment variables. `load` turns what is missing or wrong into one clear
-line per variable; no value is ever printed.
+`load` turns what is missing or wrong into one line that names each variable, `or_stop` has that
+line end the process; no value is ever printed.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeVar
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Final, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dispatcher import redis_url
+from dispatcher import redis_url, urls
 from dispatcher.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+YEAR_S: Final = 31_536_000
+# Of a year at most: no clock, timer or expiry of Redis's then comes to its end.
+Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
+# A name or an IPv4 address; with a dot in front all names below it, too; or nothing.
+_HOST: Final = re.compile(r"(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)?")
+MIN_SECRET_CHARS: Final = 32  # of LiveKit's
 # Of the operator, who sees every client's sessions.
 MIN_PASSWORD_CHARS: Final = 16
 
 
-class CommonSettings(BaseSettings):
+class Settings(BaseSettings):
+    """Settings that are read once, when a process starts."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class CommonSettings(Settings):
     """What every process of Usher needs: Redis, and how to log."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
     redis_url: SecretStr = Field(alias="REDIS_URL")
-    redis_timeout_s: float = Field(
-        0.3, gt=0, alias="USHER_REDIS_TIMEOUT_S"
+    redis_timeout_s: Seconds = Field(
+        0.3, alias="USHER_REDIS_TIMEOUT_S"
     )  # one look-up takes 0.2 ms; the HTTP answer must come within 1 s with Redis hung
-    redis_worker_timeout_s: float = Field(
-        2.0, gt=0, alias="USHER_REDIS_WORKER_TIMEOUT_S"
+    redis_worker_timeout_s: Seconds = Field(
+        2.0, alias="USHER_REDIS_WORKER_TIMEOUT_S"
     )  # background processes can wait longer: nobody holds a phone to their ear meanwhile
     log_format: Literal["json", "text"] = Field("json", alias="USHER_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="USHER_LOG_LEVEL")
@@ -39,19 +63,19 @@ class CommonSettings(BaseSettings):
         "", alias="USHER_ALIVE_FILE"
     )  # touched every two seconds by a worker, beat or agent server that does its work, for probes
     retention_s: int = Field(
-        86_400, gt=0, alias="USHER_RETENTION_S"
+        86_400, gt=0, le=YEAR_S, alias="USHER_RETENTION_S"
     )  # how long an ended record can be read
-    abandon_after_s: float = Field(
-        300.0, gt=0, alias="USHER_ABANDON_AFTER_S"
+    abandon_after_s: Seconds = Field(
+        300.0, alias="USHER_ABANDON_AFTER_S"
     )  # an agent that nobody has come to leaves again
-    deserted_after_s: float = Field(
-        30.0, gt=0, alias="USHER_DESERTED_AFTER_S"
+    deserted_after_s: Seconds = Field(
+        30.0, alias="USHER_DESERTED_AFTER_S"
     )  # so does one that everybody has left: LiveKit closes the room after 20 s, as a rule
     max_backlog: int = Field(
         500, ge=0, alias="USHER_MAX_BACKLOG"
     )  # sessions on their way; more are told to come back (503), not to wait in vain; 0: no limit
-    wake_grace_s: float = Field(
-        2.0, gt=0, alias="USHER_WAKE_GRACE_S"
+    wake_grace_s: Seconds = Field(
+        2.0, alias="USHER_WAKE_GRACE_S"
     )  # a queued record that nobody touched for so long is woken again
 
     @field_validator("redis_url")
@@ -61,32 +85,33 @@ class CommonSettings(BaseSettings):
         return value
 
 
-class LiveKitSettings(BaseSettings):
+class LiveKitSettings(Settings):
     """Where LiveKit is and how to sign for it."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-    livekit_url: Name = Field(alias="LIVEKIT_URL")
+    livekit_url: Annotated[Name, AfterValidator(urls.own_livekit_url)] = Field(alias="LIVEKIT_URL")
     livekit_api_key: Name = Field(alias="LIVEKIT_API_KEY")
-    livekit_api_secret: SecretStr = Field(alias="LIVEKIT_API_SECRET", min_length=32)
+    livekit_api_secret: SecretStr = Field(alias="LIVEKIT_API_SECRET")
+
+    @field_validator("livekit_api_secret")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value()) < MIN_SECRET_CHARS:
+            raise ValueError(f"must be {MIN_SECRET_CHARS} characters or more, as LiveKit wants")
+        return value
 
 
 ClientId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ClientsFileSettings(BaseSettings):
+class ClientsFileSettings(Settings):
     """Where the clients are described; empty: one client, by `ClientSettings`."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     clients_file: str = Field("", alias="USHER_CLIENTS_FILE")
 
 
-class ClientIdSettings(BaseSettings):
+class ClientIdSettings(Settings):
     """The name of the one client of a deployment that has no file of clients."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     client_id: ClientId = Field("default", alias="USHER_CLIENT_ID")
 
@@ -95,7 +120,9 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     """The one client of a deployment that has no file of clients."""
 
     api_key_sha256: Sha256 = Field(alias="USHER_API_KEY_SHA256")
-    publishable_key_sha256: Sha256 | Literal[""] = Field("", alias="USHER_PUBLISHABLE_KEY_SHA256")
+    publishable_key_sha256: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", alias="USHER_PUBLISHABLE_KEY_SHA256"
+    )
     origins: str = Field(
         "", alias="USHER_ORIGINS"
     )  # pages from which browsers may call, comma-separated, as browsers send them
@@ -105,27 +132,51 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     delegate: bool = Field(
         True, alias="USHER_DELEGATE"
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
+    delegate_metadata: bool = Field(
+        False, alias="USHER_DELEGATE_METADATA"
+    )  # also what has agent metadata, which the holder of the token can read then
     webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
     requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
     max_sessions: int = Field(0, ge=0, alias="USHER_MAX_SESSIONS")  # at once; 0: no limit
 
 
-class WebSettings(BaseSettings):
+class WebSettings(Settings):
     """What only the front door needs to know."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     trusted_proxies: int = Field(
         0, ge=0, alias="USHER_TRUSTED_PROXIES"
-    )  # how many proxies of ours add to X-Forwarded-For; what is before those is anybody's claim
+    )  # how many proxies of ours add to X-Forwarded-For (and say X-Forwarded-Proto and -Prefix);
+    # what is before those is anybody's claim
     operator_auth: SecretStr = Field(
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
     )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
 
+    metrics_local: bool = Field(
+        False, alias="USHER_METRICS_LOCAL"
+    )  # /metrics without a credential for callers on this machine, where no proxy runs on it
+    trusted_hosts: str = Field(
+        "", alias="USHER_TRUSTED_HOSTS"
+    )  # names by which callers reach us, comma-separated, ".example.com" with all below; empty: any
     flower_url: str = Field(
         "", pattern=r"^(https?://\S+)?$", alias="USHER_FLOWER_URL"
     )  # where the operator's browser finds Flower: a link on the dashboard
+
+    @property
+    def host_names(self) -> list[str] | None:
+        """The names by which callers reach us; None: any."""
+        names = [name.strip() for name in self.trusted_hosts.lower().split(",") if name.strip()]
+        return names or None
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _are_host_names(cls, value: str) -> str:
+        if not all(_HOST.fullmatch(name.strip()) for name in value.split(",")):
+            raise ValueError(
+                "must be names without scheme, port or path, comma-separated, such as "
+                "usher.example,.internal.example"
+            )
+        return value
 
     @field_validator("operator_auth")
     @classmethod
@@ -138,26 +189,32 @@ class WebSettings(BaseSettings):
         return value
 
 
-class StreamSettings(BaseSettings):
+class StreamSettings(Settings):
     """How many event streams one web process keeps open."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     streams: int = Field(2000, gt=0, alias="USHER_STREAMS")
     streams_per_client: int = Field(1000, gt=0, alias="USHER_STREAMS_PER_CLIENT")
+    streams_per_dispatch: int = Field(
+        200, gt=0, alias="USHER_STREAMS_PER_DISPATCH"
+    )  # the people of a large room, each with a page or two
+
+    @field_validator("streams_per_client")
+    @classmethod
+    def _is_a_share(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("streams", value):
+            raise ValueError("must not be more than USHER_STREAMS: lower it, or raise that one")
+        return value
 
 
-class DispatcherSettings(BaseSettings):
+class DispatcherSettings(Settings):
     """How dispatch and verification behave; the defaults are the design's."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-    livekit_timeout_s: float = Field(2.0, gt=0, alias="USHER_LIVEKIT_TIMEOUT_S")
-    verify_timeout_s: float = Field(5.0, gt=0, alias="USHER_VERIFY_TIMEOUT_S")
-    verify_poll_s: float = Field(0.5, gt=0, alias="USHER_VERIFY_POLL_S")
-    wait_s: float = Field(1.0, gt=0, alias="USHER_WAIT_S")  # how often a waiting record is tried
-    offer_timeout_s: float = Field(
-        2.0, gt=0, alias="USHER_OFFER_TIMEOUT_S"
+    livekit_timeout_s: Seconds = Field(2.0, alias="USHER_LIVEKIT_TIMEOUT_S")
+    verify_timeout_s: Seconds = Field(5.0, alias="USHER_VERIFY_TIMEOUT_S")
+    verify_poll_s: Seconds = Field(0.5, alias="USHER_VERIFY_POLL_S")
+    wait_s: Seconds = Field(1.0, alias="USHER_WAIT_S")  # how often a waiting record is tried
+    offer_timeout_s: Seconds = Field(
+        2.0, alias="USHER_OFFER_TIMEOUT_S"
     )  # LiveKit offers a job within 0.25 s; what is not offered by then has been dropped
     unfenced_agents: str = Field(
         "", alias="USHER_UNFENCED_AGENTS"
@@ -181,9 +238,41 @@ class DispatcherSettings(BaseSettings):
     )  # deliver to private addresses, and over http to loopback (development)
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
+    @property
+    def unfenced_names(self) -> frozenset[str]:
+        """The agents whose servers run without our request filter and reports."""
+        return frozenset(name.strip() for name in self.unfenced_agents.split(",") if name.strip())
+
+    @field_validator("verify_poll_s")
+    @classmethod
+    def _polls_in_time(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("verify_timeout_s", value):
+            raise ValueError("must not be more than USHER_VERIFY_TIMEOUT_S: lower it")
+        return value
+
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
-        return agent_name in {name.strip() for name in self.unfenced_agents.split(",")}
+        return agent_name in self.unfenced_names
+
+
+class WorkerSettings(DispatcherSettings):
+    """What the Procfile gives Celery's workers on their command line besides."""
+
+    dispatch_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_DISPATCH_CONCURRENCY")
+    verify_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_VERIFY_CONCURRENCY")
+    instance: str = Field(
+        "", pattern=r"^[A-Za-z0-9_.-]*$", alias="USHER_INSTANCE"
+    )  # a part of the worker's name, where several of one kind run on one machine
+
+    @model_validator(mode="after")
+    def _has_room_for_others(self) -> Self:
+        threads = min(self.dispatch_concurrency, self.verify_concurrency)
+        if "client_tasks" in self.model_fields_set and self.client_tasks > threads:
+            raise ValueError(
+                "USHER_CLIENT_TASKS: must not be more than USHER_DISPATCH_CONCURRENCY or "
+                "USHER_VERIFY_CONCURRENCY: lower it, or raise those"
+            )
+        return self
 
 
 def load(cls: type[SettingsT]) -> SettingsT:
@@ -196,9 +285,28 @@ def load(cls: type[SettingsT]) -> SettingsT:
         return cls()
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_context=False)
+            _line(problem) for problem in error.errors(include_url=False, include_context=False)
         ]
         raise ConfigurationError(
             "Usher cannot start, set these environment variables right: " + "; ".join(lines)
         ) from None
+
+
+def _line(problem: ErrorDetails) -> str:
+    reason = "is not set" if problem["type"] == "missing" else problem["msg"]
+    # Where a mistake is one of several settings together, the reason names them itself.
+    name = "".join(f"{part}: " for part in problem["loc"][:1])
+    return name + reason.removeprefix("Value error, ")
+
+
+@contextmanager
+def or_stop() -> Iterator[None]:
+    """End the process with one line on standard error where a setting is missing or wrong.
+
+    Raises:
+        SystemExit: the block has raised a `ConfigurationError`; exit code 1.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None

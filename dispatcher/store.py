@@ -24,10 +24,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher import sentinels
+from dispatcher import reports, sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Step, script
-from dispatcher.redis_errors import explained
+from dispatcher.ledger_clock import LedgerClock
+from dispatcher.redis_errors import unavailable
 from dispatcher.settings import CommonSettings
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ _RETRIES = 1
 # Everything that a process may do at once; whoever finds none free is refused at once, and
 # redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
 _MAX_CONNECTIONS = 1000
+
+# Of its time-out, so long is an answer given that is still read in time: the rest is for its way.
+_IN_TIME = 0.8
 
 _RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and that Redis is up"
 
@@ -104,6 +108,8 @@ class Ledger:
     """Carries steps out with a blocking connection pool; one per process, thread-safe."""
 
     def __init__(self, settings: CommonSettings) -> None:
+        self.clock = LedgerClock()
+        self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
         # Connections for `ask` that are as they should be, with how many posted steps' replies are
         # to be read from them.
@@ -126,9 +132,28 @@ class Ledger:
         try:
             opened = [pool.get_connection() for _ in range(connections)]
         except RedisError as error:
-            raise LedgerUnavailable(explained(error)) from error
+            raise unavailable(error) from error
         for connection in opened:
             pool.release(connection)
+
+    def look_at_clock(self) -> None:
+        """Have Redis say what time it is.
+
+        Raises:
+            LedgerUnavailable: it does not answer.
+        """
+        asked_at = time.monotonic()
+        self.clock.heard(self.run(reports.ping()), asked_at=asked_at)
+
+    def not_after_ms(self) -> float | None:
+        """When, by the ledger's clock, the caller of what is asked now will be told that it failed.
+
+        None: Redis has never answered, and does not now.
+        """
+        if self.clock.in_ms(0) is None:
+            with contextlib.suppress(LedgerUnavailable):
+                self.look_at_clock()
+        return self.clock.in_ms(self.in_time_s)
 
     def run(self, step: Step[T], *, tell: bool = True) -> T:
         """Carry out `step`; with `tell` false its caller sees to `step.tell`.
@@ -216,6 +241,8 @@ class Ledger:
         if asked.connection is None:
             raise asked.lost
         asked.posted = 0
+        # It may be open still (LOADING is a lost connection for redis-py), with replies unread.
+        asked.connection.disconnect()
         _send(asked)  # once more, by a new connection
         return _read(asked)
 
@@ -271,7 +298,7 @@ class Ledger:
             self._resting_until = time.monotonic() + _REST_S
         if sentinels.may_be_another(error):
             sentinels.forget(self._redis)
-        return LedgerUnavailable(explained(error))
+        return unavailable(error)
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
@@ -290,14 +317,14 @@ class Ledger:
             try:
                 message = pubsub.get_message(timeout=timeout_s)
             except RedisError as error:
-                raise LedgerUnavailable(explained(error)) from error
+                raise unavailable(error) from error
             return message["channel"] if message else ""
 
         try:
             try:
                 pubsub.psubscribe(pattern)
             except RedisError as error:
-                raise LedgerUnavailable(explained(error)) from error
+                raise unavailable(error) from error
             yield wait
         finally:
             pubsub.close()
@@ -354,7 +381,7 @@ class AsyncLedger:
             loop.call_soon(self._ask_together)
         reply = await waiting
         if isinstance(reply, RedisError):
-            raise LedgerUnavailable(explained(reply)) from reply
+            raise unavailable(reply) from reply
         return _done(step, reply)
 
     def _ask_together(self) -> None:
@@ -376,7 +403,8 @@ class AsyncLedger:
             return
         lost = [each for each in replies if isinstance(each, RedisError)]
         if any(sentinels.may_be_another(error) for error in lost):
-            await sentinels.forget_async(self._redis)
+            with contextlib.suppress(RedisError, OSError):  # nobody may wait for ever
+                await sentinels.forget_async(self._redis)
         for (_, waiting), reply in zip(asked, replies, strict=True):
             if not waiting.done():  # somebody waits for it still
                 waiting.set_result(reply)
@@ -412,7 +440,7 @@ class AsyncLedger:
         try:
             info = await self._redis.info()
         except RedisError as error:
-            raise LedgerUnavailable(explained(error)) from error
+            raise unavailable(error) from error
         settings: dict[str | None, str | None] = {}
         with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
             for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time

@@ -26,6 +26,7 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.outcomes import fail, log_fields, read, traced
+from dispatcher.precedence import is_unattended
 from dispatcher.removing import remove_all, remove_others
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_supervision
@@ -37,8 +38,10 @@ LOOK_AGAIN_S: Final = 2.0
 SILENT: Final = "the agent fell silent"
 
 
-async def supervise(services: Services, dispatch_id: str) -> State:
+async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
     """Look after a joined dispatch whose lease has run out; returns where it stands then.
+
+    After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
 
     With a person in the room, or still to come, a new generation takes over, and the old agent,
     dead or frozen, is put out; when everybody has left the dispatch has ended.
@@ -49,6 +52,8 @@ async def supervise(services: Services, dispatch_id: str) -> State:
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state not in (State.JOINED, State.LEAVING):
+        return dispatch.state
+    if good_till_ms and dispatch.read_at_ms > good_till_ms:
         return dispatch.state
     with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
         if not may_go_on:
@@ -93,7 +98,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         )
         if await fail(services, dispatch, reason):
             await remove_all(services, dispatch, room)
-    elif await _replace(services, dispatch):
+    elif await _replace(services, dispatch, room):
         await remove_all(services, dispatch, room)
         return State.QUEUED
     return (await read(services, dispatch_id)).state
@@ -115,17 +120,19 @@ def _why_over(dispatch: Dispatch) -> str:
     return f"{over}; its agent: {dispatch.loss}" if dispatch.loss else over
 
 
-async def _replace(services: Services, dispatch: Dispatch) -> bool:
+async def _replace(services: Services, dispatch: Dispatch, room: RoomView) -> bool:
+    detail = {"agent_identity": dispatch.agent_identity, "reason": dispatch.loss or SILENT}
+    alone = is_unattended(dispatch, room)
+    if alone:
+        detail["people"] = "0"
     done = await services.ledger.run(
         ledger.advance(
             dispatch,
             CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
             due_in_s=services.common.wake_grace_s,
             attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
-            detail={
-                "agent_identity": dispatch.agent_identity,
-                "reason": dispatch.loss or SILENT,
-            },
+            fields={"unattended": "1" if alone else ""},
+            detail=detail,
             deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s,
             losses=losses_in_a_row(dispatch),
             wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),

@@ -19,12 +19,15 @@ from dispatcher.cancelling import cleared
 from dispatcher.decisions import (
     Reason,
     can_take,
+    left_at_its_deadline,
     look_again_in_s,
     nothing_new,
     slots_for,
     time_is_up,
 )
-from dispatcher.errors import LedgerUnavailable
+from dispatcher.endings import everybody_left
+from dispatcher.errors import LedgerUnavailable, StepFailed
+from dispatcher.guarding import Work
 from dispatcher.models import (
     IN_FLIGHT,
     PENDING,
@@ -58,6 +61,8 @@ _CANDIDATES: Final = 100
 _AT_ONCE: Final = 20
 # A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
 _GOES_ON_S: Final = 0.4
+# Beat asks twice a second: a message that comes sooner has waited while no worker was there.
+PAUSE_S: Final = 0.25
 # How often a worker looks whether beat is at work.
 STAND_IN_S: Final = 0.5
 # An agent that was not heard of for so long, of a client that is not configured any more, is lost.
@@ -70,29 +75,37 @@ class WakeUp:
 
     dispatch: Dispatch
 
+    @property
+    def of(self) -> str:
+        """What it is about."""
+        return self.dispatch.dispatch_id
+
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
         dispatch = self.dispatch
         if dispatch.clearing:
             wake_clearing(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in (State.JOINED, State.LEAVING):
-            wake_supervision(dispatch.dispatch_id, dispatch.room_name)
+            # Then it is claimed again, if it is still true.
+            good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
+            wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
             wake_verification(dispatch.dispatch_id, dispatch.room_name)
         else:
             wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
 
 
-def publish_all(wake_ups: Iterable[WakeUp | Delivery]) -> None:
+async def publish_all(services: Services, wake_ups: Iterable[WakeUp | Delivery]) -> None:
     """Publish each. Raises kombu's `OperationalError` without Redis."""
     for wake_up in wake_ups:
-        wake_up.publish()
+        async with services.guard.one(Work.PUBLISH, of=wake_up.of):
+            await asyncio.to_thread(wake_up.publish)
 
 
 async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
     """Everything that somebody must do now. Raises like `sweep`."""
     found: list[WakeUp | Delivery] = [*await sweep(services)]
-    async with services.guard.one("webhooks due"):
+    async with services.guard.one(Work.WEBHOOKS_DUE):
         found += await webhooks.due(services)
     return found
 
@@ -144,7 +157,7 @@ async def _look_at_each(
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def look(dispatch_id: str) -> WakeUp | None:
-        async with at_once, services.guard.one("sweep", of=dispatch_id):
+        async with at_once, services.guard.one(Work.SWEEP, of=dispatch_id):
             dispatch = await _read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
@@ -165,7 +178,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
     if not services.clients.has(dispatch.client_id):
         await _without_client(services, dispatch)
         return None
-    if dispatch.state in UNSENT and time_is_up(dispatch):
+    if (dispatch.state in UNSENT and time_is_up(dispatch)) or left_at_its_deadline(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
         return None
@@ -196,18 +209,20 @@ async def _without_client(services: Services, dispatch: Dispatch) -> None:
 
     Not at once: a worker may have an older file of clients than the web, for a moment.
     """
-    silent_s = (dispatch.read_at_ms - dispatch.alive_till_ms) / 1000
-    lost = dispatch.state in (State.JOINED, State.LEAVING) and silent_s > REMOVED_S
-    if dispatch.clearing and silent_s > REMOVED_S:
+    gone = f"client {dispatch.client_id!r} is not configured any more"
+    last_heard_ms = max(dispatch.alive_till_ms, dispatch.updated_at_ms)
+    over = dispatch.read_at_ms - last_heard_ms > REMOVED_S * 1000
+    if dispatch.state in PENDING:
+        over = time_is_up(dispatch)
+    if over and dispatch.clearing:
         await services.ledger.run(cleared(dispatch))
-    elif lost or (dispatch.state in PENDING and time_is_up(dispatch)):
-        reason = Reason(
-            code=FailureReason.CLIENT_REMOVED,
-            message=f"client {dispatch.client_id!r} is not configured any more",
-        )
-        await fail(services, dispatch, reason)
-    else:
-        pause_s = look_again_in_s(dispatch, PUSH_S) if dispatch.state in PENDING else PUSH_S
+    elif over and dispatch.state is State.LEAVING:
+        retention_s = services.common.retention_s
+        await services.ledger.run(everybody_left(dispatch, retention_s=retention_s, reason=gone))
+    elif over:
+        await fail(services, dispatch, Reason(code=FailureReason.CLIENT_REMOVED, message=gone))
+    elif dispatch.state in PENDING:
+        pause_s = look_again_in_s(dispatch, PUSH_S)
         await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=pause_s))
 
 
@@ -215,9 +230,9 @@ async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None
     """The record; one that cannot be read is parked, or it would be woken for ever."""
     try:
         dispatch = await services.ledger.run(ledger.read(dispatch_id))
-    except LedgerUnavailable:
-        raise
     except Exception as error:
+        if isinstance(error, LedgerUnavailable) and not isinstance(error, StepFailed):
+            raise
         logger.exception("parked: this record cannot be read", extra={"dispatch_id": dispatch_id})
         await services.ledger.run(reports.park(dispatch_id, f"{type(error).__name__}: {error}"))
         return None
@@ -238,21 +253,22 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     # More than there is room for: some of them wait for agents that nobody has reported.
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
-    room: dict[tuple[str, str], int] = {}
+    room: dict[tuple[str, str, str], int] = {}
     wake_ups: list[WakeUp] = []
     for dispatch_id in ids:
-        dispatch = await _read_or_park(services, dispatch_id)
-        if dispatch is None:
-            continue
-        whose = dispatch.client_id, dispatch.agent_name
-        if whose not in room:
-            room[whose] = await _room(services, dispatch, servers)
-        if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
-            room[whose] -= 1
-            wake_ups.append(WakeUp(dispatch=dispatch))
-        else:
-            pause_s = look_again_in_s(dispatch, services.settings.wait_s)
-            await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
+        async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
+            dispatch = await _read_or_park(services, dispatch_id)
+            if dispatch is None:
+                continue
+            whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
+            if whose not in room:
+                room[whose] = await _room(services, dispatch, servers)
+            if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
+                room[whose] -= 1
+                wake_ups.append(WakeUp(dispatch=dispatch))
+            else:
+                pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+                await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
     return wake_ups
 
 
@@ -260,7 +276,7 @@ async def _room(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> int:
     """How many more of this one's client and agent may be sent now."""
-    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     on_their_way, at_most = await services.ledger.run(step)
     free_slots = slots_for(dispatch, servers)
     return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)
@@ -272,16 +288,15 @@ async def stand_in_for_beat(services: Services) -> None:
     while True:
         await asyncio.sleep(STAND_IN_S)
         try:
-            if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
-                if silent:
-                    logger.warning("beat sweeps again")
-                silent = False
-                continue
-            if not silent:
-                logger.error("beat is silent: sweeping from a worker; start beat again")
-            silent = True
-            async with services.guard.one("sweep in beat's place"):
-                wake_ups = await sweep_all(services)
-                await asyncio.to_thread(publish_all, wake_ups)
+            async with services.guard.one(Work.STAND_IN_FOR_BEAT):
+                if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
+                    if silent:
+                        logger.warning("beat sweeps again")
+                    silent = False
+                    continue
+                if not silent:
+                    logger.error("beat is silent: sweeping from a worker; start beat again")
+                silent = True
+                await publish_all(services, await sweep_all(services))
         except (LedgerUnavailable, OperationalError) as error:
             logger.warning("cannot sweep", extra={"error": str(error)})

@@ -7,8 +7,11 @@ task may be lost, doubled or late: the ledger decides.
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import Any
 
+from celery.exceptions import WorkerShutdown
 from celery.signals import heartbeat_sent, worker_ready
 
 from dispatcher import (
@@ -31,11 +34,14 @@ from dispatcher import (
 from dispatcher.alive import Pulse
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
+from dispatcher.guarding import Work
 from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
 from dispatcher.models import State
 from dispatcher.runtime import runtime
-from dispatcher.waking import wake_dispatch
+from dispatcher.waking import GOOD_TILL_MS, wake_dispatch
+
+logger = logging.getLogger(__name__)
 
 # Connected before the worker's consumer is made, which asks only then whether anybody listens.
 _consumer = Pulse()
@@ -43,16 +49,25 @@ heartbeat_sent.connect(_consumer.feel, weak=False)
 
 
 @worker_ready.connect
-def _start_runtime(sender: Any, **_: Any) -> None:
+def _start_or_stop(sender: Any, **_: Any) -> None:
     # Connections and event loop before the first message, so that it is as quick as any other.
+    try:
+        _start_runtime(sender)
+    except Exception as error:
+        # Celery would log it and take messages all the same, to fail with each.
+        logger.critical("the worker cannot work, and stops", exc_info=error)
+        raise WorkerShutdown(1) from None
+
+
+def _start_runtime(sender: Any) -> None:
     queues = [queue.name for queue in sender.task_consumer.queues]
     tracing.start("usher-dispatch" if keys.DISPATCH_QUEUE in queues else "usher-verify")
     process = runtime()
-    process.start(heartbeat.beat(process.services, queues, _consumer))
+    process.start(Work.HEARTBEAT, partial(heartbeat.beat, queues=queues, pulse=_consumer))
     if keys.DISPATCH_QUEUE in queues:
-        process.start(capacity.listen(process.services))
-        process.start(data_losses.watch(process.services))
-        process.start(sweeping.stand_in_for_beat(process.services))
+        process.start(Work.WAKE_FOR_CAPACITY, capacity.listen)
+        process.start(Work.LOOK_FOR_DATA_LOSS, data_losses.watch)
+        process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
     garbage.keep()
 
 
@@ -103,18 +118,27 @@ def clear_away(dispatch_id: str, room: str) -> str:
     return process.run(clearing.clear_away(process.services, dispatch_id))
 
 
-@app.task(name="dispatcher.tasks.supervise", throws=(UsherError,))
-def supervise(dispatch_id: str, room: str) -> str:
+def _good_till_ms(task: Any) -> int:
+    """Till when the message of the running task is good; 0: for ever."""
+    return int(task.request.get(GOOD_TILL_MS) or 0)
+
+
+@app.task(name="dispatcher.tasks.supervise", throws=(UsherError,), bind=True)
+def supervise(self: Any, dispatch_id: str, room: str) -> str:
     """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
     process = runtime()
-    return process.run(supervising.supervise(process.services, dispatch_id))
+    return process.run(
+        supervising.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
+    )
 
 
-@app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,))
-def deliver_webhook(event_id: str, dispatch_id: str = "", room: str = "") -> str:
+@app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,), bind=True)
+def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str = "") -> str:
     """Deliver one event to its client's own server; returns what came of it."""
     process = runtime()
-    return process.run(webhooks.deliver(process.services, event_id))
+    return process.run(
+        webhooks.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
+    )
 
 
 @app.task(name="dispatcher.tasks.dead_webhooks", throws=(UsherError,), ignore_result=False)
@@ -142,7 +166,9 @@ def sweep() -> int:
     """Wake every record that somebody must look at; returns how many (beat sends this)."""
     process = runtime()
     store = process.services.ledger
-    process.run(store.run(reports.report_alive(SWEEPER, ttl_s=heartbeat.TTL_S)))
+    begin = reports.begin_sweep(SWEEPER, ttl_s=heartbeat.TTL_S, pause_s=sweeping.PAUSE_S)
+    if not process.run(store.run(begin)):
+        return 0
     wake_ups = process.run(sweeping.sweep_all(process.services))
-    sweeping.publish_all(wake_ups)
+    process.run(sweeping.publish_all(process.services, wake_ups))
     return len(wake_ups)

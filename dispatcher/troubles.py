@@ -66,7 +66,7 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
             yield at_ms, f"Attempt {attempt.generation}, {error}."
         if attempt.outcome == "crashed":
             yield at_ms, f"Attempt {attempt.generation}: {_crash(attempt, dispatch.timeline)}"
-        elif text := _outcome(attempt, events):
+        elif text := _outcome(attempt, events, dispatch.timeline):
             yield at_ms, f"Attempt {attempt.generation}: {text}"
         if attempt.outcome and _answer_not_noted(events):
             yield (
@@ -86,15 +86,30 @@ def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
     return f"it ended before its agent was in the room: {said[0] if said else 'the job crashed'}."
 
 
-def _outcome(attempt: Attempt, events: list[TimelineEvent]) -> str:
+def _nobody_had_come(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> bool:
+    """Whether it was lost before any person had come; its event is the next one's first."""
+    return any(
+        event.event == "agent_lost"
+        and event.generation == attempt.generation + 1
+        and event.detail.get("people") == "0"
+        for event in timeline
+    )
+
+
+def _outcome(
+    attempt: Attempt, events: list[TimelineEvent], timeline: Iterable[TimelineEvent]
+) -> str:
     if attempt.outcome == "abandoned":
         return (
             "the dispatch worker that had it in hand was killed, frozen or cut off; it was taken "
             "over after its lease."
         )
+    if attempt.outcome == "lost" and _nobody_had_come(attempt, timeline):
+        return f"its agent was lost before any person had come ({attempt.reason})."
     if attempt.outcome == "lost":
         return (
-            f"its agent was lost while people were in the room ({attempt.reason}); it was replaced."
+            "its agent was lost while a person was in the room, or about to come "
+            f"({attempt.reason}); it was replaced."
         )
     if attempt.outcome == "left":
         return (

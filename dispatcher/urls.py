@@ -6,28 +6,40 @@ likes, nothing behind our own doors (SSRF).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-_NAT64: Final = IPv6Network("64:ff9b::/96")
+# What IANA has given out for hosts of the IPv6 internet. Beyond it lie translators (64:ff9b::/96,
+# ::ffff:0:0:0/96), old private space (fec0::/10), and what nobody has been given.
+_UNICAST: Final = IPv6Network("2000::/3")
+# Tunnels, whose addresses have an IPv4 address in them that the tunnel's end connects to, and what
+# Python 3.11 does not know as documentation.
+_TUNNELS: Final = (IPv6Network("2001::/32"), IPv6Network("2002::/16"), IPv6Network("3fff::/20"))
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214: in front of the IPv4 address
+_RELAYS: Final = IPv4Network("192.88.99.0/24")  # into the 6to4 tunnel
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the public internet, whatever notation hides another one in it.
+    """True for a host's address on the public internet that hides no other address.
+
+    `::ffff:0:0/96` is IPv4 in IPv6's notation and counts as the IPv4 address that it is.
 
     Raises:
         ValueError: it is no address.
     """
     ip: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        if inner is None and ip in _NAT64:
-            inner = IPv4Address(int(ip) & 0xFFFF_FFFF)
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast
+        ip = ip.ipv4_mapped or ip
+    if not ip.is_global or ip.is_multicast:
+        return False
+    if isinstance(ip, IPv4Address):
+        return ip not in _RELAYS
+    tunnelled = any(ip in network for network in _TUNNELS)
+    return ip in _UNICAST and not tunnelled and (int(ip) >> 32 & 0xFFFF_FFFF) not in _ISATAP
 
 
 def _is_loopback(host: str) -> bool:
@@ -64,6 +76,18 @@ def livekit_url(url: str) -> str:
     parts = _split(url, ("wss", "https"), ("ws", "http"))
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
+    return url
+
+
+def own_livekit_url(url: str) -> str:
+    """`url` if it may be the LiveKit server of the operator's own environment.
+
+    Unlike a client's it may do without TLS: it may be reached by a private network.
+
+    Raises:
+        ValueError: it may not; the message says why and does not repeat it.
+    """
+    _split(url, ("wss", "ws", "https", "http"), ())
     return url
 
 
@@ -115,6 +139,12 @@ def is_plain(url: str) -> bool:
 
 
 def server(url: str) -> tuple[str, int]:
-    """Host and port of `url`: two URLs with the same ones are one server."""
+    """Host and port of `url`: two URLs with the same ones are one server.
+
+    The host is as DNS takes it: without the dot at its end, in small letters, in ASCII.
+    """
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    host = parts.hostname or ""
+    with contextlib.suppress(UnicodeError):  # too long for DNS: it is what it is
+        host = host.encode("idna").decode().lower()
+    return host.rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme]

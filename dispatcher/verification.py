@@ -20,6 +20,7 @@ from dispatcher.decisions import (
     our_agent,
     silent_in_s,
     time_is_up,
+    time_to_join,
 )
 from dispatcher.dispatching import VERIFY_GRACE_S
 from dispatcher.errors import LiveKitError
@@ -180,7 +181,7 @@ async def _dropped(services: Services, dispatch: Dispatch) -> bool:
         return False
     # In a burst LiveKit comes to some of them seconds later, and asking again would only add to it.
     others, _ = await services.ledger.run(
-        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+        leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     )
     timeout_s += others * OFFER_TIMEOUT_EACH_S
     return offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s)
@@ -201,7 +202,7 @@ async def _joined(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, view: RoomView
 ) -> bool:
     """Write `joined`; false when the record has moved on."""
-    time_to_join_ms = max(0, agent.joined_at_ms - dispatch.requested_at_ms)
+    time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
     done = await services.ledger.run(
         ledger.advance(
             dispatch,

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from redis.exceptions import RedisError
 
 from dispatcher import sentinels
+from dispatcher.guarding import Guard, Work
 from dispatcher.keys import wake_channel
 from dispatcher.settings import CommonSettings
 
@@ -25,7 +26,8 @@ _RECONNECT_S = 0.5
 class Wakeups:
     """The process's subscription to the ledger's news; belongs to one event loop."""
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, guard: Guard) -> None:
+        self._guard = guard
         self._redis = sentinels.connect_async(
             settings.redis_url.get_secret_value(),
             # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
@@ -59,7 +61,8 @@ class Wakeups:
             await self._connect()
             await self._pubsub.subscribe(_IDLE_CHANNEL, channel)
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read(), name="wakeups")
+            reading = self._guard.keep(Work.READ_NEWS, self._read)
+            self._reader = asyncio.create_task(reading, name="wakeups")
         try:
             yield event
         finally:
@@ -93,8 +96,10 @@ class Wakeups:
                     continue
             except (RedisError, RuntimeError):
                 # redis-py connects and subscribes again at the next read. Its RuntimeError says
-                # that no subscription has ever come through: Redis was down at the first one.
-                await asyncio.sleep(_RECONNECT_S)
+                # that no subscription has ever come through: Redis was down at the first one. A
+                # refusal (BUSY, NOPERM) leaves the connection, and redis-py takes the channel for
+                # subscribed to.
+                await self._forget_connection()
                 continue
             if message["type"] != "message":
                 continue  # that a channel has been subscribed to, or left

@@ -1,39 +1,27 @@
 """How is a worker told to look at a dispatch?
 
-By task name, so that whoever wakes (web, sweeper, CLI) need not import what the tasks import.
+By task name, so that whoever wakes (sweeper, lanes, CLI) need not import what the tasks import. The
+web wakes by the ledger (`messages.py`).
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
 from dispatcher.celery import app
-from dispatcher.messages import DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
+from dispatcher.messages import (
+    CLEAR_TASK,
+    DISPATCH_TASK,
+    REDISPATCH_JOINED_TASK,
+    SUPERVISE_TASK,
+    VERIFY_TASK,
+)
 
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
-CLEAR_TASK = "dispatcher.tasks.clear_away"
-REDISPATCH_JOINED_TASK = "dispatcher.tasks.redispatch_joined"
-
-
-def warm_up() -> None:
-    """Open every publishing connection and load what the first publish would load.
-
-    Raises like `wake_dispatch`.
-    """
-    with ExitStack() as stack:
-        for _ in range(app.conf.broker_pool_limit):
-            producer = stack.enter_context(app.producer_or_acquire())
-            producer.connection.ensure_connection(max_retries=1)
-            try:
-                producer.maybe_declare(app.amqp.queues[app.conf.task_default_queue])
-            except (*producer.connection.connection_errors, RedisError) as error:
-                # Redis's own, as it is, where it falls silent or refuses between the two.
-                raise OperationalError(str(error)) from error
-    _ = app.backend  # every publish makes a result object, and that wants one
+# Till when (ms, the ledger's clock) a message is good: then what it is about is claimed anew, and
+# has another one. A header, so that a worker of an older release takes the message as well. Not
+# Celery's own `expires`, which compares the clocks of two hosts.
+GOOD_TILL_MS = "usher_good_till_ms"
 
 
 def wake_dispatch(dispatch_id: str, room: str) -> None:
@@ -50,16 +38,16 @@ def wake_verification(dispatch_id: str, room: str) -> None:
     _send(VERIFY_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
-def wake_supervision(dispatch_id: str, room: str) -> None:
-    """Publish "its agent has fallen silent". Raises like `wake_dispatch`."""
-    # One that has waited longer than the sweeper does is sent again, if it is still true.
-    _send(SUPERVISE_TASK, {"dispatch_id": dispatch_id, "room": room}, expires=2)
+def wake_supervision(dispatch_id: str, room: str, *, good_till_ms: int = 0) -> None:
+    """Publish "its agent has fallen silent", good for ever or till then. Raises like the first."""
+    arguments = {"dispatch_id": dispatch_id, "room": room}
+    _send(SUPERVISE_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
 
 
-def wake_delivery(event_id: str, dispatch_id: str, room: str, *, expires_s: float) -> None:
-    """Publish "this event is due". Raises like `wake_dispatch`."""
+def wake_delivery(event_id: str, dispatch_id: str, room: str, *, good_till_ms: int) -> None:
+    """Publish "this event is due", good till then. Raises like `wake_dispatch`."""
     arguments = {"event_id": event_id, "dispatch_id": dispatch_id, "room": room}
-    _send(DELIVER_TASK, arguments, expires=expires_s)
+    _send(DELIVER_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
 
 
 def wake_clearing(dispatch_id: str, room: str) -> None:

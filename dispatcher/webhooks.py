@@ -69,9 +69,16 @@ class Slots:
 class Delivery(outbox.DueEvent):
     """One event that is due."""
 
+    @property
+    def of(self) -> str:
+        """What it is about."""
+        return self.event_id
+
     def publish(self) -> None:
         """Publish it. Raises kombu's `OperationalError` without Redis."""
-        wake_delivery(self.event_id, self.dispatch_id, self.room_name, expires_s=CLAIM_S)
+        wake_delivery(
+            self.event_id, self.dispatch_id, self.room_name, good_till_ms=self.good_till_ms
+        )
 
 
 def wanting(clients: Sequence[Client]) -> list[str]:
@@ -94,8 +101,10 @@ async def due(services: Services) -> list[Delivery]:
     return [Delivery(**asdict(each)) for each in await services.ledger.run(step)]
 
 
-async def deliver(services: Services, event_id: str) -> str:
+async def deliver(services: Services, event_id: str, *, good_till_ms: int = 0) -> str:
     """Deliver one event, once; returns what came of it.
+
+    After `good_till_ms`, by the ledger's clock, it has been claimed anew (0: it has not).
 
     Raises:
         LedgerUnavailable: Redis did not answer; the event is due again by itself.
@@ -103,6 +112,8 @@ async def deliver(services: Services, event_id: str) -> str:
     event = await services.ledger.run(outbox.read(event_id))
     if event is None:
         return "settled already"
+    if good_till_ms and event.read_at_ms > good_till_ms:
+        return "left to its next message"
     with services.deliveries.take(event.client_id) as may_go_on:
         if not may_go_on:
             await services.ledger.run(outbox.later(event, due_in_s=_jittered(NO_SLOT_S)))

@@ -29,8 +29,9 @@ class OwnRedis:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
+    def start(self, *more: str) -> None:
+        """Start it; `more` are arguments of redis-server's."""
+        arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *more]
         self._process = subprocess.Popen(
             [str(find_redis_server(os.environ)), *arguments, "--dir", str(self._directory)],
             stdout=subprocess.DEVNULL,

@@ -25,7 +25,6 @@ _COUNTED: Final = {
     "cancelled": "cancelled",
     "cancelled_by_client": "cancelled",
     "redispatch": "redispatches",
-    "agent_lost": "agents_lost",
     "agent_crashed": "agents_crashed",
     "surplus_agent": "surplus_agents",
     "foreign_agent": "foreign_agents",
@@ -100,6 +99,9 @@ class _Way:
             self._first_generation, self._tries, self._measured = generation, 0, False
         if name in _COUNTED:
             self._mine.counts[_COUNTED[name]] += 1
+        if name == "agent_lost":
+            idle = event["detail"].get("people") == "0"
+            self._mine.counts["idle_agents_lost" if idle else "agents_lost"] += 1
         self._stages(name, at, event["detail"])
         if "tries" in event["detail"]:
             self._tries += int(event["detail"]["tries"])
@@ -142,6 +144,9 @@ class _Way:
     def _result(self, name: str, event: dict[str, Any]) -> None:
         if name == "failed":
             self._mine.failed[event["detail"]["reason"]] += 1
+            self._mine.counts["sessions_lost" if self._measured else "sessions_failed"] += 1
+        if name == "joined" and not self._measured:
+            self._mine.counts["sessions_joined"] += 1
         ends = ("joined", "ended", "failed", "cancelled", "cancelled_by_client", "superseded")
         if name == "superseded":
             self._mine.counts["cancelled"] += 1
@@ -163,7 +168,9 @@ def differences(found: ClientFigures, mine: Recount) -> list[str]:
         f"{name}: counted {getattr(found, name)}, happened {mine.counts[name]}"
         for name in (
             *("dispatches", "joined", "ended", "cancelled", "attempts", "dispatched"),
-            *("agents_lost", "agents_crashed", "surplus_agents", "foreign_agents"),
+            *("sessions_joined", "sessions_failed", "sessions_lost"),
+            *("agents_lost", "idle_agents_lost"),
+            *("agents_crashed", "surplus_agents", "foreign_agents"),
             *("redispatches", "restored"),
         )
         if getattr(found, name) != mine.counts[name]

@@ -100,8 +100,8 @@ _BUCKET = re.compile(r":(minute|quarter):\d+$")
 def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
     """Every key with its whole value, as plain Python values; `(value, "expires")` if it does.
 
-    Without the counters (see `counters`), and without what records keep for those alone, unless
-    `counting` is asked for.
+    Without the clock, and without the counters (see `counters`) and what records keep for those
+    alone, unless `counting` is asked for.
     """
     look: dict[str, Callable[[str], Any]] = {
         "string": client.get,
@@ -114,7 +114,7 @@ def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for key in sorted(client.scan_iter()):
-        if key.startswith(_COUNTING_KEYS) and not counting:
+        if key == "usher:clock" or (key.startswith(_COUNTING_KEYS) and not counting):
             continue
         value = look[client.type(key)](key)
         if isinstance(value, dict) and not counting:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, g, request
-from kombu.exceptions import OperationalError
 from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
-from dispatcher import cancelling, endings, ledger, listing, messages, tracing, waking
+from dispatcher import cancelling, endings, ledger, listing, messages, tracing
 from dispatcher.clients import Client
-from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created, Once, Step
+from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
+from dispatcher.ledger import Advanced, Created, Once, Step
 from dispatcher.models import (
     PENDING,
     REDISPATCH,
@@ -25,12 +23,12 @@ from dispatcher.models import (
     State,
 )
 from web import together
-from web.auth import authenticate, permitted, reader
+from web.auth import authenticate, is_publishable, limits_of, permitted, reader
+from web.delegation import delegate
 from web.hoped import Hoped
 from web.idempotency import conflict, idempotency_key, once
-from web.limits import check_depth
-from web.problems import Problem, invalid_fields, unavailable
-from web.promises import Promise
+from web.limits import check_depth, check_large, refusals_counted
+from web.problems import Problem, invalid_fields
 from web.reply import after_answer
 from web.schemas import (
     Accepted,
@@ -41,18 +39,19 @@ from web.schemas import (
     token_answer,
 )
 from web.services import Services, services
-from web.tokens import delegated_agents, participant_token, unguessable
+from web.tokens import participant_token, unguessable
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
-def _body() -> TokenRequest:
+def _body(here: Services, client: Client) -> TokenRequest:
     raw = request.get_data()
+    check_large(here.ledger, client.client_id, limits_of(client), raw)
     check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        if any(item["type"] == "json_invalid" for item in error.errors()):
+        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise Problem(400, "Bad Request", "the body is not valid JSON") from None
         raise invalid_fields(error) from None
 
@@ -77,6 +76,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
         agent_name=_agent_name(client, wanted),
         container=client.container,
         agent_metadata=wanted.agent.metadata,
+        deployment=wanted.agent.deployment,
         deadline_ms=int(client.deadline_s * 1000),
         traceparent=tracing.current().traceparent,
     )
@@ -96,11 +96,12 @@ def _creation(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
-        limits=client.limits,
+        limits=limits_of(client),
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
         once=asked,
         hold_back=True,
+        not_after_ms=here.ledger.not_after_ms(),
     )
 
 
@@ -135,7 +136,12 @@ def _created(
         Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: nobody knows.
     """
-    created = creating.answer()
+    try:
+        created = creating.answer()
+    except TooLate:
+        # Its caller waits still: this process was busy, or has known the clock wrong.
+        here.ledger.look_at_clock()
+        created = here.ledger.run(_creation(here, client, new, asked), tell=False)
     if created.over:
         created = _instead_of(here, client, new, asked, created)
     elif creating.step.tell is not None:
@@ -152,33 +158,22 @@ def _created(
     return accepted, created.identity
 
 
-def _delegate(here: Services, client: Client, new: NewDispatch) -> tuple[Accepted, Promise]:
-    """Without Redis: have LiveKit itself dispatch when the person joins.
-
-    Raises:
-        LedgerUnavailable: the client does not want that, or no more can be remembered.
-    """
-    if not client.delegates:
-        raise LedgerUnavailable("Redis does not answer, and this client delegates nothing")
-    promise = here.promises.delegate(new)
-    return Accepted.of(
-        promise.new, dispatch_id=promise.new.dispatch_id, state=State.DELEGATED
-    ), promise
-
-
 @blueprint.post("/dispatches")
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
     client = authenticate(here.clients, publishable=True)
-    key = idempotency_key()
-    wanted = permitted(_body())
+    public = is_publishable()
+    with refusals_counted(here.ledger, client.client_id, limits_of(client)):
+        key = idempotency_key(public=public)
+        wanted = permitted(_body(here, client))
+        new = _promise(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
-    new = _promise(client, wanted)
     asked = None
     if key is not None:
-        new, asked = here.delegations.recall(new, once(key, wanted, new, identity))
-        identity = asked.identity
+        asked = once(key, wanted, new, identity, public=public)
+        new, asked = here.delegations.recall(new, asked)
+        identity = asked.identity or identity
     creating = g.creating = _create(here, client, new, asked)
     hoped = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
 
@@ -186,12 +181,12 @@ def create_dispatch() -> Response:
         agents = None
         try:
             accepted, given = _created(here, client, hoped, new, asked, creating)
-        except LedgerUnavailable:
-            accepted, promise = _delegate(here, client, new)
+        except LedgerUnavailable as error:
+            delegated = delegate(here.promises, client, new, public=public, because=error)
+            accepted, agents = delegated.accepted, delegated.agents
             if asked is not None:
-                here.delegations.keep(promise.new, asked)
+                here.delegations.keep(delegated.promised, asked)
             given = identity
-            agents = delegated_agents(promise.new, requested_at_ms=promise.requested_at_ms)
         given = given or identity
         _note(accepted)
         if (accepted, given, agents) == (hoped, identity, None):
@@ -244,7 +239,8 @@ def _note(of: Accepted | Dispatch) -> None:
 
 
 def _base_url() -> str:
-    return f"{request.scheme}://{request.host}"  # host_url would parse it again
+    # `host_url` would parse it again.
+    return f"{request.scheme}://{request.host}{request.root_path}"
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
@@ -252,8 +248,14 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
 
     Raises:
         Problem: 404, it has no such dispatch.
+        UnreadableRecord: it is the client's, and cannot be read.
     """
-    dispatch = here.ledger.run(ledger.read(dispatch_id))
+    try:
+        dispatch = here.ledger.run(ledger.read(dispatch_id))
+    except UnreadableRecord as error:
+        if error.client_id == client.client_id:
+            raise
+        dispatch = None
     if dispatch is None and here.promises.write(dispatch_id):
         # Redis is back this very moment. Were this a 404, nobody could cancel what is written next.
         dispatch = here.ledger.run(ledger.read(dispatch_id))
@@ -288,7 +290,8 @@ def follow_dispatch(dispatch_id: str) -> Response:
     """The record, and then what happens to it, as server-sent events."""
     here = services()
     client = reader(here.clients, dispatch_id)
-    return here.streams.response(_own(here, client, dispatch_id))
+    shared = len(here.clients.clients) > 1
+    return here.streams.response(_own(here, client, dispatch_id), shared=shared)
 
 
 @blueprint.post("/dispatches/<dispatch_id>/redispatch")
@@ -314,18 +317,38 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
 
 
+def _change(here: Services, step: Step[Advanced]) -> Advanced:
+    """Carry out a change of a record that its caller is told of.
+
+    Raises:
+        LedgerUnavailable: Redis did not answer, or came to it only after its caller's time.
+    """
+    done = here.ledger.run(step)
+    if done.outcome == "late":
+        raise TooLate
+    return done
+
+
+def _in_time_ms(here: Services, dispatch: Dispatch) -> float:
+    """Until when a change of a record that has just been read can be answered."""
+    return dispatch.read_at_ms + here.ledger.in_time_s * 1000
+
+
 def _ask_for_redispatch(here: Services, dispatch: Dispatch) -> None:
-    step = ledger.advance(dispatch, REDISPATCH_REQUESTED, detail={"by": "http"})
-    if not here.ledger.run(step).applied:
+    step = ledger.advance(
+        dispatch,
+        REDISPATCH_REQUESTED,
+        detail={"by": "http"},
+        wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
+        not_after_ms=_in_time_ms(here, dispatch),
+    )
+    if not _change(here, step).applied:
         raise Problem(409, "Conflict", "it has just changed; look again")
-    try:
-        waking.wake_redispatch(dispatch.dispatch_id, dispatch.room_name)
-    except OperationalError:
-        raise unavailable("no worker could be told; try again in a second") from None
 
 
 def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
-    done = here.ledger.run(
+    done = _change(
+        here,
         ledger.advance(
             dispatch,
             REDISPATCH,
@@ -333,7 +356,8 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
             detail={"by": "http"},
             deadline_in_s=client.deadline_s,
             wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
-        )
+            not_after_ms=_in_time_ms(here, dispatch),
+        ),
     )
     if done.outcome == "occupied":
         raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
@@ -348,10 +372,9 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
-    step = cancelling.cancel(dispatch, retention_s=here.common.retention_s)
-    if here.ledger.run(step).moved:
+    step = cancelling.cancel(
+        dispatch, retention_s=here.common.retention_s, within_s=here.ledger.in_time_s
+    )
+    if _change(here, step).moved:
         here.promises.forget(dispatch.dispatch_id)
-        # Without the message the sweeper has it done two seconds later.
-        with contextlib.suppress(OperationalError):
-            waking.wake_clearing(dispatch.dispatch_id, dispatch.room_name)
     return dispatch_answer(_own(here, client, dispatch_id))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask, Request
-from kombu.exceptions import OperationalError
+from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, reports, tracing, waking
+from dispatcher import garbage, tracing
 from dispatcher.clients import registry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.logs import configure
@@ -43,9 +43,9 @@ from web import (
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
-from web.limits import WrongKeys
-from web.operator_session import MAX_WRONG_PASSWORDS
+from web.limits import WrongKeys, WrongPasswords
 from web.operators import operator_of
+from web.path_prefix import PathPrefix
 from web.promises import Promises
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
@@ -56,6 +56,8 @@ from web.wakes import Wakes
 logger = logging.getLogger(__name__)
 
 _REHEARSALS = 10
+# Probes and scrapes go to a process's own address, and their answers have no URL of ours in them.
+_ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Application(Flask):
@@ -69,9 +71,17 @@ class Application(Flask):
         """No route depends on the host's name: it is looked at once, and not three times."""
         if request is None:
             return None
+        if request.path not in _ASKED_BY_ADDRESS:
+            request.trusted_hosts = self.config["TRUSTED_HOSTS"]
+        try:
+            host = request.host
+        except SecurityError:
+            raise SecurityError(
+                "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
+            ) from None
         return MapAdapter(
             self.url_map,
-            server_name=request.host,
+            server_name=host,
             script_name=request.root_path or "/",
             subdomain="",
             url_scheme=request.scheme,
@@ -101,13 +111,16 @@ def build() -> Flask:
         delegations=Delegations(),
         streams=Streams(common, load(StreamSettings)),
         operator=operator_of(settings),
-        wrong_passwords=WrongKeys(MAX_WRONG_PASSWORDS),
+        metrics_local=settings.metrics_local,
+        wrong_passwords=WrongPasswords(ledger),
         snapshots=Snapshots(),
         flower_url=settings.flower_url,
     )
     app.extensions["usher"] = here
+    app.config["TRUSTED_HOSTS"] = settings.host_names
     if proxies := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+        fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
+        app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
     app.register_blueprint(api.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
@@ -133,11 +146,13 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(_REHEARSALS)
-        waking.warm_up()
         with ThreadPoolExecutor(_REHEARSALS) as pool:
             list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
-    except (LedgerUnavailable, OperationalError):
-        logger.warning("Redis does not answer yet; until it does sessions are delegated or refused")
+    except LedgerUnavailable as error:
+        logger.warning(
+            "Redis is not there yet; until it is sessions are delegated or refused",
+            extra={"error": str(error)},
+        )
     garbage.keep()
 
 
@@ -145,7 +160,7 @@ def _rehearse(app: Flask, here: Services) -> None:
     """Do what a request does, short of accepting a dispatch."""
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
-        here.ledger.run(reports.ping())
+        here.ledger.look_at_clock()
         accepted = Accepted(
             dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
         )

@@ -7,8 +7,9 @@ its own dispatch.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from flask import g, request
 from jwt import PyJWTError
@@ -18,6 +19,8 @@ from livekit.api import TokenVerifier
 from dispatcher import ledger
 from dispatcher.attributes import DISPATCH_ID
 from dispatcher.clients import ApiKey, Client, ClientRegistry, KeyKind
+from dispatcher.errors import UnreadableRecord
+from dispatcher.models import Limits
 from web.problems import Problem
 from web.schemas import TokenRequest
 from web.services import services
@@ -42,6 +45,17 @@ class Caller:
     key: ApiKey | None
 
 
+def is_publishable() -> bool:
+    """True when the present request has been admitted with a publishable key."""
+    who = caller()
+    return who is not None and who.key is not None and who.key.kind is KeyKind.PUBLISHABLE
+
+
+def limits_of(client: Client) -> Limits:
+    """What the present caller may ask for of all that its client may."""
+    return client.limits.of_publishable_keys() if is_publishable() else client.limits
+
+
 def caller() -> Caller | None:
     """Who has sent the present request, once that is known."""
     found: Caller | None = g.get("usher_caller")
@@ -61,7 +75,7 @@ def _bearer() -> str:
     return credential.strip()
 
 
-def _invalid() -> Problem:
+def _invalid(detail: str) -> Problem:
     """A wrong key; one too many of them from that address is a 429."""
     retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
     if retry_after_s:
@@ -71,7 +85,33 @@ def _invalid() -> Problem:
             "too many wrong keys from your address",
             headers={"Retry-After": str(retry_after_s)},
         )
-    return Problem(401, "Unauthorized", "this API key is not valid", headers=_CHALLENGE)
+    return Problem(401, "Unauthorized", detail, headers=_CHALLENGE)
+
+
+def _why_invalid(credential: str, *, reading: bool) -> str:
+    """What is wrong with a credential that is no API key of ours.
+
+    Args:
+        reading: a participant token of the dispatch would have done.
+    """
+    claims = _unverified(credential)
+    if "video" not in claims:
+        return "this API key is not valid"
+    if not reading:
+        return (
+            "this is a participant token, not an API key: all it can do here is to read its own "
+            "dispatch (GET the status_url and events_url that came with it); send an API key"
+        )
+    expires_at = claims.get("exp")
+    if isinstance(expires_at, (int, float)) and expires_at < time.time():
+        return (
+            "this participant token has expired; ask for the session again for a fresh one, or "
+            "send an API key"
+        )
+    return (
+        "this participant token did not come with this dispatch: it reads only the one whose "
+        "status_url came with it; send that one's token, or an API key"
+    )
 
 
 def _forbidden(detail: str) -> Problem:
@@ -92,18 +132,22 @@ def _admit(client: Client, key: ApiKey | None) -> Client:
     return client
 
 
-def authenticate(clients: ClientRegistry, *, publishable: bool = False) -> Client:
+def authenticate(
+    clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
+) -> Client:
     """The client whose API key the present request carries.
 
     Args:
         publishable: a publishable key will do, from one of the client's own pages.
+        reading: a participant token would have done, and it is not the right one.
 
     Raises:
         Problem: 401, no key or nobody's key; 429, too many wrong ones; 403, not with this key.
     """
-    found = clients.by_key(_bearer())
+    credential = _bearer()
+    found = clients.by_key(credential)
     if found is None:
-        raise _invalid()
+        raise _invalid(_why_invalid(credential, reading=reading))
     client = _admit(*found)
     if found[1].kind is KeyKind.PUBLISHABLE:
         if not publishable:
@@ -127,8 +171,7 @@ def permitted(wanted: TokenRequest) -> TokenRequest:
     Raises:
         Problem: 403, with a publishable key, for what is not the browser's to choose.
     """
-    who = caller()
-    if who is None or who.key is None or who.key.kind is not KeyKind.PUBLISHABLE:
+    if not is_publishable():
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
     if chosen:
@@ -153,14 +196,20 @@ def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
         LedgerUnavailable: two clients share a LiveKit key, and nobody says whose dispatch it is.
     """
     client = _by_token(clients, _bearer(), dispatch_id)
-    return authenticate(clients) if client is None else _admit(client, None)
+    return authenticate(clients, reading=True) if client is None else _admit(client, None)
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    """What a token says, whoever has signed it; nothing where it is no token."""
+    try:
+        claims: dict[str, Any] = decode_jwt(token, options={"verify_signature": False})
+    except (PyJWTError, ValueError, TypeError):
+        return {}
+    return claims
 
 
 def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
-    try:
-        issuer = decode_jwt(token, options={"verify_signature": False}).get("iss")
-    except (PyJWTError, ValueError, TypeError):
-        return None
+    issuer = _unverified(token).get("iss")
     signers = [
         client
         for client in clients.clients
@@ -168,8 +217,11 @@ def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client |
     ]
     if len(signers) < 2:
         return signers[0] if signers else None
-    dispatch = services().ledger.run(ledger.read(dispatch_id))
-    owner = dispatch.client_id if dispatch else ""
+    try:
+        dispatch = services().ledger.run(ledger.read(dispatch_id))
+        owner = dispatch.client_id if dispatch else ""
+    except UnreadableRecord as error:
+        owner = error.client_id
     return next((client for client in signers if client.client_id == owner), signers[0])
 
 
@@ -177,7 +229,9 @@ def _signed(client: Client, token: str, dispatch_id: str) -> bool:
     """True when the token came with that dispatch, signed with this client's secret."""
     verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
     try:
-        claims = verifier.verify(token)
-    except (PyJWTError, ValueError, TypeError):
+        attributes = verifier.verify(token).attributes
+    except (PyJWTError, ValueError, TypeError, AttributeError):
+        return False  # signed, and yet not as LiveKit's tokens are: any JSON may be in it
+    if not dispatch_id or not isinstance(attributes, dict):
         return False
-    return bool(dispatch_id) and (claims.attributes or {}).get(DISPATCH_ID) == dispatch_id
+    return attributes.get(DISPATCH_ID) == dispatch_id

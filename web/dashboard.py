@@ -15,7 +15,8 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
 from web.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
-from web.page_files import page_file
+from web.operators import judged
+from web.page_files import page_file, under_prefix
 from web.services import services
 
 blueprint = Blueprint("dashboard", __name__, url_prefix=PATH, template_folder="pages/dashboard")
@@ -50,14 +51,19 @@ def _page(name: str) -> AnyResponse:
     """The page, or the way to it."""
     here = services()
     if not here.operator.named:
-        return _own(Response(render_template("off.html"), status=403))
+        return _own(Response(_rendered("off.html"), status=403))
     # From another site the cookie is not sent; the page itself asks with it.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in(here.operator):
-        return redirect(f"{PATH}/login?next={_own_page(request.full_path.rstrip('?'))}", 303)
+        wanted = _own_page(request.full_path.rstrip("?"))
+        return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
     answer = page_file(f"dashboard/{name}")
     answer.vary.add("Cookie")
     return _own(answer)
+
+
+def _rendered(name: str, **context: object) -> str:
+    return under_prefix(render_template(name, **context), request.root_path)
 
 
 def _own(answer: Response) -> Response:
@@ -94,13 +100,13 @@ def login() -> AnyResponse:
     """The form."""
     here = services()
     if not here.operator.named:
-        return _own(Response(render_template("off.html"), status=403))
+        return _own(Response(_rendered("off.html"), status=403))
     return _form()
 
 
 def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
     wanted = _own_page(request.values.get("next", PATH))
-    page = render_template(
+    page = _rendered(
         "login.html",
         next=wanted,
         trouble=trouble,
@@ -123,19 +129,15 @@ def log_in() -> AnyResponse:
     """
     here = services()
     if not here.operator.named:
-        return _own(Response(render_template("off.html"), status=403))
+        return _own(Response(_rendered("off.html"), status=403))
     check_own_form()
-    address = request.remote_addr or ""
-    # A password is guessed less easily than a key of ours is, but it may be: after too many wrong
-    # ones nobody at that address is listened to for a while, right or wrong.
-    wait_s = here.wrong_passwords.wait_s(address)
+    right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
         return _form(status=429, trouble="wait", wait_s=wait_s)
-    if not here.operator.is_right(request.form.get("user", ""), request.form.get("password", "")):
-        here.wrong_passwords.one_more(address)
+    if not right:
         return _form(status=401, trouble="wrong")
     answer = _own(Response(status=303))
-    answer.headers["Location"] = _own_page(request.form.get("next", PATH))
+    answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))
     sign_in(here.operator, answer)
     return answer
 
@@ -149,7 +151,7 @@ def log_out() -> AnyResponse:
     """
     check_own_form()
     answer = Response(status=303)
-    answer.headers["Location"] = f"{PATH}/login?out"
+    answer.headers["Location"] = f"{request.root_path}{PATH}/login?out"
     sign_out(answer)
     return answer
 

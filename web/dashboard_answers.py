@@ -35,8 +35,8 @@ def merged(histograms: Iterable[Histogram], name: str) -> Histogram:
 
 def success_answer(clients: Sequence[ClientFigures]) -> dict[str, Any]:
     """Who got an agent, over one window."""
-    joined = sum(each.joined for each in clients)
-    failed = sum(each.failures for each in clients)
+    joined = sum(each.served for each in clients)
+    failed = sum(each.unserved for each in clients)
     return {
         "dispatches": sum(each.dispatches for each in clients),
         "joined": joined,

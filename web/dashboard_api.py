@@ -16,6 +16,7 @@ from flask import Blueprint, Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dispatcher import reports
+from dispatcher.errors import UnreadableRecord
 from dispatcher.explaining import explain_parked, explain_unknown
 from dispatcher.figures import NOT_OURS
 from dispatcher.listing import Page, Position
@@ -145,7 +146,7 @@ def sessions() -> Response:
         after=wanted.cursor,
     )
     # Whoever has an id has one session, whatever else the filter says and however old it is.
-    exact = dashboard_figures.read_dispatch(here, text) if text.startswith("dsp_") else None
+    exact = dashboard_figures.find_dispatch(here, text) if text.startswith("dsp_") else None
     page = (
         Page(dispatches=(exact,), next=None)
         if exact is not None
@@ -163,8 +164,12 @@ def session(dispatch_id: str) -> Response:
     if dispatch_id in parked:
         explanation = explain_parked(dispatch_id, parked[dispatch_id])
     else:
-        dispatch = dashboard_figures.read_dispatch(here, dispatch_id)
-        if dispatch is not None:
-            return _answer(session_answer(dispatch, flower_url=here.flower_url))
-        explanation = explain_unknown(dispatch_id)
+        try:
+            dispatch = dashboard_figures.read_dispatch(here, dispatch_id)
+        except UnreadableRecord as error:  # the sweeper has not met it yet
+            explanation = explain_parked(dispatch_id, str(error))
+        else:
+            if dispatch is not None:
+                return _answer(session_answer(dispatch, flower_url=here.flower_url))
+            explanation = explain_unknown(dispatch_id)
     return _answer({"explanation": explanation_answer(explanation)}, 404)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import figures, heartbeat, ledger, listing
+from dispatcher.errors import UnreadableRecord
 from dispatcher.figures import Health
 from dispatcher.listing import Page, Position
 from dispatcher.metrics import Figures, Window
@@ -48,7 +49,7 @@ def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> F
     return here.snapshots.get(
         ("figures", window, *client_ids),
         _KEEP_WINDOW_S[window],
-        lambda: here.ledger.run(figures.figures(window, client_ids)),
+        lambda: figures.read(here.ledger, window, client_ids),
     )
 
 
@@ -106,7 +107,7 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
 
     def read() -> tuple[Dispatch, ...]:
         page = find(here.ledger, sought)
-        whole = (here.ledger.run(ledger.read(each.dispatch_id)) for each in page.dispatches)
+        whole = (_readable(here.ledger, each.dispatch_id) for each in page.dispatches)
         return tuple(each for each in whole if each is not None and each.state is State.FAILED)
 
     return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
@@ -122,11 +123,32 @@ def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
     return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
 
 
+def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
+    """The record; None where there is none, or one that makes no sense: others are shown still."""
+    try:
+        return store.run(ledger.read(dispatch_id))
+    except UnreadableRecord:
+        return None
+
+
+def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
+    """One record, read half a second ago at the most; None: there is none that can be read.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    try:
+        return read_dispatch(here, dispatch_id)
+    except UnreadableRecord:
+        return None
+
+
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
     """One record, read half a second ago at the most; None: there is none.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
+        UnreadableRecord: it makes no sense.
     """
     return here.snapshots.get(
         ("dispatch", dispatch_id), _KEEP_S / 2, lambda: here.ledger.run(ledger.read(dispatch_id))

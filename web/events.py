@@ -25,6 +25,7 @@ from flask import Response, request
 
 from dispatcher import ledger, listing
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard
 from dispatcher.listing import News
 from dispatcher.models import TERMINAL, Dispatch
 from dispatcher.settings import CommonSettings, StreamSettings
@@ -73,7 +74,8 @@ class Streams:
     def __init__(self, common: CommonSettings, settings: StreamSettings) -> None:
         self._common = common
         self._settings = settings
-        self._open: Counter[str] = Counter()
+        self._open: Counter[str] = Counter()  # by client, and by dispatch
+        self._open_of: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -82,8 +84,11 @@ class Streams:
         self._looking = asyncio.Semaphore(LOOKS_AT_ONCE)
         atexit.register(self.close)
 
-    def response(self, dispatch: Dispatch) -> Response:
+    def response(self, dispatch: Dispatch, *, shared: bool) -> Response:
         """The answer that streams `dispatch` from now on, or from the caller's last event on.
+
+        Args:
+            shared: there are several clients, and none may have all the places.
 
         Raises:
             Problem: 429 or 503, too many are open; 501, this server cannot stream.
@@ -96,7 +101,7 @@ class Streams:
             answer = Response(mimetype=MEDIA_TYPE)
         else:
             check_detachable()
-            self._reserve(dispatch.client_id)
+            self._reserve(dispatch, shared=shared)
 
             def take_over(connection: socket.socket, head: bytes) -> None:
                 stream = self._serve(connection, head, dispatch, after)
@@ -107,25 +112,34 @@ class Streams:
         answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
         return answer
 
-    def _reserve(self, client_id: str) -> None:
-        with self._lock:
-            if self._open.total() >= self._settings.streams:
-                raise unavailable("too many event streams are open; ask for the dispatch itself")
-            if self._open[client_id] >= self._settings.streams_per_client:
-                raise Problem(
-                    429,
-                    "Too Many Requests",
-                    "too many event streams of yours are open; close some, or ask for the "
-                    "dispatch itself",
-                    headers={"Retry-After": str(RETRY_AFTER_S)},
-                )
-            self._open[client_id] += 1
+    def _reserve(self, dispatch: Dispatch, *, shared: bool) -> None:
+        """Take a place.
 
-    def _release(self, client_id: str) -> None:
+        Where clients share them each may have as many as are free: of n that want all, each gets
+        one part of n + 1, and one part is left for the next.
+        """
+        most, client_id = self._settings, dispatch.client_id
         with self._lock:
-            self._open[client_id] -= 1
-            if not self._open[client_id]:
-                del self._open[client_id]
+            free = most.streams - self._open.total()
+            if free <= 0:
+                raise unavailable("too many event streams are open; ask for the dispatch itself")
+            share = min(most.streams_per_client, free) if shared else most.streams_per_client
+            if self._open_of[dispatch.dispatch_id] >= most.streams_per_dispatch:
+                raise _too_many("of this dispatch")
+            if self._open[client_id] >= share:
+                raise _too_many("of yours")
+            self._open[client_id] += 1
+            self._open_of[dispatch.dispatch_id] += 1
+
+    def _release(self, dispatch: Dispatch) -> None:
+        with self._lock:
+            for places, name in (
+                (self._open, dispatch.client_id),
+                (self._open_of, dispatch.dispatch_id),
+            ):
+                places[name] -= 1
+                if not places[name]:
+                    del places[name]
 
     def _running(self) -> asyncio.AbstractEventLoop:
         """The loop, started with the first stream (after any fork)."""
@@ -133,7 +147,8 @@ class Streams:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # Made here, used in the loop only: they connect at their first use.
-                self._ledger, self._wakeups = AsyncLedger(self._common), Wakeups(self._common)
+                self._ledger = AsyncLedger(self._common)
+                self._wakeups = Wakeups(self._common, Guard(self._ledger))
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="streams", daemon=True
                 )
@@ -165,7 +180,7 @@ class Streams:
         except Exception:
             logger.exception("event stream", extra={"dispatch_id": dispatch.dispatch_id})
         finally:
-            self._release(dispatch.client_id)
+            self._release(dispatch)
 
     async def _tell(
         self,
@@ -222,6 +237,15 @@ class Streams:
             return False  # it has been sent again this very moment
         await _send(writer, frame("end", news.position, dispatch_answer(dispatch)))
         return True
+
+
+def _too_many(whose: str) -> Problem:
+    return Problem(
+        429,
+        "Too Many Requests",
+        f"too many event streams {whose} are open; close some, or ask for the dispatch itself",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
 
 
 def _frames(news: News) -> bytes:

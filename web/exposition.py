@@ -15,17 +15,25 @@ from prometheus_client.registry import Collector
 
 from dispatcher import heartbeat
 from dispatcher.figures import QUEUES, Health
+from dispatcher.guarding import Work
 from dispatcher.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
 from dispatcher.models import FailureReason
 
 _COUNTERS: Final = {
     "dispatches": ("dispatches", "Sessions asked for."),
     "joins": ("joined", "Agents that came into their session, by LiveKit's own word."),
+    "sessions_joined": ("sessions_joined", "Sessions that got an agent, each once."),
+    "sessions_failed": ("sessions_failed", "Sessions that failed and never had an agent."),
+    "sessions_lost": ("sessions_lost", "Sessions that had an agent, lost it and then failed."),
     "ended": ("ended", "Sessions that had their agent and are over."),
     "cancelled": ("cancelled", "Sessions cancelled by their client, or because nobody came."),
     "redispatches": ("redispatches", "Sessions sent again by hand."),
     "attempts": ("attempts", "Requests to LiveKit for an agent."),
-    "agents_lost": ("agents_lost", "Agents that were lost while a person was in the room."),
+    "agents_lost": (
+        "agents_lost",
+        "Agents that were lost while a person was in the room or about to come.",
+    ),
+    "idle_agents_lost": ("idle_agents_lost", "Agents that were lost before any person had come."),
     "agents_crashed": (
         "agents_crashed",
         "Agents whose program raised or died before they were in the room.",
@@ -62,6 +70,7 @@ _NONE_FAILED: Final = dict.fromkeys(
     ),
     0,
 )
+_NO_ERRORS: Final = dict.fromkeys(map(str, Work), 0)
 _OF_AGENTS: Final = ("client", "container", "agent")
 
 
@@ -76,7 +85,7 @@ class LedgerCollector(Collector):
         """Called by prometheus_client."""
         up = self._figures is not None and self._health is not None
         yield GaugeMetricFamily(
-            "usher_up", "1 if Redis has answered this scrape, else 0.", value=float(up)
+            "usher_up", "1 if Redis has answered this scrape and takes writes.", value=float(up)
         )
         if self._figures is not None:
             yield from _of_clients(self._figures.clients)
@@ -228,9 +237,9 @@ def _of_parts(health: Health) -> Iterator[Metric]:
         "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
     )
     errors = CounterMetricFamily(
-        "usher_internal_errors", "Failures that nothing has expected, by work.", labels=("work",)
+        "usher_internal_errors", "Failures that nothing has expected.", labels=("work",)
     )
-    for work, count in health.internal_errors.items():
+    for work, count in (_NO_ERRORS | dict(health.internal_errors)).items():
         errors.add_metric((work,), count)
     yield errors
 

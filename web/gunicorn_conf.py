@@ -1,4 +1,7 @@
-"""How does gunicorn serve the web application? Each setting with its reason."""
+"""gunicorn's settings, each with its reason; those of the whole web are checked here first.
+
+The master ends on what is wrong before it has started a worker, which would end with a traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,29 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from dispatcher.celery import app as celery_app
+from dispatcher.clients import registry
+from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.settings import (
+    CommonSettings,
+    DispatcherSettings,
+    StreamSettings,
+    WebSettings,
+    load,
+    or_stop,
+)
+from web.settings import ServerSettings
+
+with or_stop():
+    _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)
+    load(WebSettings)
+    refuse_cluster(_common)
+    load(DispatcherSettings)
+    _ = celery_app.conf.imports  # which has Celery read its settings
+    # Read once, for the workers to come too: one that is started anew while the file of clients is
+    # wrong goes on with the clients of the master's start (`dispatcher/registry.py`).
+    registry()
 
 # Where each process keeps how long its answers have taken (web/metrics.py). A directory of this
 # master's own, unless one is named: workers of a master that was killed may still write into its,
@@ -44,18 +70,22 @@ def _metrics_directory() -> Path:
 
 
 # Before prometheus_client is imported, which looks for it then.
-os.environ[_DIRECTORY] = str(_metrics_directory())
+try:
+    os.environ[_DIRECTORY] = str(_metrics_directory())
+except OSError as error:
+    raise SystemExit(
+        f"Usher cannot start, {_DIRECTORY} cannot be written ({error.strerror}): name a folder "
+        "that this process may write to, or unset it and set TMPDIR to one"
+    ) from None
 
 # Imported before the door opens, and once for all workers. Otherwise a caller who comes right after
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: E402, F401  # for that alone
 from dispatcher.logs import configure  # noqa: E402
-from dispatcher.settings import CommonSettings, StreamSettings, load  # noqa: E402
-from web.door import open_door  # noqa: E402
+from web.door import address, close_lock, open_door  # noqa: E402
 from web.gunicorn_log import GunicornLog  # noqa: E402
 
-_common = load(CommonSettings)
 configure(log_format=_common.log_format, level=_common.log_level)
 
 # Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
@@ -67,7 +97,7 @@ _OTHER_FILES = 256
 
 def _connections() -> int:
     """As many as the process may have files for, beside its event streams."""
-    others = load(StreamSettings).streams + _OTHER_FILES
+    others = _streams.streams + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = others + _CONNECTIONS
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -77,15 +107,15 @@ def _connections() -> int:
     return max(64, min(_CONNECTIONS, free))
 
 
-bind = f"{os.environ.get('USHER_WEB_HOST', '127.0.0.1')}:{os.environ.get('USHER_WEB_PORT', '8080')}"
+bind = address(_server.host, str(_server.port))
 # Threads, for what is not asked of the loop itself (web/worker.py) and for the time that Redis is
 # slow: who waits for it must not hold up the others. Few of them: what is served at once ends at
 # once. Two processes, so that one that dies is not the whole door. The worker is ours, so that none
 # of them ever waits for a caller.
 worker_class = "web.worker.PatientWorker"
 worker_connections = _connections()
-workers = int(os.environ.get("USHER_WEB_WORKERS", "2"))
-threads = int(os.environ.get("USHER_WEB_THREADS", "8"))
+workers = _server.workers
+threads = _server.threads
 # Not preloaded: threads and connections must be made in each worker, after the fork.
 preload_app = False
 # A request that takes longer than this is a hang; every time-out of ours is below a second.
@@ -99,6 +129,7 @@ accesslog = None
 logger_class = GunicornLog
 control_socket_disable = True
 on_starting = open_door
+post_fork = close_lock
 
 
 def on_exit(server: Any) -> None:

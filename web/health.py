@@ -12,6 +12,13 @@ from dispatcher.clients import Client, ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
 from dispatcher.settings import DispatcherSettings
+from dispatcher.worker_settings import (
+    WorkerSettings,
+    all_services,
+    services_of,
+    without_server,
+)
+from web.operators import shows_credential
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -23,6 +30,12 @@ CLIENTS_FILE = "clients_file"  # it is wrong, and the clients are those of befor
 def healthz() -> dict[str, str]:
     """200 as long as this process answers."""
     return {"status": "ok"}
+
+
+def _kind(part: str) -> str:
+    """What kind of part it is, without the client's or the agent's name."""
+    kind, _, _ = part.partition(":")
+    return kind if kind in ("agent", "livekit") else part
 
 
 def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> bool:
@@ -54,8 +67,21 @@ def missing(
     agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))
     absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
-    # What is wrong with it is in the log: it names clients, and anybody may ask here.
+    # What is wrong with it is in the log.
     return [*absent, CLIENTS_FILE] if clients.error else absent
+
+
+def unserved(
+    clients: ClientRegistry,
+    settings: DispatcherSettings,
+    workers: Iterable[WorkerSettings],
+    servers: list[AgentServerReport],
+) -> list[str]:
+    """The agents that a session may ask for, here or at a worker, and that nothing serves."""
+    workers = list(workers)
+    unfenced = settings.unfenced_names.union(*(worker.unfenced for worker in workers))
+    asked_for = all_services(services_of(clients.clients), workers)
+    return sorted({each.agent_name for each in without_server(asked_for, servers, unfenced)})
 
 
 @blueprint.get("/readyz")
@@ -65,19 +91,34 @@ def readyz() -> tuple[dict[str, Any], int]:
     Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
     get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
     away: their dispatches wait.
-    `parked` are the ids of records that nobody can read, if there are any.
+    `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
+    which no agent server is online, if there are any; a default one is in `not_ready` as well.
+    `redis` is what it says when it answers and refuses to work.
+    Where there are several clients, their names, those of their agents and these ids are for the
+    operator (basic authentication); anybody else is told which kind of part is missing.
     """
     here = services()
+    named = len(here.clients.clients) == 1 or shows_credential()
     try:
+        here.ledger.run(reports.probe())
         alive = here.ledger.run(reports.alive())
         servers = here.ledger.run(reports.agent_servers())
+        workers = here.ledger.run(reports.workers())
         parked = here.ledger.run(reports.parked())
-    except LedgerUnavailable:
+    except LedgerUnavailable as error:
         delegates = any(client.delegates for client in here.clients.clients)
         status = "degraded" if delegates else "unavailable"
-        return {"status": status, "not_ready": ["redis"]}, 200 if delegates else 503
+        without: dict[str, Any] = {"status": status, "not_ready": ["redis"]}
+        if error.refusal:
+            without["redis"] = error.refusal
+        return without, 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, alive, servers)
-    answer: dict[str, Any] = {"status": "degraded" if absent else "ready", "not_ready": absent}
+    status = "degraded" if absent else "ready"
+    if not named:
+        return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
+    answer: dict[str, Any] = {"status": status, "not_ready": absent}
+    if agents := unserved(here.clients, here.dispatcher, workers, servers):
+        answer["agents_without_server"] = agents
     if parked:
         answer["parked"] = sorted(parked)
     return answer, 200

@@ -25,17 +25,32 @@ _IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
 MAX_KEPT: Final = 10_000
 
 
-def idempotency_key() -> str | None:
-    """The key of the present request, if it has one.
+# With a publishable key anybody asks, and the same key stands for the same room: it must be as
+# hard to guess as the room's name that it takes the place of.
+MIN_PUBLIC_KEY_CHARS: Final = 32
+
+
+def idempotency_key(*, public: bool) -> str | None:
+    """The idempotency key of the present request, if it has one.
+
+    Args:
+        public: the request comes with a publishable API key.
 
     Raises:
-        Problem: 422, it is empty, too long or not printable ASCII.
+        Problem: 422, it is too short, too long or not printable ASCII.
     """
     key: str | None = request.environ.get(_IN_ENVIRON)
     if key is None:
         return None
-    if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
-        message = f"has to be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
+    at_least = MIN_PUBLIC_KEY_CHARS if public else 1
+    right_size = at_least <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS
+    if not (right_size and key.isascii() and key.isprintable()):
+        message = f"has to be {at_least} to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
+        if public:
+            message += (
+                " that nobody can guess (crypto.randomUUID()) with a publishable key: the same "
+                "key enters the same room"
+            )
         raise Problem(
             422,
             "Unprocessable Content",
@@ -54,14 +69,20 @@ def conflict() -> Problem:
     )
 
 
-def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str) -> Once:
-    """What the ledger keeps of a request: digests, and the names that were made up for it."""
+def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str, *, public: bool) -> Once:
+    """What the ledger keeps of a request: digests, and the names that were made up for it.
+
+    A backend's keys and a browser's are apart: whoever has the publishable API key shall not be
+    answered what a backend was. And no identity is kept for a browser: two with one idempotency key
+    would throw each other out of the room, so each repeat gets one of its own.
+    """
     canonical = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+    kind = "publishable\n" if public else ""  # a header has no line feed in it
     return Once(
-        key_digest=sha256(key.encode()).hexdigest(),
+        key_digest=sha256(f"{kind}{key}".encode()).hexdigest(),
         request_digest=sha256(canonical.encode()).hexdigest(),
         room_name=new.room_name,
-        identity=identity,
+        identity="" if public else identity,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.store import Ledger
 
 PERIOD_S: Final = 60.0
@@ -25,6 +26,7 @@ class KeyUses:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._guard = ThreadGuard(ledger.run)
         self._noted: dict[tuple[str, str], float] = {}
         self._news: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="key-uses", daemon=True)
@@ -47,5 +49,5 @@ class KeyUses:
     def _run(self) -> None:
         while (use := self._news.get()) is not None:
             # One that is lost is written a minute later.
-            with contextlib.suppress(LedgerUnavailable):
+            with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.NOTE_KEY_USES):
                 self._ledger.run(reports.key_used(*use))

@@ -6,17 +6,23 @@ Requests per minute and sessions at once are counted in Redis, together with the
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
 
-from dispatcher.errors import LimitReached
+from dispatcher import ledger, reports
+from dispatcher.errors import LedgerUnavailable, LimitReached
+from dispatcher.models import Limits
+from dispatcher.store import Ledger
 from web.problems import Problem
 
 MAX_JSON_DEPTH: Final = 32
@@ -26,6 +32,10 @@ MAX_JSON_DEPTH: Final = 32
 MAX_WRONG_KEYS: Final = 20
 WRONG_KEYS_WINDOW_S: Final = 60.0
 _MAX_ADDRESSES: Final = 10_000
+# Wrong operator's passwords from one address in a minute; after those none from there is judged.
+MAX_WRONG_PASSWORDS: Final = 10
+# A body that is larger is parsed only for whom may ask at all: it takes 20 ms and not 20 us.
+LARGE_BYTES: Final = 200_000
 
 # A string to its end, or to the end of the text: never a second look at the same byte.
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -52,6 +62,33 @@ def check_depth(body: bytes) -> None:
             "Bad Request",
             f"the body is nested deeper than {MAX_JSON_DEPTH} levels, or its brackets do not match",
         )
+
+
+@contextlib.contextmanager
+def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[None]:
+    """Have a request that is refused within the block count as one of the client's requests.
+
+    Raises:
+        LimitReached: it was refused, and the client has used up its requests.
+    """
+    try:
+        yield
+    except (Problem, HTTPException):
+        if limits.requests_per_minute:
+            with contextlib.suppress(LedgerUnavailable):
+                store.run(ledger.count_request(client_id, limits))
+        raise
+
+
+def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> None:
+    """Refuse a large body before it is parsed when the client has used up its requests.
+
+    Raises:
+        LimitReached: it has.
+    """
+    if limits.requests_per_minute and len(body) > LARGE_BYTES:
+        with contextlib.suppress(LedgerUnavailable):
+            store.run(ledger.count_request(client_id, limits, more=0))
 
 
 class WrongKeys:
@@ -85,6 +122,40 @@ class WrongKeys:
             since, count = self._seen.get(_place(address), (now, 0))
         left_s = since + WRONG_KEYS_WINDOW_S - now
         return math.ceil(left_s) if count >= self._most and left_s > 0 else 0
+
+
+class WrongPasswords:
+    """Locks an address out after too many wrong operator's passwords; thread-safe.
+
+    They are counted in Redis for all web processes, and in this one for while Redis is away.
+    """
+
+    def __init__(self, store: Ledger) -> None:
+        self._store = store
+        self._here = WrongKeys(MAX_WRONG_PASSWORDS)
+
+    def judged(self, address: str, *, right: bool) -> int:
+        """Note an attempt; returns the seconds to wait when it is not judged, else 0.
+
+        Right or wrong is not to be told when there is something to wait for.
+        """
+        wait_s = self._here.wait_s(address)
+        if wait_s:
+            return wait_s
+        place = _place(address)
+        with contextlib.suppress(LedgerUnavailable):
+            wait_ms = self._store.run(
+                reports.password_attempt(
+                    place, most=MAX_WRONG_PASSWORDS, within_s=WRONG_KEYS_WINDOW_S
+                )
+            )
+            if wait_ms:
+                return max(1, math.ceil(wait_ms / 1000))
+            if right:
+                self._store.run(reports.password_right(place))
+        if not right:
+            self._here.one_more(address)
+        return 0
 
 
 def _place(address: str) -> str:

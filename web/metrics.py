@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.multiprocess import MultiProcessCollector
 from werkzeug.routing import Rule
 
+from dispatcher import figures, reports
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.figures import NOT_OURS, figures, health
 from dispatcher.metrics import Window
 from web.exposition import LedgerCollector
 from web.operators import is_on_this_machine, require_operator
@@ -76,9 +76,10 @@ def _look_at_ledger() -> LedgerCollector:
     here = services()
     client_ids = [client.client_id for client in here.clients.clients]
     try:
+        here.ledger.run(reports.probe())
         return LedgerCollector(
-            here.ledger.run(figures(Window.ALL, [*client_ids, NOT_OURS])),
-            here.ledger.run(health()),
+            figures.read(here.ledger, Window.ALL, [*client_ids, figures.NOT_OURS]),
+            here.ledger.run(figures.health()),
         )
     except LedgerUnavailable:
         return LedgerCollector()
@@ -86,8 +87,8 @@ def _look_at_ledger() -> LedgerCollector:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Every metric, for callers on this machine, and for the operator from anywhere."""
-    if not is_on_this_machine():
+    """Every metric, for the operator; where it is set so, for callers on this machine, too."""
+    if not (services().metrics_local and is_on_this_machine()):
         require_operator()
     registry = CollectorRegistry()
     registry.register(_look_at_ledger())

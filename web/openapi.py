@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dispatcher.ledger import IDEMPOTENCY_S
 from web import events, problems
-from web.idempotency import HEADER
+from web.idempotency import HEADER, MIN_PUBLIC_KEY_CHARS
+from web.page_files import under_prefix
 from web.schemas import (
     MAX_IDEMPOTENCY_KEY_CHARS,
     DispatchPage,
@@ -49,6 +50,7 @@ _PROBLEMS: Final = {
     403: "The key may not do this: the agent, or the way, is not its client's.",
     404: "The caller has no such dispatch.",
     409: "It contradicts what is there already; `detail` says what.",
+    410: "Its record cannot be read any more, and nobody works on it: ask for a new session.",
     413: "The body is too large.",
     422: "Fields are wrong; `errors` names every one.",
     429: "Too many at once or in a row; `Retry-After` says when to come back.",
@@ -86,8 +88,10 @@ _REQUEST_EXAMPLES: Final = {
 _RECORD_EXAMPLE: Final = {
     "dispatch_id": "dsp_BWA-BKOFuK9gGdfLrxlpdg",
     "state": "joined",
+    "status": "joined",
     "room_name": "support-17",
     "agent_name": "session-agent-rag",
+    "deployment": None,
     "container": "box-1",
     "generation": 1,
     "created_at_ms": 1_790_000_000_000,
@@ -136,7 +140,9 @@ _IDEMPOTENCY_KEY: Final = {
     "in": "header",
     "required": False,
     "description": "The same key with the same body gets the same dispatch, room and identity "
-    f"again, with a fresh token, for {IDEMPOTENCY_S // 3600} hours; with another body a 409.",
+    f"again, with a fresh token, for {IDEMPOTENCY_S // 3600} hours; with another body a 409. With "
+    f"a publishable API key it has {MIN_PUBLIC_KEY_CHARS} or more characters that nobody can "
+    "guess, and the identity is another each time.",
     "schema": {
         "type": "string",
         "pattern": "^[ -~]+$",
@@ -206,7 +212,9 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "operationId": "createDispatch",
                 "summary": "Ask for a session: a token at once, and the agent is dispatched",
                 "description": "A LiveKit token endpoint: `TokenSource.endpoint` of LiveKit's "
-                "client SDKs takes it as it is. Fields that are not listed are ignored. While a "
+                "client SDKs takes it as it is. Field names may be protobuf's camelCase as well "
+                "(`roomName`). Fields that are not known are ignored; one of LiveKit's that is not "
+                "passed on, or that stands in the wrong place, is a 422 that says so. While a "
                 "dispatch of the same room and agent is live, it is answered again with a fresh "
                 "token: a second person gets in, a second agent does not come.",
                 "security": _KEY,
@@ -245,7 +253,7 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "security": _KEY_OR_TOKEN,
                 "responses": {
                     "200": _answer("The record.", DispatchRecord, **record),
-                    **_problems((400, 401, 403, 404, 429, 503)),
+                    **_problems((400, 401, 403, 404, 410, 429, 503)),
                 },
             },
             "delete": {
@@ -257,7 +265,7 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "security": _KEY,
                 "responses": {
                     "200": _answer("The record as it is now.", DispatchRecord, **record),
-                    **_problems((400, 401, 403, 404, 429, 503)),
+                    **_problems((400, 401, 403, 404, 410, 429, 503)),
                 },
             },
         },
@@ -285,7 +293,7 @@ def _operations() -> dict[str, dict[str, Any]]:
                         },
                     },
                     "204": {"description": "It has ended, and the caller has had everything."},
-                    **_problems((400, 401, 403, 404, 429, 501, 503)),
+                    **_problems((400, 401, 403, 404, 410, 429, 501, 503)),
                 },
             },
         },
@@ -311,7 +319,7 @@ def _operations() -> dict[str, dict[str, Any]]:
                             }
                         },
                     ),
-                    **_problems((400, 401, 403, 404, 409, 429, 503)),
+                    **_problems((400, 401, 403, 404, 409, 410, 429, 503)),
                 },
             },
         },
@@ -327,9 +335,9 @@ def _operations() -> dict[str, dict[str, Any]]:
             "get": {
                 "operationId": "metrics",
                 "summary": "What has been counted, for Prometheus",
-                "description": "Of every client, so not for their keys: answered to callers on "
-                "the machine itself, and to the operator (basic authentication, or the password "
-                "as a bearer token).",
+                "description": "Of every client, so not for their keys: for the operator (basic "
+                "authentication, or the password as a bearer token). With USHER_METRICS_LOCAL "
+                "also for callers on the machine itself.",
                 "security": [],
                 "responses": {
                     "200": {
@@ -347,10 +355,13 @@ def _operations() -> dict[str, dict[str, Any]]:
             "get": {
                 "operationId": "readiness",
                 "summary": "Is everything there that a session needs?",
+                "description": "With several clients their names are for the operator (basic "
+                "authentication); others read `livekit` and `agent`.",
                 "security": [],
                 "responses": {
                     "200": _answer("Requests can be taken.", Readiness),
                     "503": _answer("Requests cannot be taken.", Readiness),
+                    **_problems((401, 429)),
                 },
             }
         },
@@ -378,6 +389,7 @@ def document() -> dict[str, Any]:
             (ProblemAnswer, "validation"),
             (Readiness, "validation"),
         ],
+        by_alias=False,  # protobuf's camelCase is taken, too; the contract's names are these
         ref_template="#/components/schemas/{model}",
     )
     schemas = dict(definitions["$defs"])
@@ -413,9 +425,9 @@ def document() -> dict[str, Any]:
     }
 
 
-@cache
-def _document_text() -> str:
-    return json.dumps(document())
+@lru_cache(maxsize=16)
+def _document_text(prefix: str) -> str:
+    return json.dumps({**document(), "servers": [{"url": prefix or "/"}]})
 
 
 @cache
@@ -426,7 +438,7 @@ def _page() -> str:
     )
     environment.filters["schema_name"] = schema_name
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
-    return environment.from_string(text).render(api=json.loads(_document_text()))
+    return environment.from_string(text).render(api=json.loads(_document_text("")))
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:
@@ -447,13 +459,13 @@ def schema_name(schema: Mapping[str, Any]) -> str:
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """The OpenAPI document."""
-    return Response(_document_text(), mimetype="application/json")
+    return Response(_document_text(request.root_path), mimetype="application/json")
 
 
 @blueprint.get("/docs")
 def docs() -> Response:
     """The same document for people; no script in it."""
-    return Response(_page(), mimetype="text/html")
+    return Response(under_prefix(_page(), request.root_path), mimetype="text/html")
 
 
 @blueprint.get("/docs.css")

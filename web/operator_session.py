@@ -20,8 +20,6 @@ COOKIE: Final = "usher_dashboard"
 PATH: Final = "/dashboard"
 # From the evening to the morning, or a working day; then the password is asked for again.
 SESSION_S: Final = 12 * 3600
-# From one address in a minute; after those nobody there is listened to, right or wrong.
-MAX_WRONG_PASSWORDS: Final = 10
 
 
 @cache
@@ -49,17 +47,21 @@ def sign_in(operator: Operator, answer: Response) -> None:
         COOKIE,
         _serializer(operator).dumps("operator"),
         max_age=SESSION_S,
-        path=PATH,
+        path=_path(),
         secure=request.is_secure,
         httponly=True,
         samesite="Strict",
     )
 
 
+def _path() -> str:
+    return f"{request.root_path}{PATH}"
+
+
 def sign_out(answer: Response) -> None:
     """Have `answer` end it in this browser."""
     answer.delete_cookie(
-        COOKIE, path=PATH, secure=request.is_secure, httponly=True, samesite="Strict"
+        COOKIE, path=_path(), secure=request.is_secure, httponly=True, samesite="Strict"
     )
 
 

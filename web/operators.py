@@ -1,8 +1,9 @@
 """Is it the operator who asks?
 
 There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
-sessions: the metrics, the dashboard. A caller on the machine itself may read the metrics without
-it, as it may read the log.
+sessions: the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on
+the machine itself may read the metrics without it. That is off unless it is set: a proxy on the
+same machine need not say for whom it asks.
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ def operator_of(settings: WebSettings) -> Operator:
 
 
 def is_on_this_machine() -> bool:
-    """True when the present request comes from this machine, by no proxy, to an address of it.
+    """True when the present request comes from this machine, to an address of it.
 
-    The last keeps out a page in a browser here that has had its own name point to us.
+    A proxy on it that does not say so cannot be seen here. The address keeps out a page in a
+    browser here that has had its own name point to us.
     """
     if any(name in request.headers for name in _FORWARDED):
         return False
@@ -72,31 +74,49 @@ def is_on_this_machine() -> bool:
 
 def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # Who comes by IPv4 to a socket of IPv6 is ::ffff:127.0.0.1.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
-def check_credential(user: str, password: str) -> None:
-    """Return if that is the operator's credential.
+def judged(user: str, password: str) -> tuple[bool, int]:
+    """Whether that is the operator's credential, and the seconds to wait when that is not told.
 
-    Raises:
-        Problem: 403, there is no such credential; 401, it is wrong; 429, too many wrong ones.
+    A password is guessed less easily than a key of ours is, but it may be: after too many wrong
+    ones, wherever they were shown, none from that address is judged for a while, right or wrong.
     """
-    operator = services().operator
-    if not operator.named:
-        raise Problem(403, "Forbidden", f"nobody may look at this yet: {_HOW_TO_SET}")
-    if operator.is_right(user, password):
-        return
-    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
-    if retry_after_s:
+    here = services()
+    right = here.operator.is_right(user, password)
+    wait_s = here.wrong_passwords.judged(request.remote_addr or "", right=right)
+    return right and not wait_s, wait_s
+
+
+def _check_credential(user: str, password: str) -> None:
+    right, wait_s = judged(user, password)
+    if wait_s:
         raise Problem(
             429,
             "Too Many Requests",
             "too many wrong passwords from your address",
-            headers={"Retry-After": str(retry_after_s)},
+            headers={"Retry-After": str(wait_s)},
         )
-    raise _unauthorized("that is not the operator's user and password")
+    if not right:
+        raise _unauthorized("that is not the operator's user and password")
+
+
+def shows_credential() -> bool:
+    """True when the present request carries the operator's credential, basic; False without any.
+
+    Raises:
+        Problem: 401, a wrong one; 429, too many wrong ones.
+    """
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic" or not services().operator.named:
+        return False
+    _check_credential(*_basic(credential))
+    return True
 
 
 def require_operator() -> None:
@@ -110,11 +130,11 @@ def require_operator() -> None:
     operator = services().operator
     scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
     if not operator.named:
-        raise _unauthorized(f"only callers on the machine itself may read this: {_HOW_TO_SET}")
+        raise _unauthorized(f"nobody may look at this yet: {_HOW_TO_SET}")
     if scheme.lower() == "bearer" and credential.strip():
-        check_credential(operator.user, credential.strip())
+        _check_credential(operator.user, credential.strip())
     elif scheme.lower() == "basic":
-        check_credential(*_basic(credential))
+        _check_credential(*_basic(credential))
     else:
         raise _unauthorized(
             "send the operator's credential, the one in USHER_OPERATOR_AUTH, by basic "

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask, Response
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from dispatcher.errors import LedgerUnavailable, Overloaded
+from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+# Of one request.
+MAX_MISTAKES: Final = 20
+MAX_FIELD_CHARS: Final = 120
 
 
 class Problem(Exception):
@@ -64,13 +67,23 @@ def problem_body(
 
 
 def invalid_fields(error: ValidationError) -> Problem:
-    """A 422 that names every wrong field, without repeating what was sent."""
+    """A 422 that names the first wrong fields, without repeating what was sent.
+
+    Its size has a bound, whatever was sent: names of attributes are the caller's own.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = [
-        {"field": ".".join(str(part) for part in item["loc"]) or "(body)", "message": item["msg"]}
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
+        {"field": _field(item["loc"]), "message": item["msg"]} for item in found[:MAX_MISTAKES]
     ]
     names = ", ".join(sorted({item["field"] for item in errors}))
+    if len(found) > MAX_MISTAKES:
+        names += f"; these are the first {MAX_MISTAKES} of {len(found)} mistakes"
     return Problem(422, "Unprocessable Content", f"wrong fields: {names}", errors=errors)
+
+
+def _field(loc: tuple[int | str, ...]) -> str:
+    name = ".".join(str(part) for part in loc) or "(body)"
+    return name if len(name) <= MAX_FIELD_CHARS else f"{name[:MAX_FIELD_CHARS]}..."
 
 
 def unavailable(detail: str) -> Problem:
@@ -90,6 +103,16 @@ def register(app: Flask) -> None:
         logger.error("no ledger", extra={"error": str(error)})
         return unavailable(
             "the dispatch ledger does not answer; nothing was promised, try again in a second"
+        ).response()
+
+    @app.errorhandler(UnreadableRecord)
+    def unreadable(error: UnreadableRecord) -> Response:
+        logger.error("a record cannot be read", extra={"error": str(error)})
+        return Problem(
+            410,
+            "Gone",
+            "the record of this dispatch is damaged, or of another release of Usher, so nobody "
+            "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()
 
     @app.errorhandler(Overloaded)

@@ -10,6 +10,7 @@ is left to the agents, which write their own dispatches again, and to the log.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Final
 
 from dispatcher import restoring
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.models import NewDispatch, RememberedDispatch, State
 from dispatcher.store import Ledger
 from dispatcher.transitions import log_fields
@@ -60,6 +62,7 @@ class Promise:
             state=State.DELEGATED,
             container=self.new.container,
             agent_metadata=self.new.agent_metadata,
+            deployment=self.new.deployment,
             age_ms=int((now - self.made_at) * 1000),
             deadline_ms=self.new.deadline_ms,
             traceparent=self.new.traceparent,
@@ -71,6 +74,7 @@ class Promises:
 
     def __init__(self, ledger: Ledger, *, retention_s: int) -> None:
         self._ledger = ledger
+        self._guard = ThreadGuard(ledger.run)
         self._retention_s = retention_s
         self._promises: OrderedDict[str, Promise] = OrderedDict()
         self._delegated: dict[tuple[str, str, str], str] = {}
@@ -92,7 +96,7 @@ class Promises:
                 self._forget(oldest)
             self._add(new, delegated=False)
 
-    def delegate(self, new: NewDispatch) -> Promise:
+    def delegate(self, new: NewDispatch, *, because: str = "") -> Promise:
         """Keep a dispatch that Redis could not take; the same room gets the same one again.
 
         Raises:
@@ -106,7 +110,7 @@ class Promises:
                 raise LedgerUnavailable("Redis does not answer, and no more can be remembered")
             promise = self._add(new, delegated=True)
             self._delegated[promise.room_key] = new.dispatch_id
-        logger.warning("delegated to LiveKit", extra=_log_fields(new))
+        logger.warning("delegated to LiveKit", extra={**_log_fields(new), "error": because})
         return promise
 
     def forget(self, dispatch_id: str) -> None:
@@ -152,12 +156,9 @@ class Promises:
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_S):
-            try:
+            # Without Redis: that is what the promises are kept for.
+            with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.KEEP_PROMISES):
                 self.look()
-            except LedgerUnavailable:
-                continue  # that is what the promises are kept for
-            except Exception:
-                logger.exception("cannot look after the promised dispatches")
 
     def look(self) -> None:
         """Write again what Redis does not have, and forget what is past its time.
@@ -168,6 +169,7 @@ class Promises:
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
+        self._ledger.look_at_clock()
         with self._lock:
             kept = list(self._promises.values())
         missing = self._look_at_each(self._in_turn(kept))
@@ -197,7 +199,8 @@ class Promises:
                 self.forget(dispatch_id)
                 continue
             if dispatch_id in stand.missing and self._is_kept(dispatch_id):
-                self._restore(promise)
+                if not self._restore(promise):
+                    continue
                 missing += 1
                 lost += not promise.delegated
             with self._lock:
@@ -214,9 +217,14 @@ class Promises:
         with self._lock:
             return dispatch_id in self._promises
 
-    def _restore(self, promise: Promise) -> None:
+    def _restore(self, promise: Promise) -> bool:
+        """False when it could not be written, for a reason of its own."""
         remembered = promise.remembered(time.monotonic())
-        self._ledger.run(restoring.restore(remembered, by="web", retention_s=self._retention_s))
+        step = restoring.restore(remembered, by="web", retention_s=self._retention_s)
+        with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
+            self._ledger.run(step)
+            return True
+        return False
 
     def _settle(self, promise: Promise) -> None:
         """It is in the ledger now: no longer a delegated one, and forgotten in time."""

@@ -1,12 +1,13 @@
 """What may a caller send, and what does it get?
 
-The request is LiveKit's `TokenSourceRequest` in its proto field names, as every LiveKit client SDK
-sends it. Fields that we do not know are ignored: newer SDKs send more. A known field of the wrong
-type is an error.
+The request is LiveKit's `TokenSourceRequest` in protobuf's JSON, as every LiveKit client SDK sends
+it. Fields that we do not know are ignored: newer SDKs send more. A known field of the wrong type is
+an error, and so is one in the wrong place or that is not passed on (`web/refused_fields.py`).
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
@@ -15,16 +16,23 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     StrictStr,
     WithJsonSchema,
+    computed_field,
 )
 
 from dispatcher.listing import POSITION, Page, Position
 from dispatcher.models import Dispatch, NewDispatch, State, TimelineEvent
+from web.refused_fields import RefusedInAgent, RefusedInRequest, RefusedInRoomConfig
 
-MAX_NAME_CHARS = 256
+# LiveKit's own limits of a room's name, an identity and a name (livekit-server, `LimitConfig`), in
+# bytes of UTF-8; agent names have the same.
+MAX_NAME_BYTES: Final = 256
+MAX_DEPLOYMENT_BYTES: Final = 64
 MAX_METADATA_BYTES = 64_000
+MAX_ATTRIBUTES: Final = 256
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 50
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
@@ -47,6 +55,23 @@ def _text(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    size = len(_text(text).encode())
+    if size > MAX_NAME_BYTES:
+        raise ValueError(f"is {size} bytes long in UTF-8, LiveKit takes at most {MAX_NAME_BYTES}")
+    return text
+
+
+def _deployment(text: str) -> str:
+    """As LiveKit's `ValidateDeployment` (protocol, agent/environment.go)."""
+    size = len(_text(text).encode())
+    if size > MAX_DEPLOYMENT_BYTES:
+        raise ValueError(f"is {size} bytes long, LiveKit takes at most {MAX_DEPLOYMENT_BYTES}")
+    if any(character <= " " or character in "_\x7f" for character in text):
+        raise ValueError("has an underscore, white space or a control character in it")
+    return text
+
+
 def _attributes(attributes: dict[str, str]) -> dict[str, str]:
     size = sum(len(_text(part).encode()) for pair in attributes.items() for part in pair)
     if size > MAX_METADATA_BYTES:
@@ -66,9 +91,27 @@ _BYTES: Final = {**_NO_NUL, "maxLength": MAX_METADATA_BYTES}
 
 Name = Annotated[
     StrictStr,
-    Field(max_length=MAX_NAME_CHARS),
-    AfterValidator(_text),
-    WithJsonSchema({**_NO_NUL, "maxLength": MAX_NAME_CHARS}),
+    AfterValidator(_name),
+    WithJsonSchema(
+        {
+            **_NO_NUL,
+            "maxLength": MAX_NAME_BYTES,
+            "description": f"At most {MAX_NAME_BYTES} bytes of UTF-8.",
+        }
+    ),
+]
+Deployment = Annotated[
+    StrictStr,
+    AfterValidator(_deployment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^[!-^`-~\\u0080-\\uffff]*$",
+            "maxLength": MAX_DEPLOYMENT_BYTES,
+            "description": "Which deployment of the agent: `LIVEKIT_AGENT_DEPLOYMENT` of its agent "
+            "servers. Empty: those that have none.",
+        }
+    ),
 ]
 Metadata = Annotated[
     StrictStr,
@@ -77,10 +120,14 @@ Metadata = Annotated[
 ]
 Attributes = Annotated[
     dict[StrictStr, StrictStr],
+    # The first wrong one is named, and the rest not looked at: of 59,000 that takes 60 ms.
+    FailFast(),
+    Field(max_length=MAX_ATTRIBUTES),
     AfterValidator(_attributes),
     WithJsonSchema(
         {
             "type": "object",
+            "maxProperties": MAX_ATTRIBUTES,
             "propertyNames": _BYTES,
             "additionalProperties": _BYTES,
             "description": f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8 together.",
@@ -113,19 +160,17 @@ class ListQuery(BaseModel):
     ] = None
 
 
-class AgentRequest(BaseModel):
+class AgentRequest(RefusedInAgent):
     """One entry of `room_config.agents`; protobuf's JSON leaves empty fields out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     agent_name: Name = ""
     metadata: Metadata = ""
+    # Left out where it is empty, so that a request has the digest that older releases know.
+    deployment: Annotated[Deployment, Field(exclude_if=operator.not_)] = ""
 
 
-class RoomConfig(BaseModel):
+class RoomConfig(RefusedInRoomConfig):
     """The part of LiveKit's `RoomConfiguration` that we act on."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     agents: list[AgentRequest] = Field(default_factory=list, max_length=1)
 
@@ -133,10 +178,8 @@ class RoomConfig(BaseModel):
 _NO_ROOM_CONFIG: Final = RoomConfig()
 
 
-class TokenRequest(BaseModel):
+class TokenRequest(RefusedInRequest):
     """Body of `POST /api/v1/dispatches`: everything is optional."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     room_name: Name = ""
     participant_identity: Name = ""
@@ -193,6 +236,7 @@ class TokenAnswer(BaseModel):
     participant_identity: str
     dispatch_id: DispatchId
     status: State
+    state: Annotated[State, Field(description="The same as `status`, as the record calls it.")]
     status_url: str
     events_url: str
 
@@ -230,6 +274,7 @@ class DispatchSummary(BaseModel):
     state: State
     room_name: str
     agent_name: str
+    deployment: Annotated[Filled, Field(description="Of the agent; null: it was asked for none.")]
     container: Annotated[
         Filled, Field(description="Where its agent runs, or has to; null: anywhere.")
     ]
@@ -241,6 +286,12 @@ class DispatchSummary(BaseModel):
     time_to_join_ms: int | None
     failure_reason: Filled
     failure_message: Filled
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def status(self) -> State:
+        """The same as `state`, as the answer to the request calls it."""
+        return self.state
 
 
 class DispatchRecord(DispatchSummary):
@@ -284,6 +335,12 @@ class StreamEvent(EventAnswer):
 
     state: Annotated[State, Field(description="Where the dispatch stands when this is sent.")]
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def status(self) -> State:
+        """The same as `state`."""
+        return self.state
+
 
 class FieldError(BaseModel):
     """What is wrong with one field."""
@@ -299,7 +356,9 @@ class ProblemAnswer(BaseModel):
     title: str
     status: Annotated[int, Field(ge=400, le=599)]
     detail: Annotated[str, Field(description="What happened, and what to do about it.")]
-    errors: Annotated[list[FieldError], Field(description="With 422 only: every wrong field.")] = []
+    errors: Annotated[
+        list[FieldError], Field(description="With 422 only: the first 20 wrong fields.")
+    ] = []
 
 
 class Health(BaseModel):
@@ -314,8 +373,19 @@ class Readiness(BaseModel):
     status: Literal["ready", "degraded", "unavailable"]
     not_ready: list[str]
     parked: Annotated[
-        list[str], Field(description="Ids of records that nobody can read, if there are any.")
+        list[str],
+        Field(
+            description="Ids of records that nobody can read, if there are any; with several "
+            "clients for the operator only."
+        ),
     ] = []
+    agents_without_server: Annotated[
+        list[str],
+        Field(description="Agents that may be asked for and have no agent server online, if any."),
+    ] = []
+    redis: Annotated[
+        str, Field(description="What Redis says when it refuses to work, and what to do about it.")
+    ] = ""
 
 
 def token_answer(
@@ -330,6 +400,7 @@ def token_answer(
         participant_identity=identity,
         dispatch_id=accepted.dispatch_id,
         status=accepted.state,
+        state=accepted.state,
         status_url=status_url,
         events_url=f"{status_url}/events",
     ).model_dump_json()

@@ -13,7 +13,7 @@ from dispatcher.store import Ledger
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
-from web.limits import WrongKeys
+from web.limits import WrongKeys, WrongPasswords
 from web.promises import Promises
 from web.snapshots import Snapshots
 from web.wakes import Wakes
@@ -37,7 +37,8 @@ class Services:
     delegations: Delegations
     streams: Streams
     operator: Operator
-    wrong_passwords: WrongKeys
+    metrics_local: bool  # callers on this machine may read /metrics without a credential
+    wrong_passwords: WrongPasswords
     snapshots: Snapshots
     flower_url: str  # where a browser finds Flower; empty: nobody has said
 

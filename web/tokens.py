@@ -76,6 +76,9 @@ def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConf
         traceparent=promised.traceparent,
     )
     agent = RoomAgentDispatch(
-        agent_name=promised.agent_name, metadata=promised.agent_metadata, attributes=attributes
+        agent_name=promised.agent_name,
+        deployment=promised.deployment,
+        metadata=promised.agent_metadata,
+        attributes=attributes,
     )
     return RoomConfiguration(agents=[agent])

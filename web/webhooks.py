@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-import re
 import time
 from hashlib import sha256
 from typing import Final
@@ -26,6 +25,7 @@ from dispatcher import hints
 from dispatcher.attributes import DISPATCH_ID
 from dispatcher.clients import Client, ClientRegistry
 from dispatcher.hints import MAX_AGE_S, Hint, News, Taken
+from dispatcher.keys import is_dispatch_id
 from web.problems import Problem
 from web.services import services
 
@@ -37,8 +37,6 @@ _MAX_ID: Final = 128
 # LiveKit's clock may be a little ahead of ours.
 _AHEAD_S: Final = 60
 
-# It becomes part of a key; what else hangs on that key's name is none of the sender's business.
-_DISPATCH_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", "room_finished"})
 
 
@@ -111,7 +109,7 @@ def hint_of(event: WebhookEvent, client: Client) -> Hint:
         news=news,
         client_id=client.client_id,
         room_name=event.room.name,
-        dispatch_id=ours if _DISPATCH_ID.fullmatch(ours) else "",
+        dispatch_id=ours if is_dispatch_id(ours) else "",
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from dispatcher import alive, listening
 from dispatcher.errors import ConfigurationError
 from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
-from worker_agent.server import serve
 from worker_agent.settings import AgentSettings
 
 
@@ -17,7 +17,12 @@ def main() -> int:
     try:
         common = load(CommonSettings)
         settings = load(AgentSettings)
+        alive.check(common.alive_file)
+        listening.check(settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT")
         configure(log_format=common.log_format, level=common.log_level)
+        # Not before: livekit-agents takes a second to import.
+        from worker_agent.server import serve
+
         asyncio.run(serve(settings))
     except ConfigurationError as error:
         print(error, file=sys.stderr)

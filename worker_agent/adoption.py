@@ -102,6 +102,7 @@ def _remembered(offer: Offer, taker: Taker) -> RememberedDispatch:
         state=State.ACCEPTED,
         container=offer.container,
         agent_metadata=offer.agent_metadata,
+        deployment=offer.deployment,
         age_ms=max(0, now_ms - offer.requested_at_ms) if offer.requested_at_ms else 0,
         deadline_ms=DEADLINE_MS,
         job_id=offer.job_id,

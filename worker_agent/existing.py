@@ -26,8 +26,10 @@ from livekit.agents import (
     WorkerOptions,
 )
 
-from dispatcher import garbage, tracing
+from dispatcher import garbage, redaction, tracing
 from dispatcher.errors import ConfigurationError
+from dispatcher.guarding import Guard, Work
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import session
@@ -189,11 +191,16 @@ class _Attachment:
         """Called in the server's loop before it registers at LiveKit."""
         if self._server._conn_task is None:
             return  # it will not register (`console`), so nobody shall count on it
+        # What it cannot connect to, livekit-agents logs with the bearer token of its request.
+        redaction.guard(logging.getLogger())
         try:
             settings, common = load(GuardSettings), load(CommonSettings)
             identity = identify(settings, self._server._agent_name)
+            refuse_cluster(common)
         except ConfigurationError as error:
             self._ending = asyncio.create_task(self._end(error), name="ending")
+            # Or asyncio would add a traceback: that nobody has asked for the task's exception.
+            self._ending.add_done_callback(asyncio.Task.exception)
             return
         if self._server._job_executor_type is JobExecutorType.THREAD:
             prepare()  # now, not by whichever job's thread comes first
@@ -218,11 +225,15 @@ class _Attachment:
         Processes(self._server, self._filter, store).watch()
         self._reporting = asyncio.create_task(_report(self._reporter, store), name="reporter")
         summaries = Summaries(identity, self._filter.metrics)
+        guard = Guard(store)
+        summing_up = functools.partial(summaries.run, every_s=settings.summary_every_s)
         self._summing_up = asyncio.create_task(
-            summaries.run(every_s=settings.summary_every_s), name="summaries"
+            guard.keep(Work.SUM_UP, summing_up), name="summaries"
         )
         if self._own_load:
-            self._watching = asyncio.create_task(self._reporter.watch(), name="load-watch")
+            self._watching = asyncio.create_task(
+                guard.keep(Work.WATCH_LOAD, self._reporter.watch), name="load-watch"
+            )
 
     async def _end(self, error: ConfigurationError) -> None:
         """End the program with one line on standard error and exit code 1, and its processes."""
@@ -253,4 +264,5 @@ def identify(settings: GuardSettings, agent_name: str) -> AgentServerIdentity:
         container=settings.container,
         client_id=settings.client_id,
         slots=settings.slots,
+        deployment=settings.deployment,
     )

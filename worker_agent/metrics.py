@@ -109,7 +109,7 @@ class AgentMetrics:
         """
         server = self._server
         client_ids = (server.client_id,) if server.client_id else (figures.EVERY,)
-        found = await self._store.run(figures.figures(window, client_ids))
+        found = await figures.read_async(self._store, window, client_ids)
         return tuple(
             each
             for each in found.agents

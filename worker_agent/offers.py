@@ -20,6 +20,7 @@ from dispatcher.attributes import (
     REQUESTED_AT_MS,
     TRACEPARENT,
 )
+from dispatcher.keys import is_dispatch_id
 from dispatcher.ledger import Advanced
 from dispatcher.models import DispatchRef, State
 
@@ -70,6 +71,7 @@ class Offer:
     client_id: str = ""
     container: str = ""
     agent_metadata: str = field(default="", repr=False)
+    deployment: str = ""
     requested_at_ms: int = 0
     traceparent: str = ""
 
@@ -87,6 +89,7 @@ class Offer:
             room_name=self.room_name,
             agent_name=self.agent_name,
             generation=self.generation,
+            deployment=self.deployment,
             traceparent=self.traceparent,
         )
 
@@ -100,6 +103,7 @@ class AgentServerIdentity:
     container: str
     client_id: str
     slots: int
+    deployment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +128,12 @@ def read_offer(
     participant_count: int,
     attributes: Mapping[str, str],
     metadata: str = "",
+    deployment: str = "",
 ) -> Offer:
     """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
     generation = attributes.get(GENERATION, "")
     requested_at_ms = attributes.get(REQUESTED_AT_MS, "")
-    ours = bool(attributes.get(DISPATCH_ID)) and generation.isdecimal()
+    ours = is_dispatch_id(attributes.get(DISPATCH_ID, "")) and generation.isdecimal()
     return Offer(
         job_id=job_id,
         room_name=room_name,
@@ -140,6 +145,7 @@ def read_offer(
         client_id=attributes.get(CLIENT_ID, "") if ours else "",
         container=attributes.get(CONTAINER, "") if ours else "",
         agent_metadata=metadata,
+        deployment=deployment,
         requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
         traceparent=attributes.get(TRACEPARENT, "") if ours else "",
     )

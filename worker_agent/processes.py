@@ -82,6 +82,7 @@ class Processes:
             agent_name=info.job.agent_name,
             participant_count=0,
             attributes=info.job.attributes,
+            deployment=info.job.deployment,
         )
         if offer.dispatch_id:
             self._spawn(self._tell(offer, how))

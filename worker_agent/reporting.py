@@ -20,6 +20,7 @@ from livekit.protocol.agent import WorkerStatus
 from dispatcher import reports
 from dispatcher.alive import AliveFile
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
 from worker_agent.connecting import AT_ONCE, joining
@@ -106,6 +107,7 @@ class Reporter:
         self._filter = request_filter
         request_filter.active_jobs = lambda: [info.job.id for info in server.active_jobs]
         self._store = store
+        self._guard = Guard(store)
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -113,6 +115,7 @@ class Reporter:
         self._own_load = own_load
         self._one_process = one_process
         self._reported: tuple[int, int | None, int | None] = (0, None, None)
+        self._away_since: float | None = None
         self._measured_at = 0.0
         self._slots_then = 0
         processors = get_cpu_monitor().cpu_count()
@@ -183,7 +186,8 @@ class Reporter:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
                 self._urgent.clear()
-                await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
+                async with self._guard.one(Work.REPORT_AGENT_SERVER):
+                    await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._period_s))
                     continue
@@ -217,11 +221,31 @@ class Reporter:
             takes=takes,
             starts=starts,
             cannot_start=self._filter.cannot_start,
+            deployment=identity.deployment,
         )
-        with contextlib.suppress(LedgerUnavailable):
-            asked_at = time.monotonic()
+        asked_at = time.monotonic()
+        try:
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
-            self._filter.clock.heard(now_ms, asked_at=asked_at)
+        except LedgerUnavailable as error:
+            self._redis_is_away(asked_at, str(error))
+            return
+        self._redis_answers(asked_at)
+        self._filter.clock.heard(now_ms, asked_at=asked_at)
+        with contextlib.suppress(LedgerUnavailable):
             await self._filter.metrics.flush()
             if report.online:
                 self._file.touch()  # it can be sent sessions
+
+    def _redis_is_away(self, since: float, error: str) -> None:
+        """Say once that nobody hears of this agent server, so that its log tells why."""
+        if self._away_since is None:
+            self._away_since = since
+            logger.error(
+                "cannot report to Redis: Usher sends this agent server no session until it can",
+                extra={"agent_server_id": self._identity.agent_server_id, "error": error},
+            )
+
+    def _redis_answers(self, at: float) -> None:
+        if self._away_since is not None:
+            logger.warning("Redis answers again", extra={"away_s": round(at - self._away_since, 1)})
+            self._away_since = None

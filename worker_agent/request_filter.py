@@ -19,13 +19,14 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 from dispatcher import inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.clock import LedgerClock
 from worker_agent.connecting import joining
 from worker_agent.departure import declined, given_up
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
@@ -58,6 +59,7 @@ def offer_of(request: JobRequest) -> Offer:
         participant_count=request.room.num_participants,
         attributes=request.job.attributes,
         metadata=request.job.metadata,
+        deployment=request.job.deployment,
     )
 
 
@@ -75,6 +77,7 @@ class RequestFilter:
     ) -> None:
         self._server = server
         self._store = store
+        self._guard = Guard(store)
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
         self.clock = LedgerClock()  # set by the agent server's reports
@@ -294,7 +297,8 @@ class RequestFilter:
             await asyncio.sleep(RENEW_S)
             if self.is_assigned(offer.job_id):
                 with contextlib.suppress(LedgerUnavailable):
-                    await self._store.run(starting(offer))
+                    async with self._guard.one(Work.RENEW_STARTING):
+                        await self._store.run(starting(offer))
 
     async def _give_back(self, offer: Offer) -> None:
         """End a claim that came to nothing, so that the next attempt need not wait."""

@@ -15,12 +15,12 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, cast
 
-import aiohttp
 from livekit import api, rtc
 from livekit.agents import JobContext
 
 from dispatcher import endings, keys, leases, ledger, messages, reports, tracing
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
 from dispatcher.livekit import PEOPLE
@@ -82,9 +82,14 @@ def load_entrypoint(path: str) -> EntryPoint:
     try:
         entrypoint = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"USHER_AGENT_ENTRYPOINT={path}: {error}") from error
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; name it as "
+            "<module>:<function>, with the module's folder in PYTHONPATH"
+        ) from error
     if not asyncio.iscoroutinefunction(entrypoint):
-        raise ConfigurationError(f"USHER_AGENT_ENTRYPOINT={path} is not an async function")
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path} is not an async function: name one"
+        )
     return cast(EntryPoint, entrypoint)
 
 
@@ -110,6 +115,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         participant_count=ctx.job.room.num_participants,
         attributes=ctx.job.attributes,
         metadata=ctx.job.metadata,
+        deployment=ctx.job.deployment,
     )
     if not offer.dispatch_id:
         joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know
@@ -143,6 +149,7 @@ class Fence:
         self._ctx = ctx
         self._offer = offer
         self._store = store
+        self._guard = Guard(store)
         self._metrics_key = keys.agent_metrics(offer.client_id, container, offer.agent_name)
         self._joined = False
         self._common = load(CommonSettings)
@@ -358,15 +365,14 @@ class Fence:
         """Report the join, then renew the lease for as long as this agent may stay."""
         while True:
             with contextlib.suppress(LedgerUnavailable):
-                wanted = self._claimed or await self._adopt()
-                if not self._joined:
-                    with tracing.inside(self._joining):
-                        await self._connected()
-                    self._joining.end()
-                if not wanted:
-                    return
-                if not await self._renew():
-                    return
+                async with self._guard.one(Work.RENEW_LEASE, of=self._offer.dispatch_id):
+                    wanted = self._claimed or await self._adopt()
+                    if not self._joined:
+                        with tracing.inside(self._joining):
+                            await self._connected()
+                        self._joining.end()
+                    if not wanted or not await self._renew():
+                        return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), RENEW_S)
             self._news.clear()
@@ -468,7 +474,7 @@ class Fence:
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 listed = await self._ctx.api.room.list_participants(request)
-        except (TimeoutError, aiohttp.ClientError, api.TwirpError) as error:
+        except Exception as error:  # whatever it is: that is no word of LiveKit's
             logger.warning("cannot see the room", extra={**self._log_fields(), "error": str(error)})
             return True
         return any(person.kind in PEOPLE for person in listed.participants)

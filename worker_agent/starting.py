@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from dispatcher import leases
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Step
 from worker_agent import preparing
@@ -29,6 +30,7 @@ class SignOfLife:
         self._unwanted = unwanted
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
+        self._guard = ThreadGuard(preparing.ask)
 
     def start(self) -> None:
         """Begin to renew."""
@@ -40,7 +42,10 @@ class SignOfLife:
 
     def _run(self) -> None:
         while not self._stopped.wait(RENEW_S):
-            with contextlib.suppress(LedgerUnavailable, ConfigurationError):
+            with (
+                contextlib.suppress(LedgerUnavailable, ConfigurationError),
+                self._guard.one(Work.RENEW_STARTING),
+            ):
                 renewal = preparing.ask(starting(self._offer))
                 if renewal is Renewal.STALE and not self._stopped.is_set():
                     with contextlib.suppress(RuntimeError):  # the job's loop has been closed

@@ -49,7 +49,7 @@ def command(client_id: str | None, agent_name: str | None, as_json: bool) -> Non
 
 def _row(server: AgentServerReport) -> tuple[str, ...]:
     return (
-        server.agent_name,
+        f"{server.agent_name} ({server.deployment})" if server.deployment else server.agent_name,
         server.agent_server_id,
         server.container,
         server.client_id or "(any)",

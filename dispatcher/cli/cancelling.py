@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
-from kombu.exceptions import OperationalError
 
 from dispatcher import cancelling
 from dispatcher.cli import reach
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import dispatch_id_argument
-from dispatcher.waking import wake_clearing
+from dispatcher.errors import TooLate
 
 
 @click.command(
@@ -26,12 +23,13 @@ def command(dispatch_id: str, as_json: bool) -> None:
     store = reach.open_ledger()
     dispatch = reach.read(store, dispatch_id, as_json=as_json)
     retention_s = reach.common_settings().retention_s
-    step = cancelling.cancel(dispatch, retention_s=retention_s, by="an operator")
-    done = store.run(step)
-    if done.moved:
-        # Without the message the sweeper has it done two seconds later.
-        with contextlib.suppress(OperationalError):
-            wake_clearing(dispatch_id, dispatch.room_name)
+    done = store.run(
+        cancelling.cancel(
+            dispatch, retention_s=retention_s, within_s=store.in_time_s, by="an operator"
+        )
+    )
+    if done.outcome == "late":
+        raise TooLate
     if as_json:
         emit({"dispatch_id": dispatch_id, "cancelled": done.moved, "state": done.state})
     elif done.moved:

@@ -19,6 +19,7 @@ from dispatcher.errors import (
     LedgerUnavailable,
     RedispatchRefused,
     UnknownDispatch,
+    UnreadableRecord,
     UsherError,
 )
 from dispatcher.settings import CommonSettings, load
@@ -91,10 +92,12 @@ def _problem(error: UsherError, *, as_json: bool) -> Problem:
             message = f"{error} (it was asked at {redis_address()})"
             code = Exit.REDIS
         case ConfigurationError():
-            message = message.replace("Usher cannot start, set", "set")
+            message = message.removeprefix("Usher cannot start, ")
             code = Exit.CONFIGURATION
         case UnknownDispatch():
             code = Exit.NOT_FOUND
+        case UnreadableRecord():
+            message = f"its record cannot be read ({error}); `show` says what to do"
         case RedispatchRefused():
             code = Exit.NEGATIVE
     return Problem(message, code, as_json=as_json)

@@ -1,7 +1,8 @@
 """Is everything there that a session needs, and what is to be done if not? `dispatch doctor`.
 
 All is asked side by side, each with a time-out; whatever hangs, the answer is there in five
-seconds. What the answers mean is in `server_findings.py` and `work_findings.py`.
+seconds. What the answers mean is in `server_findings.py`, `work_findings.py` and
+`worker_findings.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 import click
 
 from dispatcher import figures, keys, reports
-from dispatcher.cli import findings, reach, server_findings, work_findings
+from dispatcher.cli import findings, reach, server_findings, work_findings, worker_findings
 from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.rendering import wrapped
@@ -31,6 +32,7 @@ from dispatcher.livekit import LiveKitClients, server_time
 from dispatcher.metrics import Window
 from dispatcher.settings import DispatcherSettings, load
 from dispatcher.store import AsyncLedger
+from dispatcher.worker_settings import all_services, services_of
 
 WITHIN_S: Final = 4.0
 _LIVEKIT_TIMEOUT_S: Final = 2.0
@@ -159,31 +161,34 @@ class _Examination:
                 yield findings.fail(
                     "redis",
                     f"{address}: {error}",
-                    "Start Redis or correct REDIS_URL; until then sessions are delegated to "
-                    "LiveKit, or refused where the client wants that.",
+                    "Mend that: until then sessions are delegated to LiveKit, or refused where "
+                    "the client wants that.",
                 )
                 yield findings.skipped("ledger", "agents, workers, queues: Redis must answer")
 
     async def _ledger(self, store: AsyncLedger) -> list[Finding]:
         names = [client.client_id for client in self._clients]
         servers = await store.run(reports.agent_servers())
-        unfenced = self._unfenced()
-        found = list(work_findings.of_agents(self._clients, servers, unfenced))
+        workers = await store.run(reports.workers())
+        here = services_of(self._clients)
+        unfenced = self._unfenced().union(*(worker.unfenced for worker in workers))
+        found = list(worker_findings.of_settings(here, workers))
+        found += work_findings.of_agents(all_services(here, workers), servers, unfenced)
         webhooks = [client for client in self._clients if client.webhook_url]
         health = await store.run(figures.health())
         found += work_findings.of_health(health, webhooks=bool(webhooks))
+        found += worker_findings.of_livekit(workers, health)
         for client in webhooks:
             dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
             found.append(work_findings.of_dead_webhooks(client, dead))
-        lately = await store.run(figures.figures(Window.MINUTES, names))
+        lately = await figures.read_async(store, Window.MINUTES, names)
         return [*found, *work_findings.of_figures(lately)]
 
     def _unfenced(self) -> frozenset[str]:
         try:
-            named = load(DispatcherSettings).unfenced_agents
+            return load(DispatcherSettings).unfenced_names
         except ConfigurationError:
             return frozenset()
-        return frozenset(name.strip() for name in named.split(",") if name.strip())
 
     async def _livekit(self) -> AsyncIterator[Finding]:
         if not self._clients:
@@ -205,7 +210,7 @@ class _Examination:
 async def _ping(store: AsyncLedger) -> tuple[float, float]:
     """How long an answer takes (ms), and how far Redis's clock is ahead of this one's (s)."""
     best_ms, ahead_s = float("inf"), 0.0
-    await store.run(reports.ping())  # connects
+    await store.run(reports.probe())  # connects
     for _ in range(_PINGS):
         before = time.time()
         clock = await store.run(reports.ping())

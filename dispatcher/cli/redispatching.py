@@ -16,7 +16,7 @@ from dispatcher import cancelling, redispatching, reports
 from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import Duration, client_option, complete_dispatches
-from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch
+from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
 from dispatcher.models import Dispatch, State
 from dispatcher.outcomes import read
 from dispatcher.runtime import Services, open_services
@@ -144,6 +144,9 @@ async def _one(
         return Result(dispatch_id=dispatch_id, outcome=UNKNOWN, message=str(error))
     except RedispatchRefused as error:
         return Result(dispatch_id=dispatch_id, outcome=REFUSED, message=str(error))
+    except UnreadableRecord as error:
+        message = f"its record cannot be read ({error})"
+        return Result(dispatch_id=dispatch_id, outcome=REFUSED, message=message)
     return Result(
         dispatch_id=dispatch_id,
         outcome=outcome,

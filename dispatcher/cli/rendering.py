@@ -113,6 +113,7 @@ def _facts(dispatch: Dispatch) -> list[str]:
         "client": dispatch.client_id,
         "room": dispatch.room_name,
         "agent": dispatch.agent_name,
+        "deployment": dispatch.deployment,
         "asked for": clock(dispatch.requested_at_ms, date=True),
         "deadline": clock(dispatch.deadline_at_ms, date=True),
         "generation": str(dispatch.generation),

@@ -7,6 +7,7 @@ limits of its client do not count: this is not the client asking.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -21,7 +22,8 @@ from dispatcher.explaining import explain
 from dispatcher.ledger import Created
 from dispatcher.models import Dispatch, NewDispatch, State
 
-_MAX_NAME_CHARS: Final = 256
+_MAX_NAME_BYTES: Final = 256
+_MAX_DEPLOYMENT_BYTES: Final = 64
 _MAX_METADATA_BYTES: Final = 64_000
 _MARGIN_S: Final = 3.0
 
@@ -53,9 +55,15 @@ class _Text(click.ParamType[str]):
         'send --room room-1 --metadata \'{"lang": "de"}\' --wait --json',
     ),
 )
-@click.option("--room", type=_Text(_MAX_NAME_CHARS), default="", help="Made up if left out.")
+@click.option("--room", type=_Text(_MAX_NAME_BYTES), default="", help="Made up if left out.")
 @click.option(
-    "--agent", type=_Text(_MAX_NAME_CHARS), default="", help="The client's default one if left out."
+    "--agent", type=_Text(_MAX_NAME_BYTES), default="", help="The client's default one if left out."
+)
+@click.option(
+    "--deployment",
+    type=_Text(_MAX_DEPLOYMENT_BYTES),
+    default="",
+    help="Of the agent: the LIVEKIT_AGENT_DEPLOYMENT of its agent servers.",
 )
 @client_option("Whose session it is; needed where there are several.")
 @click.option(
@@ -63,7 +71,13 @@ class _Text(click.ParamType[str]):
 )
 @click.option("--wait", is_flag=True, help="Until it has joined or failed; the exit code says it.")
 def command(
-    room: str, agent: str, client_id: str | None, metadata: str, wait: bool, as_json: bool
+    room: str,
+    agent: str,
+    deployment: str,
+    client_id: str | None,
+    metadata: str,
+    wait: bool,
+    as_json: bool,
 ) -> None:
     """Have an agent dispatched into a room.
 
@@ -71,7 +85,7 @@ def command(
     agent is in the room, with 1 when the dispatch has failed, and with 6 when neither was seen.
     """
     client = _client(client_id, as_json=as_json)
-    new = _new(client, room, agent, metadata, as_json=as_json)
+    new = replace(_new(client, room, agent, metadata, as_json=as_json), deployment=deployment)
     store = reach.open_ledger()
     settings = reach.common_settings()
     created = store.run(

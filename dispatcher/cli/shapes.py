@@ -13,7 +13,7 @@ from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.stages import stages
 
 _SUMMARY: Final = (
-    *("dispatch_id", "client_id", "room_name", "agent_name", "state", "generation"),
+    *("dispatch_id", "client_id", "room_name", "agent_name", "deployment", "state", "generation"),
     *("created_at_ms", "requested_at_ms", "deadline_at_ms", "updated_at_ms"),
     *("container", "agent_container", "agent_identity", "joined_at_ms", "time_to_join_ms"),
     *("failure_reason", "failure_message"),

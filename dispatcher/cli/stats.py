@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import click
 
+from dispatcher import figures
 from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, emit, printable
 from dispatcher.cli.options import client_option
-from dispatcher.figures import NOT_OURS, figures
 from dispatcher.metrics import (
     TIMES,
     AgentFigures,
@@ -24,7 +24,8 @@ from dispatcher.troubles import seconds
 
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _COUNTERS: Final = (
-    *("dispatches", "joined", "ended", "cancelled", "attempts", "agents_lost"),
+    *("dispatches", "joined", "sessions_joined", "sessions_failed", "sessions_lost"),
+    *("ended", "cancelled", "attempts", "agents_lost", "idle_agents_lost"),
     *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
     *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
 )
@@ -46,8 +47,8 @@ _COUNTERS: Final = (
 @client_option("Only this client's.")
 def command(window: str, client_id: str | None, as_json: bool) -> None:
     """Show success, failures by reason, times and what agent servers answered, by client."""
-    wanted = (client_id,) if client_id else (*reach.client_ids(), NOT_OURS)
-    counted = reach.open_ledger().run(figures(Window(window), wanted))
+    wanted = (client_id,) if client_id else (*reach.client_ids(), figures.NOT_OURS)
+    counted = figures.read(reach.open_ledger(), Window(window), wanted)
     if as_json:
         emit(as_shape(counted))
     else:
@@ -119,7 +120,7 @@ def _lines(counted: Figures) -> Iterator[str]:
 def _of_client(client: ClientFigures) -> Iterator[str]:
     yield click.style(f"client {printable(client.client_id)}", bold=True)
     yield (
-        f"  {client.dispatches} dispatches, {client.joined} joined, {client.failures} failed, "
+        f"  {client.dispatches} dispatches, {client.served} joined, {client.unserved} failed, "
         f"{client.cancelled} cancelled, {client.ended} ended; "
         f"success {percent(client.success_rate)}"
     )
@@ -127,8 +128,9 @@ def _of_client(client: ClientFigures) -> Iterator[str]:
         yield f"  failed for: {_by_count(client.failed)}"
     now = {str(state): count for state, count in client.states.items() if count}
     yield f"  now: {_by_count(now) if now else 'no session'}"
-    names = ("agents_lost", "agents_crashed", "surplus_agents", "foreign_agents", "restored")
-    odd = {name: getattr(client, name) for name in names}
+    names = ("agents_lost", "idle_agents_lost", "agents_crashed", "surplus_agents")
+    more = ("foreign_agents", "restored")
+    odd = {name: getattr(client, name) for name in (*names, *more)}
     odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
     if any(odd.values()):
         yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"

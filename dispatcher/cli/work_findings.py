@@ -8,9 +8,11 @@ from typing import Final
 from dispatcher.cli.findings import Finding, fail, ok, warn
 from dispatcher.clients import Client
 from dispatcher.figures import Health
+from dispatcher.heartbeat import TTL_S
 from dispatcher.metrics import Figures
 from dispatcher.models import AgentServerReport
 from dispatcher.troubles import seconds
+from dispatcher.worker_settings import Service, serving
 
 LONG_QUEUE: Final = 100
 TOO_LONG_QUEUE: Final = 1000
@@ -23,35 +25,25 @@ _NEEDED: Final = ("dispatch", "verify", "sweep")
 
 
 def of_agents(
-    clients: Sequence[Client], servers: Iterable[AgentServerReport], unfenced: frozenset[str]
+    services: Iterable[Service], servers: Iterable[AgentServerReport], unfenced: frozenset[str]
 ) -> Iterator[Finding]:
     """Whether every agent that a client may use has a server with room."""
     servers = list(servers)
-    for client in clients:
-        for agent_name in client.agent_names:
-            name = f"agents {client.client_id}/{agent_name}"
-            if agent_name in unfenced:
-                yield ok(name, "its servers report nothing to us (USHER_UNFENCED_AGENTS)")
-                continue
-            yield _of_agent(name, client, agent_name, servers)
+    for service in services:
+        name = f"agents {service.client_id}/{service.agent_name}"
+        if service.agent_name in unfenced:
+            yield ok(name, "its servers report nothing to us (USHER_UNFENCED_AGENTS)")
+            continue
+        yield _of_agent(name, service, servers)
 
 
-def _of_agent(
-    name: str, client: Client, agent_name: str, servers: Sequence[AgentServerReport]
-) -> Finding:
-    serving = [
-        server
-        for server in servers
-        if server.serves(
-            client_id=client.client_id, agent_name=agent_name, container=client.container
-        )
-    ]
-    online = [server for server in serving if server.online]
+def _of_agent(name: str, service: Service, servers: Sequence[AgentServerReport]) -> Finding:
+    there = serving(service, servers)
+    online = [server for server in there if server.online]
     if not online:
-        default = agent_name == client.default_agent_name
-        where = f" in container {client.container}" if client.container else ""
-        not_online = f"; {len(serving)} drain or are not registered at LiveKit" if serving else ""
-        return (fail if default else warn)(
+        where = f" in container {service.container}" if service.container else ""
+        not_online = f"; {len(there)} drain or are not registered at LiveKit" if there else ""
+        return (fail if service.default else warn)(
             name,
             f"no agent server online{where}{not_online}",
             "Start one (python -m worker_agent) or read its log; sessions for it wait and fail.",
@@ -77,14 +69,37 @@ def of_health(health: Health, *, webhooks: bool) -> Iterator[Finding]:
                 "no worker of this queue has reported itself in the last seconds",
                 "Start it (Procfile), or read its log: it needs this REDIS_URL.",
             )
-    if health.sweeper_alive:
-        yield ok("sweeper", "alive")
-    else:
-        silent = health.sweeper_silent_ms
-        since = "never swept" if silent is None else f"silent for {seconds(silent)}"
-        yield fail("sweeper", since, "Start beat (Procfile): what gets lost is not found.")
+    yield _sweeper(health)
     yield from _queues(health)
     yield from _records(health)
+
+
+def _sweeper(health: Health) -> Finding:
+    """Whether what gets lost is found: beat asks for sweeps, a dispatch worker carries them out."""
+    if health.sweeper_alive:
+        return ok("sweeper", "alive")
+    silent = health.sweeper_silent_ms
+    if silent is not None and silent < TTL_S * 1000:
+        return warn(
+            "sweeper",
+            "beat sends no sweeps; a dispatch worker sweeps in its place",
+            "Start beat (Procfile), or read its log. Nothing gets lost meanwhile.",
+        )
+    since = "there has been no sweep yet" if silent is None else f"no sweep for {seconds(silent)}"
+    if "sweep" in health.workers:
+        return fail(
+            "sweeper",
+            f"{since}: beat sends none, and the dispatch worker does not stand in for it",
+            "Restart the dispatch worker, which hangs, and start beat: nothing that gets lost is "
+            "found until then.",
+        )
+    waits = health.queues.get("sweep", 0)
+    beats = "beat sends sweeps, and" if waits else "whether beat lives is not seen, because"
+    return fail(
+        "sweeper",
+        f"{since}: {beats} no worker takes them",
+        "Start the dispatch worker (Procfile), which serves the queue sweep.",
+    )
 
 
 def _queues(health: Health) -> Iterator[Finding]:
@@ -132,6 +147,13 @@ def _records(health: Health) -> Iterator[Finding]:
             f"Redis has lost its data {health.data_losses} time(s)",
             "Give it an append-only file (docs/redis.md).",
         )
+    if health.internal_errors:
+        told = ", ".join(f"{work} {count}" for work, count in health.internal_errors.items())
+        yield warn(
+            "internal errors",
+            f"work has failed for reasons that nothing has expected, and went on: {told}",
+            "Each is in the log of its process once, with a traceback: tell Usher's maintainers.",
+        )
 
 
 def of_dead_webhooks(client: Client, dead: int) -> Finding:
@@ -153,11 +175,11 @@ def of_figures(figures: Figures) -> Iterator[Finding]:
         name = f"sessions {client.client_id}"
         reasons = ", ".join(f"{reason} {count}" for reason, count in client.failed.items())
         message = (
-            f"{client.joined} joined, {client.failures} failed in the last {figures.window}"
+            f"{client.served} joined, {client.unserved} failed in the last {figures.window}"
             + (f" ({reasons})" if reasons else "")
         )
         rate = client.success_rate
-        if rate is not None and rate < LOW_SUCCESS and client.joined + client.failures >= FEW:
+        if rate is not None and rate < LOW_SUCCESS and client.served + client.unserved >= FEW:
             yield warn(name, message, "`dispatch list --state failed --since 5m`, then `show`.")
         else:
             yield ok(name, message)

@@ -30,8 +30,7 @@ if a.generation and a.generation ~= tonumber(generation) then
 end
 local moves, notes = a.moves[state], a.notes[state]
 local before = state
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = keep_clock()
 if not moves and not notes then
   return {'refused', state, generation, job_id}
 end
@@ -52,7 +51,7 @@ end
 if moves and a.admit then
   -- What is on its way counts until its agent server's report tells of it.
   redis.call('ZREMRANGEBYSCORE', KEYS[10], '-inf', now)
-  local window = tonumber(redis.call('GET', KEYS[11]) or a.admit)
+  local window = window_of(KEYS[11]) or a.admit
   local on_their_way = redis.call('ZCARD', KEYS[10])
   if on_their_way >= a.admit then return {'full', state, generation, job_id} end
   if on_their_way >= window then return {'paced', state, generation, job_id} end
@@ -85,9 +84,9 @@ if moves then
   end
   if a.dropped then
     -- LiveKit takes fewer at once than there are slots: half of them, and then one more for each
-    -- that arrives, until nothing has been dropped for window_s.
+    -- that arrives, until nothing has been dropped for WINDOW_MS.
     local half = math.floor((redis.call('ZCARD', KEYS[10]) + 1) / 2)
-    redis.call('SET', KEYS[11], math.max(a.least_window, half), 'EX', a.window_s)
+    redis.call('SET', KEYS[11], math.max(a.least_window, half), 'PX', WINDOW_MS)
   end
   if a.new_generation then
     generation = string.format('%d', tonumber(generation) + 1)
@@ -110,7 +109,8 @@ if a.deadline_in_ms then
 end
 if moves and a.losses then redis.call('HSET', KEYS[1], 'losses', string.format('%d', a.losses)) end
 if moves and a.anew then
-  redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'clearing', 'tries', 'measured')
+  redis.call('HDEL', KEYS[1], 'losses', 'person_seen', 'unattended', 'clearing', 'tries',
+    'measured')
   redis.call('HSET', KEYS[1], 'first_generation', generation)
 end
 set_all(KEYS[1], '', a.fields)

@@ -2,7 +2,7 @@
 -- tells of, so that no death of a process can come between them. Part of other scripts.
 -- keys: clients that want events, outbox of this client. o: id, client, prefix, retention_s.
 local function announce(record_key, notified_key, outbox_key, o, generation, state, now_s)
-  if redis.call('SISMEMBER', notified_key, o.client) == 0 then return end
+  if not redis.call('ZSCORE', notified_key, o.client) then return end
   local names = {'room_name', 'agent_name', 'container', 'agent_container', 'created_at_ms',
     'deadline_at_ms', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
     'failure_message'}

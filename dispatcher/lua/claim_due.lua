@@ -5,21 +5,19 @@
 -- still held back may have been left behind by a web process that has died.
 -- KEYS: due, queue, where messages are held back. ARGV: limit, push_ms, prefix of record keys, long
 -- queue. Returns the dispatch ids.
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = keep_clock()
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'RIGHT', 'LEFT') do end
 local limit = tonumber(ARGV[1])
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, math.max(limit, 2000))
 local push_ms = tonumber(ARGV[2])
-local due = string.format('%.0f', now + push_ms)
 if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[4]) then
   local others = {}
   for _, id in ipairs(ids) do
     local record = redis.pcall('HMGET', ARGV[3] .. id, 'state', 'deadline_at_ms')
     local deadline = not record.err and record[1] == 'queued' and tonumber(record[2] or nil)
-    if deadline and deadline > now + push_ms then
-      redis.call('ZADD', KEYS[1], 'XX', due, id)
+    if deadline and deadline - END_MARGIN_MS > now then
+      push(KEYS[1], ARGV[3], id, now, push_ms)
     else
       others[#others + 1] = id
     end
@@ -47,5 +45,5 @@ if #ids > limit then
   end
   ids = picked
 end
-for _, id in ipairs(ids) do redis.call('ZADD', KEYS[1], 'XX', due, id) end
+for _, id in ipairs(ids) do push(KEYS[1], ARGV[3], id, now, push_ms) end
 return ids

@@ -1,19 +1,20 @@
 -- Takes due events of every client, so many each, and pushes their time on, so that nobody else
 -- sends them meanwhile. KEYS: outboxes. ARGV: limit of each, push_ms, prefix of the events' keys.
--- Returns event id, dispatch id and room of each (empty where the event is gone: whoever delivers it
--- finds that out, too).
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local later = string.format('%.0f', now + tonumber(ARGV[2]))
+-- Returns {until when they are claimed (ms), {event id, dispatch id and room of each}} (empty where the
+-- event is gone or cannot be read: its delivery finds that out, too, and no other event waits for it).
+local now = read_clock()
+local till = now + tonumber(ARGV[2])
+local later = string.format('%.0f', till)
 local claimed = {}
 for _, outbox in ipairs(KEYS) do
-  local ids = redis.call('ZRANGEBYSCORE', outbox, '-inf', string.format('%.0f', now),
+  local ids = redis.pcall('ZRANGEBYSCORE', outbox, '-inf', string.format('%.0f', now),
     'LIMIT', 0, ARGV[1])
   for _, id in ipairs(ids) do
     redis.call('ZADD', outbox, later, id)
-    local event = redis.call('HMGET', ARGV[3] .. id, 'dispatch_id', 'summary')
-    local room = event[2] and cjson.decode(event[2]).room_name or ''
-    claimed[#claimed + 1] = {id, event[1] or '', room}
+    local event = redis.pcall('HMGET', ARGV[3] .. id, 'dispatch_id', 'summary')
+    local read, summary = pcall(cjson.decode, event[2] or '{}')
+    local room = read and type(summary) == 'table' and summary.room_name
+    claimed[#claimed + 1] = {id, event[1] or '', type(room) == 'string' and room or ''}
   end
 end
-return claimed
+return {till, claimed}

@@ -6,16 +6,19 @@
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
---   without), message that wakes the dispatcher, field, value, ...
+--   without), message that wakes the dispatcher, time after which nobody waits for the answer any
+--   more (ms; empty: somebody does), field, value, ...
 -- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over", dispatch
 --   id, state} (the people of that one have left, and its agent has other metadata: nothing is written),
 --   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
 --   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
---   one more}, {"too_many_sessions"} or {"overloaded"}. No more than is needed: every value costs
---   the web tens of microseconds to read.
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+--   one more}, {"too_many_sessions"}, {"overloaded"}, {"too_fast", ms until one more would be due early
+--   enough before its deadline} or {"late"} (its caller has been told that it failed). No more than is
+--   needed: every value costs the web tens of microseconds to read.
+local FIELDS = 14  -- from here on
+local now = keep_clock()
 local now_s = string.format('%.0f', now)
+if ARGV[13] ~= '' and now > tonumber(ARGV[13]) then return {'late'} end
 
 -- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
 -- will be full again: one number, which Redis forgets by itself when that has come.
@@ -31,7 +34,9 @@ local function count_request()
 end
 
 -- The agent may be about to leave, because its people have left: it asks whether this came since.
+-- And whoever asks is there: the session is no longer one that nobody has come to.
 local function asked_again(record, is)
+  redis.call('HDEL', record, 'unattended')
   if is == 'accepted' or is == 'joined' then redis.call('HSET', record, 'asked_at_ms', now_s) end
 end
 
@@ -69,7 +74,7 @@ local found = existing and redis.call('HMGET', ARGV[1] .. existing, 'state', 'al
 local state = found[1]
 if state and found[2] and found[3] then
   local metadata = ''
-  for i = 13, #ARGV, 2 do
+  for i = FIELDS, #ARGV, 2 do
     if ARGV[i] == 'agent_metadata' then metadata = ARGV[i + 1] end
   end
   if metadata ~= (found[4] or '') then return {'over', existing, state} end
@@ -88,19 +93,23 @@ if sessions > 0 and (redis.call('ZCOUNT', KEYS[7], '-inf', '(' .. PLACES.leaving
 end
 if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end
 
-count_request()
+-- When it must end to end before its deadline. The way into the room takes its time, too: half of
+-- what there is, at the least.
+local time = math.max(0, tonumber(ARGV[3]) - END_MARGIN_MS)
 local due_in, step = 0, tonumber(ARGV[8])
 if step > 0 then
   local paced = math.max(now, tonumber(redis.call('GET', KEYS[9]) or '0')) + step
-  redis.call('SET', KEYS[9], string.format('%.3f', paced), 'PX', math.ceil(paced - now))
   due_in = math.max(0, math.ceil(paced - now - step * tonumber(ARGV[9])))
+  if due_in > time / 2 then return {'too_fast', math.ceil(due_in - time / 2)} end
+  redis.call('SET', KEYS[9], string.format('%.3f', paced), 'PX', math.ceil(paced - now))
 end
+count_request()
 redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
   'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
-  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, 13))
+  'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, FIELDS))
 redis.call('RPUSH', KEYS[2],
   '{"at_ms":' .. now_s .. ',"event":"queued","generation":1,"detail":' .. ARGV[5] .. '}')
-local due = now + (due_in > 0 and due_in or tonumber(ARGV[4]))
+local due = now + math.min(due_in > 0 and due_in or tonumber(ARGV[4]), time)
 redis.call('ZADD', KEYS[3], string.format('%.0f', due), ARGV[2])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('ZADD', KEYS[6], now_s, ARGV[2])

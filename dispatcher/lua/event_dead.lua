@@ -10,6 +10,5 @@ event.tries = string.format('%d', tonumber(event.tries) + 1)
 redis.call('DEL', KEYS[1])
 redis.call('LPUSH', KEYS[4], cjson.encode(event))
 redis.call('LTRIM', KEYS[4], 0, tonumber(ARGV[3]) - 1)
-local t = redis.call('TIME')
-write_counts(KEYS[3], {webhook_failures = 1, webhooks_dead = 1}, tonumber(t[1]) * 1000)
+write_counts(KEYS[3], {webhook_failures = 1, webhooks_dead = 1}, (read_clock()))
 return 1

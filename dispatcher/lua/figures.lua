@@ -1,13 +1,15 @@
 -- What has been counted, in all or lately: for a window the hashes of the quarters of an hour and of
 -- the minutes that it is made of are added up.
--- KEYS: index of agent metrics, then for each client its metrics and its sessions.
+-- KEYS: index of agent metrics, then for each client its metrics and its sessions, then agent metrics.
 -- ARGV: length of the window (minutes; 0 for all), ms of the bucket that it begins with, number of
---   open states, then the clients' ids as they stand in keys.
--- Returns {now, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters as
+--   open states, the time (ms; 0: now), number of clients, which agent metrics: "counted" (those of
+--   KEYS), "found" (by the index, those of the clients that follow) or "named" (their keys only),
+--   then clients' ids as they stand in keys.
+-- Returns {time, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters as
 --   field, value, field, value, ...
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local minutes, bucket_ms, states = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local now, of_clients, mode = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+if now == 0 then now = read_clock() end
 
 local since, buckets = 0, {}
 if minutes > 0 then
@@ -38,19 +40,25 @@ local function counters(totals)
   return flat
 end
 
-local clients, wanted, agents = {}, {}, {}
-for i = 4, #ARGV do
-  wanted[ARGV[i]] = true
+local clients, agents = {}, {}
+for i = 1, of_clients do
   local in_states = {}
   for state = 1, states do
-    in_states[state] = redis.call('ZCOUNT', KEYS[2 * i - 5], state, state)
+    in_states[state] = redis.call('ZCOUNT', KEYS[2 * i + 1], state, state)
   end
-  clients[i - 3] = {counters(KEYS[2 * i - 6]), in_states}
+  clients[i] = {counters(KEYS[2 * i]), in_states}
 end
-for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], math.max(0, since), '+inf')) do
-  if wanted['*'] or wanted[string.match(key, '^[^:]*:[^:]*:[^:]*:([^:]*):')] then
-    agents[#agents + 1] = key
-    agents[#agents + 1] = counters(key)
+local function add(key)
+  agents[#agents + 1] = key
+  agents[#agents + 1] = mode == 'named' and {} or counters(key)
+end
+if mode == 'counted' then
+  for i = 2 * of_clients + 2, #KEYS do add(KEYS[i]) end
+else
+  local wanted = {}
+  for i = 7, #ARGV do wanted[ARGV[i]] = true end
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], math.max(0, since), '+inf')) do
+    if wanted['*'] or wanted[string.match(key, '^[^:]*:[^:]*:[^:]*:([^:]*):')] then add(key) end
   end
 end
 return {now, since, clients, agents}

@@ -42,6 +42,5 @@ repeat
   offset = offset + BATCH
 until not full
 for _, id in ipairs(gone) do redis.call('ZREM', KEYS[1], id) end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = read_clock()
 return {now, found, more and last_score or '', more and last_id or ''}

@@ -1,34 +1,39 @@
 -- The waiting dispatches to wake now that agent servers have room: each client's oldest first, the
--- clients in turn. KEYS: waiting, due. ARGV: limit, push_ms, prefix of record keys.
+-- clients in turn; and after all of these, in the same way, those that nobody has ever come to.
+-- KEYS: waiting, due. ARGV: limit, push_ms, prefix of record keys.
 -- Returns dispatch ids; those are not due for push_ms, so that the sweeper does not wake them too.
-local queues, clients = {}, {}
+local function line() return {queues = {}, clients = {}} end
+local attended, unattended = line(), line()
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
-  local client = redis.pcall('HGET', ARGV[3] .. id, 'client_id')
-  if type(client) == 'table' then client = '' end  -- no record: whoever reads it will see
+  local record = redis.pcall('HMGET', ARGV[3] .. id, 'client_id', 'unattended')
+  local client = record[1]
+  if record.err then client = '' end  -- no record: whoever reads it will see
   if not client then
     redis.call('ZREM', KEYS[1], id)
   else
-    if not queues[client] then
-      queues[client] = {}
-      clients[#clients + 1] = client
+    local whose = record[2] == '1' and unattended or attended
+    if not whose.queues[client] then
+      whose.queues[client] = {}
+      whose.clients[#whose.clients + 1] = client
     end
-    table.insert(queues[client], id)
+    table.insert(whose.queues[client], id)
   end
 end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local due = string.format('%.0f', now + tonumber(ARGV[2]))
-local picked, limit, round = {}, tonumber(ARGV[1]), 1
-while #picked < limit do
-  local before = #picked
-  for _, client in ipairs(clients) do
-    local id = queues[client][round]
-    if id and #picked < limit then
-      redis.call('ZADD', KEYS[2], 'XX', due, id)
-      picked[#picked + 1] = id
+local now = read_clock()
+local picked, limit = {}, tonumber(ARGV[1])
+for _, whose in ipairs({attended, unattended}) do
+  local round = 1
+  while #picked < limit do
+    local before = #picked
+    for _, client in ipairs(whose.clients) do
+      local id = whose.queues[client][round]
+      if id and #picked < limit then
+        push(KEYS[2], ARGV[3], id, now, tonumber(ARGV[2]))
+        picked[#picked + 1] = id
+      end
     end
+    if #picked == before then break end
+    round = round + 1
   end
-  if #picked == before then break end
-  round = round + 1
 end
 return picked

@@ -1,8 +1,7 @@
 -- KEYS: record, attempts, timeline, and agent servers for who wants them, too. Returns them, and
 -- Redis's clock in ms, in one consistent look; of what is something else under a record's name, the
 -- error instead, as a record that cannot be read.
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = read_clock()
 local record, attempts, timeline = redis.pcall('HGETALL', KEYS[1]), redis.pcall('HGETALL', KEYS[2]),
   redis.pcall('LRANGE', KEYS[3], 0, -1)
 local wrong = record.err or attempts.err or timeline.err

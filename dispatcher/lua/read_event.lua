@@ -1,2 +1,2 @@
--- KEYS: event. Returns its fields.
-return redis.call('HGETALL', KEYS[1])
+-- KEYS: event. Returns {the time (ms), its fields}.
+return {(read_clock()), redis.call('HGETALL', KEYS[1])}

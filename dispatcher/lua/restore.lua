@@ -6,8 +6,7 @@
 --   message, retention_s, announcement (JSON), field, value, field, value, ...
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists', ARGV[1]} end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = keep_clock()
 local now_s = string.format('%.0f', now)
 local other = redis.call('GET', KEYS[4])
 local occupied = other and other ~= ARGV[1]

@@ -72,6 +72,5 @@ while true do
     found[#found + 1] = fields
   end
 end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local now = read_clock()
 return {now, found, more and last_score or '', more and last_id or ''}

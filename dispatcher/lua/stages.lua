@@ -49,7 +49,16 @@ local function stages(counts, r, a, moves, now)
     add(counts, BY_STATE[a.to], 1)
     if a.to == 'failed' then add(counts, 'failures:' .. (a.fields.failure_reason or ''), 1) end
   end
-  if BY_EVENT[event] then add(counts, BY_EVENT[event], 1) end
+  if BY_EVENT[event] then
+    -- Of one that nobody has ever entered no person has missed the agent.
+    local idle = event == 'agent_lost' and a.fields.unattended == '1'
+    add(counts, idle and 'idle_agents_lost' or BY_EVENT[event], 1)
+  end
+  -- Of sessions, each once: it gets its agent or not; and one that had it may still lose it.
+  if moves and a.to == 'joined' and not r.measured then add(counts, 'sessions_joined', 1) end
+  if moves and a.to == 'failed' then
+    add(counts, r.measured and 'sessions_lost' or 'sessions_failed', 1)
+  end
   return set
 end
 

@@ -4,7 +4,7 @@ local ends = {}
 for _, state in ipairs(ARGV) do ends[state] = true end
 local missing, ended = {}, {}
 for i, key in ipairs(KEYS) do
-  local state = redis.call('HGET', key, 'state')
+  local state = redis.pcall('HGET', key, 'state')  -- of a key that is no record: an error
   if not state then
     missing[#missing + 1] = i
   elseif ends[state] then

@@ -1,4 +1,6 @@
--- KEYS: clients that want events. ARGV: their ids.
-redis.call('DEL', KEYS[1])
-for _, client in ipairs(ARGV) do redis.call('SADD', KEYS[1], client) end
-return #ARGV
+-- Notes for which clients events are wanted, by a worker that knows them; those whom no worker has
+-- named for so long are forgotten. KEYS: clients that want events. ARGV: after how many s, their ids.
+local now = read_clock()
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - 1000 * ARGV[1]))
+return #ARGV - 1

@@ -14,8 +14,8 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from dispatcher import figures
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.figures import figures
 from dispatcher.ledger import read
 from dispatcher.metrics import Window
 from dispatcher.selftest.deployment import Deployment, NoAnswer
@@ -77,7 +77,7 @@ class Counters:
         if dispatch is None:
             self.why_not += "; REDIS_URL is another deployment's"
             return None
-        counted = store.run(figures(Window.ALL, [dispatch.client_id]))
+        counted = figures.read(store, Window.ALL, [dispatch.client_id])
         found: Counter[str] = Counter()
         for agent in counted.agents:
             found[agent.container] += agent.accepts

@@ -18,7 +18,7 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack
-from tests.clientsfile import digest
+from tests.clientsfile import a_client, a_key, digest
 from tests.conftest import free_port, wait_until_answers
 
 from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
@@ -197,8 +197,11 @@ def test_200_open_streams_hold_nobody_up_and_leave_nothing_behind(
 
 
 @contextlib.contextmanager
-def web_alone(redis_url: str, directory: Path) -> Iterator[httpx.Client]:
-    """One process of the web that has four places for streams, and nobody who dispatches."""
+def web_alone(redis_url: str, directory: Path, **more: str) -> Iterator[httpx.Client]:
+    """One process of the web that has four places for streams, and nobody who dispatches.
+
+    `more` are settings of the process.
+    """
     url = f"http://127.0.0.1:{free_port()}"
     environ = {
         "REDIS_URL": redis_url,
@@ -211,6 +214,7 @@ def web_alone(redis_url: str, directory: Path) -> Iterator[httpx.Client]:
         "USHER_WEB_WORKERS": "1",
         "USHER_STREAMS": "4",
         "USHER_STREAMS_PER_CLIENT": "3",
+        **more,
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "python:web.gunicorn_conf"]
     with (directory / "web.log").open("wb") as log:
@@ -247,3 +251,49 @@ def test_a_page_that_goes_away_gives_its_place_back_and_too_many_are_refused(
 
         for _ in range(3):
             wait_for("three free places", three_and_no_more, within_s=30)
+
+
+def test_one_token_and_one_client_leave_places_to_the_others(
+    redis_url: str, tmp_path: Path
+) -> None:
+    clients = tmp_path / "clients.toml"
+    secrets = {f"{name.upper()}_SECRET": f"{name}-secret" * 4 for name in ("acme", "globex")}
+    clients.write_text(
+        "".join(
+            a_client(name, a_key(name, f"{name}-key"), secret=f"env:{name.upper()}_SECRET")
+            for name in ("acme", "globex")
+        )
+    )
+    more = {
+        **secrets,
+        "USHER_CLIENTS_FILE": str(clients),
+        "USHER_STREAMS": "9",
+        "USHER_STREAMS_PER_CLIENT": "9",
+        "USHER_STREAMS_PER_DISPATCH": "2",
+    }
+    with web_alone(redis_url, tmp_path, **more) as web, contextlib.ExitStack() as opened:
+
+        def one_of(client: str) -> dict[str, str]:
+            made = web.post(ENDPOINT, json={}, headers={"Authorization": f"Bearer {client}-key"})
+            answer: dict[str, str] = made.json()
+            return answer
+
+        def follows(answer: dict[str, str], count: int) -> None:
+            token = answer["participant_token"]
+            opened.enter_context(open_streams(answer["events_url"], token, count))
+
+        def refused(answer: dict[str, str]) -> str:
+            headers = {"Authorization": f"Bearer {answer['participant_token']}"}
+            response = web.get(answer["events_url"], headers=headers)
+            return str(assert_problem(response, 429)["detail"])
+
+        first = one_of("acme")
+        follows(first, 2)
+        assert "of this dispatch" in refused(first)
+        # Of nine places acme may have as many as are free.
+        follows(one_of("acme"), 2)
+        last = one_of("acme")
+        follows(last, 1)
+        assert "of yours" in refused(last)
+        follows(one_of("globex"), 2)
+        assert "of yours" in refused(one_of("globex"))

@@ -226,7 +226,7 @@ def test_a_program_with_the_two_lines_and_without_redis_url_says_so_in_one_line(
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == (
-        "Usher cannot start, set these environment variables right: REDIS_URL: Field required"
+        "Usher cannot start, set these environment variables right: REDIS_URL: is not set"
     )
 
 

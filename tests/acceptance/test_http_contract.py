@@ -38,13 +38,14 @@ def test_the_answer_is_a_token_source_response_and_says_where_to_follow_the_disp
         "participant_identity",
         "dispatch_id",
         "status",
+        "state",
         "status_url",
         "events_url",
     }
     assert answer["server_url"] == stack.livekit_url
     assert answer["room_name"] == "contract-room"
     assert answer["participant_identity"] == "ann"
-    assert answer["status"] == "queued"
+    assert answer["status"] == answer["state"] == "queued"
     assert answer["status_url"] == f"{stack.web_url}{ENDPOINT}/{answer['dispatch_id']}"
     end_rooms(stack, "contract-room")
 
@@ -97,7 +98,7 @@ def test_fields_that_are_not_known_are_ignored(stack: RunningStack, caller: Call
     answer = caller.post(
         room_name="newer-sdk",
         hologram=True,
-        room_config={"agents": [{"agent_name": "session-agent-rag", "deployment": "staging"}]},
+        room_config={"agents": [{"agent_name": "session-agent-rag", "hologram": "blue"}]},
     )
     assert answer["room_name"] == "newer-sdk"
     end_rooms(stack, "newer-sdk")
@@ -127,6 +128,10 @@ def test_the_same_room_again_gets_a_fresh_token_and_the_same_dispatch(
         ({"room_config": {"agents": [{}, {}]}}, "room_config.agents"),
         ({"room_config": {"agents": [{"agent_name": 1}]}}, "room_config.agents.0.agent_name"),
         ({"room_name": "r" * 257}, "room_name"),
+        ({"roomName": "ж" * 129}, "room_name"),
+        ({"agent_name": "session-agent-rag"}, "agent_name"),
+        ({"metadata": "m"}, "metadata"),
+        ({"room_config": {"egress": {"room": {}}}}, "room_config.egress"),
         ({"participant_identity": "i" * 257}, "participant_identity"),
         ({"participant_name": "n" * 257}, "participant_name"),
         ({"participant_metadata": "m" * 64_001}, "participant_metadata"),
@@ -230,7 +235,9 @@ def test_a_token_signed_with_another_secret_reads_nothing(
 
 def test_health_is_ok_and_readiness_misses_nothing(caller: Caller) -> None:
     assert caller.http.get("/healthz").json() == {"status": "ok"}
-    ready = {"status": "ready", "not_ready": []}
+    # Nobody serves that one, which no session has unless it asks for it.
+    unserved = ["agent-that-is-not-there"]
+    ready = {"status": "ready", "not_ready": [], "agents_without_server": unserved}
     # A machine that is busy with something else may keep a part's report back for a moment.
     wait_for(
         "everything ready",

@@ -45,6 +45,8 @@ FLOWER_PAGES = (
     "/api/queues/length",
 )
 IDEMPOTENCY_KEY = "c4nary-idempotency-key"
+# A system prompt, a customer's record: the ledger has it, and the agent; nobody else.
+METADATA = "c4nary-metadata-of-an-agent"
 WRONG_KEY = "usk_c4nary-of-somebody-who-mistyped-it"
 PUBLIC_PAGES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics")
 
@@ -175,7 +177,8 @@ def test_no_secret_is_in_a_message_a_result_a_log_a_page_a_metric_or_an_error(
     texts: dict[str, str] = {}
     with caller.http, other.http, all_redis_commands(client) as commands:
         secured.add_globex()
-        asked = {"participant_name": "Ann", "participant_metadata": "m"}
+        asked: dict[str, object] = {"participant_name": "Ann", "participant_metadata": "m"}
+        asked["room_config"] = {"agents": [{"metadata": METADATA}]}
         idempotent = {"Idempotency-Key": IDEMPOTENCY_KEY}
         answer = caller.http.post(ENDPOINT, json=asked, headers=idempotent).json()
         caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
@@ -212,8 +215,13 @@ def test_no_secret_is_in_a_message_a_result_a_log_a_page_a_metric_or_an_error(
         assert text.startswith("HTTP/1.1 40"), text
         texts[f"answer {number} to hardly a request"] = text
     texts |= {f"log of {name}": stack.log(name) for name in PROGRAMS}
+    found = [leak for where, text in texts.items() for leak in leaks({"it": METADATA}, where, text)]
+    assert found == []
     for key in client.scan_iter():
         texts[f"Redis key {key!r}"] = f"{key!r} {dump(client, key)}"
+    having_it = {where for where, text in texts.items() if METADATA in text}
+    record = f"usher:dispatch:{answer['dispatch_id']}".encode()
+    assert having_it == {f"Redis key {record!r}"}
     # Authenticating to Redis is the one command that must carry its password.
     for command in commands:
         if not command.upper().startswith(("AUTH", "HELLO")):

@@ -49,8 +49,8 @@ class Dashboard:
 
 
 @contextlib.contextmanager
-def open_dashboard(directory: Path) -> Iterator[Dashboard]:
-    """The web process with its Redis."""
+def open_dashboard(directory: Path, **settings: str) -> Iterator[Dashboard]:
+    """The web process with its Redis; keyword arguments are environment variables."""
     server = OwnRedis(directory)
     server.start()
     clients = directory / "clients.toml"
@@ -65,6 +65,7 @@ def open_dashboard(directory: Path) -> Iterator[Dashboard]:
         "USHER_OPERATOR_AUTH": f"{USER}:{PASSWORD}",
         "USHER_WEB_PORT": str(port),
         "USHER_LOG_FORMAT": "text",
+        **settings,
     }
     command = [sys.executable, "-m", "gunicorn", "--config", "python:web.gunicorn_conf"]
     log = (directory / "web.log").open("wb")

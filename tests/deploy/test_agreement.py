@@ -12,7 +12,9 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+import dispatcher.flower_options
 import dispatcher.settings
+import web.settings
 import worker_agent.settings
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
@@ -25,7 +27,7 @@ from .manifests import KUBERNETES, SYSTEMD, container_of, deployments, environme
 PROCESSES = set(read_procfile(PROJECT_ROOT / "Procfile"))
 DRAIN_S = AgentSettings.model_fields["drain_s"].default
 # Settings that are no field of a settings class: where they are read instead.
-READ_ELSEWHERE = ("web/gunicorn_conf.py", "flowerconfig.py", "Procfile", "dispatcher/tracing.py")
+READ_ELSEWHERE = ("web/gunicorn_conf.py", "Procfile", "dispatcher/tracing.py")
 # Flower reads every option of its own from such a variable; these are the ones that we set.
 FLOWERS_OWN = {"FLOWER_BASIC_AUTH"}
 
@@ -34,7 +36,12 @@ def known_variables() -> set[str]:
     """Every variable that some process reads."""
     classes = [
         each
-        for module in (dispatcher.settings, worker_agent.settings)
+        for module in (
+            dispatcher.settings,
+            dispatcher.flower_options,
+            web.settings,
+            worker_agent.settings,
+        )
         for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, BaseSettings)
     ]

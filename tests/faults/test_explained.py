@@ -227,5 +227,5 @@ def test_an_agent_that_was_replaced(stack: RunningStack, shell: Shell, caller: C
 
     asyncio.run(kill_it_before_somebody())
     explanation = told(shell, answer["dispatch_id"])
-    assert "its agent fell silent while people were in the room" in explanation["cause"]
+    assert "its agent was lost while a person was in the room" in explanation["cause"]
     asyncio.run(end_room(stack, answer["room_name"]))

@@ -14,7 +14,8 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dispatcher import ledger, registry_file
+from dispatcher import ledger, registry_file, reports
+from dispatcher.ledger import PACE_MS
 from dispatcher.models import FAILED
 from dispatcher.store import Ledger
 from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
@@ -305,6 +306,24 @@ def test_requests_per_minute_end_in_a_429_that_says_when_and_writes_nothing(
     assert 0 < int(refused.headers["Retry-After"]) <= 20
     assert "3 requests per minute" in refused.json["detail"]
     assert keyspace(raw) == before
+    assert door.post("b").status_code == 200
+
+
+def test_who_asks_for_more_at_once_than_can_be_started_in_time_is_told_to_come_back(
+    door_for: Callable[[str], Door], store: Ledger, raw: redis.Redis
+) -> None:
+    door = door_for(
+        a_client("acme", a_key("acme", "a"), more="deadline_s = 5")
+        + a_client("globex", a_key("globex", "b"))
+    )
+    raw.set("usher:pace:acme", store.run(reports.ping()) + 489 * PACE_MS)  # as many before it
+
+    refused = door.post("a")
+
+    assert refused.status_code == 429
+    assert "deadline of 5 s" in refused.json["detail"]
+    assert 7 <= int(refused.headers["Retry-After"]) <= 9
+    assert not raw.exists("usher:due")
     assert door.post("b").status_code == 200
 
 

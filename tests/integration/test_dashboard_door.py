@@ -20,8 +20,7 @@ from dispatcher.settings import CommonSettings
 from tests.clientsfile import LIVEKIT_SECRET
 from tests.ledgers import Told, fill
 from web import create_app, operator_session
-from web.limits import WRONG_KEYS_WINDOW_S, WrongKeys
-from web.operator_session import MAX_WRONG_PASSWORDS
+from web.limits import MAX_WRONG_PASSWORDS, WRONG_KEYS_WINDOW_S, WrongPasswords
 from web.operators import Operator
 from web.snapshots import Snapshots
 
@@ -79,8 +78,9 @@ def app(redis_url: str) -> Iterator[Flask]:
 @pytest.fixture
 def browser(app: Flask, raw: redis.Redis) -> FlaskClient:
     """A browser that knows nothing, at a process that has seen nothing, with an empty Redis."""
-    fresh = {"snapshots": Snapshots(), "wrong_passwords": WrongKeys(MAX_WRONG_PASSWORDS)}
-    app.extensions["usher"] = replace(app.extensions["usher"], **fresh)
+    ours = app.extensions["usher"]
+    fresh = {"snapshots": Snapshots(), "wrong_passwords": WrongPasswords(ours.ledger)}
+    app.extensions["usher"] = replace(ours, **fresh)
     return app.test_client()
 
 

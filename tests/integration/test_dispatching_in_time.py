@@ -114,6 +114,22 @@ async def test_a_dispatch_is_looked_at_before_its_deadline_although_livekit_hang
 
 
 @pytest.mark.usefixtures("agent_server")
+async def test_a_worker_whose_livekit_hangs_ends_the_record_before_its_deadline(
+    services_for: OpenServices, request_dispatch: Request, look: Look
+) -> None:
+    request_dispatch(deadline_ms=3000)
+    async with listening(never_answering) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        with pytest.raises(DispatchFailed, match="livekit_unreachable"):
+            await dispatching.dispatch_agent(services, "dsp_1")
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "livekit_unreachable")
+    assert record.updated_at_ms < record.deadline_at_ms
+    assert record.attempts[-1].errors == ("try 1: no answer before the deadline",)
+
+
+@pytest.mark.usefixtures("agent_server")
 async def test_what_livekit_has_taken_is_looked_at_before_its_deadline(
     services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import redis
 
 from dispatcher import keys, ledger, models, reports, restoring
 from dispatcher.cancelling import cancel
-from dispatcher.figures import EVERY, NOT_OURS, figures, health
+from dispatcher.figures import EVERY, NOT_OURS, figures, health, read
 from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
 from dispatcher.models import DispatchRef, RememberedDispatch, State, Transition
 from dispatcher.store import Ledger
@@ -141,6 +143,9 @@ class Walk:
             detail["state"] = "ended"
         if transition in (models.REDISPATCH, models.AGENT_LOST):
             more["deadline_in_s"] = 20.0
+        if transition is models.AGENT_LOST and self._random.random() < 0.5:
+            detail["people"] = "0"
+            more["fields"] = {"unattended": "1"}
         if transition is models.ACCEPTED:
             more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
         return more
@@ -244,7 +249,8 @@ def counted(store: Ledger) -> dict[str, tuple[int, int]]:
     """Dispatches of acme, and rejects of its box, in each window."""
     answer = {}
     for window in Window:
-        found = store.run(figures(window, ["acme"]))
+        found = read(store, window, ["acme"])
+        assert replace(found, at_ms=0) == replace(store.run(figures(window, ["acme"])), at_ms=0)
         rejects = sum(agent.rejects for agent in found.agents)
         answer[window.value] = (of(found, "acme").dispatches, rejects)
     return answer
@@ -304,14 +310,14 @@ def test_nobody_reads_anothers_numbers(store: Ledger, raw: redis.Redis) -> None:
         one = AgentCounts(key=key, increments={"rejects:full": 1})
         store.run(reports.count(f"server-of-{client_id}", 1, [one]))
 
-    def read(*client_ids: str) -> list[tuple[str, str]]:
+    def seen(*client_ids: str) -> list[tuple[str, str]]:
         found = store.run(figures(Window.ALL, client_ids))
         return [(agent.client_id, agent.container) for agent in found.agents]
 
-    assert read("acme") == [("acme", "box:1")]
-    assert read(NOT_OURS) == [("", "box:1")]
-    assert read("nobody") == []
-    assert read(EVERY) == [("", "box:1"), ("acme", "box:1"), ("globex", "box:1")]
+    assert seen("acme") == [("acme", "box:1")]
+    assert seen(NOT_OURS) == [("", "box:1")]
+    assert seen("nobody") == []
+    assert seen(EVERY) == [("", "box:1"), ("acme", "box:1"), ("globex", "box:1")]
 
 
 def test_of_too_many_agent_servers_the_rest_is_counted_together(
@@ -334,6 +340,35 @@ def test_what_was_not_counted_for_a_month_makes_room(store: Ledger, raw: redis.R
     store.run(reports.count("server-1", 1, [one]))
 
     assert raw.zrange("usher:metrics:agents", 0, -1) == [BOX]
+
+
+def test_a_day_of_many_containers_is_read_without_holding_redis_up(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    quarter = store.run(reports.ping()) // 900_000
+    containers = {f"box-{number}" for number in range(200)}
+    writes = raw.pipeline()
+    for container in containers:
+        key = keys.agent_metrics("acme", container, AGENT_NAME)
+        writes.zadd("usher:metrics:agents", {key: (quarter + 1) * 900_000})
+        for at in range(quarter - 96, quarter + 1):
+            writes.hset(f"{key}:quarter:{at}", "rejects:full", 1)
+    writes.execute()
+    raw.config_set("slowlog-log-slower-than", 0)
+    raw.config_set("slowlog-max-len", 1000)
+
+    def took_us(look: Callable[[], Figures]) -> tuple[Figures, int]:
+        raw.slowlog_reset()
+        found = look()
+        return found, max(entry["duration"] for entry in raw.slowlog_get(1000))
+
+    whole, at_once_us = took_us(lambda: store.run(figures(Window.DAY, ["acme"])))
+    found, at_most_us = took_us(lambda: read(store, Window.DAY, ["acme"]))
+    raw.config_set("slowlog-log-slower-than", 10_000)
+
+    assert {agent.container for agent in found.agents} == containers
+    assert replace(found, at_ms=0) == replace(whole, at_ms=0)
+    assert at_most_us < at_once_us / 3
 
 
 def test_health_tells_what_waits_and_who_is_there(store: Ledger, raw: redis.Redis) -> None:

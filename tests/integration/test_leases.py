@@ -12,6 +12,7 @@ from dispatcher.errors import LimitReached
 from dispatcher.leases import GAP_S, GRACE_S, LEASE_S, Renewal
 from dispatcher.models import Dispatch, DispatchRef, State
 from dispatcher.store import Ledger
+from tests.clocks import goes_back
 from tests.support import keyspace, new_dispatch
 
 RECORD = "usher:dispatch:dsp_1"
@@ -378,6 +379,42 @@ def test_when_nobody_has_looked_for_a_while_every_agent_gets_grace(
     assert store.run(leases.claim_ended(limit=9, push_s=30)) == []  # it is grace, not a delay
     raw.zadd("usher:leases", {"silent": now_ms})
     assert store.run(leases.claim_ended(limit=9, push_s=30)) == ["silent"]
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 1.5, 1.6, 2.0, 3.0, 4.5, 10.0])
+def test_a_dead_agent_is_found_however_seldom_somebody_looks(
+    pause_s: float, store: Ledger, raw: redis.Redis
+) -> None:
+    joined(store, lease_s=LEASE_S)
+    found: list[list[str]] = []
+    while not any(found):
+        found.append(store.run(leases.claim_ended(limit=9, push_s=2)))
+        assert len(found) * min(pause_s, GAP_S) <= LEASE_S + GRACE_S + 2 * GAP_S
+        goes_back(raw, by_s=-pause_s)  # so much later
+
+
+@pytest.mark.parametrize("pause_s", [1.6, 3.0, 10.0])
+def test_an_agent_that_renews_whenever_somebody_looks_is_never_lost(
+    pause_s: float, store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = joined(store, lease_s=LEASE_S)
+    for _ in range(10):
+        assert store.run(leases.claim_ended(limit=9, push_s=2)) == []
+        goes_back(raw, by_s=-1.4)  # it has time to renew, after Redis has come back
+        assert renew(store, dispatch) is Renewal.OK
+        goes_back(raw, by_s=-(pause_s - 1.4))
+
+
+def test_redis_goes_away_twice_and_an_agent_has_its_grace_all_the_same(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    joined(store, lease_s=LEASE_S)
+    store.run(leases.claim_ended(limit=9, push_s=2))
+    for _ in range(2):
+        goes_back(raw, by_s=-10.0)
+        assert store.run(leases.claim_ended(limit=9, push_s=2)) == []
+    now_ms = store.run(reports.ping())
+    assert keyspace(raw)["usher:leases"]["dsp_1"] - now_ms > 2000
 
 
 def test_extending_moves_a_lease_that_is_there_and_makes_no_other(

@@ -14,7 +14,7 @@ import redis
 from dispatcher import keys, ledger, reports
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.ledger import AT_ONCE, PACE_MS, SESSION_RETRY_S, Created
-from dispatcher.models import FAILED, Dispatch, Limits, State, TimelineEvent
+from dispatcher.models import END_MARGIN_S, FAILED, Dispatch, Limits, State, TimelineEvent
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from tests.support import counters, keyspace, new_dispatch
@@ -74,6 +74,54 @@ def test_when_too_many_are_on_their_way_nothing_is_written(store: Ledger, raw: r
     same_room = ledger.create(new_dispatch("dsp_3"), due_in_s=2, detail={}, max_backlog=1)
     assert not store.run(same_room).new  # who has a session keeps it
     assert store.run(ledger.create(another, due_in_s=2, detail={}, max_backlog=2)).new
+
+
+@pytest.mark.parametrize("deadline_s", [1, 2, 3])
+def test_it_is_looked_at_before_its_deadline_however_near_that_is(
+    deadline_s: int, store: Ledger, raw: redis.Redis
+) -> None:
+    create(store, deadline_ms=deadline_s * 1000)
+
+    made_ms = int(raw.hget("usher:dispatch:dsp_1", "created_at_ms") or 0)
+    left_ms = max(0, int((deadline_s - END_MARGIN_S) * 1000))
+    assert keyspace(raw)["usher:due"] == {"dsp_1": made_ms + min(2000, left_ms)}
+
+
+def test_one_that_would_be_due_too_late_for_its_deadline_is_refused(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    def paced(number: int) -> Created:
+        new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}", deadline_ms=5000)
+        return store.run(ledger.create(new, due_in_s=2, detail={}, paced=True))
+
+    made, refused = 0, None
+    while refused is None:
+        try:
+            paced(made)
+            made += 1
+        except LimitReached as error:
+            refused = error
+
+    found = keyspace(raw)
+    assert len(found["usher:due"]) == made > AT_ONCE
+    for dispatch_id, due_ms in found["usher:due"].items():
+        # And there is as much time left for the way into the room.
+        waits_ms = due_ms - int(found[f"usher:dispatch:{dispatch_id}"]["created_at_ms"])
+        assert waits_ms <= max(2000, (5 - END_MARGIN_S) * 1000 / 2)
+    assert "deadline of 5 s" in str(refused)
+    assert 0 < refused.retry_after_s <= PACE_MS / 1000
+    time.sleep(refused.retry_after_s)  # so long, and no longer
+    assert paced(made).new
+
+
+def test_who_looks_again_does_so_before_the_deadline(store: Ledger, raw: redis.Redis) -> None:
+    create(store, deadline_ms=5000)
+    deadline_ms = int(raw.hget("usher:dispatch:dsp_1", "deadline_at_ms") or 0)
+    raw.zadd("usher:due", {"dsp_1": 1})
+
+    assert store.run(ledger.claim_due(limit=9, push_s=30)) == ["dsp_1"]
+
+    assert keyspace(raw)["usher:due"] == {"dsp_1": deadline_ms - END_MARGIN_S * 1000}
 
 
 def test_a_new_record_reads_back_as_what_was_asked_for(store: Ledger) -> None:

@@ -7,6 +7,7 @@ import redis
 from dispatcher import keys, ledger, reports
 from dispatcher.metrics import AgentCounts
 from dispatcher.store import Ledger
+from tests.clocks import goes_back
 from tests.support import a_server, counters, eventually, keyspace
 
 
@@ -154,3 +155,17 @@ def test_a_batch_that_is_sent_again_is_counted_once(store: Ledger, raw: redis.Re
 
     assert (sent, others) == ([1, 0, 1, 0, 0], 1)
     assert counters(raw, key) == {"rejects:full": 3}
+
+
+def test_of_sweeps_that_have_waited_for_a_worker_one_is_done(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    step = reports.begin_sweep("sweeper", ttl_s=6, pause_s=0.25)
+
+    assert [store.run(step) for _ in range(5)] == [True] + [False] * 4
+    assert store.run(reports.alive()) == {"sweeper"}
+    goes_back(raw, by_s=-0.3)  # so much later
+    assert [store.run(step) for _ in range(2)] == [True, False]
+    goes_back(raw, by_s=30)
+    goes_back(raw, by_s=-0.3)
+    assert store.run(step)

@@ -12,25 +12,37 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.app.task import Context
 from celery.worker.request import Request
 from kombu import Connection
 
-from dispatcher import ledger, messages
+from dispatcher import ledger, messages, waking
 from dispatcher.messages import Wake
 from dispatcher.models import DISPATCH_CREATED, DISPATCH_STARTED, Dispatch, State
 from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch
+from tests.support import keyspace, new_dispatch, run_python
 
 ROOM = 'room "1", with ünicode'
-WAKES = [messages.dispatch("dsp_1", ROOM), messages.verify("dsp_1", ROOM)]
-TASKS = [messages.DISPATCH_TASK, messages.VERIFY_TASK]
+WAKES = [
+    messages.dispatch("dsp_1", ROOM),
+    messages.verify("dsp_1", ROOM),
+    messages.clear_away("dsp_1", ROOM),
+    messages.redispatch_joined("dsp_1", ROOM),
+]
+TASKS = [
+    messages.DISPATCH_TASK,
+    messages.VERIFY_TASK,
+    messages.CLEAR_TASK,
+    messages.REDISPATCH_JOINED_TASK,
+]
 
 
 @pytest.fixture
 def celery(redis_url: str) -> Iterator[Celery]:
-    """An application with those two tasks, on the session's Redis."""
+    """An application with those tasks, on the session's Redis."""
     app = Celery("test", broker=redis_url, set_as_current=False)
-    app.conf.task_routes = {messages.VERIFY_TASK: {"queue": "verify"}}
+    verify = {"queue": "verify"}
+    app.conf.task_routes = {messages.VERIFY_TASK: verify, messages.CLEAR_TASK: verify}
     app.conf.task_default_queue = "dispatch"
     for name in TASKS:
         app.task(name=name, ignore_result=True)(task)
@@ -114,3 +126,30 @@ def test_a_dispatch_that_livekit_has_is_verified_whatever_comes_first(
 def new_generation(dispatch: Dispatch) -> Dispatch:
     """The same record, as somebody else has it."""
     return Dispatch(**{**vars(dispatch), "generation": dispatch.generation + 1})
+
+
+@pytest.mark.parametrize("queue", ["sweep", "webhooks"])
+def test_no_message_is_good_by_the_clock_of_a_host(
+    queue: str, celery: Celery, raw: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose clock is ahead must not throw away what the sweeper has sent."""
+    run_python(
+        "from dispatcher import waking\n"
+        "waking.wake_supervision('dsp_1', 'room-1', good_till_ms=7)\n"
+        "waking.wake_delivery('msg_1', 'dsp_1', 'room-1', good_till_ms=7)\n",
+        REDIS_URL=redis_url,
+    )
+
+    message = taken(redis_url, queue)
+
+    name = message.headers["task"]
+    made = Request(message, app=celery, task=celery.task(name=name)(task))
+    assert made.expires is None
+    assert Context(made.request_dict).get(waking.GOOD_TILL_MS) == 7  # as a bound task sees it
+
+
+def test_beat_s_sweeps_are_good_by_no_clock_either() -> None:
+    assert run_python(
+        "import celeryconfig\nprint(celeryconfig.beat_schedule['sweep'].get('options'))",
+        REDIS_URL="redis://127.0.0.1:1/0",
+    ).split() == ["None"]

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from dispatcher.store import Ledger
 from tests.clientsfile import ENVIRON, Open, a_client, a_key, opening
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, a_server, new_dispatch
-from web.limits import MAX_WRONG_KEYS
+from web.limits import MAX_WRONG_PASSWORDS
 
 PASSWORD = "a-password-of-20-chars"
 CLIENTS = a_client("acme", a_key("acme", "acme-key")) + a_client(
@@ -37,13 +37,19 @@ CLIENTS = a_client("acme", a_key("acme", "acme-key")) + a_client(
 REF = DispatchRef(
     dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
 )
-OPERATOR = {"USHER_OPERATOR_AUTH": f"operator:{PASSWORD}"}
+OPERATOR = {"USHER_OPERATOR_AUTH": f"operator:{PASSWORD}", "USHER_METRICS_LOCAL": "true"}
 
 
 @pytest.fixture
 def open_with(open_with: Open) -> Open:
     """Opens the application, the operator named; keyword arguments are environment variables."""
-    return partial(open_with, CLIENTS, **OPERATOR)
+    return lambda **environ: open_with(CLIENTS, **(OPERATOR | environ))
+
+
+@pytest.fixture
+def open_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Opens the application with whatever Redis the other fixtures have chosen."""
+    yield from opening(tmp_path, monkeypatch)
 
 
 def samples(client: FlaskClient) -> dict[tuple[Any, ...], float]:
@@ -71,6 +77,9 @@ def test_what_was_counted_is_there_in_prometheuss_words(open_with: Open, store: 
     assert found["usher_up",] == 1
     assert found["usher_dispatches_total", acme] == 1
     assert found["usher_dispatches_total", globex] == 0
+    assert found["usher_sessions_joined_total", acme] == found["usher_joins_total", acme] == 1
+    assert found["usher_sessions_failed_total", acme] == 0
+    assert found["usher_sessions_lost_total", acme] == 0
     assert found["usher_sessions", acme, ("state", "joined")] == 1
     assert found["usher_sessions", acme, ("state", "queued")] == 0
     time_to_join = "usher_time_to_join_seconds"
@@ -175,17 +184,100 @@ def test_without_an_operator_nobody_from_elsewhere_may(open_with: Open) -> None:
     assert client.get("/metrics").status_code == 200
 
 
+def test_on_this_machine_it_is_open_only_where_the_operator_says_so(open_with: Open) -> None:
+    # A proxy here whose requests say nothing of it looks just like this caller.
+    client = open_with(USHER_METRICS_LOCAL="false")
+
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", auth=("operator", PASSWORD)).status_code == 200
+    client = open_with(USHER_METRICS_LOCAL="false", USHER_OPERATOR_AUTH="")
+    assert client.get("/metrics").status_code == 401
+
+
 def test_whoever_guesses_is_told_to_wait(open_with: Open) -> None:
     client = open_with()
     asked: dict[str, Any] = {"environ_overrides": {"REMOTE_ADDR": "192.0.2.1"}}
 
     guesses = [
         client.get("/metrics", auth=("operator", f"guess-{n}"), **asked).status_code
-        for n in range(MAX_WRONG_KEYS + 1)
+        for n in range(MAX_WRONG_PASSWORDS + 1)
     ]
 
-    assert guesses == [401] * MAX_WRONG_KEYS + [429]
-    assert client.get("/metrics", auth=("operator", PASSWORD), **asked).status_code == 200
+    assert guesses == [401] * MAX_WRONG_PASSWORDS + [429]
+    assert client.get("/metrics", auth=("operator", PASSWORD), **asked).status_code == 429
+    elsewhere: dict[str, Any] = {"environ_overrides": {"REMOTE_ADDR": "192.0.2.2"}}
+    assert client.get("/metrics", auth=("operator", PASSWORD), **elsewhere).status_code == 200
+
+
+@pytest.mark.parametrize("redis_is", ["there", "away"])
+def test_wrong_passwords_count_at_every_door_and_in_every_process(
+    redis_is: str, own_common: CommonSettings, own_redis: OwnRedis, open_apart: Open
+) -> None:
+    # With Redis away each process can only count its own.
+    one, other = open_apart(CLIENTS, **OPERATOR), open_apart(CLIENTS, **OPERATOR)
+    if redis_is == "away":
+        own_redis.stop()
+        other = one
+    guess, asked = ("operator", "guess"), {"environ_overrides": {"REMOTE_ADDR": "192.0.2.1"}}
+    form = {"user": guess[0], "password": guess[1]}
+    seen = []
+    for _ in range(MAX_WRONG_PASSWORDS // 2):
+        seen.append(one.get("/metrics", auth=guess, **asked).status_code)
+        seen.append(other.post("/dashboard/login", data=form, **asked).status_code)
+
+    assert seen == [401] * MAX_WRONG_PASSWORDS
+    form["password"] = PASSWORD
+    for each in (one, other):
+        assert each.post("/dashboard/login", data=form, **asked).status_code == 429
+        right = ("operator", PASSWORD)
+        refused = each.get("/metrics", auth=right, **asked)
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["Retry-After"]) <= 60
+        assert each.get("/readyz", auth=right, **asked).status_code == 429
+
+
+def test_a_right_password_is_not_counted(open_with: Open, raw: redis.Redis) -> None:
+    client = open_with()
+    asked: dict[str, Any] = {"environ_overrides": {"REMOTE_ADDR": "192.0.2.1"}}
+
+    answers = [
+        client.get("/metrics", auth=("operator", PASSWORD), **asked).status_code
+        for _ in range(2 * MAX_WRONG_PASSWORDS)
+    ]
+
+    assert answers == [200] * len(answers)
+    assert raw.get("usher:wrong_passwords:192.0.2.1") == "0"
+    assert 0 < raw.ttl("usher:wrong_passwords:192.0.2.1") <= 60
+
+
+def test_who_the_clients_are_is_told_to_the_operator_alone(
+    open_with: Open, store: Ledger, raw: redis.Redis
+) -> None:
+    raw.hset("usher:parked", "dsp_broken", "it was")
+    client = open_with()
+
+    anybody = client.get("/readyz").json
+    with_a_key = client.get("/readyz", headers={"Authorization": "Bearer acme-key"}).json
+    operator = client.get("/readyz", auth=("operator", PASSWORD)).json
+
+    workers = ["worker:dispatch", "worker:verify", "sweeper"]
+    assert anybody == {"status": "degraded", "not_ready": [*workers, "livekit", "agent"]}
+    assert with_a_key == anybody
+    named = ["livekit:acme", "livekit:globex", "agent:helper"]
+    assert operator == {
+        "status": "degraded",
+        "not_ready": [*workers, *named],
+        "parked": ["dsp_broken"],
+    }
+    assert client.get("/readyz", auth=("operator", "guess")).status_code == 401
+
+
+def test_where_there_is_one_client_readiness_names_its_parts(
+    common: CommonSettings, open_apart: Open
+) -> None:
+    client = open_apart(a_client("acme", a_key("acme", "acme-key")))
+
+    assert "agent:helper" in client.get("/readyz").json["not_ready"]
 
 
 def test_without_redis_it_says_so_and_what_the_process_knows_within_a_second(

@@ -9,14 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 
-from dispatcher import cancelling, ledger, restoring
+from dispatcher import cancelling, keys, ledger, restoring
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from tests.ownredis import OwnRedis
-from tests.support import eventually, new_dispatch
+from tests.support import AGENT_NAME, eventually, new_dispatch
 from web import promises
 from web.promises import Promises
 
@@ -80,6 +81,26 @@ async def test_what_was_promised_without_redis_is_written_when_it_is_back(
     assert record.state is State.DELEGATED
     kept.close()  # whatever there is to tell is told
     assert not [r for r in caplog.records if r.levelno == logging.ERROR]  # nothing was lost
+
+
+async def test_one_that_cannot_be_written_keeps_no_other_from_being_written(
+    store: Ledger, kept: Promises, own_redis: OwnRedis
+) -> None:
+    own_redis.stop()
+    kept.delegate(new_dispatch("dsp_1", room_name="broken"))
+    kept.delegate(new_dispatch("dsp_2"))
+    kept.close()  # it looks a last time, in vain; from now on only the test looks
+    own_redis.start()
+    with redis.Redis.from_url(own_redis.url, decode_responses=True) as raw:
+        live = keys.live("acme", AGENT_NAME, "broken")
+        raw.rpush(live, "not the id of a dispatch")
+
+        kept.look()
+
+        assert read(store, "dsp_2") is not None
+        raw.delete(live)
+        kept.look()  # it is still remembered
+        assert read(store, "dsp_1") is not None
 
 
 async def test_a_delegated_room_keeps_its_dispatch_until_the_ledger_has_it(

@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 from devstack import PROJECT_ROOT
 from dispatcher import keys, ledger, reports, sentinels
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.guarding import Guard
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
 from dispatcher.wakeups import Wakeups
@@ -239,7 +240,7 @@ async def test_ledger_news_messages_and_results_follow_the_master(
     store._redis.delete("dispatch", "verify")
     async with (
         AsyncLedger(by_sentinel) as awaiting,
-        contextlib.aclosing(Wakeups(by_sentinel)) as news,
+        contextlib.aclosing(Wakeups(by_sentinel, Guard(AsyncLedger(by_sentinel)))) as news,
         news.listen("dsp_after") as woken,
     ):
         assert written(store, "dsp_before")

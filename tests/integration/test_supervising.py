@@ -10,13 +10,16 @@ from livekit import api
 
 from dispatcher import dispatching, leases, ledger, models, reports, verification
 from dispatcher.errors import UnknownDispatch
+from dispatcher.figures import figures
+from dispatcher.metrics import Window
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from dispatcher.supervising import LOOK_AGAIN_S, supervise
+from dispatcher.troubles import troubles
 from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, counts, keyspace
+from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -95,6 +98,74 @@ async def test_a_silent_agent_that_has_gone_by_itself_is_replaced(
 
     assert await supervise(services, "dsp_1") is State.QUEUED
     assert look().generation == 2
+
+
+def asked_for_a_minute_ago(raw: redis.Redis) -> None:
+    """Its caller has had the token for a minute, and nobody has come."""
+    for name in ("created_at_ms", "requested_at_ms"):
+        raw.hincrby(RECORD, name, -60_000)
+
+
+async def test_an_agent_that_nobody_has_come_to_is_no_loss_to_anybody(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(deadline_ms=90_000), house)
+    asked_for_a_minute_ago(raw)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+
+    assert look().unattended
+    found = counts(raw, "usher:metrics:dispatch:acme")
+    assert (found.get("agents_lost"), found["idle_agents_lost"]) == (None, 1)
+    (told,) = (text for text in troubles(look()) if text.startswith("Attempt 1"))
+    assert "before any person had come" in told
+
+
+async def test_who_has_just_asked_counts_as_a_person_about_to_come(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.QUEUED
+
+    assert not look().unattended
+    assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
+
+
+async def test_a_caller_who_asks_again_makes_it_one_with_a_caller(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+    store: Ledger,
+) -> None:
+    await joined(services, request_dispatch(deadline_ms=90_000), house)
+    asked_for_a_minute_ago(raw)
+    fall_silent(raw)
+    await supervise(services, "dsp_1")
+
+    again = new_dispatch("dsp_2", room_name=house.room)
+    assert store.run(ledger.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+
+    assert not look().unattended
+
+
+async def test_a_session_that_had_its_agent_and_failed_counts_once(
+    services: Services, request_dispatch: Request, raw: redis.Redis, house: House, store: Ledger
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    raw.hset(RECORD, "losses", "5")
+    fall_silent(raw)
+
+    assert await supervise(services, "dsp_1") is State.FAILED
+
+    (acme,) = store.run(figures(Window.ALL, ["acme"])).clients
+    assert (acme.joined, acme.failures) == (1, 1)
+    assert (acme.served, acme.unserved, acme.success_rate) == (0, 1, 0.0)
 
 
 async def test_a_person_who_has_not_come_yet_finds_an_agent(
@@ -249,3 +320,15 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     assert await supervise(services, "dsp_1") is State.JOINED
 
     assert look().generation == 1
+
+
+async def test_a_message_that_has_waited_too_long_is_left_to_the_next_one(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+) -> None:
+    await joined(services, request_dispatch(), house)
+    await house.join("person", agent=False)
+    fall_silent(raw)
+    now_ms = look().read_at_ms
+
+    assert await supervise(services, "dsp_1", good_till_ms=now_ms - 1) is State.JOINED
+    assert await supervise(services, "dsp_1", good_till_ms=now_ms + 60_000) is State.QUEUED

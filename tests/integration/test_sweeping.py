@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
 
 from dispatcher import ledger, models, reports, sweeping
+from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
@@ -74,7 +76,7 @@ def test_each_is_woken_in_the_way_of_its_state(
             sweeping, f"wake_{name}", lambda *args, name=name: published.append((name, *args))
         )
 
-    sweeping.publish_all([WakeUp(dispatch=a_dispatch(state=state))])
+    WakeUp(dispatch=a_dispatch(state=state)).publish()
 
     assert published == [(task, "dsp_1", "room-1")]
 
@@ -219,6 +221,20 @@ async def test_what_somebody_works_on_is_not_ended_by_the_sweep(
         assert raw.zscore("usher:due", "dsp_1") < look().deadline_at_ms - 500
 
 
+async def test_what_a_dead_worker_has_left_at_its_deadline_is_ended_before_its_lease(
+    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+) -> None:
+    request_dispatch(deadline_ms=900)
+    raw.hset(RECORD, "state", "dispatching")
+    due(raw, "dsp_1")
+
+    assert await woken(services) == []
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.FAILED, "dispatcher_unavailable")
+    assert record.updated_at_ms < record.deadline_at_ms
+
+
 @pytest.mark.parametrize(("field", "value"), [("state", "nonsense"), ("generation", "many")])
 async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
     field: str, value: str, services: Services, request_dispatch: Request, raw: redis.Redis
@@ -295,6 +311,9 @@ async def test_who_has_much_that_is_due_does_not_hold_the_others_up(
     services_for: OpenServices, request_dispatch: Request, raw: redis.Redis
 ) -> None:
     services = await services_for(USHER_SWEEP_LIMIT="4")
+    (acme,) = services.clients.clients
+    globex = replace(acme, client_id="globex")
+    services = replace(services, clients=ClientRegistry(clients=(acme, globex)))
     for number in range(20):
         request_dispatch(f"dsp_a{number}", room_name=f"room-{number}")
     request_dispatch("dsp_b", client_id="globex")

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from dispatcher import capacity, dispatching, leases, ledger, models, reports, sweeping
+from dispatcher import (
+    capacity,
+    dispatching,
+    leases,
+    ledger,
+    models,
+    precedence,
+    reports,
+    sweeping,
+)
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
-from dispatcher.sweeping import WakeUp
 from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, WAIT_S, a_server, eventually, keyspace, new_dispatch
+from tests.support import (
+    AGENT_NAME,
+    UNREACHABLE,
+    WAIT_S,
+    a_server,
+    eventually,
+    keyspace,
+    new_dispatch,
+)
 
 Look = Callable[[], Dispatch]
 CHANNEL = "usher:capacity"
@@ -41,6 +57,81 @@ def heard(channel: Any, raw: redis.Redis) -> list[str]:
     while (message := channel.get_message(timeout=WAIT_S))["data"] != "that is all":
         found.append(message["data"])
     return found
+
+
+def nobody_has_come(raw: redis.Redis, dispatch_id: str) -> None:
+    """As supervision leaves a session that has lost its agent and that no person has entered."""
+    raw.hset(f"usher:dispatch:{dispatch_id}", "unattended", "1")
+
+
+async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
+    services_for: OpenServices,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for()
+    store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))  # one slot is free
+    request_dispatch()
+    nobody_has_come(raw, "dsp_1")
+    caller = waiting(store, raw, 2)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+
+    assert look().failure_reason == "no_capacity"
+    assert "1 session(s) with a caller" in look().failure_message
+    raw.zadd("usher:waiting", {"dsp_1": 1}, xx=True)  # it has waited longer
+    picked = store.run(leases.pick_waiting(limit=9, push_s=2.0))
+    assert picked == [caller, "dsp_1"]
+    assert [each.dispatch.dispatch_id for each in await sweeping.waiting_for(services)] == [caller]
+    # A person who enters makes it a session like any other.
+    person = await house.join("person", agent=False)
+    assert await precedence.why_behind(services, look(), store.run(reports.agent_servers())) is None
+    await person.disconnect()
+    # With one slot more there is one for it, too.
+    store.run(reports.report_agent_server(a_server(used_slots=2), ttl_s=60))
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"agent_name": "another-agent"},
+        {"container": "box-2"},
+        {"client_id": "globex"},
+    ],
+    ids=["another agent's", "in another container", "of a client whose servers are others"],
+)
+async def test_nobody_waits_behind_those_who_want_other_agent_servers(
+    changes: dict[str, str],
+    services_for: OpenServices,
+    request_dispatch: Request,
+    store: Ledger,
+    raw: redis.Redis,
+    house: House,
+) -> None:
+    services = await services_for()
+    store.run(reports.report_agent_server(a_server(used_slots=3, client_id="acme"), ttl_s=60))
+    request_dispatch()
+    nobody_has_come(raw, "dsp_1")
+    waiting(store, raw, 2, **changes)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+
+async def test_nobody_waits_behind_those_whose_livekit_is_away(
+    services_for: OpenServices, request_dispatch: Request, store: Ledger, raw: redis.Redis
+) -> None:
+    services = await services_for()
+    store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))
+    request_dispatch()
+    nobody_has_come(raw, "dsp_1")
+    other = waiting(store, raw, 2, client_id="globex")
+    raw.hset(f"usher:dispatch:{other}", mapping=UNREACHABLE)
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
 
 @pytest.mark.parametrize(
@@ -213,22 +304,18 @@ async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(
 
 
 async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(
-    services_for: OpenServices, store: Ledger, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    services_for: OpenServices, store: Ledger, raw: redis.Redis
 ) -> None:
     services = await services_for()
-    woken: list[str] = []
-
-    def note(wake_ups: Iterable[WakeUp]) -> None:
-        woken.extend(wake_up.dispatch.dispatch_id for wake_up in wake_ups)
-
-    monkeypatch.setattr(sweeping, "publish_all", note)
     waiting(store, raw, 1)
+    raw.delete("dispatch")  # the message of its beginning
     listening = asyncio.create_task(capacity.listen(services))
     await eventually(lambda: dict(raw.pubsub_numsub(CHANNEL))[CHANNEL] == 1)
 
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
-    assert await eventually(lambda: woken) == ["dsp_1"]
+    (message,) = await eventually(lambda: raw.lrange("dispatch", 0, -1))
+    assert "dsp_1" in message
     listening.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await listening

@@ -8,8 +8,9 @@ import redis
 import redis.asyncio
 
 from dispatcher import ledger, models
+from dispatcher.guarding import Guard
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
+from dispatcher.store import AsyncLedger, Ledger
 from dispatcher.wakeups import Wakeups
 from tests.ownredis import OwnRedis
 from tests.support import WAIT_S, eventually, new_dispatch
@@ -33,7 +34,7 @@ async def test_a_change_of_the_record_wakes_its_listener(
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
     dispatch = store.run(ledger.read("dsp_1"))
     assert dispatch is not None
-    wakeups = Wakeups(common)
+    wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1") as news, wakeups.listen("dsp_2") as other:
         store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
 
@@ -45,7 +46,7 @@ async def test_a_change_of_the_record_wakes_its_listener(
 async def test_two_listeners_to_one_dispatch_are_both_woken(
     common: CommonSettings, raw: redis.Redis
 ) -> None:
-    wakeups = Wakeups(common)
+    wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1") as first, wakeups.listen("dsp_1") as second:
         await told(raw, CHANNEL, listeners=1)
 
@@ -57,7 +58,7 @@ async def test_two_listeners_to_one_dispatch_are_both_woken(
 async def test_one_of_two_listeners_leaving_leaves_the_other_listening(
     common: CommonSettings, raw: redis.Redis
 ) -> None:
-    wakeups = Wakeups(common)
+    wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1") as stays:
         async with wakeups.listen("dsp_1"):
             pass
@@ -69,7 +70,7 @@ async def test_one_of_two_listeners_leaving_leaves_the_other_listening(
 async def test_the_last_listener_leaving_ends_the_subscription(
     common: CommonSettings, raw: redis.Redis
 ) -> None:
-    wakeups = Wakeups(common)
+    wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1"):
         await eventually(lambda: raw.pubsub_channels(CHANNEL) == [CHANNEL])
 
@@ -83,7 +84,7 @@ async def test_the_last_listener_leaving_ends_the_subscription(
 async def test_listeners_hear_again_after_redis_was_restarted(
     own_common: CommonSettings, own_redis: OwnRedis
 ) -> None:
-    wakeups = Wakeups(own_common)
+    wakeups = Wakeups(own_common, Guard(AsyncLedger(own_common)))
     async with wakeups.listen("dsp_1") as news:
         own_redis.stop()
         own_redis.start()
@@ -99,7 +100,7 @@ async def test_listeners_hear_although_redis_was_down_at_the_first_of_them(
     own_common: CommonSettings, own_redis: OwnRedis
 ) -> None:
     own_redis.stop()
-    wakeups = Wakeups(own_common)
+    wakeups = Wakeups(own_common, Guard(AsyncLedger(own_common)))
     async with wakeups.listen("dsp_1"):
         pass
     own_redis.start()
@@ -115,7 +116,7 @@ async def test_listeners_hear_although_redis_was_down_at_the_first_of_them(
 async def test_a_hung_redis_does_not_hold_a_listener_up(
     own_common: CommonSettings, own_redis: OwnRedis
 ) -> None:
-    wakeups = Wakeups(own_common)
+    wakeups = Wakeups(own_common, Guard(AsyncLedger(own_common)))
     with own_redis.frozen():
         async with asyncio.timeout(5), wakeups.listen("dsp_1") as news:
             assert not news.is_set()
@@ -125,7 +126,7 @@ async def test_a_hung_redis_does_not_hold_a_listener_up(
 async def test_a_hundred_listeners_at_once_share_one_connection_and_all_hear(
     common: CommonSettings, raw: redis.Redis
 ) -> None:
-    wakeups = Wakeups(common)
+    wakeups = Wakeups(common, Guard(AsyncLedger(common)))
 
     async def hear(number: int) -> bool:
         async with wakeups.listen(f"dsp_{number}") as news:

@@ -15,7 +15,26 @@ from tests.ownredis import OwnRedis
 from web import create_app
 
 SECRET = "a-secret-of-at-least-32-characters"
-Open = Callable[[str], FlaskClient]
+METADATA = "a system prompt, and what the customer has told us"
+WITH_METADATA = {
+    "room_name": "room-with-16-characters",
+    "room_config": {"agents": [{"metadata": METADATA}]},
+}
+PAGE = "https://app.example"
+BROWSERS = {
+    "USHER_PUBLISHABLE_KEY_SHA256": hashlib.sha256(b"page-key").hexdigest(),
+    "USHER_ORIGINS": PAGE,
+}
+IN_A_PAGE = {"Authorization": "Bearer page-key", "Origin": PAGE}
+Open = Callable[..., FlaskClient]
+
+
+def agents_of(answer: dict[str, str]) -> list[dict[str, object]]:
+    """The agents that LiveKit is to bring, as whoever holds the token can read them."""
+    token = answer["participant_token"]
+    claims = jwt.decode(token, SECRET, algorithms=["HS256"])
+    found: list[dict[str, object]] = claims.get("roomConfig", {}).get("agents", [])
+    return found
 
 
 @pytest.fixture
@@ -25,9 +44,10 @@ def front_door(
     """The application with Redis down."""
     opened = []
 
-    def open_with(delegate: str) -> FlaskClient:
+    def open_with(delegate: str, **more: str) -> FlaskClient:
         own_redis.stop()
         for name, value in {
+            **more,
             "LIVEKIT_URL": "ws://127.0.0.1:1",
             "LIVEKIT_API_KEY": "key",
             "LIVEKIT_API_SECRET": SECRET,
@@ -51,7 +71,7 @@ def front_door(
 
 
 def test_a_client_that_delegates_gets_a_token_that_carries_its_agent(front_door: Open) -> None:
-    client = front_door("true")
+    client = front_door("true", USHER_DELEGATE_METADATA="true")
     body = {"room_name": "room-1", "room_config": {"agents": [{"metadata": "for the agent"}]}}
 
     response = client.post("/api/v1/dispatches", json=body)
@@ -91,6 +111,55 @@ def test_a_client_that_does_not_delegate_gets_a_503_without_a_token(front_door: 
     assert "participant_token" not in response.text
     assert "server_url" not in response.text
     assert client.get("/readyz").status_code == 503
+
+
+def test_a_backends_agent_metadata_is_in_no_token_unless_the_client_wants_that(
+    front_door: Open,
+) -> None:
+    client = front_door("true")
+
+    refused = client.post("/api/v1/dispatches", json=WITH_METADATA)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert "delegates_metadata" in refused.json["detail"]
+    assert METADATA not in refused.text
+    assert "participant_token" not in refused.text
+    # Nothing was promised: the same room without it is another request.
+    without = client.post("/api/v1/dispatches", json={"room_name": WITH_METADATA["room_name"]})
+    assert without.status_code == 200
+    (agent,) = agents_of(without.json)
+    assert "metadata" not in agent
+
+
+def test_a_page_is_shown_the_metadata_that_it_has_sent_itself_and_no_others(
+    front_door: Open,
+) -> None:
+    client = front_door("true", **BROWSERS)
+    room = {"room_name": WITH_METADATA["room_name"]}
+
+    own = client.post("/api/v1/dispatches", json=WITH_METADATA, headers=IN_A_PAGE).json
+    others = client.post("/api/v1/dispatches", json=room, headers=IN_A_PAGE).json
+    backends = client.post("/api/v1/dispatches", json=room).json
+
+    assert [agent["metadata"] for agent in agents_of(own)] == [METADATA]
+    for answer in (others, backends):
+        assert answer["dispatch_id"] == own["dispatch_id"]
+        assert agents_of(answer) == []  # the first one's token brings the agent
+
+
+def test_without_redis_two_browsers_with_one_key_are_two_people(front_door: Open) -> None:
+    client = front_door("true", **BROWSERS)
+    headers = IN_A_PAGE | {"Idempotency-Key": "7c9e6679-7425-40de-944b-e07fc1f90ae7"}
+
+    first, second = (
+        client.post("/api/v1/dispatches", json={}, headers=headers).json for _ in range(2)
+    )
+    backends = client.post(
+        "/api/v1/dispatches", json={}, headers={"Idempotency-Key": headers["Idempotency-Key"]}
+    ).json
+
+    assert first["dispatch_id"] == second["dispatch_id"] != backends["dispatch_id"]
+    assert first["participant_identity"] != second["participant_identity"]
 
 
 def test_the_same_request_with_its_key_gets_the_same_from_this_process(front_door: Open) -> None:

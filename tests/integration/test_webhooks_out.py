@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher import heartbeat, ledger, models, outbox, restoring, sweeping, webhooks
+from dispatcher import heartbeat, ledger, models, outbox, reports, restoring, sweeping, webhooks
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.receivers import NotDelivered, Receivers
@@ -354,11 +354,38 @@ def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 async def test_the_heartbeat_tells_the_ledger_who_wants_events(
     url: str, wanting: set[str], services_for: OpenServices, raw: redis.Redis
 ) -> None:
-    raw.sadd("usher:notified", "a client that was")
+    now_ms = raw.time()[0] * 1000
+    raw.zadd("usher:events_wanted", {"of another worker": now_ms, "of none for a day": 1})
     services = await services_for(USHER_WEBHOOK_URL=url, USHER_WEBHOOK_SECRET=SECRET)
     beating = asyncio.create_task(heartbeat.beat(services, []))
 
-    await eventually(lambda: raw.smembers("usher:notified") == wanting)
+    wanted = wanting | {"of another worker"}
+    await eventually(lambda: set(raw.zrange("usher:events_wanted", 0, -1)) == wanted)
 
     beating.cancel()
     await asyncio.gather(beating, return_exceptions=True)
+
+
+def test_workers_that_know_other_clients_take_nobodys_events_away(
+    store: Ledger, request_dispatch: Request, raw: redis.Redis
+) -> None:
+    for client_ids in (["acme"], ["other"], []):  # three files of clients, in an upgrade
+        store.run(outbox.want_events(client_ids))
+
+    join(store, request_dispatch())
+
+    assert raw.zcard("usher:outbox:acme") == 1
+
+
+async def test_an_event_that_is_claimed_anew_is_left_to_its_next_message(
+    telling: Services, receiver: Receiver, request_dispatch: Request, store: Ledger
+) -> None:
+    join(store, request_dispatch())
+    [due] = await webhooks.due(telling)
+    now_ms = store.run(reports.ping())
+    assert now_ms < due.good_till_ms <= now_ms + webhooks.CLAIM_S * 1000
+
+    await webhooks.deliver(telling, due.event_id, good_till_ms=now_ms - 1)
+    assert receiver.ids == []
+    await webhooks.deliver(telling, due.event_id, good_till_ms=due.good_till_ms)
+    assert receiver.ids == [due.event_id]

@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import os
 import shlex
 import stat
 from dataclasses import asdict
@@ -163,6 +164,16 @@ def test_the_callers_settings_of_usher_reach_the_processes_and_no_others_do(
     assert environ["USHER_DEADLINE_S"] == "5"
     assert environ["REDIS_URL"] == config.redis_url
     assert "SECRET" not in environ
+
+
+def test_an_entry_point_in_a_folder_of_the_callers_own_is_found(config: StackConfig) -> None:
+    caller = {"PYTHONPATH": f"mine{os.pathsep}{os.pathsep}/theirs"}
+
+    path = config.process_environment(caller)["PYTHONPATH"].split(os.pathsep)
+
+    # Ours first; and the processes run in another folder than the caller.
+    assert path == [str(PROJECT_ROOT), str(Path("mine").absolute()), "/theirs"]
+    assert config.process_environment({})["PYTHONPATH"] == str(PROJECT_ROOT)
 
 
 def test_a_livekit_server_that_cannot_be_run_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_a_port_in_use_is_named_with_its_variable(busy_port: int) -> None:
         choose_ports(environ)
 
 
+def test_two_ports_that_are_the_same_are_both_named() -> None:
+    free = choose_ports(ANY_PORTS).web
+    environ = ANY_PORTS | {"USHER_WEB_PORT": str(free), "USHER_AGENT_PORT": str(free)}
+
+    with pytest.raises(StackError, match=f"USHER_AGENT_PORT and USHER_WEB_PORT are both {free}"):
+        choose_ports(environ)
+
+
 def test_a_busy_port_that_was_asked_for_is_never_moved(busy_port: int) -> None:
     environ = ANY_PORTS | {"USHER_WEB_PORT": str(busy_port)}
 

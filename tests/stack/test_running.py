@@ -109,6 +109,23 @@ def test_a_process_that_ignores_the_ctrl_c_is_killed(run_dir: Path, tmp_path: Pa
     assert processes_of_stack(run_dir) == []
 
 
+def test_the_agents_program_may_be_in_a_folder_of_the_callers_own(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "their_program.py").write_text("async def entrypoint(ctx):\n    pass\n")
+    procfile = tmp_path / "Procfile"
+    procfile.write_text("agent: exec python -m worker_agent\n")
+    environ = {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)]),
+        "USHER_AGENT_ENTRYPOINT": "their_program:entrypoint",
+        "USHER_AGENT_EXECUTOR": "thread",
+    }
+
+    # Ready when the agent server answers, which it does with its program imported.
+    with running_stack(run_dir, procfile=procfile, environ=environ, ready_within_s=60) as stack:
+        assert stack.programs()["agent"].state == "RUNNING"
+
+
 def test_a_process_that_is_killed_runs_again(stack: RunningStack) -> None:
     [killed] = stack.pids("alone")
 

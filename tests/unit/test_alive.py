@@ -38,6 +38,22 @@ def test_only_a_loop_that_stands_still_with_a_redis_that_answers_is_not_alive(
     assert touched_again(path) is touched
 
 
+def test_a_look_at_redis_that_raises_is_not_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    path.touch()
+    errors = [ValueError("nobody has thought of that")]
+
+    def answers() -> bool:
+        if errors:
+            raise errors.pop()
+        return False
+
+    watch(AliveFile(str(path)), Pulse(0), answers, period_s=0.02)
+
+    wait_for("the second look", lambda: not errors or None, within_s=5)
+    assert touched_again(path)
+
+
 def test_a_pulse_that_is_felt_again_is_not_quiet() -> None:
     pulse = Pulse(quiet_s=600)
 

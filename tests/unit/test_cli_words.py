@@ -11,7 +11,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.cli import findings, rendering, server_findings, shapes, work_findings
+from dispatcher.cli import (
+    findings,
+    rendering,
+    server_findings,
+    shapes,
+    work_findings,
+    worker_findings,
+)
 from dispatcher.cli.command import Command, printable
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.options import Duration
@@ -24,6 +31,7 @@ from dispatcher.models import State, TimelineEvent
 from dispatcher.selftest.counters import Accepts, rises, too_little
 from dispatcher.selftest.results import Outcome, Result, junit, passed, spread
 from dispatcher.store import ServerFacts
+from dispatcher.worker_settings import Service, WorkerSettings, services_of
 from tests.support import a_dispatch, a_server
 
 EVIL_ROOM = "room\x1b[2J\x07\n-1"
@@ -43,6 +51,7 @@ WELL = Health(
     workers=frozenset({"dispatch", "verify", "sweep", "webhooks"}),
     sweeper_alive=True,
 )
+AWAY = replace(WELL, sweeper_alive=False, sweeper_silent_ms=60_000)
 
 
 def a_client(**changes: Any) -> Client:
@@ -194,7 +203,7 @@ def test_what_redis_may_lose_is_found(changes: dict[str, Any], name: str, status
     ids=["none", "free", "full", "draining", "not registered", "another client's", "another name"],
 )
 def test_an_agent_without_a_server_with_room_is_found(servers: list[Any], status: str) -> None:
-    [finding] = work_findings.of_agents([a_client()], servers, frozenset())
+    [finding] = work_findings.of_agents(services_of([a_client()]), servers, frozenset())
 
     assert finding.status == status
 
@@ -202,7 +211,7 @@ def test_an_agent_without_a_server_with_room_is_found(servers: list[Any], status
 def test_agents_that_report_nothing_are_not_missed() -> None:
     unfenced = frozenset({"session-agent-rag"})
 
-    assert statuses(work_findings.of_agents([a_client()], [], unfenced)) == {
+    assert statuses(work_findings.of_agents(services_of([a_client()]), [], unfenced)) == {
         "agents acme/session-agent-rag": "ok"
     }
 
@@ -212,6 +221,8 @@ def test_agents_that_report_nothing_are_not_missed() -> None:
     [
         (WELL, "sweeper", "ok"),
         (replace(WELL, sweeper_alive=False), "sweeper", "fail"),
+        (replace(WELL, sweeper_alive=False, sweeper_silent_ms=11), "sweeper", "warn"),
+        (replace(WELL, sweeper_alive=False, sweeper_silent_ms=60_000), "sweeper", "fail"),
         (replace(WELL, workers=frozenset({"dispatch", "sweep"})), "worker verify", "fail"),
         (replace(WELL, queues={"dispatch": 99}), "queue dispatch", "ok"),
         (replace(WELL, queues={"dispatch": 100}), "queue dispatch", "warn"),
@@ -228,9 +239,68 @@ def test_what_lies_about_is_found(health: Health, name: str, status: str) -> Non
     assert statuses(work_findings.of_health(health, webhooks=False))[name] == status
 
 
+@pytest.mark.parametrize(
+    ("health", "words", "advice"),
+    [
+        (replace(AWAY, sweeper_silent_ms=11), "sweeps in its place", "Start beat"),
+        (replace(AWAY, sweeper_silent_ms=60_000), "does not stand in", "Restart the dispatch"),
+        (
+            replace(AWAY, workers=frozenset({"verify"}), queues={"sweep": 9}),
+            "beat sends sweeps, and no worker takes them",
+            "Start the dispatch worker",
+        ),
+        (
+            replace(AWAY, workers=frozenset({"verify"}), queues={"sweep": 0}),
+            "whether beat lives is not seen",
+            "Start the dispatch worker",
+        ),
+    ],
+    ids=["beat away", "and the worker hangs", "no dispatch worker", "neither"],
+)
+def test_what_is_to_be_started_is_what_is_away(health: Health, words: str, advice: str) -> None:
+    found = {each.name: each for each in work_findings.of_health(health, webhooks=False)}
+
+    assert words in found["sweeper"].message
+    assert found["sweeper"].advice.startswith(advice)
+
+
+RAG = Service(client_id="acme", agent_name="rag", default=True)
+OTHER = Service(client_id="acme", agent_name="other")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "status", "words"),
+    [
+        ([(RAG, OTHER), (RAG, OTHER)], "ok", "2 worker process(es), 2 agent(s)"),
+        ([(RAG,), (RAG,)], "warn", "only here are acme/other"),
+        ([(RAG, OTHER), (RAG,)], "warn", "only some of them have acme/other"),
+    ],
+    ids=["as here", "without one", "apart"],
+)
+def test_workers_that_are_set_up_otherwise_are_found(
+    theirs: list[tuple[Service, ...]], status: str, words: str
+) -> None:
+    workers = [WorkerSettings(worker=f"vm-{n}", services=each) for n, each in enumerate(theirs)]
+
+    [finding] = worker_findings.of_settings((RAG, OTHER), workers)
+
+    assert (finding.status, words in finding.message) == (status, True), finding
+
+
+def test_a_livekit_that_answers_no_worker_is_found() -> None:
+    workers = [WorkerSettings(worker="vm-1", services=(RAG,))]
+
+    assert statuses(worker_findings.of_livekit(workers, WELL)) == {
+        "livekit acme for the workers": "fail"
+    }
+    well = replace(WELL, livekit=frozenset({"acme"}))
+    assert statuses(worker_findings.of_livekit(workers, well)) == {}
+
+
 @pytest.mark.parametrize(("failures", "status"), [(0, "ok"), (1, "warn")])
 def test_many_failures_in_the_last_minutes_are_found(failures: int, status: str) -> None:
-    counters = {"joined": 9, "failures:no_capacity": failures}
+    counters = {"joined": 12, "sessions_joined": 9, "sessions_failed": failures}
+    counters["failures:no_capacity"] = failures
     client = client_figures("acme", counters, {State.JOINED: 1})
     figures = Figures(at_ms=1, window=Window.MINUTES, since_ms=0, clients=(client,), agents=())
 
@@ -249,9 +319,11 @@ def test_every_finding_that_is_not_in_order_says_what_to_do() -> None:
         server_findings.of_livekit(client, 900.0),
         server_findings.of_livekit_refusal(client, "401"),
         server_findings.of_livekit_silence(client, "TimeoutError"),
-        *work_findings.of_agents([client], [], frozenset()),
+        *work_findings.of_agents(services_of([client]), [], frozenset()),
         *work_findings.of_health(replace(ill, parked=1, data_losses=1), webhooks=True),
         work_findings.of_dead_webhooks(client, 3),
+        *worker_findings.of_settings([], [WorkerSettings(worker="vm-1", services=(RAG,))]),
+        *worker_findings.of_livekit([WorkerSettings(worker="vm-1", services=(RAG,))], ill),
     ]
 
     assert [f.name for f in found if f.status is not Status.OK and not f.advice] == []

@@ -23,6 +23,7 @@ from dispatcher.decisions import (
     our_agent,
     silent_in_s,
     time_is_up,
+    time_to_join,
     why_no_agent,
     why_too_late,
 )
@@ -46,6 +47,20 @@ def test_an_accepted_agent_is_silent_a_grace_after_it_was_to_renew() -> None:
     assert silent_in_s(alive) == 1 + GRACE_S
     assert (silent_in_s(late), is_silent(late)) == (0, False)
     assert is_silent(replace(late, alive_till_ms=late.alive_till_ms - 1))
+
+
+@pytest.mark.parametrize(
+    ("livekit_says_ms", "took_ms"),
+    [
+        (340, 340),
+        (1500, 1500),  # it has joined after the record was read
+        (-1, 900),  # LiveKit's clock is behind
+        (30_000, 900),  # it is ahead, or Redis's has gone back
+    ],
+)
+def test_the_time_to_join_is_livekits_where_that_can_be(livekit_says_ms: int, took_ms: int) -> None:
+    dispatch = a_dispatch(requested_at_ms=1_000_000, read_at_ms=1_000_900)
+    assert time_to_join(dispatch, 1_000_000 + livekit_says_ms) == took_ms
 
 
 def test_who_has_never_said_that_it_is_alive_is_not_silent() -> None:

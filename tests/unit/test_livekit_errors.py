@@ -12,11 +12,13 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from livekit.protocol.models import ParticipantInfo
+from livekit.protocol.room import ListParticipantsResponse
 
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit import LiveKitClients
-from tests.sockets import Handler, answering, listening, never_answering
+from dispatcher.livekit import LiveKitClients, server_time
+from tests.sockets import Handler, answering, listening, never_answering, read_request
 
 SECRET = "a-secret-of-at-least-32-characters"
 TIMEOUT_S = 0.3
@@ -146,3 +148,66 @@ async def test_an_answer_that_is_no_protobuf_is_transient() -> None:
 
     assert isinstance(error, TransientLiveKitError)
     assert error.outcome_unknown
+
+
+@pytest.mark.parametrize("body", ["[]", '"x"', "null", "7", "", "{"])
+async def test_a_gateways_error_of_whatever_shape_is_an_error_of_livekits(body: str) -> None:
+    async with served(answering(503, body)) as url:
+        error = await error_of(url)
+
+    assert isinstance(error, TransientLiveKitError)
+    assert error.outcome_unknown
+
+
+async def test_a_gateway_that_refuses_in_its_own_words_is_permanent() -> None:
+    async with served(answering(403, "<h1>Forbidden</h1>", "text/html")) as url:
+        error = await error_of(url)
+
+    assert isinstance(error, PermanentLiveKitError)
+    assert "403" in str(error)
+
+
+async def test_a_server_that_speaks_no_http_is_transient() -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x00\xff not HTTP\r\n\r\n")
+        await writer.drain()
+
+    async with served(babble) as url:
+        error = await error_of(url)
+        with pytest.raises(TransientLiveKitError):
+            await server_time(url, timeout_s=5)
+
+    assert isinstance(error, TransientLiveKitError)
+
+
+async def test_a_generation_that_no_dispatch_can_have_is_none() -> None:
+    listed = ListParticipantsResponse(
+        participants=[
+            ParticipantInfo(
+                identity="odd",
+                kind=ParticipantInfo.AGENT,
+                state=ParticipantInfo.ACTIVE,
+                attributes={"usher.generation": "9" * 5000},
+            )
+        ]
+    )
+    body = listed.SerializeToString().decode("latin-1")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        head = (
+            f"HTTP/1.1 200 X\r\nContent-Type: application/protobuf\r\nContent-Length: {len(body)}"
+        )
+        writer.write(f"{head}\r\nConnection: close\r\n\r\n{body}".encode("latin-1"))
+        await writer.drain()
+
+    async with served(answer) as url:
+        clients = LiveKitClients(timeout_s=5)
+        client = clients.for_credentials(
+            LiveKitCredentials(url=url, api_key="key", api_secret=SECRET)
+        )
+        (agent,) = await client.list_agents("room")
+        await clients.aclose()
+
+    assert (agent.identity, agent.generation) == ("odd", None)

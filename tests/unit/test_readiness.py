@@ -9,8 +9,9 @@ import pytest
 from dispatcher import heartbeat
 from dispatcher.clients import Client, ClientRegistry, LiveKitCredentials
 from dispatcher.settings import DispatcherSettings
+from dispatcher.worker_settings import Service, WorkerSettings
 from tests.support import AGENT_NAME, a_server
-from web.health import missing
+from web.health import missing, unserved
 
 CLIENT = Client(
     client_id="acme",
@@ -45,6 +46,17 @@ def test_an_agent_that_reports_nothing_anyway_is_not_missed(
     servers = [a_server()] if reported else []
 
     assert missing(ClientRegistry(clients=(CLIENT,)), settings, PARTS, servers) == missed
+
+
+def test_every_agent_that_may_be_asked_for_and_has_no_server_is_named() -> None:
+    registry = ClientRegistry(clients=(CLIENT,))
+    theirs = Service(client_id="acme", agent_name="of-a-worker")
+    workers = [WorkerSettings(worker="vm-1", services=(theirs,), unfenced=("another",))]
+
+    assert unserved(registry, DispatcherSettings(), [], [a_server()]) == ["another"]
+    assert unserved(registry, DispatcherSettings(), workers, [a_server()]) == ["of-a-worker"]
+    disabled = ClientRegistry(clients=(replace(CLIENT, disabled=True),))
+    assert unserved(disabled, DispatcherSettings(), [], []) == []
 
 
 def test_another_clients_agent_server_is_none_of_this_ones() -> None:

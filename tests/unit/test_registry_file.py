@@ -9,7 +9,7 @@ import pytest
 from dispatcher.clients import Client, ClientRegistry, KeyKind
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Limits
-from dispatcher.registry_file import Surroundings, parse
+from dispatcher.registry_file import Surroundings, parse, read
 from tests.clientsfile import ENVIRON, LIVEKIT_SECRET, a_client, a_key, digest
 
 CANARY = "canary-31337-that-must-never-show-anywhere"
@@ -220,6 +220,63 @@ def test_clients_on_one_livekit_server_could_enter_each_others_rooms() -> None:
     assert len(clients_of(one_customer)) == 2
     only_one = a_client("acme", url=server) + a_client("b", url=server, more=both)
     assert "clients.b.livekit_url" in refusal(only_one)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://ACME.example",
+        "wss://acme.example.",
+        "wss://acme.example:443/x",
+        "https://acme.example",
+    ],
+)
+def test_a_livekit_server_is_the_same_by_whatever_spelling(url: str) -> None:
+    text = a_client("acme", url="wss://acme.example") + a_client("globex", url=url)
+
+    assert "client 'acme' has that LiveKit server too" in refusal(text)
+
+
+def test_the_dots_and_letters_of_other_scripts_are_those_of_dns() -> None:
+    text = a_client("acme", url="wss://xn--bcher-kva.example") + a_client(
+        "globex", url="wss://b\u00fccher\u3002example\u3002"
+    )
+
+    assert "client 'acme' has that LiveKit server too" in refusal(text)
+
+
+def test_a_file_that_everybody_can_change_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clients.toml"
+    path.write_text(a_client("acme", secret=f"file:{tmp_path}/secret"))
+    secret = tmp_path / "secret"
+    secret.write_text(LIVEKIT_SECRET)
+    for file, said in (
+        (path, f"USHER_CLIENTS_FILE: {path} can be changed by every user"),
+        (secret, f"clients.acme.livekit_api_secret: {secret} can be changed by every user"),
+    ):
+        file.chmod(0o646)
+        with pytest.raises(ConfigurationError) as caught:
+            read(path, files=set())
+        assert said in str(caught.value)
+        assert f"(mode 0646); take that away with chmod o-w {file}" in str(caught.value)
+        file.chmod(0o600)
+
+    assert read(path, files=set())[0].livekit.api_secret == LIVEKIT_SECRET
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o644, True), (0o440, False), (0o600, False)])
+def test_a_secret_that_everybody_can_read_is_told(
+    mode: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(LIVEKIT_SECRET)
+    secret.chmod(mode)
+
+    clients_of(a_client(secret=f"file:{secret}"))
+
+    lines = [vars(line) for line in caplog.records]
+    assert [(line["file"], line["mode"]) for line in lines] == [(str(secret), "0644")] * told
+    assert LIVEKIT_SECRET not in caplog.text
 
 
 def test_clients_with_one_livekit_secret_could_make_each_others_tokens() -> None:

@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from pydantic import ValidationError
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from livekit.api import RoomAgentDispatch, RoomConfiguration
+from pydantic import BaseModel, ValidationError
 
-from dispatcher.models import State
+from dispatcher.models import State, TimelineEvent
 from tests.support import a_dispatch
 from web.problems import invalid_fields
 from web.schemas import (
     MAX_METADATA_BYTES,
-    MAX_NAME_CHARS,
+    MAX_NAME_BYTES,
     Accepted,
     AgentRequest,
+    RoomConfig,
     TokenRequest,
     dispatch_answer,
+    event_answer,
     token_answer,
 )
 
@@ -56,25 +61,115 @@ def test_what_is_empty_is_as_what_is_missing(body: str) -> None:
     )
 
 
-def test_every_field_of_a_full_request_arrives() -> None:
-    body = {
-        "room_name": "room",
-        "participant_identity": "ann",
-        "participant_name": "Ann",
-        "participant_metadata": "{}",
-        "participant_attributes": {"a": "b"},
-        "room_config": {"agents": [{"agent_name": "agent", "metadata": "m"}]},
-    }
+# As releases before the deployment have it, and digest it for an `Idempotency-Key`.
+FULL = {
+    "room_name": "room",
+    "participant_identity": "ann",
+    "participant_name": "Ann",
+    "participant_metadata": "{}",
+    "participant_attributes": {"a": "b"},
+    "room_config": {"agents": [{"agent_name": "agent", "metadata": "m"}]},
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"deployment": "staging"}])
+def test_every_field_of_a_full_request_arrives(more: dict[str, str]) -> None:
+    body = {**FULL, **agent(agent_name="agent", metadata="m", **more)}
 
     assert TokenRequest.model_validate(body).model_dump() == body
 
 
+def test_protobufs_camel_case_is_the_same() -> None:
+    wanted = RoomAgentDispatch(agent_name="agent", metadata="m")
+    camel = {
+        "roomName": "room",
+        "participantIdentity": "ann",
+        "participantName": "Ann",
+        "participantMetadata": "{}",
+        "participantAttributes": {"a": "b"},
+        "roomConfig": MessageToDict(RoomConfiguration(agents=[wanted])),
+    }
+    assert camel["roomConfig"] == {"agents": [{"agentName": "agent", "metadata": "m"}]}
+
+    assert TokenRequest.model_validate_json(json.dumps(camel)) == TokenRequest.model_validate(FULL)
+
+
+def test_a_wrong_field_in_camel_case_is_named_as_it_is_documented() -> None:
+    assert refused({"roomName": 7, "roomConfig": {"agents": [{"agentName": 8}]}}) == [
+        "room_name",
+        "room_config.agents.0.agent_name",
+    ]
+
+
 def test_fields_that_we_do_not_know_are_ignored() -> None:
     request = TokenRequest.model_validate(
-        {"newer": 1, "room_config": {"egress": {}, "agents": [{"deployment": 5}]}}
+        {"newer": 1, "room_config": {"hologram": {}, "agents": [{"colour": 5}]}}
     )
 
     assert request == TokenRequest(room_config={"agents": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("message", "model"), [(RoomConfiguration, RoomConfig), (RoomAgentDispatch, AgentRequest)]
+)
+def test_every_field_of_livekits_message_is_taken_or_refused_by_name(
+    message: type[Message], model: type[BaseModel]
+) -> None:
+    """When LiveKit's protocol has a new one, it wants to be passed on or refused here."""
+    assert set(message.DESCRIPTOR.fields_by_name) <= set(model.model_fields)
+
+
+@pytest.mark.parametrize("field", [each.name for each in RoomConfiguration.DESCRIPTOR.fields])
+def test_what_livekit_knows_of_a_room_and_we_do_not_pass_on_is_refused(field: str) -> None:
+    if field == "agents":
+        return
+    value = {"tags": {"a": "b"}, "egress": {"room": {}}, "name": "preset", "metadata": "m"}
+    body = {"room_config": {field: value.get(field, 5)}}
+
+    assert refused(body) == [f"room_config.{field}"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "place"),
+    [
+        ({"agent_name": "a"}, "agent_name", "room_config.agents[0].agent_name"),
+        ({"agentName": "a"}, "agent_name", "room_config.agents[0].agent_name"),
+        ({"metadata": "m"}, "metadata", "participant_metadata"),
+        ({"metadata": "m"}, "metadata", "room_config.agents[0].metadata"),
+        ({"deployment": "d"}, "deployment", "room_config.agents[0].deployment"),
+        ({"agents": [{}]}, "agents", "room_config"),
+        ({"room": "r"}, "room", "room_name"),
+        ({"attributes": {"a": "b"}}, "attributes", "participant_attributes"),
+        ({"room_config": {"agent_name": "a"}}, "room_config.agent_name", "agents[0]"),
+        ({"room_config": {"metadata": "m"}}, "room_config.metadata", "agents[0].metadata"),
+        ({"room_config": {"room_name": "r"}}, "room_config.room_name", "top of the request"),
+        (agent(room_name="r"), "room_config.agents.0.room_name", "top of the request"),
+        (agent(restart_policy="JRP_NEVER"), "room_config.agents.0.restart_policy", "replaces"),
+        (agent(restart_policy=1), "room_config.agents.0.restart_policy", "replaces"),
+        (agent(attributes={"a": "b"}), "room_config.agents.0.attributes", "metadata"),
+    ],
+)
+def test_a_known_field_in_the_wrong_place_is_refused_and_the_right_place_named(
+    body: dict[str, Any], field: str, place: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TokenRequest.model_validate(body)
+    [error] = invalid_fields(caught.value).errors
+    assert error["field"] == field
+    assert place in error["message"]
+
+
+def test_what_is_spelled_out_as_its_default_is_as_what_is_missing() -> None:
+    """Some encoders of protobuf's JSON write every field."""
+    full = RoomConfiguration(agents=[RoomAgentDispatch(agent_name="agent", metadata="m")])
+    spelled_out = MessageToDict(
+        full, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+    )
+    assert spelled_out["agents"][0]["restart_policy"] == "JRP_ON_FAILURE"
+
+    request = TokenRequest.model_validate({**FULL, "room_config": {**spelled_out, "egress": None}})
+
+    assert request.model_dump() == FULL
 
 
 @pytest.mark.parametrize("wrong", [1, 1.5, True, [], {}])
@@ -135,13 +230,22 @@ def test_attributes_may_have_64000_bytes_in_all() -> None:
     ]
 
 
-@pytest.mark.parametrize("character", ["x", "é", "🙂"])
+@pytest.mark.parametrize("character", ["x", "ж", "🙂"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_of_256_characters_is_taken_and_one_more_is_not(name: str, character: str) -> None:
-    TokenRequest.model_validate({name: character * MAX_NAME_CHARS})
+def test_a_name_of_256_bytes_is_taken_and_one_more_is_not(name: str, character: str) -> None:
+    longest = character * (MAX_NAME_BYTES // len(character.encode()))
+    assert len(longest.encode()) == MAX_NAME_BYTES == 256
+    TokenRequest.model_validate({name: longest, **agent(agent_name=longest)})
 
-    assert MAX_NAME_CHARS == 256
-    assert refused({name: character * (MAX_NAME_CHARS + 1)}) == [name]
+    assert refused({name: longest + "x"}) == [name]
+    assert refused(agent(agent_name=longest + "x")) == ["room_config.agents.0.agent_name"]
+
+
+@pytest.mark.parametrize("wrong", ["a_b", "a b", "a\tb", "\x7f", "d" * 65, "ж" * 33, 5])
+def test_a_deployment_that_livekit_refuses_is_refused(wrong: object) -> None:
+    TokenRequest.model_validate(agent(deployment="ж" * 32))
+
+    assert refused(agent(deployment=wrong)) == ["room_config.agents.0.deployment"]
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud83d", "a\udc00"], ids=["NUL", "high", "low"])
@@ -183,6 +287,7 @@ def test_the_answer_says_where_to_follow_the_dispatch() -> None:
         "participant_identity": "ann",
         "dispatch_id": "dsp_1",
         "status": "queued",
+        "state": "queued",
         "status_url": "http://usher/api/v1/dispatches/dsp_1",
         "events_url": "http://usher/api/v1/dispatches/dsp_1/events",
     }
@@ -194,6 +299,16 @@ def test_a_record_is_shown_without_what_its_client_put_into_it() -> None:
     assert "confidential" not in str(shown)
     assert "acme" not in str(shown)
     assert shown["container"] == "box-1"
+
+
+def test_a_records_state_is_its_status_too_as_the_answer_to_the_request_has_it() -> None:
+    shown = dispatch_answer(a_dispatch(deployment="staging"))
+
+    assert shown["status"] == shown["state"] == "dispatched"
+    assert shown["deployment"] == "staging"
+    event = TimelineEvent(at_ms=1, event="joined", generation=1)
+    streamed = event_answer(event, State.JOINED)
+    assert streamed["status"] == streamed["state"] == "joined"
 
 
 def test_the_container_shown_is_the_one_that_the_agent_is_in() -> None:

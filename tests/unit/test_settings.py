@@ -157,6 +157,28 @@ def test_a_client_may_use_the_agents_that_are_configured(monkeypatch: pytest.Mon
     ]
 
 
+@pytest.mark.parametrize("scheme", ["wss", "ws", "https", "http"])
+def test_livekit_is_named_by_a_url_that_its_clients_know(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEKIT_URL", f"{scheme}://livekit.internal:7880")
+
+    assert registry().clients[0].livekit.url == f"{scheme}://livekit.internal:7880"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:31337", "livekit.31337", "redis://livekit:31337", "wss://", "wss://a@b:31337"],
+)
+def test_what_is_no_url_of_livekit_s_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVEKIT_URL", url)
+
+    with pytest.raises(ConfigurationError, match="LIVEKIT_URL: must") as caught:
+        registry()
+
+    assert "31337" not in str(caught.value)
+
+
 def test_a_list_of_agents_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USHER_AGENT_NAMES", " , ")
 

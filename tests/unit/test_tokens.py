@@ -113,7 +113,7 @@ def test_the_token_says_exactly_who_may_join_which_room() -> None:
     "request_",
     [
         {"room_config": {"agents": [{"agent_name": "agent", "metadata": "m"}]}},
-        {"room_config": {"name": "preset", "max_participants": 3}},
+        {"room_config": {"agents": [{"agent_name": "agent", "deployment": "staging"}]}},
         {"video": {"roomAdmin": True}, "ttl": 86_400},
     ],
 )

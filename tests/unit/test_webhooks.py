@@ -49,13 +49,28 @@ EVENT = Event(
         "::ffff:169.254.169.254",
         "2002:7f00:1::",
         "64:ff9b::a00:1",
+        "64:ff9b::808:808",
+        "64:ff9b:1::a00:1",
+        "::ffff:0:10.0.0.1",
+        "::10.0.0.1",
+        "fec0::1",
+        "2002:808:808::",
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "2a00:1450::5efe:10.0.0.1",
+        "2a00:1450::200:5efe:10.0.0.1",
+        "3fff::1",
+        "5f00::1",
+        "4000::1",
+        "192.88.99.1",
     ],
 )
 def test_an_address_of_our_own_world_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "2001:4860:4860::8888", "::ffff:8.8.8.8"]
+)
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert is_public(address)
 

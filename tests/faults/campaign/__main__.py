@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from worker_agent.livekit_workarounds import native_client
+
 from .oracle import judge
 from .plan import Behaviour, Kind, Person, make_plan
 from .report import VERDICTS, Summary
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(given)
     # What LiveKit's client says about lost connections is what happens here all the time.
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
+    os.environ["RUST_LOG"] = "off"
+    native_client.make()
+    del os.environ["RUST_LOG"]  # the product's processes inherit the rest
     rounds = list(_rounds(options))
     command = shlex.join(["python", "-m", "tests.faults.campaign", *given])
     summary = Summary(command=options.command or command, rounds=rounds)

@@ -119,7 +119,7 @@ def _clients(path: Path, livekit_url: str, second: StackConfig) -> Path:
     secret = second.run_dir / "livekit-secret"
     secret.touch(mode=0o600)
     secret.write_text(second.credentials.livekit_api_secret)
-    # The neighbour delegates nothing: where nobody comes, nothing tells of what a web has promised
+    # What the people's requests carry is no secret. The neighbour delegates nothing: where nobody comes, nothing tells of what a web has promised
     # while Redis was away, once that web has been killed, too.
     path.touch(mode=0o600)
     path.write_text(f"""
@@ -128,6 +128,7 @@ livekit_url = "{livekit_url}"
 livekit_api_key = "env:LIVEKIT_API_KEY"
 livekit_api_secret = "env:LIVEKIT_API_SECRET"
 agent_names = ["{_AGENT}"]
+delegates_metadata = true
 {_key(PEOPLE, _PEOPLE_KEY)}
 [clients.{NEIGHBOUR}]
 livekit_url = "{second.livekit_url}"

@@ -18,7 +18,7 @@ export async function follow(eventsUrl, tokens, on, signal) {
       const headers = { Authorization: `Bearer ${left[0]}`, ...(last && { "Last-Event-ID": last }) };
       const response = await fetch(eventsUrl, { headers, cache: "no-store", signal: watchdog.signal });
       if (response.status === 204) return; // it has ended, and we know
-      if ([401, 403, 404].includes(response.status)) {
+      if ([401, 403, 404, 410].includes(response.status)) {
         left.shift();
         if (left.length) continue;
         return void on.over();

@@ -7,7 +7,8 @@ import * as words from "./words.js";
 const { ConnectionErrorReason, decodeTokenPayload, DisconnectReason, Room, RoomEvent, TokenSource, Track } =
   globalThis.LivekitClient;
 
-const ENDPOINT = "/api/v1/dispatches";
+const PREFIX = document.documentElement.dataset.prefix ?? ""; // where a proxy serves Usher under a path
+const ENDPOINT = `${PREFIX}/api/v1/dispatches`;
 const DISPATCH_ID = "usher.dispatch_id"; // the participant attribute that Usher puts into the token
 const TERMINAL = ["ended", "failed", "cancelled"];
 

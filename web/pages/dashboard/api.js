@@ -1,7 +1,7 @@
 // How does a page hear of news? It asks every two seconds, and mostly hears that there are none (304).
 // Hidden it does not ask; when something is away it says so, keeps what it shows, and goes on asking.
 
-import { at, h, say } from "./dom.js";
+import { at, h, say, served, unserved } from "./dom.js";
 import { clock } from "./words.js";
 
 const EVERY_MS = 2000;
@@ -57,7 +57,7 @@ export class Feed {
     const late = setTimeout(() => asking.abort("late"), PATIENCE_MS);
     let status = 0;
     try {
-      const response = await fetch(this.#path, {
+      const response = await fetch(served(this.#path), {
         headers: this.#etag ? { "If-None-Match": this.#etag } : {},
         cache: "no-store",
         signal: asking.signal,
@@ -88,7 +88,7 @@ export class Feed {
       live("good", "Live");
       connection("");
     } else if (status === 401) {
-      if (!this.#at) return void location.replace(signInAddress());
+      if (!this.#at) return void location.replace(served(signInAddress()));
       live("bad", "Signed out");
       connection("You are signed out.", h("a", { href: signInAddress() }, "Sign in again"));
     } else if (status === 404) {
@@ -109,7 +109,7 @@ const TROUBLES = {
   403: "The dashboard is switched off (USHER_OPERATOR_AUTH).",
 };
 
-const signInAddress = () => `/dashboard/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+const signInAddress = () => `/dashboard/login?next=${encodeURIComponent(unserved(location.pathname) + location.search)}`;
 
 function live(tone, text) {
   at("live").dataset.tone = tone;

@@ -2,6 +2,11 @@
 
 export const at = (id) => document.getElementById(id);
 
+/** The path under which a proxy serves Usher, or "". A link of ours is written without it. */
+const PREFIX = document.documentElement.dataset.prefix ?? "";
+export const served = (path) => (path.startsWith("/") ? PREFIX + path : path);
+export const unserved = (path) => (path.startsWith(`${PREFIX}/`) ? path.slice(PREFIX.length) : path);
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element; a child may be a text, an element, a list of them, or nothing. */
@@ -12,7 +17,8 @@ export const s = (tag, attributes = {}, ...children) => filled(document.createEl
 
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    if (value === null || value === undefined || value === false) continue;
+    element.setAttribute(name, value === true ? "" : name === "href" ? served(value) : value);
   }
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
   return element;

@@ -1,8 +1,8 @@
 // What has happened to this session, and why?
 
-import { EVENTS } from "/client/words.js";
+import { EVENTS } from "../../client/words.js";
 import { Feed } from "./api.js";
-import { at, h, say, show, table } from "./dom.js";
+import { at, h, say, served, show, table } from "./dom.js";
 import { stageTable, timeline } from "./timeline.js";
 import { STATES, TONES, ago, duration, moment, sayFailure } from "./words.js";
 
@@ -98,7 +98,7 @@ function eventItem({ event, generation, at_ms: at, detail }, zero) {
 const flowerAddress = (url) => `${url.replace(/\/$/, "")}/tasks?name=${encodeURIComponent(`- OR ${id}`)}`;
 
 async function unknown() {
-  const response = await fetch(path, { cache: "no-store" });
+  const response = await fetch(served(path), { cache: "no-store" });
   const { explanation } = await response.json();
   at("found").hidden = true;
   document.title = "Unknown session · Usher";

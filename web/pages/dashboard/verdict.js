@@ -21,11 +21,18 @@ const trouble = (tone, what, advice, href = "") => ({ tone, what, advice, href }
 
 const RUNBOOK = "docs/operations.md has what to do.";
 
-function missing({ missing: names }) {
+function sweeper({ sweeper_silent_s: silent, workers }) {
+  if (silent !== null && silent < SILENT_S) return trouble("warn", "Beat sends no sweeps; a dispatch worker sweeps in its place.", "Start beat, or look into its log.");
+  if (!workers.includes("sweep")) return trouble("bad", "Nothing sweeps: no worker takes the sweeps.", "Start the dispatch worker: what gets lost is not found until then.");
+  return trouble("bad", "Nothing sweeps: neither beat nor the dispatch worker.", "Restart the dispatch worker, and start beat: what gets lost is not found until then.");
+}
+
+function missing(health) {
+  const names = health.missing;
   return names.map((name) => {
     const [kind, rest] = name.split(/:(.*)/s);
     if (kind === "worker") return trouble("bad", `No worker serves the queue “${rest}”.`, `Start it, or look into its log: Procfile, process “${rest}”.`);
-    if (kind === "sweeper") return trouble("bad", "The sweeper is silent.", "Start beat and a dispatch worker: what gets lost is not found until then.");
+    if (kind === "sweeper") return sweeper(health);
     if (kind === "livekit") return trouble("bad", `The LiveKit server of client “${rest}” does not answer the workers.`, "Check that it runs, its address, and the client's key and secret.");
     if (kind === "agent") return trouble("bad", `No agent server is online for agent “${rest}”.`, "Start one, or look whether it has lost its LiveKit (agent servers, below).");
     if (kind === "clients_file") return trouble("warn", "The file of clients is wrong; the clients are those of before.", "The web's log has line and reason.");

@@ -1,0 +1,146 @@
+"""Take tokens, keys, passwords and agents' metadata out of whatever is about to be logged.
+
+Libraries put what they hold into their errors: livekit-agents' "failed to connect" has the whole
+request with its bearer token, and "unknown job" the job with its metadata. So nothing is left to
+who logs: a filter at each handler of the process cleans every record that passes, with its fields
+and its traceback. What is a secret is known by its form (a JSON web token, an `Authorization`, a
+password in a URL), by the name of its field, or because this process holds it (`hide`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+HIDDEN: Final = "[hidden]"
+
+# Shorter ones would hide parts of ordinary words.
+_SHORTEST: Final = 8
+_FORMS: Final = (
+    # Whatever begins as a JSON web token does, cut off or not: its payload has people's data.
+    (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]+){0,2}"), HIDDEN),
+    (re.compile(r"\b(Bearer|Basic)( +)[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1\2{HIDDEN}"),
+    (re.compile(r"\b(usk|upk|whsec)_[\w+/=-]{8,}"), rf"\1_{HIDDEN}"),
+    (re.compile(r"(\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(access_token=)[^&\s\"']+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # As JSON, as Python and as protobuf print it.
+    (
+        re.compile(
+            r"""(\w*metadata["']?\s*[:=]\s*)("(?:\\.|[^"\\])+"|'(?:\\.|[^'\\])+')""", re.IGNORECASE
+        ),
+        rf'\1"{HIDDEN}"',
+    ),
+)
+_FIELDS: Final = re.compile(
+    r"(metadata|secret|password|authorization|cookie|token|api_?key)$", re.IGNORECASE
+)
+_VARIABLES: Final = re.compile(r"(SECRET|PASSWORD|TOKEN|API_KEY|_AUTH)$")
+# It names a key pair and opens nothing; every participant's token shows it.
+_NO_SECRETS: Final = frozenset({"LIVEKIT_API_KEY"})
+# What every record has; the rest are its fields.
+_STANDARD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime"))
+
+_held: set[str] = set()
+_holding: re.Pattern[str] | None = None
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Have these values be taken out of all that this process logs from now on."""
+    global _holding
+    new = {secret for secret in secrets if len(secret) >= _SHORTEST} - _held
+    if new:
+        _held.update(new)
+        longest_first = sorted(_held, key=len, reverse=True)
+        _holding = re.compile("|".join(re.escape(secret) for secret in longest_first))
+
+
+def hide_environment(environ: Mapping[str, str] = os.environ) -> None:
+    """Hide what the environment has: by the names of its variables, and in its URLs."""
+    for name, value in environ.items():
+        if _VARIABLES.search(name) and name not in _NO_SECRETS:
+            user, _, password = value.partition(":")
+            hide((value, password) if user and name.endswith("_AUTH") else (value,))
+        elif "://" in value:
+            try:
+                password = urlsplit(value).password or ""
+            except ValueError:
+                continue
+            hide((password, unquote(password)))
+
+
+def redact(text: str) -> str:
+    """`text` without what is secret in it."""
+    if _holding is not None:
+        text = _holding.sub(HIDDEN, text)
+    for form, instead in _FORMS:
+        text = form.sub(instead, text)
+    return text
+
+
+def _clean(value: object, name: str = "") -> object:
+    """A field's value as it may be logged; one without a secret stays what it is."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if name and _FIELDS.search(name):
+        return HIDDEN if value else value
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: _clean(each, str(key)) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(each) for each in value]
+    try:
+        texts = str(value), repr(value)  # formatters take the one or the other
+    except Exception as error:
+        return f"[cannot be printed: {type(error).__name__}]"
+    for text in texts:
+        if (hidden := redact(text)) != text:
+            return hidden
+    return value
+
+
+class Redaction(logging.Filter):
+    """Cleans each record that passes; a handler's own filter sees those of every logger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true: nothing is lost but what is secret."""
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit: logging would print all of them
+            message = str(record.msg)
+        record.msg, record.args = redact(message), None
+        for name in vars(record).keys() - _STANDARD:
+            record.__dict__[name] = _clean(record.__dict__[name], name)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        _clean_traceback(record)
+        return True
+
+
+def _clean_traceback(record: logging.LogRecord) -> None:
+    if record.exc_text:
+        record.exc_text = redact(record.exc_text)
+    if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        if (hidden := redact(text)) != text:
+            # Formatters print the text that is there, and make their own of what has been raised.
+            record.exc_info, record.exc_text = None, hidden
+
+
+_REDACTION: Final = Redaction()
+
+
+def guard(*loggers: logging.Logger) -> None:
+    """Have every handler of these loggers clean what it logs; `hide_environment` besides.
+
+    For programs that bring handlers of their own. Those that are added later are not known.
+    """
+    hide_environment()
+    for each in loggers:
+        for handler in each.handlers:
+            handler.addFilter(_REDACTION)  # which adds it once

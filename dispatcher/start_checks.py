@@ -1,0 +1,60 @@
+"""Check the settings of a Celery command before it does anything, so that a wrong one ends it.
+
+Celery logs an exception of a signal's receiver and goes on: a worker that found out by itself that
+it cannot work would take messages all the same. So its command is looked at while Celery loads the
+application, before it reads the rest of the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from celery import Celery
+
+from dispatcher import alive, beside
+from dispatcher.errors import ConfigurationError
+from dispatcher.settings import CommonSettings, WorkerSettings, load, or_stop
+
+
+def check_command(app: Celery) -> None:
+    """Check what the running `celery -A dispatcher ...` needs; without one do nothing.
+
+    Raises:
+        SystemExit: a setting is missing or wrong; one line says which and what to do.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or not _is_ours(str(context.params.get("app"))):
+        return
+    command = context.invoked_subcommand
+    if command is None or command == "dispatch":  # which says it in its own way (`cli/command.py`)
+        return
+    with or_stop():
+        _check(command)
+        _ = app.conf.imports  # which has Celery read its settings
+
+
+def _is_ours(app: str) -> bool:
+    """True for `dispatcher`, `dispatcher.celery`, `dispatcher.celery:app`."""
+    return app.partition(":")[0].partition(".")[0] == __package__
+
+
+def _check(command: str) -> None:
+    common = load(CommonSettings)
+    if command == "worker":
+        from dispatcher.clients import registry
+
+        load(WorkerSettings)
+        registry()
+    if command in ("worker", "beat"):
+        alive.check(common.alive_file)
+    if command == "flower":
+        from dispatcher.flower_options import FlowerSettings, check
+
+        load(FlowerSettings)
+        check(os.environ)
+        # Flower looks for it in the current folder.
+        path = os.environ.setdefault("FLOWER_CONF", str(beside.path_of("flowerconfig")))
+        if not Path(path).is_file():
+            raise ConfigurationError("FLOWER_CONF: there is no such file; unset it to use Usher's")

@@ -1,0 +1,114 @@
+"""What does an agent server log while it cannot connect? Real processes, and the true servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devstack import PROJECT_ROOT
+from tests.conftest import free_port
+from tests.ownredis import OwnRedis
+from tests.support import WAIT_S
+
+if TYPE_CHECKING:
+    from tests.conftest import LiveKitServer
+
+OURS = ("-m", "worker_agent")
+WRONG_SECRET = "c4nary-of-a-secret-that-is-livekits-no-longer"
+JSON_WEB_TOKEN = re.compile(r"eyJ[\w-]+\.eyJ")
+
+
+@contextmanager
+def agent_server(
+    log: Path, *program: str, redis_url: str, livekit: LiveKitServer, **environ: str
+) -> Iterator[None]:
+    """The agent server of that program for as long as the block lasts; both outputs go to `log`."""
+    port = str(free_port())
+    settings = {
+        "REDIS_URL": redis_url,
+        "LIVEKIT_URL": livekit.url,
+        "LIVEKIT_API_KEY": livekit.api_key,
+        "LIVEKIT_API_SECRET": livekit.api_secret,
+        "USHER_AGENT_EXECUTOR": "thread",
+        "USHER_AGENT_PORT": port,
+        "PORT": port,
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "USHER_AGENT_DRAIN_S": "0",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *program],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, **settings, **environ},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+
+def said(log: Path, words: str, *, times: int = 1, within_s: float = WAIT_S) -> str:
+    """The log, as soon as it has these words so often."""
+    until = time.monotonic() + within_s
+    while (text := log.read_text(errors="replace")).count(words) < times:
+        assert time.monotonic() < until, f"not {times} x {words!r} within {within_s} s: {text}"
+        time.sleep(0.02)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("program", "environ"),
+    [
+        (OURS, {"USHER_LOG_FORMAT": "json"}),
+        (OURS, {"USHER_LOG_FORMAT": "text"}),
+        (("examples/agent.py", "start"), {}),
+        (("examples/agent.py", "dev", "--no-reload"), {}),
+    ],
+    ids=["ours, json", "ours, text", "a program's own", "a program's own, for people"],
+)
+def test_an_agent_server_with_a_wrong_secret_logs_no_token(
+    program: tuple[str, ...],
+    environ: dict[str, str],
+    livekit_server: LiveKitServer,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "agent.log"
+    environ = {**environ, "LIVEKIT_API_SECRET": WRONG_SECRET}
+    with agent_server(log, *program, redis_url=redis_url, livekit=livekit_server, **environ):
+        text = said(log, "failed to connect to livekit", times=2)
+
+    assert not JSON_WEB_TOKEN.search(text), text
+    assert WRONG_SECRET not in text
+    assert "401" in text  # what has happened is still there
+
+
+def test_an_agent_server_says_at_once_and_once_that_it_cannot_reach_redis(
+    livekit_server: LiveKitServer, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    log = tmp_path / "agent.log"
+    own_redis.stop()
+    often = {"USHER_AGENT_REPORT_S": "0.3"}
+    with agent_server(log, *OURS, redis_url=own_redis.url, livekit=livekit_server, **often):
+        said(log, "registered worker")
+        text = said(log, "cannot report to Redis", within_s=2)
+        assert "check REDIS_URL" in text
+        own_redis.start()
+        said(log, "Redis answers again")
+        own_redis.stop()
+        said(log, "cannot report to Redis", times=2, within_s=5)
+        time.sleep(1)  # three reports more: it is not said again
+        assert log.read_text().count("cannot report to Redis") == 2

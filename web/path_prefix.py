@@ -1,0 +1,42 @@
+"""The path under which a proxy serves Usher, so that links and cookies carry it.
+
+The proxy takes the prefix off the path and says it in `X-Forwarded-Prefix` (Traefik's StripPrefix
+does so by itself). Like `X-Forwarded-For` it is believed of `USHER_TRUSTED_PROXIES` proxies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# It is put into links and cookies, so nothing may stand in it that means something there.
+_PREFIX: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+
+
+def prefix_of(forwarded: str, *, proxies: int) -> str:
+    """The path that `X-Forwarded-Prefix` says, without a slash at its end; "" where it says none.
+
+    Each proxy that takes a part off adds it at the end; more parts than there are `proxies` of ours
+    are a caller's own words.
+    """
+    parts = [part.strip().rstrip("/") for part in forwarded.split(",")]
+    prefix = "".join(parts[-proxies:])
+    return prefix if _PREFIX.fullmatch(prefix) else ""
+
+
+class PathPrefix:
+    """WSGI middleware that makes the prefix the application's `SCRIPT_NAME` (PEP 3333)."""
+
+    def __init__(self, app: WSGIApplication, *, proxies: int) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        forwarded = environ.get("HTTP_X_FORWARDED_PREFIX")
+        if forwarded:
+            environ["SCRIPT_NAME"] = prefix_of(forwarded, proxies=self._proxies)
+        return self._app(environ, start_response)

@@ -1,0 +1,16 @@
+"""The settings of gunicorn, with their defaults: where it listens, and with how much."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dispatcher.settings import Port, Settings
+
+
+class ServerSettings(Settings):
+    """What gunicorn needs to know before it serves the application."""
+
+    host: str = Field("127.0.0.1", min_length=1, alias="USHER_WEB_HOST")
+    port: Port = Field(8080, alias="USHER_WEB_PORT")
+    workers: int = Field(2, ge=1, le=256, alias="USHER_WEB_WORKERS")
+    threads: int = Field(8, ge=1, le=1000, alias="USHER_WEB_THREADS")
