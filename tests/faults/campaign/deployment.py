@@ -120,7 +120,7 @@ def _clients(path: Path, livekit_url: str, second: StackConfig) -> Path:
     secret.touch(mode=0o600)
     secret.write_text(second.credentials.livekit_api_secret)
     # What the people's requests carry is no secret. The neighbour delegates nothing: where nobody
-    # comes, nothing tells of what a web has promised while Redis was away, once that is killed, too.
+    # comes, nothing tells of what a web has promised without Redis once that web is killed, too.
     path.touch(mode=0o600)
     path.write_text(f"""
 [clients.{PEOPLE}]
