@@ -13,7 +13,7 @@ import pytest
 from tests.faults.campaign.plan import Behaviour, Kind, Person
 from tests.faults.running import run_campaign
 
-SESSIONS, KILLS = 60, 10
+SESSIONS, KILLS = 80, 10
 
 
 @pytest.mark.deployment

@@ -119,9 +119,8 @@ def _clients(path: Path, livekit_url: str, second: StackConfig) -> Path:
     secret = second.run_dir / "livekit-secret"
     secret.touch(mode=0o600)
     secret.write_text(second.credentials.livekit_api_secret)
-    # What the people's requests tell their agents is no secret, and Redis goes away, too. The
-    # neighbour delegates nothing: where nobody comes, nothing tells of what a web has
-    # promised while Redis was away, once that web has been killed, too.
+    # What the people's requests carry is no secret. The neighbour delegates nothing: where nobody
+    # comes, nothing tells of what a web has promised without Redis once that web is killed, too.
     path.touch(mode=0o600)
     path.write_text(f"""
 [clients.{PEOPLE}]

@@ -80,6 +80,7 @@ CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "agent_lost": _AGENTS,
     "agent_crashed": _AGENTS,
     "dispatcher_unavailable": _WORKERS | _REDIS,
+    "superseded": _REDIS,  # promised without Redis, and the room had another one
     # What the last attempt ended with, where there was no time for another one.
     "its worker is gone": _WORKERS | _REDIS,
     "assignment_timeout": _SERVERS | {Kind.LIVEKIT},
