@@ -7,31 +7,41 @@ from __future__ import annotations
 
 from typing import Final
 
-from dispatcher import keys, ledger
+from dispatcher import keys, ledger, messages
 from dispatcher.ledger import Advanced, Step
 from dispatcher.models import CANCEL, Dispatch, FailureReason
+from dispatcher.quotas import Clearing
 
 DUE_S: Final = 2.0
 
 
-def cancel(dispatch: Dispatch, *, retention_s: int, by: str = "its client") -> Step[Advanced]:
+def cancel(
+    dispatch: Dispatch, *, retention_s: int, paced: bool = False, by: str = "its client"
+) -> Step[Advanced]:
     """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
 
-    It is due until `clear_away` has seen that nothing of it is left. `by` is who wants that.
+    It is due (`clearing`) until `clear_away` has seen that nothing of it is left, and a worker is
+    told so at once; not where LiveKit has never been asked for it.
+
+    Args:
+        paced: there are other clients, who shall not wait behind a long row that this one cancels;
+            the sweeper comes to its rest.
+        by: who wants that.
     """
     return ledger.advance(
         dispatch,
         CANCEL,
         any_generation=True,
         due_in_s=DUE_S,
+        clears=Clearing(paced=paced),
         fields={
-            "clearing": "1",
             "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
             "failure_message": f"{by} has cancelled it",
         },
         attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
         detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
         retention_s=retention_s,
+        wake=messages.clear(dispatch.dispatch_id, dispatch.room_name),
     )
 
 

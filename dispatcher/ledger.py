@@ -16,8 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic_core import to_json
 
-from dispatcher import keys, messages, transitions
-from dispatcher.errors import LimitReached, Overloaded
+from dispatcher import keys, messages, quotas, transitions
 from dispatcher.inflight import NOT_IN_FLIGHT, InFlight
 from dispatcher.messages import Wake
 from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
@@ -33,19 +32,11 @@ from dispatcher.models import (
     State,
     Transition,
 )
+from dispatcher.quotas import AT_ONCE, PACE_MS, Admission, Clearing
 from dispatcher.records import parse_dispatch
 from dispatcher.transitions import Change
 
 T = TypeVar("T")
-
-# A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
-# once another client's next one would be the 201st.
-AT_ONCE: Final = 20
-PACE_MS: Final = 20
-
-# Who has all the sessions that it may have shall ask again so much later: nobody knows when one
-# will end.
-SESSION_RETRY_S: Final = 5.0
 
 # How long a request with an `Idempotency-Key` is known.
 IDEMPOTENCY_S: Final = 86_400
@@ -57,13 +48,14 @@ ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 EVENT_RETENTION_S: Final = 86_400
 # What other scripts are part of a script, in this order.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "advance": ("announce", "counting", "stages"),
+    "advance": ("announce", "counting", "stages", "limits", "bounds"),
+    "create": ("counting", "limits"),
     "restore": ("announce", "counting"),
     "list": ("pages",),
     "search": ("pages",),
     "read": ("fresh_reports",),
     "fresh": ("fresh_reports",),
-    **dict.fromkeys(("create", "count", "event_sent", "event_later", "event_dead"), ("counting",)),
+    **dict.fromkeys(("count", "event_sent", "event_later", "event_dead"), ("counting",)),
 }
 
 
@@ -194,11 +186,14 @@ def create(
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, or has all the sessions it may have; a live dispatch's request makes no session.
-    It raises `Overloaded` when too many sessions of all clients are on their way already.
+    It raises `Overloaded` when too many sessions of all clients are on their way already, and this
+    client has its share of them.
 
     Args:
         paced: there are other clients, who shall not wait behind a long row of this one's.
-        max_backlog: how many sessions may be on their way; 0: any number.
+        max_backlog: how many sessions of all clients may be on their way; 0: any number. Whoever
+            has fewer than its share, which is that over the number of clients that have any, may
+            have one more even so.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
         hold_back: the message comes into the queue with the next `wake`, or the sweeper's.
@@ -222,6 +217,7 @@ def create(
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
             keys.HELD_BACK if hold_back else wake_up.queue,
+            keys.BUSY,
         ),
         (
             keys.RECORD_PREFIX,
@@ -268,17 +264,7 @@ def _once(once: Once | None) -> str:
 def _created(reply: Sequence[Any], dispatch_id: str, limits: Limits) -> Created:
     if reply[0] == "created":
         return Created(dispatch_id=dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1]))
-    if reply[0] == "too_many_requests":
-        raise LimitReached(
-            f"at most {limits.requests_per_minute} requests per minute",
-            retry_after_s=int(reply[1]) / 1000,
-        )
-    if reply[0] == "too_many_sessions":
-        raise LimitReached(
-            f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
-        )
-    if reply[0] == "overloaded":
-        raise Overloaded("too many sessions wait for their agents already")
+    quotas.check(reply[0], limits, wait_ms=reply[1:2])
     outcome, existing_id, *rest = reply
     state, room_name, identity = [*rest, "", "", ""][:3]
     return Created(
@@ -314,8 +300,12 @@ def advance(
     any_generation: bool = False,
     unless_asked_for_s: float | None = None,
     deadline_as_before: bool = False,
+    admission: Admission | None = None,
+    clears: Clearing | None = None,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
+
+    A record of another client than `dispatch`'s is `unknown`.
 
     Args:
         due_in_s: when somebody must look again, at the latest just before the deadline; None takes
@@ -337,9 +327,15 @@ def advance(
         unless_asked_for_s: do nothing (`wanted`) when a caller has asked for this session within so
             many seconds.
         deadline_as_before: start the clock anew, with as much time as the request was given.
+        admission: do nothing where its client has used up what it may ask for: running it raises
+            `LimitReached` or `Overloaded`. Of a client that asks quickly it is due later, and
+            `wake` is left to the sweeper; where nothing moves that is a `LimitReached`, too.
+        clears: it is due (`due_in_s`), and a worker to be told (`wake`), because something of it
+            may be left in its room; not where LiveKit has never been asked for it.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
+        "client": dispatch.client_id,
         "moves": dict.fromkeys(transition.moves, True),
         "notes": dict.fromkeys(transition.notes, True),
         "to": transition.to,
@@ -371,6 +367,8 @@ def advance(
         "losses": losses,
         "lease_ms": _ms(lease_s),
         "deadline_in_ms": _ms(deadline_in_s),
+        "limits": None if admission is None else admission.order(),
+        "clears": None if clears is None else clears.order(),
     }
     order |= {name: value for name, value in optional.items() if value is not None}
     return Step(
@@ -394,9 +392,12 @@ def advance(
             keys.AGENT_METRICS_INDEX,
             keys.failed_sessions(dispatch.client_id),
             wake.queue if wake else keys.DISPATCH_QUEUE,
+            keys.rate(dispatch.client_id),
+            keys.clearing_pace(dispatch.client_id) if clears else keys.pace(dispatch.client_id),
+            keys.BUSY,
         ),
         (json.dumps(order),),
-        _advanced,
+        lambda reply: _advanced(reply, admission),
         lambda done: _tell(dispatch, order["events"], detail or {}, done),
     )
 
@@ -405,8 +406,10 @@ def _ms(time_s: float | None) -> int | None:
     return None if time_s is None else int(time_s * 1000)
 
 
-def _advanced(reply: Sequence[Any]) -> Advanced:
+def _advanced(reply: Sequence[Any], admission: Admission | None) -> Advanced:
     outcome, state, generation, job_id, *before = reply
+    if admission is not None:
+        quotas.check(outcome, admission.limits, wait_ms=[job_id])
     return Advanced(
         outcome=outcome,
         state=state,

@@ -21,6 +21,7 @@ from dispatcher.keys import DISPATCH_QUEUE, VERIFY_QUEUE
 DISPATCH_TASK: Final = "dispatcher.tasks.dispatch_agent"
 VERIFY_TASK: Final = "dispatcher.tasks.verify_dispatch"
 SUPERVISE_TASK: Final = "dispatcher.tasks.supervise"
+CLEAR_TASK: Final = "dispatcher.tasks.clear_away"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,11 @@ def dispatch(dispatch_id: str, room: str) -> Wake:
 def verify(dispatch_id: str, room: str) -> Wake:
     """Tell a worker to verify it."""
     return _wake(VERIFY_QUEUE, VERIFY_TASK, dispatch_id, room)
+
+
+def clear(dispatch_id: str, room: str) -> Wake:
+    """Tell a worker that it is cancelled, and its agent to be taken away."""
+    return _wake(VERIFY_QUEUE, CLEAR_TASK, dispatch_id, room)
 
 
 def supervise(dispatch_id: str, room: str) -> Wake:

@@ -72,6 +72,7 @@ def parse_dispatch(
     fields["first_generation"] = int(fields.get("first_generation", 1))
     fields["losses"] = int(fields.get("losses", 0))
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
+    fields["attempts_dropped"] = int(fields.get("attempts_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
     fields["state"] = State(fields["state"])

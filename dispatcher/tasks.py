@@ -33,9 +33,7 @@ from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
-from dispatcher.models import State
 from dispatcher.runtime import runtime
-from dispatcher.waking import wake_dispatch
 
 # Connected before the worker's consumer is made, which asks only then whether anybody listens.
 _consumer = Pulse()
@@ -82,7 +80,6 @@ def redispatch(dispatch_id: str) -> str:
     """
     process = runtime()
     dispatch = process.run(redispatching.redispatch(process.services, dispatch_id))
-    wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
     return f"dispatching {dispatch_id} again, generation {dispatch.generation}"
 
 
@@ -90,10 +87,7 @@ def redispatch(dispatch_id: str) -> str:
 def redispatch_joined(dispatch_id: str, room: str) -> str:
     """Dispatch again by HTTP what is joined, unless its agent is there; its timeline says which."""
     process = runtime()
-    state = process.run(redispatching.redispatch_joined(process.services, dispatch_id))
-    if state is State.QUEUED:
-        wake_dispatch(dispatch_id, room)
-    return state
+    return process.run(redispatching.redispatch_joined(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.clear_away", throws=(UsherError,))

@@ -12,10 +12,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from dispatcher.celery import app
-from dispatcher.messages import DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
+from dispatcher.messages import CLEAR_TASK, DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
 
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
-CLEAR_TASK = "dispatcher.tasks.clear_away"
 REDISPATCH_JOINED_TASK = "dispatcher.tasks.redispatch_joined"
 
 

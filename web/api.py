@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from dispatcher.models import (
     NewDispatch,
     State,
 )
+from dispatcher.quotas import Admission
 from web import together
 from web.auth import authenticate, permitted, reader
 from web.hoped import Hoped
@@ -307,15 +307,28 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
             409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
         )
     if dispatch.state is State.JOINED:
-        _ask_for_redispatch(here, dispatch)
+        _ask_for_redispatch(here, client, dispatch)
     else:
         _send_again(here, client, dispatch)
     answer = dispatch_answer(_own(here, client, dispatch_id))
     return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
 
 
-def _ask_for_redispatch(here: Services, dispatch: Dispatch) -> None:
-    step = ledger.advance(dispatch, REDISPATCH_REQUESTED, detail={"by": "http"})
+def _admission(here: Services, client: Client) -> Admission:
+    return Admission(
+        limits=client.limits,
+        paced=len(here.clients.clients) > 1,
+        max_backlog=here.common.max_backlog,
+    )
+
+
+def _ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> None:
+    step = ledger.advance(
+        dispatch,
+        REDISPATCH_REQUESTED,
+        detail={"by": "http"},
+        admission=_admission(here, client),
+    )
     if not here.ledger.run(step).applied:
         raise Problem(409, "Conflict", "it has just changed; look again")
     try:
@@ -332,6 +345,7 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
             deadline_in_s=client.deadline_s,
+            admission=_admission(here, client),
             wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
         )
     )
@@ -348,10 +362,8 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
-    step = cancelling.cancel(dispatch, retention_s=here.common.retention_s)
+    paced = len(here.clients.clients) > 1
+    step = cancelling.cancel(dispatch, retention_s=here.common.retention_s, paced=paced)
     if here.ledger.run(step).moved:
         here.promises.forget(dispatch.dispatch_id)
-        # Without the message the sweeper has it done two seconds later.
-        with contextlib.suppress(OperationalError):
-            waking.wake_clearing(dispatch.dispatch_id, dispatch.room_name)
     return dispatch_answer(_own(here, client, dispatch_id))

@@ -189,7 +189,10 @@ class Promises:
 
     def _look_at(self, kept: Sequence[Promise]) -> int:
         """Returns how many of them were missing."""
-        stand = self._ledger.run(restoring.standing([promise.new.dispatch_id for promise in kept]))
+        news = [promise.new for promise in kept]
+        stand = self._ledger.run(
+            restoring.standing([n.dispatch_id for n in news], [n.client_id for n in news])
+        )
         lost = missing = 0
         for promise in kept:
             dispatch_id = promise.new.dispatch_id
@@ -216,7 +219,9 @@ class Promises:
 
     def _restore(self, promise: Promise) -> None:
         remembered = promise.remembered(time.monotonic())
-        self._ledger.run(restoring.restore(remembered, by="web", retention_s=self._retention_s))
+        self._ledger.run(
+            restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
+        )
 
     def _settle(self, promise: Promise) -> None:
         """It is in the ledger now: no longer a delegated one, and forgotten in time."""

@@ -223,5 +223,6 @@ class Reporter:
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
             self._filter.clock.heard(now_ms, asked_at=asked_at)
             await self._filter.metrics.flush()
+            await self._filter.tenants.refresh()
             if report.online:
                 self._file.touch()  # it can be sent sessions

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
-from kombu.exceptions import OperationalError
 
 from dispatcher import cancelling
 from dispatcher.cli import reach
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import dispatch_id_argument
-from dispatcher.waking import wake_clearing
 
 
 @click.command(
@@ -28,10 +24,6 @@ def command(dispatch_id: str, as_json: bool) -> None:
     retention_s = reach.common_settings().retention_s
     step = cancelling.cancel(dispatch, retention_s=retention_s, by="an operator")
     done = store.run(step)
-    if done.moved:
-        # Without the message the sweeper has it done two seconds later.
-        with contextlib.suppress(OperationalError):
-            wake_clearing(dispatch_id, dispatch.room_name)
     if as_json:
         emit({"dispatch_id": dispatch_id, "cancelled": done.moved, "state": done.state})
     elif done.moved:

@@ -22,15 +22,20 @@ from dispatcher.store import Ledger
 from tests.support import keyspace, new_dispatch
 
 ROOM = 'room "1", with ünicode'
-WAKES = [messages.dispatch("dsp_1", ROOM), messages.verify("dsp_1", ROOM)]
-TASKS = [messages.DISPATCH_TASK, messages.VERIFY_TASK]
+WAKES = [
+    messages.dispatch("dsp_1", ROOM),
+    messages.verify("dsp_1", ROOM),
+    messages.clear("dsp_1", ROOM),
+]
+TASKS = [messages.DISPATCH_TASK, messages.VERIFY_TASK, messages.CLEAR_TASK]
 
 
 @pytest.fixture
 def celery(redis_url: str) -> Iterator[Celery]:
-    """An application with those two tasks, on the session's Redis."""
+    """An application with those tasks, on the session's Redis."""
     app = Celery("test", broker=redis_url, set_as_current=False)
-    app.conf.task_routes = {messages.VERIFY_TASK: {"queue": "verify"}}
+    in_verify = {"queue": "verify"}
+    app.conf.task_routes = dict.fromkeys((messages.VERIFY_TASK, messages.CLEAR_TASK), in_verify)
     app.conf.task_default_queue = "dispatch"
     for name in TASKS:
         app.task(name=name, ignore_result=True)(task)
