@@ -157,7 +157,7 @@ async def test_what_was_known_before_holds_while_redis_is_away(
 
 async def takes(async_store: AsyncLedger, client_id: str, *, of: str = "") -> bool:
     """Whether an agent server (`of` that client, by its settings) takes a job of that client's."""
-    offered = Offered(client_id=client_id, request_type="delegated")
+    offered = Offered(client_id=client_id, request_type="delegated", dispatch_id=f"dsp_{client_id}")
     await RequestFilter(identity(client_id=of), async_store)(offered.request)
     return offered.answers == [ACCEPT]
 
