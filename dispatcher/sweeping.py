@@ -19,7 +19,6 @@ from dispatcher.cancelling import cleared
 from dispatcher.decisions import (
     Reason,
     can_take,
-    left_at_its_deadline,
     look_again_in_s,
     nothing_new,
     slots_for,
@@ -178,7 +177,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
     if not services.clients.has(dispatch.client_id):
         await _without_client(services, dispatch)
         return None
-    if (dispatch.state in UNSENT and time_is_up(dispatch)) or left_at_its_deadline(dispatch):
+    if dispatch.state in UNSENT and time_is_up(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
         return None

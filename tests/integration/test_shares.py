@@ -181,7 +181,7 @@ def test_cancelled_and_sent_again_in_a_loop_each_is_a_request(
     assert set(codes) == {202, 429}
 
 
-AHEAD_S = 10
+AHEAD_S = 8
 
 
 @pytest.fixture
