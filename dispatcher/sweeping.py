@@ -25,7 +25,7 @@ from dispatcher.decisions import (
     time_is_up,
 )
 from dispatcher.endings import everybody_left
-from dispatcher.errors import LedgerUnavailable, StepFailed
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Work
 from dispatcher.models import (
     IN_FLIGHT,
@@ -229,9 +229,9 @@ async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None
     """The record; one that cannot be read is parked, or it would be woken for ever."""
     try:
         dispatch = await services.ledger.run(ledger.read(dispatch_id))
+    except LedgerUnavailable:
+        raise
     except Exception as error:
-        if isinstance(error, LedgerUnavailable) and not isinstance(error, StepFailed):
-            raise
         logger.exception("parked: this record cannot be read", extra={"dispatch_id": dispatch_id})
         await services.ledger.run(reports.park(dispatch_id, f"{type(error).__name__}: {error}"))
         return None
