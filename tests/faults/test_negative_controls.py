@@ -91,7 +91,7 @@ FEW = [*PLAIN, "--sessions", "12", "--per-s", "1", "--stay", "5"]
         ),
         pytest.param(
             "known_errors",
-            [*FEW, "--kills", "5", "--only", "GARBAGE", "--ways", "EMPTY_LIST"],
+            [*FEW, "--kills", "8", "--only", "GARBAGE", "--ways", "EMPTY_LIST"],
             {"unhealed"},
             id="what LiveKit's library does not promise ends what meets it",
         ),
