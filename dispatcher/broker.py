@@ -14,12 +14,11 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from redis import Connection, SSLConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from dispatcher.errors import ConfigurationError
-from dispatcher.redis_errors import explained, refuses_to_work
+from dispatcher.redis_errors import Refused, explained, refuses_to_work
 from dispatcher.redis_url import by_sentinel, without_tls_options
 from dispatcher.sentinels import (
     MasterConnection,
@@ -39,7 +38,7 @@ class _LostWhenRefused:
             if not refuses_to_work(error):
                 raise
             self.disconnect()  # type: ignore[attr-defined]  # redis-py's
-            raise RedisConnectionError(explained(error)) from error
+            raise Refused(explained(error)) from error
 
 
 class _Connection(_LostWhenRefused, Connection):

@@ -10,20 +10,29 @@ from typing import Final
 from dispatcher import keys, ledger, messages
 from dispatcher.ledger import Advanced, Step
 from dispatcher.models import CANCEL, Dispatch, FailureReason
+from dispatcher.quotas import Clearing
 
 DUE_S: Final = 2.0
 
 
 def cancel(
-    dispatch: Dispatch, *, retention_s: int, within_s: float | None = None, by: str = "its client"
+    dispatch: Dispatch,
+    *,
+    retention_s: int,
+    within_s: float | None = None,
+    paced: bool = False,
+    by: str = "its client",
 ) -> Step[Advanced]:
     """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
 
-    It is due until `clear_away`, for which a worker is woken, has seen that nothing of it is left.
+    It is due (`clearing`) until `clear_away` has seen that nothing of it is left, and a worker is
+    told so at once; not where LiveKit has never been asked for it.
 
     Args:
         within_s: so long after the record was read its caller is told that it has failed, and
             nothing is done any more (`late`); None: it waits as long as it takes.
+        paced: there are other clients, who shall not wait behind a long row that this one cancels;
+            the sweeper comes to its rest.
         by: who wants that.
     """
     return ledger.advance(
@@ -31,8 +40,8 @@ def cancel(
         CANCEL,
         any_generation=True,
         due_in_s=DUE_S,
+        clears=Clearing(paced=paced),
         fields={
-            "clearing": "1",
             "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
             "failure_message": f"{by} has cancelled it",
         },
@@ -40,7 +49,7 @@ def cancel(
         detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
         retention_s=retention_s,
         not_after_ms=None if within_s is None else dispatch.read_at_ms + within_s * 1000,
-        wake=messages.clear_away(dispatch.dispatch_id, dispatch.room_name),
+        wake=messages.clear(dispatch.dispatch_id, dispatch.room_name),
     )
 
 

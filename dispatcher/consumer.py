@@ -1,13 +1,20 @@
-"""How often does a worker tell what its tasks do?"""
+"""Celery's consumer, with fewer events and fewer attempts at a Redis that refuses to work."""
 
 from __future__ import annotations
 
+import time
+import warnings
 from typing import Any, Final
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer
+
+from dispatcher.redis_errors import Refused
 
 # Flower shows it so much later.
 TOLD_AFTER_S: Final = 0.1
+# Celery by itself tries five times at once, and then every second, with a traceback each time.
+REFUSED_S: Final = 2.0
 
 
 class Consumer(consumer.Consumer):
@@ -24,6 +31,15 @@ class Consumer(consumer.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._to_be_told = False
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Called by Celery when the connection is lost, before it makes another one."""
+        with warnings.catch_warnings():
+            # Each time it recommends a setting that would end tasks; here it is off on purpose.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+        if isinstance(exc, Refused):
+            time.sleep(REFUSED_S)
 
     def on_send_event_buffered(self) -> Any:
         """Called by Celery for every event, by a thread of the pool too."""

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dispatcher import outbox, reports
+from dispatcher import client_servers, outbox, reports
 from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
@@ -59,6 +59,8 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
                 )
                 # A step that changes a record does not know who wants to hear of it.
                 await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
+                # Nor does an agent server know whose LiveKit it is registered with.
+                await services.ledger.run(client_servers.tell(services.clients.clients))
         except LedgerUnavailable:
             file.touch()  # without Redis no consumer has a pulse
         # At once, not in turn: one that hangs would make the others look silent.

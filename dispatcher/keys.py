@@ -26,6 +26,9 @@ The only module that knows them.
 | `usher:rate:<client>:publishable` | string | the same of the requests with publishable keys |
 | `usher:wrong_passwords:<address>` | string | wrong operator's passwords from there, for a minute |
 | `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
+| `usher:clearing_pace:<client>` | string | the same, of its rooms that are looked into |
+| `usher:busy` | set | `usher:sessions:` keys of clients that may have some on their way |
+| `usher:clients` | hash | which LiveKit server each client has, with an expiry |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
@@ -75,6 +78,8 @@ CLOCK: Final = "usher:clock"
 PROBED: Final = "usher:probed"
 LEDGER_METRICS: Final = "usher:metrics:ledger"
 AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
+BUSY: Final = "usher:busy"
+CLIENTS: Final = "usher:clients"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 HELD_BACK: Final = "usher:held_back"
 DISPATCH_QUEUE: Final = "dispatch"
@@ -150,6 +155,11 @@ def wrong_passwords(address: str) -> str:
 def pace(client_id: str) -> str:
     """How far a client is ahead of an even pace."""
     return f"usher:pace:{client_id}"
+
+
+def clearing_pace(client_id: str) -> str:
+    """How far a client that cancels is ahead of an even pace."""
+    return f"usher:clearing_pace:{client_id}"
 
 
 def key_uses(client_id: str) -> str:

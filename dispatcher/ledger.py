@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic_core import to_json
 
-from dispatcher import keys, messages, transitions
-from dispatcher.errors import LimitReached, Overloaded, TooLate
+from dispatcher import keys, messages, quotas, transitions
+from dispatcher.errors import TooLate
 from dispatcher.inflight import NOT_IN_FLIGHT, WINDOW_S, InFlight
 from dispatcher.messages import Wake
 from dispatcher.metrics import BOUNDS, NOTHING_COUNTED, OPEN_STATES, AgentCounts
@@ -33,19 +33,11 @@ from dispatcher.models import (
     State,
     Transition,
 )
+from dispatcher.quotas import AT_ONCE, PACE_MS, Admission, Clearing
 from dispatcher.records import parse_dispatch
 from dispatcher.transitions import Change
 
 T = TypeVar("T")
-
-# A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
-# once another client's next one would be the 201st.
-AT_ONCE: Final = 20
-PACE_MS: Final = 20
-
-# Who has all the sessions that it may have shall ask again so much later: nobody knows when one
-# will end.
-SESSION_RETRY_S: Final = 5.0
 
 # How long a request with an `Idempotency-Key` is known.
 IDEMPOTENCY_S: Final = 86_400
@@ -57,7 +49,8 @@ ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 EVENT_RETENTION_S: Final = 86_400
 # What other scripts are part of a script, in this order; and `clock` of each that asks it.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "advance": ("announce", "counting", "stages", "window"),
+    "advance": ("announce", "counting", "stages", "window", "limits", "bounds"),
+    "create": ("counting", "limits"),
     "on_their_way": ("window",),
     "claim_due": ("push",),
     "pick_waiting": ("push",),
@@ -66,7 +59,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "search": ("pages",),
     "read": ("fresh_reports",),
     "fresh": ("fresh_reports",),
-    **dict.fromkeys(("create", "count", "event_sent", "event_later", "event_dead"), ("counting",)),
+    **dict.fromkeys(("count", "event_sent", "event_later", "event_dead"), ("counting",)),
 }
 
 
@@ -98,7 +91,7 @@ def script(name: str) -> str:
     source = (_lua_tables() if "counting" in parts else "") + "".join(
         _source(part) for part in (*parts, name)
     )
-    asks_the_clock = "_clock()" in source
+    asks_the_clock = "clock()" in source
     return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
 
 
@@ -210,12 +203,15 @@ def create(
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, has all the sessions it may have, or has asked for so many at once that this one would
     be due too late for its deadline; a live dispatch's request makes no session.
-    It raises `Overloaded` when too many sessions of all clients are on their way already, and
-    `TooLate` when Redis has come to it later than `not_after_ms`, by the ledger's clock.
+    It raises `Overloaded` when too many sessions of all clients are on their way already and this
+    client has its share of them, and `TooLate` when Redis has come to it later than
+    `not_after_ms`, by the ledger's clock.
 
     Args:
         paced: there are other clients, who shall not wait behind a long row of this one's.
-        max_backlog: how many sessions may be on their way; 0: any number.
+        max_backlog: how many sessions of all clients may be on their way; 0: any number. Whoever
+            has fewer than its share, which is that over the number of clients that have any, may
+            have one more even so.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
         hold_back: the message comes into the queue with the next `wake`, or the sweeper's.
@@ -241,6 +237,7 @@ def create(
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
             keys.HELD_BACK if hold_back else wake_up.queue,
+            keys.BUSY,
         ),
         (
             keys.RECORD_PREFIX,
@@ -281,10 +278,7 @@ def count_request(client_id: str, limits: Limits, *, more: int = 1) -> Step[None
 
 def _check_rate(early_ms: int, limits: Limits) -> None:
     if early_ms:
-        raise LimitReached(
-            f"at most {limits.requests_per_minute} requests per minute",
-            retry_after_s=early_ms / 1000,
-        )
+        quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
 
 
 def wake() -> Step[None]:
@@ -314,22 +308,9 @@ def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
         return Created(
             dispatch_id=new.dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1])
         )
-    if reply[0] == "too_many_requests":
-        _check_rate(int(reply[1]), limits)
-    if reply[0] == "too_many_sessions":
-        raise LimitReached(
-            f"at most {limits.max_sessions} sessions at once", retry_after_s=SESSION_RETRY_S
-        )
-    if reply[0] == "too_fast":
-        raise LimitReached(
-            "more sessions at once than can be started in turn before their deadline of "
-            f"{new.deadline_ms / 1000:g} s; ask more slowly, or have deadline_s raised",
-            retry_after_s=int(reply[1]) / 1000,
-        )
     if reply[0] == "late":
         raise TooLate
-    if reply[0] == "overloaded":
-        raise Overloaded("too many sessions wait for their agents already")
+    quotas.check(reply[0], limits, wait_ms=reply[1:2])
     outcome, existing_id, *rest = reply
     state, room_name, identity = [*rest, "", "", ""][:3]
     return Created(
@@ -365,8 +346,12 @@ def advance(
     any_generation: bool = False,
     unless_asked_for_s: float | None = None,
     deadline_as_before: bool = False,
+    admission: Admission | None = None,
+    clears: Clearing | None = None,
 ) -> Step[Advanced]:
     """Carry out `transition` if the record is still in `dispatch`'s generation.
+
+    A record of another client than `dispatch`'s is `unknown`.
 
     Args:
         due_in_s: when somebody must look again, at the latest just before the deadline; None takes
@@ -388,9 +373,15 @@ def advance(
         unless_asked_for_s: do nothing (`wanted`) when a caller has asked for this session within so
             many seconds.
         deadline_as_before: start the clock anew, with as much time as the request was given.
+        admission: do nothing where its client has used up what it may ask for: running it raises
+            `LimitReached` or `Overloaded`. Of a client that asks quickly it is due later, and
+            `wake` is left to the sweeper; where nothing moves that is a `LimitReached`, too.
+        clears: it is due (`due_in_s`), and a worker to be told (`wake`), because something of it
+            may be left in its room; not where LiveKit has never been asked for it.
     """
     order: dict[str, Any] = {
         "id": dispatch.dispatch_id,
+        "client": dispatch.client_id,
         "moves": dict.fromkeys(transition.moves, True),
         "notes": dict.fromkeys(transition.notes, True),
         "to": transition.to,
@@ -422,6 +413,8 @@ def advance(
         "losses": losses,
         "lease_ms": _ms(lease_s),
         "deadline_in_ms": _ms(deadline_in_s),
+        "limits": None if admission is None else admission.order(),
+        "clears": None if clears is None else clears.order(),
     }
     order |= {name: value for name, value in optional.items() if value is not None}
     return Step(
@@ -445,9 +438,12 @@ def advance(
             keys.AGENT_METRICS_INDEX,
             keys.failed_sessions(dispatch.client_id),
             wake.queue if wake else keys.DISPATCH_QUEUE,
+            keys.rate(dispatch.client_id, admission.limits.bucket if admission else ""),
+            keys.clearing_pace(dispatch.client_id) if clears else keys.pace(dispatch.client_id),
+            keys.BUSY,
         ),
         (json.dumps(order),),
-        _advanced,
+        lambda reply: _advanced(reply, admission),
         lambda done: _tell(dispatch, order["events"], detail or {}, done),
     )
 
@@ -456,8 +452,10 @@ def _ms(time_s: float | None) -> int | None:
     return None if time_s is None else int(time_s * 1000)
 
 
-def _advanced(reply: Sequence[Any]) -> Advanced:
+def _advanced(reply: Sequence[Any], admission: Admission | None) -> Advanced:
     outcome, state, generation, job_id, *before = reply
+    if admission is not None:
+        quotas.check(outcome, admission.limits, wait_ms=[job_id])
     return Advanced(
         outcome=outcome,
         state=state,

@@ -44,14 +44,14 @@ def verify(dispatch_id: str, room: str) -> Wake:
     return _wake(VERIFY_QUEUE, VERIFY_TASK, dispatch_id, room)
 
 
+def clear(dispatch_id: str, room: str) -> Wake:
+    """Tell a worker that it is cancelled, and its agent to be taken away."""
+    return _wake(VERIFY_QUEUE, CLEAR_TASK, dispatch_id, room)
+
+
 def supervise(dispatch_id: str, room: str) -> Wake:
     """Tell a worker that its agent is lost."""
     return _wake(DISPATCH_QUEUE, SUPERVISE_TASK, dispatch_id, room)
-
-
-def clear_away(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker that it is cancelled, and its agent to be taken away."""
-    return _wake(VERIFY_QUEUE, CLEAR_TASK, dispatch_id, room)
 
 
 def redispatch_joined(dispatch_id: str, room: str) -> Wake:

@@ -275,6 +275,7 @@ class Dispatch(DispatchRef):
     alive_till_ms: int = 0
     clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
     timeline_dropped: int = 0  # events before the first of `timeline`
+    attempts_dropped: int = 0  # attempts before the first of `attempts`
     read_at_ms: int = 0
     attempts: tuple[Attempt, ...] = ()
     timeline: tuple[TimelineEvent, ...] = ()

@@ -92,6 +92,7 @@ def _parse(
     fields["first_generation"] = int(fields.get("first_generation", 1))
     fields["losses"] = int(fields.get("losses", 0))
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
+    fields["attempts_dropped"] = int(fields.get("attempts_dropped", 0))
     fields["clearing"] = fields.get("clearing") == "1"
     fields["person_seen"] = fields.get("person_seen") == "1"
     fields["unattended"] = fields.get("unattended") == "1"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -56,6 +57,13 @@ def _sign(error: BaseException) -> str:
 def _refusal(error: RedisError) -> BaseException:
     """Redis's own error, where it was made a lost connection of."""
     return error.__cause__ if error.__cause__ and _sign(error.__cause__) else error
+
+
+class Refused(RedisConnectionError):
+    """A connection that is lost because Redis refuses to work; Celery logs the repr of those."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def refuses_to_work(error: ResponseError) -> bool:

@@ -3,43 +3,74 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
-from dispatcher import ledger
+from dispatcher import ledger, messages
 from dispatcher.decisions import our_agent
-from dispatcher.errors import LiveKitError, RedispatchRefused, TooLate
+from dispatcher.errors import (
+    LimitReached,
+    LiveKitError,
+    Overloaded,
+    RedispatchRefused,
+    TooLate,
+)
 from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
 from dispatcher.outcomes import read, traced
+from dispatcher.quotas import Admission
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_redispatch
 
 
-async def redispatch(services: Services, dispatch_id: str, *, by: str = "hand") -> Dispatch:
+async def redispatch(
+    services: Services, dispatch_id: str, *, by: str = "hand", asked_before: bool = False
+) -> Dispatch:
     """Start a new generation of an ended, failed, cancelled or agentless dispatch.
 
-    Returns the record as it is then.
+    A worker is woken for it, unless its client has asked for many: then the sweeper wakes it in its
+    turn. Returns the record as it is then.
+
+    Args:
+        asked_before: it has been counted as a request of its client's already, and paced.
 
     Raises:
         UnknownDispatch: no such record.
         RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
-            or LiveKit cannot be asked.
+            its client has used up what it may ask for; or LiveKit cannot be asked.
         LedgerUnavailable: Redis did not answer in time; nothing is done later.
     """
     clock, asked_at = LedgerClock(), time.monotonic()
     dispatch = await read(services, dispatch_id)
     clock.heard(dispatch.read_at_ms, asked_at=asked_at)
     await check(services, dispatch)
-    deadline_s = services.clients.by_id(dispatch.client_id).deadline_s
-    done = await services.ledger.run(
-        ledger.advance(
-            dispatch,
-            REDISPATCH,
-            due_in_s=services.common.wake_grace_s,
-            detail={"by": by},
-            deadline_in_s=deadline_s,
-            not_after_ms=clock.in_ms(services.ledger.timeout_s),
-        )
+    client = services.clients.by_id(dispatch.client_id)
+    admission = Admission(
+        limits=replace(client.limits, requests_per_minute=0) if asked_before else client.limits,
+        paced=len(services.clients.clients) > 1 and not asked_before,
+        max_backlog=services.common.max_backlog,
     )
+    step = ledger.advance(
+        dispatch,
+        REDISPATCH,
+        due_in_s=services.common.wake_grace_s,
+        detail={"by": by},
+        deadline_in_s=client.deadline_s,
+        admission=admission,
+        not_after_ms=clock.in_ms(services.ledger.timeout_s),
+        wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+    )
+    try:
+        done = await services.ledger.run(step)
+    except LimitReached as error:
+        raise RedispatchRefused(
+            f"client {client.client_id!r} may have {error}; try again in "
+            f"{max(1.0, error.retry_after_s):.0f} s"
+        ) from error
+    except Overloaded as error:
+        raise RedispatchRefused(
+            f"client {client.client_id!r} has its share of the sessions that may be on their way "
+            "(USHER_MAX_BACKLOG); try again when some have their agents"
+        ) from error
     if done.outcome == "late":
         raise TooLate
     if done.outcome == "occupied":
@@ -83,7 +114,7 @@ async def redispatch_joined(services: Services, dispatch_id: str) -> State:
 
 async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
     try:
-        return (await redispatch(services, dispatch_id, by="http")).state
+        return (await redispatch(services, dispatch_id, by="http", asked_before=True)).state
     except RedispatchRefused as refusal:
         dispatch = await read(services, dispatch_id)
         step = ledger.advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})

@@ -88,14 +88,22 @@ def workers() -> Step[list[WorkerSettings]]:
     return Step("fresh", (keys.WORKER_SETTINGS,), (), _workers)
 
 
-def _workers(reply: Sequence[str]) -> list[WorkerSettings]:
-    found = []
-    for text in reply:
+def _workers(reply: Iterable[str]) -> list[WorkerSettings]:
+    found = (_worker(text) for text in reply)
+    return sorted((each for each in found if each is not None), key=lambda each: each.worker)
+
+
+@lru_cache(maxsize=1000)
+def _worker(text: str) -> WorkerSettings | None:
+    """A worker's settings; None, and a line in the log, when they cannot be read."""
+    try:
         fields = json.loads(text)
         fields["services"] = tuple(of_any_release(Service, each) for each in fields["services"])
         fields |= {name: tuple(fields[name]) for name in ("queues", "unfenced")}
-        found.append(of_any_release(WorkerSettings, fields))
-    return sorted(found, key=lambda each: each.worker)
+        return of_any_release(WorkerSettings, fields)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        logger.error("a worker's settings cannot be read", extra={"error": str(error)})
+        return None
 
 
 def report_alive(name: str, *, ttl_s: float) -> Step[int]:

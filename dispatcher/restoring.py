@@ -21,6 +21,9 @@ from dispatcher.transitions import Change
 # Keys of one call, so that no call holds Redis up for long.
 STANDING_LIMIT: Final = 500
 
+# Who has promised it to a client that has shown its key.
+WEB: Final = "web"
+
 _NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
 
 
@@ -36,7 +39,8 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     """Write the record of `dispatch` unless Redis has it; it is due at once.
 
     Args:
-        by: who remembers it, for the timeline.
+        by: who remembers it, for the timeline. `WEB` knows whose it is: a record of that id that
+            is another client's gives way to it.
         retention_s: how long a record that is closed here is kept.
     """
     fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
@@ -59,6 +63,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             "the room has another dispatch by now: ",
             str(retention_s),
             json.dumps(announcement(dispatch)),
+            dispatch.client_id if by == WEB else "",
             *(text for pair in fields.items() for text in pair),
         ),
         lambda reply: Restored(reply[0]),
@@ -88,8 +93,11 @@ class Standing:
     ended: frozenset[str]
 
 
-def standing(dispatch_ids: Sequence[str]) -> Step[Standing]:
-    """How at most `STANDING_LIMIT` dispatches stand."""
+def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Step[Standing]:
+    """How at most `STANDING_LIMIT` dispatches stand.
+
+    With `client_ids`, one for each, what is another client's record counts as missing.
+    """
 
     def parse(reply: list[list[int]]) -> Standing:
         missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)
@@ -98,7 +106,7 @@ def standing(dispatch_ids: Sequence[str]) -> Step[Standing]:
     return Step(
         "standing",
         tuple(keys.record(dispatch_id) for dispatch_id in dispatch_ids),
-        tuple(sorted(TERMINAL)),
+        (",".join(sorted(TERMINAL)), *client_ids),
         parse,
     )
 

@@ -37,9 +37,8 @@ from dispatcher.errors import UsherError
 from dispatcher.guarding import Work
 from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
-from dispatcher.models import State
 from dispatcher.runtime import runtime
-from dispatcher.waking import GOOD_TILL_MS, wake_dispatch
+from dispatcher.waking import GOOD_TILL_MS
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +96,6 @@ def redispatch(dispatch_id: str) -> str:
     """
     process = runtime()
     dispatch = process.run(redispatching.redispatch(process.services, dispatch_id))
-    wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
     return f"dispatching {dispatch_id} again, generation {dispatch.generation}"
 
 
@@ -105,10 +103,7 @@ def redispatch(dispatch_id: str) -> str:
 def redispatch_joined(dispatch_id: str, room: str) -> str:
     """Dispatch again by HTTP what is joined, unless its agent is there; its timeline says which."""
     process = runtime()
-    state = process.run(redispatching.redispatch_joined(process.services, dispatch_id))
-    if state is State.QUEUED:
-        wake_dispatch(dispatch_id, room)
-    return state
+    return process.run(redispatching.redispatch_joined(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.clear_away", throws=(UsherError,))

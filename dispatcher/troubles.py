@@ -28,6 +28,8 @@ def troubles(dispatch: Dispatch) -> tuple[str, ...]:
     told: list[tuple[int, int, str]] = []  # (when, order, sentence)
     for source in (_slow_starts, _waits, _of_attempts, _of_events, _slow_look):
         told += [(at_ms, len(told), text) for at_ms, text in source(dispatch)]
+    if dispatch.attempts_dropped:
+        told.append((0, 0, f"The first {dispatch.attempts_dropped} attempts are no longer kept."))
     if dispatch.timeline_dropped:
         told.append((0, 0, f"The first {dispatch.timeline_dropped} events are no longer kept."))
     return tuple(text for _, _, text in sorted(told))

@@ -159,8 +159,15 @@ def refusing(url: str, word: str, directory: Path) -> Iterator[None]:
     """
     with redis.Redis.from_url(url, decode_responses=True, socket_timeout=5) as client:
         client.execute_command("ACL", "SETUSER", _ADMIN, "on", f">{_ADMIN}", "~*", "&*", "+@all")
-    options = {"username": _ADMIN, "password": _ADMIN, "decode_responses": True}
-    with redis.Redis.from_url(url, socket_timeout=10, **options) as client:
+        at = client.connection_pool.connection_kwargs
+    with redis.Redis(
+        host=at["host"],
+        port=at["port"],
+        username=_ADMIN,
+        password=_ADMIN,
+        decode_responses=True,
+        socket_timeout=10,
+    ) as client:
         with REFUSALS[word](client, directory):
             yield
         _wait_until(lambda: client.set("usher-test", "1") is True)

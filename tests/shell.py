@@ -42,7 +42,7 @@ def operator_environment(stack: RunningStack) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
+        if name in ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
     }
     values = (stack.run_dir / "stack.env").read_text().split()
     return kept | dict(value.split("=", maxsplit=1) for value in values)

@@ -22,6 +22,7 @@ from dispatcher.models import (
     NewDispatch,
     State,
 )
+from dispatcher.quotas import Admission
 from web import together
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
 from web.delegation import delegate
@@ -310,11 +311,19 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
             409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
         )
     if dispatch.state is State.JOINED:
-        _ask_for_redispatch(here, dispatch)
+        _ask_for_redispatch(here, client, dispatch)
     else:
         _send_again(here, client, dispatch)
     answer = dispatch_answer(_own(here, client, dispatch_id))
     return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
+
+
+def _admission(here: Services, client: Client) -> Admission:
+    return Admission(
+        limits=limits_of(client),
+        paced=len(here.clients.clients) > 1,
+        max_backlog=here.common.max_backlog,
+    )
 
 
 def _change(here: Services, step: Step[Advanced]) -> Advanced:
@@ -334,11 +343,12 @@ def _in_time_ms(here: Services, dispatch: Dispatch) -> float:
     return dispatch.read_at_ms + here.ledger.in_time_s * 1000
 
 
-def _ask_for_redispatch(here: Services, dispatch: Dispatch) -> None:
+def _ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> None:
     step = ledger.advance(
         dispatch,
         REDISPATCH_REQUESTED,
         detail={"by": "http"},
+        admission=_admission(here, client),
         wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
         not_after_ms=_in_time_ms(here, dispatch),
     )
@@ -355,6 +365,7 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
             deadline_in_s=client.deadline_s,
+            admission=_admission(here, client),
             wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
             not_after_ms=_in_time_ms(here, dispatch),
         ),
@@ -373,7 +384,10 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
     step = cancelling.cancel(
-        dispatch, retention_s=here.common.retention_s, within_s=here.ledger.in_time_s
+        dispatch,
+        retention_s=here.common.retention_s,
+        within_s=here.ledger.in_time_s,
+        paced=len(here.clients.clients) > 1,
     )
     if _change(here, step).moved:
         here.promises.forget(dispatch.dispatch_id)

@@ -186,6 +186,7 @@ def session_answer(dispatch: Dispatch, *, flower_url: str = "") -> dict[str, Any
         "livekit_dispatch_id": dispatch.livekit_dispatch_id,
         "failure_message": dispatch.failure_message,
         "losses": dispatch.losses,
+        "attempts_dropped": dispatch.attempts_dropped,
         "timeline_dropped": dispatch.timeline_dropped,
         "attempts": [asdict(attempt) for attempt in dispatch.attempts],
         "timeline": [asdict(event) for event in dispatch.timeline],

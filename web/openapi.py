@@ -85,7 +85,7 @@ _REQUEST_EXAMPLES: Final = {
         },
     },
 }
-_RECORD_EXAMPLE: Final = {
+_RECORD_EXAMPLE: Final[dict[str, Any]] = {
     "dispatch_id": "dsp_BWA-BKOFuK9gGdfLrxlpdg",
     "state": "joined",
     "status": "joined",
@@ -304,7 +304,8 @@ def _operations() -> dict[str, dict[str, Any]]:
                 "summary": "Send a dispatch again that has ended, or whose agent may be gone",
                 "description": "One that has ended starts anew at once. Of a joined one a worker "
                 "first asks LiveKit whether its agent is there: if so it stays as it is, and the "
-                "timeline says `redispatch_refused`.",
+                "timeline says `redispatch_refused`. It counts as a request of the client's, and "
+                "one that has ended as one more of its sessions: over its limits it is refused.",
                 "security": _KEY,
                 "responses": {
                     "202": _answer(

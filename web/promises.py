@@ -191,7 +191,10 @@ class Promises:
 
     def _look_at(self, kept: Sequence[Promise]) -> int:
         """Returns how many of them were missing."""
-        stand = self._ledger.run(restoring.standing([promise.new.dispatch_id for promise in kept]))
+        news = [promise.new for promise in kept]
+        stand = self._ledger.run(
+            restoring.standing([n.dispatch_id for n in news], [n.client_id for n in news])
+        )
         lost = missing = 0
         for promise in kept:
             dispatch_id = promise.new.dispatch_id
@@ -220,7 +223,7 @@ class Promises:
     def _restore(self, promise: Promise) -> bool:
         """False when it could not be written, for a reason of its own."""
         remembered = promise.remembered(time.monotonic())
-        step = restoring.restore(remembered, by="web", retention_s=self._retention_s)
+        step = restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
         with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
             self._ledger.run(step)
             return True

@@ -10,9 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import GetJsonSchemaHandler, JsonSchemaValue
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticOmit, core_schema
 
 
@@ -36,7 +43,7 @@ class Refused:
 
     def _check(self, value: object) -> None:
         if value and value != self.default:
-            raise PydanticCustomError("refused", self.why)  # type: ignore[arg-type]  # no literal
+            raise PydanticCustomError("refused", self.why)
 
 
 class Message(BaseModel):

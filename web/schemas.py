@@ -295,7 +295,7 @@ class DispatchSummary(BaseModel):
 
 
 class DispatchRecord(DispatchSummary):
-    """A dispatch with every attempt and its timeline (the last 200 events)."""
+    """A dispatch with its attempts (the last 50) and its timeline (the last 200 events)."""
 
     attempts: list[AttemptAnswer]
     timeline: list[EventAnswer]

@@ -6,7 +6,7 @@ Pure functions of the offer, of the agent server and of the ledger's answer to t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -79,6 +79,20 @@ class Offer:
     def delegated(self) -> bool:
         """True when LiveKit offers it by a participant's token, not because we have asked."""
         return self.request_type == DELEGATED
+
+    @property
+    def disowned(self) -> Offer:
+        """The same job without anything that it claims, for what must not be believed."""
+        return replace(
+            self,
+            request_type="forged",
+            dispatch_id="",
+            generation=0,
+            client_id="",
+            container="",
+            requested_at_ms=0,
+            traceparent="",
+        )
 
     @property
     def ref(self) -> DispatchRef:

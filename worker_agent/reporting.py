@@ -233,6 +233,7 @@ class Reporter:
         self._filter.clock.heard(now_ms, asked_at=asked_at)
         with contextlib.suppress(LedgerUnavailable):
             await self._filter.metrics.flush()
+            await self._filter.tenants.refresh()
             if report.online:
                 self._file.touch()  # it can be sent sessions
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import inflight, ledger, tracing
+from dispatcher import client_servers, inflight, ledger, tracing
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
@@ -41,6 +41,7 @@ from worker_agent.offers import (
     reject,
 )
 from worker_agent.starting import starting
+from worker_agent.tenants import Tenants
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class RequestFilter:
         self._guard = Guard(store)
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
+        self.tenants = Tenants(store, own_client_id=server.client_id, server=client_servers.own())
         self.clock = LedgerClock()  # set by the agent server's reports
         self._accepting: set[str] = set()
         self._lines = asyncio.Semaphore(CLAIMS_AT_ONCE)
@@ -115,9 +117,12 @@ class RequestFilter:
     async def _answer(
         self, request: JobRequest, offer: Offer, offered_at: float, span: tracing.Span
     ) -> None:
-        decision = decide(
-            offer, self._server, used_slots=self.used_slots, cannot_start=self.cannot_start
-        )
+        if await self._is_forged(offer):
+            decision, offer = reject(Reason.WRONG_CLIENT), offer.disowned
+        else:
+            decision = decide(
+                offer, self._server, used_slots=self.used_slots, cannot_start=self.cannot_start
+            )
         if decision.accept:
             self._accepting.add(offer.job_id)
         try:
@@ -148,12 +153,30 @@ class RequestFilter:
             self._accepting.discard(offer.job_id)
             await self.metrics.flush()
 
+    async def _is_forged(self, offer: Offer) -> bool:
+        """Whether the job claims a dispatch of a client whose LiveKit server is another one.
+
+        It is refused, and nothing that it claims gets into anybody's record or numbers.
+        """
+        if not offer.dispatch_id:
+            return False
+        with contextlib.suppress(LedgerUnavailable):  # then nothing is claimed either
+            if not await self.tenants.here(offer.client_id):
+                logger.warning(
+                    "a job claims to be for a client whose LiveKit server is another one; refused",
+                    extra={**log_fields(offer.ref), "job_id": offer.job_id},
+                )
+                return True
+        return False
+
     async def declined(self, offer: Offer, *, final: bool) -> None:
         """Note that the program's own `on_request` did not want the job. Nothing was claimed.
 
         When that is `final` no other agent server is asked, now or later, and the session has
         failed.
         """
+        if await self._is_forged(offer):
+            offer = offer.disowned
         decision = Decision(accept=False, reason=Reason.DECLINED)
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
@@ -248,6 +271,8 @@ class RequestFilter:
         """
         try:
             async with asyncio.timeout(DELEGATED_CLAIM_S):
+                if not await self.tenants.here(offer.client_id):
+                    return reject(Reason.WRONG_CLIENT)
                 return await adopt(
                     self._store,
                     offer,

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from livekit import api, rtc
 from livekit.agents import JobContext
 
-from dispatcher import endings, keys, leases, ledger, messages, reports, tracing
+from dispatcher import client_servers, endings, keys, leases, ledger, messages, reports, tracing
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S, Renewal
@@ -45,11 +45,12 @@ from worker_agent.ending import (
     of_shutdown_callback,
 )
 from worker_agent.livekit_workarounds import shutdown
-from worker_agent.offers import Offer, read_offer
+from worker_agent.offers import Offer, Reason, read_offer
 from worker_agent.people import PeopleInRoom
 from worker_agent.session_close import SessionClose
 from worker_agent.settings import GuardSettings
 from worker_agent.starting import SignOfLife
+from worker_agent.tenants import Tenants
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
         guests.invite()
-    fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings).container)
+    fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings))
     try:
         if await fence.holds():
             room_options.spare(ctx.room)
@@ -144,8 +145,11 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
 class Fence:
     """What the ledger and one job's session tell each other."""
 
-    def __init__(self, ctx: JobContext, offer: Offer, store: AsyncLedger, container: str) -> None:
-        self._container = container
+    def __init__(
+        self, ctx: JobContext, offer: Offer, store: AsyncLedger, guard: GuardSettings
+    ) -> None:
+        self._container = container = guard.container
+        self._tenants = Tenants(store, own_client_id=guard.client_id, server=client_servers.own())
         self._ctx = ctx
         self._offer = offer
         self._store = store
@@ -482,6 +486,10 @@ class Fence:
     async def _adopt(self) -> bool:
         """Take over a dispatch that the ledger does not know to be ours; false when it is not."""
         room = self._ctx.room
+        if not await self._tenants.here(self._offer.client_id):
+            # Redis was away when its agent server was asked, and could not say so.
+            self._withdraw(f"refused ({Reason.WRONG_CLIENT})")
+            return False
         decision = await adopt(
             self._store,
             self._offer,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import click
-from kombu.exceptions import OperationalError
 
 from dispatcher import cancelling, redispatching, reports
 from dispatcher.cli import reach, rendering
@@ -20,7 +18,6 @@ from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, 
 from dispatcher.models import Dispatch, State
 from dispatcher.outcomes import read
 from dispatcher.runtime import Services, open_services
-from dispatcher.waking import wake_dispatch
 
 SENT: Final = "sent"
 WOULD_SEND: Final = "would_send"
@@ -75,7 +72,8 @@ def command(
     """Send dispatches again that have ended, failed or lost their agent.
 
     What would double an agent is refused: one that is on its way, has its agent, or whose room
-    another dispatch serves. Ends with 1 when any was refused, with 3 when any is unknown.
+    another dispatch serves; so is what is more than its client may ask for. Ends with 1 when any
+    was refused, with 3 when any is unknown.
     """
     if bool(dispatch_ids) == failed:
         raise click.UsageError("name dispatches, or --failed for all of them")
@@ -111,12 +109,7 @@ async def _all(ids: Sequence[str], *, dry_run: bool, with_people: bool) -> list[
     results = []
     try:
         for dispatch_id in ids:
-            result = await _one(services, dispatch_id, taken, dry_run, with_people)
-            if result.outcome == SENT:
-                # Without the message the sweeper finds it two seconds later.
-                with contextlib.suppress(OperationalError):
-                    wake_dispatch(result.dispatch_id, result.room_name)
-            results.append(result)
+            results.append(await _one(services, dispatch_id, taken, dry_run, with_people))
     finally:
         await services.aclose()
     return results

@@ -156,6 +156,8 @@ def _attempts(dispatch: Dispatch) -> Iterator[str]:
     if not dispatch.attempts:
         return
     yield "attempts"
+    if dispatch.attempts_dropped:
+        yield f"  ... {dispatch.attempts_dropped} attempts before are no longer kept"
     for attempt in dispatch.attempts:
         parts = (
             attempt.outcome or "on its way",

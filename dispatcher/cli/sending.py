@@ -93,6 +93,8 @@ def command(
             new,
             due_in_s=settings.wake_grace_s,
             detail={"by": "cli"},
+            limits=client.limits,
+            paced=len(registry().clients) > 1,
             max_backlog=settings.max_backlog,
         )
     )

@@ -21,7 +21,7 @@ _SUMMARY: Final = (
 _RECORD: Final = (
     *_SUMMARY,
     *("livekit_dispatch_id", "job_id", "agent_server_id", "losses", "person_seen", "clearing"),
-    *("timeline_dropped", "read_at_ms"),
+    *("attempts_dropped", "timeline_dropped", "read_at_ms"),
 )
 
 

@@ -1,13 +1,16 @@
 -- One change of state: compared with state and generation, then written whole, or not at all.
 -- KEYS: record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
---   agent servers, notified, outbox, agent metrics, index of those, failed, queue
+--   agent servers, notified, outbox, agent metrics, index of those, failed, queue, rate, pace (of what
+--   is sent or, for what is cancelled, of that), clients with sessions on their way
 -- ARGV: one JSON object, see `advance` in ledger.py; without a generation in it any one is meant.
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
 --   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
 --   "wanted" (a caller has asked for the session again since then), "full" (every free slot is
 --   promised to another one that is on its way), "paced" (LiveKit has dropped some: as many as it
---   may be sent are on their way), "unknown".
+--   may be sent are on their way), "too_many_requests", "too_many_sessions", "overloaded" (what its
+--   client may ask for is used up; instead of the job id: in how many ms it may ask again),
+--   "unknown" (there is none, or it is another client's).
 local a = cjson.decode(ARGV[1])
 local function set_all(key, prefix, fields)
   local list = {}
@@ -18,11 +21,13 @@ local function set_all(key, prefix, fields)
   if #list > 0 then redis.call('HSET', key, unpack(list)) end
 end
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
-  'measured', 'asked_at_ms', unpack(MARKS)}
+  'measured', 'asked_at_ms', 'client_id', unpack(MARKS)}
 local r = {}
 for i, value in ipairs(redis.call('HMGET', KEYS[1], unpack(READ))) do r[READ[i]] = value or nil end
 local state, generation, job_id = r.state, r.generation, r.job_id or ''
-if not state then
+-- A job says for which client it is, and that is anybody's claim who has a LiveKit key: nobody
+-- changes another client's record, nor learns that there is one.
+if not state or (r.client_id and r.client_id ~= a.client) then
   return {'unknown', '', '0', ''}
 end
 if a.generation and a.generation ~= tonumber(generation) then
@@ -30,7 +35,7 @@ if a.generation and a.generation ~= tonumber(generation) then
 end
 local moves, notes = a.moves[state], a.notes[state]
 local before = state
-local now = keep_clock()
+local now = clock()
 if not moves and not notes then
   return {'refused', state, generation, job_id}
 end
@@ -45,6 +50,34 @@ if moves and a.revive then
   if other and other ~= a.id then
     return {'occupied', state, generation, other}
   end
+end
+if a.limits then
+  local function refused(outcome, wait_ms)
+    return {outcome, state, generation, string.format('%.0f', wait_ms or 0)}
+  end
+  local limits, counted = a.limits, redis.call('ZSCORE', KEYS[9], a.id)
+  local early, full_at = bucket(KEYS[19], limits.requests_per_minute, now)
+  if early then return refused('too_many_requests', early) end
+  if moves and has_all_sessions(KEYS[9], limits.max_sessions, counted and 1 or 0) then
+    return refused('too_many_sessions')
+  end
+  if moves and has_used_its_share(KEYS[4], KEYS[21], KEYS[9], limits.backlog) then
+    return refused('overloaded')
+  end
+  local due_in, paced = pace(KEYS[20], limits.pace_ms, limits.at_once, now)
+  local time = math.max(0, (a.deadline_in_ms or 0) - (a.end_margin_ms or 0))
+  if due_in > time / 2 and moves then
+    return refused('too_fast', due_in - time / 2)
+  elseif due_in > 0 and moves then
+    a.due_in_ms, a.wake = due_in, nil  -- the sweeper wakes it in its turn
+  elseif due_in > 0 then
+    return refused('too_many_requests', due_in)
+  end
+  count_request(KEYS[19], full_at, now)
+  keep_pace(KEYS[20], paced, now)
+  if moves and limits.backlog > 0 then redis.call('SADD', KEYS[21], KEYS[9]) end
+end
+if moves and a.revive then
   redis.call('SET', KEYS[5], a.id)
   for i = 1, 3 do redis.call('PERSIST', KEYS[i]) end
 end
@@ -57,6 +90,20 @@ if moves and a.admit then
   if on_their_way >= window then return {'paced', state, generation, job_id} end
 end
 local now_s = string.format('%.0f', now)
+if moves and a.clears then
+  if state == 'queued' and generation == '1' then
+    -- A worker says in the record that it asks LiveKit before it does: nothing can be in the room.
+    a.due_in_ms, a.wake = nil, nil
+  else
+    a.fields.clearing = '1'
+    local due_in, paced = pace(KEYS[20], a.clears.pace_ms, a.clears.at_once, now)
+    if due_in > 0 then
+      a.wake = nil
+    else
+      keep_pace(KEYS[20], paced, now)
+    end
+  end
+end
 if moves then
   state = a.to
   if a.inflight_ms then
@@ -95,6 +142,7 @@ if moves then
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', 'asked_at_ms', 'loss',
       'joined_seen_at_ms', 'left_by', unpack(MARKS))
+    forget_the_oldest(KEYS[1], KEYS[2], tonumber(generation))
   end
 end
 redis.call('HSET', KEYS[1], 'state', state, 'updated_at_ms', now_s)

@@ -7,6 +7,11 @@ if ARGV[3] == 'right' then
   if count > 0 then redis.call('DECR', KEYS[1]) end
   return 0
 end
-if count >= tonumber(ARGV[1]) then return redis.call('PTTL', KEYS[1]) end
-if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+local most, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+-- Redis lets a key expire by its own clock: when that has gone back, it would stay for longer.
+if count == 0 or redis.call('PTTL', KEYS[1]) > window then
+  redis.call('SET', KEYS[1], count, 'PX', window)
+end
+if count >= most then return redis.call('PTTL', KEYS[1]) end
+redis.call('INCR', KEYS[1])
 return 0

@@ -5,7 +5,7 @@
 -- still held back may have been left behind by a web process that has died.
 -- KEYS: due, queue, where messages are held back. ARGV: limit, push_ms, prefix of record keys, long
 -- queue. Returns the dispatch ids.
-local now = keep_clock()
+local now = clock()
 while redis.call('LMOVE', KEYS[3], KEYS[2], 'RIGHT', 'LEFT') do end
 local limit = tonumber(ARGV[1])
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),

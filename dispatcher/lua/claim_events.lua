@@ -2,7 +2,7 @@
 -- sends them meanwhile. KEYS: outboxes. ARGV: limit of each, push_ms, prefix of the events' keys.
 -- Returns {until when they are claimed (ms), {event id, dispatch id and room of each}} (empty where the
 -- event is gone or cannot be read: its delivery finds that out, too, and no other event waits for it).
-local now = read_clock()
+local now = clock()
 local till = now + tonumber(ARGV[2])
 local later = string.format('%.0f', till)
 local claimed = {}

@@ -4,7 +4,7 @@
 -- perhaps nobody could renew: every agent then has grace_ms to say that it is alive. Once: for one
 -- that has not said so since, only the time beyond gap_ms does not count. So a dead one is found
 -- whatever the pauses between the looks are. Returns the dispatch ids.
-local now = keep_clock()
+local now = clock()
 local last = tonumber(redis.call('GET', KEYS[2]) or nil)
 redis.call('SET', KEYS[2], string.format('%.0f', now))
 local away_ms = last and now - last - tonumber(ARGV[3]) or 0

@@ -6,22 +6,20 @@
 -- CLOCK, the key, stands before it: "<the ledger's clock> <Redis's>" (ms), as they were lately.
 local NOTED_EVERY_MS, SLOWER_BY = 1000, 50
 
--- The time in ms; then Redis's own, and what that was when it was noted.
-local function read_clock()
+-- The time in ms.
+local function clock()
   local t = redis.call('TIME')
   local is = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
   local noted, was = string.match(redis.call('GET', CLOCK) or '', '^(%d+) (%d+)$')
-  if not noted then return is, is, nil end
-  noted, was = tonumber(noted), tonumber(was)
-  local passed = math.max(0, is - was)
-  return math.max(is, noted + math.floor(passed - passed / SLOWER_BY)), is, was
-end
-
--- The time in ms, for a script that writes anyway: it notes the time for the others.
-local function keep_clock()
-  local now, is, was = read_clock()
-  if not was or is < was or is - was >= NOTED_EVERY_MS then
-    redis.call('SET', CLOCK, string.format('%.0f %.0f', now, is))
+  local now = is
+  if noted then
+    was = tonumber(was)
+    local passed = math.max(0, is - was)
+    now = math.max(is, tonumber(noted) + math.floor(passed - passed / SLOWER_BY))
+  end
+  if not noted or is < was or is - was >= NOTED_EVERY_MS then
+    -- A Redis that takes no writes just now can be read all the same.
+    redis.pcall('SET', CLOCK, string.format('%.0f %.0f', now, is))
   end
   return now
 end

@@ -5,7 +5,7 @@
 local number = tonumber(ARGV[1])
 if number <= tonumber(redis.call('GET', KEYS[2]) or '0') then return 0 end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', 86400)
-local now = read_clock()
+local now = clock()
 for i, counts in ipairs(cjson.decode(ARGV[2])) do
   write_agent_counts(KEYS[1], KEYS[i + 2], counts, now)
 end

@@ -3,9 +3,7 @@
 -- Returns ms until there may be one more, with nothing counted, or 0.
 local rate = tonumber(ARGV[1])
 if rate == 0 then return 0 end
-local t = redis.call('TIME')
-local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-local step = 60000 / rate
+local now, step = clock(), 60000 / rate
 local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
 local early = full_at + step - now - 60000
 if early > 0.5 then return math.ceil(early) end

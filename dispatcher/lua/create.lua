@@ -2,10 +2,10 @@
 -- request was answered before, or a limit has been reached. Of a client that asks quickly, the
 -- later ones are due later.
 -- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue (or
---   where messages are held back)
+--   where messages are held back), clients with sessions on their way
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
---   records on their way of all clients at once (0: any), request's idempotency (JSON; empty
+--   sessions on their way of all clients at once (0: any), request's idempotency (JSON; empty
 --   without), message that wakes the dispatcher, time after which nobody waits for the answer any
 --   more (ms; empty: somebody does), field, value, ...
 -- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over", dispatch
@@ -16,22 +16,12 @@
 --   enough before its deadline} or {"late"} (its caller has been told that it failed). No more than is
 --   needed: every value costs the web tens of microseconds to read.
 local FIELDS = 14  -- from here on
-local now = keep_clock()
+local now = clock()
 local now_s = string.format('%.0f', now)
 if ARGV[13] ~= '' and now > tonumber(ARGV[13]) then return {'late'} end
 
--- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
--- will be full again: one number, which Redis forgets by itself when that has come.
-local rate, full_at = tonumber(ARGV[6]), nil
-if rate > 0 then
-  full_at = math.max(now, tonumber(redis.call('GET', KEYS[8]) or '0')) + 60000 / rate
-  local early = full_at - now - 60000
-  if early > 0.5 then return {'too_many_requests', math.ceil(early)} end
-end
-local function count_request()
-  if not full_at then return end
-  redis.call('SET', KEYS[8], string.format('%.3f', full_at), 'PX', math.ceil(full_at - now))
-end
+local early, full_at = bucket(KEYS[8], tonumber(ARGV[6]), now)
+if early then return {'too_many_requests', early} end
 
 -- The agent may be about to leave, because its people have left: it asks whether this came since.
 -- And whoever asks is there: the session is no longer one that nobody has come to.
@@ -45,7 +35,7 @@ local once = ARGV[11] ~= '' and cjson.decode(ARGV[11])
 if once then
   local before = redis.call('HMGET', KEYS[10], 'request', 'dispatch_id', 'room', 'identity')
   if before[1] then
-    count_request()
+    count_request(KEYS[8], full_at, now)
     if before[1] ~= once.request then return {'conflict', before[2]} end
     -- A record that has ended and gone before its key: it has ended.
     local is = redis.call('HGET', ARGV[1] .. before[2], 'state') or 'ended'
@@ -62,7 +52,7 @@ end
 -- Promised to this very request while Redis was away, and written since.
 local promised = once and redis.call('HGET', KEYS[1], 'state')
 if promised then
-  count_request()
+  count_request(KEYS[8], full_at, now)
   remember(ARGV[2])
   asked_again(KEYS[1], promised)
   return {'repeated', ARGV[2], promised, once.room, once.identity}
@@ -80,30 +70,22 @@ if state and found[2] and found[3] then
   if metadata ~= (found[4] or '') then return {'over', existing, state} end
 end
 if state then
-  count_request()
+  count_request(KEYS[8], full_at, now)
   asked_again(ARGV[1] .. existing, state)
   remember(existing)
   return {'existing', existing, state}
 end
-local sessions, at_most = tonumber(ARGV[7]), tonumber(ARGV[10])
--- One that is leaving does not stand in the way of the next, but its agent holds a slot still.
-if sessions > 0 and (redis.call('ZCOUNT', KEYS[7], '-inf', '(' .. PLACES.leaving) >= sessions
-    or redis.call('ZCARD', KEYS[7]) >= 2 * sessions) then
-  return {'too_many_sessions'}
-end
-if at_most > 0 and redis.call('ZCARD', KEYS[3]) >= at_most then return {'overloaded'} end
+local at_most = tonumber(ARGV[10])
+if has_all_sessions(KEYS[7], tonumber(ARGV[7]), 0) then return {'too_many_sessions'} end
+if has_used_its_share(KEYS[3], KEYS[12], KEYS[7], at_most) then return {'overloaded'} end
 
 -- When it must end to end before its deadline. The way into the room takes its time, too: half of
 -- what there is, at the least.
 local time = math.max(0, tonumber(ARGV[3]) - END_MARGIN_MS)
-local due_in, step = 0, tonumber(ARGV[8])
-if step > 0 then
-  local paced = math.max(now, tonumber(redis.call('GET', KEYS[9]) or '0')) + step
-  due_in = math.max(0, math.ceil(paced - now - step * tonumber(ARGV[9])))
-  if due_in > time / 2 then return {'too_fast', math.ceil(due_in - time / 2)} end
-  redis.call('SET', KEYS[9], string.format('%.3f', paced), 'PX', math.ceil(paced - now))
-end
-count_request()
+local due_in, paced = pace(KEYS[9], tonumber(ARGV[8]), tonumber(ARGV[9]), now)
+if due_in > time / 2 then return {'too_fast', math.ceil(due_in - time / 2)} end
+keep_pace(KEYS[9], paced, now)
+count_request(KEYS[8], full_at, now)
 redis.call('HSET', KEYS[1], 'state', 'queued', 'generation', '1',
   'created_at_ms', now_s, 'requested_at_ms', now_s, 'updated_at_ms', now_s,
   'deadline_at_ms', string.format('%.0f', now + tonumber(ARGV[3])), unpack(ARGV, FIELDS))
@@ -114,6 +96,7 @@ redis.call('ZADD', KEYS[3], string.format('%.0f', due), ARGV[2])
 redis.call('SET', KEYS[4], ARGV[2])
 redis.call('ZADD', KEYS[6], now_s, ARGV[2])
 redis.call('ZADD', KEYS[7], PLACES.queued, ARGV[2])
+if at_most > 0 then redis.call('SADD', KEYS[12], KEYS[7]) end
 write_counts(KEYS[5], {dispatches = 1}, now)
 -- Of the index three are looked at, so that what has gone goes from there too, whoever lists or not.
 for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do

@@ -10,5 +10,5 @@ event.tries = string.format('%d', tonumber(event.tries) + 1)
 redis.call('DEL', KEYS[1])
 redis.call('LPUSH', KEYS[4], cjson.encode(event))
 redis.call('LTRIM', KEYS[4], 0, tonumber(ARGV[3]) - 1)
-write_counts(KEYS[3], {webhook_failures = 1, webhooks_dead = 1}, (read_clock()))
+write_counts(KEYS[3], {webhook_failures = 1, webhooks_dead = 1}, clock())
 return 1

@@ -3,7 +3,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('ZREM', KEYS[2], ARGV[1])
   return 0
 end
-local now = read_clock()
+local now = clock()
 if ARGV[3] ~= '' then
   redis.call('HINCRBY', KEYS[1], 'tries', 1)
   redis.call('HSET', KEYS[1], 'error', ARGV[3])

@@ -9,7 +9,7 @@
 --   field, value, field, value, ...
 local minutes, bucket_ms, states = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now, of_clients, mode = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-if now == 0 then now = read_clock() end
+if now == 0 then now = clock() end
 
 local since, buckets = 0, {}
 if minutes > 0 then

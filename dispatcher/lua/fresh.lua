@@ -1,2 +1,2 @@
 -- KEYS: a hash of reports. Returns the reports that are still fresh and forgets the others.
-return fresh_reports(KEYS[1], (read_clock()))
+return fresh_reports(KEYS[1], clock())

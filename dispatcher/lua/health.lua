@@ -3,7 +3,7 @@
 -- Returns {now, reports of agent servers, parts at work, waiting, first of those, overdue, first of
 --   those, last sweep, parked, metrics of the ledger (field, value, ...), {length of each queue}};
 --   what is not there is ''.
-local now = read_clock()
+local now = clock()
 local function fresh(key)
   local found, all = {}, redis.call('HGETALL', key)
   for i = 2, #all, 2 do

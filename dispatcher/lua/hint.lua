@@ -23,7 +23,7 @@ for _, id in ipairs(ids) do
       answer = 'hinted'
     elseif (record[2] == 'joined' or record[2] == 'leaving')
       and (ARGV[2] == 'left' or ARGV[4] == '') then
-      local now = read_clock()
+      local now = clock()
       redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)
       answer = 'hinted'
     end

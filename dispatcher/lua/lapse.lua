@@ -6,7 +6,7 @@
 local record = redis.call('HMGET', KEYS[1], 'generation', 'job_id', 'state')
 local open = record[3] == 'joined' or record[3] == 'leaving'
 if not open or record[1] ~= ARGV[2] or record[2] ~= ARGV[3] then return 0 end
-local now = read_clock()
+local now = clock()
 redis.call('HSET', KEYS[1], 'alive_till_ms', string.format('%.0f', now))
 -- The first to tell knows best: a job tells what it has seen, its agent server that it is gone.
 redis.call('HSETNX', KEYS[1], 'loss', ARGV[4])

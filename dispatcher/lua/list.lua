@@ -42,5 +42,5 @@ repeat
   offset = offset + BATCH
 until not full
 for _, id in ipairs(gone) do redis.call('ZREM', KEYS[1], id) end
-local now = read_clock()
+local now = clock()
 return {now, found, more and last_score or '', more and last_id or ''}

@@ -19,7 +19,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
     table.insert(whose.queues[client], id)
   end
 end
-local now = read_clock()
+local now = clock()
 local picked, limit = {}, tonumber(ARGV[1])
 for _, whose in ipairs({attended, unattended}) do
   local round = 1

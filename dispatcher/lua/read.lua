@@ -1,7 +1,7 @@
 -- KEYS: record, attempts, timeline, and agent servers for who wants them, too. Returns them, and
 -- Redis's clock in ms, in one consistent look; of what is something else under a record's name, the
 -- error instead, as a record that cannot be read.
-local now = read_clock()
+local now = clock()
 local record, attempts, timeline = redis.pcall('HGETALL', KEYS[1]), redis.pcall('HGETALL', KEYS[2]),
   redis.pcall('LRANGE', KEYS[3], 0, -1)
 local wrong = record.err or attempts.err or timeline.err

@@ -1,2 +1,2 @@
 -- KEYS: event. Returns {the time (ms), its fields}.
-return {(read_clock()), redis.call('HGETALL', KEYS[1])}
+return {clock(), redis.call('HGETALL', KEYS[1])}

@@ -15,7 +15,7 @@ local open = state == 'accepted' or state == 'joined' or state == 'leaving'
 if not open or record[2] ~= ARGV[2] or (record[3] or '') ~= ARGV[3] or record[6] then
   return 'stale'
 end
-local now = keep_clock()
+local now = clock()
 local seen, alone_since = record[4], record[5]
 local people = tonumber(ARGV[4])
 -- It may have met them while it could not say so: Redis was away, or LiveKit was about to go.

@@ -1,6 +1,6 @@
 -- KEYS: a hash of reports, [waiting]. ARGV: name, report (JSON), time to live (ms; 0 takes it away),
 -- [channel to tell when dispatches wait, message]. Returns Redis's clock (ms).
-local now = keep_clock()
+local now = clock()
 if ARGV[3] == '0' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   return now

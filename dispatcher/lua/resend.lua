@@ -1,7 +1,7 @@
 -- Puts dead events back into the outbox, due now, with the ids that they had.
 -- KEYS: dead, outbox. ARGV: event id ("" is every one), prefix of event keys, retention_s.
 -- Returns their number.
-local now = string.format('%.0f', (read_clock()))
+local now = string.format('%.0f', clock())
 local sent = 0
 for _, text in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local event = cjson.decode(text)

@@ -72,5 +72,5 @@ while true do
     found[#found + 1] = fields
   end
 end
-local now = read_clock()
+local now = clock()
 return {now, found, more and last_score or '', more and last_id or ''}

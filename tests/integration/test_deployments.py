@@ -102,8 +102,9 @@ async def test_livekit_is_asked_for_the_deployment(house: House, generation: int
     finally:
         await clients.aclose()
 
-    [listed] = await house.lk.agent_dispatch.list_dispatch(house.room)
-    assert (listed.agent_name, listed.deployment) == (AGENT_NAME, STAGING)
+    listed = await house.lk.agent_dispatch.list_dispatch(house.room)
+    # In a room that CreateDispatch makes, LiveKit asks for agents without a name as well.
+    assert [each.deployment for each in listed if each.agent_name == AGENT_NAME] == [STAGING]
 
 
 def test_a_token_that_carries_the_agent_carries_its_deployment() -> None:

@@ -408,8 +408,9 @@ def test_an_agent_that_renews_whenever_somebody_looks_is_never_lost(
 def test_redis_goes_away_twice_and_an_agent_has_its_grace_all_the_same(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    joined(store, lease_s=LEASE_S)
+    dispatch = joined(store, lease_s=LEASE_S)
     store.run(leases.claim_ended(limit=9, push_s=2))
+    assert renew(store, dispatch) is Renewal.OK
     for _ in range(2):
         goes_back(raw, by_s=-10.0)
         assert store.run(leases.claim_ended(limit=9, push_s=2)) == []

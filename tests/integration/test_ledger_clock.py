@@ -59,10 +59,9 @@ def test_the_ledger_s_clock_never_goes_back_and_comes_to_agree_with_redis_s(
 
     goes_back(raw, by_s=BACK_S)
 
-    for _ in range(3):  # whether or not a script has noted it yet
+    for _ in range(3):
         ahead_ms = store.run(reports.ping()) - redis_ms(raw)
         assert BACK_S - 1 < ahead_ms / 1000 < BACK_S + 1
-        store.run(reports.report_alive("x", ttl_s=1))
     assert store.run(reports.ping()) >= before_ms
     noted_ms, was_ms = map(int, str(raw.get("usher:clock")).split())
     raw.set("usher:clock", f"{noted_ms - 1_000_000} {was_ms - 1_000_000}")  # 1,000 s later
@@ -94,7 +93,8 @@ def test_a_record_has_as_much_time_left_as_before(store: Ledger, raw: redis.Redi
     left_s = read(store).remaining_s
     goes_back(raw, by_s=BACK_S)
 
-    assert left_s - 3 < read(store).remaining_s <= left_s
+    # A script notes the clock once a second.
+    assert left_s - 3 < read(store).remaining_s <= left_s + 1
 
 
 def test_a_client_s_pace_is_not_held_up(store: Ledger, raw: redis.Redis) -> None:
@@ -212,5 +212,5 @@ def test_until_when_a_caller_waits_is_told_by_the_ledger_s_clock(
 
     assert not_after_ms is not None
     left_ms = not_after_ms - store.run(reports.ping())
-    assert 0 < left_ms <= store.in_time_s * 1000
+    assert 0 < left_ms <= store.in_time_s * 1000 + 500  # how long Redis took to tell the time
     assert read(store).state is State.QUEUED

@@ -26,7 +26,7 @@ ROOM = 'room "1", with ünicode'
 WAKES = [
     messages.dispatch("dsp_1", ROOM),
     messages.verify("dsp_1", ROOM),
-    messages.clear_away("dsp_1", ROOM),
+    messages.clear("dsp_1", ROOM),
     messages.redispatch_joined("dsp_1", ROOM),
 ]
 TASKS = [
@@ -41,8 +41,8 @@ TASKS = [
 def celery(redis_url: str) -> Iterator[Celery]:
     """An application with those tasks, on the session's Redis."""
     app = Celery("test", broker=redis_url, set_as_current=False)
-    verify = {"queue": "verify"}
-    app.conf.task_routes = {messages.VERIFY_TASK: verify, messages.CLEAR_TASK: verify}
+    in_verify = {"queue": "verify"}
+    app.conf.task_routes = dict.fromkeys((messages.VERIFY_TASK, messages.CLEAR_TASK), in_verify)
     app.conf.task_default_queue = "dispatch"
     for name in TASKS:
         app.task(name=name, ignore_result=True)(task)

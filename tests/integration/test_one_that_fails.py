@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher import cancelling, guarding, heartbeat, ledger, sweeping
+from dispatcher import cancelling, guarding, heartbeat, keys, ledger, reports, sweeping
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
@@ -157,11 +157,12 @@ async def test_an_event_that_cannot_be_read_holds_up_no_other_and_no_sweep(
 
 
 async def test_what_a_part_has_reported_badly_blinds_nobody(
-    services: Services, raw: redis.Redis, of: Callable[..., str]
+    services: Services, store: Ledger, raw: redis.Redis, of: Callable[..., str]
 ) -> None:
     well = of("dsp_well")
-    for key in ("usher:alive", "usher:agent_servers"):
+    for key in ("usher:alive", "usher:agent_servers", keys.WORKER_SETTINGS):
         raw.hset(key, "broken", "99999999999999 no JSON")
+    assert store.run(reports.workers()) == []
     standing_in = asyncio.create_task(sweeping.stand_in_for_beat(services))
 
     messages = await eventually(lambda: raw.lrange("dispatch", 0, -1))

@@ -207,9 +207,9 @@ def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
     kept = Promises(store, retention_s=500)
     looked_at: list[list[str]] = []
 
-    def standing(dispatch_ids: list[str]) -> Any:
+    def standing(dispatch_ids: list[str], client_ids: list[str]) -> Any:
         looked_at.append(list(dispatch_ids))
-        return restoring.standing(dispatch_ids)
+        return restoring.standing(dispatch_ids, client_ids)
 
     for number in range(10):
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")

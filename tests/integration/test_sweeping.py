@@ -73,7 +73,7 @@ def test_each_is_woken_in_the_way_of_its_state(
     published: list[tuple[str, str, str]] = []
     for name in ("dispatch", "verification", "supervision"):
         monkeypatch.setattr(
-            sweeping, f"wake_{name}", lambda *args, name=name: published.append((name, *args))
+            sweeping, f"wake_{name}", lambda *args, name=name, **_: published.append((name, *args))
         )
 
     WakeUp(dispatch=a_dispatch(state=state)).publish()

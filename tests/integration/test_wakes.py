@@ -11,7 +11,7 @@ import redis
 from flask.testing import FlaskClient
 
 from dispatcher import keys, ledger
-from dispatcher.ledger import AT_ONCE
+from dispatcher.quotas import AT_ONCE
 from dispatcher.store import Ledger
 from tests.clientsfile import Open, a_client, a_key
 from tests.support import WAIT_S, eventually

@@ -16,9 +16,8 @@ import pytest
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port
+from tests.integration.test_web_restarts import ALONE, environment
 from web.door import address
-
-from .test_web_restarts import ALONE, environment
 
 pytestmark = pytest.mark.apart
 

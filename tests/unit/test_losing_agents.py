@@ -233,7 +233,7 @@ def test_what_nobody_took_up_is_too_late_because_of_the_dispatcher(
     assert why_too_late(a_dispatch(state=State.QUEUED), servers).code == "dispatcher_unavailable"
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - {State.QUEUED}))
+@pytest.mark.parametrize("state", sorted(set(State) - {State.QUEUED, State.DISPATCHING}))
 def test_what_was_taken_up_is_too_late_because_no_agent_came(state: State) -> None:
     dispatch = a_dispatch(state=state)
 

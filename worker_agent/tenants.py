@@ -1,0 +1,83 @@
+"""Which clients' jobs can come to this agent server?
+
+What a job claims is anybody's word who has a key of the LiveKit server that offers it: for which
+client it is, and which dispatch. Believed is a client of that very LiveKit server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Final
+
+from dispatcher import client_servers
+from dispatcher.client_servers import LiveKitServer, clients_at
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.store import AsyncLedger
+
+logger = logging.getLogger(__name__)
+
+# LiveKit waits a second for an agent server's answer, and a claim follows.
+LOOK_S: Final = 0.3
+# Clients come and go, and move to other LiveKit servers.
+FRESH_S: Final = 2.0
+
+
+class Tenants:
+    """The clients of the LiveKit server that one process is registered with."""
+
+    def __init__(self, store: AsyncLedger, *, own_client_id: str, server: LiveKitServer) -> None:
+        """`own_client_id` is the operator's word (`USHER_AGENT_CLIENT_ID`); empty: none."""
+        self._store = store
+        self._own = own_client_id
+        self._server = server
+        self._here: frozenset[str] | None = None  # None: nobody has told yet
+        self._looked_at: float | None = None
+
+    async def here(self, client_id: str) -> bool:
+        """False when that client's LiveKit server is another one than ours.
+
+        As long as no worker has told where anybody's is (it is of an older release, or Redis has
+        just lost everything), every client's may be here.
+
+        Raises:
+            LedgerUnavailable: nobody can say, because Redis does not answer.
+        """
+        if self._own and client_id == self._own:
+            return True
+        if self._here is None:
+            await self._look()
+        elif client_id not in self._here:
+            with contextlib.suppress(
+                LedgerUnavailable
+            ):  # then it is as it was when Redis last said
+                await self._look()
+        return self._here is None or client_id in self._here
+
+    async def refresh(self) -> None:
+        """Look again, unless that was just now. Raises like `here`."""
+        if self._looked_at is None or time.monotonic() - self._looked_at > FRESH_S:
+            await self._look()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                told = await self._store.run(client_servers.told())
+        except TimeoutError:
+            raise LedgerUnavailable("Redis has not said whose LiveKit this is") from None
+        self._looked_at = time.monotonic()
+        if not told:
+            return  # what was known before is so still
+        here = clients_at(self._server, told)
+        if not here and self._here is None and not self._own:
+            logger.error(
+                "every session will be refused here: this agent server is registered with a "
+                "LiveKit server that is no client's, by its key or its address; set "
+                "USHER_AGENT_CLIENT_ID to the client that it serves, or LIVEKIT_URL and "
+                "LIVEKIT_API_KEY to those of the file of clients"
+            )
+        if here or self._here is None:
+            # While a key is changed, a server may still be registered with the one before.
+            self._here = here
