@@ -12,7 +12,7 @@ CONTROLS = Path(__file__).parent / "controls"
 # Every session starts within a few seconds, and the faults hit while they are there.
 SHAPE = ["--seed", "1", "--rounds", "1", "--settle", "2"]
 PLAIN = ["--agents", "PLAIN", "--people", "STAYS"]
-FEW = [*PLAIN, "--sessions", "20", "--per-s", "1", "--stay", "5"]
+FEW = [*PLAIN, "--sessions", "12", "--per-s", "1", "--stay", "5"]
 
 
 @pytest.mark.control
@@ -91,13 +91,13 @@ FEW = [*PLAIN, "--sessions", "20", "--per-s", "1", "--stay", "5"]
         ),
         pytest.param(
             "known_errors",
-            [*FEW, "--kills", "12", "--only", "GARBAGE"],
+            [*FEW, "--kills", "8", "--only", "GARBAGE", "--ways", "EMPTY_LIST"],
             {"unhealed"},
             id="what LiveKit's library does not promise ends what meets it",
         ),
         pytest.param(
             "kombus_transport",
-            [*FEW, "--kills", "4", "--only", "REFUSES"],
+            [*FEW, "--kills", "2", "--only", "REFUSES", "--ways", "READONLY"],
             {"died"},
             id="an error of Redis's is an answer",
         ),

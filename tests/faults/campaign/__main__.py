@@ -18,7 +18,7 @@ from typing import Any
 from worker_agent.livekit_workarounds import native_client
 
 from .oracle import judge
-from .plan import Behaviour, Kind, Person, make_plan
+from .plan import WAYS, Behaviour, Kind, Person, make_plan
 from .report import VERDICTS, Summary
 from .rounds import Setting, evidence_of, run_round
 
@@ -55,6 +55,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "agents": [str(agent) for agent in options.agents],
                 "people": [str(person) for person in options.people],
                 "only": [str(kind) for kind in options.only],
+                "ways": [str(way) for way in options.ways],
                 "procfile": options.procfile.name,
             }
             done = directory / "result.json"
@@ -72,6 +73,7 @@ def _rounds(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     only=tuple(options.only),
                     agents=tuple(options.agents),
                     people=tuple(options.people),
+                    ways=tuple(options.ways),
                 )
                 (directory / "commit").write_text(_commit())
                 run_round(plan, directory, setting)
@@ -138,6 +140,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
     only = partial(_named, Kind)
     parser.add_argument("--only", type=only, nargs="+", default=[], help="these faults alone")
+    ways = {way.name: way for names in WAYS.values() for way in names}
+    parser.add_argument(
+        "--ways",
+        type=lambda name: ways.get(name, name),
+        choices=list(ways.values()),
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"these errors of Redis's and garbage alone: {', '.join(ways)}",
+    )
     return parser.parse_args(arguments)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -59,7 +60,7 @@ OTHERS = {Kind.DRAIN: 1, Kind.FOREIGN: 1}
 NEIGHBOURS = {Kind.FLOOD: 1, Kind.REDISPATCHES: 1, Kind.OVERSIZE: 1}
 ANSWERS = {Kind.GARBAGE: 3, Kind.REFUSES: 3, **NEIGHBOURS}
 # What there is of a kind; a round has all of them in turn.
-_WAYS: dict[Kind, tuple[str, ...]] = {Kind.GARBAGE: PASSING, Kind.REFUSES: tuple(Refusal)}
+WAYS: dict[Kind, tuple[StrEnum, ...]] = {Kind.GARBAGE: PASSING, Kind.REFUSES: tuple(Refusal)}
 _KILLS_PER_FREEZE = 8
 _KILLS_PER_OTHER = 5
 _KILLS_PER_ANSWER = 2
@@ -171,11 +172,12 @@ def make_plan(
     only: tuple[Kind, ...] = (),
     agents: tuple[Behaviour, ...] = tuple(Behaviour),
     people: tuple[Person, ...] = tuple(Person),
+    ways: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of round `number`.
 
     `only` restricts the faults to these kinds, in equal shares; `agents` and `people` restrict the
-    sessions to these.
+    sessions, and `ways` garbage and errors of Redis's, to these.
     """
     dice = random.Random(f"usher campaign {seed} {number}")
     lasts_s = sessions / per_s
@@ -200,7 +202,7 @@ def make_plan(
         kinds += _shares(OTHERS, kills // _KILLS_PER_OTHER)
         kinds += _shares(ANSWERS, kills // _KILLS_PER_ANSWER)
     dice.shuffle(kinds)
-    ways = {kind: itertools.cycle(dice.sample(names, len(names))) for kind, names in _WAYS.items()}
+    turns = {kind: _in_turn(names, ways, dice) for kind, names in WAYS.items()}
     # After the quiet beginning evenly but not regularly, until the last sessions have come.
     first_s = max(3.0, QUIET_SHARE * lasts_s)
     step_s = max(0.0, lasts_s + 2.0 - first_s) / max(1, len(kinds))
@@ -210,11 +212,19 @@ def make_plan(
             kind=kind,
             pick=dice.random(),
             hold_s=_hold_s(kind, dice),
-            how=next(ways[kind]) if kind in ways else "",
+            how=next(turns[kind]) if kind in turns else "",
         )
         for index, kind in enumerate(kinds)
     )
     return Plan(visits=visits, faults=faults)
+
+
+def _in_turn(
+    names: tuple[StrEnum, ...], wanted: tuple[str, ...], dice: random.Random
+) -> Iterator[str]:
+    """Those that are wanted in an order of the dice, or all of them, again and again."""
+    some = [name for name in names if name in wanted] or list(names)
+    return itertools.cycle(dice.sample(some, len(some)))
 
 
 def _visit(
