@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,7 +97,7 @@ async def _drive(
             await faults.inject(one)
 
         work = [visit(one) for one in plan.visits] + [inject(one) for one in plan.faults]
-        await asyncio.gather(*work)
+        await asyncio.gather(*map(_told, work))
         await asyncio.gather(settle(street, journal, directory, settle_s), trouble.settle(settle_s))
         await last_look(stack, journal, plan)
         await note_processes(stack, journal)
@@ -105,6 +106,16 @@ async def _drive(
     await asyncio.gather(*background, return_exceptions=True)
     journal.write("ends")
     journal.close()
+
+
+async def _told(work: Awaitable[None]) -> None:
+    """Do it; what it raises is told at once, since LiveKit's SDK ends a process whose event loop
+    has left it, before Python can say why."""
+    try:
+        await work
+    except Exception:
+        traceback.print_exc()
+        raise
 
 
 async def settle(street: Street, journal: Journal, directory: Path, settle_s: float) -> None:

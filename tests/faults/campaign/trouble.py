@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import redis
 
 from devstack.testing import RunningStack
 from tests.faults.gateway import Garbage, spoil
@@ -61,8 +62,11 @@ class Trouble:
             self._over(number)
         else:
             async with self._locks[fault.kind]:
-                number = note()
-                spoiled = await self._answer_wrongly(fault)
+                number, spoiled = note(), 0
+                try:
+                    spoiled = await self._answer_wrongly(fault)
+                except (redis.RedisError, OSError) as error:  # killed just before
+                    self._driver.write("no_target", kind=fault.kind, error=repr(error))
                 self._over(number, spoiled=spoiled)
 
     def _over(self, number: int, **more: int) -> None:

@@ -149,7 +149,7 @@ class Street:
         status, error = 0, ""
         try:
             async with self._http.post(ENDPOINT, json=body) as response:
-                answer = await response.json(content_type=None)
+                answer = await response.json(content_type=None) or {}
                 status = response.status
         except (TimeoutError, aiohttp.ClientError, ValueError) as failed:
             error = type(failed).__name__
