@@ -27,9 +27,9 @@ from tests.faults.neighbour import NOBODYS_AGENT
 PEOPLE: Final = "demo"  # the stack's own client
 NEIGHBOUR: Final = "neighbour"
 # The neighbour asks for more than each of its limits, and for more than may be on their way at all.
-MAX_SESSIONS: Final = 150
-REQUESTS_PER_MINUTE: Final = 900
-MAX_BACKLOG: Final = 120
+MAX_SESSIONS: Final = 100
+REQUESTS_PER_MINUTE: Final = 600
+MAX_BACKLOG: Final = 80
 _PEOPLE_KEY: Final = "the-key-of-the-people-of-a-campaign"
 _NEIGHBOUR_KEY: Final = "the-key-of-their-neighbour-in-a-campaign"
 _AGENT: Final = "session-agent-rag"
