@@ -267,6 +267,7 @@ def test_who_the_clients_are_is_told_to_the_operator_alone(
     assert operator == {
         "status": "degraded",
         "not_ready": [*workers, *named],
+        "agents_without_server": ["helper"],
         "parked": ["dsp_broken"],
     }
     assert client.get("/readyz", auth=("operator", "guess")).status_code == 401
