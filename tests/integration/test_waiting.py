@@ -253,10 +253,10 @@ def test_what_is_picked_is_not_woken_by_the_sweeper_too(store: Ledger, raw: redi
         waiting(store, raw, number)
     before, before_ms = keyspace(raw), store.run(reports.ping())
 
-    store.run(leases.pick_waiting(limit=1, push_s=30))
+    store.run(leases.pick_waiting(limit=1, push_s=10))
 
     found, after_ms = keyspace(raw), store.run(reports.ping())
-    assert before_ms + 30_000 <= found["usher:due"].pop("dsp_1") <= after_ms + 30_000
+    assert before_ms + 10_000 <= found["usher:due"].pop("dsp_1") <= after_ms + 10_000
     before["usher:due"].pop("dsp_1")
     assert found == before
 
