@@ -102,7 +102,7 @@ def test_a_path_that_is_no_socket_is_told_in_one_line(redis_url: str, tmp_path: 
     environ = environment(redis_url, free_port()) | {"USHER_WEB_HOST": f"unix:{path}"}
 
     ran = subprocess.run(
-        ALONE, cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=30
+        ALONE, cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=60
     )
 
     assert ran.returncode == 1
