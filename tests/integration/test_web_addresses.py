@@ -59,6 +59,12 @@ def web(redis_url: str, log: Path, port: int, **environ: str) -> Iterator[None]:
     assert "Traceback" not in log.read_text()
 
 
+def is_listened_at(path: Path) -> bool | None:
+    """True when a connection to that Unix socket is taken (httpx leaves one that fails open)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return True if probe.connect_ex(str(path)) == 0 else None
+
+
 def answered(http: httpx.Client, host: str) -> None:
     """Return when a request for a session has been answered with addresses at `host`."""
 
@@ -84,6 +90,7 @@ def test_at_a_unix_socket(redis_url: str, tmp_path: Path, setting: str) -> None:
         web(redis_url, tmp_path / "web.log", free_port(), **{setting: f"{option}unix:{path}"}),
         httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as http,
     ):
+        wait_for("the web", lambda: is_listened_at(path), within_s=60)
         answered(http, "usher.example")
         # Who calls cannot be told, so it counts as nobody on this machine.
         assert http.get("http://localhost/metrics").status_code == 401
@@ -95,7 +102,7 @@ def test_a_path_that_is_no_socket_is_told_in_one_line(redis_url: str, tmp_path: 
     environ = environment(redis_url, free_port()) | {"USHER_WEB_HOST": f"unix:{path}"}
 
     ran = subprocess.run(
-        ALONE, cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=30
+        ALONE, cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=60
     )
 
     assert ran.returncode == 1
