@@ -27,6 +27,7 @@ from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from tests.clientsfile import ENVIRON, Open, a_client, a_key, opening
 from tests.ownredis import OwnRedis
+from tests.stack.wrong_settings import RIGHT
 from tests.support import AGENT_NAME, a_server, new_dispatch
 from web.limits import MAX_WRONG_PASSWORDS
 
@@ -267,6 +268,7 @@ def test_who_the_clients_are_is_told_to_the_operator_alone(
     assert operator == {
         "status": "degraded",
         "not_ready": [*workers, *named],
+        "agents_without_server": ["helper"],
         "parked": ["dsp_broken"],
     }
     assert client.get("/readyz", auth=("operator", "guess")).status_code == 401
@@ -314,7 +316,7 @@ def configured(**environ: str) -> tuple[Path, Path, int]:
     """Directory for the web processes' times, the same read again, and the master's pid."""
     ran = subprocess.run(
         [sys.executable, "-c", CONFIGURE],
-        env={**os.environ, **ENVIRON, "REDIS_URL": "redis://127.0.0.1:1/0", **environ},
+        env={**os.environ, **ENVIRON, **RIGHT, "REDIS_URL": "redis://127.0.0.1:1/0", **environ},
         capture_output=True,
         text=True,
         timeout=60,
