@@ -31,6 +31,10 @@ from dispatcher.sentinels import (
 class _LostWhenRefused:
     """A connection that is lost when Redis refuses to work; before one of redis-py's."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # Without redis-py's CLIENT SETINFO, which our user need not be allowed (docs/redis.md).
+        super().__init__(*args, **{**options, "driver_info": None})
+
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's

@@ -63,11 +63,6 @@ def time_is_up(dispatch: Dispatch) -> bool:
     return dispatch.remaining_s <= END_MARGIN_S
 
 
-def left_at_its_deadline(dispatch: Dispatch) -> bool:
-    """True when the worker that asks LiveKit for the agent should have ended the record itself."""
-    return dispatch.state is State.DISPATCHING and dispatch.remaining_s <= END_MARGIN_S / 2
-
-
 def look_again_in_s(dispatch: Dispatch, wait_s: float) -> float:
     """When to look at a waiting record again: after `wait_s`, or when its time is up."""
     return max(_SOON_S, min(wait_s, dispatch.remaining_s - END_MARGIN_S))
@@ -410,11 +405,8 @@ def why_too_late(
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
     if cut_short := _cut_short(dispatch):
         return cut_short
-    if dispatch.state is State.DISPATCHING:
-        return Reason(
-            code=FailureReason.DISPATCHER_UNAVAILABLE,
-            message="the dispatch worker that had it has died, hangs or is cut off; read its log",
-        )
+    if left := _left_by_its_worker(dispatch):
+        return left
     if dispatch.state is State.QUEUED:
         return Reason(
             code=FailureReason.DISPATCHER_UNAVAILABLE,
@@ -424,13 +416,23 @@ def why_too_late(
     return why_no_agent(dispatch, servers, fenced=fenced)
 
 
+def _left_by_its_worker(dispatch: Dispatch) -> Reason | None:
+    """A worker that asks LiveKit for the agent ends the record itself, before its deadline."""
+    if dispatch.state is not State.DISPATCHING:
+        return None
+    return Reason(
+        code=FailureReason.DISPATCHER_UNAVAILABLE,
+        message="the dispatch worker that had it has died, hangs or is cut off; read its log",
+    )
+
+
 def after_no_join(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Redispatch | Wait | Fail:
     """What to do when verification has seen no agent."""
     reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
-        return Fail(reason=_cut_short(dispatch) or reason)
+        return Fail(reason=_cut_short(dispatch) or _left_by_its_worker(dispatch) or reason)
     if not fenced or can_take(dispatch, servers):
         return Redispatch(reason=reason)
     return Wait(reason=reason)

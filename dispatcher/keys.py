@@ -16,8 +16,7 @@ The only module that knows them.
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
 | `usher:failed:<client>` | sorted set | those of them that have failed, by when (ms) |
-| `usher:events_wanted` | sorted set | clients whose own servers are told how dispatches end, by
-  when (ms) a worker has last said so |
+| `usher:events_wanted` | sorted set | clients whose servers want events, by the last word (ms) |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
 | `usher:dead_events:<client>` | list | events that were given up, the latest first, at most 1,000 |

@@ -51,6 +51,7 @@ EVENT_RETENTION_S: Final = 86_400
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "advance": ("announce", "counting", "stages", "window", "limits", "bounds"),
     "create": ("counting", "limits"),
+    "count_request": ("limits",),
     "on_their_way": ("window",),
     "claim_due": ("push",),
     "pick_waiting": ("push",),
@@ -260,18 +261,18 @@ def create(
     )
 
 
-def count_request(client_id: str, limits: Limits, *, more: int = 1) -> Step[None]:
+def count_request(client_id: str, limits: Limits, *, only_look: bool = False) -> Step[None]:
     """Count a request that makes no record, because it is refused.
 
     Running it raises `LimitReached`, and counts nothing, when the client has used up its requests.
 
     Args:
-        more: 0 asks only whether there may be one more.
+        only_look: ask whether there may be one more.
     """
     return Step(
         "count_request",
         (keys.rate(client_id, limits.bucket),),
-        (str(limits.requests_per_minute), str(more)),
+        (str(limits.requests_per_minute), "0" if only_look else "1"),
         lambda early_ms: _check_rate(int(early_ms), limits),
     )
 

@@ -36,8 +36,8 @@ def read_secret(path: Path) -> str:
     text, mode = _read(path)
     if mode & stat.S_IROTH:
         logger.warning(
-            "a secret is in a file that every user of this machine can read; take that away with "
-            "chmod o-r, or have it mounted with mode 0440",
+            f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
+            f"that away with chmod o-r {path}, or have it mounted with mode 0440",
             extra={"file": str(path), "mode": f"{mode:04o}"},
         )
     return text.strip()

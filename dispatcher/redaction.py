@@ -21,17 +21,18 @@ HIDDEN: Final = "[hidden]"
 
 # Shorter ones would hide parts of ordinary words.
 _SHORTEST: Final = 8
+# Each takes time in proportion to the text: somebody may log a megabyte of it.
 _FORMS: Final = (
     # Whatever begins as a JSON web token does, cut off or not: its payload has people's data.
     (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]+){0,2}"), HIDDEN),
     (re.compile(r"\b(Bearer|Basic)( +)[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     (re.compile(r"\b(usk|upk|whsec)_[\w+/=-]{8,}"), rf"\1_{HIDDEN}"),
-    (re.compile(r"(\b[a-z][\w+.-]*://[^\s:/@]*:)[^\s/@]+(?=@)", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"(://[^\s:/@]{0,256}:)[^\s/]+(?=@)"), rf"\1{HIDDEN}"),
     (re.compile(r"\b(access_token=)[^&\s\"']+", re.IGNORECASE), rf"\1{HIDDEN}"),
     # As JSON, as Python and as protobuf print it.
     (
         re.compile(
-            r"""(\w*metadata["']?\s*[:=]\s*)("(?:\\.|[^"\\])+"|'(?:\\.|[^'\\])+')""", re.IGNORECASE
+            r"""(metadata["']?\s*[:=]\s*)("(?:\\.|[^"\\])+"|'(?:\\.|[^'\\])+')""", re.IGNORECASE
         ),
         rf'\1"{HIDDEN}"',
     ),

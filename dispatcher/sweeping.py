@@ -19,14 +19,13 @@ from dispatcher.cancelling import cleared
 from dispatcher.decisions import (
     Reason,
     can_take,
-    left_at_its_deadline,
     look_again_in_s,
     nothing_new,
     slots_for,
     time_is_up,
 )
 from dispatcher.endings import everybody_left
-from dispatcher.errors import LedgerUnavailable, StepFailed
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Work
 from dispatcher.models import (
     IN_FLIGHT,
@@ -178,7 +177,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
     if not services.clients.has(dispatch.client_id):
         await _without_client(services, dispatch)
         return None
-    if (dispatch.state in UNSENT and time_is_up(dispatch)) or left_at_its_deadline(dispatch):
+    if dispatch.state in UNSENT and time_is_up(dispatch):
         await end_in_time(services, dispatch, sight.servers)
         sight.ended += 1
         return None
@@ -230,9 +229,9 @@ async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None
     """The record; one that cannot be read is parked, or it would be woken for ever."""
     try:
         dispatch = await services.ledger.run(ledger.read(dispatch_id))
+    except LedgerUnavailable:
+        raise
     except Exception as error:
-        if isinstance(error, LedgerUnavailable) and not isinstance(error, StepFailed):
-            raise
         logger.exception("parked: this record cannot be read", extra={"dispatch_id": dispatch_id})
         await services.ledger.run(reports.park(dispatch_id, f"{type(error).__name__}: {error}"))
         return None

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 _WITHIN_S = 20.0
 _ADMIN = "refusing"  # a user of the tests' own, whatever becomes of the others' rights
@@ -167,6 +169,7 @@ def refusing(url: str, word: str, directory: Path) -> Iterator[None]:
         password=_ADMIN,
         decode_responses=True,
         socket_timeout=10,
+        retry=Retry(NoBackoff(), 0),  # by itself it asks again until LOADING is over
     ) as client:
         with REFUSALS[word](client, directory):
             yield

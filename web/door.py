@@ -34,17 +34,21 @@ def address(host: str, port: str) -> str:
 def open_door(server: Any) -> None:
     """gunicorn's `on_starting`: bind the socket, unless systemd or an older master hands over one.
 
-    Unix sockets, and several addresses, are left to gunicorn: there the next master takes the path
-    over, and no port is to be shared with the workers of a killed one.
+    Unix sockets, and several addresses, gunicorn binds by itself: the path of a socket that another
+    master has left behind is taken over, and there is no port to share with its workers.
 
     Raises:
-        SystemExit: another program has that address; one line says so.
+        SystemExit: nobody can listen there, or another program does; one line says so.
     """
     handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
     if handed_over:
         return
     addresses = server.cfg.address
     if len(addresses) != 1 or not isinstance(addresses[0], tuple):
+        try:
+            server.LISTENERS = sock.create_sockets(server.cfg, server.log)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"cannot listen at {addresses}: {error}") from None
         return
     host, port = addresses[0]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -88,7 +88,7 @@ def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> N
     """
     if limits.requests_per_minute and len(body) > LARGE_BYTES:
         with contextlib.suppress(LedgerUnavailable):
-            store.run(ledger.count_request(client_id, limits, more=0))
+            store.run(ledger.count_request(client_id, limits, only_look=True))
 
 
 class WrongKeys:

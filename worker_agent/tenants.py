@@ -50,9 +50,7 @@ class Tenants:
         if self._here is None:
             await self._look()
         elif client_id not in self._here:
-            with contextlib.suppress(
-                LedgerUnavailable
-            ):  # then it is as it was when Redis last said
+            with contextlib.suppress(LedgerUnavailable):  # then as it was when Redis last said
                 await self._look()
         return self._here is None or client_id in self._here
 

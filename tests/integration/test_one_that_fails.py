@@ -86,6 +86,23 @@ async def test_a_livekit_that_answers_garbage_silences_no_other(
         await asyncio.gather(beating, return_exceptions=True)
 
 
+async def test_a_client_that_cannot_be_probed_at_all_silences_no_other(
+    services: Services, raw: redis.Redis
+) -> None:
+    two = two_clients(services, sick_port=1)
+    sick, acme = two.clients.clients
+    odd = replace(sick, livekit=replace(sick.livekit, url="ws://[::1"))  # no URL at all
+    two = replace(two, clients=ClientRegistry(clients=(odd, acme)))
+    beating = asyncio.create_task(heartbeat.beat(two, ["verify"]))
+
+    await eventually(lambda: raw.hexists("usher:alive", "livekit:acme"))
+    await eventually(lambda: errors_of(raw, Work.LIVEKIT_PROBE) == 1)
+
+    assert not beating.done()
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+
+
 async def test_a_livekit_that_answers_garbage_takes_nobodys_wake_ups(
     services: Services, store: Ledger, of: Callable[..., str]
 ) -> None:

@@ -129,6 +129,7 @@ async def test_who_began_to_listen_while_redis_refused_hears_the_news_afterwards
         await wakeups.aclose()
 
 
+@pytest.mark.apart
 def test_a_celery_worker_lives_through_every_refusal_and_works_afterwards(
     own_redis: OwnRedis, tmp_path: Path
 ) -> None:

@@ -140,10 +140,12 @@ def test_who_cancels_many_beside_another_client_does_not_fill_the_queue(
     made = [door.ask(f"room-{number}") for number in range(3 * AT_ONCE)]
     for dispatch_id in made:
         raw.hset(f"usher:dispatch:{dispatch_id}", "state", "waiting")
+    began = time.monotonic()
     for dispatch_id in made:
         door.cancel(dispatch_id)
+    most = 1 + AT_ONCE + (time.monotonic() - began) * 1000 / PACE_MS
 
-    assert AT_ONCE <= raw.llen("verify") < 3 * AT_ONCE
+    assert AT_ONCE <= raw.llen("verify") <= most
     assert raw.zcard("usher:due") == 3 * AT_ONCE  # where the sweeper finds the others
 
 
@@ -181,7 +183,7 @@ def test_cancelled_and_sent_again_in_a_loop_each_is_a_request(
     assert set(codes) == {202, 429}
 
 
-AHEAD_S = 10
+AHEAD_S = 8
 
 
 @pytest.fixture

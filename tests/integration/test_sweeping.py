@@ -102,7 +102,7 @@ async def test_a_long_queue_is_not_made_longer_by_what_is_queued(
     assert "dsp_flying" in await woken(services)
 
 
-@pytest.mark.parametrize("state", ["dispatching", "dispatched", "accepted"])
+@pytest.mark.parametrize("state", ["dispatched", "accepted"])
 async def test_what_is_on_its_way_when_its_time_is_up_is_ended_though_nobody_verifies(
     state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
 ) -> None:

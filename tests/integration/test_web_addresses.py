@@ -78,7 +78,8 @@ def answered(http: httpx.Client, host: str) -> None:
 def test_at_a_unix_socket(redis_url: str, tmp_path: Path, setting: str) -> None:
     path = tmp_path / "web.sock"
     option = "" if setting == "USHER_WEB_HOST" else "--bind "
-    path.touch()  # what another one has left behind is taken over
+    with socket.socket(socket.AF_UNIX) as left_behind:  # and nobody listens there any more
+        left_behind.bind(str(path))
     with (
         web(redis_url, tmp_path / "web.log", free_port(), **{setting: f"{option}unix:{path}"}),
         httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as http,
@@ -86,6 +87,20 @@ def test_at_a_unix_socket(redis_url: str, tmp_path: Path, setting: str) -> None:
         answered(http, "usher.example")
         # Who calls cannot be told, so it counts as nobody on this machine.
         assert http.get("http://localhost/metrics").status_code == 401
+
+
+def test_a_path_that_is_no_socket_is_told_in_one_line(redis_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "a-file"
+    path.touch()
+    environ = environment(redis_url, free_port()) | {"USHER_WEB_HOST": f"unix:{path}"}
+
+    ran = subprocess.run(
+        ALONE, cwd=PROJECT_ROOT, env=environ, capture_output=True, text=True, timeout=30
+    )
+
+    assert ran.returncode == 1
+    assert f"cannot listen at ['{path}']" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")

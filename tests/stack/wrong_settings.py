@@ -140,6 +140,7 @@ WRONG: Final = {
 }
 # Every text is right, or as good as one can tell before it is used.
 ANY_TEXT: Final = {
+    "LIVEKIT_AGENT_DEPLOYMENT",
     "USHER_UNFENCED_AGENTS",
     "USHER_WEBHOOK_SECRET",
     "USHER_RUN_DIR",

@@ -276,6 +276,7 @@ def test_a_secret_that_everybody_can_read_is_told(
 
     lines = [vars(line) for line in caplog.records]
     assert [(line["file"], line["mode"]) for line in lines] == [(str(secret), "0644")] * told
+    assert (f"can read the secret in {secret} (mode 0644)" in caplog.text) is told
     assert LIVEKIT_SECRET not in caplog.text
 
 

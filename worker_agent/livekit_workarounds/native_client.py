@@ -29,6 +29,10 @@ _VARIABLE: Final = "RUST_LOG"
 # os_info warns at each join of a machine without `lsb_release` (or with ours, see lsb_release.py),
 # and then reads /etc/os-release, which is as good. A normal join has no other warning.
 _WARNINGS_AND_ERRORS: Final = "warn,os_info=error"
+# What stands behind a slash is a regular expression (Rust's, without look-ahead) that a record must
+# match: that it nowhere has the beginning of a JSON web token. livekit-server repeats the token in
+# its 401, and the library has that in its "authentication rejected"; no handler of ours sees it.
+_WITHOUT_TOKENS: Final = "/^(?:[^e]|e(?:e|ye)*(?:[^ey]|y[^eJ]))*(?:e(?:e|ye)*y?)?$"
 
 
 def make() -> None:
@@ -57,14 +61,17 @@ def make() -> None:
 def _filter_for_the_library() -> Iterator[None]:
     """A block in which RUST_LOG is set; the library reads it once, when it is first initialized.
 
-    A value of the operator's stays. Ours is taken back: the program's own subprocesses inherit this
-    process's environment.
+    A value of the operator's stays, but that records with tokens are left out; one with an
+    expression of its own stays as it is. What was there before is put back: the program's own
+    subprocesses inherit this process's environment.
     """
-    if _VARIABLE in os.environ:
-        yield
-        return
-    os.environ[_VARIABLE] = _WARNINGS_AND_ERRORS
+    before = os.environ.get(_VARIABLE)
+    wanted = _WARNINGS_AND_ERRORS if before is None else before
+    os.environ[_VARIABLE] = wanted if "/" in wanted else wanted + _WITHOUT_TOKENS
     try:
         yield
     finally:
-        os.environ.pop(_VARIABLE, None)
+        if before is None:
+            os.environ.pop(_VARIABLE, None)
+        else:
+            os.environ[_VARIABLE] = before

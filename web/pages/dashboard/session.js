@@ -25,7 +25,10 @@ function display(session) {
   if (session.flower_url) at("flower").href = flowerAddress(session.flower_url);
   show(at("chart"), [session.stages, session.attempts], ([stages, attempts]) => timeline(stages, attempts, zero));
   show(at("spans"), session.stages, (stages) => stageTable(stages, zero));
-  show(at("attempts"), session.attempts, attempts);
+  show(at("attempts"), [session.attempts, session.attempts_dropped], ([list, dropped]) => [
+    dropped ? h("p", { class: "empty" }, `${dropped} earlier attempts are not kept.`) : null,
+    attempts(list),
+  ]);
   show(at("events"), [session.timeline, session.timeline_dropped], ([events, dropped]) => [
     dropped ? h("li", { class: "empty" }, `${dropped} earlier events are not kept.`) : null,
     events.map((event) => eventItem(event, zero)),
