@@ -148,3 +148,15 @@ def test_the_report_names_what_was_answered_wrongly() -> None:
     assert "| have Redis answer errors: OOM | 1 |" in text
     assert "| have a gateway answer garbage in LiveKit's place: 503 [] | 1 |" in text
     assert "1 times a Redis that answers errors, 2 answers of LiveKit's that were garbage" in text
+
+
+def test_while_redis_refuses_no_deadline_can_be_kept() -> None:
+    def late(until: float) -> list[str]:
+        story = Story().accepted(1.0).fault(2.0, Kind.AGENT, 7).final()
+        story.fault(20.0, Kind.REFUSES, until=until)
+        return found(
+            story.record("failed", "no_agent_online", ended_at=27.0, deadline_at=21.0).judged()
+        )
+
+    assert late(until=26.0) == []
+    assert late(until=21.0) == ["lost"]

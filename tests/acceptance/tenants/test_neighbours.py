@@ -71,7 +71,7 @@ def timed(caller: Caller) -> Times:
     for _ in range(JOINS):
         room = _ask(caller, times)
         record = caller.wait_for_state(room["dispatch_id"], "joined", "failed", within_s=30)
-        assert record["state"] == "joined", record
+        assert record["state"] == "joined", (record["failure_message"], record["timeline"])
         times.joins.append(record["time_to_join_ms"])
         for _ in range(ANSWERS // JOINS):
             assert _ask(caller, times, room["room_name"])["dispatch_id"] == room["dispatch_id"]

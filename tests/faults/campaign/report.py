@@ -290,7 +290,8 @@ An agent **answers** when a word that a person writes comes back from it. Every 
 about every 0.7 s, and every 0.25 s while none is answered. An agent that is ending answers no more.
 
 - **lost**: a person with a 2xx was in the room, and no agent answered for longer than the deadline
-  ({DEADLINE_S:.0f} s, anew after each death of an agent), and no `failed` or `cancelled` with a
+  ({DEADLINE_S:.0f} s, anew after each death of an agent, and longer by the time in which Redis
+  refused to work: nothing can be said of a session then), and no `failed` or `cancelled` with a
   reason had said so; or a dispatch failed only after its deadline; or at the end the product does
   not know an accepted dispatch, or has it wait.
 - **unanswered**: a person who had left, asked again and joined again was not answered within
