@@ -31,15 +31,13 @@ from dispatcher.sentinels import (
 class _LostWhenRefused:
     """A connection that is lost when Redis refuses to work; before one of redis-py's."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        # Without redis-py's CLIENT SETINFO, which our user need not be allowed (docs/redis.md).
-        super().__init__(*args, **{**options, "driver_info": None})
-
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's
         except ResponseError as error:
-            if not refuses_to_work(error):
+            # redis-py says CLIENT when it connects, and does without where its user may not
+            # (docs/redis.md gives no right to that).
+            if not refuses_to_work(error) or "'client" in str(error):
                 raise
             self.disconnect()  # type: ignore[attr-defined]  # redis-py's
             raise Refused(explained(error)) from error
