@@ -8,6 +8,7 @@ import sys
 from dispatcher import alive, listening
 from dispatcher.errors import ConfigurationError
 from dispatcher.logs import configure
+from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from worker_agent.settings import AgentSettings
 
@@ -19,6 +20,7 @@ def main() -> int:
         settings = load(AgentSettings)
         alive.check(common.alive_file)
         listening.check(settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT")
+        refuse_cluster(common)
         configure(log_format=common.log_format, level=common.log_level)
         # Not before: livekit-agents takes a second to import.
         from worker_agent.server import serve

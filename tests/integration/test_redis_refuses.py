@@ -210,7 +210,7 @@ def test_with_a_redis_cluster_every_process_ends_with_one_line(
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
     assert ran.returncode != 0
