@@ -85,3 +85,8 @@ def test_a_job_that_claims_anothers_room_does_not_take_it(
         caller.wait_for_state(answer["dispatch_id"], "joined", within_s=20)
         caller.http.delete(f"/api/v1/dispatches/{answer['dispatch_id']}")
     assert active_agents(stack, room) == {room: []}
+    wait_for(
+        "no agent of globex's",
+        lambda: active_agents(globex.stack, room)[room] == [] or None,
+        within_s=15,
+    )
