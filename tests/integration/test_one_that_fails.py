@@ -243,7 +243,7 @@ async def test_the_session_of_a_client_that_was_removed_ends_in_its_time_with_th
 async def test_what_was_cancelled_of_a_client_that_was_removed_is_not_looked_at_for_ever(
     services: Services, store: Ledger, raw: redis.Redis, of: Callable[..., str]
 ) -> None:
-    gone = of("dsp_gone", client_id=GONE)
+    gone = of("dsp_gone", client_id=GONE, state="dispatched")
     store.run(cancelling.cancel(read(store, gone), retention_s=600))
     due(raw, gone)
     assert await woken(services) == []
