@@ -17,6 +17,7 @@ from dispatcher import beside, reports
 from dispatcher.alive import AliveFile, Pulse, watch
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.logs import configure, say
+from dispatcher.reconnecting import AMQP
 from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from dispatcher.start_checks import check_command
@@ -33,7 +34,7 @@ class Loader(AppLoader):
         return super().config_from_object(beside.load(obj) if obj == _CONFIG else obj, silent)
 
 
-app = Celery("usher", loader=Loader)
+app = Celery("usher", loader=Loader, amqp=AMQP)
 app.config_from_object(_CONFIG)
 
 

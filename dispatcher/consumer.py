@@ -9,12 +9,11 @@ from typing import Any, Final
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer
 
+from dispatcher.reconnecting import RETRY_S
 from dispatcher.redis_errors import Refused
 
 # Flower shows it so much later.
 TOLD_AFTER_S: Final = 0.1
-# Celery by itself tries five times at once, and then every second, with a traceback each time.
-REFUSED_S: Final = 2.0
 
 
 class Consumer(consumer.Consumer):
@@ -39,7 +38,7 @@ class Consumer(consumer.Consumer):
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         if isinstance(exc, Refused):
-            time.sleep(REFUSED_S)
+            time.sleep(RETRY_S)  # Celery by itself tries five times at once
 
     def on_send_event_buffered(self) -> Any:
         """Called by Celery for every event, by a thread of the pool too."""
