@@ -15,7 +15,7 @@ bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test apart ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test outages apart ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,9 +27,12 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (18 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart"
+	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage"
+
+outages: setup ## kill, freeze and cut off one part at its exact moment, and misuse the door (6 minutes)
+	@exec $(python) -m pytest -m "outage and not long"
 
 apart: setup ## have one tenant, server or setting go wrong, and look whom it reaches
 	@exec $(python) -m pytest -m "apart and not long"

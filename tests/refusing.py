@@ -38,7 +38,7 @@ def _patient(client: redis.Redis) -> redis.Redis:
     """Another client of the same Redis, for a command that takes long."""
     options = client.connection_pool.connection_kwargs
     same = {name: options[name] for name in ("host", "port", "username", "password")}
-    return redis.Redis(**same)
+    return redis.Redis(**same, socket_timeout=_WITHIN_S)
 
 
 @contextlib.contextmanager
@@ -117,18 +117,18 @@ def _busy(client: redis.Redis, _: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _loading(client: redis.Redis, _: Path) -> Iterator[None]:
-    """It loads what it holds once more, slowly: for three seconds, however long the block lasts.
+    """It loads what it holds once more, slowly: for six seconds, however long the block lasts.
 
     While it loads, Redis 6.2 looks at its clients after every 2 MB, and takes no other setting.
     """
-    for number in range(100):
-        client.set(f"usher-test:{number}", b"x" * 512_000)
+    for number in range(40):
+        client.set(f"usher-test:{number}", b"x" * 2_200_000)
 
     def reload() -> None:
         with contextlib.suppress(redis.RedisError), _patient(client) as other:
             other.execute_command("DEBUG", "RELOAD")
 
-    slowly = {"key-load-delay": "30000", "rdbcompression": "no"}  # us
+    slowly = {"key-load-delay": "150000", "rdbcompression": "no"}  # us
     with _configured(client, **slowly):
         thread = threading.Thread(target=reload, daemon=True)
         thread.start()

@@ -22,6 +22,8 @@ from devstack.testing import RunningStack
 from .session import ENDPOINT, Caller, wait_for
 from .slow_callers import KINDS
 
+pytestmark = pytest.mark.outage
+
 ANSWERED_WITHIN_S = 1.0
 BODY_BYTES = 100_000_000
 GROWS_BY_AT_MOST = 30_000_000

@@ -27,6 +27,8 @@ from .session import (
     wait_ready,
 )
 
+pytestmark = pytest.mark.outage
+
 # For a machine on which LiveKit and the agent server take long to come back.
 DEADLINE_S = 40
 

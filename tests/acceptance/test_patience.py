@@ -14,6 +14,8 @@ from devstack.testing import RunningStack
 
 from .session import ENDPOINT
 
+pytestmark = pytest.mark.outage
+
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 FOUND = b"HTTP/1.1 200 OK\r\n"
 # As in web/worker.py; its loop looks once a second.

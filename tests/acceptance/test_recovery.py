@@ -23,6 +23,8 @@ from tests.conftest import PATIENT
 from .session import Caller, active_agents, end_rooms, make_room, wait_for, wait_ready
 from .test_outages import stopped
 
+pytestmark = pytest.mark.outage
+
 T = TypeVar("T")
 
 # LiveKit tells an agent every 3 s of people who publish nothing. This ends between two such times.

@@ -32,6 +32,8 @@ from tests.acceptance.session import run_step
 
 from .stacks import Caller, active_agents, kill, livekit_api, wait_for, write_procfile
 
+pytestmark = pytest.mark.outage
+
 BOXES = {"agent": "box-1", "agent2": "box-2", "agent3": "box-3"}
 DEADLINE_S = 8
 LONG_DEADLINE_S = 30

@@ -42,6 +42,8 @@ from .stacks import (
     write_procfile,
 )
 
+pytestmark = pytest.mark.outage
+
 # What `dispatch show` says of a worker that was killed or frozen with a session in hand.
 WORKER_GONE = "Attempt 1: the dispatch worker that had it in hand was killed, frozen or cut off"
 CREATE_ROOM = "RoomService/CreateRoom"
