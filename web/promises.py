@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +30,8 @@ from dispatcher.transitions import log_fields
 logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+# So long a worker without a master tries to write what it has promised without Redis.
+ORPHANS_LAST_S: Final = 30.0
 # So much longer than its deadline is a dispatch remembered.
 MARGIN_S: Final = 10.0
 # Of agent metadata, which is nearly all that a promise weighs, and of promises.
@@ -81,6 +84,7 @@ class Promises:
         self._bytes = 0
         self._turn = 0  # whose it is, of those that are not looked at every time
         self._lock = threading.Lock()
+        self._parent = os.getppid()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="promises", daemon=True)
         self._thread.start()
@@ -241,18 +245,34 @@ class Promises:
             self._promises[promise.new.dispatch_id] = replace(promise, delegated=False)
 
     def close(self) -> None:
-        """Look a last time; what cannot be written now is left to the agents, and to the log."""
+        """Look a last time; what cannot be written now is left to the agents, and to the log.
+
+        A worker whose master was killed has time for it: none ends it, and others serve already.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
         self._thread.join(timeout=2)
+        until = time.monotonic() + (ORPHANS_LAST_S if os.getppid() != self._parent else 0.0)
+        while not self._written():
+            if time.monotonic() < until:
+                time.sleep(LOOK_S)
+                continue
+            for new in self._unwritten():
+                logger.error("ends without having written a delegated one", extra=_log_fields(new))
+            return
+
+    def _written(self) -> bool:
+        """Write what is not; true where all that was delegated is written."""
         try:
             self.look()
         except LedgerUnavailable:
-            with self._lock:
-                left = [p.new for p in self._promises.values() if p.delegated]
-            for new in left:
-                logger.error("ends without having written a delegated one", extra=_log_fields(new))
+            return not self._unwritten()
+        return True
+
+    def _unwritten(self) -> list[NewDispatch]:
+        with self._lock:
+            return [promise.new for promise in self._promises.values() if promise.delegated]
 
 
 def _log_fields(new: NewDispatch) -> dict[str, object]:

@@ -7,19 +7,25 @@ import http.client
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
+import redis
 
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
+from tests.ownredis import OwnRedis
+from tests.refusing import refusing
 
 CALLERS = 6  # of each kind
 # After each signal, so that whatever a stopping process does happens under load.
@@ -188,3 +194,32 @@ def test_a_busy_address_is_told_in_one_line(redis_url: str, tmp_path: Path) -> N
     assert second.returncode == 1
     assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_a_worker_whose_master_was_killed_still_writes_what_it_promised_without_redis(
+    own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    with web(own_redis.url, tmp_path / "web.log", ALONE) as (master, port):
+        workers = master.children()
+        with refusing(own_redis.url, "OOM", tmp_path):
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/api/v1/dispatches",
+                headers={"Authorization": "Bearer key"},
+                timeout=5,
+            ).json()
+            master.kill()
+            wait_for("the door closed", lambda: not answers(port) or None, within_s=30)
+            time.sleep(3)  # in which one that does not wait would have ended
+        with redis.Redis.from_url(own_redis.url) as raw:
+            record = f"usher:dispatch:{answer['dispatch_id']}"
+            wait_for("the record", lambda: raw.exists(record) or None, within_s=10)
+        _, alive = psutil.wait_procs(workers, timeout=10)
+
+    assert answer["status"] == "delegated"
+    assert alive == []
+
+
+def answers(port: int) -> bool:
+    """Whether a process listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
