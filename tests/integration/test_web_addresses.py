@@ -47,7 +47,7 @@ def web(redis_url: str, log: Path, port: int, **environ: str) -> Iterator[None]:
         started = subprocess.Popen(
             ALONE,
             cwd=PROJECT_ROOT,
-            env={**environment(redis_url, port), **environ},
+            env={**environment(redis_url, port), "USHER_METRICS_LOCAL": "true", **environ},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -146,6 +146,7 @@ def test_at_every_address_of_both_kinds(redis_url: str) -> None:
         env={
             **environment("redis://127.0.0.1:1", 8080),
             "USHER_WEB_HOST": "::",
+            "USHER_METRICS_LOCAL": "true",
             "PYTHONPATH": str(PROJECT_ROOT),
         },
         capture_output=True,
