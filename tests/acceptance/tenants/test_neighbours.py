@@ -164,7 +164,7 @@ def told(name: str, quiet: Times, noisy: Times) -> str:
     )
 
 
-@pytest.mark.apart
+@pytest.mark.long  # a measurement: it wants a machine of its own
 @pytest.mark.timeout(400)
 def test_a_tenant_that_asks_too_much_or_whose_livekit_is_sick_does_not_slow_another(
     neighbours: tuple[Tenant, Tenant], tmp_path: Path
