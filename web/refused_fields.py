@@ -89,39 +89,35 @@ _TWO_NAMES: Final = (
 )
 
 
-class RefusedInAgent(Message):
-    """What an entry of `room_config.agents` (LiveKit's `RoomAgentDispatch`) does not take."""
+class _OfJob(Message):
+    """What no part of a request takes of an agent's job."""
 
     restart_policy: Annotated[None, Refused(_RESTART_POLICY, default="JRP_ON_FAILURE")] = _OUT
     attributes: Annotated[None, Refused(_JOB_ATTRIBUTES)] = _OUT
-    name: Annotated[None, Refused(_TWO_NAMES)] = _OUT
-    agent_metadata: Annotated[None, Refused("belongs in room_config.agents[0].metadata")] = _OUT
-    room: Annotated[None, Refused("belongs in room_name, at the top of the request")] = _OUT
-    room_name: Annotated[None, Refused(_PARTICIPANT)] = _OUT
-    participant_identity: Annotated[None, Refused(_PARTICIPANT)] = _OUT
-    participant_name: Annotated[None, Refused(_PARTICIPANT)] = _OUT
-    participant_metadata: Annotated[None, Refused(_PARTICIPANT)] = _OUT
-    participant_attributes: Annotated[None, Refused(_PARTICIPANT)] = _OUT
 
 
-class RefusedInRoomConfig(Message):
-    """What `room_config` (LiveKit's `RoomConfiguration`) does not take."""
+class _OfRoom(Message):
+    """What no part of a request takes of LiveKit's `RoomConfiguration`."""
 
-    name: Annotated[None, Refused(_ROOM)] = _OUT  # of a preset in LiveKit's configuration
     empty_timeout: Annotated[None, Refused(_ROOM)] = _OUT
     departure_timeout: Annotated[None, Refused(_ROOM)] = _OUT
     max_participants: Annotated[None, Refused(_ROOM)] = _OUT
-    metadata: Annotated[None, Refused(f"{_ROOM}. For the agent, metadata {_AGENT}.metadata")] = _OUT
     egress: Annotated[None, Refused(_EGRESS)] = _OUT
     min_playout_delay: Annotated[None, Refused(_ROOM)] = _OUT
     max_playout_delay: Annotated[None, Refused(_ROOM)] = _OUT
     sync_streams: Annotated[None, Refused(_ROOM)] = _OUT
     tags: Annotated[None, Refused(_ROOM)] = _OUT
-    agent_name: Annotated[None, Refused(_AGENT)] = _OUT
+
+
+class _AgentMetadata(Message):
+    """The agent's metadata under another name."""
+
     agent_metadata: Annotated[None, Refused("belongs in room_config.agents[0].metadata")] = _OUT
-    deployment: Annotated[None, Refused(_AGENT)] = _OUT
-    restart_policy: Annotated[None, Refused(_RESTART_POLICY, default="JRP_ON_FAILURE")] = _OUT
-    attributes: Annotated[None, Refused(_JOB_ATTRIBUTES)] = _OUT
+
+
+class _Below(_AgentMetadata):
+    """What belongs at the top of the request, and not below `room_config`."""
+
     room: Annotated[None, Refused("belongs in room_name, at the top of the request")] = _OUT
     room_name: Annotated[None, Refused(_PARTICIPANT)] = _OUT
     participant_identity: Annotated[None, Refused(_PARTICIPANT)] = _OUT
@@ -130,23 +126,27 @@ class RefusedInRoomConfig(Message):
     participant_attributes: Annotated[None, Refused(_PARTICIPANT)] = _OUT
 
 
-class RefusedInRequest(Message):
+class RefusedInAgent(_OfJob, _Below):
+    """What an entry of `room_config.agents` (LiveKit's `RoomAgentDispatch`) does not take."""
+
+    name: Annotated[None, Refused(_TWO_NAMES)] = _OUT
+
+
+class RefusedInRoomConfig(_OfJob, _OfRoom, _Below):
+    """What `room_config` (LiveKit's `RoomConfiguration`) does not take."""
+
+    name: Annotated[None, Refused(_ROOM)] = _OUT  # of a preset in LiveKit's configuration
+    metadata: Annotated[None, Refused(f"{_ROOM}. For the agent, metadata {_AGENT}.metadata")] = _OUT
+    agent_name: Annotated[None, Refused(_AGENT)] = _OUT
+    deployment: Annotated[None, Refused(_AGENT)] = _OUT
+
+
+class RefusedInRequest(_OfJob, _OfRoom, _AgentMetadata):
     """What the request itself (LiveKit's `TokenSourceRequest`) does not take."""
 
     agents: Annotated[None, Refused("belongs in room_config")] = _OUT
     agent_name: Annotated[None, Refused(f"{_AGENT}.agent_name")] = _OUT
-    agent_metadata: Annotated[None, Refused("belongs in room_config.agents[0].metadata")] = _OUT
     metadata: Annotated[None, Refused(_METADATA)] = _OUT
     deployment: Annotated[None, Refused(f"{_AGENT}.deployment")] = _OUT
-    restart_policy: Annotated[None, Refused(_RESTART_POLICY, default="JRP_ON_FAILURE")] = _OUT
-    attributes: Annotated[None, Refused(_JOB_ATTRIBUTES)] = _OUT
     room: Annotated[None, Refused("belongs in room_name")] = _OUT  # CreateDispatch's name of it
     name: Annotated[None, Refused(_TWO_NAMES)] = _OUT
-    empty_timeout: Annotated[None, Refused(_ROOM)] = _OUT
-    departure_timeout: Annotated[None, Refused(_ROOM)] = _OUT
-    max_participants: Annotated[None, Refused(_ROOM)] = _OUT
-    egress: Annotated[None, Refused(_EGRESS)] = _OUT
-    min_playout_delay: Annotated[None, Refused(_ROOM)] = _OUT
-    max_playout_delay: Annotated[None, Refused(_ROOM)] = _OUT
-    sync_streams: Annotated[None, Refused(_ROOM)] = _OUT
-    tags: Annotated[None, Refused(_ROOM)] = _OUT

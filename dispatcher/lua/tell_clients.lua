@@ -1,7 +1,6 @@
 -- Where clients' LiveKit servers are. KEYS: a hash of reports. ARGV: time to live (ms), client id,
 -- report (JSON), client id, report, ... Returns how many there are.
-local t = redis.call('TIME')
-local expires = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) + tonumber(ARGV[1])
+local expires = clock() + tonumber(ARGV[1])
 for i = 2, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], string.format('%.0f', expires) .. ' ' .. ARGV[i + 1])
 end
