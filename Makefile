@@ -27,14 +27,14 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (15 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (some 15 minutes)
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage"
 
-outages: setup ## kill, freeze and cut off one part at its exact moment, and misuse the door (6 minutes)
+outages: setup ## kill, freeze and cut off one part at its exact moment, and misuse the door (some 7 minutes)
 	@exec $(python) -m pytest -m "outage and not long"
 
-apart: setup ## have one tenant, server or setting go wrong, and look whom it reaches
+apart: setup ## have one tenant, server or setting go wrong, and look whom it reaches (9 minutes)
 	@exec $(python) -m pytest -m "apart and not long"
 
 ordinary: setup ## have agents raise, end, start slowly and be left, and run programs that others wrote (7 minutes)
@@ -43,7 +43,7 @@ ordinary: setup ## have agents raise, end, start slowly and be left, and run pro
 deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
 
-controls: setup ## take one safeguard out after the other and see that the campaign fails (10 minutes)
+controls: setup ## take one safeguard out after the other and see that the campaign fails (12 minutes)
 	@exec $(python) -m pytest -m control
 
 faults: setup ## run the tests that take minutes or want a quiet machine (21 minutes)
@@ -63,7 +63,7 @@ check: $(installed) ## format, lint, types, secrets and known holes, exactly as 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15 --rounds 1"` runs another one and reports
 # beside its evidence. What has been run is kept in .run/campaign, a round of six minutes each; an
 # interrupted campaign goes on from there.
-campaign: setup ## kill processes at random for an hour and three quarters, report what became of every session
+campaign: setup ## kill processes at random for some hour and three quarters, report what became of every session
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
