@@ -1,4 +1,4 @@
-"""Which LiveKit server has each client, so that an agent server knows whose jobs can come to it?
+"""Where each client's LiveKit server is, told to agent servers through Redis.
 
 A job says for which client it is, and whoever has a key of the LiveKit server that offers it can
 have it say anything. Agent servers have no file of clients, so the workers write into Redis where

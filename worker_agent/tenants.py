@@ -1,4 +1,4 @@
-"""Which clients' jobs can come to this agent server?
+"""The clients whose jobs can come to this agent server.
 
 What a job claims is anybody's word who has a key of the LiveKit server that offers it: for which
 client it is, and which dispatch. Believed is a client of that very LiveKit server.
