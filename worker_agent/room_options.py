@@ -17,6 +17,7 @@ from dataclasses import replace
 from livekit import rtc
 
 from worker_agent.livekit_workarounds import lsb_release
+from worker_agent.livekit_workarounds.cancelled_connect import closing_when_cancelled
 
 
 class Connecting:
@@ -50,7 +51,8 @@ def spare(room: rtc.Room) -> None:
         url: str, token: str, options: rtc.RoomOptions | None = None
     ) -> None:
         with connecting.one() as alone, lsb_release.not_run():
-            await connect(url, token, options=sparing(options or rtc.RoomOptions(), alone=alone))
+            chosen = sparing(options or rtc.RoomOptions(), alone=alone)
+            await closing_when_cancelled(room, connect(url, token, options=chosen))
 
     room.connect = connect_sparingly  # type: ignore[method-assign]  # of this room alone
 
