@@ -12,7 +12,7 @@ from typing import Final
 
 from dispatcher import keys, messages
 from dispatcher.ledger import Step
-from dispatcher.models import DispatchRef
+from dispatcher.models import Dispatch, DispatchRef
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
@@ -90,9 +90,27 @@ def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     )
 
 
-def extend(dispatch_id: str, *, lease_s: float) -> Step[int]:
-    """Have a lease that is on the list be looked into in `lease_s`."""
-    return Step("defer", (keys.LEASES,), (dispatch_id, str(int(lease_s * 1000))), int)
+def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
+    """Have a worker look into the room of a dispatch with an agent, whatever that agent renews."""
+    return Step(
+        "look_again",
+        (keys.record(dispatch_id), keys.LEASES),
+        (dispatch_id, str(int(in_s * 1000))),
+        int,
+    )
+
+
+def looked(dispatch: Dispatch) -> Step[int]:
+    """Note that a worker has looked, since `dispatch` was read, and has seen the agent.
+
+    0 is answered when another look was asked for meanwhile.
+    """
+    return Step(
+        "looked",
+        (keys.record(dispatch.dispatch_id), keys.LEASES),
+        (dispatch.dispatch_id, str(dispatch.look_at_ms)),
+        int,
+    )
 
 
 def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:

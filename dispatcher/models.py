@@ -273,6 +273,7 @@ class Dispatch(DispatchRef):
     person_seen: bool = False
     unattended: bool = False  # it has lost its agent, and no person has ever come to it
     alive_till_ms: int = 0
+    look_at_ms: int = 0  # when its room is to be looked into although its agent is alive
     clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
     timeline_dropped: int = 0  # events before the first of `timeline`
     attempts_dropped: int = 0  # attempts before the first of `attempts`

@@ -89,6 +89,7 @@ def _parse(
     for name in ("joined_at_ms", "time_to_join_ms"):
         fields[name] = _optional_int(fields.get(name))
     fields["alive_till_ms"] = int(fields.get("alive_till_ms", 0))
+    fields["look_at_ms"] = int(fields.get("look_at_ms", 0))
     fields["first_generation"] = int(fields.get("first_generation", 1))
     fields["losses"] = int(fields.get("losses", 0))
     fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))

@@ -41,7 +41,7 @@ async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView)
 
 async def _look_again(services: Services, dispatch: Dispatch) -> None:
     """Have a joined dispatch's room looked at in a moment."""
-    await services.ledger.run(leases.extend(dispatch.dispatch_id, lease_s=LOOK_AGAIN_S))
+    await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
 
 
 async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:

@@ -68,7 +68,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         room = await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
-        await services.ledger.run(leases.extend(dispatch_id, lease_s=LOOK_AGAIN_S))
+        await services.ledger.run(leases.look_again(dispatch_id, in_s=LOOK_AGAIN_S))
         return dispatch.state
     fenced = not services.unfenced(dispatch.agent_name)
     verdict = judge(
@@ -79,11 +79,11 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         abandon_after_s=services.common.abandon_after_s,
     )
     if verdict is Verdict.ALIVE and fenced:
-        # When its lease ends, if it does: something else than silence had this looked at.
-        lease_s = (dispatch.alive_till_ms - dispatch.read_at_ms) / 1000
-        await services.ledger.run(leases.extend(dispatch_id, lease_s=lease_s))
+        # Something else than silence had this looked at.
+        await services.ledger.run(leases.looked(dispatch))
         await remove_others(services, dispatch, room)
     elif verdict is Verdict.ALIVE:
+        await services.ledger.run(leases.looked(dispatch))
         await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
         if await _end(services, dispatch):

@@ -220,7 +220,7 @@ async def _joined(
         )
     )
     if done.moved and foreign_agents(dispatch, view.joining):
-        await services.ledger.run(leases.extend(dispatch.dispatch_id, lease_s=LOOK_AGAIN_S))
+        await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
     return done.moved
 
 

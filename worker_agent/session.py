@@ -267,7 +267,7 @@ class Fence:
 
     async def _have_room_looked_at(self) -> None:
         with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(leases.extend(self._offer.dispatch_id, lease_s=0.0))
+            await self._store.run(leases.look_again(self._offer.dispatch_id, in_s=0.0))
 
     def _on_person_left(self) -> None:
         self._news.set()

@@ -140,8 +140,8 @@ if moves then
     redis.call('HSET', KEYS[1], 'generation', generation)
     redis.call('HDEL', KEYS[1], 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
-      'failure_message', 'alone_since_ms', 'alive_till_ms', 'asked_at_ms', 'loss',
-      'joined_seen_at_ms', 'left_by', unpack(MARKS))
+      'failure_message', 'alone_since_ms', 'alive_till_ms', 'look_at_ms', 'asked_at_ms',
+      'loss', 'joined_seen_at_ms', 'left_by', unpack(MARKS))
     forget_the_oldest(KEYS[1], KEYS[2], tonumber(generation))
   end
 end

@@ -22,7 +22,11 @@ if not last or away_ms > 0 then
 end
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, ARGV[1])
+local next_at = string.format('%.0f', now + tonumber(ARGV[2]))
 for _, id in ipairs(ids) do
-  redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', now + tonumber(ARGV[2])), id)
+  redis.call('ZADD', KEYS[1], 'XX', next_at, id)
+  -- Whoever has asked for a look asks on until somebody has looked (`looked.lua`).
+  local look_at = redis.pcall('HGET', ARGV[5] .. id, 'look_at_ms')
+  if type(look_at) == 'string' then redis.call('HSET', ARGV[5] .. id, 'look_at_ms', next_at) end
 end
 return ids

@@ -24,7 +24,10 @@ for _, id in ipairs(ids) do
     elseif (record[2] == 'joined' or record[2] == 'leaving')
       and (ARGV[2] == 'left' or ARGV[4] == '') then
       local now = clock()
-      redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)
+      if redis.call('ZSCORE', KEYS[2], id) then
+        redis.call('HSET', ARGV[5] .. id, 'look_at_ms', string.format('%.0f', now))
+        redis.call('ZADD', KEYS[2], 'XX', 'LT', string.format('%.0f', now), id)
+      end
       answer = 'hinted'
     end
   end

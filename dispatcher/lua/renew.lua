@@ -8,7 +8,7 @@
 -- it is over), "deserted" (everybody has left, and did not come back in time) or "superseded" (it is
 -- leaving, and another dispatch serves the room). People: -1 when the agent cannot see.
 local record = redis.call('HMGET', KEYS[1], 'state', 'generation', 'job_id', 'person_seen',
-  'alone_since_ms', 'loss', 'asked_at_ms')
+  'alone_since_ms', 'loss', 'asked_at_ms', 'look_at_ms')
 local state = record[1]
 if not state then return 'unknown' end
 local open = state == 'accepted' or state == 'joined' or state == 'leaving'
@@ -40,5 +40,10 @@ elseif state ~= 'accepted' and now - tonumber(record[7] or '0') > tonumber(ARGV[
 end
 local till = string.format('%.0f', now + tonumber(ARGV[5]))
 redis.call('HSET', KEYS[1], 'alive_till_ms', till)
-if state ~= 'accepted' then redis.call('ZADD', KEYS[2], till, ARGV[1]) end
+if state ~= 'accepted' then
+  -- A look that was asked for (a foreign agent, a webhook) is not put off by an agent that lives.
+  local look_at = tonumber(record[8] or nil)
+  if look_at and look_at < tonumber(till) then till = record[8] end
+  redis.call('ZADD', KEYS[2], till, ARGV[1])
+end
 return 'ok'

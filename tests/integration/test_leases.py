@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -418,14 +419,51 @@ def test_redis_goes_away_twice_and_an_agent_has_its_grace_all_the_same(
     assert keyspace(raw)["usher:leases"]["dsp_1"] - now_ms > 2000
 
 
-def test_extending_moves_a_lease_that_is_there_and_makes_no_other(
+def test_a_look_that_was_asked_for_is_not_put_off_by_an_agent_that_renews(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    before_ms = lost(store, raw, mine=1)
+    dispatch = joined(store)
+    store.run(leases.claim_ended(limit=9, push_s=2))  # the workers' first look: nobody was away
+    assert renew(store, dispatch) is Renewal.OK
 
-    store.run(leases.extend("mine", lease_s=5))
-    store.run(leases.extend("ended", lease_s=5))
+    assert store.run(leases.look_again("dsp_1", in_s=0.0)) == 1
+    assert renew(store, dispatch) is Renewal.OK
 
-    found = keyspace(raw)["usher:leases"]
-    assert list(found) == ["mine"]
-    assert before_ms + 5000 <= found["mine"] <= store.run(reports.ping()) + 5000
+    assert store.run(leases.claim_ended(limit=9, push_s=2)) == ["dsp_1"]
+
+
+def test_a_look_is_asked_for_until_somebody_has_looked(store: Ledger, raw: redis.Redis) -> None:
+    dispatch = joined(store)
+    store.run(leases.claim_ended(limit=9, push_s=2))
+    store.run(leases.look_again("dsp_1", in_s=0.0))
+    assert store.run(leases.claim_ended(limit=9, push_s=0.2)) == ["dsp_1"]
+    assert renew(store, dispatch) is Renewal.OK  # the worker that was woken is dead meanwhile
+
+    assert store.run(leases.claim_ended(limit=9, push_s=2)) == []
+    time.sleep(0.25)
+    assert store.run(leases.claim_ended(limit=9, push_s=2)) == ["dsp_1"]
+
+    seen = read(store)
+    assert store.run(leases.looked(seen)) == 1
+    assert "look_at_ms" not in keyspace(raw)[RECORD]
+    assert keyspace(raw)["usher:leases"] == {"dsp_1": seen.alive_till_ms}
+
+
+def test_a_look_that_is_asked_for_during_another_one_comes_after_it(store: Ledger) -> None:
+    joined(store)
+    store.run(leases.claim_ended(limit=9, push_s=2))
+    store.run(leases.look_again("dsp_1", in_s=5.0))
+    before = read(store)
+    store.run(leases.look_again("dsp_1", in_s=0.0))
+
+    assert store.run(leases.looked(before)) == 0
+
+    assert store.run(leases.claim_ended(limit=9, push_s=2)) == ["dsp_1"]
+
+
+def test_without_a_lease_there_is_no_look(store: Ledger, raw: redis.Redis) -> None:
+    before = keyspace(raw)
+
+    assert store.run(leases.look_again("ended", in_s=5)) == 0
+
+    assert keyspace(raw) == before

@@ -280,6 +280,7 @@ async def test_while_livekit_cannot_be_asked_nothing_is_decided_and_it_is_asked_
     found, after_ms = keyspace(raw), store.run(reports.ping())
     again_ms = found["usher:leases"].pop("dsp_1")
     assert before_ms <= again_ms - int(LOOK_AGAIN_S * 1000) <= after_ms
+    assert int(found["usher:dispatch:dsp_1"].pop("look_at_ms")) == again_ms
     before["usher:leases"].pop("dsp_1")
     assert found == before
 

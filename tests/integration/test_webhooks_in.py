@@ -98,6 +98,7 @@ def test_a_leaving_has_the_dispatch_of_that_room_looked_after_now_and_changes_no
     assert after.pop("usher:leases")["dsp_1"] <= int(time.time() * 1000) + 5
     leases = before.pop("usher:leases")
     assert raw.zscore("usher:leases", "dsp_2") == leases["dsp_2"]
+    assert after["usher:dispatch:dsp_1"].pop("look_at_ms")
     assert [key for key in after if key not in before] == [
         key for key in after if key.startswith("usher:webhook_seen:acme:EV_")
     ]
