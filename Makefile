@@ -61,9 +61,9 @@ check: $(installed) ## format, lint, types, secrets and known holes, exactly as 
 	$(python) -m devstack.advisories
 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15 --rounds 1"` runs another one and reports
-# beside its evidence. What has been run is kept in .run/campaign, a round of eight minutes each; an
+# beside its evidence. What has been run is kept in .run/campaign, a round of ten minutes each; an
 # interrupted campaign goes on from there.
-campaign: setup ## kill processes at random for two hours and a half, report what became of every session
+campaign: setup ## kill processes at random for three hours, report what became of every session
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)

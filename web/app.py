@@ -50,6 +50,7 @@ from web.promises import Promises
 from web.schemas import Accepted, TokenRequest
 from web.services import Services
 from web.snapshots import Snapshots
+from web.spool import Spool, directory_for
 from web.tokens import participant_token
 from web.wakes import Wakes
 
@@ -105,7 +106,11 @@ def build() -> Flask:
         clients=registry(),
         ledger=ledger,
         wakes=Wakes(ledger),
-        promises=Promises(ledger, retention_s=common.retention_s),
+        promises=Promises(
+            ledger,
+            retention_s=common.retention_s,
+            spool=Spool(directory_for(common.redis_url.get_secret_value())),
+        ),
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),
         delegations=Delegations(),

@@ -3,8 +3,9 @@
 Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
 accepted dispatch is remembered until its deadline, or until it has ended: what its client has
 cancelled must not come back to life. A thread looks once a second and writes again what is missing.
-It is a safety net in memory: what this process forgets by dying at the same time
-is left to the agents, which write their own dispatches again, and to the log.
+What was delegated is in a file as well until then (`spool.py`), and what this process promises and
+forgets by being killed another one writes. The rest is a safety net in memory: what is lost with
+Redis and with this process at the same time is left to the agents, which write their own again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.models import NewDispatch, RememberedDispatch, State
 from dispatcher.store import Ledger
 from dispatcher.transitions import log_fields
+from web.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +77,9 @@ class Promise:
 class Promises:
     """What this process has promised lately; thread-safe."""
 
-    def __init__(self, ledger: Ledger, *, retention_s: int) -> None:
+    def __init__(self, ledger: Ledger, *, retention_s: int, spool: Spool) -> None:
         self._ledger = ledger
+        self._spool = spool
         self._guard = ThreadGuard(ledger.run)
         self._retention_s = retention_s
         self._promises: OrderedDict[str, Promise] = OrderedDict()
@@ -113,7 +116,7 @@ class Promises:
             if self._full():
                 raise LedgerUnavailable("Redis does not answer, and no more can be remembered")
             promise = self._add(new, delegated=True)
-            self._delegated[promise.room_key] = new.dispatch_id
+        self._spool.keep(new)
         logger.warning("delegated to LiveKit", extra={**_log_fields(new), "error": because})
         return promise
 
@@ -142,21 +145,40 @@ class Promises:
     def _full(self) -> bool:
         return self._bytes >= MAX_BYTES or len(self._promises) >= MAX_PROMISES
 
-    def _add(self, new: NewDispatch, *, delegated: bool) -> Promise:
+    def _add(self, new: NewDispatch, *, delegated: bool, age_s: float = 0.0) -> Promise:
         promise = Promise(
             new=new,
-            made_at=time.monotonic(),
-            requested_at_ms=time.time_ns() // 1_000_000,
+            made_at=time.monotonic() - age_s,
+            requested_at_ms=time.time_ns() // 1_000_000 - int(age_s * 1000),
             delegated=delegated,
         )
         self._promises[new.dispatch_id] = promise
+        if delegated:
+            self._delegated.setdefault(promise.room_key, new.dispatch_id)
         self._bytes += len(new.agent_metadata)
         return promise
 
     def _forget(self, promise: Promise) -> None:
         if self._promises.pop(promise.new.dispatch_id, None) is not None:
             self._bytes -= len(promise.new.agent_metadata)
-        self._delegated.pop(promise.room_key, None)
+        self._no_longer_delegated(promise)
+
+    def _no_longer_delegated(self, promise: Promise) -> None:
+        if not promise.delegated:
+            return
+        if self._delegated.get(promise.room_key) == promise.new.dispatch_id:
+            del self._delegated[promise.room_key]
+        self._spool.drop(promise.new.dispatch_id)
+
+    def _adopt(self) -> None:
+        """Keep what a web process of this machine has delegated that is gone."""
+        for orphan in self._spool.orphans(known=self._is_kept):
+            with self._lock:
+                self._add(orphan.new, delegated=True, age_s=orphan.age_s)
+            logger.warning(
+                "took over what a web process that is gone had delegated",
+                extra=_log_fields(orphan.new),
+            )
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_S):
@@ -173,6 +195,7 @@ class Promises:
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
+        self._adopt()
         self._ledger.look_at_clock()
         with self._lock:
             kept = list(self._promises.values())
@@ -241,7 +264,7 @@ class Promises:
         if age_s > promise.new.deadline_ms / 1000 + MARGIN_S:
             self._forget(promise)
         elif promise.delegated:
-            self._delegated.pop(promise.room_key, None)
+            self._no_longer_delegated(promise)
             self._promises[promise.new.dispatch_id] = replace(promise, delegated=False)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ and says of no client that it serves that one alone.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import keyspace, new_dispatch
 from web.promises import Promises
+from web.spool import Spool
 from worker_agent.asking import ask_program
 from worker_agent.request_filter import RequestFilter
 
@@ -234,10 +236,10 @@ def test_what_redis_has_of_a_livekit_is_no_secret(
 
 
 async def test_an_id_that_another_client_has_taken_first_comes_back_to_whom_it_was_promised(
-    store: Ledger, async_store: AsyncLedger, told: None
+    store: Ledger, async_store: AsyncLedger, told: None, tmp_path: Path
 ) -> None:
     """The id of a session that was promised without Redis is no secret: its room sees it."""
-    promises = Promises(store, retention_s=500)
+    promises = Promises(store, retention_s=500, spool=Spool(tmp_path / "spool"))
     promises.delegate(new_dispatch(client_id="globex"))
     forged = Offered(client_id="acme", request_type="delegated")
     await (await asked_by(async_store))(forged.request)

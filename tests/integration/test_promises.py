@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +22,10 @@ from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
 from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, eventually, new_dispatch
+from tests.support import AGENT_NAME, PROJECT_ROOT, eventually, new_dispatch
 from web import promises
 from web.promises import Promises
+from web.spool import Spool
 
 
 @pytest.fixture
@@ -30,8 +36,13 @@ def store(own_common: CommonSettings) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def kept(store: Ledger) -> Iterator[Promises]:
-    opened = Promises(store, retention_s=500)
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def kept(store: Ledger, spool: Spool) -> Iterator[Promises]:
+    opened = Promises(store, retention_s=500, spool=spool)
     yield opened
     opened.close()
 
@@ -200,11 +211,11 @@ def test_a_look_that_has_begun_does_not_write_what_is_forgotten_meanwhile(
 
 
 def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
-    store: Ledger, monkeypatch: pytest.MonkeyPatch
+    store: Ledger, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(promises, "LOOK_S", 60)  # only when asked to
     monkeypatch.setattr(promises, "EACH_LOOK", 4)
-    kept = Promises(store, retention_s=500)
+    kept = Promises(store, retention_s=500, spool=spool)
     looked_at: list[list[str]] = []
 
     def standing(dispatch_ids: list[str], client_ids: list[str]) -> Any:
@@ -228,11 +239,11 @@ def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
 
 
 def test_when_one_of_very_many_is_missing_all_are_written_again(
-    store: Ledger, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+    store: Ledger, spool: Spool, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(promises, "LOOK_S", 60)
     monkeypatch.setattr(promises, "EACH_LOOK", 4)
-    kept = Promises(store, retention_s=500)
+    kept = Promises(store, retention_s=500, spool=spool)
     for number in range(9):
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
     own_redis.stop()
@@ -242,3 +253,85 @@ def test_when_one_of_very_many_is_missing_all_are_written_again(
     kept.close()
 
     assert all(read(store, f"dsp_{number}") is not None for number in range(9))
+
+
+# A web process that promises without Redis, and is killed.
+_PROMISE = """
+import os, signal, sys
+from pathlib import Path
+from dispatcher.settings import CommonSettings, load
+from dispatcher.store import Ledger
+from tests.support import new_dispatch
+from web.promises import Promises
+from web.spool import Spool
+
+kept = Promises(Ledger(load(CommonSettings)), retention_s=500, spool=Spool(Path(sys.argv[1])))
+kept.delegate(new_dispatch(agent_metadata="a secret"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_what_a_killed_process_had_delegated_another_one_writes(
+    store: Ledger, kept: Promises, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    own_redis.stop()
+    killed = subprocess.run(
+        [sys.executable, "-c", _PROMISE, str(tmp_path / "spool")],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "REDIS_URL": own_redis.url},
+        timeout=30,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (file,) = (tmp_path / "spool").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    os.utime(file, (time.time() - 7, time.time() - 7))
+    own_redis.start()
+
+    record = await eventually(lambda: read(store))
+
+    assert record is not None
+    assert (record.state, record.agent_metadata) == (State.DELEGATED, "a secret")
+    assert record.updated_at_ms - record.requested_at_ms >= 7000
+    await eventually(lambda: not list((tmp_path / "spool").iterdir()))
+
+
+def test_nothing_is_taken_from_a_process_that_lives_or_that_keeps_it(
+    store: Ledger, kept: Promises, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    own_redis.stop()
+    kept.delegate(new_dispatch())
+    (own,) = (tmp_path / "spool").iterdir()
+    others = own.with_name(f"dsp_2.{os.getppid()}")
+    others.write_text(own.read_text())
+
+    with pytest.raises(LedgerUnavailable):
+        kept.look()
+
+    assert others.exists()
+    assert list(kept._promises) == ["dsp_1"]
+
+
+def test_a_promise_whose_caller_cannot_come_any_more_is_told_and_dropped(
+    kept: Promises, own_redis: OwnRedis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_redis.stop()
+    old = tmp_path / "spool" / "dsp_old.1"
+    old.write_text("{}")
+    os.utime(old, (0, 0))
+
+    with pytest.raises(LedgerUnavailable):
+        kept.look()
+
+    assert not old.exists()
+    assert "a promise was never written" in caplog.text
+
+
+def test_a_folder_that_others_may_read_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+
+    Spool(tmp_path / "open").keep(new_dispatch())
+
+    assert not list((tmp_path / "open").iterdir())
+    assert "not this user's alone" in caplog.text

@@ -48,6 +48,31 @@ def test_a_dispatch_that_fails_after_its_deadline_is_lost_even_if_nobody_was_the
     assert found(story.judged()) == ["lost"]
 
 
+@pytest.mark.parametrize(
+    ("faults", "verdict"),
+    [
+        (
+            [
+                ("dispatch", Kind.FREEZE_WORKER, 18.0, 26.0),
+                ("dispatch2", Kind.DISPATCH, 21.0, None),
+            ],
+            [],
+        ),
+        ([("dispatch", Kind.FREEZE_WORKER, 18.0, 26.0)], ["lost"]),
+        ([("dispatch", Kind.DISPATCH, 21.0, None), ("verify", Kind.VERIFY, 21.0, None)], ["lost"]),
+    ],
+)
+def test_a_deadline_stands_still_while_no_dispatch_worker_is_there(
+    faults: list[tuple[str, Kind, float, float | None]], verdict: list[str]
+) -> None:
+    story = Story().accepted(1.0).fault(2.0, Kind.AGENT, 7).final()
+    for program, kind, at, until in faults:
+        story.fault(at, kind, program=program, until=until)
+    story.record("failed", "no_agent_online", ended_at=27.0, deadline_at=21.0)
+
+    assert found(story.judged()) == verdict
+
+
 def test_an_agent_that_lived_only_between_two_looks_starts_the_clock_anew() -> None:
     story = Story().accepted(1.0).listed(1.2).joined(8.0, "one", pid=7)
     story.fault(8.1, Kind.JOB, 7).listed(8.2, "one").listed(29.0, "two").final()

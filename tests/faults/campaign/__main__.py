@@ -119,10 +119,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--kills", type=int, default=312, help="per seed; the other faults come on top"
     )
     parser.add_argument("--rounds", type=int, default=6, help="per seed, each on a new stack")
-    # Each fault on a process costs its start anew, some seconds of a processor. With 1.25 sessions a
-    # second, and their faults, two processors were busy all the time, and LiveKit itself ran into
+    # Each fault on a process costs its start anew, some seconds of a processor. With 1.25 sessions
+    # a second, and their faults, two processors were busy all the time, and LiveKit itself ran into
     # its time-outs; that judges the machine.
-    parser.add_argument("--per-s", type=float, default=0.75, help="sessions that begin per second")
+    parser.add_argument("--per-s", type=float, default=0.6, help="sessions that begin per second")
     parser.add_argument("--stay", type=float, default=8.0, metavar="SECONDS", help="on average")
     parser.add_argument("--out", type=Path, required=True, help="evidence, kept to go on from")
     parser.add_argument("--report", type=Path, required=True, help="the Markdown; JSON beside it")

@@ -6,8 +6,8 @@ is gone; it answers when a word of a person in the room comes back from it.
 lost: a request was answered 2xx, its person was in the room, and for longer than the deadline no
 agent answered there, and no `failed` or `cancelled` with a reason had said so by then. The clock
 starts anew when an agent dies (killed, crashed, or stopped with its agent server) and when the
-person comes back into the room; while Redis refuses to work it stands still. Lost as well: an
-accepted dispatch that the product does not know at the end, or says nothing final about.
+person comes back into the room; while nothing can be said (`helpless.py`) it stands still. Lost as
+well: an accepted dispatch that the product does not know at the end, or says nothing final about.
 
 unanswered: a person has left, asked again and joined again, no fault could be felt in that session,
 and no agent answered within `ANSWERS_AGAIN_S`. Unanswered as well: a person who was never answered
@@ -36,6 +36,7 @@ from typing import Any, Final
 
 from .evidence import Answer, Evidence, Room, Span, Stay
 from .findings import Finding
+from .helpless import helpless_s
 from .isolation import find_died, find_neighbours, find_refused, find_unhealed
 from .occupancy import agents_ever, overlaps, silences
 from .plan import NEIGHBOURS, Kind
@@ -88,8 +89,6 @@ CAUSES: Final[Mapping[str, frozenset[str]]] = {
 # How long before a dispatch's failure its cause may lie: the deadline, and the time for which a
 # process that was killed just before the request is still away.
 CAUSE_WITHIN_S: Final = DEADLINE_S + 20.0
-# A worker that Redis has refused is back within this time, as a rule (Celery asks again after 2 s).
-_HEARS_AGAIN_S: Final = 2.0
 # LiveKit tells an agent of a person who publishes nothing within 3 s (its room.go,
 # `subscriberUpdateInterval`); until then an agent in the room need not know of it.
 NOTICED_WITHIN_S: Final = 3.0 + 0.5
@@ -194,7 +193,7 @@ def find_lost(room: Room, evidence: Evidence) -> Iterator[Finding]:
     for stay in room.stays:
         for silence in silences(room, stay, evidence):
             told_by = silence.start + DEADLINE_S + LATE_S
-            told_by += _without_ledger_s(Span(start=silence.start, end=told_by), evidence)
+            told_by += helpless_s(Span(start=silence.start, end=told_by), evidence)
             if silence.end <= told_by:
                 continue
             answer = _answer_that_holds(room, told_by)
@@ -387,16 +386,7 @@ def _waited_s(answer: Answer, evidence: Evidence) -> float:
 def _late_s(body: Mapping[str, Any], evidence: Evidence) -> float:
     """How long after its deadline, and what is allowed on top, a dispatch has failed."""
     late = Span(start=body["deadline_at_ms"] / 1000, end=body["timeline"][-1]["at_ms"] / 1000)
-    return late.lasts_s - LATE_S - _without_ledger_s(late, evidence)
-
-
-def _without_ledger_s(span: Span, evidence: Evidence) -> float:
-    """For how long of a stretch Redis refused to work: nothing can be said of a session then."""
-    return sum(
-        max(0.0, min(span.end, fault.until + _HEARS_AGAIN_S) - max(span.start, fault.at))
-        for fault in evidence.faults
-        if fault.kind is Kind.REFUSES
-    )
+    return late.lasts_s - LATE_S - helpless_s(late, evidence)
 
 
 def _answer_that_holds(room: Room, at: float) -> Answer | None:

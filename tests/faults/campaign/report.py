@@ -284,7 +284,7 @@ _MEANING = f"""\
 
 The oracle (`tests/faults/campaign/oracle.py`) imports nothing of the product. It judges by what
 clients wrote down before asking and were answered, by the agents' own log, and by LiveKit's
-participant list, looked at four times a second.
+participant list, looked at twice a second.
 
 An agent **answers** when a word that a person writes comes back from it. Every person writes one
 about every 0.7 s, and every 0.25 s while none is answered. An agent that is ending answers no more.

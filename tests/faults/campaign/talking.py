@@ -13,9 +13,9 @@ from livekit import rtc
 from .agent import ANSWERS, WORDS
 
 # A word costs about as much as its answer, so the one who is served asks less often.
-_EVERY_S: Final = 0.7
-_WHILE_UNANSWERED_S: Final = 0.25
-_SERVED_S: Final = 1.5
+_EVERY_S: Final = 1.0
+_WHILE_UNANSWERED_S: Final = 0.4
+_SERVED_S: Final = 2.0
 _SAID_WITHIN_S: Final = 3.0
 
 Note = Callable[[str, int], object]  # the agent that has answered, and which word
