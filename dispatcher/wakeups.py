@@ -1,7 +1,9 @@
-"""Who waits for news of a dispatch, and how do they hear of it at once?
+"""Wake coroutines that wait for news of a dispatch, by one Redis subscription per process.
 
-One subscription per process, shared by every waiting verification: a coroutine listens for one
-dispatch id and is woken by the name that `advance` publishes. A lost message costs nothing but the
+One task subscribes to the news of all dispatches, and alone uses that connection: redis-py (8.1)
+reconnects it for the reader and for each that subscribes at the same time, loses connections by
+that, and raises RuntimeError or AttributeError to whichever came second. A coroutine listens for
+one dispatch id and is woken by the event's name that `advance` publishes. A lost message costs the
 rest of the caller's polling period, so nothing here is retried or stored.
 """
 
@@ -12,14 +14,14 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractAsyncContextManager
 
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from dispatcher import sentinels
 from dispatcher.guarding import Guard, Work
-from dispatcher.keys import wake_channel
+from dispatcher.keys import CAPACITY_CHANNEL, WAKE_PREFIX, wake_channel
 from dispatcher.settings import CommonSettings
 
-_IDLE_CHANNEL = "usher:wake"  # a subscription must never be empty, or reading it is an error
 _RECONNECT_S = 0.5
 
 
@@ -34,10 +36,9 @@ class Wakeups:
             timeout_s=settings.redis_worker_timeout_s,
             decode_responses=True,
         )
-        self._pubsub = self._redis.pubsub()
         self._listeners: dict[str, dict[asyncio.Event, Collection[str]]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()  # to subscribe for the first time, with or without success
 
     def listen(
         self, dispatch_id: str, *, but: Collection[str] = ()
@@ -57,61 +58,43 @@ class Wakeups:
         event = asyncio.Event()
         listeners = self._listeners.setdefault(channel, {})
         listeners[event] = but
-        with contextlib.suppress(RedisError):
-            await self._connect()
-            await self._pubsub.subscribe(_IDLE_CHANNEL, channel)
-        if self._reader is None:
-            reading = self._guard.keep(Work.READ_NEWS, self._read)
-            self._reader = asyncio.create_task(reading, name="wakeups")
         try:
+            if self._reader is None:
+                reading = self._guard.keep(Work.READ_NEWS, self._read)
+                self._reader = asyncio.create_task(reading, name="wakeups")
+            await self._tried.wait()
             yield event
         finally:
             del listeners[event]
-            if not listeners:
-                self._listeners.pop(channel, None)
-                with contextlib.suppress(RedisError):
-                    await self._pubsub.unsubscribe(channel)
-
-    async def _connect(self) -> None:
-        """Open the connection, once for all who come meanwhile.
-
-        redis-py opens one for each, keeps the last, and forgets what the others have subscribed to.
-        """
-        if self._pubsub.connection is not None:
-            return
-        if self._connecting is None or self._connecting.done():
-            opening = self._pubsub.connect()  # type: ignore[no-untyped-call]  # as below
-            self._connecting = asyncio.create_task(opening, name="connecting")
-        await asyncio.shield(self._connecting)
+            if not listeners and self._listeners.get(channel) is listeners:
+                del self._listeners[channel]
 
     async def _read(self) -> None:
         while True:
+            pubsub = self._redis.pubsub()
             try:
-                message = await self._pubsub.get_message(timeout=None)
-                if message is None:
-                    # Nothing asks for that, but the kernel's ETIMEDOUT (Redis's machine has gone
-                    # without a word) is taken for a time-out of ours by redis-py 8.1, again and
-                    # again and without a pause: the whole loop stood still.
-                    await self._forget_connection()
-                    continue
-            except (RedisError, RuntimeError):
-                # redis-py connects and subscribes again at the next read. Its RuntimeError says
-                # that no subscription has ever come through: Redis was down at the first one. A
-                # refusal (BUSY, NOPERM) leaves the connection, and redis-py takes the channel for
-                # subscribed to.
-                await self._forget_connection()
-                continue
-            if message["type"] != "message":
-                continue  # that a channel has been subscribed to, or left
-            for event, but in self._listeners.get(message["channel"], {}).items():
-                if message["data"] not in but:
-                    event.set()
+                await pubsub.psubscribe(f"{WAKE_PREFIX}*", CAPACITY_CHANNEL)
+                self._tried.set()
+                await self._pass_on(pubsub)
+            except RedisError:
+                pass  # Redis is away or refuses: BUSY leaves a connection that hears nothing
+            finally:
+                self._tried.set()
+                with contextlib.suppress(RedisError, OSError):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no types
+            await asyncio.sleep(_RECONNECT_S)
 
-    async def _forget_connection(self) -> None:
-        """Have the next read make a new one."""
-        if self._pubsub.connection is not None:
-            await self._pubsub.connection.disconnect(nowait=True)
-        await asyncio.sleep(_RECONNECT_S)
+    async def _pass_on(self, pubsub: PubSub) -> None:
+        """Wake the listeners of each message, until there is none.
+
+        Nothing asks for that, but the kernel's ETIMEDOUT (Redis's machine has gone without a word)
+        is taken for a time-out of ours by redis-py 8.1, again and again and without a pause.
+        """
+        while (message := await pubsub.get_message(timeout=None)) is not None:
+            if message["type"] == "pmessage":
+                for event, but in self._listeners.get(message["channel"], {}).items():
+                    if message["data"] not in but:
+                        event.set()
 
     async def aclose(self) -> None:
         """Stop reading and close the connection."""
@@ -119,5 +102,4 @@ class Wakeups:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py has no types here
         await sentinels.close_async(self._redis)
