@@ -5,7 +5,7 @@ The master ends on what is wrong before it has started a worker, which would end
 
 from __future__ import annotations
 
-from web.worker_class import WORKER_CLASS  # before all others: see there
+from web.worker_class import GREENLETS, WORKER_CLASS  # before all others: see there
 
 # isort: split
 
@@ -140,6 +140,15 @@ logger_class = gunicorn_log.GunicornLog
 gunicorn_refusals.install()
 control_socket_disable = True
 on_starting = listening.check
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Called by gunicorn in a new worker: gRPC waits in C, and must be told of greenlets."""
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if WORKER_CLASS == GREENLETS and "grpc" in map(os.environ.get, names):
+        from grpc.experimental import gevent as grpc_with_gevent
+
+        grpc_with_gevent.init_gevent()
 
 
 def post_worker_init(worker: Any) -> None:

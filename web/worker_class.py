@@ -9,10 +9,10 @@ from typing import Final
 
 # A greenlet for each connection: an event stream or a slow caller costs some 50 kB, and no thread.
 # "gthread" works as well (docs/decisions/web-on-a-stock-server.md).
-_GREENLETS: Final = "web.gunicorn_worker.Worker"
-WORKER_CLASS: str = _GREENLETS
+GREENLETS: Final = "web.gunicorn_worker.Worker"
+WORKER_CLASS: str = GREENLETS
 
-if WORKER_CLASS == _GREENLETS:
+if WORKER_CLASS == GREENLETS:
     from gevent import monkey
 
     # gunicorn's worker does the same once more, without effect.

@@ -128,3 +128,24 @@ def listens(pid: int, port: int) -> bool | None:
     """True when that process listens there."""
     found = [each.laddr.port for each in psutil.Process(pid).net_connections("tcp")]
     return True if port in found else None
+
+
+@contextmanager
+def hanging_collector() -> Iterator[int]:
+    """A collector of traces that takes connections and never answers; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_collector_that_hangs_keeps_no_caller_waiting_by_grpc_either(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hanging_collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")  # ms
+        with web(redis_url, tmp_path / "web.log", ALONE) as (_, port):
+            url = f"http://127.0.0.1:{port}{URL}"
+            for _ in range(20):
+                assert httpx.post(url, json={}, headers=KEY, timeout=2).status_code == 200
+                time.sleep(0.1)
