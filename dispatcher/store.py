@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -31,8 +31,6 @@ from dispatcher.ledger_clock import LedgerClock
 from dispatcher.redis_errors import unavailable
 from dispatcher.settings import CommonSettings
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 # A pooled connection that Redis closed (a restart) fails at its first use, so a lost connection is
@@ -42,6 +40,9 @@ _RETRIES = 1
 # Everything that a process may do at once; whoever finds none free is refused at once, and
 # redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
 _MAX_CONNECTIONS = 1000
+
+# Of a process's threads or greenlets: Redis does one step at a time, each more takes a connection.
+AT_ONCE: Final = 16
 
 # Of its time-out, so long is an answer given that is still read in time: the rest is for its way.
 _IN_TIME = 0.8
@@ -75,6 +76,7 @@ class Ledger:
         self.clock = LedgerClock()
         self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
+        self._places = threading.Semaphore(AT_ONCE)
         self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_timeout_s,
@@ -125,6 +127,14 @@ class Ledger:
         return _done(step, self._ask(step))
 
     def _ask(self, step: Step[Any]) -> Any:
+        if not self._places.acquire(timeout=self.in_time_s):
+            raise LedgerUnavailable("Redis is asked for more than it does in time")
+        try:
+            return self._ask_now(step)
+        finally:
+            self._places.release()
+
+    def _ask_now(self, step: Step[Any]) -> Any:
         self._check_rest()
         try:
             try:

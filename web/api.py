@@ -22,6 +22,7 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.quotas import Admission
+from web import patience
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
 from web.delegation import delegate
 from web.idempotency import conflict, idempotency_key, once
@@ -42,7 +43,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 def _body(here: Services, client: Client) -> TokenRequest:
-    raw = request.get_data()
+    raw = patience.whole_body()
     check_large(here.ledger, client.client_id, limits_of(client), raw)
     check_depth(raw)
     try:

@@ -24,7 +24,7 @@ from dispatcher.settings import (
     WebSettings,
     load,
 )
-from dispatcher.store import Ledger
+from dispatcher.store import AT_ONCE, Ledger
 from web import (
     api,
     client_page,
@@ -55,7 +55,6 @@ from web.tokens import participant_token
 
 logger = logging.getLogger(__name__)
 
-_REHEARSALS = 10
 # The largest well-formed request: 64,000 bytes of metadata twice (participant's and agent's), every
 # byte escaped as \u00XX, and as much again for attributes and names.
 MAX_BODY_BYTES: Final = 1_000_000
@@ -149,9 +148,9 @@ def _warm_up(app: Flask, here: Services) -> None:
     Without this a first burst of 20 takes 100 ms, with it as long as any other.
     """
     try:
-        here.ledger.warm_up(_REHEARSALS)
-        with ThreadPoolExecutor(_REHEARSALS) as pool:
-            list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
+        here.ledger.warm_up(AT_ONCE)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda _: _rehearse(app, here), range(AT_ONCE)))
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dispatcher import ledger, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
+from dispatcher.store import AT_ONCE, AsyncLedger, Ledger
 from tests.ownredis import OwnRedis
 from tests.support import eventually, new_dispatch
 
@@ -135,3 +136,24 @@ async def test_hundreds_of_steps_at_once_are_all_carried_out(common: CommonSetti
     async with AsyncLedger(patient) as store:
         answered = await asyncio.gather(*(store.run(reports.ping()) for _ in range(300)))
     assert len(answered) == 300
+
+
+def test_many_at_once_share_a_few_connections(own_store: Ledger, own_redis: OwnRedis) -> None:
+    with ThreadPoolExecutor(100) as callers:
+        answers = list(callers.map(lambda _: own_store.run(reports.ping()), range(1000)))
+    assert all(answers)
+    assert own_store._redis.info("clients")["connected_clients"] <= AT_ONCE
+
+
+def test_many_at_once_are_given_up_in_time_by_a_redis_that_hangs(
+    own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    def given_up_after_s(_: int) -> float:
+        began_s = time.monotonic()
+        with pytest.raises(LedgerUnavailable):
+            own_store.run(reports.ping())
+        return time.monotonic() - began_s
+
+    own_store.warm_up(AT_ONCE)
+    with own_redis.frozen(), ThreadPoolExecutor(100) as callers:
+        assert max(callers.map(given_up_after_s, range(100))) < TIMEOUT_S + AIR_S
