@@ -135,9 +135,8 @@ class Created:
     """Answer to `create`: the id of the new record, or of the live one that was there already.
 
     `room_name` and `identity` are set when the very request was answered before; `conflict` says
-    that another request came with its `Idempotency-Key`; `wakes` that it is new and has a message;
-    `over` that nothing was written, because that live one's people have left and its agent has
-    other metadata.
+    that another request came with its `Idempotency-Key`; `over` that nothing was written, because
+    that live one's people have left and its agent has other metadata.
     """
 
     dispatch_id: str
@@ -146,7 +145,6 @@ class Created:
     room_name: str = ""
     identity: str = ""
     conflict: bool = False
-    wakes: bool = False
     over: bool = False
 
 
@@ -193,7 +191,6 @@ def create(
     paced: bool = False,
     max_backlog: int = 0,
     once: Once | None = None,
-    hold_back: bool = False,
     not_after_ms: float | None = None,
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
@@ -215,7 +212,6 @@ def create(
             have one more even so.
         once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
             that.
-        hold_back: the message comes into the queue with the next `wake`, or the sweeper's.
         not_after_ms: its caller is told by then that it has failed; None: somebody waits as long as
             it takes.
     """
@@ -237,7 +233,7 @@ def create(
             keys.rate(new.client_id, limits.bucket),
             keys.pace(new.client_id),
             keys.idempotency(new.client_id, once.key_digest if once else ""),
-            keys.HELD_BACK if hold_back else wake_up.queue,
+            wake_up.queue,
             keys.BUSY,
         ),
         (
@@ -282,15 +278,6 @@ def _check_rate(early_ms: int, limits: Limits) -> None:
         quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
 
 
-def wake() -> Step[None]:
-    """Put every message that was held back (`create`) into the dispatcher's queue."""
-    return Step("wake", (keys.HELD_BACK, keys.DISPATCH_QUEUE), (), _nothing)
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
 def _once(once: Once | None) -> str:
     if once is None:
         return ""
@@ -306,9 +293,7 @@ def _once(once: Once | None) -> str:
 
 def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
     if reply[0] == "created":
-        return Created(
-            dispatch_id=new.dispatch_id, state=State.QUEUED, new=True, wakes=bool(reply[1])
-        )
+        return Created(dispatch_id=new.dispatch_id, state=State.QUEUED, new=True)
     if reply[0] == "late":
         raise TooLate
     quotas.check(reply[0], limits, wait_ms=reply[1:2])
@@ -506,11 +491,11 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on.
 
     While the dispatch queue is as long as that, those that wait in it and have time left are left
-    to their own messages. Those that are still held back come into it.
+    to their own messages.
     """
     return Step(
         "claim_due",
-        (keys.DUE, keys.DISPATCH_QUEUE, keys.HELD_BACK),
+        (keys.DUE, keys.DISPATCH_QUEUE),
         (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
         list,
     )

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -31,8 +31,6 @@ from dispatcher.ledger_clock import LedgerClock
 from dispatcher.redis_errors import unavailable
 from dispatcher.settings import CommonSettings
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 # A pooled connection that Redis closed (a restart) fails at its first use, so a lost connection is
@@ -42,6 +40,9 @@ _RETRIES = 1
 # Everything that a process may do at once; whoever finds none free is refused at once, and
 # redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
 _MAX_CONNECTIONS = 1000
+
+# Of a process's threads or greenlets: Redis does one step at a time, each more takes a connection.
+AT_ONCE: Final = 16
 
 # Of its time-out, so long is an answer given that is still read in time: the rest is for its way.
 _IN_TIME = 0.8
@@ -63,42 +64,6 @@ def _done(step: Step[T], reply: Any) -> T:
     return answer
 
 
-@dataclass(slots=True)
-class Asked:
-    """Steps that Redis has been sent, and whose replies have not been read yet."""
-
-    steps: Sequence[Step[Any]]
-    commands: list[tuple[Any, ...]]
-    connection: Any = None  # redis-py's, whose methods have no types
-    posted: int = 0  # of what was posted on that connection, the replies come first
-    unread: int = 0
-    lost: RedisConnectionError | None = None
-    error: LedgerUnavailable | None = None
-
-
-def _send(asked: Asked) -> None:
-    asked.unread = len(asked.commands)
-    packed = asked.connection.pack_commands(asked.commands)
-    asked.connection.send_packed_command(packed)
-
-
-def _read(asked: Asked) -> list[Any]:
-    replies: list[Any] = []
-    while asked.posted:
-        try:
-            asked.connection.read_response()
-        except ResponseError as error:
-            logger.warning("Redis refuses what nobody waits for", extra={"error": str(error)})
-        asked.posted -= 1
-    while asked.unread:
-        try:
-            replies.append(asked.connection.read_response())
-        except ResponseError as error:
-            replies.append(error)
-        asked.unread -= 1
-    return replies
-
-
 # With Redis hung every caller would wait for its own time-out, and those in line behind them for
 # several; so for this long after a time-out callers are refused at once.
 _REST_S = 0.3
@@ -111,9 +76,7 @@ class Ledger:
         self.clock = LedgerClock()
         self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
-        # Connections for `ask` that are as they should be, with how many posted steps' replies are
-        # to be read from them.
-        self._kept: list[tuple[Any, int]] = []
+        self._places = threading.Semaphore(AT_ONCE)
         self._redis = sentinels.connect(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_timeout_s,
@@ -155,127 +118,23 @@ class Ledger:
                 self.look_at_clock()
         return self.clock.in_ms(self.in_time_s)
 
-    def run(self, step: Step[T], *, tell: bool = True) -> T:
-        """Carry out `step`; with `tell` false its caller sees to `step.tell`.
+    def run(self, step: Step[T]) -> T:
+        """Carry out `step`.
 
         Raises:
             LedgerUnavailable: Redis is down, hung or refuses to work. A write may have been done.
         """
-        reply = self._ask(step)
-        return _done(step, reply) if tell else step.parse(reply)
-
-    def ask(self, steps: Sequence[Step[Any]]) -> Asked:
-        """Send Redis several steps in one go, to be carried out in their order.
-
-        What it replies is read by `replies`, which has to be called; in between is time for work.
-        """
-        return self._begin(
-            steps,
-            [
-                ("EVALSHA", _sha(step.script_name), len(step.keys), *step.keys, *step.args)
-                for step in steps
-            ],
-        )
-
-    def post(self, step: Step[Any]) -> None:
-        """Send Redis a step whose outcome nobody waits for.
-
-        Its reply is read with that to the next question. It may get lost with the connection, and
-        what Redis says against it stands in the log.
-        """
-        # Its source, not its hash: nobody would say it again to a Redis that does not know it.
-        source = script(step.script_name)
-        command = ("EVAL", source, len(step.keys), *step.keys, *step.args)
-        asked = self._begin([step], [command])
-        if asked.error is not None or asked.lost is not None:
-            self._give_back(asked)
-        else:
-            self._kept.append((asked.connection, asked.posted + 1))
-
-    def _begin(self, steps: Sequence[Step[Any]], commands: list[tuple[Any, ...]]) -> Asked:
-        asked = Asked(steps=steps, commands=commands)
-        try:
-            self._check_rest()
-            asked.connection, asked.posted = self._connection()
-            _send(asked)
-        except RedisConnectionError as error:
-            asked.lost = error
-        except RedisError as error:
-            asked.error = self._unavailable(error)
-        except LedgerUnavailable as error:
-            asked.error = error
-        except BaseException:
-            self._give_back(asked)  # nobody will ask for its replies
-            raise
-        return asked
-
-    def replies(self, asked: Asked) -> list[Any]:
-        """What Redis replies to each of the steps; `step.parse` makes its answer of it.
-
-        Where there is none, `LedgerUnavailable` stands in its place: Redis is down, hung or refuses
-        to work. A write may have been done.
-        """
-        try:
-            if asked.error is not None:
-                raise asked.error
-            replies = self._read(asked)
-        except RedisError as error:
-            return [self._unavailable(error)] * len(asked.steps)
-        except LedgerUnavailable as error:
-            return [error] * len(asked.steps)
-        finally:
-            self._give_back(asked)
-        for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                replies[at] = self._with_script(asked.steps[at])
-            elif isinstance(reply, RedisError):
-                replies[at] = self._unavailable(reply)
-        return replies
-
-    def _read(self, asked: Asked) -> list[Any]:
-        if asked.lost is None:
-            try:
-                return _read(asked)
-            except RedisConnectionError as error:
-                asked.lost = error
-        if asked.connection is None:
-            raise asked.lost
-        asked.posted = 0
-        # It may be open still (LOADING is a lost connection for redis-py), with replies unread.
-        asked.connection.disconnect()
-        _send(asked)  # once more, by a new connection
-        return _read(asked)
-
-    def _connection(self) -> tuple[Any, int]:
-        """A kept one, or one of the pool's; and how many replies are to be read from it.
-
-        The pool looks at its own before it lends them, which costs as much as the question. Redis
-        may have closed the kept one; that is found out by asking, and it is asked once more.
-        """
-        try:
-            return self._kept.pop()
-        except IndexError:
-            return self._redis.connection_pool.get_connection(), 0
-
-    def _give_back(self, asked: Asked) -> None:
-        if asked.connection is None:
-            return
-        unread = asked.unread or asked.posted
-        if unread:
-            asked.connection.disconnect()
-        if unread or self._kept:
-            self._redis.connection_pool.release(asked.connection)
-        else:
-            self._kept.append((asked.connection, 0))
-        asked.connection = None
-
-    def _with_script(self, step: Step[Any]) -> Any:
-        try:
-            return self._ask(step)
-        except LedgerUnavailable as error:
-            return error
+        return _done(step, self._ask(step))
 
     def _ask(self, step: Step[Any]) -> Any:
+        if not self._places.acquire(timeout=self.in_time_s):
+            raise LedgerUnavailable("Redis is asked for more than it does in time")
+        try:
+            return self._ask_now(step)
+        finally:
+            self._places.release()
+
+    def _ask_now(self, step: Step[Any]) -> Any:
         self._check_rest()
         try:
             try:
@@ -331,8 +190,6 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
-        while self._kept:
-            self._redis.connection_pool.release(self._kept.pop()[0])
         sentinels.close(self._redis)
 
 

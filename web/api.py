@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, request
 from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
@@ -23,14 +22,12 @@ from dispatcher.models import (
     State,
 )
 from dispatcher.quotas import Admission
-from web import together
+from web import patience
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
 from web.delegation import delegate
-from web.hoped import Hoped
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth, check_large, refusals_counted
 from web.problems import Problem, invalid_fields
-from web.reply import after_answer
 from web.schemas import (
     Accepted,
     ListQuery,
@@ -46,7 +43,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 def _body(here: Services, client: Client) -> TokenRequest:
-    raw = request.get_data()
+    raw = patience.whole_body()
     check_large(here.ledger, client.client_id, limits_of(client), raw)
     check_depth(raw)
     try:
@@ -83,13 +80,6 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _create(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> together.Question[Created]:
-    """Have the record written, or the live one of that room found."""
-    return together.ask(here.ledger, _creation(here, client, new, asked))
-
-
 def _creation(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> Step[Created]:
@@ -101,7 +91,6 @@ def _creation(
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
         once=asked,
-        hold_back=True,
         not_after_ms=here.ledger.not_after_ms(),
     )
 
@@ -121,13 +110,8 @@ def _instead_of(
     return here.ledger.run(_creation(here, client, new, asked))
 
 
-def _created(
-    here: Services,
-    client: Client,
-    hoped: Accepted,
-    new: NewDispatch,
-    asked: Once | None,
-    creating: together.Question[Created],
+def _create(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> tuple[Accepted, str]:
     """What has become of it, and for which participant where that is another one.
 
@@ -135,25 +119,22 @@ def _created(
         Problem: 409, the request's `Idempotency-Key` was another one's.
         LimitReached: the client has used up what it may ask for.
         Overloaded: too many sessions of all clients are on their way.
-        LedgerUnavailable: nobody knows.
+        LedgerUnavailable: Redis did not answer in time.
     """
     try:
-        created = creating.answer()
+        created = here.ledger.run(_creation(here, client, new, asked))
     except TooLate:
         # Its caller waits still: this process was busy, or has known the clock wrong.
         here.ledger.look_at_clock()
-        created = here.ledger.run(_creation(here, client, new, asked), tell=False)
+        created = here.ledger.run(_creation(here, client, new, asked))
     if created.over:
         created = _instead_of(here, client, new, asked, created)
-    elif creating.step.tell is not None:
-        after_answer(partial(creating.step.tell, created))
     if created.conflict:
         raise conflict()
     if created.new:
-        if created.wakes:
-            here.wakes.send_later()
         here.promises.remember(new)
-        return hoped, created.identity
+        accepted = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
+        return accepted, created.identity
     answered = replace(new, room_name=created.room_name or new.room_name)
     accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
     return accepted, created.identity
@@ -175,34 +156,17 @@ def create_dispatch() -> Response:
         asked = once(key, wanted, new, identity, public=public)
         new, asked = here.delegations.recall(new, asked)
         identity = asked.identity or identity
-    creating = g.creating = _create(here, client, new, asked)
-    hoped = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
-
-    def settle() -> Response | None:
-        agents = None
-        try:
-            accepted, given = _created(here, client, hoped, new, asked, creating)
-        except LedgerUnavailable as error:
-            delegated = delegate(here.promises, client, new, public=public, because=error)
-            accepted, agents = delegated.accepted, delegated.agents
-            if asked is not None:
-                here.delegations.keep(delegated.promised, asked)
-            given = identity
-        given = given or identity
-        _note(accepted)
-        if (accepted, given, agents) == (hoped, identity, None):
-            return None
-        body = _answer(client, wanted, accepted, given, agents)
-        return Response(body, mimetype="application/json")
-
-    return Hoped(_answer(client, wanted, hoped, identity), settle, mimetype="application/json")
-
-
-@blueprint.teardown_request
-def _settled(_: BaseException | None) -> None:
-    """Have Redis's reply read even where the request has failed before it was wanted."""
-    if "creating" in g:
-        g.creating.close()
+    agents = None
+    try:
+        accepted, given = _create(here, client, new, asked)
+    except LedgerUnavailable as error:
+        delegated = delegate(here.promises, client, new, public=public, because=error)
+        accepted, given, agents = delegated.accepted, "", delegated.agents
+        if asked is not None:
+            here.delegations.keep(delegated.promised, asked)
+    _note(accepted)
+    body = _answer(client, wanted, accepted, given or identity, agents)
+    return Response(body, mimetype="application/json")
 
 
 def _answer(
@@ -210,7 +174,7 @@ def _answer(
     wanted: TokenRequest,
     accepted: Accepted,
     identity: str,
-    agents: RoomConfiguration | None = None,
+    agents: RoomConfiguration | None,
 ) -> str:
     return token_answer(
         server_url=client.livekit.url,

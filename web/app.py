@@ -24,7 +24,7 @@ from dispatcher.settings import (
     WebSettings,
     load,
 )
-from dispatcher.store import Ledger
+from dispatcher.store import AT_ONCE, Ledger
 from web import (
     api,
     client_page,
@@ -36,6 +36,7 @@ from web import (
     limits,
     metrics,
     openapi,
+    patience,
     problems,
     traces,
     webhooks,
@@ -52,11 +53,12 @@ from web.services import Services
 from web.snapshots import Snapshots
 from web.spool import Spool, directory_for
 from web.tokens import participant_token
-from web.wakes import Wakes
 
 logger = logging.getLogger(__name__)
 
-_REHEARSALS = 10
+# The largest well-formed request: 64,000 bytes of metadata twice (participant's and agent's), every
+# byte escaped as \u00XX, and as much again for attributes and names.
+MAX_BODY_BYTES: Final = 1_000_000
 # Probes and scrapes go to a process's own address, and their answers have no URL of ours in them.
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -105,7 +107,6 @@ def build() -> Flask:
         dispatcher=load(DispatcherSettings),
         clients=registry(),
         ledger=ledger,
-        wakes=Wakes(ledger),
         promises=Promises(
             ledger,
             retention_s=common.retention_s,
@@ -114,7 +115,7 @@ def build() -> Flask:
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),
         delegations=Delegations(),
-        streams=Streams(common, load(StreamSettings)),
+        streams=Streams(ledger, load(StreamSettings)),
         operator=operator_of(settings),
         metrics_local=settings.metrics_local,
         wrong_passwords=WrongPasswords(ledger),
@@ -123,6 +124,7 @@ def build() -> Flask:
     )
     app.extensions["usher"] = here
     app.config["TRUSTED_HOSTS"] = settings.host_names
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
         app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
@@ -134,6 +136,7 @@ def build() -> Flask:
     app.register_blueprint(client_page.blueprint)
     app.register_blueprint(dashboard.blueprint)
     app.register_blueprint(dashboard_api.blueprint)
+    patience.register(app)
     traces.register(app)
     metrics.register(app)
     problems.register(app)
@@ -150,9 +153,9 @@ def _warm_up(app: Flask, here: Services) -> None:
     Without this a first burst of 20 takes 100 ms, with it as long as any other.
     """
     try:
-        here.ledger.warm_up(_REHEARSALS)
-        with ThreadPoolExecutor(_REHEARSALS) as pool:
-            list(pool.map(lambda _: _rehearse(app, here), range(_REHEARSALS)))
+        here.ledger.warm_up(AT_ONCE)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda _: _rehearse(app, here), range(AT_ONCE)))
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",

@@ -5,6 +5,10 @@ The master ends on what is wrong before it has started a worker, which would end
 
 from __future__ import annotations
 
+from web.worker_class import GREENLETS, WORKER_CLASS  # before all others: see there
+
+# isort: split
+
 import os
 import resource
 import shutil
@@ -83,53 +87,73 @@ except OSError as error:
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: E402, F401  # for that alone
 from dispatcher.logs import configure  # noqa: E402
-from web.door import address, close_lock, open_door  # noqa: E402
-from web.gunicorn_log import GunicornLog  # noqa: E402
+from web import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
 
-# Connections of each process: a slow one costs some 3 kB. When there are more, the oldest of those
-# that everybody is like are closed (web/worker.py).
+# Connections of each process, beside its event streams: an idle or slow one costs some 50 kB. When
+# there are more, the next caller waits until one ends.
 _CONNECTIONS = 4000
 # Files that are not connections of callers: Redis, logs, what Python has open.
 _OTHER_FILES = 256
 
 
 def _connections() -> int:
-    """As many as the process may have files for, beside its event streams."""
-    others = _streams.streams + _OTHER_FILES
+    """As many as the process may have files for, event streams included."""
+    wanted = _CONNECTIONS + _streams.streams
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = others + _CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    files = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < files:
+        soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    free = _CONNECTIONS if soft == resource.RLIM_INFINITY else soft - others
-    return max(64, min(_CONNECTIONS, free))
+    free = wanted if soft == resource.RLIM_INFINITY else soft - _OTHER_FILES
+    return max(64, min(wanted, free))
 
 
-bind = address(_server.host, str(_server.port))
-# Threads, for what is not asked of the loop itself (web/worker.py) and for the time that Redis is
-# slow: who waits for it must not hold up the others. Few of them: what is served at once ends at
-# once. Two processes, so that one that dies is not the whole door. The worker is ours, so that none
-# of them ever waits for a caller.
-worker_class = "web.worker.PatientWorker"
+bind = listening.address(_server.host, str(_server.port))
+worker_class = WORKER_CLASS
 worker_connections = _connections()
+# Two processes by default, so that one that dies is not the whole service.
 workers = _server.workers
-threads = _server.threads
+# For "gthread" alone, which has one for each request and each event stream; made when needed.
+threads = 8 + _streams.streams
 # Not preloaded: threads and connections must be made in each worker, after the fork.
 preload_app = False
-# A request that takes longer than this is a hang; every time-out of ours is below a second.
+# A worker that has not been heard of for so long is killed; every time-out of ours is below a
+# second.
 timeout = 30
-graceful_timeout = 5
-# Longer than the idle time-out of usual load balancers (60 s): whoever closes first must not be us,
-# or a request is sent into a connection that is just being closed (seen with aiohttp and 5 s).
+# For requests that are being answered, which takes a second at the most, and event streams, which
+# end by themselves; idle connections are closed at its end.
+graceful_timeout = 3
+# For the next request on a connection, and for a request's head. Longer than the idle time-out of
+# usual load balancers (60 s): whoever closes first must not be us, or a request is sent into a
+# connection that is just being closed (seen with aiohttp and 5 s).
 keepalive = 75
+# Which proxies may say what, Usher's own settings tell (USHER_TRUSTED_PROXIES): by default gunicorn
+# believes every program on this machine.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 accesslog = None
-# Its own lines in the shape of ours, from the master's first on.
-logger_class = GunicornLog
+# Its own lines in the shape of ours, from the master's first on; and its own error answers, too.
+logger_class = gunicorn_log.GunicornLog
+gunicorn_refusals.install()
 control_socket_disable = True
-on_starting = open_door
-post_fork = close_lock
+on_starting = listening.check
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Called by gunicorn in a new worker: gRPC waits in C, and must be told of greenlets."""
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if WORKER_CLASS == GREENLETS and "grpc" in map(os.environ.get, names):
+        from grpc.experimental import gevent as grpc_with_gevent
+
+        grpc_with_gevent.init_gevent()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Called by gunicorn in a worker that is about to serve: a stop ends its event streams."""
+    worker.wsgi.extensions["usher"].streams.end_when(lambda: not worker.alive)
 
 
 def on_exit(server: Any) -> None:

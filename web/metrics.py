@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 from typing import Final
 
 from flask import Blueprint, Flask, Response, g, request
@@ -25,7 +24,6 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import Window
 from web.exposition import LedgerCollector
 from web.operators import is_on_this_machine, require_operator
-from web.reply import after_answer
 from web.services import services
 
 blueprint = Blueprint("metrics", __name__)
@@ -50,7 +48,7 @@ def _begin() -> None:
 
 
 def _note(response: Response) -> Response:
-    g.usher_status = response.status_code  # of the last one, where there are two (`web/hoped.py`)
+    g.usher_status = response.status_code
     return response
 
 
@@ -60,7 +58,7 @@ def _time(_: BaseException | None) -> None:
     if began is None or status is None or REHEARSAL in asked:
         return
     took_s = time.perf_counter() - began
-    after_answer(partial(_observe, asked["REQUEST_METHOD"], request.url_rule, status, took_s))
+    _observe(asked["REQUEST_METHOD"], request.url_rule, status, took_s)
 
 
 def _observe(method: str, rule: Rule | None, status: int, took_s: float) -> None:

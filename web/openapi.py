@@ -54,7 +54,6 @@ _PROBLEMS: Final = {
     413: "The body is too large.",
     422: "Fields are wrong; `errors` names every one.",
     429: "Too many at once or in a row; `Retry-After` says when to come back.",
-    501: "This server cannot stream.",
     503: "Redis does not answer, or there is no room; `Retry-After` says when to come back.",
 }
 _RETRY_AFTER: Final = {
@@ -293,7 +292,7 @@ def _operations() -> dict[str, dict[str, Any]]:
                         },
                     },
                     "204": {"description": "It has ended, and the caller has had everything."},
-                    **_problems((400, 401, 403, 404, 410, 429, 501, 503)),
+                    **_problems((400, 401, 403, 404, 410, 429, 503)),
                 },
             },
         },

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from flask import Flask, Response
+from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -97,6 +98,12 @@ def register(app: Flask) -> None:
     @app.errorhandler(Problem)
     def problem(error: Problem) -> Response:
         return error.response()
+
+    @app.errorhandler(ParseException)
+    def misframed(error: ParseException) -> Response:
+        """A body whose chunks are none: gunicorn finds that out when it is read."""
+        logger.info("not an HTTP request", extra={"error": type(error).__name__})
+        return Problem(400, "Bad Request", "the body is not framed as HTTP/1.1 says").response()
 
     @app.errorhandler(LedgerUnavailable)
     def ledger_unavailable(error: LedgerUnavailable) -> Response:

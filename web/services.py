@@ -16,7 +16,6 @@ from web.key_uses import KeyUses
 from web.limits import WrongKeys, WrongPasswords
 from web.promises import Promises
 from web.snapshots import Snapshots
-from web.wakes import Wakes
 
 if TYPE_CHECKING:
     from web.operators import Operator
@@ -30,7 +29,6 @@ class Services:
     dispatcher: DispatcherSettings
     clients: ClientRegistry
     ledger: Ledger
-    wakes: Wakes
     promises: Promises
     key_uses: KeyUses
     wrong_keys: WrongKeys

@@ -13,4 +13,3 @@ class ServerSettings(Settings):
     host: str = Field("127.0.0.1", min_length=1, alias="USHER_WEB_HOST")
     port: Port = Field(8080, alias="USHER_WEB_PORT")
     workers: int = Field(2, ge=1, le=256, alias="USHER_WEB_WORKERS")
-    threads: int = Field(8, ge=1, le=1000, alias="USHER_WEB_THREADS")

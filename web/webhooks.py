@@ -26,6 +26,7 @@ from dispatcher.attributes import DISPATCH_ID
 from dispatcher.clients import Client, ClientRegistry
 from dispatcher.hints import MAX_AGE_S, Hint, News, Taken
 from dispatcher.keys import is_dispatch_id
+from web import patience
 from web.problems import Problem
 from web.services import services
 
@@ -120,7 +121,7 @@ def livekit_webhook() -> tuple[str, int]:
     request.max_content_length = MAX_BODY_BYTES
     # LiveKit sends the token by itself, without a scheme.
     token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-    body = request.get_data()
+    body = patience.whole_body()
     clients = senders(here.clients, token, body)
     event = parse(body)
     found = [(hint_of(event, client), client.agent_names) for client in clients]

@@ -1,12 +1,10 @@
 -- Takes the oldest due records and pushes their due time on, so that nobody else wakes them too. Of
 -- more than may be taken, the clients' in turn: one with thousands shall not hold the others' up.
 -- With a long queue, records that wait in it and have time left are only pushed on: their own
--- message comes, and whoever looked at each would keep a worker from the queue. A message that is
--- still held back may have been left behind by a web process that has died.
--- KEYS: due, queue, where messages are held back. ARGV: limit, push_ms, prefix of record keys, long
--- queue. Returns the dispatch ids.
+-- message comes, and whoever looked at each would keep a worker from the queue.
+-- KEYS: due, queue. ARGV: limit, push_ms, prefix of record keys, long queue.
+-- Returns the dispatch ids.
 local now = clock()
-while redis.call('LMOVE', KEYS[3], KEYS[2], 'RIGHT', 'LEFT') do end
 local limit = tonumber(ARGV[1])
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, math.max(limit, 2000))

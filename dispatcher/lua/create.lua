@@ -1,15 +1,15 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
 -- request was answered before, or a limit has been reached. Of a client that asks quickly, the
 -- later ones are due later.
--- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue (or
---   where messages are held back), clients with sessions on their way
+-- KEYS: record, timeline, due, live, metrics, index, sessions, rate, pace, idempotency key, queue,
+--   clients with sessions on their way
 -- ARGV: prefix of record keys, id, deadline_ms, due_in_ms, event detail (JSON), requests per minute
 --   (0: any), sessions at once (0: any), ms between two wake-ups (0: no pace), how many go at once,
 --   sessions on their way of all clients at once (0: any), request's idempotency (JSON; empty
 --   without), message that wakes the dispatcher, time after which nobody waits for the answer any
 --   more (ms; empty: somebody does), field, value, ...
--- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over", dispatch
---   id, state} (the people of that one have left, and its agent has other metadata: nothing is written),
+-- Returns {"created"}, {"existing", dispatch id, state}, {"over", dispatch id, state} (the people of
+--   that one have left, and its agent has other metadata: nothing is written),
 --   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
 --   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
 --   one more}, {"too_many_sessions"}, {"overloaded"}, {"too_fast", ms until one more would be due early
@@ -104,4 +104,4 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[6], 3)) do
 end
 remember(ARGV[2])
 if due_in == 0 then redis.call('LPUSH', KEYS[11], ARGV[12]) end
-return {'created', due_in == 0 and 1 or 0}
+return {'created'}

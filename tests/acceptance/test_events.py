@@ -184,8 +184,9 @@ def test_200_open_streams_hold_nobody_up_and_leave_nothing_behind(
         caller.http.delete(answer["status_url"])
         for connection in opened:
             received = b""
-            while chunk := connection.recv(65536):
-                received += chunk
+            while not received.endswith(b"\r\n0\r\n\r\n"):
+                received += (chunk := connection.recv(65536))
+                assert chunk, received
             assert b"event: end" in received
         print(f"all ended {time.perf_counter() - started:.2f} s after the cancelling")
         assert time.perf_counter() - started < 15

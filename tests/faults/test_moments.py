@@ -19,7 +19,6 @@ import pytest
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from dispatcher import keys
 from tests.support import told_of
 
 from .gate import Gate, gates
@@ -180,21 +179,6 @@ async def test_the_web_killed_before_or_after_the_record_is_written_leaves_none_
         assert [answer["dispatch_id"]] == before
     record = await asyncio.to_thread(joined_once, stack, caller, answer)
     assert record["generation"] == 1
-
-
-def test_what_the_web_has_held_back_when_it_is_killed_is_sent_by_the_sweeper(
-    stack: RunningStack, caller: Caller, ways: Gates, room: str
-) -> None:
-    waking = ways.web_to_redis.catch("EVAL", "LMOVE")
-    answer = caller.post(room_name=room)
-    waking.wait()
-    kill(*stack.pids("web"))
-    waking.drop()
-    wait_ready(caller)
-    record = joined_once(stack, caller, answer)
-    assert record["generation"] == 1
-    with redis_of(stack) as client:
-        assert not client.exists(keys.HELD_BACK)
 
 
 def test_a_message_lost_after_it_was_taken_is_made_up_for_by_the_sweeper(

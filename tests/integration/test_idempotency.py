@@ -35,9 +35,7 @@ def test_the_key_is_kept_for_a_day_beside_the_record(store: Ledger, raw: redis.R
     without = set(keyspace(raw))
     assert not any("idempotency" in key for key in without)
 
-    assert ask(store, "dsp_1") == Created(
-        dispatch_id="dsp_1", state=State.QUEUED, new=True, wakes=True
-    )
+    assert ask(store, "dsp_1") == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True)
 
     found = keyspace(raw)
     kept = {"request": "r1", "dispatch_id": "dsp_1", "room": "room-1", "identity": "ann"}

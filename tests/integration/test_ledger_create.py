@@ -32,7 +32,7 @@ def test_a_new_record_is_these_keys_and_no_others(store: Ledger, raw: redis.Redi
     created = create(store, container="box-1", agent_metadata='{"a": "ü"}')
     after_ms = store.run(reports.ping())
 
-    assert created == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True, wakes=True)
+    assert created == Created(dispatch_id="dsp_1", state=State.QUEUED, new=True)
     found = keyspace(raw)
     [message] = found.pop("dispatch")
     assert json.loads(json.loads(message)["body"])[1]["dispatch_id"] == "dsp_1"
@@ -217,9 +217,7 @@ def test_the_same_request_after_the_dispatch_has_ended_makes_a_new_one(store: Le
     assert record is not None
     store.run(ledger.advance(record, FAILED, retention_s=60))
 
-    assert create(store, "dsp_2") == Created(
-        dispatch_id="dsp_2", state=State.QUEUED, new=True, wakes=True
-    )
+    assert create(store, "dsp_2") == Created(dispatch_id="dsp_2", state=State.QUEUED, new=True)
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import redis
 
-from dispatcher import keys, ledger, reports
+from dispatcher import ledger, reports
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created, Step
 from dispatcher.settings import CommonSettings
-from dispatcher.store import _REST_S, AsyncLedger, Ledger
+from dispatcher.store import AT_ONCE, AsyncLedger, Ledger
 from tests.ownredis import OwnRedis
 from tests.support import eventually, new_dispatch
-
-T = TypeVar("T")
 
 TIMEOUT_S = 1.0  # as in `own_common`
 AIR_S = 0.9  # less than another time-out
@@ -126,76 +122,6 @@ def test_a_lost_ledger_does_not_tell_the_redis_password(
     assert "sesame" not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
 
 
-def new(name: str) -> Step[Created]:
-    """A record of a room of its own, with its message."""
-    return ledger.create(new_dispatch(name, room_name=name), due_in_s=2, detail={})
-
-
-def ask(store: Ledger, step: Step[T]) -> T:
-    """By the connection on which something may have been posted."""
-    [reply] = store.replies(store.ask([step]))
-    if isinstance(reply, LedgerUnavailable):
-        raise reply
-    return step.parse(reply)
-
-
-def test_what_is_posted_is_done_though_nobody_asks_for_more(
-    own_store: Ledger, own_redis: OwnRedis
-) -> None:
-    own_store.post(new("dsp_1"))
-    own_store.post(new("dsp_2"))
-    with redis.Redis.from_url(own_redis.url, decode_responses=True) as raw:
-        until_s = time.monotonic() + AIR_S
-        while len(found := raw.lrange(keys.DISPATCH_QUEUE, 0, -1)) < 2:
-            assert time.monotonic() < until_s
-    # A worker takes from the right: in the order in which they were asked for.
-    assert ["dsp_2" in found[0], "dsp_1" in found[1]] == [True, True]
-
-
-def test_who_asks_after_it_gets_his_own_answer(own_store: Ledger) -> None:
-    for number in range(3):
-        own_store.post(new(f"dsp_{number}"))
-        own_store.post(ledger.wake())
-        assert ask(own_store, reports.ping()) > 0
-        assert ask(own_store, new(f"dsp_{number}")).dispatch_id == f"dsp_{number}"
-
-
-def test_a_posted_step_that_redis_refuses_is_told_to_the_log_alone(
-    own_store: Ledger, own_redis: OwnRedis, caplog: pytest.LogCaptureFixture
-) -> None:
-    with redis.Redis.from_url(own_redis.url) as raw:
-        raw.set(keys.DISPATCH_QUEUE, "no list")
-    own_store.post(new("dsp_1"))
-    assert ask(own_store, reports.ping()) > 0
-    [record] = [each for each in caplog.records if each.name == "dispatcher.store"]
-    assert "WRONGTYPE" in vars(record)["error"]
-
-
-def test_after_a_restart_of_redis_who_asks_after_it_gets_his_answer(
-    own_store: Ledger, own_redis: OwnRedis
-) -> None:
-    own_store.post(ledger.wake())
-    own_redis.stop()
-    own_redis.start()
-    assert ask(own_store, reports.ping()) > 0
-
-
-def test_a_redis_that_hangs_costs_who_posts_nothing_and_who_asks_one_time_out(
-    own_store: Ledger, own_redis: OwnRedis
-) -> None:
-    assert ask(own_store, reports.ping()) > 0
-    with own_redis.frozen():
-        began_s = time.monotonic()
-        own_store.post(ledger.wake())
-        assert time.monotonic() - began_s < TIMEOUT_S / 2
-        with pytest.raises(LedgerUnavailable):
-            ask(own_store, reports.ping())
-        assert time.monotonic() - began_s < TIMEOUT_S + AIR_S
-        own_store.post(ledger.wake())  # refused for the moment, and nobody hears of it
-    time.sleep(_REST_S)
-    assert ask(own_store, reports.ping()) > 0
-
-
 def test_a_redis_that_refuses_to_write_is_unavailable(
     own_store: Ledger, own_redis: OwnRedis
 ) -> None:
@@ -210,3 +136,24 @@ async def test_hundreds_of_steps_at_once_are_all_carried_out(common: CommonSetti
     async with AsyncLedger(patient) as store:
         answered = await asyncio.gather(*(store.run(reports.ping()) for _ in range(300)))
     assert len(answered) == 300
+
+
+def test_many_at_once_share_a_few_connections(own_store: Ledger, own_redis: OwnRedis) -> None:
+    with ThreadPoolExecutor(100) as callers:
+        answers = list(callers.map(lambda _: own_store.run(reports.ping()), range(1000)))
+    assert all(answers)
+    assert own_store._redis.info("clients")["connected_clients"] <= AT_ONCE
+
+
+def test_many_at_once_are_given_up_in_time_by_a_redis_that_hangs(
+    own_store: Ledger, own_redis: OwnRedis
+) -> None:
+    def given_up_after_s(_: int) -> float:
+        began_s = time.monotonic()
+        with pytest.raises(LedgerUnavailable):
+            own_store.run(reports.ping())
+        return time.monotonic() - began_s
+
+    own_store.warm_up(AT_ONCE)
+    with own_redis.frozen(), ThreadPoolExecutor(100) as callers:
+        assert max(callers.map(given_up_after_s, range(100))) < TIMEOUT_S + AIR_S

@@ -17,7 +17,7 @@ from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port
 from tests.integration.test_web_restarts import ALONE, environment
-from web.door import address
+from web.listening import address
 
 pytestmark = pytest.mark.apart
 
@@ -106,7 +106,7 @@ def test_a_path_that_is_no_socket_is_told_in_one_line(redis_url: str, tmp_path: 
     )
 
     assert ran.returncode == 1
-    assert f"cannot listen at ['{path}']" in ran.stderr
+    assert f"cannot listen at {path}: it is no socket" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -194,18 +194,6 @@ def test_the_same_request_with_its_key_gets_the_same_when_redis_is_back(
             assert again[name] == first[name]
 
 
-def test_a_server_that_cannot_stream_says_so(front_door: Open, own_redis: OwnRedis) -> None:
-    client = front_door("true")
-    made = client.post("/api/v1/dispatches", json={}).json
-    own_redis.start()
-    client.application.extensions["usher"].promises.look()
-
-    refused = client.get(f"/api/v1/dispatches/{made['dispatch_id']}/events")
-
-    assert refused.status_code == 501
-    assert refused.mimetype == "application/problem+json"
-
-
 def test_what_was_delegated_can_be_cancelled_as_soon_as_redis_is_back(
     front_door: Open, own_redis: OwnRedis
 ) -> None:

@@ -1,0 +1,75 @@
+"""Bound what a caller costs that is slow, or that sends more than anybody reads.
+
+gunicorn bounds how long a request's head may take (`keepalive`), and nothing else. A proxy in front
+gives a caller much less time (`deploy/`); this is for one that is asked directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from functools import partial
+from typing import Any, Final
+
+from flask import Flask, Response, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import RequestEntityTooLarge
+
+# Longer than gunicorn's `keepalive`, which must be the one to end an idle connection.
+SILENCE_S: Final = 80.0
+# Of a body that the answer did not need, read so that the caller gets to the answer.
+_MOST_UNREAD_BYTES: Final = 20_000_000
+_PIECE_BYTES: Final = 1_000_000
+
+
+def connection() -> socket.socket | None:
+    """The present caller's connection; None where no gunicorn serves it, as in a test."""
+    found: socket.socket | None = request.environ.get("gunicorn.socket")
+    return found
+
+
+def whole_body() -> bytes:
+    """The present request's body.
+
+    Raises:
+        RequestEntityTooLarge: there is more than may be.
+    """
+    body = request.get_data()
+    # Of one in chunks werkzeug 3.1 reads as much as may be, and does not say that there is more.
+    if request.content_length is None and len(body) >= (request.max_content_length or 0):
+        raise RequestEntityTooLarge
+    return body
+
+
+def register(app: Flask) -> None:
+    """Bound each wait for a caller of `app`, and each body that is not wanted."""
+    app.before_request(_bound)
+    app.after_request(_read_the_rest_later)
+
+
+def _bound() -> None:
+    caller = connection()
+    if caller is not None:
+        caller.settimeout(SILENCE_S)
+
+
+def _read_the_rest_later(response: Response) -> Response:
+    """Have what is left of the body read when it has been answered.
+
+    gunicorn 27 does so in pieces of 1,024 bytes, and copies all that has come for each: 0.1 s of
+    the processor for each MB, whoever sends it (`gunicorn.http.parser.Parser.finish_body`).
+    """
+    caller = connection()
+    if caller is not None:
+        response.call_on_close(partial(_read_the_rest, request.environ["wsgi.input"], caller))
+    return response
+
+
+def _read_the_rest(body: Any, caller: socket.socket) -> None:
+    left = _MOST_UNREAD_BYTES
+    with contextlib.suppress(OSError, ParseException):  # gunicorn will meet it, too
+        while piece := body.read(_PIECE_BYTES):
+            left -= len(piece)
+            if left < 0:
+                caller.shutdown(socket.SHUT_RDWR)
+                return
