@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.causes import CLI, Words, words_for
-from dispatcher.decisions import is_starting
 from dispatcher.models import Dispatch, State
+from dispatcher.timing import is_starting
 from dispatcher.troubles import SLOW_START_MS, seconds, troubles
 
 # What a dispatching record's worker has for its tries; after that it counts as gone.
