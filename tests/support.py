@@ -165,7 +165,7 @@ def told_of(redis_url: str, dispatch_id: str) -> str:
     settings = CommonSettings.model_validate({"REDIS_URL": redis_url})
     store = Ledger(settings)
     try:
-        _, told, _ = look(store, dispatch_id)
+        _, told, _ = look(store, dispatch_id, TIMINGS)
     finally:
         store.close()
     return " ".join((told.headline, told.cause, told.advice, *told.evidence))

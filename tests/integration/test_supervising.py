@@ -19,7 +19,7 @@ from dispatcher.supervising import LOOK_AGAIN_S, supervise
 from dispatcher.troubles import troubles
 from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
+from tests.support import AGENT_NAME, TIMINGS, counts, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -118,7 +118,7 @@ async def test_an_agent_that_nobody_has_come_to_is_no_loss_to_anybody(
     assert look().unattended
     found = counts(raw, "usher:metrics:dispatch:acme")
     assert (found.get("agents_lost"), found["idle_agents_lost"]) == (None, 1)
-    (told,) = (text for text in troubles(look()) if text.startswith("Attempt 1"))
+    (told,) = (text for text in troubles(look(), TIMINGS) if text.startswith("Attempt 1"))
     assert "before any person had come" in told
 
 
