@@ -9,8 +9,9 @@ from typing import Final
 
 from dispatcher import keys, ledger, messages
 from dispatcher.ledger import Advanced, Step
-from dispatcher.models import CANCEL, Dispatch, FailureReason
+from dispatcher.models import Dispatch, FailureReason
 from dispatcher.quotas import Clearing
+from dispatcher.state_machine import CANCEL
 
 DUE_S: Final = 2.0
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher import keys, sweeping
+from dispatcher import keys, sweeping, wake_waiting
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Work
 from dispatcher.runtime import Services
@@ -30,7 +30,7 @@ async def listen(services: Services) -> None:
             news.clear()
             try:
                 async with services.guard.one(Work.WAKE_FOR_CAPACITY):
-                    wake_ups = await sweeping.waiting_for(services)
+                    wake_ups = await wake_waiting.waiting_for(services)
                     await sweeping.publish_all(services, wake_ups)
             except (LedgerUnavailable, OperationalError) as error:
                 logger.warning("cannot wake who waits", extra={"error": str(error)})

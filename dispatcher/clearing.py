@@ -13,9 +13,9 @@ from typing import Final
 from dispatcher import ledger
 from dispatcher.cancelling import cleared, serving
 from dispatcher.errors import LiveKitError
-from dispatcher.livekit import AgentParticipant
 from dispatcher.models import Dispatch, State
 from dispatcher.outcomes import log_fields, read, traced
+from dispatcher.rooms import AgentParticipant
 from dispatcher.runtime import Services
 from dispatcher.waking import wake_clearing
 

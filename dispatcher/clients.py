@@ -1,4 +1,4 @@
-"""Which clients are there, what may each of them use, and whose key is this?"""
+"""The clients of this deployment: what each may use, and which keys open it."""
 
 from __future__ import annotations
 
@@ -70,11 +70,26 @@ class Client:
         return agent_name in self.agent_names
 
 
+class _Index:
+    """The clients by their id, and the keys that open something by their SHA-256."""
+
+    def __init__(self, clients: tuple[Client, ...]) -> None:
+        self.clients = clients
+        self.by_id = {client.client_id: client for client in reversed(clients)}
+        self.by_digest = {
+            key.sha256: (client, key)
+            for client in clients
+            for key in client.keys
+            if not key.disabled
+        }
+
+
 class ClientRegistry:
     """All clients of this deployment. `clients` may be another tuple at the next look."""
 
     def __init__(self, *, clients: Sequence[Client]) -> None:
         self._clients = tuple(clients)
+        self._index = _Index(self._clients)
 
     @property
     def clients(self) -> tuple[Client, ...]:
@@ -88,7 +103,7 @@ class ClientRegistry:
 
     def has(self, client_id: str) -> bool:
         """True while there is a client with this id."""
-        return any(client.client_id == client_id for client in self.clients)
+        return client_id in self._indexed().by_id
 
     def by_id(self, client_id: str) -> Client:
         """The client with this id.
@@ -96,25 +111,31 @@ class ClientRegistry:
         Raises:
             ConfigurationError: a record names a client that is configured no longer.
         """
-        for client in self.clients:
-            if client.client_id == client_id:
-                return client
+        if client := self._indexed().by_id.get(client_id):
+            return client
         raise ConfigurationError(
             f"client {client_id!r} is not configured; add it again or cancel its dispatches"
         )
 
     def by_key(self, api_key: str) -> tuple[Client, ApiKey] | None:
-        """Whose key this is; None when it is nobody's, or is disabled.
+        """The client and the key itself; None when no client has it, or it is disabled.
 
-        It is compared with every key of every client, each in constant time.
+        It is looked up by its SHA-256: how long that takes depends on digests, and these tell
+        nothing of a key that shares a part of its own with another. The digests are compared in
+        constant time all the same.
         """
         digest = sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
-        found = None
-        for client in self.clients:
-            for key in client.keys:
-                if hmac.compare_digest(digest, key.sha256) and not key.disabled:
-                    found = (client, key)
+        found = self._indexed().by_digest.get(digest)
+        if found is None or not hmac.compare_digest(digest, found[1].sha256):
+            return None
         return found
+
+    def _indexed(self) -> _Index:
+        """The index of the clients as they are now; made anew when they are others."""
+        clients, index = self.clients, self._index
+        if index.clients is not clients:
+            index = self._index = _Index(clients)
+        return index
 
 
 @lru_cache(maxsize=1)

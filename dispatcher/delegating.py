@@ -10,11 +10,12 @@ import logging
 from typing import Final
 
 from dispatcher import endings, leases, ledger
-from dispatcher.decisions import our_agent
 from dispatcher.errors import LiveKitError
-from dispatcher.models import JOINED, PARTICIPANT_TOKEN_TTL_S, Dispatch
+from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, Dispatch
 from dispatcher.outcomes import log_fields
+from dispatcher.rooms import our_agent
 from dispatcher.runtime import Services
+from dispatcher.state_machine import JOINED
 
 logger = logging.getLogger(__name__)
 

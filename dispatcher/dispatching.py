@@ -1,90 +1,53 @@
-"""How does a queued dispatch reach LiveKit, once, whatever fails on the way?"""
+"""Bring a queued dispatch to LiveKit, once, whatever fails on the way."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from dispatcher import delegating, inflight, ledger, messages, precedence, reports
-from dispatcher.decisions import (
-    Reason,
-    can_take,
-    crashes_in_a_row,
-    eligible,
-    look_again_in_s,
-    slots_for,
-    time_is_up,
-    why_crashed,
-    why_no_agent,
-    why_paced,
-    why_promised,
-)
+from dispatcher.agent_losses import crashes_in_a_row, why_crashed
+from dispatcher.agent_servers import can_take, slots_for
+from dispatcher.asking import Tries, ask
+from dispatcher.dispatch_steps import GiveUp
 from dispatcher.errors import (
     DispatchFailed,
     PermanentLiveKitError,
     Postponed,
     TransientLiveKitError,
 )
-from dispatcher.livekit import LiveKitClient
+from dispatcher.failure_reasons import Reason, why_no_agent, why_paced, why_promised
 from dispatcher.models import (
-    DISPATCH_CREATED,
-    DISPATCH_STARTED,
-    END_MARGIN_S,
-    NEXT_GENERATION,
-    STILL_WAITING,
-    UNREACHED,
     UNSENT,
-    WAIT,
     AgentServerReport,
     Dispatch,
     FailureReason,
     State,
 )
 from dispatcher.outcomes import end_in_time, fail, give_up, known, log_fields, read, traced
-from dispatcher.retrying import policy
 from dispatcher.runtime import Services
+from dispatcher.state_machine import (
+    DISPATCH_CREATED,
+    DISPATCH_STARTED,
+    NEXT_GENERATION,
+    STILL_WAITING,
+    UNREACHED,
+    WAIT,
+)
+from dispatcher.timing import (
+    DISPATCHING_LEASE_S,
+    VERIFY_GRACE_S,
+    look_again_in_s,
+    time_is_up,
+)
 
 logger = logging.getLogger(__name__)
 
-# Three tries of the LiveKit time-out and the waits between them, and some air: a record that has
-# been `dispatching` for longer has lost its worker.
-LEASE_S: Final = 12.0
-# How long after the end of a verification its record is looked at again.
-VERIFY_GRACE_S: Final = 2.0
-
 # Not what LiveKit has offered meanwhile.
 _WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
-
-
-class Overtaken(Exception):
-    """The record stands by another generation now, or has ended: there is nothing to ask for."""
-
-
-class NobodyToAsk(Exception):
-    """LiveKit is back, and no agent server is yet: a job that it got now it would drop."""
-
-
-@dataclass
-class Tries:
-    """What the retry policy has seen so far of one attempt."""
-
-    count: int = 0
-    errors: list[str] = field(default_factory=list)
-    outcome_unknown: bool = False
-
-    def note(self, number: int, error: BaseException) -> None:
-        """Keep the error of try `number`."""
-        self.errors.append(f"try {number}: {error}")
-        if isinstance(error, TransientLiveKitError) and error.outcome_unknown:
-            self.outcome_unknown = True
-
-    def fields(self, **more: str) -> Mapping[str, str]:
-        """As fields of the attempt in the ledger."""
-        return {"tries": str(self.count), "errors": json.dumps(self.errors), **more}
 
 
 async def dispatch_agent(
@@ -144,7 +107,10 @@ async def _dispatch(
     free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
     # With no server online LiveKit itself is away, and the tries belong in the record.
     step = ledger.advance(
-        dispatch, DISPATCH_STARTED, due_in_s=LEASE_S, inflight=inflight.start(free_slots or None)
+        dispatch,
+        DISPATCH_STARTED,
+        due_in_s=DISPATCHING_LEASE_S,
+        inflight=inflight.start(free_slots or None),
     )
     started = await services.ledger.run(step)
     if started.outcome == "full":
@@ -213,7 +179,7 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
 
 async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
     """The next generation of a record whose worker is gone; None while somebody is at it."""
-    if dispatch.read_at_ms - dispatch.updated_at_ms < LEASE_S * 1000:
+    if dispatch.read_at_ms - dispatch.updated_at_ms < DISPATCHING_LEASE_S * 1000:
         return None
     abandoned = ledger.advance(
         dispatch,
@@ -231,15 +197,8 @@ async def _create(
     services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
 ) -> State:
     tries = Tries()
-
-    async def attempt() -> str:
-        tries.count += 1
-        return await _ask(services, dispatch, tries)
-
     try:
-        # What LiveKit has not answered by then it has not answered in time.
-        async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
-            livekit_dispatch_id: str = await policy(on_failure=tries.note, sleep=sleep)(attempt)
+        asked = await ask(services, dispatch, tries, sleep=sleep)
     except TimeoutError:
         tries.errors.append(f"try {tries.count}: no answer before the deadline")
         reason = Reason(
@@ -248,25 +207,29 @@ async def _create(
         )
         await fail(services, dispatch, reason, tries.fields())
         raise DispatchFailed(f"{reason.code}: {reason.message}") from None
-    except Overtaken:
-        # This worker was frozen, or LiveKit kept it for too long: somebody else is at it.
-        logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
-        return (await read(services, dispatch.dispatch_id)).state
-    except NobodyToAsk:
-        reason = why_no_agent(dispatch, ())
-        if await give_up(services, dispatch, _WAIT_UNOFFERED, reason, tries.fields()):
-            return State.WAITING
-        return (await read(services, dispatch.dispatch_id)).state
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {tries.count}: {error}")
         raise await _refused(services, dispatch, error, tries.fields()) from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
-            # LiveKit has offered the job, or somebody else is at it.
+            # LiveKit has offered the job, or another worker is at it.
             return (await read(services, dispatch.dispatch_id)).state
         raise
-    return await _created(services, dispatch, livekit_dispatch_id, tries)
+    if isinstance(asked, GiveUp):
+        return await _not_asked(services, dispatch, asked, tries)
+    return await _created(services, dispatch, asked, tries)
+
+
+async def _not_asked(services: Services, dispatch: Dispatch, why: GiveUp, tries: Tries) -> State:
+    if why is GiveUp.OVERTAKEN:
+        # This worker was frozen, or LiveKit kept it for too long: another one is at it.
+        logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
+    elif await give_up(
+        services, dispatch, _WAIT_UNOFFERED, why_no_agent(dispatch, ()), tries.fields()
+    ):
+        return State.WAITING
+    return (await read(services, dispatch.dispatch_id)).state
 
 
 async def _refused(
@@ -282,28 +245,6 @@ async def _refused(
     )
     await fail(services, dispatch, reason, attempt)
     return DispatchFailed(f"{reason.code}: {reason.message}")
-
-
-async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str:
-    """Ask LiveKit for the agent, unless it has been; returns LiveKit's id of the dispatch."""
-    livekit = services.livekit(dispatch)
-    if tries.count > 1:
-        await _check_that_it_is_wanted(services, dispatch)
-    asked_by_token = dispatch.state is State.DELEGATED
-    if dispatch.generation > 1 or asked_by_token or tries.outcome_unknown:
-        ours = await _clear_older(livekit, dispatch)
-        if ours is not None:
-            return ours
-    if tries.count > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE:
-        await _check_that_somebody_is_there(services, dispatch)
-    if dispatch.generation == 1 and not asked_by_token and not tries.outcome_unknown:
-        automatic = services.settings.automatic_agents
-        await livekit.create_room(dispatch, automatic=automatic, resend=tries.count - 1)
-        tries.outcome_unknown = True  # it may have asked: another try has to look first
-        ours = await _clear_older(livekit, dispatch, there=True)
-        if ours is not None:
-            return ours
-    return await livekit.create_dispatch(dispatch, resend=tries.count - 1)
 
 
 async def _created(
@@ -329,38 +270,3 @@ async def _created(
         )
         await services.livekit(dispatch).delete_dispatch(livekit_dispatch_id, dispatch.room_name)
     return State(created.state)
-
-
-async def _check_that_it_is_wanted(services: Services, dispatch: Dispatch) -> None:
-    now = await read(services, dispatch.dispatch_id)
-    if now.generation != dispatch.generation or now.terminal:
-        raise Overtaken
-
-
-async def _check_that_somebody_is_there(services: Services, dispatch: Dispatch) -> None:
-    """While LiveKit is away no agent server is registered; they come back some seconds after it."""
-    if services.unfenced(dispatch.agent_name):
-        return
-    await services.livekit(dispatch).look(dispatch.room_name)  # or the reason is LiveKit itself
-    servers = await services.ledger.run(reports.agent_servers())
-    if not eligible(dispatch, servers):
-        raise NobodyToAsk
-
-
-async def _clear_older(
-    livekit: LiveKitClient, dispatch: Dispatch, *, there: bool = False
-) -> str | None:
-    """Take older generations of this dispatch back; returns this generation's id if it is there.
-
-    Only older ones: a worker that was frozen for a while may come here with a stale generation, and
-    must not take the agent of the present one away.
-    """
-    ours = None
-    for listed in await livekit.list_dispatch(dispatch.room_name, there=there):
-        if listed.dispatch_id != dispatch.dispatch_id:
-            continue
-        if listed.generation == dispatch.generation:
-            ours = listed.livekit_dispatch_id
-        elif (listed.generation or 0) < dispatch.generation:
-            await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
-    return ours

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dispatcher import ledger
 from dispatcher.ledger import Advanced, Step
-from dispatcher.models import NOBODY_CAME, ROOM_OVER, DispatchRef, FailureReason
+from dispatcher.models import DispatchRef, FailureReason
+from dispatcher.state_machine import NOBODY_CAME, ROOM_OVER
 
 
 def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[Advanced]:

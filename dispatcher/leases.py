@@ -13,6 +13,7 @@ from typing import Final
 from dispatcher import keys, messages
 from dispatcher.ledger import Step
 from dispatcher.models import Dispatch, DispatchRef
+from dispatcher.timing import GRACE_S, STILL_TO_COME_S
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
@@ -21,9 +22,6 @@ LEASE_S: Final = 3.0
 FIRST_LEASE_S: Final = 6.0
 # Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
 GAP_S: Final = 1.5
-GRACE_S: Final = 4.0
-# A caller who has asked again so lately for a session is still to come, although nobody is there.
-STILL_TO_COME_S: Final = 20.0
 # A worker that was woken for a lost agent has looked by then, or its message is lost.
 LOOKED_AT_S: Final = 2.0
 

@@ -1,9 +1,9 @@
-"""What do we ask of a LiveKit server, and what does each kind of its failures mean?
+"""Call LiveKit's server API: rooms, participants, agent dispatches.
 
-The only module that calls LiveKit's server API. Its answers become our values, its errors become
-`PermanentLiveKitError` or `TransientLiveKitError`. It never repeats a call: `retrying.py` does,
-which is why livekit-api's own failover is off. Every server has connections and a circuit of its
-own (`livekit_server.py`), so that one that hangs hurts only its own clients.
+The only module that does. Its answers become our values (`rooms.py`), its errors become
+`PermanentLiveKitError` or `TransientLiveKitError` (`livekit_errors.py`). It never repeats a call:
+`retrying.py` does, which is why livekit-api's own failover is off. Every server has connections and
+a circuit of its own (`livekit_server.py`), so that one that hangs hurts only its own clients.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
-from google.protobuf.message import DecodeError
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
 from dispatcher import tracing
 from dispatcher.attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
 from dispatcher.clients import LiveKitCredentials
-from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit_server import LiveKitServer, NoSlot, Redirected
+from dispatcher.errors import LiveKitError, PermanentLiveKitError
+from dispatcher.livekit_errors import classify
+from dispatcher.livekit_server import LiveKitServer
 from dispatcher.models import Dispatch
+from dispatcher.rooms import AgentParticipant, RoomDispatch, RoomView
 from dispatcher.signing import signed
 
 T = TypeVar("T")
@@ -45,38 +43,6 @@ PEOPLE: Final = frozenset(
 
 
 _JOINING: Final = frozenset({ParticipantInfo.JOINING, ParticipantInfo.JOINED})
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentParticipant:
-    """An ACTIVE agent in a room. `joined_at_ms` is the LiveKit server's clock."""
-
-    identity: str
-    agent_name: str
-    joined_at_ms: int
-    dispatch_id: str
-    generation: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoomDispatch:
-    """A dispatch as LiveKit lists it, with our own id and generation out of its attributes."""
-
-    livekit_dispatch_id: str
-    dispatch_id: str
-    generation: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoomView:
-    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting.
-
-    `joining`: agents whose connection is being made. On a busy machine that takes seconds.
-    """
-
-    agents: tuple[AgentParticipant, ...]
-    people: int
-    joining: tuple[AgentParticipant, ...] = ()
 
 
 def _agent(participant: ParticipantInfo) -> AgentParticipant:
@@ -104,42 +70,6 @@ def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
 
 def _optional_int(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 10 else None
-
-
-def _classify(error: Exception) -> LiveKitError:
-    if isinstance(error, api.TwirpError):
-        text = f"LiveKit answered {error.status} {error.code}: {error.message}"
-        if error.status == 429:
-            return TransientLiveKitError(text, outcome_unknown=False)
-        if error.status >= 500 or error.status == 408:  # 408: Twirp's deadline_exceeded, canceled
-            return TransientLiveKitError(text, outcome_unknown=True)
-        return PermanentLiveKitError(text)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return TransientLiveKitError(
-            f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
-        )
-    if isinstance(error, NoSlot):
-        return TransientLiveKitError(f"LiveKit was not asked: {error}", outcome_unknown=False)
-    if isinstance(error, Redirected):
-        return PermanentLiveKitError(
-            "the client's LiveKit URL answers with a redirect, which is not followed; "
-            "correct LIVEKIT_URL"
-        )
-    if isinstance(error, aiohttp.InvalidURL):
-        return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
-    if isinstance(error, aiohttp.ContentTypeError) and error.status in (401, 403):
-        return PermanentLiveKitError(f"a gateway before LiveKit answered {error.status}")
-    if not isinstance(error, (TimeoutError, aiohttp.ClientError)) or isinstance(
-        error, (DecodeError, aiohttp.ContentTypeError)
-    ):
-        return TransientLiveKitError(
-            f"LiveKit's answer cannot be read ({type(error).__name__}): a gateway before it, or "
-            "another server, has answered",
-            outcome_unknown=True,
-        )
-    return TransientLiveKitError(
-        f"LiveKit did not answer: {type(error).__name__}", outcome_unknown=True
-    )
 
 
 class LiveKitClient:
@@ -190,7 +120,7 @@ class LiveKitClient:
         except Exception as error:
             # Whatever it is: livekit-api (1.2.2) raises AttributeError for an error body that is
             # JSON and no object, which gateways send.
-            raise _classify(error) from error
+            raise classify(error) from error
 
     async def probe(self) -> None:
         """Ask for a room that cannot be there: the answer is empty, but signed and served.
@@ -314,30 +244,6 @@ class LiveKitClient:
         if resend:
             attributes["http.request.resend_count"] = resend
         return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
-
-
-async def server_time(url: str, *, timeout_s: float) -> float | None:
-    """What a LiveKit server's clock says (seconds since the epoch, to the second below).
-
-    None when its answer does not say. Its API tells no time; its door's `Date` does.
-
-    Raises:
-        TransientLiveKitError: it does not answer.
-    """
-    http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(http_url, allow_redirects=False) as response,
-        ):
-            date = response.headers.get("Date", "")
-    except Exception as error:
-        raise _classify(error) from error
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 class LiveKitClients:

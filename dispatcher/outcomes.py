@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from dispatcher import inflight, ledger, messages, reports, tracing, transitions
-from dispatcher.decisions import Reason, look_again_in_s, why_too_late
 from dispatcher.errors import UnknownDispatch
-from dispatcher.models import FAILED, AgentServerReport, Dispatch, State, Transition
+from dispatcher.failure_reasons import Reason, why_too_late
+from dispatcher.models import AgentServerReport, Dispatch, State, Transition
 from dispatcher.runtime import Services
+from dispatcher.state_machine import FAILED
+from dispatcher.timing import look_again_in_s
 
 
 async def read(services: Services, dispatch_id: str) -> Dispatch:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dispatcher import leases
-from dispatcher.decisions import Reason, eligible, slots_for
+from dispatcher.agent_servers import eligible, slots_for
 from dispatcher.errors import TransientLiveKitError
-from dispatcher.leases import STILL_TO_COME_S
-from dispatcher.livekit import RoomView
+from dispatcher.failure_reasons import Reason
 from dispatcher.models import AgentServerReport, Dispatch, FailureReason
+from dispatcher.rooms import RoomView
 from dispatcher.runtime import Services
+from dispatcher.timing import STILL_TO_COME_S
 
 
 def is_unattended(dispatch: Dispatch, room: RoomView) -> bool:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from dispatcher import ledger, messages
-from dispatcher.decisions import our_agent
+from dispatcher.clients import Client
 from dispatcher.errors import (
     LimitReached,
     LiveKitError,
@@ -14,11 +14,14 @@ from dispatcher.errors import (
     RedispatchRefused,
     TooLate,
 )
+from dispatcher.ledger import Advanced, Step
 from dispatcher.ledger_clock import LedgerClock
-from dispatcher.models import PENDING, REDISPATCH, REDISPATCH_REFUSED, Dispatch, State
+from dispatcher.models import PENDING, Dispatch, State
 from dispatcher.outcomes import read, traced
 from dispatcher.quotas import Admission
+from dispatcher.rooms import our_agent
 from dispatcher.runtime import Services
+from dispatcher.state_machine import REDISPATCH, REDISPATCH_REFUSED
 from dispatcher.waking import wake_redispatch
 
 
@@ -59,18 +62,7 @@ async def redispatch(
         not_after_ms=clock.in_ms(services.ledger.timeout_s),
         wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
     )
-    try:
-        done = await services.ledger.run(step)
-    except LimitReached as error:
-        raise RedispatchRefused(
-            f"client {client.client_id!r} may have {error}; try again in "
-            f"{max(1.0, error.retry_after_s):.0f} s"
-        ) from error
-    except Overloaded as error:
-        raise RedispatchRefused(
-            f"client {client.client_id!r} has its share of the sessions that may be on their way "
-            "(USHER_MAX_BACKLOG); try again when some have their agents"
-        ) from error
+    done = await _admitted(services, client, step)
     if done.outcome == "late":
         raise TooLate
     if done.outcome == "occupied":
@@ -81,6 +73,26 @@ async def redispatch(
     if not done.moved:
         raise RedispatchRefused(f"dispatch {dispatch_id} has just become {done.state}; look again")
     return await read(services, dispatch_id)
+
+
+async def _admitted(services: Services, client: Client, step: Step[Advanced]) -> Advanced:
+    """Carry the step out.
+
+    Raises:
+        RedispatchRefused: the client has used up what it may ask for.
+    """
+    try:
+        return await services.ledger.run(step)
+    except LimitReached as error:
+        raise RedispatchRefused(
+            f"client {client.client_id!r} may have {error}; try again in "
+            f"{max(1.0, error.retry_after_s):.0f} s"
+        ) from error
+    except Overloaded as error:
+        raise RedispatchRefused(
+            f"client {client.client_id!r} has its share of the sessions that may be on their way "
+            "(USHER_MAX_BACKLOG); try again when some have their agents"
+        ) from error
 
 
 async def check(services: Services, dispatch: Dispatch) -> None:

@@ -7,12 +7,12 @@ import logging
 from typing import Final
 
 from dispatcher import leases, ledger
-from dispatcher.decisions import foreign_agents, surplus_agents
 from dispatcher.errors import LiveKitError
-from dispatcher.livekit import AgentParticipant, RoomView
-from dispatcher.models import FOREIGN_AGENT, SURPLUS_AGENT, Dispatch, Transition
+from dispatcher.models import Dispatch, Transition
 from dispatcher.outcomes import log_fields
+from dispatcher.rooms import AgentParticipant, RoomView, foreign_agents, surplus_agents
 from dispatcher.runtime import Services
+from dispatcher.state_machine import FOREIGN_AGENT, SURPLUS_AGENT
 
 logger = logging.getLogger(__name__)
 

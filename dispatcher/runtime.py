@@ -25,8 +25,9 @@ from dispatcher.lanes import Lanes, Wake
 from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
 from dispatcher.receivers import Receivers
-from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.settings import CommonSettings, DispatcherSettings, load, timings
 from dispatcher.store import AsyncLedger
+from dispatcher.timing import Timings
 from dispatcher.wakeups import Wakeups
 from dispatcher.waking import wake_dispatch, wake_verification
 from dispatcher.webhooks import Slots
@@ -70,6 +71,11 @@ class Services:
     def unfenced(self, agent_name: str) -> bool:
         """True when the servers of that agent run without our request filter and reports."""
         return self.settings.unfenced(agent_name)
+
+    @property
+    def timings(self) -> Timings:
+        """The time-outs of the settings."""
+        return timings(self.common, self.settings)
 
     async def aclose(self) -> None:
         """Close every connection."""

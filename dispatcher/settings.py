@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dispatcher import redis_url, urls
 from dispatcher.errors import ConfigurationError
+from dispatcher.timing import Timings
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 YEAR_S: Final = 31_536_000
@@ -273,6 +274,17 @@ class WorkerSettings(DispatcherSettings):
                 "USHER_VERIFY_CONCURRENCY: lower it, or raise those"
             )
         return self
+
+
+def timings(common: CommonSettings, dispatcher: DispatcherSettings) -> Timings:
+    """The time-outs that decisions and explanations need."""
+    return Timings(
+        verify_timeout_s=dispatcher.verify_timeout_s,
+        verify_poll_s=dispatcher.verify_poll_s,
+        offer_timeout_s=dispatcher.offer_timeout_s,
+        wake_grace_s=common.wake_grace_s,
+        retention_s=common.retention_s,
+    )
 
 
 def load(cls: type[SettingsT]) -> SettingsT:

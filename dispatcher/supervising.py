@@ -7,28 +7,17 @@ from dataclasses import replace
 from typing import Final
 
 from dispatcher import endings, leases, ledger, messages
-from dispatcher.decisions import (
-    Reason,
-    Verdict,
-    agent_to_keep,
-    judge,
-    losses_in_a_row,
-)
+from dispatcher.agent_losses import Verdict, judge, losses_in_a_row
 from dispatcher.errors import LiveKitError
+from dispatcher.failure_reasons import Reason
 from dispatcher.leases import Renewal
-from dispatcher.livekit import RoomView
-from dispatcher.models import (
-    AGENT_ADOPTED,
-    AGENT_LOST,
-    CAME_BACK,
-    Dispatch,
-    FailureReason,
-    State,
-)
+from dispatcher.models import Dispatch, FailureReason, State
 from dispatcher.outcomes import fail, log_fields, read, traced
 from dispatcher.precedence import is_unattended
 from dispatcher.removing import remove_all, remove_others
+from dispatcher.rooms import RoomView, agent_to_keep
 from dispatcher.runtime import Services
+from dispatcher.state_machine import AGENT_ADOPTED, AGENT_LOST, CAME_BACK
 from dispatcher.waking import wake_supervision
 
 logger = logging.getLogger(__name__)

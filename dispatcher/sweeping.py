@@ -1,4 +1,4 @@
-"""Which records need somebody to look at them now?
+"""Find the records that are to be looked at now, and wake workers for them.
 
 Beat has this asked twice a second; a worker asks it when beat has fallen silent. It looks after
 what got lost: wake-ups, workers, agents.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,16 +16,9 @@ from kombu.exceptions import OperationalError
 
 from dispatcher import heartbeat, leases, ledger, reports, tracing, verification, webhooks
 from dispatcher.cancelling import cleared
-from dispatcher.decisions import (
-    Reason,
-    can_take,
-    look_again_in_s,
-    nothing_new,
-    slots_for,
-    time_is_up,
-)
 from dispatcher.endings import everybody_left
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.failure_reasons import Reason, nothing_new
 from dispatcher.guarding import Work
 from dispatcher.models import (
     IN_FLIGHT,
@@ -38,6 +31,7 @@ from dispatcher.models import (
 )
 from dispatcher.outcomes import end_in_time, fail, log_fields
 from dispatcher.runtime import Services
+from dispatcher.timing import look_again_in_s, time_is_up
 from dispatcher.transitions import span_attributes
 from dispatcher.waking import (
     wake_clearing,
@@ -55,7 +49,6 @@ WOKEN: Final = "woken by the sweeper"
 # So long before its deadline, a record on its way whose verification has said nothing gets its last
 # look from the sweeper itself: the verify workers may be away.
 LAST_LOOK_S: Final = 1.0
-_CANDIDATES: Final = 100
 # Records that a sweep looks at side by side: many may run out of time in the same moment.
 _AT_ONCE: Final = 20
 # A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
@@ -157,7 +150,7 @@ async def _look_at_each(
 
     async def look(dispatch_id: str) -> WakeUp | None:
         async with at_once, services.guard.one(Work.SWEEP, of=dispatch_id):
-            dispatch = await _read_or_park(services, dispatch_id)
+            dispatch = await read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
             answers = heartbeat.livekit(dispatch.client_id) in sight.alive
@@ -225,7 +218,7 @@ async def _without_client(services: Services, dispatch: Dispatch) -> None:
         await services.ledger.run(ledger.defer(dispatch.dispatch_id, due_in_s=pause_s))
 
 
-async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
+async def read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
     """The record; one that cannot be read is parked, or it would be woken for ever."""
     try:
         dispatch = await services.ledger.run(ledger.read(dispatch_id))
@@ -238,47 +231,6 @@ async def _read_or_park(services: Services, dispatch_id: str) -> Dispatch | None
     if dispatch is None:
         await services.ledger.run(reports.forget(dispatch_id))
     return dispatch
-
-
-async def waiting_for(services: Services) -> list[WakeUp]:
-    """The waiting dispatches to wake now that agent servers have reported free slots.
-
-    Each client's oldest first, the clients in turn, and no more than there are free slots.
-    """
-    servers = await services.ledger.run(reports.agent_servers())
-    free = sum(server.free_slots for server in servers)
-    if not free:
-        return []
-    # More than there is room for: some of them wait for agents that nobody has reported.
-    limit = free + _CANDIDATES
-    ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
-    room: dict[tuple[str, str, str], int] = {}
-    wake_ups: list[WakeUp] = []
-    for dispatch_id in ids:
-        async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
-            dispatch = await _read_or_park(services, dispatch_id)
-            if dispatch is None:
-                continue
-            whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
-            if whose not in room:
-                room[whose] = await _room(services, dispatch, servers)
-            if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
-                room[whose] -= 1
-                wake_ups.append(WakeUp(dispatch=dispatch))
-            else:
-                pause_s = look_again_in_s(dispatch, services.settings.wait_s)
-                await services.ledger.run(ledger.defer(dispatch_id, due_in_s=pause_s))
-    return wake_ups
-
-
-async def _room(
-    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
-) -> int:
-    """How many more of this one's client and agent may be sent now."""
-    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
-    on_their_way, at_most = await services.ledger.run(step)
-    free_slots = slots_for(dispatch, servers)
-    return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)
 
 
 async def stand_in_for_beat(services: Services) -> None:

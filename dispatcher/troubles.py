@@ -11,11 +11,15 @@ from typing import Final
 
 from dispatcher.models import Attempt, Dispatch, TimelineEvent
 from dispatcher.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
+from dispatcher.timing import Timings
 
-# A queued record that nobody has touched for so long is woken by the sweeper (`wake_grace_s`).
-SLOW_START_MS: Final = 2000
 # A connected agent is seen within some 50 ms while a verify worker is at it.
 SLOW_LOOK_MS: Final = 1000
+_UNITS: Final = (
+    (86_400, "a day", "days"),
+    (3600, "an hour", "hours"),
+    (60, "a minute", "minutes"),
+)
 
 
 def seconds(ms: float) -> str:
@@ -23,10 +27,26 @@ def seconds(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
-def troubles(dispatch: Dispatch) -> tuple[str, ...]:
+def duration(seconds_: float) -> str:
+    """A time-out for people, as a setting gives it: "5 s", "a day"."""
+    for unit_s, one, several in _UNITS:
+        number, rest = divmod(seconds_, unit_s)
+        if number and not rest:
+            return one if number == 1 else f"{number:.0f} {several}"
+    return f"{seconds_:g} s"
+
+
+def is_slow_start(queued_ms: int, timings: Timings) -> bool:
+    """True when a record has been queued for so long that the sweeper wakes it again."""
+    return queued_ms >= timings.wake_grace_s * 1000
+
+
+def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
     """One sentence for each; none when all went as it should."""
     told: list[tuple[int, int, str]] = []  # (when, order, sentence)
-    for source in (_slow_starts, _waits, _of_attempts, _of_events, _slow_look):
+    for at_ms, text in _slow_starts(dispatch, timings):
+        told.append((at_ms, len(told), text))
+    for source in (_waits, _of_attempts, _of_events, _slow_look):
         told += [(at_ms, len(told), text) for at_ms, text in source(dispatch)]
     if dispatch.attempts_dropped:
         told.append((0, 0, f"The first {dispatch.attempts_dropped} attempts are no longer kept."))
@@ -35,9 +55,10 @@ def troubles(dispatch: Dispatch) -> tuple[str, ...]:
     return tuple(text for _, _, text in sorted(told))
 
 
-def _slow_starts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+def _slow_starts(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, str]]:
     for stage in stages(dispatch):
-        if stage.name == QUEUE_WAIT and not stage.open and stage.took_ms >= SLOW_START_MS:
+        slow = stage.name == QUEUE_WAIT and is_slow_start(stage.took_ms, timings)
+        if slow and not stage.open:
             yield (
                 stage.began_at_ms,
                 f"It stood in the queue for {seconds(stage.took_ms)} before anybody took it up: "

@@ -10,7 +10,8 @@ import redis
 
 from dispatcher import ledger, reports
 from dispatcher.ledger import Step, script
-from dispatcher.models import (
+from dispatcher.models import AgentServerReport, DispatchRef
+from dispatcher.state_machine import (
     ACCEPTED,
     DISPATCH_CREATED,
     DISPATCH_STARTED,
@@ -18,8 +19,6 @@ from dispatcher.models import (
     JOINED,
     ROOM_OVER,
     WAIT,
-    AgentServerReport,
-    DispatchRef,
 )
 from tests.support import AGENT_NAME, a_server, new_dispatch
 

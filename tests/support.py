@@ -16,16 +16,25 @@ import redis
 
 from devstack import PROJECT_ROOT
 from dispatcher.cli.showing import look
-from dispatcher.livekit import AgentParticipant
 from dispatcher.metrics import BOUNDS
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch, State
+from dispatcher.rooms import AgentParticipant
 from dispatcher.settings import CommonSettings
 from dispatcher.store import Ledger
+from dispatcher.timing import Timings
 
 T = TypeVar("T")
 
 AGENT_NAME = "session-agent-rag"
 WAIT_S = 30.0
+# The defaults of the settings.
+TIMINGS = Timings(
+    verify_timeout_s=5.0,
+    verify_poll_s=0.5,
+    offer_timeout_s=2.0,
+    wake_grace_s=2.0,
+    retention_s=86_400,
+)
 UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it was"}
 
 
@@ -156,7 +165,7 @@ def told_of(redis_url: str, dispatch_id: str) -> str:
     settings = CommonSettings.model_validate({"REDIS_URL": redis_url})
     store = Ledger(settings)
     try:
-        _, told, _ = look(store, dispatch_id)
+        _, told, _ = look(store, dispatch_id, TIMINGS)
     finally:
         store.close()
     return " ".join((told.headline, told.cause, told.advice, *told.evidence))

@@ -13,15 +13,9 @@ from dispatcher import cancelling, endings, ledger, listing, messages, tracing
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
 from dispatcher.ledger import Advanced, Created, Once, Step
-from dispatcher.models import (
-    PENDING,
-    REDISPATCH,
-    REDISPATCH_REQUESTED,
-    Dispatch,
-    NewDispatch,
-    State,
-)
+from dispatcher.models import PENDING, Dispatch, NewDispatch, State
 from dispatcher.quotas import Admission
+from dispatcher.state_machine import REDISPATCH, REDISPATCH_REQUESTED
 from web import patience
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
 from web.delegation import delegate

@@ -16,6 +16,7 @@ from dispatcher.listing import Page
 from dispatcher.metrics import BOUNDS, AgentFigures, ClientFigures, Figures, Histogram
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.stages import stages
+from dispatcher.timing import Timings
 
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -130,9 +131,9 @@ def health_answer(
     }
 
 
-def failure_answer(dispatch: Dispatch) -> dict[str, Any]:
+def failure_answer(dispatch: Dispatch, timings: Timings) -> dict[str, Any]:
     """One line of the newest failures, with the cause in words."""
-    explanation = explain(dispatch)
+    explanation = explain(dispatch, timings)
     return {
         **summary_answer(dispatch),
         "headline": explanation.headline,
@@ -171,7 +172,7 @@ def explanation_answer(explanation: Explanation) -> dict[str, Any]:
     return asdict(explanation)
 
 
-def session_answer(dispatch: Dispatch, *, flower_url: str = "") -> dict[str, Any]:
+def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = "") -> dict[str, Any]:
     """All of one session."""
     return {
         **summary_answer(dispatch),
@@ -191,6 +192,6 @@ def session_answer(dispatch: Dispatch, *, flower_url: str = "") -> dict[str, Any
         "attempts": [asdict(attempt) for attempt in dispatch.attempts],
         "timeline": [asdict(event) for event in dispatch.timeline],
         "stages": [asdict(stage) for stage in stages(dispatch)],
-        "explanation": explanation_answer(explain(dispatch)),
+        "explanation": explanation_answer(explain(dispatch, timings)),
         "flower_url": flower_url,
     }

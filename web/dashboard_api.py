@@ -125,7 +125,7 @@ def overview() -> Response:
             "states": states_answer(by_window[Window.MINUTES].clients),
             **window_answer(shown),
             "health": health_answer(standing, dashboard_figures.missing(here, standing), ids),
-            "newest_failures": [failure_answer(each) for each in failures],
+            "newest_failures": [failure_answer(each, here.timings) for each in failures],
         }
     )
 
@@ -170,6 +170,6 @@ def session(dispatch_id: str) -> Response:
             explanation = explain_parked(dispatch_id, str(error))
         else:
             if dispatch is not None:
-                return _answer(session_answer(dispatch, flower_url=here.flower_url))
-            explanation = explain_unknown(dispatch_id)
+                return _answer(session_answer(dispatch, here.timings, flower_url=here.flower_url))
+            explanation = explain_unknown(dispatch_id, here.timings)
     return _answer({"explanation": explanation_answer(explanation)}, 404)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 from dispatcher.clients import ClientRegistry
-from dispatcher.settings import CommonSettings, DispatcherSettings
+from dispatcher.settings import CommonSettings, DispatcherSettings, timings
 from dispatcher.store import Ledger
+from dispatcher.timing import Timings
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
@@ -39,6 +40,11 @@ class Services:
     wrong_passwords: WrongPasswords
     snapshots: Snapshots
     flower_url: str  # where a browser finds Flower; empty: nobody has said
+
+    @property
+    def timings(self) -> Timings:
+        """The time-outs of the settings."""
+        return timings(self.common, self.dispatcher)
 
 
 def services() -> Services:

@@ -14,8 +14,9 @@ from typing import Final
 from dispatcher import inflight, ledger, reports, restoring
 from dispatcher.ledger import Advanced
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import ADOPTED, RememberedDispatch, State
+from dispatcher.models import RememberedDispatch, State
 from dispatcher.restoring import Restored
+from dispatcher.state_machine import ADOPTED
 from dispatcher.store import AsyncLedger
 from worker_agent.metrics import ADOPTION_BATCH
 from worker_agent.offers import Decision, Offer, Reason, decide_claim, reject

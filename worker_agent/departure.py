@@ -12,19 +12,18 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
 from dispatcher import leases, ledger, messages
-from dispatcher.decisions import CRASHED, crashes_in_a_row
+from dispatcher.agent_losses import CRASHED, crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Advanced, Step
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import (
+from dispatcher.models import Dispatch, FailureReason
+from dispatcher.state_machine import (
     AGENT_CRASHED,
     AGENT_LEAVING,
     AGENT_LEFT,
     CAME_BACK,
     FAILED,
     NEXT_GENERATION,
-    Dispatch,
-    FailureReason,
 )
 from dispatcher.store import AsyncLedger
 from worker_agent.ending import Cause, Ending, People

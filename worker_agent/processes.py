@@ -14,7 +14,7 @@ from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
 from dispatcher import ledger
-from dispatcher.decisions import crashes_in_a_row
+from dispatcher.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields

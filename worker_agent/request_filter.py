@@ -23,7 +23,7 @@ from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S
 from dispatcher.ledger import Advanced, Step
 from dispatcher.ledger_clock import LedgerClock
-from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
+from dispatcher.state_machine import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt

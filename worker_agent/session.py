@@ -25,8 +25,9 @@ from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
 from dispatcher.livekit import PEOPLE
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import AGENT_CONNECTED, Dispatch, State
+from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings, load
+from dispatcher.state_machine import AGENT_CONNECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import guests, metrics, preparing, room_events, room_options

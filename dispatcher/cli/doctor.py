@@ -28,7 +28,8 @@ from dispatcher.errors import (
     LiveKitError,
     PermanentLiveKitError,
 )
-from dispatcher.livekit import LiveKitClients, server_time
+from dispatcher.livekit import LiveKitClients
+from dispatcher.livekit_clock import server_time
 from dispatcher.metrics import Window
 from dispatcher.settings import DispatcherSettings, load
 from dispatcher.store import AsyncLedger

@@ -13,8 +13,16 @@ from dispatcher.cli.command import Exit, fail
 from dispatcher.clients_file import ClientsFile, EditRefused
 from dispatcher.errors import ConfigurationError
 from dispatcher.models import Dispatch, State
-from dispatcher.settings import ClientIdSettings, ClientsFileSettings, CommonSettings, load
+from dispatcher.settings import (
+    ClientIdSettings,
+    ClientsFileSettings,
+    CommonSettings,
+    DispatcherSettings,
+    load,
+)
+from dispatcher.settings import timings as timings_of
 from dispatcher.store import Ledger
+from dispatcher.timing import Timings
 
 # People can wait longer than the web's callers, and Redis may be far away from their machine.
 TIMEOUT_S: Final = 0.8
@@ -36,6 +44,15 @@ def open_ledger() -> Ledger:
         ConfigurationError: REDIS_URL is missing or wrong.
     """
     return Ledger(common_settings())
+
+
+def timings() -> Timings:
+    """The time-outs of the environment, which explanations name.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    return timings_of(load(CommonSettings), load(DispatcherSettings))
 
 
 def client_ids() -> tuple[str, ...]:

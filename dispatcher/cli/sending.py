@@ -147,7 +147,7 @@ def _report(
     created: Created, new: NewDispatch, dispatch: Dispatch | None, *, as_json: bool
 ) -> None:
     state = dispatch.state if dispatch else created.state
-    told = explain(dispatch) if dispatch else None
+    told = explain(dispatch, reach.timings()) if dispatch else None
     if as_json:
         emit(
             {

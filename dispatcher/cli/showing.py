@@ -12,6 +12,7 @@ from dispatcher.explaining import Explanation, explain, explain_parked, explain_
 from dispatcher.ledger import read
 from dispatcher.models import Dispatch
 from dispatcher.store import Ledger
+from dispatcher.timing import Timings
 
 
 @click.command(
@@ -31,7 +32,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
     record cannot be read (it was parked).
     """
     store = reach.open_ledger()
-    dispatch, told, code = look(store, dispatch_id)
+    dispatch, told, code = look(store, dispatch_id, reach.timings())
     if as_json:
         record = shapes.record(dispatch) if dispatch else None
         emit({"dispatch": record, "explanation": shapes.explanation(told)})
@@ -41,7 +42,9 @@ def command(dispatch_id: str, as_json: bool) -> None:
     click.get_current_context().exit(code)
 
 
-def look(store: Ledger, dispatch_id: str) -> tuple[Dispatch | None, Explanation, Exit]:
+def look(
+    store: Ledger, dispatch_id: str, timings: Timings
+) -> tuple[Dispatch | None, Explanation, Exit]:
     """The record, if it can be read, what there is to say of it, and the exit code."""
     parked = store.run(reports.parked())
     if dispatch_id in parked:
@@ -52,5 +55,5 @@ def look(store: Ledger, dispatch_id: str) -> tuple[Dispatch | None, Explanation,
         reason = f"{type(error).__name__}: {error}"
         return None, explain_parked(dispatch_id, reason), Exit.NEGATIVE
     if dispatch is None:
-        return None, explain_unknown(dispatch_id), Exit.NOT_FOUND
-    return dispatch, explain(dispatch), Exit.OK
+        return None, explain_unknown(dispatch_id, timings), Exit.NOT_FOUND
+    return dispatch, explain(dispatch, timings), Exit.OK

@@ -65,7 +65,7 @@ def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) 
             took = event.at_ms - start_ms
             click.echo(f"{took:>7}  {event.generation:>2} {event.event:<20} {detail}".rstrip())
     dispatch = reach.read(store, dispatch_id, as_json=as_json)
-    told = explain(dispatch)
+    told = explain(dispatch, reach.timings())
     if as_json:
         last: dict[str, Any] = {"dispatch_id": dispatch_id, "state": dispatch.state}
         emit({**last, "explanation": shapes.explanation(told)}, indent=None)

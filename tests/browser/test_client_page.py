@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from dispatcher import models
+from dispatcher import state_machine
 from dispatcher.models import FailureReason, State, Transition
 from worker_agent.echo import GREETING
 
@@ -279,7 +279,7 @@ async def test_without_a_microphone_the_page_says_why_and_goes_on(
 async def test_there_are_words_for_everything_that_can_happen(
     browsing: Browsing, stack: Stack
 ) -> None:
-    moves = [move for move in vars(models).values() if isinstance(move, Transition)]
+    moves = [move for move in vars(state_machine).values() if isinstance(move, Transition)]
     async with browsing.opened(f"{stack.web_url}/") as page:
         words = await page.evaluate(
             """async () => {

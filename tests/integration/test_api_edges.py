@@ -16,6 +16,7 @@ from dispatcher.cli.command import Exit
 from dispatcher.cli.showing import look
 from dispatcher.store import Ledger
 from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
+from tests.support import TIMINGS
 
 URL = "/api/v1/dispatches"
 PAGE = "https://app.acme.example"
@@ -58,7 +59,7 @@ def test_the_command_line_and_the_dashboard_know_no_such_id_either(
 ) -> None:
     wrong = asked(http)["dispatch_id"] + ":timeline"
 
-    dispatch, told, code = look(store, wrong)
+    dispatch, told, code = look(store, wrong, TIMINGS)
 
     assert (dispatch, code) == (None, Exit.NOT_FOUND)
     assert "Unknown" in told.headline

@@ -10,20 +10,17 @@ import redis
 
 from dispatcher import cancelling, dispatching, ledger, sweeping, verification
 from dispatcher.clearing import SETTLED_S, clear_away
-from dispatcher.models import (
+from dispatcher.models import PENDING, TERMINAL, Dispatch, State
+from dispatcher.redispatching import redispatch_joined
+from dispatcher.runtime import Services
+from dispatcher.state_machine import (
     ACCEPTED,
     ADOPTED,
     DISPATCH_CREATED,
     DISPATCH_STARTED,
     JOINED,
-    PENDING,
     REDISPATCH,
-    TERMINAL,
-    Dispatch,
-    State,
 )
-from dispatcher.redispatching import redispatch_joined
-from dispatcher.runtime import Services
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from dispatcher import ledger, registry_file, reports
 from dispatcher.ledger import PACE_MS
-from dispatcher.models import FAILED
+from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
 from tests.support import WAIT_S, keyspace

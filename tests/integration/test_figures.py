@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import keys, ledger, models, reports, restoring
+from dispatcher import keys, ledger, models, reports, restoring, state_machine
 from dispatcher.cancelling import cancel
 from dispatcher.figures import EVERY, NOT_OURS, figures, health, read
 from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
@@ -28,8 +28,13 @@ BOX = keys.agent_metrics("acme", "box-1", AGENT_NAME)
 REF = DispatchRef(
     dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
 )
-TRANSITIONS = [value for value in vars(models).values() if isinstance(value, Transition)]
-ONWARD = (models.DISPATCH_STARTED, models.DISPATCH_CREATED, models.ACCEPTED, models.JOINED)
+TRANSITIONS = [value for value in vars(state_machine).values() if isinstance(value, Transition)]
+ONWARD = (
+    state_machine.DISPATCH_STARTED,
+    state_machine.DISPATCH_CREATED,
+    state_machine.ACCEPTED,
+    state_machine.JOINED,
+)
 
 
 class Walk:
@@ -113,7 +118,9 @@ class Walk:
             transition,
             retention_s=600,
             due_in_s=1.0,
-            before="offered" if transition in (models.ACCEPTED, models.REJECTED) else "",
+            before="offered"
+            if transition in (state_machine.ACCEPTED, state_machine.REJECTED)
+            else "",
             **more,
         )
         done = self._store.run(step)
@@ -124,29 +131,29 @@ class Walk:
         detail: dict[str, str] = {}
         more: dict[str, Any] = {"detail": detail}
         if transition.event in ("dispatched", "livekit_unreachable") or (
-            transition is models.FAILED and self._random.random() < 0.3
+            transition is state_machine.FAILED and self._random.random() < 0.3
         ):
             detail["tries"] = str(self._random.randrange(1, 4))
             if not dispatch.attempt.tries:
                 more["attempt"] = {"tries": detail["tries"]}
             else:
                 del detail["tries"]
-        if transition is models.FAILED:
+        if transition is state_machine.FAILED:
             detail["reason"] = self._random.choice(REASONS)
             more["fields"] = {"failure_reason": detail["reason"]}
-        if transition is models.JOINED:
+        if transition is state_machine.JOINED:
             joined_at_ms = dispatch.read_at_ms - self._random.randrange(50)
             detail["joined_at_ms"] = str(joined_at_ms)
             detail["time_to_join_ms"] = str(self._random.randrange(70_000))
             more["fields"] = dict(detail)
-        if transition is models.AGENT_LEFT:
+        if transition is state_machine.AGENT_LEFT:
             detail["state"] = "ended"
-        if transition in (models.REDISPATCH, models.AGENT_LOST):
+        if transition in (state_machine.REDISPATCH, state_machine.AGENT_LOST):
             more["deadline_in_s"] = 20.0
-        if transition is models.AGENT_LOST and self._random.random() < 0.5:
+        if transition is state_machine.AGENT_LOST and self._random.random() < 0.5:
             detail["people"] = "0"
             more["fields"] = {"unattended": "1"}
-        if transition is models.ACCEPTED:
+        if transition is state_machine.ACCEPTED:
             more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
         return more
 
@@ -204,9 +211,9 @@ def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> Non
 
 def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, models.ACCEPTED))
-    created = ledger.advance(REF, models.DISPATCH_CREATED, attempt={"tries": "2"})
+    store.run(ledger.advance(REF, state_machine.DISPATCH_STARTED))
+    store.run(ledger.advance(REF, state_machine.ACCEPTED))
+    created = ledger.advance(REF, state_machine.DISPATCH_CREATED, attempt={"tries": "2"})
 
     assert [store.run(created).outcome for _ in range(2)] == ["noted", "noted"]
 
@@ -216,11 +223,11 @@ def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Red
 
 def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, models.ACCEPTED))
+    store.run(ledger.advance(REF, state_machine.DISPATCH_STARTED))
+    store.run(ledger.advance(REF, state_machine.ACCEPTED))
     connected = ledger.advance(
         REF,
-        models.AGENT_CONNECTED,
+        state_machine.AGENT_CONNECTED,
         agent_counts=AgentCounts(key=BOX, increments={"joins": 1}),
         once="joined:AJ_1",
     )

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import dispatching, leases, ledger, models, reports, verification
+from dispatcher import (
+    dispatching,
+    leases,
+    ledger,
+    reports,
+    state_machine,
+    timing,
+    verification,
+    verification_steps,
+)
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
 from dispatcher.store import Ledger
@@ -154,7 +163,9 @@ async def test_in_a_burst_livekit_is_given_more_time_to_offer(
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
-    assert time.monotonic() - started_s >= 0.1 + len(others) * verification.OFFER_TIMEOUT_EACH_S
+    assert (
+        time.monotonic() - started_s >= 0.1 + len(others) * verification_steps.OFFER_TIMEOUT_EACH_S
+    )
     assert raw.get(f"usher:window:acme:{AGENT_NAME}") is not None  # LiveKit has dropped it
 
 
@@ -166,7 +177,9 @@ async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
     await dispatching.dispatch_agent(services, "dsp_1")
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
     await asyncio.sleep(0.7)
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    store.run(
+        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+    )
     accepted_s = time.monotonic()
 
     assert await verifying is State.QUEUED
@@ -185,7 +198,9 @@ async def test_an_agent_whose_connection_is_being_made_has_twice_the_time(
     services = await services_for(USHER_VERIFY_TIMEOUT_S="2", USHER_OFFER_TIMEOUT_S="9")
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=1, fields={"job_id": "AJ_1"}))
+    store.run(
+        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=1, fields={"job_id": "AJ_1"})
+    )
     accepted_s = time.monotonic()
 
     async with house.joining_for(dispatch):
@@ -212,12 +227,12 @@ async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at
     await dispatching.dispatch_agent(services, "dsp_1")
     dead = await house.join_for(dispatch)  # LiveKit goes on listing it
     claimed = {"job_id": "AJ_1", "agent_identity": dead}
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields=claimed))
+    store.run(ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=claimed))
     renewal = leases.renew(
         dispatch, job_id="AJ_1", people=0, abandon_after_s=300, deserted_after_s=30
     )
     assert store.run(renewal) is leases.Renewal.OK
-    long_ago = look().read_at_ms - int(leases.GRACE_S * 1000) - 1000
+    long_ago = look().read_at_ms - int(timing.GRACE_S * 1000) - 1000
     raw.hset("usher:dispatch:dsp_1", "alive_till_ms", long_ago)
 
     started_s = time.monotonic()
@@ -235,7 +250,9 @@ async def test_what_an_agent_server_has_accepted_is_not_given_up_early(
     services = await services_for(USHER_VERIFY_TIMEOUT_S="1.5", USHER_OFFER_TIMEOUT_S="0.1")
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    store.run(
+        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+    )
 
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED

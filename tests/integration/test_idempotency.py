@@ -7,7 +7,8 @@ import redis
 
 from dispatcher import ledger
 from dispatcher.ledger import IDEMPOTENCY_S, Created, Once
-from dispatcher.models import FAILED, State
+from dispatcher.models import State
+from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.support import keyspace, new_dispatch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import redis
 
-from dispatcher import inflight, leases, ledger, models, reports
+from dispatcher import inflight, leases, ledger, models, reports, state_machine
 from dispatcher.inflight import InFlight
 from dispatcher.ledger import Advanced
 from dispatcher.models import Dispatch, State
@@ -30,7 +30,7 @@ def read(store: Ledger, number: int) -> Dispatch:
 def start(store: Ledger, number: int, *, free_slots: int | None) -> Advanced:
     step = ledger.advance(
         requested(store, number),
-        models.DISPATCH_STARTED,
+        state_machine.DISPATCH_STARTED,
         due_in_s=12,
         inflight=inflight.start(free_slots),
     )
@@ -61,10 +61,10 @@ def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
     store: Ledger,
 ) -> None:
     start(store, 1, free_slots=1)
-    move(store, 1, models.DISPATCH_CREATED, inflight.SENT)
+    move(store, 1, state_machine.DISPATCH_CREATED, inflight.SENT)
     assert start(store, 2, free_slots=1).outcome == "full"
 
-    move(store, 1, models.NEXT_GENERATION, inflight.NOT_IN_FLIGHT)
+    move(store, 1, state_machine.NEXT_GENERATION, inflight.NOT_IN_FLIGHT)
 
     assert start(store, 3, free_slots=1).moved
 
@@ -76,7 +76,7 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
     start(store, 1, free_slots=1)
     claim = ledger.advance(
         read(store, 1),
-        models.ACCEPTED,
+        state_machine.ACCEPTED,
         fields={"agent_server_id": "server-1", "job_id": "AJ_1"},
         inflight=inflight.CLAIMED,
     )
@@ -96,12 +96,12 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
         start(store, number, free_slots=40)
     assert not raw.exists(WINDOW)
 
-    move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
+    move(store, 0, state_machine.NEXT_GENERATION, inflight.DROPPED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (19, 10)
     assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
     assert start(store, 20, free_slots=40).outcome == "paced"
 
-    move(store, 7, models.ACCEPTED, inflight.CLAIMED)
+    move(store, 7, state_machine.ACCEPTED, inflight.CLAIMED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (18, 11)
     raw.delete(ON_THEIR_WAY)
     assert [start(store, number, free_slots=40).moved for number in range(21, 33)] == [
@@ -113,7 +113,7 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
 def test_a_few_are_always_sent(store: Ledger) -> None:
     start(store, 0, free_slots=40)
 
-    move(store, 0, models.NEXT_GENERATION, inflight.DROPPED)
+    move(store, 0, state_machine.NEXT_GENERATION, inflight.DROPPED)
 
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, inflight.LEAST_WINDOW)
 
@@ -125,13 +125,13 @@ def test_an_arrival_tells_those_who_wait_that_there_is_room(
         news.subscribe("usher:capacity")
         news.get_message(timeout=WAIT_S)
         start(store, 1, free_slots=1)
-        move(store, 1, models.ACCEPTED, inflight.CLAIMED)
+        move(store, 1, state_machine.ACCEPTED, inflight.CLAIMED)
         assert news.get_message(timeout=0.1) is None  # nobody waits
 
         requested(store, 2)
-        move(store, 2, models.WAIT, inflight.NOT_IN_FLIGHT)
+        move(store, 2, state_machine.WAIT, inflight.NOT_IN_FLIGHT)
         start(store, 3, free_slots=9)
-        move(store, 3, models.ACCEPTED, inflight.CLAIMED)
+        move(store, 3, state_machine.ACCEPTED, inflight.CLAIMED)
 
         told = news.get_message(timeout=WAIT_S)
         assert told is not None

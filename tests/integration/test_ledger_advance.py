@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger, models, reports
+from dispatcher import ledger, reports, state_machine
 from dispatcher.ledger import Advanced
 from dispatcher.metrics import OPEN_STATES, AgentCounts
 from dispatcher.models import TERMINAL, DispatchRef, State, Transition
@@ -37,7 +37,7 @@ OF_ATTEMPT = {
     "failure_reason": "join_timeout",
     "failure_message": "why",
 }
-TRANSITIONS = [value for value in vars(models).values() if isinstance(value, Transition)]
+TRANSITIONS = [value for value in vars(state_machine).values() if isinstance(value, Transition)]
 STEP: dict[str, Any] = {
     "due_in_s": 7.0,
     "fields": {"job_id": "AJ_1"},
@@ -177,7 +177,7 @@ def test_an_event_before_the_transitions_own_stands_before_it(
 ) -> None:
     place(store, raw, State.DISPATCHED)
 
-    store.run(ledger.advance(REF, models.ACCEPTED, before="offered", **STEP))
+    store.run(ledger.advance(REF, state_machine.ACCEPTED, before="offered", **STEP))
 
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
@@ -189,9 +189,9 @@ def test_without_a_due_time_a_move_takes_the_record_off_the_list_and_a_note_does
 ) -> None:
     due = place(store, raw, State.ACCEPTED)["usher:due"]
 
-    store.run(ledger.advance(REF, models.AGENT_CONNECTED))
+    store.run(ledger.advance(REF, state_machine.AGENT_CONNECTED))
     assert keyspace(raw)["usher:due"] == due
-    store.run(ledger.advance(REF, models.JOINED))
+    store.run(ledger.advance(REF, state_machine.JOINED))
     assert "usher:due" not in keyspace(raw)
 
 
@@ -199,7 +199,7 @@ def test_the_timeline_keeps_the_last_200_events(store: Ledger, raw: redis.Redis)
     place(store, raw, State.JOINED)
 
     for number in range(205):
-        step = ledger.advance(REF, models.AGENT_CONNECTED, detail={"n": str(number)})
+        step = ledger.advance(REF, state_machine.AGENT_CONNECTED, detail={"n": str(number)})
         store.run(step)
 
     kept = [json.loads(text)["detail"]["n"] for text in keyspace(raw)[TIMELINE]]
@@ -212,7 +212,7 @@ def test_a_terminal_record_leaves_the_live_key_of_another_dispatch_alone(
     place(store, raw, State.JOINED)
     raw.set(LIVE, "dsp_2")
 
-    store.run(ledger.advance(REF, models.AGENT_LEFT, retention_s=60))
+    store.run(ledger.advance(REF, state_machine.AGENT_LEFT, retention_s=60))
 
     assert keyspace(raw)[LIVE] == "dsp_2"
 
@@ -220,7 +220,9 @@ def test_a_terminal_record_leaves_the_live_key_of_another_dispatch_alone(
 def test_an_ended_record_expires_after_its_retention(store: Ledger, raw: redis.Redis) -> None:
     place(store, raw, State.DISPATCHED)
 
-    store.run(ledger.advance(REF, models.FAILED, attempt={"outcome": "failed"}, retention_s=60))
+    store.run(
+        ledger.advance(REF, state_machine.FAILED, attempt={"outcome": "failed"}, retention_s=60)
+    )
 
     assert all(0 < raw.ttl(key) <= 60 for key in (RECORD, ATTEMPTS, TIMELINE))
 
@@ -237,7 +239,7 @@ def test_a_session_that_a_caller_has_asked_for_since_does_not_end(
         raw.hset(RECORD, "asked_at_ms", asked_at_ms)
     before = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(REF, models.AGENT_LEAVING, unless_asked_for_s=5.0))
+    done = store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, unless_asked_for_s=5.0))
 
     assert done.outcome == outcome
     if outcome == "wanted":
@@ -248,9 +250,11 @@ def test_who_comes_back_has_as_much_time_for_an_agent_as_the_request_had(
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(REF, models.AGENT_LEAVING, lease_s=3))
+    store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, lease_s=3))
 
-    done = store.run(ledger.advance(REF, models.CAME_BACK, due_in_s=1.0, deadline_as_before=True))
+    done = store.run(
+        ledger.advance(REF, state_machine.CAME_BACK, due_in_s=1.0, deadline_as_before=True)
+    )
 
     found = keyspace(raw)
     assert (done.state, done.generation) == (State.QUEUED, 2)
@@ -262,9 +266,11 @@ def test_who_comes_back_to_a_room_that_another_dispatch_serves_is_served_by_that
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(REF, models.AGENT_LEAVING, lease_s=3))
+    store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, lease_s=3))
     store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
 
-    done = store.run(ledger.advance(REF, models.CAME_BACK, due_in_s=1.0, deadline_as_before=True))
+    done = store.run(
+        ledger.advance(REF, state_machine.CAME_BACK, due_in_s=1.0, deadline_as_before=True)
+    )
 
     assert (done.outcome, done.job_id) == ("occupied", "dsp_2")

@@ -14,9 +14,10 @@ import redis
 from dispatcher import keys, ledger, reports
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.ledger import Created
-from dispatcher.models import END_MARGIN_S, FAILED, Dispatch, Limits, State, TimelineEvent
+from dispatcher.models import END_MARGIN_S, Dispatch, Limits, State, TimelineEvent
 from dispatcher.quotas import AT_ONCE, PACE_MS, SESSION_RETRY_S
 from dispatcher.settings import CommonSettings
+from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.support import counters, keyspace, new_dispatch
 

@@ -7,7 +7,8 @@ import redis
 
 from dispatcher import keys, ledger, listing
 from dispatcher.listing import Page, Position
-from dispatcher.models import FAILED, Dispatch, State
+from dispatcher.models import Dispatch, State
+from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.support import keyspace, new_dispatch
 

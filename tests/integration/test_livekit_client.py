@@ -14,8 +14,9 @@ from livekit.protocol.models import ParticipantInfo
 
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit import LiveKitClient, LiveKitClients, RoomDispatch
+from dispatcher.livekit import LiveKitClient, LiveKitClients
 from dispatcher.models import Dispatch
+from dispatcher.rooms import RoomDispatch
 from tests.house import House
 from tests.sockets import LossyProxy, listening, never_answering
 from tests.support import a_dispatch

@@ -18,7 +18,8 @@ from kombu import Connection
 
 from dispatcher import ledger, messages, waking
 from dispatcher.messages import Wake
-from dispatcher.models import DISPATCH_CREATED, DISPATCH_STARTED, Dispatch, State
+from dispatcher.models import Dispatch, State
+from dispatcher.state_machine import DISPATCH_CREATED, DISPATCH_STARTED
 from dispatcher.store import Ledger
 from tests.support import keyspace, new_dispatch, run_python
 

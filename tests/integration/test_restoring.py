@@ -8,8 +8,9 @@ import pytest
 import redis
 
 from dispatcher import ledger, restoring
-from dispatcher.models import FAILED, Dispatch, RememberedDispatch, State
+from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.restoring import Restored
+from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.support import AGENT_NAME, keyspace, new_dispatch
 

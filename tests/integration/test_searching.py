@@ -9,7 +9,8 @@ import redis
 
 from dispatcher import ledger, listing
 from dispatcher.listing import Position
-from dispatcher.models import FAILED, REDISPATCH, State
+from dispatcher.models import State
+from dispatcher.state_machine import FAILED, REDISPATCH
 from dispatcher.store import Ledger
 from tests.ledgers import Told, fill
 

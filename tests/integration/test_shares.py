@@ -13,7 +13,7 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dispatcher import cancelling, ledger, messages, models, reports
+from dispatcher import cancelling, ledger, messages, models, reports, state_machine
 from dispatcher.errors import Overloaded, RedispatchRefused
 from dispatcher.ledger import Created, Step
 from dispatcher.models import Dispatch, State
@@ -93,7 +93,7 @@ def test_what_one_client_has_cancelled_costs_nobody_a_refusal(
         created = ask(store, "acme", number)
         dispatch = read(store, created.dispatch_id)
         # LiveKit has been asked for it, so somebody has to look into its room.
-        store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
+        store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
         store.run(cancelling.cancel(dispatch, retention_s=60))
     assert raw.zcard("usher:due") == 3 * BACKLOG
 
@@ -112,8 +112,8 @@ def test_each_client_has_its_share_of_what_may_be_on_its_way(store: Ledger) -> N
 def test_who_has_none_on_their_way_any_more_has_no_share(store: Ledger, raw: redis.Redis) -> None:
     ask(store, "globex", 1)
     dispatch = read(store, "dsp_globex_1")
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
-    assert store.run(ledger.advance(dispatch, models.JOINED, lease_s=60)).moved
+    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    assert store.run(ledger.advance(dispatch, state_machine.JOINED, lease_s=60)).moved
     assert accepted(store, "acme") == BACKLOG
 
     # Both were looked at when the limit was reached.
@@ -234,7 +234,7 @@ def test_cancelled_and_sent_again_in_a_loop_it_does_not_fill_the_queues(
         loop.append(cancelling.cancel(made, retention_s=60, paced=True))
         again = ledger.advance(
             replace(made, generation=generation),
-            models.REDISPATCH,
+            state_machine.REDISPATCH,
             deadline_in_s=20,
             due_in_s=2,
             admission=admission,
@@ -277,12 +277,14 @@ def test_a_record_keeps_its_last_attempts_however_often_it_is_sent_again(
     for number in range(1, times + 1):
         dispatch = read(store, "dsp_acme_1")
         created = {"livekit_dispatch_id": f"AD_{number}", "tries": "2", "errors": "[]"}
-        store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
-        store.run(ledger.advance(dispatch, models.DISPATCH_CREATED, attempt=created))
-        joins = ledger.advance(dispatch, models.JOINED, once=f"joined:AJ_{number}", lease_s=6)
+        store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+        store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, attempt=created))
+        joins = ledger.advance(
+            dispatch, state_machine.JOINED, once=f"joined:AJ_{number}", lease_s=6
+        )
         store.run(joins)
         store.run(cancelling.cancel(dispatch, retention_s=60))
-        store.run(ledger.advance(dispatch, models.REDISPATCH, deadline_in_s=20, due_in_s=2))
+        store.run(ledger.advance(dispatch, state_machine.REDISPATCH, deadline_in_s=20, due_in_s=2))
 
     kept = read(store, "dsp_acme_1")
     assert kept.generation == times + 1
@@ -306,7 +308,9 @@ def test_a_record_of_the_release_before_is_cut_down_when_it_is_sent_again(
     raw.hset("usher:dispatch:dsp_acme_1", mapping={"generation": 20_000, "state": "cancelled"})
 
     store.run(
-        ledger.advance(read(store, "dsp_acme_1"), models.REDISPATCH, deadline_in_s=20, due_in_s=2)
+        ledger.advance(
+            read(store, "dsp_acme_1"), state_machine.REDISPATCH, deadline_in_s=20, due_in_s=2
+        )
     )
 
     kept = read(store, "dsp_acme_1")

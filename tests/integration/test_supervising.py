@@ -8,7 +8,7 @@ import pytest
 import redis
 from livekit import api
 
-from dispatcher import dispatching, leases, ledger, models, reports, verification
+from dispatcher import dispatching, leases, ledger, reports, state_machine, verification
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import Window
@@ -19,7 +19,7 @@ from dispatcher.supervising import LOOK_AGAIN_S, supervise
 from dispatcher.troubles import troubles
 from tests.house import House, OpenServices, Request
 from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
+from tests.support import AGENT_NAME, TIMINGS, counts, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -118,7 +118,7 @@ async def test_an_agent_that_nobody_has_come_to_is_no_loss_to_anybody(
     assert look().unattended
     found = counts(raw, "usher:metrics:dispatch:acme")
     assert (found.get("agents_lost"), found["idle_agents_lost"]) == (None, 1)
-    (told,) = (text for text in troubles(look()) if text.startswith("Attempt 1"))
+    (told,) = (text for text in troubles(look(), TIMINGS) if text.startswith("Attempt 1"))
     assert "before any person had come" in told
 
 
@@ -308,8 +308,10 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch()
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(
+        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+    )
     await house.join_for(dispatch)
     await house.join("person", agent=False)
     assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED

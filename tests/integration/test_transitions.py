@@ -8,7 +8,8 @@ import pytest
 
 from dispatcher import ledger, restoring
 from dispatcher.ledger import Step
-from dispatcher.models import (
+from dispatcher.models import Dispatch, RememberedDispatch, State
+from dispatcher.state_machine import (
     ACCEPTED,
     AGENT_CONNECTED,
     DISPATCH_CREATED,
@@ -16,9 +17,6 @@ from dispatcher.models import (
     FAILED,
     NEXT_GENERATION,
     REJECTED,
-    Dispatch,
-    RememberedDispatch,
-    State,
 )
 from dispatcher.store import AsyncLedger, Ledger
 from tests.support import AGENT_NAME, new_dispatch

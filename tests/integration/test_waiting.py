@@ -15,10 +15,10 @@ from dispatcher import (
     dispatching,
     leases,
     ledger,
-    models,
     precedence,
     reports,
-    sweeping,
+    state_machine,
+    wake_waiting,
 )
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
@@ -44,7 +44,7 @@ def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str
     store.run(ledger.create(new, due_in_s=0, detail={}))
     dispatch = store.run(ledger.read(dispatch_id))
     assert dispatch is not None
-    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0))
+    store.run(ledger.advance(dispatch, state_machine.WAIT, due_in_s=0))
     assert dispatch_id in keyspace(raw)["usher:waiting"]
     raw.zadd("usher:waiting", {dispatch_id: number}, xx=True)
     return dispatch_id
@@ -85,7 +85,9 @@ async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
     raw.zadd("usher:waiting", {"dsp_1": 1}, xx=True)  # it has waited longer
     picked = store.run(leases.pick_waiting(limit=9, push_s=2.0))
     assert picked == [caller, "dsp_1"]
-    assert [each.dispatch.dispatch_id for each in await sweeping.waiting_for(services)] == [caller]
+    assert [each.dispatch.dispatch_id for each in await wake_waiting.waiting_for(services)] == [
+        caller
+    ]
     # A person who enters makes it a session like any other.
     person = await house.join("person", agent=False)
     assert await precedence.why_behind(services, look(), store.run(reports.agent_servers())) is None
@@ -294,11 +296,11 @@ async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(
     services = await services_for()
     for number in range(6):
         waiting(store, raw, number)
-    assert await sweeping.waiting_for(services) == []
+    assert await wake_waiting.waiting_for(services) == []
     store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))
     store.run(reports.report_agent_server(a_server("server-2", used_slots=2), ttl_s=60))
 
-    woken = await sweeping.waiting_for(services)
+    woken = await wake_waiting.waiting_for(services)
 
     assert [wake_up.dispatch.dispatch_id for wake_up in woken] == ["dsp_0", "dsp_1", "dsp_2"]
 

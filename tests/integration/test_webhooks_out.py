@@ -15,7 +15,17 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher import heartbeat, ledger, models, outbox, reports, restoring, sweeping, webhooks
+from dispatcher import (
+    heartbeat,
+    ledger,
+    models,
+    outbox,
+    reports,
+    restoring,
+    state_machine,
+    sweeping,
+    webhooks,
+)
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.receivers import NotDelivered, Receivers
@@ -59,16 +69,16 @@ async def deliver_due(services: Services) -> list[str]:
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
     fields = {"agent_identity": "agent-1", "joined_at_ms": "5", "time_to_join_ms": "300"}
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED))
-    store.run(ledger.advance(dispatch, models.JOINED, fields=fields, lease_s=60))
+    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED))
+    store.run(ledger.advance(dispatch, state_machine.JOINED, fields=fields, lease_s=60))
 
 
 @pytest.mark.parametrize(
     ("transition", "event"),
     [
-        (models.FAILED, "dispatch.failed"),
-        (models.NOBODY_CAME, "dispatch.cancelled"),
-        (models.ROOM_OVER, "dispatch.ended"),
+        (state_machine.FAILED, "dispatch.failed"),
+        (state_machine.NOBODY_CAME, "dispatch.cancelled"),
+        (state_machine.ROOM_OVER, "dispatch.ended"),
     ],
 )
 async def test_joining_and_every_ending_is_told_and_verifies(
@@ -116,8 +126,8 @@ async def test_a_change_that_ends_nothing_is_not_told(
     dispatch = request_dispatch()
     join(store, dispatch)
     raw.delete(OUTBOX)
-    store.run(ledger.advance(dispatch, models.AGENT_ADOPTED))  # only noted
-    store.run(ledger.advance(dispatch, models.AGENT_LOST, deadline_in_s=20))
+    store.run(ledger.advance(dispatch, state_machine.AGENT_ADOPTED))  # only noted
+    store.run(ledger.advance(dispatch, state_machine.AGENT_LOST, deadline_in_s=20))
 
     assert await deliver_due(telling) == []
 

@@ -25,7 +25,7 @@ import redis
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from dispatcher import keys, leases, ledger, models
+from dispatcher import keys, leases, ledger, state_machine
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import DispatchRef
 from dispatcher.settings import CommonSettings
@@ -51,16 +51,16 @@ def steps(number: int) -> list[ledger.Step[object]]:
     in_room = {"joined_at_ms": "1", "time_to_join_ms": str(100 + number % 400)}
     return [
         ledger.create(new_dispatch(**names), due_in_s=2, detail={"by": "http"}),
-        ledger.advance(ref, models.DISPATCH_STARTED, due_in_s=12),
-        ledger.advance(ref, models.DISPATCH_CREATED, due_in_s=7, attempt={"tries": "1"}),
+        ledger.advance(ref, state_machine.DISPATCH_STARTED, due_in_s=12),
+        ledger.advance(ref, state_machine.DISPATCH_CREATED, due_in_s=7, attempt={"tries": "1"}),
         ledger.advance(
-            ref, models.ACCEPTED, before="offered", due_in_s=3, agent_counts=counts
+            ref, state_machine.ACCEPTED, before="offered", due_in_s=3, agent_counts=counts
         ),
         ledger.advance(
-            ref, models.AGENT_CONNECTED, agent_counts=joins, once=f"joined:{number}"
+            ref, state_machine.AGENT_CONNECTED, agent_counts=joins, once=f"joined:{number}"
         ),
-        ledger.advance(ref, models.JOINED, lease_s=leases.LEASE_S, fields=in_room),
-        ledger.advance(ref, models.ROOM_OVER, retention_s=60),
+        ledger.advance(ref, state_machine.JOINED, lease_s=leases.LEASE_S, fields=in_room),
+        ledger.advance(ref, state_machine.ROOM_OVER, retention_s=60),
     ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from dispatcher.selftest.counters import Accepts, rises, too_little
 from dispatcher.selftest.results import Outcome, Result, junit, passed, spread
 from dispatcher.store import ServerFacts
 from dispatcher.worker_settings import Service, WorkerSettings, services_of
-from tests.support import a_dispatch, a_server
+from tests.support import TIMINGS, a_dispatch, a_server
 
 EVIL_ROOM = "room\x1b[2J\x07\n-1"
 REDIS = ServerFacts(
@@ -79,7 +79,7 @@ def test_names_cannot_play_with_the_terminal() -> None:
         timeline=(TimelineEvent(at_ms=1, event="queued", generation=1, detail={"by": "\x1b[31m"}),),
     )
 
-    lines = [*rendering.shown(dispatch, explain(dispatch)), *rendering.listed([dispatch])]
+    lines = [*rendering.shown(dispatch, explain(dispatch, TIMINGS)), *rendering.listed([dispatch])]
 
     text = click.unstyle("\n".join(lines))
     assert "room\\x1b[2J\\x07\\x0a-1" in text

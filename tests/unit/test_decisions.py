@@ -7,29 +7,21 @@ from math import inf
 
 import pytest
 
-from dispatcher.decisions import (
-    END_MARGIN_S,
-    Fail,
-    Redispatch,
-    Wait,
-    after_no_join,
-    can_take,
-    crashes_in_a_row,
-    eligible,
-    foreign_agents,
+from dispatcher.agent_losses import crashes_in_a_row
+from dispatcher.agent_servers import can_take, eligible
+from dispatcher.failure_reasons import why_no_agent, why_too_late
+from dispatcher.models import END_MARGIN_S, AgentServerReport, Attempt, Dispatch, State
+from dispatcher.rooms import AgentParticipant, foreign_agents, our_agent
+from dispatcher.timing import (
+    GRACE_S,
     is_silent,
     is_starting,
     look_again_in_s,
-    our_agent,
     silent_in_s,
     time_is_up,
     time_to_join,
-    why_no_agent,
-    why_too_late,
 )
-from dispatcher.leases import GRACE_S
-from dispatcher.livekit import AgentParticipant
-from dispatcher.models import AgentServerReport, Attempt, Dispatch, State
+from dispatcher.verification_steps import AwaitCapacity, Fail, Redispatch, after_no_join
 from tests.support import a_dispatch, a_server, an_agent
 
 SOON_S = 0.05
@@ -317,7 +309,7 @@ def test_with_time_and_no_free_slot_left_the_dispatch_waits(
 ) -> None:
     dispatch = a_dispatch()
 
-    assert after_no_join(dispatch, servers) == Wait(reason=why_no_agent(dispatch, servers))
+    assert after_no_join(dispatch, servers) == AwaitCapacity(reason=why_no_agent(dispatch, servers))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from livekit import rtc
 
-from dispatcher.leases import STILL_TO_COME_S
+from dispatcher.timing import STILL_TO_COME_S
 from tests.support import run_python
 from worker_agent.ending import (
     ASKED_SLACK_S,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dispatcher import explaining
 from dispatcher.causes import FAILURES, REJECTED
-from dispatcher.explaining import Explanation, explain, explain_parked, explain_unknown
+from dispatcher.explaining import Explanation, explain_parked, explain_unknown
 from dispatcher.models import Attempt, Dispatch, FailureReason, State, TimelineEvent
 from dispatcher.stages import stages
 from dispatcher.troubles import troubles
-from tests.support import a_dispatch
+from tests.support import TIMINGS, a_dispatch
 from worker_agent.offers import Reason
 
 START_MS = 1_000_000
@@ -49,6 +51,11 @@ def joined(*told: Any, **changes: Any) -> Dispatch:
 def failed(reason: str, message: str = "it was", **changes: Any) -> Dispatch:
     """A dispatch that ended for that reason."""
     return a_dispatch(state=State.FAILED, failure_reason=reason, failure_message=message, **changes)
+
+
+def explain(dispatch: Dispatch, **changes: float) -> Explanation:
+    """The explanation, where settings differ from their defaults by `changes`."""
+    return explaining.explain(dispatch, replace(TIMINGS, **changes))
 
 
 def everything(explanation: Explanation) -> str:
@@ -144,6 +151,33 @@ def test_a_fresh_queued_one_is_no_alarm_and_an_old_one_is() -> None:
     assert "doctor" in explain(old).advice
 
 
+def test_the_time_outs_that_an_explanation_names_are_those_of_the_settings() -> None:
+    dispatched = a_dispatch(state=State.DISPATCHED)
+    accepted = a_dispatch(state=State.ACCEPTED)
+
+    assert "within 2 s (0.8 s where the agent servers have" in explain(dispatched).cause
+    assert "within 4.5 s (0.8 s" in explain(dispatched, offer_timeout_s=4.5).cause
+    assert "within 0.5 s has been dropped" in explain(dispatched, offer_timeout_s=0.5).cause
+    assert "After 5 s it is given up" in explain(accepted).cause
+    assert "After a minute it is given up" in explain(accepted, verify_timeout_s=60.0).cause
+
+
+def test_how_long_a_record_is_kept_is_what_the_settings_say() -> None:
+    kept_for_hours = replace(TIMINGS, retention_s=7200)
+
+    assert "kept for a day after" in explain_unknown("dsp_x", TIMINGS).cause
+    assert "kept for 2 hours after" in explain_unknown("dsp_x", kept_for_hours).cause
+
+
+def test_a_slow_start_is_one_that_the_sweeper_would_have_woken() -> None:
+    queued = a_dispatch(state=State.QUEUED, updated_at_ms=START_MS, read_at_ms=START_MS + 4000)
+    slow = joined((0, "queued"), (4000, "dispatching"), (4390, "joined"))
+
+    assert "any moment" in explain(queued, wake_grace_s=5.0).cause
+    assert "stood in the queue for 4.0 s" in everything(explain(slow))
+    assert "stood in the queue" not in everything(explain(slow, wake_grace_s=5.0))
+
+
 def test_a_smooth_way_has_no_trouble() -> None:
     explanation = explain(joined(*SMOOTH))
 
@@ -155,7 +189,7 @@ def test_a_smooth_way_has_no_trouble() -> None:
 def test_an_answer_noted_after_the_accept_is_no_trouble() -> None:
     late = [*SMOOTH[:2], SMOOTH[4], (201, "dispatched"), *SMOOTH[5:]]
 
-    assert troubles(joined(*late)) == ()
+    assert troubles(joined(*late), TIMINGS) == ()
     names = [stage.name for stage in stages(joined(*late))]
     assert names == ["queue_wait", "dispatch", "join", "session"]
 
@@ -287,7 +321,7 @@ def test_rejects_are_told_by_agent_server_with_their_number() -> None:
 
 
 def test_what_is_not_there_is_explained_too() -> None:
-    assert "'dsp_x'" in explain_unknown("dsp_x").headline
+    assert "'dsp_x'" in explain_unknown("dsp_x", TIMINGS).headline
     parked = explain_parked("dsp_x", "KeyError: 'state'")
     assert "damaged" in parked.cause
     assert "KeyError" in parked.cause

@@ -17,7 +17,8 @@ from livekit.protocol.room import ListParticipantsResponse
 
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit import LiveKitClients, server_time
+from dispatcher.livekit import LiveKitClients
+from dispatcher.livekit_clock import server_time
 from tests.sockets import Handler, answering, listening, never_answering, read_request
 
 SECRET = "a-secret-of-at-least-32-characters"

@@ -7,20 +7,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher import decisions
-from dispatcher.decisions import (
-    LONG_LIFE_S,
-    Fail,
-    Redispatch,
-    Verdict,
-    after_no_join,
-    offer_is_lost,
-    surplus_agents,
-    why_no_agent,
-    why_too_late,
-)
-from dispatcher.livekit import AgentParticipant, RoomView
+from dispatcher import agent_losses
+from dispatcher.agent_losses import LONG_LIFE_S, Verdict
+from dispatcher.failure_reasons import why_no_agent, why_too_late
 from dispatcher.models import AgentServerReport, Dispatch, State
+from dispatcher.rooms import AgentParticipant, RoomView, surplus_agents
+from dispatcher.verification_steps import Fail, Redispatch, after_no_join, offer_is_lost
 from tests.support import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
@@ -40,7 +32,7 @@ def a_joined(*, lived_s: float = 5.0, **changes: Any) -> Dispatch:
 
 
 def judge(dispatch: Dispatch, room: RoomView, *, fenced: bool) -> Verdict:
-    return decisions.judge(dispatch, room, fenced=fenced, max_losses=5, abandon_after_s=300)
+    return agent_losses.judge(dispatch, room, fenced=fenced, max_losses=5, abandon_after_s=300)
 
 
 @pytest.mark.parametrize("agents", [(), (OURS,), (BEFORE,)], ids=["gone", "listed", "older one"])
@@ -192,7 +184,7 @@ def test_how_long_an_agent_has_lived_is_told_by_redis_s_clock_and_not_by_livekit
         joined_at_ms=(behind.joined_at_ms or 0) - 61_000,
     )
 
-    assert decisions.losses_in_a_row(behind) == 4
+    assert agent_losses.losses_in_a_row(behind) == 4
 
 
 @pytest.mark.parametrize("state", [State.DISPATCHED, State.OFFERED])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher import models
-from dispatcher.models import (
+from dispatcher import state_machine
+from dispatcher.models import IN_FLIGHT, PENDING, TERMINAL, Attempt, State, Transition
+from dispatcher.state_machine import (
     ACCEPTED,
     ADOPTED,
     AGENT_CONNECTED,
@@ -14,23 +15,19 @@ from dispatcher.models import (
     AGENT_LOST,
     CAME_BACK,
     FAILED,
-    IN_FLIGHT,
     JOINED,
     NEXT_GENERATION,
     NOBODY_CAME,
-    PENDING,
     REDISPATCH,
     ROOM_OVER,
-    TERMINAL,
     UNREACHED,
     WAIT,
-    Attempt,
-    State,
-    Transition,
 )
 from tests.support import a_dispatch, a_server
 
-TABLE = {name: value for name, value in vars(models).items() if isinstance(value, Transition)}
+TABLE = {
+    name: value for name, value in vars(state_machine).items() if isinstance(value, Transition)
+}
 ORDER = [
     State.QUEUED,
     State.DISPATCHING,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 from pydantic_settings import BaseSettings
 
 from dispatcher.clients import KeyKind, registry
 from dispatcher.errors import ConfigurationError
-from dispatcher.settings import ClientSettings, CommonSettings, DispatcherSettings, load
+from dispatcher.settings import ClientSettings, CommonSettings, DispatcherSettings, load, timings
+from tests.support import TIMINGS
 from worker_agent.settings import AgentSettings
 
 SECRET = "s3cr3t-value-that-must-never-show-anywhere"
@@ -37,6 +39,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.cache_clear()
     yield
     registry.cache_clear()
+
+
+def test_the_timings_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timings(load(CommonSettings), load(DispatcherSettings)) == TIMINGS
+
+    changed = {
+        "USHER_VERIFY_TIMEOUT_S": ("verify_timeout_s", 11.0),
+        "USHER_VERIFY_POLL_S": ("verify_poll_s", 0.7),
+        "USHER_OFFER_TIMEOUT_S": ("offer_timeout_s", 3.0),
+        "USHER_WAKE_GRACE_S": ("wake_grace_s", 4.0),
+        "USHER_RETENTION_S": ("retention_s", 90),
+    }
+    for variable, (_, value) in changed.items():
+        monkeypatch.setenv(variable, str(value))
+    assert asdict(timings(load(CommonSettings), load(DispatcherSettings))) == dict(changed.values())
 
 
 @pytest.mark.parametrize("settings", EVERY)

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from livekit import api
 
-from dispatcher import livekit
+from dispatcher import livekit_errors
 from dispatcher.celery import app as app
 from dispatcher.errors import LiveKitError
 from dispatcher.guarding import Guard
@@ -25,7 +25,7 @@ async def call(self: LiveKitClient, request: Awaitable[Any], *, probe: bool = Fa
     except LiveKitError:
         raise
     except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
-        raise livekit._classify(error) from error
+        raise livekit_errors.classify(error) from error
 
 
 @contextlib.asynccontextmanager

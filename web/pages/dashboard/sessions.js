@@ -73,7 +73,7 @@ function counted(count, next, filtered) {
 
 function empty(filtered, next) {
   if (next) return null;
-  if (filtered) return h("p", { class: "empty" }, "No session is like that. An ended one is kept for a day (USHER_RETENTION_S).");
+  if (filtered) return h("p", { class: "empty" }, "No session is like that. An ended one is kept for a day, unless USHER_RETENTION_S says otherwise.");
   return h("p", { class: "empty" }, "There is no session yet. ", h("a", { href: "/", "data-key": "try" }, "Start one"), ", or send a request to ", h("code", {}, "POST /api/v1/dispatches"), ".");
 }
 
