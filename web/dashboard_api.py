@@ -36,7 +36,7 @@ from web.dashboard_answers import (
 from web.dashboard_figures import Sought
 from web.operator_session import PATH, signed_in
 from web.problems import Problem, invalid_fields
-from web.schemas import DEFAULT_PAGE, MAX_PAGE
+from web.request_schemas import DEFAULT_PAGE, MAX_PAGE
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")

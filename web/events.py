@@ -31,9 +31,9 @@ from dispatcher.models import TERMINAL, Dispatch
 from dispatcher.settings import CommonSettings, StreamSettings
 from dispatcher.store import AsyncLedger
 from dispatcher.wakeups import Wakeups
+from web.answer_schemas import dispatch_answer, event_answer
 from web.handover import Detached, check_detachable
 from web.problems import Problem, unavailable
-from web.schemas import dispatch_answer, event_answer
 
 logger = logging.getLogger(__name__)
 

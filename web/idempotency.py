@@ -18,7 +18,7 @@ from flask import request
 from dispatcher.ledger import Once
 from dispatcher.models import NewDispatch
 from web.problems import Problem
-from web.schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
+from web.request_schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
 
 HEADER: Final = "Idempotency-Key"
 _IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
