@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache, lru_cache
-from importlib import resources
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 from flask import Blueprint, Response, request
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic.json_schema import models_json_schema
 
 from web.answer_schemas import (
@@ -27,7 +27,7 @@ from web.answer_schemas import (
     StreamEvent,
     TokenAnswer,
 )
-from web.page_files import under_prefix
+from web.page_files import PAGES, TEMPLATES
 from web.request_schemas import TokenRequest
 
 blueprint = Blueprint("openapi", __name__)
@@ -36,7 +36,7 @@ blueprint = Blueprint("openapi", __name__)
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     api: dict[str, Any] = yaml.safe_load(
-        (resources.files("web") / "openapi.yaml").read_text("utf-8")
+        (Path(__file__).parent / "openapi.yaml").read_text("utf-8")
     )
     del api["shared"]  # the operations refer to it by YAML's anchors
     api["components"]["schemas"] = _schemas()
@@ -69,15 +69,19 @@ def _document_text(prefix: str) -> str:
     return json.dumps({**document(), "servers": [{"url": prefix or "/"}]})
 
 
-@cache
-def _page() -> str:
-    text = (resources.files("web") / "pages" / "docs.html").read_text("utf-8")
+@lru_cache(maxsize=16)
+def _page(prefix: str) -> str:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["schema_name"] = schema_name
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
-    return environment.from_string(text).render(api=json.loads(_document_text("")))
+    template = environment.get_template("docs.html")
+    return template.render(api=json.loads(_document_text(prefix)), root_path=prefix)
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:
@@ -104,11 +108,11 @@ def openapi() -> Response:
 @blueprint.get("/docs")
 def docs() -> Response:
     """The same document for people; no script in it."""
-    return Response(under_prefix(_page(), request.root_path), mimetype="text/html")
+    return Response(_page(request.root_path), mimetype="text/html")
 
 
 @blueprint.get("/docs.css")
 def docs_style() -> Response:
     """Its looks."""
-    text = (resources.files("web") / "pages" / "docs.css").read_text("utf-8")
+    text = (PAGES / "docs.css").read_text("utf-8")
     return Response(text, mimetype="text/css", headers={"Cache-Control": "max-age=3600"})
