@@ -196,6 +196,8 @@ class _Watched(SpanExporter):
         # A process of one session is silent: its agent server says it for all of them.
         alone = multiprocessing.parent_process() is None
         self._level = logging.WARNING if alone else logging.DEBUG
+        # A queue that is full because of that is no news.
+        logging.getLogger("opentelemetry.sdk._shared_internal").addFilter(lambda _: self._delivers)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         token = _exporting.set(True)

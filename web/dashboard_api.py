@@ -1,7 +1,7 @@
-"""What do the dashboard's pages show?
+"""The JSON API behind the dashboard's pages, for the operator's browser alone.
 
-JSON for those pages alone, to the operator's browser. Every answer has an ETag: a page that asks
-again every two seconds mostly hears that nothing has changed.
+Every answer has an ETag: a page that asks again every two seconds mostly hears that nothing has
+changed.
 """
 
 from __future__ import annotations
