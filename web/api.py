@@ -17,19 +17,13 @@ from dispatcher.models import PENDING, Dispatch, NewDispatch, State
 from dispatcher.quotas import Admission
 from dispatcher.state_machine import REDISPATCH, REDISPATCH_REQUESTED
 from web import patience
+from web.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
 from web.delegation import delegate
 from web.idempotency import conflict, idempotency_key, once
 from web.limits import check_depth, check_large, refusals_counted
 from web.problems import Problem, invalid_fields
-from web.schemas import (
-    Accepted,
-    ListQuery,
-    TokenRequest,
-    dispatch_answer,
-    page_answer,
-    token_answer,
-)
+from web.request_schemas import ListQuery, TokenRequest
 from web.services import Services, services
 from web.tokens import participant_token, unguessable
 

@@ -41,6 +41,7 @@ from web import (
     traces,
     webhooks,
 )
+from web.answer_schemas import Accepted
 from web.events import Streams
 from web.idempotency import Delegations
 from web.key_uses import KeyUses
@@ -48,7 +49,7 @@ from web.limits import WrongKeys, WrongPasswords
 from web.operators import operator_of
 from web.path_prefix import PathPrefix
 from web.promises import Promises
-from web.schemas import Accepted, TokenRequest
+from web.request_schemas import TokenRequest
 from web.services import Services
 from web.snapshots import Snapshots
 from web.spool import Spool, directory_for

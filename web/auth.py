@@ -22,7 +22,7 @@ from dispatcher.clients import ApiKey, Client, ClientRegistry, KeyKind
 from dispatcher.errors import UnreadableRecord
 from dispatcher.models import Limits
 from web.problems import Problem
-from web.schemas import TokenRequest
+from web.request_schemas import TokenRequest
 from web.services import services
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="usher"'}

@@ -1,7 +1,7 @@
-"""What does the operator get who opens `/dashboard` in a browser?
+"""The operator's pages at `/dashboard`, and signing in.
 
-Pages without anything in them (`web/pages/dashboard/`), whose scripts ask `dashboard_api.py` for
-what they show. So a link to a session works from a chat too, where the browser sends a
+They have nothing in them (`web/pages/templates/dashboard/`): their scripts ask `dashboard_api.py`
+for what they show. So a link to a session works from a chat too, where the browser sends a
 `SameSite=Strict` cookie only once the page is there.
 """
 
@@ -11,37 +11,19 @@ import re
 from typing import Final
 
 from flask import Blueprint, Response, redirect, render_template, request
-from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as AnyResponse
 
+from web import page_files
 from web.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
 from web.operators import judged
-from web.page_files import page_file, under_prefix
 from web.services import services
 
-blueprint = Blueprint("dashboard", __name__, url_prefix=PATH, template_folder="pages/dashboard")
+blueprint = Blueprint("dashboard", __name__, url_prefix=PATH, template_folder=page_files.TEMPLATES)
 
 # No inline script or style, nothing from elsewhere, forms to ourselves only.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-_PARTS: Final = frozenset(
-    {
-        "style.css",
-        "api.js",
-        "bars.js",
-        "choices.js",
-        "dom.js",
-        "histogram.js",
-        "overview.js",
-        "overview_parts.js",
-        "session.js",
-        "sessions.js",
-        "timeline.js",
-        "verdict.js",
-        "words.js",
-    }
 )
 # Where to go after signing in: to a page of ours, whatever the form says.
 _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\?[!-~]{0,500})?")
@@ -51,19 +33,19 @@ def _page(name: str) -> AnyResponse:
     """The page, or the way to it."""
     here = services()
     if not here.operator.named:
-        return _own(Response(_rendered("off.html"), status=403))
+        return _switched_off()
     # From another site the cookie is not sent; the page itself asks with it.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in(here.operator):
         wanted = _own_page(request.full_path.rstrip("?"))
         return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
-    answer = page_file(f"dashboard/{name}")
+    answer = page_files.page(f"dashboard/{name}")
     answer.vary.add("Cookie")
     return _own(answer)
 
 
-def _rendered(name: str, **context: object) -> str:
-    return under_prefix(render_template(name, **context), request.root_path)
+def _switched_off() -> Response:
+    return _own(Response(render_template("dashboard/off.html"), status=403))
 
 
 def _own(answer: Response) -> Response:
@@ -100,14 +82,14 @@ def login() -> AnyResponse:
     """The form."""
     here = services()
     if not here.operator.named:
-        return _own(Response(_rendered("off.html"), status=403))
+        return _switched_off()
     return _form()
 
 
 def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
     wanted = _own_page(request.values.get("next", PATH))
-    page = _rendered(
-        "login.html",
+    page = render_template(
+        "dashboard/login.html",
         next=wanted,
         trouble=trouble,
         wait_s=wait_s,
@@ -129,7 +111,7 @@ def log_in() -> AnyResponse:
     """
     here = services()
     if not here.operator.named:
-        return _own(Response(_rendered("off.html"), status=403))
+        return _switched_off()
     check_own_form()
     right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
@@ -163,6 +145,4 @@ def part(name: str) -> Response:
     Raises:
         NotFound: there is no such part.
     """
-    if name not in _PARTS:
-        raise NotFound
-    return page_file(f"dashboard/{name}")
+    return page_files.page_part("dashboard", name)

@@ -1,4 +1,4 @@
-"""How do figures, health and records become the dashboard's JSON? Pure.
+"""Figures, health and records as the dashboard's JSON. Pure.
 
 Only what the pages show: no metadata of an agent's or a participant's, no token, no key.
 """

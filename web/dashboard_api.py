@@ -1,7 +1,7 @@
-"""What do the dashboard's pages show?
+"""The JSON API behind the dashboard's pages, for the operator's browser alone.
 
-JSON for those pages alone, to the operator's browser. Every answer has an ETag: a page that asks
-again every two seconds mostly hears that nothing has changed.
+Every answer has an ETag: a page that asks again every two seconds mostly hears that nothing has
+changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from web.dashboard_answers import (
 from web.dashboard_figures import Sought
 from web.operator_session import PATH, signed_in
 from web.problems import Problem, invalid_fields
-from web.schemas import DEFAULT_PAGE, MAX_PAGE
+from web.request_schemas import DEFAULT_PAGE, MAX_PAGE
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")

@@ -1,6 +1,6 @@
-"""What is read for the dashboard, and how old may it be?
+"""Reads for the dashboard what Redis has, at most once in a while per process.
 
-Figures and health a second, what costs more some seconds; per process, whoever looks.
+Figures and health may be a second old, what costs more some seconds.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from livekit.api import RoomConfiguration
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import NewDispatch, State
+from web.answer_schemas import Accepted
 from web.problems import unavailable
 from web.promises import Promises
-from web.schemas import Accepted
 from web.tokens import delegated_agents
 
 

@@ -28,9 +28,9 @@ from dispatcher.models import TERMINAL, Dispatch
 from dispatcher.settings import StreamSettings
 from dispatcher.store import Ledger
 from web import patience
+from web.answer_schemas import dispatch_answer, event_answer
 from web.changes import Changes
 from web.problems import Problem, unavailable
-from web.schemas import dispatch_answer, event_answer
 
 MEDIA_TYPE: Final = "text/event-stream"
 # A message of the ledger's may be lost; and so soon is it seen that a caller has hung up.

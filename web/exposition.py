@@ -1,4 +1,4 @@
-"""How do the ledger's figures become Prometheus's metrics?"""
+"""A Prometheus collector of the ledger's figures: clients, agent servers, queues, records."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ class LedgerCollector(Collector):
             yield from _of_agents(self._figures.agents)
         if self._health is not None:
             yield from _of_servers(self._health)
-            yield from _of_parts(self._health)
+            yield from _of_workers(self._health)
+            yield from _of_records(self._health)
+            yield _of_errors(self._health)
         if self._figures is not None and self._health is not None:
             yield _of_livekit(self._figures.clients, self._health)
 
@@ -200,7 +202,7 @@ def _of_servers(health: Health) -> Iterator[Metric]:
     yield from (slots, used, load, online)
 
 
-def _of_parts(health: Health) -> Iterator[Metric]:
+def _of_workers(health: Health) -> Iterator[Metric]:
     queues = GaugeMetricFamily(
         "usher_queue_length", "Celery messages that wait.", labels=("queue",)
     )
@@ -212,6 +214,9 @@ def _of_parts(health: Health) -> Iterator[Metric]:
         workers.add_metric((queue,), float(queue in health.workers))
     workers.add_metric((heartbeat.SWEEPER,), float(health.sweeper_alive))
     yield from (queues, workers)
+
+
+def _of_records(health: Health) -> Iterator[Metric]:
     yield _gauge("waiting_dispatches", "Dispatches that wait for an agent server.", health.waiting)
     yield _gauge(
         "oldest_waiting_seconds",
@@ -236,12 +241,15 @@ def _of_parts(health: Health) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
     )
+
+
+def _of_errors(health: Health) -> Metric:
     errors = CounterMetricFamily(
         "usher_internal_errors", "Failures that nothing has expected.", labels=("work",)
     )
     for work, count in (_NO_ERRORS | dict(health.internal_errors)).items():
         errors.add_metric((work,), count)
-    yield errors
+    return errors
 
 
 def _of_livekit(clients: Iterable[ClientFigures], health: Health) -> Metric:

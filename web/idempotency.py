@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
+from cachetools import LRUCache
 from flask import request
 
 from dispatcher.ledger import Once
 from dispatcher.models import NewDispatch
 from web.problems import Problem
-from web.schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
+from web.request_schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
 
 HEADER: Final = "Idempotency-Key"
 _IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
@@ -96,7 +96,7 @@ class Delegations:
     """What this process has answered without Redis to requests with a key; thread-safe."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._kept: LRUCache[tuple[str, str], _Kept] = LRUCache(MAX_KEPT)
         self._lock = threading.Lock()
 
     def keep(self, new: NewDispatch, asked: Once) -> None:
@@ -105,8 +105,6 @@ class Delegations:
             self._kept[new.client_id, asked.key_digest] = _Kept(
                 once=replace(asked, room_name=new.room_name), dispatch_id=new.dispatch_id
             )
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
 
     def recall(self, new: NewDispatch, asked: Once) -> tuple[NewDispatch, Once]:
         """Both as the same request was answered before, or as they are.

@@ -12,10 +12,11 @@ import math
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
+from cachetools import TTLCache
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
@@ -91,37 +92,38 @@ def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> N
             store.run(ledger.count_request(client_id, limits, only_look=True))
 
 
+@dataclass
+class _Guesses:
+    """Of one address, until its minute is over."""
+
+    until: float
+    count: int = 0
+
+    def wait_s(self) -> int:
+        return max(0, math.ceil(self.until - time.monotonic()))
+
+
 class WrongKeys:
     """Counts wrong keys by address, in this process; thread-safe, and of bounded size."""
 
     def __init__(self, most: int = MAX_WRONG_KEYS) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._seen: TTLCache[str, _Guesses] = TTLCache(_MAX_ADDRESSES, ttl=WRONG_KEYS_WINDOW_S)
 
     def one_more(self, address: str) -> int:
         """Note one; returns the seconds to wait when it is one too many, else 0."""
-        place = _place(address)
-        now = time.monotonic()
+        first = _Guesses(until=time.monotonic() + WRONG_KEYS_WINDOW_S)
         with self._lock:
-            since, count = self._seen.get(place, (now, 0))
-            if now - since >= WRONG_KEYS_WINDOW_S:
-                self._seen.pop(place)
-                since, count = now, 0
-            self._seen[place] = (since, count + 1)
-            if len(self._seen) > _MAX_ADDRESSES:
-                self._seen.popitem(last=False)
-        if count < self._most:
-            return 0
-        return math.ceil(since + WRONG_KEYS_WINDOW_S - now)
+            guesses = self._seen.setdefault(_place(address), first)
+            guesses.count += 1
+            return guesses.wait_s() if guesses.count > self._most else 0
 
     def wait_s(self, address: str) -> int:
         """The seconds to wait when there have been too many already, else 0; notes nothing."""
-        now = time.monotonic()
         with self._lock:
-            since, count = self._seen.get(_place(address), (now, 0))
-        left_s = since + WRONG_KEYS_WINDOW_S - now
-        return math.ceil(left_s) if count >= self._most and left_s > 0 else 0
+            guesses = self._seen.get(_place(address))
+            return guesses.wait_s() if guesses and guesses.count >= self._most else 0
 
 
 class WrongPasswords:

@@ -1,17 +1,18 @@
-"""How often is Redis asked the same thing for the dashboard?
+"""What the dashboard has read from Redis a moment ago.
 
-Once in a second or so per process, however many people look: an answer is kept for as long, and of
-several who ask at once one asks Redis.
+Each thing is read about once in a second per process, however many people look: an answer is kept
+for as long, and of several requests at once one asks Redis.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
+
+from cachetools import LRUCache
 
 T = TypeVar("T")
 
@@ -33,15 +34,12 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._kept: LRUCache[Hashable, _Kept] = LRUCache(_MOST)
 
     def get(self, name: Hashable, keep_s: float, read: Callable[[], T]) -> T:
         """What `read` gave at most `keep_s` ago. What it raises is raised, and not kept."""
         with self._lock:
             kept = self._kept.setdefault(name, _Kept())
-            self._kept.move_to_end(name)
-            if len(self._kept) > _MOST:
-                self._kept.popitem(last=False)
         with kept.lock:
             began = time.monotonic()
             if began >= kept.until:

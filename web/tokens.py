@@ -19,7 +19,8 @@ from dispatcher.attributes import DELEGATED, DISPATCH_ID, job_attributes
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, NewDispatch
 from dispatcher.signing import signed
-from web.schemas import Accepted, TokenRequest
+from web.answer_schemas import Accepted
+from web.request_schemas import TokenRequest
 
 _MAY: Final = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPublishData"), True)
 

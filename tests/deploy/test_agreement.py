@@ -27,7 +27,7 @@ from .manifests import KUBERNETES, SYSTEMD, container_of, deployments, environme
 PROCESSES = set(read_procfile(PROJECT_ROOT / "Procfile"))
 DRAIN_S = AgentSettings.model_fields["drain_s"].default
 # Settings that are no field of a settings class: where they are read instead.
-READ_ELSEWHERE = ("web/gunicorn_conf.py", "Procfile", "dispatcher/tracing.py")
+READ_ELSEWHERE = ("web/gunicorn_conf.py", "Procfile", "dispatcher/tracing.py", "dispatcher/otel.py")
 # Flower reads every option of its own from such a variable; these are the ones that we set.
 FLOWERS_OWN = {"FLOWER_BASIC_AUTH"}
 

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
 from web.idempotency import MIN_PUBLIC_KEY_CHARS
 from web.limits import LARGE_BYTES
-from web.schemas import MAX_ATTRIBUTES
+from web.request_schemas import MAX_ATTRIBUTES
 
 URL = "/api/v1/dispatches"
 PAGE = "https://app.acme.example"

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.models import State
 from tests.house import House
-from web.schemas import Accepted, TokenRequest
+from web.answer_schemas import Accepted
+from web.request_schemas import TokenRequest
 from web.tokens import participant_token
 
 # Each is 256 bytes long in UTF-8.

@@ -46,8 +46,9 @@ def test_every_part_is_served_as_what_it_is_and_nothing_else_is(browser: FlaskCl
         assert answer.status_code == 200, part
         assert answer.mimetype == kinds.get(Path(part).suffix, "text/plain")
         assert answer.data == (PAGES / part).read_bytes()
-    for other in ("client/nothing.js", "client/../docs.html", "client/../../app.py"):
-        assert browser.get(f"/{other}").status_code == 404
+    others = ("nothing.js", "../templates/docs.html", "../../app.py", "vendor", "n" * 5000, "%00")
+    for other in others:
+        assert browser.get(f"/client/{other}").status_code == 404, other
 
 
 def test_every_import_of_a_script_leads_to_one(browser: FlaskClient) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from dispatcher.ledger import IDEMPOTENCY_S
+from dispatcher.listing import POSITION
 from dispatcher.models import State
+from web import events, idempotency
+from web.answer_schemas import ProblemAnswer
 from web.openapi import document, schema_name
 from web.problems import Problem
-from web.schemas import ProblemAnswer
+from web.request_schemas import DEFAULT_PAGE, MAX_IDEMPOTENCY_KEY_CHARS, MAX_PAGE, ListQuery
 
 
 def every(node: Any, name: str) -> Iterator[Any]:
@@ -55,6 +59,33 @@ def test_every_operation_says_who_may_and_what_goes_wrong() -> None:
 
 def test_what_is_listed_by_state_is_every_state() -> None:
     assert document()["components"]["schemas"]["State"]["enum"] == list(State)
+
+
+def parameters(path: str, method: str) -> dict[str, Any]:
+    """The parameters of an operation, by name."""
+    operation = document()["paths"][path][method]
+    return {parameter["name"]: parameter for parameter in operation["parameters"]}
+
+
+def test_a_list_is_asked_for_as_its_model_takes_it() -> None:
+    found = parameters("/api/v1/dispatches", "get")
+    assert found.keys() == ListQuery.model_fields.keys()
+    limit = found["limit"]["schema"]
+    assert limit == {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE}
+    assert found["cursor"]["schema"] == {"type": "string", "pattern": f"^{POSITION}$"}
+
+
+def test_an_idempotency_key_is_taken_as_documented() -> None:
+    key = parameters("/api/v1/dispatches", "post")[idempotency.HEADER]
+    assert key["schema"]["maxLength"] == MAX_IDEMPOTENCY_KEY_CHARS
+    assert f"for {IDEMPOTENCY_S // 3600} hours" in key["description"]
+    assert f"{idempotency.MIN_PUBLIC_KEY_CHARS} or more characters" in key["description"]
+
+
+def test_a_stream_is_as_documented() -> None:
+    stream = document()["paths"]["/api/v1/dispatches/{dispatch_id}/events"]["get"]
+    assert f"comes every {events.HEARTBEAT_S:.0f} s" in stream["description"]
+    assert list(stream["responses"]["200"]["content"]) == [events.MEDIA_TYPE]
 
 
 def test_a_problem_is_as_documented() -> None:

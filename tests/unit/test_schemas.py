@@ -14,17 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from dispatcher.models import State, TimelineEvent
 from tests.support import a_dispatch
+from web.answer_schemas import Accepted, dispatch_answer, event_answer, token_answer
 from web.problems import invalid_fields
-from web.schemas import (
+from web.request_schemas import (
     MAX_METADATA_BYTES,
     MAX_NAME_BYTES,
-    Accepted,
     AgentRequest,
     RoomConfig,
     TokenRequest,
-    dispatch_answer,
-    event_answer,
-    token_answer,
 )
 
 NAMES = ["room_name", "participant_identity", "participant_name"]

@@ -13,7 +13,8 @@ from livekit.api import RoomConfiguration
 
 from dispatcher.clients import LiveKitCredentials
 from dispatcher.models import NewDispatch, State
-from web.schemas import Accepted, TokenRequest
+from web.answer_schemas import Accepted
+from web.request_schemas import TokenRequest
 from web.tokens import delegated_agents, participant_token, unguessable
 
 CREDENTIALS = LiveKitCredentials(
