@@ -10,7 +10,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +47,16 @@ def find_nginx() -> str:
 
 
 @contextlib.contextmanager
-def proxied(directory: Path, web_port: int) -> Iterator[Proxy]:
-    """nginx with the configuration of deploy/nginx, in front of the web at `web_port`."""
+def proxied(directory: Path, web_port: int, *, limit_conn: int = 2000) -> Iterator[Proxy]:
+    """nginx with the configuration of deploy/nginx, in front of the web at `web_port`.
+
+    `limit_conn` is how many open requests one address may have.
+    """
     program = find_nginx()
     certificates = make_certificates(directory)
     https, http = free_port(), free_port()
-    write_configuration(
-        directory, certificates, web_port=web_port, https_port=https, http_port=http
-    )
+    numbers = {"web": web_port, "https": https, "http": http, "limit_conn": limit_conn}
+    write_configuration(directory, certificates, numbers)
     command = [program, "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"]
     started = subprocess.Popen([*command, "-g", "daemon off;"])
     try:
@@ -70,16 +72,16 @@ def proxied(directory: Path, web_port: int) -> Iterator[Proxy]:
 
 
 def write_configuration(
-    directory: Path, certificates: Certificates, *, web_port: int, https_port: int, http_port: int
+    directory: Path, certificates: Certificates, numbers: Mapping[str, int]
 ) -> None:
-    """Put both files into `directory`, with the test's own addresses and paths."""
-    listen = "listen 443 ssl http2;"
-    own = f"listen 127.0.0.1:{https_port} ssl http2;\n    listen 127.0.0.1:{http_port};"
+    """Put both files into `directory`, with the test's own ports and paths."""
+    https, http = numbers["https"], numbers["http"]
     _write(
         directory / "usher.conf",
         {
-            "server 127.0.0.1:8080;": f"server 127.0.0.1:{web_port};",
-            listen: own,
+            "server 127.0.0.1:8080;": f"server 127.0.0.1:{numbers['web']};",
+            "listen 443 ": f"listen 127.0.0.1:{http};\n    listen 127.0.0.1:{https} ",
+            "limit_conn usher_callers 2000;": f"limit_conn usher_callers {numbers['limit_conn']};",
             "/etc/nginx/usher.pem": str(certificates.certificate),
             "/etc/nginx/usher.key": str(certificates.key),
         },

@@ -10,8 +10,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
+from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
 from tests.integration.test_web_restarts import environment
 from tests.nginx import Proxy, proxied
@@ -140,6 +141,28 @@ def test_who_sends_no_whole_header_is_hung_up_on(proxy: Proxy) -> None:
         assert is_hung_up_on(slow)
         assert is_hung_up_on(silent)
     assert HEADER_S - 1 < time.monotonic() - began < HEADER_S + 5
+
+
+def test_one_address_has_a_bounded_number_of_open_requests(tmp_path: Path) -> None:
+    begun = f"POST {ENDPOINT} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()
+    with proxied(tmp_path, free_port(), limit_conn=3) as proxy, ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(connected(proxy)).sendall(begun)
+        with asking(proxy) as here, asking(proxy, address="127.0.0.2") as elsewhere:
+            refused = until(lambda: here.get("/healthz"), 429)
+            assert refused.headers["Content-Type"] == "application/problem+json"
+            assert refused.headers["Retry-After"] == "5"
+            assert elsewhere.get("/healthz").status_code == 503  # there is no web here
+
+
+def until(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    """The first answer of that status: nginx may not have read the other connections yet."""
+
+    def look() -> httpx.Response | None:
+        answer = ask()
+        return answer if answer.status_code == status else None
+
+    return wait_for(f"a {status}", look, within_s=8)
 
 
 def test_without_a_web_callers_are_told_to_try_again(tmp_path: Path) -> None:
