@@ -15,7 +15,7 @@ bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
 
-.PHONY: help demo up test outages apart ordinary deployments controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
+.PHONY: help demo up test outages apart ordinary deployments package controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -29,7 +29,7 @@ up: $(installed) ## run the whole stack until Ctrl-C
 
 test: setup ## run the tests, on the real Redis and the real LiveKit server (some 15 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage"
+	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage and not package"
 
 outages: setup ## kill, freeze and cut off one part at its exact moment, and misuse the door (some 7 minutes)
 	@exec $(python) -m pytest -m "outage and not long"
@@ -42,6 +42,9 @@ ordinary: setup ## have agents raise, end, start slowly and be left, and run pro
 
 deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
+
+package: setup ## build the wheel, install it in empty environments, one for each kind of machine, and run it (3 minutes)
+	@exec $(python) -m pytest -m package
 
 controls: setup ## take one safeguard out after the other and see that the campaign fails (12 minutes)
 	@exec $(python) -m pytest -m control
@@ -95,7 +98,7 @@ clean: ## remove everything that make has made here
 
 # Usher itself, so that Celery finds its commands: a link to this folder, made without a network.
 # Setuptools warns at length that it is one.
-$(installed): $(packages) pyproject.toml requirements.in
+$(installed): $(packages) pyproject.toml
 	@PYTHONWARNINGS=ignore $(python) -m pip install --quiet --disable-pip-version-check \
 		--root-user-action ignore --no-index --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,7 +1,7 @@
 """An ordinary livekit-agents program with the two lines that make it one of Usher's.
 
-`python examples/agent.py start`, with REDIS_URL and LIVEKIT_* set and this project's folder on
-PYTHONPATH.
+`pip install "usher[agent]"` (in Usher's folder `pip install ".[agent]"`), set REDIS_URL and
+LIVEKIT_*, and start it as ever: `python examples/agent.py start`.
 """
 
 import os

@@ -30,8 +30,8 @@ GROWS_BY_AT_MOST = 30_000_000
 PIECE = b" " * 100_000
 
 
-def port_of(stack: RunningStack) -> int:
-    port = urlsplit(stack.web_url).port
+def port_of(door: str) -> int:
+    port = urlsplit(door).port
     assert port
     return port
 
@@ -48,8 +48,9 @@ def web_memory(stack: RunningStack) -> int:
 class Honest:
     """Asks for a record again and again, each time on a new connection, and keeps the times."""
 
-    def __init__(self, stack: RunningStack) -> None:
+    def __init__(self, stack: RunningStack, door: str) -> None:
         self._stack = stack
+        self._door = door
         self._done = threading.Event()
         self.times_s: list[float] = []
         self.failures: list[str] = []
@@ -70,6 +71,7 @@ class Honest:
     def _ask(self) -> None:
         while not self.times_s or not self._done.wait(0.05):
             caller = Caller(self._stack)
+            caller.http.base_url = self._door
             began = time.monotonic()
             try:
                 with caller.http:
@@ -81,9 +83,9 @@ class Honest:
 
 
 @contextlib.contextmanager
-def slow_callers(stack: RunningStack, kind: str, count: int, seconds: float) -> Iterator[None]:
+def slow_callers(door: str, kind: str, count: int, seconds: float) -> Iterator[None]:
     """From the moment when all of them are connected until the block ends, or they give up."""
-    arguments = [str(port_of(stack)), str(count), str(seconds), kind]
+    arguments = [str(port_of(door)), str(count), str(seconds), kind]
     callers = subprocess.Popen(
         [sys.executable, "-m", "tests.acceptance.slow_callers", *arguments],
         cwd=PROJECT_ROOT,
@@ -129,12 +131,12 @@ def in_chunks() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("body", [with_length, in_chunks])
 def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
-    stack: RunningStack, caller: Caller, body: Callable[[], Iterator[bytes]]
+    stack: RunningStack, caller: Caller, door: str, body: Callable[[], Iterator[bytes]]
 ) -> None:
     before = web_memory(stack)
-    with Honest(stack) as honest:
+    with Honest(stack, door) as honest:
         began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", port_of(stack)), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port_of(door)), timeout=5) as connection:
             head = (
                 f"POST {ENDPOINT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.api_key}\r\n"
             )
@@ -161,12 +163,12 @@ def test_a_body_of_100_megabytes_is_refused_before_it_has_been_sent(
     assert caller.http.get("/healthz").status_code == 200
 
 
-def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> None:
+def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack, door: str) -> None:
     before = web_memory(stack)
     head = f"POST {ENDPOINT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode()
-    with contextlib.ExitStack() as opened, Honest(stack) as honest:
+    with contextlib.ExitStack() as opened, Honest(stack, door) as honest:
         for _ in range(300):
-            connection = socket.create_connection(("127.0.0.1", port_of(stack)), timeout=5)
+            connection = socket.create_connection(("127.0.0.1", port_of(door)), timeout=5)
             opened.enter_context(connection)
             with contextlib.suppress(ConnectionError):
                 connection.sendall(head + PIECE * 9)
@@ -178,11 +180,13 @@ def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack) -> No
     assert_served(honest, at_least=5)
 
 
-def test_slow_callers_of_every_kind_keep_nobody_else_waiting(stack: RunningStack) -> None:
+def test_slow_callers_of_every_kind_keep_nobody_else_waiting(
+    stack: RunningStack, door: str
+) -> None:
     with contextlib.ExitStack() as callers:
         for kind in KINDS:
-            callers.enter_context(slow_callers(stack, kind, 200, 90))
-        with Honest(stack) as honest:
+            callers.enter_context(slow_callers(door, kind, 200, 90))
+        with Honest(stack, door) as honest:
             time.sleep(3)  # as long as they are to be there
             honest.until_answered(10)
     assert_served(honest, at_least=10)
@@ -190,16 +194,18 @@ def test_slow_callers_of_every_kind_keep_nobody_else_waiting(stack: RunningStack
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["silent", "headers", "body"])
-def test_ten_thousand_slow_callers_keep_nobody_else_waiting(stack: RunningStack, kind: str) -> None:
+def test_ten_thousand_slow_callers_keep_nobody_else_waiting(
+    stack: RunningStack, door: str, kind: str
+) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard > 10_500, "this machine allows too few files"
     before = web_memory(stack)
-    with slow_callers(stack, kind, 10_000, 90), Honest(stack) as honest:
+    with slow_callers(door, kind, 10_000, 90), Honest(stack, door) as honest:
         time.sleep(15)  # so that the honest caller is answered while they are all there
         grown = web_memory(stack) - before
     assert_served(honest, at_least=100)
     assert grown < 150_000_000
-    with Honest(stack) as after:
+    with Honest(stack, door) as after:
         time.sleep(2)  # time for some ten honest requests
     assert_served(after, at_least=10)
     assert len(stack.pids("web")) >= 3, "a process of the web has died"

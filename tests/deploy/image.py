@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,21 +76,24 @@ class Stage:
 class Builder:
     """Carries out the instructions that our Containerfile uses, and fails at any other."""
 
-    def __init__(self, context: Path, directory: Path, *, install: bool) -> None:
+    def __init__(
+        self, context: Path, directory: Path, *, install: bool, arguments: Mapping[str, str]
+    ) -> None:
         self._context = context
         self._directory = directory
         self._install = install
+        self._arguments = dict(arguments)
         self._stages: dict[str, Stage] = {}
 
     def build(self) -> Stage:
         """The last stage."""
         stage = Stage(root=self._directory)
-        for line in (CONTAINER / "Containerfile").read_text().splitlines():
-            if not line or line.startswith("#"):
-                continue
-            instruction, _, rest = line.partition(" ")
+        for instruction, rest in self._instructions():
             match instruction:
-                case "ARG" | "USER":
+                case "ARG":
+                    name, _, default = rest.partition("=")
+                    self._arguments.setdefault(name, default)
+                case "USER":
                     continue
                 case "FROM":
                     name = rest.partition(" AS ")[2] or "last"
@@ -113,6 +116,16 @@ class Builder:
         self._settle(stage)
         return stage
 
+    def _instructions(self) -> Iterator[tuple[str, str]]:
+        """Each one and the rest of its line, with what `ARG` and `--build-arg` say put in."""
+        for line in (CONTAINER / "Containerfile").read_text().splitlines():
+            if not line or line.startswith("#"):
+                continue
+            instruction, _, rest = line.partition(" ")
+            for name, value in self._arguments.items():
+                rest = rest.replace(f"${{{name}}}", value)
+            yield instruction, rest
+
     def _settle(self, stage: Stage) -> None:
         """Have the programs of the last stage be that one's; in an image both have one path."""
         old, new = str(self._stages["build"].root), str(stage.root)
@@ -129,6 +142,9 @@ class Builder:
         for source in sources:
             path = source_root / source.lstrip("/")
             into = stage.path(target)
+            if path.is_file() and not target.endswith("/"):  # the file's new name
+                shutil.copy(path, into)
+                continue
             if path.is_dir():  # its contents, as COPY has it
                 shutil.copytree(path, into, symlinks=True, dirs_exist_ok=True)
             else:
@@ -173,14 +189,14 @@ def pip_environment() -> dict[str, str]:
 
 
 @contextmanager
-def built(directory: Path, *, install: bool) -> Iterator[Stage]:
-    """The image; its folder is taken away afterwards, however the test ends."""
+def built(directory: Path, *, install: bool, **arguments: str) -> Iterator[Stage]:
+    """The image, built with those `--build-arg`s; its folder is taken away at the end."""
     context, image = directory / "context", directory / "image"
     context.mkdir()
     image.mkdir()
     try:
         build_context(context)
-        yield Builder(context, image, install=install).build()
+        yield Builder(context, image, install=install, arguments=arguments).build()
     finally:
         shutil.rmtree(context)
         shutil.rmtree(image)

@@ -16,7 +16,7 @@ CONTAINER = DEPLOY / "container"
 KUBERNETES = DEPLOY / "kubernetes"
 COMPOSE = CONTAINER / "compose.yaml"
 # Of compose.yaml, and none of the Procfile's.
-SERVERS = {"redis", "livekit"}
+SERVERS = {"proxy", "redis", "livekit"}
 
 
 class Unit:

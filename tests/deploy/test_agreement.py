@@ -23,6 +23,7 @@ from worker_agent.settings import AgentSettings
 
 from . import manifests
 from .manifests import KUBERNETES, SYSTEMD, container_of, deployments, environment_of, units
+from .wheels import locked
 
 PROCESSES = set(read_procfile(PROJECT_ROOT / "Procfile"))
 DRAIN_S = AgentSettings.model_fields["drain_s"].default
@@ -91,6 +92,14 @@ def test_a_process_that_the_procfile_does_not_name_is_refused() -> None:
 
     assert ran.returncode == 2
     assert "names no process wbe" in ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["agent", "dispatcher"])
+def test_a_list_of_one_kind_of_machine_is_a_part_of_the_whole_list(kind: str) -> None:
+    listed = locked(f"deploy/requirements-{kind}.txt")
+
+    assert listed
+    assert listed.items() <= locked("requirements.txt").items()
 
 
 def test_an_agent_server_is_given_longer_than_its_drain_everywhere() -> None:
@@ -176,13 +185,15 @@ def test_the_kustomization_takes_every_file_and_sets_what_no_secret_is() -> None
     secret = manifests.variables(KUBERNETES / "secret.env.example")
     assert secret >= {"REDIS_URL", "LIVEKIT_API_SECRET", "FLOWER_BASIC_AUTH"}
     assert not secret & {line.partition("=")[0] for line in generated["literals"]}
-    for pod in deployments().values():
+    images = {each["name"] for each in kustomization["images"]}
+    for name, pod in deployments().items():
         container = container_of(pod)
         assert container["envFrom"] == [
             {"configMapRef": {"name": generated["name"]}},
             {"secretRef": {"name": "usher"}},
         ]
-        assert container["image"] == kustomization["images"][0]["name"]
+        assert container["image"] == ("usher-agent" if name == "agent" else "usher")
+        assert container["image"] in images
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
@@ -201,4 +212,4 @@ def test_kustomize_puts_everything_together() -> None:
             container = container_of(each["spec"]["template"]["spec"])
             # By its name with the hash: another setting is another rollout.
             assert container["envFrom"][0]["configMapRef"]["name"] == config["metadata"]["name"]
-            assert container["image"].startswith("registry.example/usher:")
+            assert container["image"].startswith("registry.example/usher")

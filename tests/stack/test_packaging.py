@@ -19,7 +19,7 @@ MODULES = ("celeryconfig.py", "flowerconfig.py")
 def test_everything_that_is_read_at_run_time_is_in_the_package(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()  # a copy: a build leaves files beside its source
-    for name in (*MODULES, "pyproject.toml", "requirements.in", "README.md", "LICENSE"):
+    for name in (*MODULES, "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT_ROOT / name, source)
     ignored = shutil.ignore_patterns("__pycache__")
     for package in PACKAGES:
