@@ -73,6 +73,15 @@ def test_the_readme_is_short() -> None:
     assert len(lines) <= MAX_README_LINES
 
 
+def test_the_readme_quotes_only_figures_of_the_benchmarks() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text("utf-8")
+    quoted = set(re.findall(r"([\d.]+) times", readme))
+    measured = set(re.findall(r"\d+\.\d+", (DOCS / "benchmarks.md").read_text("utf-8")))
+
+    assert quoted
+    assert quoted - measured == set()
+
+
 def test_the_page_of_settings_has_every_setting_and_none_more() -> None:
     modules = (dispatcher.settings, dispatcher.flower_options, web.settings, worker_agent.settings)
     settings = {
