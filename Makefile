@@ -1,4 +1,4 @@
-# Sets up, runs, tests and checks Usher. `make` alone says what there is.
+# Sets up, runs, tests and checks Usher. `make` alone lists the targets.
 
 # Any Python from 3.11 on will do; `make PYTHON=/path/to/python3` chooses one.
 is_new_enough := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -31,22 +31,22 @@ test: setup ## run the tests, on the real Redis and the real LiveKit server (som
 	@echo "[4/4] running the tests"
 	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage and not package"
 
-outages: setup ## kill, freeze and cut off one part at its exact moment, and misuse the door (some 7 minutes)
+outages: setup ## test one part killed, frozen or cut off at its exact moment, and abuse of the web (some 7 minutes)
 	@exec $(python) -m pytest -m "outage and not long"
 
-apart: setup ## have one tenant, server or setting go wrong, and look whom it reaches (9 minutes)
+apart: setup ## test that one wrong tenant, server or setting reaches no other (9 minutes)
 	@exec $(python) -m pytest -m "apart and not long"
 
-ordinary: setup ## have agents raise, end, start slowly and be left, and run programs that others wrote (7 minutes)
+ordinary: setup ## test agents that raise, end, start slowly and are left, and programs of others (7 minutes)
 	@exec $(python) -m pytest -m "ordinary and not long"
 
-deployments: setup ## restart every process, and kill at random, under load, on one machine and on several (5 minutes)
+deployments: setup ## test restarts of every process and random kills under load, on one machine and several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
 
 package: setup ## build the wheel, install it in empty environments, one for each kind of machine, and run it (3 minutes)
 	@exec $(python) -m pytest -m package
 
-controls: setup ## take one safeguard out after the other and see that the campaign fails (12 minutes)
+controls: setup ## test that the campaign fails with each safeguard taken out (12 minutes)
 	@exec $(python) -m pytest -m control
 
 faults: setup ## run the tests that take minutes or want a quiet machine (21 minutes)
@@ -55,7 +55,7 @@ faults: setup ## run the tests that take minutes or want a quiet machine (21 min
 fuzz: setup ## send some thousands of made-up requests to a whole stack, by its OpenAPI document
 	@USHER_FUZZ_EXAMPLES=400 exec $(python) -m pytest --capture=no tests/acceptance/test_openapi.py
 
-check: $(installed) ## format, lint, types, secrets and known holes, exactly as CI checks them
+check: $(installed) ## check format, lint, types, secrets and known advisories, exactly as CI does
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy --strict $(checked) bench
@@ -66,17 +66,17 @@ check: $(installed) ## format, lint, types, secrets and known holes, exactly as 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15 --rounds 1"` runs another one and reports
 # beside its evidence. What has been run is kept in .run/campaign, a round of ten minutes each; an
 # interrupted campaign goes on from there.
-campaign: setup ## kill processes at random for three hours, report what became of every session
+campaign: setup ## kill processes at random for three hours, and report on every session
 	@exec $(python) -m tests.faults.campaign --out .run/campaign \
 		--report $(if $(CAMPAIGN),.run/campaign/report.md,docs/campaign.md) \
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
 
-monitoring: setup ## have Prometheus's own promtool check alerts and metrics (built once, 3-5 minutes)
+monitoring: setup ## check alerts and metrics with Prometheus's promtool (built once, 3-5 minutes)
 	@exec $(python) -m devstack.promtool
 
 # `make bench BENCH="--quick"` takes some minutes, `BENCH="--only http,join"` measures these alone; both
 # report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.
-bench: setup $(bench_installed) ## compare with what others would use; an hour and a quarter alone on the machine
+bench: setup $(bench_installed) ## compare Usher with the alternatives (an hour and a quarter alone on the machine)
 	@exec $(bench_python) -m bench $(if $(BENCH),$(BENCH),--report docs/benchmarks.md)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing
@@ -85,11 +85,11 @@ setup: $(installed) ## install everything that the other targets need, and start
 clients: $(installed) ## add, list, show, rotate, disable clients: make clients ARGS="list"
 	@exec $(python) -m dispatcher.clients_cli $(ARGS)
 
-vendor: $(installed) ## put LiveKit's SDK into the page anew, as tests/browser/package-lock.json names it
+vendor: $(installed) ## renew LiveKit's SDK in the page, from tests/browser/package-lock.json
 	@cd tests/browser && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund
 	@exec $(python) -m devstack.vendor
 
-screenshots: setup ## take every page's picture anew, in light, dark and on a phone, into docs/screenshots
+screenshots: setup ## renew the pictures of every page in docs/screenshots: light, dark, on a phone
 	@exec $(python) -m tests.browser.screenshots
 
 clean: ## remove everything that make has made here

@@ -16,7 +16,7 @@ server = AgentServer(host="127.0.0.1", port=int(os.environ.get("PORT", "8081")))
 
 @rtc_session(server, agent_name="session-agent-rag")
 async def entrypoint(ctx: JobContext) -> None:
-    """Greets everybody who comes."""
+    """Greet each person who comes."""
     await ctx.connect()
 
     async def greet(ctx: JobContext, person: rtc.RemoteParticipant) -> None:

@@ -4,7 +4,8 @@ libwebrtc has one network manager for all rooms of a process. Whatever begins to
 has every other one that looks, or goes on looking, go through the machine's networks again: with n
 of them that is n times n, on one thread. livekit-rtc (1.1.21) has seven for a room, one for each
 section of its first offer, and has them go on for as long as the room lasts. What is chosen
-here instead are options of `rtc.RoomOptions`, each with its measure in docs/decisions.md.
+here instead are options of `rtc.RoomOptions`. What each gains:
+docs/decisions/0044-agents-connect-with-less.md.
 """
 
 from __future__ import annotations

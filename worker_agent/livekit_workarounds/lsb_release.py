@@ -10,7 +10,7 @@ So while a room of this process connects, the C library's PATH begins with `work
 the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
 `os.environ` stays as it is, and with it where Python looks for a program. A subprocess that is
 started in just that time inherits that PATH; its shells, and `execvp`, run the file as a script,
-which hands over to the machine's own. Figures: docs/decisions.md.
+which hands over to the machine's own. Figures: docs/decisions/0040-prepared-job-processes.md.
 
 Remove when os_info reads /etc/os-release first, or livekit-rtc asks once.
 """
