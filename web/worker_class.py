@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 # A greenlet for each connection: an event stream or a slow caller costs some 50 kB, and no thread.
-# "gthread" works as well (docs/decisions/web-on-a-stock-server.md).
+# "gthread" works as well (docs/decisions/0129-web-on-a-stock-server.md).
 GREENLETS: Final = "web.gunicorn_worker.Worker"
 WORKER_CLASS: str = GREENLETS
 
