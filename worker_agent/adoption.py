@@ -18,7 +18,7 @@ from dispatcher.models import ADOPTED, RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.store import AsyncLedger
 from worker_agent.metrics import ADOPTION_BATCH
-from worker_agent.offers import Decision, Offer, Reason, decide_claim, reject
+from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
 
 # The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
 DEADLINE_MS: Final = 20_000

@@ -28,7 +28,7 @@ from dispatcher.models import (
 )
 from dispatcher.store import AsyncLedger
 from worker_agent.ending import Cause, Ending, People
-from worker_agent.offers import Offer, Reason
+from worker_agent.decisions import Offer, Reason
 
 logger = logging.getLogger(__name__)
 

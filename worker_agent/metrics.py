@@ -18,7 +18,7 @@ from dispatcher import figures, keys, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import AgentCounts, AgentFigures, Window, agent_figures
 from dispatcher.store import AsyncLedger
-from worker_agent.offers import AgentServerIdentity, Decision
+from worker_agent.decisions import AgentServerIdentity, Decision
 
 JOINED: Final[Mapping[str, int]] = {"joins": 1}
 LEFT: Final[Mapping[str, int]] = {"leaves": 1}

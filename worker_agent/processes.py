@@ -21,7 +21,7 @@ from dispatcher.transitions import log_fields
 from worker_agent.departure import tell_loss
 from worker_agent.ending import Cause, Ending
 from worker_agent.livekit_workarounds import process_pool
-from worker_agent.offers import Offer, read_offer
+from worker_agent.decisions import Offer, read_offer
 from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Answer LiveKit's offers: claim, accept or reject, log, count.
 
-The decision is in `offers.py`. LiveKit itself gets no reason with a reject, so reasons travel
+The decision is in `decisions.py`. LiveKit itself gets no reason with a reject, so reasons travel
 through the log and the ledger.
 """
 
@@ -27,10 +27,10 @@ from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.connecting import joining
+from worker_agent.join_limit import joining
 from worker_agent.departure import declined, given_up
 from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
-from worker_agent.offers import (
+from worker_agent.decisions import (
     AgentServerIdentity,
     Decision,
     Offer,

@@ -13,7 +13,7 @@ import signal
 
 from livekit.agents import AgentServer, JobExecutorType
 
-from worker_agent.existing import rtc_session
+from worker_agent.program import rtc_session
 from worker_agent.session import load_entrypoint
 from worker_agent.settings import AgentSettings
 
@@ -40,7 +40,7 @@ def build(settings: AgentSettings) -> AgentServer:
         host=settings.host,
         port=settings.port,
         # Imported once, before the job processes fork off.
-        preload_modules=["worker_agent.existing", settings.entrypoint.partition(":")[0]],
+        preload_modules=["worker_agent.program", settings.entrypoint.partition(":")[0]],
     )
     rtc_session(server, entrypoint, agent_name=settings.agent_name)
     return server

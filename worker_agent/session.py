@@ -29,9 +29,9 @@ from dispatcher.models import AGENT_CONNECTED, Dispatch, State
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
-from worker_agent import guests, metrics, preparing, room_events, room_options
+from worker_agent import metrics, prewarm
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.connecting import joining
+from worker_agent.join_limit import joining
 from worker_agent.departure import Departure, Told
 from worker_agent.ending import (
     ROOM_CLOSED,
@@ -44,8 +44,8 @@ from worker_agent.ending import (
     of_shutdown,
     of_shutdown_callback,
 )
-from worker_agent.livekit_workarounds import shutdown
-from worker_agent.offers import Offer, Reason, read_offer
+from worker_agent.livekit_workarounds import ffi_events, otel, room_options, shutdown
+from worker_agent.decisions import Offer, Reason, read_offer
 from worker_agent.people import PeopleInRoom
 from worker_agent.session_close import SessionClose
 from worker_agent.settings import GuardSettings
@@ -122,10 +122,10 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
         joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know
         await entrypoint(ctx)
         return
-    preparing.prepare()  # where the program's own `setup_fnc` has taken the place of ours
+    prewarm.prepare()  # where the program's own `setup_fnc` has taken the place of ours
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
-        guests.invite()
+        otel.invite()
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings))
     try:
         if await fence.holds():
@@ -208,7 +208,7 @@ class Fence:
                     return await self._adopt()
             # It blocks this job's loop, in which nothing else is to be done yet: a connection that
             # is open already answers sooner than a new one could be made.
-            self._dispatch = preparing.ask(ledger.read(self._offer.dispatch_id))
+            self._dispatch = prewarm.ask(ledger.read(self._offer.dispatch_id))
             if self._dispatch is None:
                 return await self._adopt()
         except (LedgerUnavailable, TimeoutError):
@@ -263,7 +263,7 @@ class Fence:
             self._starting.stop()
             joining.ended(self._offer.job_id)
             self._renewing = asyncio.create_task(self._stay())
-            room_events.narrow(self._ctx.room)
+            ffi_events.narrow(self._ctx.room)
 
     async def _have_room_looked_at(self) -> None:
         with contextlib.suppress(LedgerUnavailable):

@@ -17,8 +17,8 @@ from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Step
-from worker_agent import preparing
-from worker_agent.offers import Offer
+from worker_agent import prewarm
+from worker_agent.decisions import Offer
 
 
 class SignOfLife:
@@ -30,7 +30,7 @@ class SignOfLife:
         self._unwanted = unwanted
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
-        self._guard = ThreadGuard(preparing.ask)
+        self._guard = ThreadGuard(prewarm.ask)
 
     def start(self) -> None:
         """Begin to renew."""
@@ -46,7 +46,7 @@ class SignOfLife:
                 contextlib.suppress(LedgerUnavailable, ConfigurationError),
                 self._guard.one(Work.RENEW_STARTING),
             ):
-                renewal = preparing.ask(starting(self._offer))
+                renewal = prewarm.ask(starting(self._offer))
                 if renewal is Renewal.STALE and not self._stopped.is_set():
                     with contextlib.suppress(RuntimeError):  # the job's loop has been closed
                         self._loop.call_soon_threadsafe(self._unwanted)

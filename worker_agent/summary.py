@@ -16,7 +16,7 @@ from typing import Final
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import AgentFigures, Window, percent
 from worker_agent.metrics import AgentMetrics
-from worker_agent.offers import AgentServerIdentity
+from worker_agent.decisions import AgentServerIdentity
 
 logger = logging.getLogger(__name__)
 

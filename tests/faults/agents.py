@@ -28,8 +28,8 @@ from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.acceptance.session import wait_for
-from worker_agent.existing import Guarded, identify, rtc_session
-from worker_agent.reporting import Reporter
+from worker_agent.program import Guarded, identify, rtc_session
+from worker_agent.load_report import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.server import serve
 from worker_agent.session import load_entrypoint

@@ -11,9 +11,9 @@ import pytest
 from livekit.agents import AgentServer, utils
 from livekit.protocol.agent import WorkerStatus
 
-from worker_agent.connecting import TOGETHER
-from worker_agent.offers import AgentServerIdentity
-from worker_agent.reporting import (
+from worker_agent.join_limit import TOGETHER
+from worker_agent.decisions import AgentServerIdentity
+from worker_agent.load_report import (
     LIVEKIT_TARGET_LOAD,
     Reporter,
     livekit_agents_takes,

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.ledger import Advanced
 from dispatcher.models import State
-from worker_agent.offers import (
+from worker_agent.decisions import (
     AgentServerIdentity,
     Decision,
     Offer,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker_agent.room_events import narrow
+from worker_agent.livekit_workarounds.ffi_events import narrow
 
 
 def test_a_library_that_is_not_known_is_left_alone_with_a_warning(

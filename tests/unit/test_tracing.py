@@ -20,7 +20,7 @@ from dispatcher.attributes import TRACEPARENT, job_attributes
 from tests.collector import collecting
 from tests.support import new_dispatch
 from web.tokens import delegated_agents
-from worker_agent.offers import read_offer
+from worker_agent.decisions import read_offer
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 UNSAMPLED = PARENT.removesuffix("01") + "00"

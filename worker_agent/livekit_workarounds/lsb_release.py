@@ -6,7 +6,7 @@ script with four more programs: 13 ms of a processor, in a thread that other con
 (https://github.com/stanislav-tkach/os_info/blob/master/os_info/src/linux/lsb_release.rs). Where it
 cannot be run, as in most containers, os_info reads /etc/os-release.
 
-So while a room of this process connects, the C library's PATH begins with `worker_agent/programs`:
+So while a room of this process connects, the C library's PATH begins with `worker_agent/livekit_workarounds/programs`:
 the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
 `os.environ` stays as it is, and with it where Python looks for a program. A subprocess that is
 started in just that time inherits that PATH; its shells, and `execvp`, run the file as a script,
@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_PROGRAMS: Final = Path(__file__).parent.with_name("programs")
+_PROGRAMS: Final = Path(__file__).with_name("programs")
 
 _lock = threading.Lock()
 _connecting = 0

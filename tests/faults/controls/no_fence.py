@@ -16,8 +16,8 @@ from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.faults.agents import bare_server
 from tests.faults.campaign.agent import entrypoint
-from worker_agent.existing import identify
-from worker_agent.reporting import Reporter
+from worker_agent.program import identify
+from worker_agent.load_report import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.settings import AgentSettings
 

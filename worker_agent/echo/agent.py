@@ -25,7 +25,7 @@ from livekit.agents.types import (
     TOPIC_TRANSCRIPTION,
 )
 
-from worker_agent.sound import Voice, chime
+from worker_agent.echo.audio import Voice, chime
 
 GREETING = "Hello! I am an echo: say or write something, and I give it back."
 

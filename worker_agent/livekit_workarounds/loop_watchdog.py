@@ -1,17 +1,22 @@
-"""livekit-agents' event-loop monitor, safe on a Python that its samples can stop, and cheaper.
+"""livekit-agents' event-loop watchdog, safe on a Python that its samples can stop, and cheaper.
 
-For livekit-agents 1.8 (telemetry/loop_monitor.py, `EventLoopMonitor._sample_loop_thread` and
+For livekit-agents 1.8 (1.8.9, telemetry/loop_monitor.py, `EventLoopMonitor._sample_loop_thread` and
 `_tick_interval_for`:
 https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/telemetry/loop_monitor.py).
+It is a thread for each event loop, which wakes five times in each warn threshold (never more than
+fifty times a second, nor less than twenty) and samples the stacks of all threads when the loop is
+late. Its switch is LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS in the program's environment, 100 ms by
+default. Nothing is set in the environment here, which the program's own subprocesses inherit.
 
-When a loop is late, its watchdog thread calls `sys._current_frames()`. Python before 3.12 makes
-objects there with the lock of the list of threads held. When that lets go of the GIL (a garbage
-collection, a `threading.local` that is freed), every thread that begins or ends waits for that lock
-for ever, with the GIL (https://github.com/python/cpython/issues/106883). So no stacks are read
-there: a blocked loop is told with its task, and without the place.
+A sample calls `sys._current_frames()`. Python before 3.12 makes objects there with the lock of the
+list of threads held. When that lets go of the GIL (a garbage collection, a `threading.local` that
+is freed), every thread that begins or ends waits for that lock for ever, with the GIL
+(https://github.com/python/cpython/issues/106883). So no stacks are read there: a blocked loop is
+reported with its task, and without the place. Figures: docs/decisions.md.
 
-Remove `make_safe` when Python 3.11 is no longer supported, and `watch_loosely` when livekit-agents
-has one watchdog for all threads of a process, or a switch for its tick.
+Guard: with a monitor that samples in another way, the loops are not watched, and the log says so.
+Remove `make_safe` when Python 3.11 is no longer supported, and `restrain` when livekit-agents has
+one watchdog for all threads of a process, or a switch for its tick.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
+from livekit.agents import JobExecutorType
 from livekit.agents.telemetry import loop_monitor
 from livekit.agents.version import __version__
 
@@ -30,6 +36,10 @@ logger = logging.getLogger(__name__)
 _MENDED_IN: Final = (3, 12)
 _METHOD: Final = "_sample_loop_thread"
 _TICK: Final = "_tick_interval_for"
+# Where one process has a loop for each job. A block is measured to within a tick, so every one of
+# half a second or more is reported; shorter ones are mostly the other jobs' turn with the GIL.
+_THREADS_WARN_S: Final = 0.35
+_THREADS_TICK_S: Final = 0.15
 
 
 def make_safe() -> bool:
@@ -60,7 +70,13 @@ def sample_task(monitor: Any, lag: float) -> Any:
     )
 
 
-def watch_loosely(*, warn_s: float, tick_s: float) -> None:
+def restrain(executor: JobExecutorType) -> None:
+    """Have the watchdogs of a process with many jobs wake less often, and warn of longer blocks."""
+    if _is_safe and executor is JobExecutorType.THREAD:
+        _watch_loosely(warn_s=_THREADS_WARN_S, tick_s=_THREADS_TICK_S)
+
+
+def _watch_loosely(*, warn_s: float, tick_s: float) -> None:
     """Set the monitor's defaults, in this process and no other.
 
     LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, which is livekit-agents' own switch, goes before them: with
@@ -84,3 +100,10 @@ def turn_off() -> None:
         loop_monitor.ENV_WARN_THRESHOLD_MS,
     )
     loop_monitor.DEFAULT_WARN_THRESHOLD = 0
+
+
+# When imported, not when called: each job's process imports this with its entry point, before its
+# loop begins, and the watchdog begins with the loop.
+_is_safe = make_safe()
+if not _is_safe:
+    turn_off()

@@ -23,8 +23,8 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
-from worker_agent.connecting import AT_ONCE, joining
-from worker_agent.offers import AgentServerIdentity
+from worker_agent.join_limit import AT_ONCE, joining
+from worker_agent.decisions import AgentServerIdentity
 from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)

@@ -33,12 +33,12 @@ from dispatcher.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from worker_agent import session
-from worker_agent.asking import OnRequest, ask_program
-from worker_agent.loop_watchdog import restrain
-from worker_agent.offers import AgentServerIdentity
-from worker_agent.preparing import Prepared, prepare
+from worker_agent.program_on_request import OnRequest, ask_program
+from worker_agent.livekit_workarounds.loop_watchdog import restrain
+from worker_agent.decisions import AgentServerIdentity
+from worker_agent.prewarm import Prepared, prepare
 from worker_agent.processes import Processes
-from worker_agent.reporting import Reporter
+from worker_agent.load_report import Reporter
 from worker_agent.request_filter import RequestFilter
 from worker_agent.session import EntryPoint
 from worker_agent.settings import GuardSettings
