@@ -17,8 +17,8 @@ from dispatcher.metrics import AgentCounts
 from dispatcher.models import ADOPTED, RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.store import AsyncLedger
-from worker_agent.metrics import ADOPTION_BATCH
 from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
+from worker_agent.metrics import ADOPTION_BATCH
 
 # The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
 DEADLINE_MS: Final = 20_000

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from livekit.protocol.agent import Job
+
 from dispatcher.attributes import (
     CLIENT_ID,
     CONTAINER,
@@ -134,32 +136,24 @@ def reject(reason: Reason) -> Decision:
     return Decision(accept=False, reason=reason, terminate=reason not in _ELSEWHERE)
 
 
-def read_offer(
-    *,
-    job_id: str,
-    room_name: str,
-    agent_name: str,
-    participant_count: int,
-    attributes: Mapping[str, str],
-    metadata: str = "",
-    deployment: str = "",
-) -> Offer:
-    """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
+def read_offer(job: Job) -> Offer:
+    """Read the offer that a job is; one that our dispatcher has not made has no dispatch id."""
+    attributes: Mapping[str, str] = job.attributes
     generation = attributes.get(GENERATION, "")
     requested_at_ms = attributes.get(REQUESTED_AT_MS, "")
     ours = is_dispatch_id(attributes.get(DISPATCH_ID, "")) and generation.isdecimal()
     return Offer(
-        job_id=job_id,
-        room_name=room_name,
-        agent_name=agent_name,
-        participant_count=participant_count,
+        job_id=job.id,
+        room_name=job.room.name,
+        agent_name=job.agent_name,
+        participant_count=job.room.num_participants,
         request_type=attributes.get(REQUEST_TYPE, "dispatch") if ours else "foreign",
         dispatch_id=attributes[DISPATCH_ID] if ours else "",
         generation=int(generation) if ours else 0,
         client_id=attributes.get(CLIENT_ID, "") if ours else "",
         container=attributes.get(CONTAINER, "") if ours else "",
-        agent_metadata=metadata,
-        deployment=deployment,
+        agent_metadata=job.metadata,
+        deployment=job.deployment,
         requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
         traceparent=attributes.get(TRACEPARENT, "") if ours else "",
     )

@@ -27,8 +27,8 @@ from dispatcher.models import (
     FailureReason,
 )
 from dispatcher.store import AsyncLedger
-from worker_agent.ending import Cause, Ending, People
 from worker_agent.decisions import Offer, Reason
+from worker_agent.ending import Cause, Ending, People
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from livekit.agents import AssignmentTimeoutError, JobRequest
 from livekit.agents.job import JobAcceptArguments
 
-from worker_agent.request_filter import RequestFilter, offer_of
+from worker_agent.decisions import read_offer
+from worker_agent.request_filter import RequestFilter
 
 OnRequest = Callable[[JobRequest], Awaitable[None]]
 
@@ -52,7 +53,7 @@ class _Asked:
     async def reject(self, terminate: bool) -> None:
         self.answered = True
         await self._request.reject(terminate=terminate)
-        await self._filter.declined(offer_of(self._request), final=terminate)
+        await self._filter.declined(read_offer(self._request.job), final=terminate)
 
     async def accept(self, wanted: JobAcceptArguments) -> None:
         """Claim the job, and accept it as the program wants it; our attributes are added."""

@@ -27,9 +27,6 @@ from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.join_limit import joining
-from worker_agent.departure import declined, given_up
-from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.decisions import (
     AgentServerIdentity,
     Decision,
@@ -40,6 +37,9 @@ from worker_agent.decisions import (
     read_offer,
     reject,
 )
+from worker_agent.departure import declined, given_up
+from worker_agent.join_limit import joining
+from worker_agent.metrics import ADOPTED, ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.starting import starting
 from worker_agent.tenants import Tenants
 
@@ -49,19 +49,6 @@ logger = logging.getLogger(__name__)
 CLAIM_DUE_S: Final = 3.0
 # Over connections that stay open: in a burst each claim would open one, which costs more than it.
 CLAIMS_AT_ONCE: Final = 4
-
-
-def offer_of(request: JobRequest) -> Offer:
-    """The offer in livekit-agents' request."""
-    return read_offer(
-        job_id=request.id,
-        room_name=request.room.name,
-        agent_name=request.agent_name,
-        participant_count=request.room.num_participants,
-        attributes=request.job.attributes,
-        metadata=request.job.metadata,
-        deployment=request.job.deployment,
-    )
 
 
 def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
@@ -110,7 +97,7 @@ class RequestFilter:
 
         `offered_at` is when it has come, by the monotonic clock, if that is not just now.
         """
-        offer = offer_of(request)
+        offer = read_offer(request.job)
         with _traced("offer", offer) as span:
             await self._answer(request, offer, offered_at or time.monotonic(), span)
 

@@ -13,8 +13,8 @@ import signal
 
 from livekit.agents import AgentServer, JobExecutorType
 
+from worker_agent.entrypoint import load_entrypoint
 from worker_agent.program import rtc_session
-from worker_agent.session import load_entrypoint
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final, cast
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 from livekit import api, rtc
 from livekit.agents import JobContext
 
 from dispatcher import client_servers, endings, keys, leases, ledger, messages, reports, tracing
-from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S, Renewal
 from dispatcher.ledger import Advanced, Step
@@ -31,7 +30,7 @@ from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import metrics, prewarm
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
-from worker_agent.join_limit import joining
+from worker_agent.decisions import Offer, Reason, read_offer
 from worker_agent.departure import Departure, Told
 from worker_agent.ending import (
     ROOM_CLOSED,
@@ -44,8 +43,9 @@ from worker_agent.ending import (
     of_shutdown,
     of_shutdown_callback,
 )
+from worker_agent.entrypoint import EntryPoint
+from worker_agent.join_limit import joining
 from worker_agent.livekit_workarounds import ffi_events, otel, room_options, shutdown
-from worker_agent.decisions import Offer, Reason, read_offer
 from worker_agent.people import PeopleInRoom
 from worker_agent.session_close import SessionClose
 from worker_agent.settings import GuardSettings
@@ -70,29 +70,6 @@ TELL_FOR_S: Final = 20.0
 # Leaving a room takes milliseconds; LiveKit may be away.
 LEAVE_TIMEOUT_S: Final = 2.0
 
-EntryPoint = Callable[[JobContext], Awaitable[None]]
-
-
-def load_entrypoint(path: str) -> EntryPoint:
-    """The coroutine function that `module:function` names.
-
-    Raises:
-        ConfigurationError: there is no such module or function.
-    """
-    module_name, _, name = path.partition(":")
-    try:
-        entrypoint = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; name it as "
-            "<module>:<function>, with the module's folder in PYTHONPATH"
-        ) from error
-    if not asyncio.iscoroutinefunction(entrypoint):
-        raise ConfigurationError(
-            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path} is not an async function: name one"
-        )
-    return cast(EntryPoint, entrypoint)
-
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
     """True while the record stands by this very job."""
@@ -109,15 +86,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
 
     A job that is not our dispatcher's needs neither settings nor Redis.
     """
-    offer = read_offer(
-        job_id=ctx.job.id,
-        room_name=ctx.job.room.name,
-        agent_name=ctx.job.agent_name,
-        participant_count=ctx.job.room.num_participants,
-        attributes=ctx.job.attributes,
-        metadata=ctx.job.metadata,
-        deployment=ctx.job.deployment,
-    )
+    offer = read_offer(ctx.job)
     if not offer.dispatch_id:
         joining.ended(ctx.job.id)  # what it waits for before it joins is not ours to know
         await entrypoint(ctx)
@@ -125,7 +94,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     prewarm.prepare()  # where the program's own `setup_fnc` has taken the place of ours
     if offer.traceparent:
         tracing.start("usher-agent")  # this process is another than its agent server's
-        otel.invite()
+        otel.export_spans()
     fence = Fence(ctx, offer, AsyncLedger(load(CommonSettings)), load(GuardSettings))
     try:
         if await fence.holds():

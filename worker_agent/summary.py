@@ -15,8 +15,8 @@ from typing import Final
 
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import AgentFigures, Window, percent
-from worker_agent.metrics import AgentMetrics
 from worker_agent.decisions import AgentServerIdentity
+from worker_agent.metrics import AgentMetrics
 
 logger = logging.getLogger(__name__)
 

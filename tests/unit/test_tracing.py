@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import pytest
+from livekit.protocol.agent import Job
 
 from devstack import PROJECT_ROOT
 from dispatcher import tracing
@@ -213,13 +214,7 @@ def test_the_trace_travels_with_our_other_ids_and_nothing_does_without_one(
     attributes = dict(agent.attributes)
     assert attributes.get(TRACEPARENT, "") == traceparent
     assert (TRACEPARENT in attributes) is bool(traceparent)
-    offer = read_offer(
-        job_id="AJ_1",
-        room_name="room-1",
-        agent_name="agent",
-        participant_count=0,
-        attributes=attributes,
-    )
+    offer = read_offer(Job(id="AJ_1", agent_name="agent", attributes=attributes))
     assert offer.ref.traceparent == traceparent
     same = job_attributes(
         dispatch_id="dsp_1",

@@ -1,36 +1,40 @@
-"""Which events of the native library does an agent's room get?
+"""Have an agent's room get only those events of the native library that can be its own.
 
-livekit-rtc (1.1.21, `FfiQueue`) hands every event of a process to every room in it, each time on
-another thread, and a room drops what is not its own. With the thread executor that is each event
-times all agents.
+For livekit-rtc 1.1 (1.1.21, `FfiQueue`:
+https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). It hands
+every event of a process to every room in it, each time on another thread, and a room drops those of
+others. With the thread executor that is each event times all agents. Figures: docs/decisions.md.
+
+Guard: with other names everything stays as it is, and the log says so.
+Remove when livekit-rtc hands a room its own events.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from livekit import rtc
-from livekit.rtc._ffi_client import FfiClient
-from livekit.rtc._proto.ffi_pb2 import FfiEvent
 
-logger = logging.getLogger(__name__)
+from worker_agent.livekit_workarounds import unknown_release
 
-Wanted = Callable[[FfiEvent], bool]
+if TYPE_CHECKING:
+    from livekit.rtc._proto.ffi_pb2 import FfiEvent
+
+Wanted: TypeAlias = "Callable[[FfiEvent], bool]"
 
 
 def narrow(room: rtc.Room) -> None:
-    """Have a room that has connected get what may be its own.
-
-    Those names are not public; with a library that has others everything stays as it is.
-    """
+    """Have a room that has connected get what may be its own."""
     try:
         _narrow(room)
-    except (AttributeError, TypeError, ValueError):
-        logger.warning("this livekit-rtc is not known; its rooms get each other's events")
+    except (AttributeError, ImportError, TypeError, ValueError):
+        unknown_release.warn("livekit", "its rooms get each other's events")
 
 
 def _narrow(room: rtc.Room) -> None:
+    from livekit.rtc._ffi_client import FfiClient
+
     handle = room._ffi_handle
     if handle is None:
         return  # it has disconnected since
@@ -42,7 +46,10 @@ def _narrow(room: rtc.Room) -> None:
 
 
 def _of_room(handle: int, wanted: Wanted | None) -> Wanted:
-    """Answers to what a room has asked carry no handle; those about sound go to its source."""
+    """A filter that lets through the room's own events and the answers to its requests.
+
+    The answers carry no handle. Those about sound go to the audio source, not to the room.
+    """
 
     def may_be_its_own(event: FfiEvent) -> bool:
         which = event.WhichOneof("message")

@@ -31,6 +31,8 @@ from livekit.agents import JobExecutorType
 from livekit.agents.telemetry import loop_monitor
 from livekit.agents.version import __version__
 
+from worker_agent.livekit_workarounds import unknown_release
+
 logger = logging.getLogger(__name__)
 
 _MENDED_IN: Final = (3, 12)
@@ -45,7 +47,7 @@ _THREADS_TICK_S: Final = 0.15
 def make_safe() -> bool:
     """Have the monitor's samples taken without the stacks of all threads; false where it cannot be.
 
-    Then the monitor is another than the one that this was written for, and samples elsewhere.
+    Then the monitor is another than the one that this was written for, and samples in another way.
     """
     if sys.version_info >= _MENDED_IN:
         return True
@@ -85,7 +87,7 @@ def _watch_loosely(*, warn_s: float, tick_s: float) -> None:
     loop_monitor.DEFAULT_WARN_THRESHOLD = warn_s
     own = getattr(loop_monitor, _TICK, None)
     if own is None:
-        logger.warning("livekit-agents %s: event loops' watchdogs keep its own tick", __version__)
+        unknown_release.warn("livekit-agents", "event loops' watchdogs keep its own tick")
         return
     setattr(loop_monitor, _TICK, lambda warn: tick_s if warn == warn_s else own(warn))
 

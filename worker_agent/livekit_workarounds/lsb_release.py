@@ -6,12 +6,14 @@ script with four more programs: 13 ms of a processor, in a thread that other con
 (https://github.com/stanislav-tkach/os_info/blob/master/os_info/src/linux/lsb_release.rs). Where it
 cannot be run, as in most containers, os_info reads /etc/os-release.
 
-So while a room of this process connects, the C library's PATH begins with `worker_agent/livekit_workarounds/programs`:
-the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
+So while a room of this process connects, the C library's PATH begins with `programs/` beside this
+file: the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
 `os.environ` stays as it is, and with it where Python looks for a program. A subprocess that is
 started in just that time inherits that PATH; its shells, and `execvp`, run the file as a script,
 which hands over to the machine's own. Figures: docs/decisions.md.
 
+Guard: no private name is used. On another system than Linux, and where there is no `lsb_release`,
+nothing is done; a library that no longer runs it is not affected.
 Remove when os_info reads /etc/os-release first, or livekit-rtc asks once.
 """
 
@@ -68,5 +70,5 @@ def _restore() -> None:
 
 @lru_cache(maxsize=8)
 def _has_lsb_release(path: str) -> bool:
-    """Whether there is one to keep from running, on the system whose C library refuses ours."""
+    """True where there is one to keep from running, and a C library that reads this PATH."""
     return sys.platform == "linux" and shutil.which("lsb_release", path=path) is not None
