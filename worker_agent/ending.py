@@ -163,7 +163,13 @@ _LIBRARIES: Final = tuple(
 )
 
 
-_NOT_THE_PROGRAM: Final = ("worker_agent.session", "worker_agent.program", "livekit.", "asyncio.")
+_NOT_THE_PROGRAM: Final = (
+    "worker_agent.session",
+    "worker_agent.program",
+    "worker_agent.livekit_workarounds.",
+    "livekit.",
+    "asyncio.",
+)
 
 
 def _is_programs(module: str, file_name: str) -> bool:

@@ -12,12 +12,10 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from dispatcher import leases
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Step
-from worker_agent import prewarm
+from worker_agent import prewarm, steps
 from worker_agent.decisions import Offer
 
 
@@ -46,15 +44,8 @@ class SignOfLife:
                 contextlib.suppress(LedgerUnavailable, ConfigurationError),
                 self._guard.one(Work.RENEW_STARTING),
             ):
-                renewal = prewarm.ask(starting(self._offer))
+                renewal = prewarm.ask(steps.starting(self._offer))
                 if renewal is Renewal.STALE and not self._stopped.is_set():
                     with contextlib.suppress(RuntimeError):  # the job's loop has been closed
                         self._loop.call_soon_threadsafe(self._unwanted)
                     return
-
-
-def starting(offer: Offer) -> Step[Renewal]:
-    """The renewal of a job that has not connected, and cannot say who is in its room."""
-    return leases.renew(
-        offer.ref, job_id=offer.job_id, people=-1, abandon_after_s=0, deserted_after_s=0
-    )
