@@ -17,8 +17,8 @@ __all__ = ["agent_server", "rtc_session"]
 
 
 def __getattr__(name: str) -> object:
-    # Not imported before somebody asks for it: the modules here are also used one by one, and
-    # this one brings the ledger along.
+    # Imported when one of them is used: the modules here are also used one by one, and this one
+    # brings the ledger along.
     if name in __all__:
         from worker_agent import program
 

@@ -58,7 +58,7 @@ class Attachment:
         server.on("worker_registered", self._registered)
 
     async def on_request(self, request: JobRequest) -> None:
-        """livekit-agents' `on_request`."""
+        """Answer an offer, as livekit-agents' `on_request` does."""
         if self._filter is None:
             await request.reject(terminate=False)  # a setting is missing: the server is ending
         elif self._own is None:

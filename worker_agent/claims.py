@@ -76,7 +76,7 @@ class Claims:
 
     @contextlib.asynccontextmanager
     async def _line(self) -> AsyncIterator[None]:
-        """One of the connections that claims go over, after those who came before.
+        """Hold one of the connections that claims go over, after the claims that came before.
 
         Raises:
             LedgerUnavailable: they wait for Redis.

@@ -1,4 +1,4 @@
-"""Does this agent server take this job, and why, or why not?
+"""Decide whether an agent server takes a job, and for which reason.
 
 Pure functions of the offer, of the agent server and of the ledger's answer to the claim.
 """
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     CANNOT_START = "processes_cannot_start"
 
 
-# A reject that is true of this agent server only: LiveKit shall offer the job to the next one.
+# A reject that is true of this agent server only: LiveKit is to offer the job to the next one.
 _ELSEWHERE: Final = frozenset(
     {
         Reason.WRONG_CONTAINER,
@@ -112,7 +112,7 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerIdentity:
-    """Who the agent server is, and whom it serves (an empty client id: everybody)."""
+    """What an agent server is, and which client it serves (an empty client id: all)."""
 
     agent_server_id: str
     agent_name: str
@@ -124,7 +124,7 @@ class AgentServerIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to answer LiveKit, and why. `terminate`: no other agent server shall be asked."""
+    """What to answer LiveKit, and why. `terminate`: no other agent server is to be asked."""
 
     accept: bool
     reason: Reason
@@ -132,7 +132,7 @@ class Decision:
 
 
 def reject(reason: Reason) -> Decision:
-    """A reject; it is final unless another agent server could take the job."""
+    """Make a reject; it is final unless another agent server could take the job."""
     return Decision(accept=False, reason=reason, terminate=reason not in _ELSEWHERE)
 
 
@@ -162,7 +162,7 @@ def read_offer(job: Job) -> Offer:
 def decide(
     offer: Offer, server: AgentServerIdentity, *, used_slots: int, cannot_start: bool = False
 ) -> Decision:
-    """What can be said without the ledger; accepting one of our own still needs the claim.
+    """Decide what can be decided without the ledger; a job of ours still needs the claim.
 
     `cannot_start`: no process for a job can be started on this server.
     """
@@ -180,7 +180,7 @@ def decide(
 
 
 def decide_claim(offer: Offer, claim: Advanced, *, reason: Reason = Reason.CLAIMED) -> Decision:
-    """What the ledger's answer to the claim means; `reason` is that of an accept."""
+    """Decide by the ledger's answer to the claim; `reason` is that of an accept."""
     if claim.outcome == "unknown":
         return reject(Reason.UNKNOWN)
     if claim.outcome == "stale":

@@ -32,7 +32,7 @@ _TELL_EVERY_S: Final = 0.5
 
 
 class Told(StrEnum):
-    """What the ledger has made of it."""
+    """What the ledger has made of an end that it was told."""
 
     LEAVING = "leaving"  # another dispatch may have the room, and this agent is still in it
     OVER = "over"  # the record has ended, or is looked into
@@ -92,7 +92,7 @@ class Departure:
         await self._patiently(steps.declined(self._offer, message, retention_s=self._retention_s))
 
     def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
-        """The step that ends the record, unless a caller has asked since the people have left."""
+        """Make the step that ends the record, unless a caller has asked since its people left."""
         return steps.left(
             self._offer, reason, people, counts=self._counts, retention_s=self._retention_s
         )
@@ -126,7 +126,7 @@ class Departure:
 
 
 class Run(Protocol):
-    """Carries a step out; None when Redis has not answered."""
+    """A function that carries a step out; None when Redis has not answered."""
 
     async def __call__(self, step: Step[T], /) -> T | None: ...
 

@@ -39,7 +39,7 @@ TELL_FOR_S: Final = 20.0
 
 
 class Farewell:
-    """The end of one job's agent."""
+    """What ends one job's agent, told once."""
 
     def __init__(self, job: Job, fence: Fence) -> None:
         self._job = job
@@ -66,7 +66,7 @@ class Farewell:
             await asyncio.shield(self._telling)
 
     def on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
-        """The room's event `disconnected`."""
+        """Tell the end that the room's event `disconnected` means."""
         self._disconnected = ending = of_disconnect(reason)
         leaving = self._job.leaving
         if leaving is not None:
@@ -75,7 +75,7 @@ class Farewell:
             self.end(ending, in_room=False)
 
     def on_shutdown(self, reason: str, asked_for: bool) -> None:
-        """Called when livekit-agents begins to shut the job down; the program may have asked."""
+        """Tell the end when livekit-agents begins to shut the job down, asked for or not."""
         job = self._job
         if job.connected and not job.ctx.room.isconnected():
             return  # `on_disconnected` knows why
@@ -85,7 +85,7 @@ class Farewell:
             self._telling = asyncio.create_task(self._after_shutdown(reason))
 
     async def left(self, reason: str) -> None:
-        """Called when livekit-agents has left the room, last of all; tell what is untold."""
+        """Tell what is untold; called when livekit-agents has left the room, last of all."""
         job = self._job
         if self._telling is None and not job.dismissed:
             ending = of_shutdown_callback(reason)
@@ -108,7 +108,7 @@ class Farewell:
         await self._tell(ending, in_room=over is None)
 
     async def _room_is_over(self) -> Ending | None:
-        """The ending of a room that LiveKit has deleted or closed; None when it is still there.
+        """Return the ending of a room that LiveKit has deleted or closed; None when it is there.
 
         LiveKit tells the agent by its connection, and by another one the agent server, which shuts
         the job down: that may be first, and then livekit-agents leaves the room by itself.

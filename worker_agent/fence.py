@@ -19,7 +19,7 @@ from worker_agent.tenants import Tenants
 
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
-    """True while the record stands by this very job."""
+    """Return true while the record stands by this very job."""
     return (
         dispatch is not None
         and dispatch.generation == offer.generation
@@ -44,7 +44,7 @@ class Fence:
         self.dispatch: Dispatch | None = None
 
     async def holds(self) -> bool:
-        """False, and the job ends, when the record stands by another job or generation now."""
+        """Return false, and end the job, when the record stands by another job or generation."""
         span = self._job.joining_span
         with tracing.inside(span), tracing.span("fence"):
             holds = await self._holds()
@@ -96,7 +96,7 @@ class Fence:
         return decision.accept
 
     def accepted_ago_s(self) -> float:
-        """How long ago its agent server has accepted the job, as far as it is known."""
+        """Return how long ago its agent server has accepted the job, as far as it is known."""
         before_s = 0.0
         if self.dispatch is not None:
             before_s = (self.dispatch.read_at_ms - self.dispatch.updated_at_ms) / 1000

@@ -1,4 +1,4 @@
-"""One job of Usher's, as the parts of its session see it: what it is for, and what became of it."""
+"""One job of Usher's: what its fence, its lease and its farewell have in common."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAVE_TIMEOUT_S: Final = 2.0
 
 
 class Job:
-    """What the fence, the lease and the farewell of one job share; belongs to the job's loop.
+    """A job and what has become of it; belongs to the job's event loop.
 
     `renewing`: the task that keeps its lease, from the moment at which its agent has connected.
     `joined`: the ledger knows that it has. `dismissed`: another job or generation serves the
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """What every line of the log about this job has."""
+        """The fields of every line of the log about this job."""
         return {
             **log_fields(self.offer.ref),
             "generation": self.offer.generation,
@@ -90,7 +90,7 @@ class Job:
         return tracing.begin(name, parent=self.offer.traceparent, attributes=attributes)
 
     def counts(self, increments: Mapping[str, int]) -> AgentCounts:
-        """Increments of the counters of this job's client, container and agent name."""
+        """Make increments of the counters of this job's client, container and agent name."""
         return AgentCounts(key=self._metrics_key, increments=increments)
 
     async def count(self, batch: int, increments: Mapping[str, int]) -> None:

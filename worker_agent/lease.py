@@ -19,7 +19,7 @@ from worker_agent.fence import Fence
 from worker_agent.job import Job
 from worker_agent.session_close import SessionClose
 
-# An agent that is cut off from LiveKit for so long serves no person: a worker shall look.
+# An agent that is cut off from LiveKit for so long serves no person: a worker is to look.
 CUT_OFF_S: Final = 15.0
 # After so long no verification waits for the agent: its connection wakes one.
 SLOW_START_S: Final = 4.0
@@ -70,7 +70,7 @@ class Lease:
             job.news.clear()
 
     async def _renew(self) -> bool:
-        """Say that this agent is alive; false when it has left, or is to leave."""
+        """Tell the ledger that this agent is alive; false when it has left, or is to leave."""
         job, room = self._job, self._job.ctx.room
         if room.connection_state == rtc.ConnectionState.CONN_DISCONNECTED:
             return False  # the farewell says why; where that hangs, the lease's end does
@@ -92,7 +92,7 @@ class Lease:
         return await self._obey(renewal)
 
     def _cut_off_s(self) -> float:
-        """For how long the agent has had no connection to LiveKit."""
+        """Return for how long the agent has had no connection to LiveKit."""
         now = asyncio.get_running_loop().time()
         if self._job.ctx.room.connection_state == rtc.ConnectionState.CONN_CONNECTED:
             self._cut_off_since = None
@@ -122,10 +122,10 @@ class Lease:
             ending = endings.nobody_came(
                 job.offer.ref, waited_s=common.abandon_after_s, retention_s=common.retention_s
             )
-            await self._finish(ending, "nobody has come")
+            await self._finish(ending, "no person has come")
         elif renewal is Renewal.DESERTED:
             ending = endings.everybody_left(job.offer.ref, retention_s=common.retention_s)
-            await self._finish(ending, "everybody has left")
+            await self._finish(ending, "all people have left")
         elif renewal is not Renewal.OK:
             job.withdraw("leaving again")
         return renewal is Renewal.OK

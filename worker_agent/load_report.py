@@ -1,7 +1,7 @@
-"""What do the others know of this agent server?
+"""Report an agent server to Redis: its name, container, client, slots and load.
 
-Every few seconds it tells Redis its name, container, client, slots and load. Whoever wants to
-dispatch reads from that whether anybody could take the job.
+It does so every few seconds, and sooner when something has changed. The dispatcher reads from the
+reports whether there is an agent server that could take a job.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _JOIN_CPU_S = 0.1
 
 
 def livekit_load(*, used_slots: int, slots: int) -> float:
-    """The load to report to LiveKit: used slots / slots, scaled to stay below its target load."""
+    """Compute the load to report to LiveKit: used slots / slots, kept below its target load."""
     return min(1.0, used_slots / slots) * _MAX_REPORTED_LOAD
 
 
@@ -98,11 +98,11 @@ class Reporter:
             joining.changed = self._one_has_joined
 
     def registered(self, *_: object) -> None:
-        """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
+        """livekit-agents' `worker_registered` event: told at once, for sessions that wait."""
         self._urgent.set()
 
     def changed(self) -> None:
-        """Slots have been taken or have become free."""
+        """Report soon, because slots have been taken or have become free."""
         self._news.set()
 
     def load(self) -> float:
@@ -122,13 +122,13 @@ class Reporter:
             self._have_reported()
 
     def _one_has_joined(self) -> None:
-        """Called from its thread. Somebody may wait for that, but only when few can start."""
+        """Called from the job's thread. Sessions wait for that only when few can start."""
         starts = self._reported[2]
         if starts is not None and starts < AT_ONCE:
             self._have_reported()
 
     def _have_reported(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
+        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
             self._loop.call_soon_threadsafe(self._news.set)
 
     def _figures(self) -> tuple[int, int | None, int | None]:
@@ -139,7 +139,7 @@ class Reporter:
         return used, self._takes(), starts if starts < self._identity.slots - used else None
 
     def _takes(self) -> int | None:
-        """How many more may be sent; with the program's own load report a few per measurement.
+        """Return how many more may be sent; by the program's own load report a few per measurement.
 
         livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
         later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds; so no
@@ -211,7 +211,7 @@ class Reporter:
                 self._file.touch()  # it can be sent sessions
 
     def _redis_is_away(self, since: float, error: str) -> None:
-        """Say once that nobody hears of this agent server, so that its log tells why."""
+        """Log once why this agent server is sent no sessions."""
         if self._away_since is None:
             self._away_since = since
             logger.error(

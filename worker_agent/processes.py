@@ -1,5 +1,6 @@
-"""Watch the processes of an agent server's jobs: tell the ledger of those that die, and stop taking
-jobs while none can start.
+"""Watch the processes of an agent server's jobs.
+
+The ledger is told of those that die, and no jobs are taken while none can start.
 """
 
 from __future__ import annotations

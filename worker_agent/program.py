@@ -52,15 +52,15 @@ def rtc_session(
     own_load: bool = False,
     **options: Any,
 ) -> EntryPoint | Callable[[EntryPoint], EntryPoint]:
-    """livekit-agents' `server.rtc_session`, with Usher's filter, claim, fence and reports.
+    """Do what livekit-agents' `server.rtc_session` does, with Usher's filter, claim and fence.
 
-    Used as that is: as a decorator, or called with the function. It takes the same options, passed
-    on as they are: `agent_name`, `type`, `on_session_end` and so on. An `on_request` of the
-    program's own is asked first; what it accepts is still claimed, or refused, by our filter. The
-    server reports used slots / slots (`USHER_AGENT_SLOTS`) as its load, in place of its own
-    `load_fnc` and `load_threshold`. With `own_load` it keeps those (by default the CPU's load, and
-    0.7 of it): for agents that weigh differently. Usher then sends it no more than they let it
-    take.
+    It is used in the same way, as a decorator or called with the function, and takes the same
+    options, passed on as they are: `agent_name`, `type`, `on_session_end` and so on. An
+    `on_request` of the program's own is asked first; what it accepts is still claimed, or refused,
+    by our filter. The server reports used slots / slots (`USHER_AGENT_SLOTS`) as its load, in place
+    of its own `load_fnc` and `load_threshold`. With `own_load` it keeps those (by default the CPU's
+    load, and 0.7 of it): for agents that weigh differently. Usher then sends it no more than they
+    let it take.
 
     When the server starts, it reads `REDIS_URL` and the `USHER_` variables of `GuardSettings` and
     `CommonSettings`, and ends with one line when one is missing or wrong.
@@ -77,7 +77,7 @@ def rtc_session(
 
 
 def agent_server(options: WorkerOptions, *, own_load: bool = False) -> AgentServer:
-    """livekit-agents' server of a program's `WorkerOptions`, with Usher's filter, claim and fence.
+    """Make the server of a program's `WorkerOptions`, with Usher's filter, claim and fence.
 
     For programs of before `AgentServer`: `cli.run_app(agent_server(WorkerOptions(...)))`. Its
     `request_fnc` is asked first, as an `on_request` is; `own_load` as for `rtc_session`.

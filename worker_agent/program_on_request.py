@@ -1,6 +1,6 @@
 """Ask the program's own `on_request` first.
 
-It gets a request whose `accept()` is our filter's to grant: nothing is claimed before the program
+It gets a request that only our filter can have accepted: nothing is claimed before the program
 wants the job, so there is no claim to give back when it does not. Its `reject()` is final, as it is
 for LiveKit; with `reject(terminate=False)` the next agent server is asked.
 """
@@ -22,7 +22,7 @@ OnRequest = Callable[[JobRequest], Awaitable[None]]
 class NotGranted(AssignmentTimeoutError):
     """The program has accepted a job that it does not get: our filter has refused it.
 
-    To the program it is what livekit-agents raises when LiveKit gives the job to somebody else.
+    To the program it is what livekit-agents raises when LiveKit gives the job to another server.
     """
 
 
@@ -37,7 +37,7 @@ async def ask_program(own: OnRequest, request_filter: RequestFilter, request: Jo
     except NotGranted:
         pass  # a program need not expect that
     finally:
-        if not asked.answered:  # livekit-agents takes that as "ask somebody else" too
+        if not asked.answered:  # livekit-agents takes that as "ask another server", too
             await asked.reject(terminate=False)
 
 

@@ -1,7 +1,7 @@
 """Answer LiveKit's offers: claim, accept or reject, log, count.
 
-The decision is in `decisions.py`. LiveKit itself gets no reason with a reject, so reasons travel
-through the log and the ledger.
+The decision is in `decisions.py`, the claim in `claims.py`. LiveKit itself gets no reason with a
+reject, so reasons travel through the log and the ledger.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
-    """What becomes of an offer, as a part of the call to LiveKit that it comes from."""
+    """Begin a span about an offer, below the call to LiveKit that it comes from."""
     attributes = {**span_attributes(offer.ref), "usher.job_id": offer.job_id}
     return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
 
@@ -139,9 +139,9 @@ class RequestFilter:
         return decision
 
     async def _is_forged(self, offer: Offer) -> bool:
-        """Whether the job claims a dispatch of a client whose LiveKit server is another one.
+        """True when the job claims a dispatch of a client that has another LiveKit server.
 
-        It is refused, and nothing that it claims gets into anybody's record or numbers.
+        It is refused, and nothing that it claims gets into a record or into numbers.
         """
         if not offer.dispatch_id:
             return False
@@ -195,7 +195,7 @@ class RequestFilter:
                     attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
                 )
         except AssignmentTimeoutError:
-            # LiveKit has given the job to nobody; verification finds no agent and goes on.
+            # LiveKit has dropped the job; verification finds no agent and goes on.
             logger.warning(
                 "LiveKit did not assign the job",
                 extra={**log_fields(offer.ref), "job_id": offer.job_id},

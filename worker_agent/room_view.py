@@ -18,7 +18,7 @@ LOOK_TIMEOUT_S: Final = 1.0
 
 
 async def is_gone(job: Job) -> bool:
-    """True when LiveKit no longer has the room; an answer that does not come is no such word."""
+    """Return true when LiveKit no longer has the room; false also when its answer does not come."""
     request = api.ListRoomsRequest(names=[job.offer.room_name])
     try:
         async with asyncio.timeout(LOOK_TIMEOUT_S):
@@ -29,7 +29,7 @@ async def is_gone(job: Job) -> bool:
 
 
 async def has_people(job: Job) -> bool:
-    """True when LiveKit lists a person in the room, and also when its answer does not come.
+    """Return true when LiveKit lists a person there, and also when its answer does not come.
 
     LiveKit (1.13.5, `subscriberUpdateInterval`) tells an agent up to 3 s late of a person who
     publishes nothing.

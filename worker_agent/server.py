@@ -1,4 +1,4 @@
-"""How is our own agent server put together, started and stopped?
+"""Build, start and stop our own agent server.
 
 It is a livekit-agents program like any other, with `rtc_session` of ours.
 """
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 def build(settings: AgentSettings) -> AgentServer:
-    """livekit-agents' server with our settings.
+    """Make livekit-agents' server with our settings.
 
     Raises:
         ConfigurationError: there is no such entry point.
     """
-    entrypoint = load_entrypoint(settings.entrypoint)  # shall fail here, not in every job
+    entrypoint = load_entrypoint(settings.entrypoint)  # fails here, and not in every job
     server = AgentServer(
         ws_url=settings.livekit_url,
         api_key=settings.livekit_api_key,

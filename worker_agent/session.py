@@ -100,7 +100,7 @@ class Session:
         return job.session_span
 
     def returned(self) -> None:
-        """The entry point has returned; if its job has not connected, it most likely never does."""
+        """Note that the entry point has returned; a job that has not connected hardly will."""
         if not self._job.connected:
             self._job.spawn(self._look_whether_connected())
 
@@ -131,7 +131,7 @@ class Session:
             await self._job.store.run(leases.extend(dispatch_id, lease_s=0.0))
 
     async def _left(self, reason: str) -> None:
-        """Called when livekit-agents has left the room, last of all."""
+        """End everything of this job; called when livekit-agents has left the room, last of all."""
         job = self._job
         job.sign_of_life.stop()
         if job.renewing is not None:

@@ -1,4 +1,4 @@
-"""Say that a job that has not connected yet is alive, from a thread of its own.
+"""Tell the ledger, from a thread, that a job that has not connected yet is alive.
 
 A program may need many seconds before it connects, and may block its event loop meanwhile; a job
 process that is dead or frozen says nothing. The first sign comes after `RENEW_S`: most agents have

@@ -104,7 +104,7 @@ def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") 
 
 
 def starting(offer: Offer) -> Step[Renewal]:
-    """Renew for a job that has not connected, and cannot say who is in its room."""
+    """Renew for a job that has not connected, and cannot say which people are in its room."""
     return leases.renew(
         offer.ref, job_id=offer.job_id, people=-1, abandon_after_s=0, deserted_after_s=0
     )

@@ -1,4 +1,4 @@
-"""What an `AgentServer` is set to and connected to.
+"""Read from an `AgentServer` what it is set to, and whether it is connected to LiveKit.
 
 For livekit-agents 1.8 (1.8.9, worker.py `AgentServer`:
 https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/worker.py). Its executor
@@ -21,7 +21,7 @@ _LIBRARY = "livekit-agents"
 
 
 def executor(server: AgentServer) -> JobExecutorType:
-    """Whether each job runs in a process or in a thread; where that cannot be known, a process."""
+    """Return what each job runs in; where that cannot be known, a process."""
     try:
         return server._job_executor_type
     except AttributeError:
@@ -30,7 +30,7 @@ def executor(server: AgentServer) -> JobExecutorType:
 
 
 def agent_name(server: AgentServer) -> str:
-    """The agent's name; where that cannot be known, the one in LIVEKIT_AGENT_NAME."""
+    """Return the agent's name; where that cannot be known, the one in LIVEKIT_AGENT_NAME."""
     try:
         return server._agent_name
     except AttributeError:

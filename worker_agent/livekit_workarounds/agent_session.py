@@ -19,7 +19,7 @@ from worker_agent.livekit_workarounds import unknown_release
 
 
 def primary(ctx: JobContext) -> AgentSession[Any] | None:
-    """The job's primary session, if the program has started one."""
+    """Return the job's primary session, if the program has started one."""
     try:
         return ctx.primary_session
     except (RuntimeError, AttributeError):  # none yet; or an older livekit-agents has no such name

@@ -1,4 +1,4 @@
-"""livekit-agents' event-loop watchdog, safe on a Python that its samples can stop, and cheaper.
+"""Make livekit-agents' event-loop watchdog cheaper, and safe on a Python that it can stop.
 
 For livekit-agents 1.8 (1.8.9, telemetry/loop_monitor.py, `EventLoopMonitor._sample_loop_thread` and
 `_tick_interval_for`:
@@ -63,7 +63,7 @@ def make_safe() -> bool:
 
 
 def sample_task(monitor: Any, lag: float) -> Any:
-    """The monitor's sample of a late loop: which task it runs."""
+    """Take the monitor's sample of a late loop: which task it runs."""
     task = None
     with suppress(Exception):  # as the monitor does: a task may just be ending
         task = asyncio.current_task(loop=monitor._loop)

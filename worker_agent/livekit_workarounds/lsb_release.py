@@ -1,4 +1,4 @@
-"""A connection to a room without the five programs of `lsb_release -a`.
+"""Connect to a room without running the five programs of `lsb_release -a`.
 
 For livekit-rtc 1.1 (1.1.21). Its native library asks the crate os_info for the system's name at
 each connection, to tell LiveKit, and os_info runs `lsb_release -a`, which on Debian is a shell

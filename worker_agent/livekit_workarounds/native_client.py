@@ -39,7 +39,7 @@ def make() -> None:
     """Make the native client, unless the program has made it.
 
     livekit-rtc makes it at its first use and without a lock: jobs' threads that came at once made
-    two, and the events of one of them reached nobody. A `connect` then hung, and after 15 s the
+    two, and the events of one of them were lost. A `connect` then hung, and after 15 s the
     native library ended the whole process.
     """
     try:

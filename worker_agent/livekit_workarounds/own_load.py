@@ -1,4 +1,4 @@
-"""How many jobs livekit-agents accepts by a program's own load report, and whether LiveKit knows.
+"""See how many jobs livekit-agents accepts by a program's own load report, and have LiveKit know.
 
 For livekit-agents 1.8 (1.8.9, worker.py `AgentServer._get_effective_load`, `_is_available`,
 `_update_worker_status`:
@@ -26,7 +26,7 @@ _ROUNDING = 1e-6
 
 
 def accepts(server: AgentServer) -> int | None:
-    """How many jobs livekit-agents accepts now; None: any number, or that cannot be known.
+    """Return how many jobs livekit-agents accepts now; None: any number, or not known.
 
     It takes a job to weigh as much as those that run do on average, and the first one as much as
     the threshold over its idle processes. A job that it does not accept LiveKit drops. It tells

@@ -83,7 +83,7 @@ def is_assigned(server: AgentServer, job_id: str) -> bool:
 
 
 def _violent_end(process: Any) -> str:
-    """How a process ended that did not end by itself; empty for one that did, and for a thread."""
+    """Say how a process was ended; empty for one that has ended by itself, and for a thread."""
     code = getattr(process, "exitcode", None)
     if not code:
         return ""

@@ -62,7 +62,7 @@ def spare(room: rtc.Room) -> None:
 
 
 def sparing(options: rtc.RoomOptions, *, alone: bool) -> rtc.RoomOptions:
-    """`options`, with the following where they say nothing.
+    """Return `options` with the following where they say nothing.
 
     Addresses are looked for once: a server's do not change, and a reconnect looks for them anew in
     any case. Among others that connect, two connections, one to publish and one to

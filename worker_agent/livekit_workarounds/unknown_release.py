@@ -1,4 +1,4 @@
-"""The line in the log about a release whose private names are not those that Usher uses."""
+"""Log that a release of a library has other private names than those that Usher uses."""
 
 from __future__ import annotations
 
