@@ -19,9 +19,9 @@ from livekit.rtc._ffi_client import FfiClient
 from dispatcher.logs import configure
 from dispatcher.settings import load
 from worker_agent.echo import entrypoint
-from worker_agent.existing import rtc_session
-from worker_agent.loop_watchdog import restrain
-from worker_agent.reporting import livekit_load
+from worker_agent.livekit_workarounds.loop_watchdog import restrain
+from worker_agent.load_report import livekit_load
+from worker_agent.program import rtc_session
 from worker_agent.settings import AgentSettings
 
 
@@ -39,7 +39,7 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
         num_idle_processes=settings.idle_processes,
         host=settings.host,
         port=settings.port if variant == "usher" else 0,
-        preload_modules=["worker_agent.existing", "worker_agent.echo"],
+        preload_modules=["worker_agent.program", "worker_agent.echo"],
     )
     if variant == "usher":
         rtc_session(server, entrypoint, agent_name="bench-usher", own_load=load_report == "cpu")
@@ -50,7 +50,7 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
         server.rtc_session(entrypoint, agent_name="bench-plain")
         # Usher's rtc_session does both: without them a burst hangs the process (two jobs' threads
         # make the native client; a watchdog reads stacks), and what is compared is dispatching.
-        restrain(server._job_executor_type)
+        restrain(JobExecutorType(settings.executor))
         if settings.executor == "thread":
             _ = FfiClient.instance
     return server

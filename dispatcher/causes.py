@@ -25,7 +25,7 @@ class Words:
     advice: str
 
 
-# The request filter's own reasons (`worker_agent/offers.py`), without "rejected: ".
+# The request filter's own reasons (`worker_agent/decisions.py`), without "rejected: ".
 REJECTED: Final[Mapping[str, Words]] = {
     "full": Words(
         headline="every slot is taken",

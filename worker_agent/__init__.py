@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker_agent.existing import agent_server as agent_server
-    from worker_agent.existing import rtc_session as rtc_session
+    from worker_agent.program import agent_server as agent_server
+    from worker_agent.program import rtc_session as rtc_session
 
 __all__ = ["agent_server", "rtc_session"]
 
 
 def __getattr__(name: str) -> object:
-    # Not imported before somebody asks for it: the modules here are also used one by one, and
-    # this one brings the ledger along.
+    # Imported when one of them is used: the modules here are also used one by one, and this one
+    # brings the ledger along.
     if name in __all__:
-        from worker_agent import existing
+        from worker_agent import program
 
-        return getattr(existing, name)
+        return getattr(program, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

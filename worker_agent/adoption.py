@@ -1,8 +1,8 @@
-"""How does an agent take over a dispatch that the ledger does not know it has?
+"""Take over a dispatch for an agent of which the ledger does not know that it has it.
 
 LiveKit brings an agent by a participant's token while Redis is away, and Redis may lose the record
-of a dispatch whose agent is at work. In both cases the agent says what it is there for, once the
-ledger answers: the record is its own then, or another job's, and then it must leave.
+of a dispatch while its agent is at work. In both cases the agent says what it is there for, once
+the ledger answers: the record is its own then, or another job's, and then it must leave.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dispatcher.models import RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.state_machine import ADOPTED
 from dispatcher.store import AsyncLedger
+from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
 from worker_agent.metrics import ADOPTION_BATCH
-from worker_agent.offers import Decision, Offer, Reason, decide_claim, reject
 
 # The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
 DEADLINE_MS: Final = 20_000
@@ -31,7 +31,7 @@ DUE_S: Final = 0.0
 
 @dataclass(frozen=True, kw_only=True)
 class Taker:
-    """Who takes a dispatch over, as far as it knows itself.
+    """The agent that takes a dispatch over, as far as it knows itself.
 
     A job's own process does not know its agent server's id; before it is in the room it has no
     identity. What is empty leaves the record as it is.

@@ -11,23 +11,17 @@ import logging
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
-from dispatcher import leases, ledger, messages
-from dispatcher.agent_losses import CRASHED, crashes_in_a_row
+from dispatcher import leases
+from dispatcher.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import Advanced, Step
 from dispatcher.metrics import AgentCounts
-from dispatcher.models import Dispatch, FailureReason
-from dispatcher.state_machine import (
-    AGENT_CRASHED,
-    AGENT_LEAVING,
-    AGENT_LEFT,
-    CAME_BACK,
-    FAILED,
-    NEXT_GENERATION,
-)
+from dispatcher.models import Dispatch
+from dispatcher.state_machine import AGENT_LEAVING
 from dispatcher.store import AsyncLedger
+from worker_agent import steps
+from worker_agent.decisions import Offer
 from worker_agent.ending import Cause, Ending, People
-from worker_agent.offers import Offer, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +30,10 @@ T = TypeVar("T")
 # While Redis is away it is told again, for so long; then the lease's end says that much.
 _TELL_FOR_S: Final = 8.0
 _TELL_EVERY_S: Final = 0.5
-# The next attempt comes at once after a first crash, then after so much longer each time.
-_PAUSES_S: Final = (0.0, 1.0, 2.0, 4.0)
-_WAKE_GRACE_S: Final = 1.0
-_GIVEN_UP_PAUSE_S: Final = 1.0
 
 
 class Told(StrEnum):
-    """What the ledger has made of it."""
+    """What the ledger has made of an end that it was told."""
 
     LEAVING = "leaving"  # another dispatch may have the room, and this agent is still in it
     OVER = "over"  # the record has ended, or is looked into
@@ -77,7 +67,7 @@ class Departure:
             return await self.came_back(ending)
         done: Advanced | None = None
         if in_room:
-            done = await self._patiently(self._leaving(ending, people))
+            done = await self._patiently(steps.leaving(self._offer, ending, people))
         if done is None or done.outcome == "refused":
             done = await self._patiently(self.left(ending.reason, people))
         if done is None:
@@ -100,27 +90,12 @@ class Departure:
             await self._lost(ending, dispatch)
             return
         message = f"the agent program has ended the job before it joined ({ending.reason})"
-        await self._patiently(declined(self._offer, message, retention_s=self._retention_s))
+        await self._patiently(steps.declined(self._offer, message, retention_s=self._retention_s))
 
     def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
-        """The step that ends the record, unless a caller has asked since the people have left."""
-        return ledger.advance(
-            self._offer.ref,
-            AGENT_LEFT,
-            detail={"job_id": self._offer.job_id, "reason": reason},
-            agent_counts=self._counts,
-            retention_s=self._retention_s,
-            unless_asked_for_s=None if people is None else people.asked_within_s,
-        )
-
-    def _leaving(self, ending: Ending, people: People) -> Step[Advanced]:
-        return ledger.advance(
-            self._offer.ref,
-            AGENT_LEAVING,
-            fields={"left_by": ending.cause},
-            detail={"job_id": self._offer.job_id, "reason": ending.reason},
-            lease_s=leases.LEASE_S,
-            unless_asked_for_s=people.asked_within_s,
+        """Make the step that ends the record, unless a caller has asked since its people left."""
+        return steps.left(
+            self._offer, reason, people, counts=self._counts, retention_s=self._retention_s
         )
 
     async def came_back(self, ending: Ending) -> Told:
@@ -128,16 +103,7 @@ class Departure:
 
         The next generation serves them, unless another dispatch of the room does so already.
         """
-        step = ledger.advance(
-            self._offer.ref,
-            CAME_BACK,
-            due_in_s=_WAKE_GRACE_S,
-            attempt={"outcome": "left", "reason": ending.reason},
-            detail={"job_id": self._offer.job_id, "reason": ending.reason},
-            agent_counts=self._counts,
-            wake=messages.dispatch(self._offer.dispatch_id, self._offer.room_name),
-            deadline_as_before=True,
-        )
+        step = steps.came_back(self._offer, ending, counts=self._counts)
         done = await self._patiently(step)
         if done is None:
             return Told.UNTOLD
@@ -160,22 +126,8 @@ class Departure:
             await asyncio.sleep(_TELL_EVERY_S)
 
 
-def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") -> Step[Advanced]:
-    """End the record as failed, because the agent program itself does not want the job."""
-    code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
-    return ledger.advance(
-        offer.ref,
-        FAILED,
-        before=before,
-        fields={"failure_reason": code, "failure_message": message},
-        attempt={"outcome": "failed", "reason": Reason.DECLINED},
-        detail={"job_id": offer.job_id, "reason": code, "message": message},
-        retention_s=retention_s,
-    )
-
-
 class Run(Protocol):
-    """Carries a step out; None when Redis has not answered."""
+    """A function that carries a step out; None when Redis has not answered."""
 
     async def __call__(self, step: Step[T], /) -> T | None: ...
 
@@ -188,43 +140,6 @@ async def tell_loss(run: Run, offer: Offer, ending: Ending, *, crashes: int) -> 
     lapsed = await run(leases.lapse(offer.ref, job_id=offer.job_id, loss=ending.reason))
     if lapsed == 0:
         if ending.blameless:
-            return await run(given_up(offer, ending.reason)) is not None
-        return await run(crashed(offer, ending.reason, crashes=crashes)) is not None
+            return await run(steps.given_up(offer, ending.reason)) is not None
+        return await run(steps.crashed(offer, ending.reason, crashes=crashes)) is not None
     return lapsed is not None
-
-
-def given_up(offer: Offer, what: str) -> Step[Advanced]:
-    """End an attempt for which the agent program is not to blame; another one follows soon."""
-    return ledger.advance(
-        offer.ref,
-        NEXT_GENERATION,
-        due_in_s=_GIVEN_UP_PAUSE_S,
-        attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
-        detail={
-            "job_id": offer.job_id,
-            "reason": FailureReason.JOIN_TIMEOUT,
-            "message": f"{what}, before its agent was in the room",
-        },
-    )
-
-
-def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
-    """End an attempt whose job raised or died before its agent was in the room.
-
-    `what` is for people; `crashes` is how many attempts in a row have ended so before it. The
-    first is followed by the next attempt at once.
-    """
-    pause_s = _PAUSES_S[min(crashes, len(_PAUSES_S) - 1)]
-    message = (
-        f"{what}, before its agent was in the room; look for job {offer.job_id} in the log of its "
-        "agent server"
-    )
-    return ledger.advance(
-        offer.ref,
-        AGENT_CRASHED,
-        due_in_s=pause_s or _WAKE_GRACE_S,
-        fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
-        attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
-        detail={"job_id": offer.job_id, "reason": what},
-        wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
-    )

@@ -1,4 +1,4 @@
-"""Decide what the end of a job is: the program's own wish, its people's leaving, or a loss.
+"""Decide what the end of a job means: the program's own wish, its people's leaving, or a loss.
 
 Pure functions of what livekit-agents and livekit-rtc say. Only the agent program itself, or its
 people, end a session; everything else that ends an agent is a loss, and the agent is replaced.
@@ -27,7 +27,7 @@ ASKED_SLACK_S: Final = 3.5
 
 
 class Cause(StrEnum):
-    """Whose doing the end of a job is."""
+    """What has ended a job."""
 
     PROGRAM = "program"
     PEOPLE_LEFT = "people_left"
@@ -48,10 +48,9 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Who is with the agent: how many, for how long each, and how long ago one has left.
+    """The people with an agent: how many, since when, and how long ago one has left.
 
-    `left_ago_s` is None when none has; `there_s` is how long the one is there who has been there
-    the longest.
+    `left_ago_s` is None when none has; `there_s` is how long the first of them is there.
     """
 
     present: int
@@ -70,10 +69,10 @@ class People:
 
     @property
     def asked_within_s(self) -> float | None:
-        """A caller who has asked within so many seconds expects an agent; None: that says nothing.
+        """A caller that has asked within so many seconds expects an agent; None: none does.
 
-        While people are there they have the agent's own word. Before any has come, one who has
-        asked for the session again is still to come.
+        While people are there they have the agent's own word. Before any has come, a caller that
+        has asked for the session again is still to come.
         """
         if self.present > 0:
             return None
@@ -99,7 +98,7 @@ _ROOM_DISCONNECTED: Final = "room disconnected"
 
 
 def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
-    """The ending that a disconnected room means."""
+    """Decide which ending a disconnected room means."""
     known = _ROOM_OVER.get(reason)
     if known is not None:
         return known
@@ -111,7 +110,7 @@ def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
 
 
 def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
-    """The ending that livekit-agents' shutdown of a job means; the program may have asked for it.
+    """Decide which ending a shutdown by livekit-agents means; the program may have asked for it.
 
     A room that disconnects has its own reason (`of_disconnect`), and an entry point that raises
     its exception (`of_exception`): both are known before.
@@ -132,7 +131,7 @@ def of_shutdown_callback(reason: str) -> Ending:
 
 
 def of_exception(error: BaseException) -> Ending:
-    """The ending that an exception of the entry point means: its type and place, not its text."""
+    """Make the ending that an exception of the entry point means: type and place, not the text."""
     return Ending(
         cause=Cause.LOST,
         reason=f"the agent program raised {type(error).__name__}{_place(error)}",
@@ -163,7 +162,13 @@ _LIBRARIES: Final = tuple(
 )
 
 
-_NOT_THE_PROGRAM: Final = ("worker_agent.session", "worker_agent.existing", "livekit.", "asyncio.")
+_NOT_THE_PROGRAM: Final = (
+    "worker_agent.session",
+    "worker_agent.program",
+    "worker_agent.livekit_workarounds.",
+    "livekit.",
+    "asyncio.",
+)
 
 
 def _is_programs(module: str, file_name: str) -> bool:

@@ -1,6 +1,6 @@
-"""What has this agent server answered, and how are its numbers kept?
+"""Count what an agent server answers, in Redis.
 
-They live in Redis, one hash per client, container and agent name, so that they add up over agent
+The numbers stand in one hash per client, container and agent name, so that they add up over agent
 servers and job processes and outlive both. What follows from a change of a record is counted in the
 ledger's own step; everything else is noted here and told in numbered batches, each of which counts
 once however often it is sent, so that neither an outage of Redis nor a lost answer changes a sum.
@@ -18,7 +18,7 @@ from dispatcher import figures, keys, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import AgentCounts, AgentFigures, Window, agent_figures
 from dispatcher.store import AsyncLedger
-from worker_agent.offers import AgentServerIdentity, Decision
+from worker_agent.decisions import AgentServerIdentity, Decision
 
 JOINED: Final[Mapping[str, int]] = {"joins": 1}
 LEFT: Final[Mapping[str, int]] = {"leaves": 1}
@@ -35,7 +35,7 @@ _MAX_GRANTED: Final = 10_000
 
 
 def answered(decision: Decision) -> Mapping[str, int]:
-    """Increments for a job that was answered, and why so."""
+    """Make the increments for a job that was answered, with the reason."""
     kind = "accepts" if decision.accept else "rejects"
     return {f"{kind}:{decision.reason}": 1}
 
@@ -54,13 +54,13 @@ class AgentMetrics:
         self._granted: OrderedDict[str, None] = OrderedDict()
 
     def counts(self, client_id: str, increments: Mapping[str, int]) -> AgentCounts:
-        """Increments of this agent server's counters for one client."""
+        """Make increments of this agent server's counters for one client."""
         server = self._server
         key = keys.agent_metrics(client_id, server.container, server.agent_name)
         return AgentCounts(key=key, increments=increments)
 
     def granted(self, client_id: str, job_id: str, decision: Decision) -> None:
-        """The ledger has counted this accept, in the step that has granted the claim."""
+        """Note that the ledger has counted this accept, in the step that has granted the claim."""
         self._granted[job_id] = None
         if len(self._granted) > _MAX_GRANTED:
             self._granted.popitem(last=False)
@@ -92,7 +92,7 @@ class AgentMetrics:
                     self._batch = ()
 
     def own(self) -> tuple[AgentFigures, ...]:
-        """What this process itself has counted since its start, told or not."""
+        """Return what this process itself has counted since its start, told or not."""
         server = self._server
         return tuple(
             agent_figures(client_id, server.container, server.agent_name, counters)
@@ -100,7 +100,7 @@ class AgentMetrics:
         )
 
     async def read(self, window: Window) -> tuple[AgentFigures, ...]:
-        """What all agent servers of this container and agent name have counted, by client.
+        """Read what all agent servers of this container and agent name have counted, by client.
 
         One that serves a single client is told that one's numbers only.
 

@@ -1,4 +1,4 @@
-"""Know which people are in a job's room, since when, and when one has left."""
+"""Follow which people are in a job's room, since when, and when one has left."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PeopleInRoom:
         self._room.on("participant_disconnected", on_disconnected)
 
     def now(self) -> People:
-        """Who is there at this moment."""
+        """Return the people who are there at this moment."""
         now = asyncio.get_running_loop().time()
         there_s = [
             now - self._came_at.get(person.sid, self._began_at)

@@ -1,5 +1,6 @@
-"""Watch the processes of an agent server's jobs: tell the ledger of those that die, and stop taking
-jobs while none can start.
+"""Watch the processes of an agent server's jobs.
+
+The ledger is told of those that die, and no jobs are taken while none can start.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from dispatcher.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields
+from worker_agent.decisions import Offer, read_offer
 from worker_agent.departure import tell_loss
 from worker_agent.ending import Cause, Ending
 from worker_agent.livekit_workarounds import process_pool
-from worker_agent.offers import Offer, read_offer
 from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)
@@ -76,14 +77,7 @@ class Processes:
         self._filter.changed()
 
     def _died(self, info: RunningJobInfo, how: str) -> None:
-        offer = read_offer(
-            job_id=info.job.id,
-            room_name=info.job.room.name,
-            agent_name=info.job.agent_name,
-            participant_count=0,
-            attributes=info.job.attributes,
-            deployment=info.job.deployment,
-        )
+        offer = read_offer(info.job)
         if offer.dispatch_id:
             self._spawn(self._tell(offer, how))
 

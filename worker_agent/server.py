@@ -1,4 +1,4 @@
-"""How is our own agent server put together, started and stopped?
+"""Build, start and stop our own agent server.
 
 It is a livekit-agents program like any other, with `rtc_session` of ours.
 """
@@ -13,20 +13,20 @@ import signal
 
 from livekit.agents import AgentServer, JobExecutorType
 
-from worker_agent.existing import rtc_session
-from worker_agent.session import load_entrypoint
+from worker_agent.entrypoint import load_entrypoint
+from worker_agent.program import rtc_session
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
 
 
 def build(settings: AgentSettings) -> AgentServer:
-    """livekit-agents' server with our settings.
+    """Make livekit-agents' server with our settings.
 
     Raises:
         ConfigurationError: there is no such entry point.
     """
-    entrypoint = load_entrypoint(settings.entrypoint)  # shall fail here, not in every job
+    entrypoint = load_entrypoint(settings.entrypoint)  # fails here, and not in every job
     server = AgentServer(
         ws_url=settings.livekit_url,
         api_key=settings.livekit_api_key,
@@ -40,7 +40,7 @@ def build(settings: AgentSettings) -> AgentServer:
         host=settings.host,
         port=settings.port,
         # Imported once, before the job processes fork off.
-        preload_modules=["worker_agent.existing", settings.entrypoint.partition(":")[0]],
+        preload_modules=["worker_agent.program", settings.entrypoint.partition(":")[0]],
     )
     rtc_session(server, entrypoint, agent_name=settings.agent_name)
     return server

@@ -1,4 +1,4 @@
-"""Know when a job's primary `AgentSession` has closed, and with it the agent's service."""
+"""See that a job's primary `AgentSession` has closed: its agent answers no more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SessionClose:
     """Watches one job's session; belongs to the job's event loop."""
 
     def __init__(self, ctx: JobContext, closed: Callable[[Ending], None]) -> None:
-        """`closed` is called with what it means that the agent hears nothing from now on."""
+        """`closed` is called with the ending that it is that the agent hears nothing any more."""
         self._ctx = ctx
         self._closed = closed
         self._session: AgentSession[Any] | None = None

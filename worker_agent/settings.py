@@ -11,7 +11,7 @@ from dispatcher.settings import YEAR_S, LiveKitSettings, Name, Port, Seconds, Se
 
 
 class GuardSettings(Settings):
-    """What every agent server of Usher's says of itself, whoever has written its program."""
+    """The settings of every agent server of Usher's, our own or another program."""
 
     container: Name = Field(
         default_factory=socket.gethostname, alias="USHER_AGENT_CONTAINER"

@@ -1,4 +1,4 @@
-"""Say that a job that has not connected yet is alive, from a thread of its own.
+"""Tell the ledger, from a thread, that a job that has not connected yet is alive.
 
 A program may need many seconds before it connects, and may block its event loop meanwhile; a job
 process that is dead or frozen says nothing. The first sign comes after `RENEW_S`: most agents have
@@ -12,13 +12,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from dispatcher import leases
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Step
-from worker_agent import preparing
-from worker_agent.offers import Offer
+from worker_agent import prewarm, steps
+from worker_agent.decisions import Offer
 
 
 class SignOfLife:
@@ -30,7 +28,7 @@ class SignOfLife:
         self._unwanted = unwanted
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
-        self._guard = ThreadGuard(preparing.ask)
+        self._guard = ThreadGuard(prewarm.ask)
 
     def start(self) -> None:
         """Begin to renew."""
@@ -46,15 +44,8 @@ class SignOfLife:
                 contextlib.suppress(LedgerUnavailable, ConfigurationError),
                 self._guard.one(Work.RENEW_STARTING),
             ):
-                renewal = preparing.ask(starting(self._offer))
+                renewal = prewarm.ask(steps.starting(self._offer))
                 if renewal is Renewal.STALE and not self._stopped.is_set():
                     with contextlib.suppress(RuntimeError):  # the job's loop has been closed
                         self._loop.call_soon_threadsafe(self._unwanted)
                     return
-
-
-def starting(offer: Offer) -> Step[Renewal]:
-    """The renewal of a job that has not connected, and cannot say who is in its room."""
-    return leases.renew(
-        offer.ref, job_id=offer.job_id, people=-1, abandon_after_s=0, deserted_after_s=0
-    )

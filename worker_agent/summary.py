@@ -1,4 +1,4 @@
-"""What does an agent server log about its numbers, and when?
+"""Log an agent server's numbers.
 
 One line for each client every `USHER_SUMMARY_EVERY_S`, about the last five minutes; and one for
 each window as well on SIGUSR1.
@@ -15,8 +15,8 @@ from typing import Final
 
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.metrics import AgentFigures, Window, percent
+from worker_agent.decisions import AgentServerIdentity
 from worker_agent.metrics import AgentMetrics
-from worker_agent.offers import AgentServerIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def fields(figures: AgentFigures, window: str) -> dict[str, object]:
-    """The fields of a summary's line."""
+    """Make the fields of a summary's line."""
     return {
         "window": window,
         "client_id": figures.client_id,
@@ -87,7 +87,7 @@ class Summaries:
 
 @contextlib.contextmanager
 def _on_signal(asked: asyncio.Event) -> Iterator[None]:
-    """Have SIGUSR1 ask; where the loop does not run in the main thread nobody can."""
+    """Have SIGUSR1 ask; a loop that does not run in the main thread gets no signals."""
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGUSR1, asked.set)

@@ -1,7 +1,7 @@
-"""The clients whose jobs can come to this agent server.
+"""The clients that an agent server believes a job to be for: those of its own LiveKit server.
 
-What a job claims is anybody's word who has a key of the LiveKit server that offers it: for which
-client it is, and which dispatch. Believed is a client of that very LiveKit server.
+A job says for which client and dispatch it is, and every program with a key of the LiveKit server
+that offers it can have it say so. Believed is a client of that very LiveKit server.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Tenants:
         self._store = store
         self._own = own_client_id
         self._server = server
-        self._here: frozenset[str] | None = None  # None: nobody has told yet
+        self._here: frozenset[str] | None = None  # None: no worker has told yet
         self._looked_at: float | None = None
 
     async def here(self, client_id: str) -> bool:
-        """False when that client's LiveKit server is another one than ours.
+        """Return false when that client's LiveKit server is another one than ours.
 
-        As long as no worker has told where anybody's is (it is of an older release, or Redis has
-        just lost everything), every client's may be here.
+        As long as no worker has told where the clients' servers are (it is of an older release, or
+        Redis has just lost everything), every client's may be here.
 
         Raises:
-            LedgerUnavailable: nobody can say, because Redis does not answer.
+            LedgerUnavailable: Redis does not answer.
         """
         if self._own and client_id == self._own:
             return True
@@ -64,7 +64,7 @@ class Tenants:
             async with asyncio.timeout(LOOK_S):
                 told = await self._store.run(client_servers.told())
         except TimeoutError:
-            raise LedgerUnavailable("Redis has not said whose LiveKit this is") from None
+            raise LedgerUnavailable("Redis has not said where the clients' LiveKit is") from None
         self._looked_at = time.monotonic()
         if not told:
             return  # what was known before is so still

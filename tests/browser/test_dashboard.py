@@ -20,7 +20,7 @@ from devstack.testing import RunningStack
 from dispatcher import stages
 from dispatcher.models import FailureReason, State
 from tests.ledgers import Told, report_server
-from worker_agent.offers import Reason
+from worker_agent.decisions import Reason
 
 from .conftest import Browsing
 from .dashboards import Dashboard, open_dashboard, signed_in

@@ -28,11 +28,12 @@ from dispatcher.logs import configure
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.acceptance.session import wait_for
-from worker_agent.existing import Guarded, identify, rtc_session
-from worker_agent.reporting import Reporter
+from worker_agent.attachment import identify
+from worker_agent.entrypoint import load_entrypoint
+from worker_agent.load_report import Reporter, ReportOptions
+from worker_agent.program import Guarded, rtc_session
 from worker_agent.request_filter import RequestFilter
 from worker_agent.server import serve
-from worker_agent.session import load_entrypoint
 from worker_agent.settings import AgentSettings
 
 _STARTS_WITHIN_S = 60
@@ -66,7 +67,8 @@ async def _serve(kind: str, settings: AgentSettings, common: CommonSettings) -> 
         own = dataclasses.replace(identity, client_id="somebody-else")
         request_filter = RequestFilter(own, store)
         server = bare_server(settings, load_threshold=math.inf)
-        reporter = Reporter(identity, server, request_filter, store, period_s=settings.report_s)
+        options = ReportOptions(period_s=settings.report_s)
+        reporter = Reporter(identity, server, request_filter, store, options)
         server.load_fnc = reporter.load
         guarded = Guarded(entrypoint)
         server.rtc_session(guarded, agent_name=settings.agent_name, on_request=request_filter)

@@ -16,8 +16,8 @@ from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, counts, new_dispatch
 from worker_agent.adoption import Taker, adopt
+from worker_agent.decisions import Decision, Offer, Reason, reject
 from worker_agent.metrics import ADOPTED as ADOPTIONS
-from worker_agent.offers import Decision, Offer, Reason, reject
 from worker_agent.request_filter import RequestFilter
 
 COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"

@@ -118,7 +118,7 @@ REFUSED = """
 import asyncio, logging, os
 from livekit import rtc
 from dispatcher.logs import configure
-from worker_agent.preparing import prepare
+from worker_agent.prewarm import prepare
 
 async def main():
     prepare()

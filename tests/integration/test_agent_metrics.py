@@ -22,8 +22,8 @@ from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, counts, eventually, new_dispatch
+from worker_agent.decisions import Decision, Reason
 from worker_agent.metrics import AgentMetrics
-from worker_agent.offers import Decision, Reason
 from worker_agent.request_filter import RequestFilter
 from worker_agent.summary import Summaries
 

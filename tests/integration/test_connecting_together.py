@@ -18,7 +18,7 @@ ROOMS = 8
 _CONNECT = """
 import asyncio, json, logging, os, sys
 from livekit import rtc
-from worker_agent.room_options import spare
+from worker_agent.livekit_workarounds.room_options import spare
 
 url, tokens, sparing = json.loads(sys.argv[1])
 

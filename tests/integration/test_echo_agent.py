@@ -17,9 +17,9 @@ from livekit.agents.types import ATTRIBUTE_AGENT_STATE
 from livekit.rtc._proto.ffi_pb2 import FfiEvent
 
 from worker_agent.echo import GREETING, entrypoint
-from worker_agent.room_events import narrow
-from worker_agent.room_options import spare
-from worker_agent.sound import CHIME_NOTES_HZ
+from worker_agent.echo.audio import CHIME_NOTES_HZ
+from worker_agent.livekit_workarounds.ffi_events import narrow
+from worker_agent.livekit_workarounds.room_options import spare
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

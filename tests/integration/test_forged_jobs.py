@@ -25,7 +25,7 @@ from tests.ownredis import OwnRedis
 from tests.support import keyspace, new_dispatch
 from web.promises import Promises
 from web.spool import Spool
-from worker_agent.asking import ask_program
+from worker_agent.program_on_request import ask_program
 from worker_agent.request_filter import RequestFilter
 
 SECRETS = {name: f"{name}-secret-of-at-least-32-characters" for name in ("acme", "globex")}

@@ -22,7 +22,8 @@ from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
-from worker_agent.request_filter import CLAIMS_AT_ONCE, RequestFilter
+from worker_agent.claims import CLAIMS_AT_ONCE
+from worker_agent.request_filter import RequestFilter
 
 COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
 

@@ -21,7 +21,7 @@ from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
 from tests.support import AGENT_NAME, counts, new_dispatch
 from worker_agent import rtc_session
-from worker_agent.asking import OnRequest, ask_program
+from worker_agent.program_on_request import OnRequest, ask_program
 from worker_agent.request_filter import RequestFilter
 
 COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
@@ -68,7 +68,7 @@ def test_importing_the_package_brings_nothing_along() -> None:
         text=True,
         check=True,
     )
-    assert not {"redis", "livekit", "celery", "worker_agent.existing"} & set(looked.stdout.split())
+    assert not {"redis", "livekit", "celery", "worker_agent.program"} & set(looked.stdout.split())
 
 
 def test_importing_a_program_reads_no_setting_and_opens_nothing() -> None:

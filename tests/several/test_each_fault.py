@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.session import wait_for
 from tests.sentinels import Server
-from worker_agent.session import CUT_OFF_S
+from worker_agent.lease import CUT_OFF_S
 
 from .callers import Callers
 from .deployment import Deployment, running, start_livekit

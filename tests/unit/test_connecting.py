@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support import a_server
-from worker_agent.connecting import AT_ONCE, TOGETHER, Joining
+from worker_agent.join_limit import AT_ONCE, TOGETHER, Joining
 
 
 def jobs(count: int, first: int = 0) -> set[str]:

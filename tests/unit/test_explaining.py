@@ -14,7 +14,7 @@ from dispatcher.models import Attempt, Dispatch, FailureReason, State, TimelineE
 from dispatcher.stages import stages
 from dispatcher.troubles import troubles
 from tests.support import TIMINGS, a_dispatch
-from worker_agent.offers import Reason
+from worker_agent.decisions import Reason
 
 START_MS = 1_000_000
 REJECTS = set(Reason) - {Reason.CLAIMED, Reason.ADOPTED, Reason.DELEGATED}

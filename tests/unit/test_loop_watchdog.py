@@ -13,7 +13,7 @@ import pytest
 from livekit.agents.telemetry import loop_monitor
 
 from devstack import PROJECT_ROOT
-from worker_agent.livekit_workarounds import loop_monitor as workaround
+from worker_agent.livekit_workarounds import loop_watchdog as workaround
 
 SWITCH = loop_monitor.ENV_WARN_THRESHOLD_MS
 BLOCKED = "event loop blocked for "

@@ -13,17 +13,17 @@ from livekit import rtc
 
 from tests.support import run_python
 from worker_agent.livekit_workarounds import lsb_release
-from worker_agent.room_options import spare
+from worker_agent.livekit_workarounds.room_options import spare
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux's C library")
 
-PROGRAMS = Path(lsb_release.__file__).parent.with_name("programs")
+PROGRAMS = Path(lsb_release.__file__).with_name("programs")
 
 # Connects to where nobody is, in several tries; before each the library asks for the system's name.
 _CONNECT = """
 import asyncio, os, sys
 from livekit import rtc
-from worker_agent.room_options import spare
+from worker_agent.livekit_workarounds.room_options import spare
 
 async def main():
     room = rtc.Room()

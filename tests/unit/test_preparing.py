@@ -14,7 +14,7 @@ from tests.support import run_python
 # its records came to Python. LIVEKIT_RTC_DEBUG is read for each record, so it shows them all.
 _CONNECT = """
 import asyncio, logging, os
-from worker_agent.preparing import prepare
+from worker_agent.prewarm import prepare
 
 class Counting(logging.Handler):
     count = 0
@@ -51,7 +51,7 @@ def test_the_native_library_hands_python_nothing_that_python_drops() -> None:
 _FAIL = """
 import asyncio, os, subprocess
 from livekit import rtc
-from worker_agent.preparing import prepare
+from worker_agent.prewarm import prepare
 
 async def main():
     prepare()
@@ -109,7 +109,7 @@ import pickle
 from livekit.agents import JobExecutorType, JobProcess
 from livekit.rtc._ffi_client import FfiClient
 from tests.unit.test_preparing import own_setup
-from worker_agent.preparing import Prepared
+from worker_agent.prewarm import Prepared
 
 process = JobProcess(executor_type=JobExecutorType.PROCESS, user_arguments=None, http_proxy=None)
 pickle.loads(pickle.dumps(Prepared(own_setup)))(process)

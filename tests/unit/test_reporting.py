@@ -11,14 +11,14 @@ import pytest
 from livekit.agents import AgentServer, utils
 from livekit.protocol.agent import WorkerStatus
 
-from worker_agent.connecting import TOGETHER
-from worker_agent.offers import AgentServerIdentity
-from worker_agent.reporting import (
+from worker_agent.decisions import AgentServerIdentity
+from worker_agent.join_limit import TOGETHER
+from worker_agent.livekit_workarounds import own_load
+from worker_agent.load_report import (
     LIVEKIT_TARGET_LOAD,
     Reporter,
-    livekit_agents_takes,
+    ReportOptions,
     livekit_load,
-    tell_that_it_is_free,
 )
 from worker_agent.request_filter import RequestFilter
 
@@ -66,8 +66,8 @@ def test_as_many_are_told_as_livekit_agents_itself_would_accept_one_after_the_ot
 ) -> None:
     server = with_own_load(load, jobs=jobs)
 
-    for left in range(livekit_agents_takes(server) or 0, 0, -1):
-        assert livekit_agents_takes(server) == left
+    for left in range(own_load.accepts(server) or 0, 0, -1):
+        assert own_load.accepts(server) == left
         assert server._is_available()
         server._reserved_slots += 1
     assert not server._is_available()
@@ -75,11 +75,11 @@ def test_as_many_are_told_as_livekit_agents_itself_would_accept_one_after_the_ot
 
 @pytest.mark.parametrize("load", [0.7, 0.95])
 def test_above_its_threshold_it_takes_none(load: float) -> None:
-    assert livekit_agents_takes(with_own_load(load)) == 0
+    assert own_load.accepts(with_own_load(load)) == 0
 
 
 def test_one_that_livekit_has_been_told_is_full_takes_none_whatever_its_load_is_by_now() -> None:
-    assert livekit_agents_takes(with_own_load(0.1, status=WorkerStatus.WS_FULL)) == 0
+    assert own_load.accepts(with_own_load(0.1, status=WorkerStatus.WS_FULL)) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,19 +93,19 @@ async def test_livekit_is_told_at_once_and_only_once_that_a_full_one_is_free_aga
     server._connecting = connecting
     server._msg_chan = utils.aio.Chan()
 
-    await tell_that_it_is_free(server)
-    await tell_that_it_is_free(server)
+    await own_load.tell_that_it_is_free(server)
+    await own_load.tell_that_it_is_free(server)
 
     sent = [server._msg_chan.recv_nowait() for _ in range(server._msg_chan.qsize())]
     assert [message.update_worker.status for message in sent] == told
-    assert (livekit_agents_takes(server) == 0) is (not told)
+    assert (own_load.accepts(server) == 0) is (not told)
 
 
 def test_without_a_threshold_it_takes_any_number() -> None:
     server = with_own_load(0.9)
     server.update_options(load_threshold=math.inf)
 
-    assert livekit_agents_takes(server) is None
+    assert own_load.accepts(server) is None
 
 
 @pytest.mark.parametrize(("one_process", "starts"), [(True, TOGETHER), (False, None)])
@@ -121,8 +121,7 @@ async def test_only_where_all_agents_share_a_process_is_it_told_how_many_may_beg
         with_own_load(0.0),
         RequestFilter(identity, store),
         store,
-        period_s=2.0,
-        one_process=one_process,
+        ReportOptions(period_s=2.0, one_process=one_process),
     )
 
     assert reporter._figures() == (0, None, starts)

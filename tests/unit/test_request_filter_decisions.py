@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from livekit.protocol.agent import Job
+from livekit.protocol.models import Room
 
 from dispatcher.ledger import Advanced
 from dispatcher.models import State
-from worker_agent.offers import (
+from worker_agent.decisions import (
     AgentServerIdentity,
     Decision,
     Offer,
@@ -34,13 +36,8 @@ ACMES = AgentServerIdentity(
 
 
 def offer_with(attributes: dict[str, str]) -> Offer:
-    return read_offer(
-        job_id="AJ_1",
-        room_name="room-1",
-        agent_name="agent",
-        participant_count=2,
-        attributes=attributes,
-    )
+    room = Room(name="room-1", num_participants=2)
+    return read_offer(Job(id="AJ_1", room=room, agent_name="agent", attributes=attributes))
 
 
 def ours(**changes: Any) -> Offer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from livekit import rtc
 
-from worker_agent.room_options import connecting, spare, sparing
+from worker_agent.livekit_workarounds.room_options import connecting, spare, sparing
 
 ONCE = rtc.ContinualGatheringPolicy.GATHER_ONCE
 CONTINUALLY = rtc.ContinualGatheringPolicy.GATHER_CONTINUALLY

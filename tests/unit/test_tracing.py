@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import pytest
+from livekit.protocol.agent import Job
 
 from devstack import PROJECT_ROOT
 from dispatcher import tracing
@@ -20,7 +21,7 @@ from dispatcher.attributes import TRACEPARENT, job_attributes
 from tests.collector import collecting
 from tests.support import new_dispatch
 from web.tokens import delegated_agents
-from worker_agent.offers import read_offer
+from worker_agent.decisions import read_offer
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 UNSAMPLED = PARENT.removesuffix("01") + "00"
@@ -213,13 +214,7 @@ def test_the_trace_travels_with_our_other_ids_and_nothing_does_without_one(
     attributes = dict(agent.attributes)
     assert attributes.get(TRACEPARENT, "") == traceparent
     assert (TRACEPARENT in attributes) is bool(traceparent)
-    offer = read_offer(
-        job_id="AJ_1",
-        room_name="room-1",
-        agent_name="agent",
-        participant_count=0,
-        attributes=attributes,
-    )
+    offer = read_offer(Job(id="AJ_1", agent_name="agent", attributes=attributes))
     assert offer.ref.traceparent == traceparent
     same = job_attributes(
         dispatch_id="dsp_1",

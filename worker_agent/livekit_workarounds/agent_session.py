@@ -1,9 +1,11 @@
 """See that a job's primary `AgentSession` closes: its agent hears nothing from then on.
 
+For livekit-agents 1.8 (1.8.9, voice/agent_session.py `AgentSession._close_soon`:
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/voice/agent_session.py).
 Its event `close` is public, and comes when everything is torn down, which takes seconds; that it
-has begun to close is in `_closing_task` (livekit-agents 1.8.9, voice/agent_session.py
-`_close_soon`). A session may be started again afterwards (`_started`).
+has begun to close is in `_closing_task`. A session may be started again afterwards (`_started`).
 
+Guard: with other names the close is known by its event, and the log says so.
 Remove when `AgentSession` has an event for the beginning of its close.
 """
 
@@ -13,9 +15,11 @@ from typing import Any
 
 from livekit.agents import AgentSession, JobContext
 
+from worker_agent.livekit_workarounds import unknown_release
+
 
 def primary(ctx: JobContext) -> AgentSession[Any] | None:
-    """The job's primary session, if the program has started one."""
+    """Return the job's primary session, if the program has started one."""
     try:
         return ctx.primary_session
     except (RuntimeError, AttributeError):  # none yet; or an older livekit-agents has no such name
@@ -24,7 +28,11 @@ def primary(ctx: JobContext) -> AgentSession[Any] | None:
 
 def is_closing(session: AgentSession[Any]) -> bool:
     """True from the moment at which it begins to close; false where that cannot be known."""
-    task = getattr(session, "_closing_task", None)  # kept when it is done, and the session started
+    try:
+        task = session._closing_task  # kept when it is done, and the session started again
+    except AttributeError:
+        unknown_release.warn("livekit-agents", "the close of an AgentSession is known seconds late")
+        return False
     return task is not None and not task.done()
 
 

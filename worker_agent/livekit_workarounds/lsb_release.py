@@ -1,4 +1,4 @@
-"""A connection to a room without the five programs of `lsb_release -a`.
+"""Connect to a room without running the five programs of `lsb_release -a`.
 
 For livekit-rtc 1.1 (1.1.21). Its native library asks the crate os_info for the system's name at
 each connection, to tell LiveKit, and os_info runs `lsb_release -a`, which on Debian is a shell
@@ -6,12 +6,14 @@ script with four more programs: 13 ms of a processor, in a thread that other con
 (https://github.com/stanislav-tkach/os_info/blob/master/os_info/src/linux/lsb_release.rs). Where it
 cannot be run, as in most containers, os_info reads /etc/os-release.
 
-So while a room of this process connects, the C library's PATH begins with `worker_agent/programs`:
-the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
+So while a room of this process connects, the C library's PATH begins with `programs/` beside this
+file: the `lsb_release` there has no `#!` line, so the kernel refuses it and os_info reads the file.
 `os.environ` stays as it is, and with it where Python looks for a program. A subprocess that is
 started in just that time inherits that PATH; its shells, and `execvp`, run the file as a script,
 which hands over to the machine's own. Figures: docs/decisions/0040-prepared-job-processes.md.
 
+Guard: no private name is used. On another system than Linux, and where there is no `lsb_release`,
+nothing is done; a library that no longer runs it is not affected.
 Remove when os_info reads /etc/os-release first, or livekit-rtc asks once.
 """
 
@@ -27,7 +29,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_PROGRAMS: Final = Path(__file__).parent.with_name("programs")
+_PROGRAMS: Final = Path(__file__).with_name("programs")
 
 _lock = threading.Lock()
 _connecting = 0
@@ -68,5 +70,5 @@ def _restore() -> None:
 
 @lru_cache(maxsize=8)
 def _has_lsb_release(path: str) -> bool:
-    """Whether there is one to keep from running, on the system whose C library refuses ours."""
+    """True where there is one to keep from running, and a C library that reads this PATH."""
     return sys.platform == "linux" and shutil.which("lsb_release", path=path) is not None

@@ -1,4 +1,4 @@
-"""livekit-rtc's native client, made once and without its debug log going through Python.
+"""Make livekit-rtc's native client once, and without its debug log going through Python.
 
 For livekit-rtc 1.1 (1.1.21). Its Python side has `livekit_ffi_initialize` hand every record of the
 native library to Python, some 4,500 for a join, and drops those of level DEBUG unless
@@ -9,21 +9,21 @@ without (tests/measure/agent_cost.py). Without `capture_logs` the library writes
 to standard error itself
 (https://github.com/livekit/rust-sdks/blob/main/livekit-ffi/src/server/logger.rs).
 
+Guard: with other names the client is made at its first use, as livekit-rtc makes it, and the log
+says so.
 Remove when livekit-rtc has a level for what it hands over, and makes its client behind a lock.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from livekit.rtc import _ffi_client as native
 from livekit.rtc.version import __version__
 
-logger = logging.getLogger(__name__)
+from worker_agent.livekit_workarounds import unknown_release
 
 _VARIABLE: Final = "RUST_LOG"
 # os_info warns at each join of a machine without `lsb_release` (or with ours, see lsb_release.py),
@@ -39,9 +39,18 @@ def make() -> None:
     """Make the native client, unless the program has made it.
 
     livekit-rtc makes it at its first use and without a lock: jobs' threads that came at once made
-    two, and the events of one of them reached nobody. A `connect` then hung, and after 15 s the
+    two, and the events of one of them were lost. A `connect` then hung, and after 15 s the
     native library ended the whole process.
     """
+    try:
+        _make()
+    except (AttributeError, ImportError):
+        unknown_release.warn("livekit", "its native client is made at its first use")
+
+
+def _make() -> None:
+    from livekit.rtc import _ffi_client as native
+
     if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
         _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
         return
@@ -49,7 +58,7 @@ def make() -> None:
         client = native.FfiClient.instance
     library = getattr(client, "_ffi_lib", None)
     if library is None:
-        logger.warning("livekit-rtc %s: its debug log goes through Python", __version__)
+        unknown_release.warn("livekit", "its debug log goes through Python")
         return
     library.livekit_ffi_dispose()
     library.livekit_ffi_initialize(

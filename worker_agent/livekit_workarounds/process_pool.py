@@ -1,16 +1,17 @@
 """See the processes of an agent server's jobs begin and end.
 
-livekit-agents (1.8.9, ipc/proc_pool.py) sees a job's process end at once, and tells its own log and
-LiveKit. The pool emits it as `process_closed`; the pool, and what a process has ended with, are
-private names.
+For livekit-agents 1.8 (1.8.9, ipc/proc_pool.py `ProcPool`:
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/ipc/proc_pool.py). It sees
+a job's process end at once, and tells its own log and LiveKit. The pool emits it as
+`process_closed`; the pool, and what a process has ended with, are private names.
 
+Guard: with other names an agent that dies is found by the end of its lease, and the log says so.
 Remove when `AgentServer` has events for its jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ from typing import Any, Final
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
-logger = logging.getLogger(__name__)
+from worker_agent.livekit_workarounds import unknown_release
 
 # A process that is there for so long after it was ready has started. livekit-agents takes a second
 # to see that a thread has ended.
@@ -31,12 +32,11 @@ OnStart = Callable[[bool], None]
 def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
     """Call `died` when a process ends under its job, `started` when one could start or could not.
 
-    False, and nothing is called, with a livekit-agents that has other names: the log says so, and
-    a lost agent is found by its lease.
+    False, and nothing is called, with a livekit-agents that has other names.
     """
     pool = getattr(server, "_proc_pool", None)
     if pool is None or not hasattr(pool, "on"):
-        logger.warning("this livekit-agents is not known: an agent that dies is found by its lease")
+        unknown_release.warn("livekit-agents", "an agent that dies is found by its lease")
         return False
     lasting = {id(process) for process in getattr(pool, "processes", ())}
     loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ def is_assigned(server: AgentServer, job_id: str) -> bool:
 
 
 def _violent_end(process: Any) -> str:
-    """How a process ended that did not end by itself; empty for one that did, and for a thread."""
+    """Say how a process was ended; empty for one that has ended by itself, and for a thread."""
     code = getattr(process, "exitcode", None)
     if not code:
         return ""

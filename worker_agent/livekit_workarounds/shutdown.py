@@ -1,23 +1,24 @@
 """Learn at once that a job's shutdown begins, and whether the program has asked for it.
 
-livekit-agents (1.8.9, ipc/job_proc_lazy_main.py `_JobProc`) tells a program of a shutdown by its
-shutdown callbacks: after it has waited up to 15 s for the entry point, up to 60 s for the
-`AgentSession` and up to 300 s for `on_session_end`, with the agent in the room all the time. The
-moment, and who asked, are in its `_shutdown_fut`.
+For livekit-agents 1.8 (1.8.9, ipc/job_proc_lazy_main.py `_JobProc`:
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/ipc/job_proc_lazy_main.py).
+It tells a program of a shutdown by its shutdown callbacks: after it has waited up to 15 s for the
+entry point, up to 60 s for the `AgentSession` and up to 300 s for `on_session_end`, with the agent
+in the room all the time. The moment, and who asked, are in its `_shutdown_fut`.
 
+Guard: with other names the end of a job is known by the shutdown callbacks, and the log says so.
 Remove when `JobContext` has an event for the beginning of a shutdown.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from livekit.agents import JobContext
 
-logger = logging.getLogger(__name__)
+from worker_agent.livekit_workarounds import unknown_release
 
 OnShutdown = Callable[[str, bool], None]
 
@@ -25,13 +26,12 @@ OnShutdown = Callable[[str, bool], None]
 def on_beginning(ctx: JobContext, told: OnShutdown) -> None:
     """Have `told(reason, asked_for_by_the_program)` called in the job's loop, once.
 
-    With a livekit-agents that has other names nothing is called, and the log says so: the end is
-    then known by the shutdown callbacks.
+    With a livekit-agents that has other names nothing is called.
     """
     future = _shutdown_future(ctx)
     if future is None:
-        logger.warning(
-            "this livekit-agents is not known: the end of a job is told when it has left the room"
+        unknown_release.warn(
+            "livekit-agents", "the end of a job is reported when its agent has left the room"
         )
         return
 

@@ -17,7 +17,7 @@ import aiohttp
 from livekit import rtc
 
 from devstack.testing import RunningStack
-from worker_agent import room_options
+from worker_agent.livekit_workarounds import room_options
 
 from .agent import Order
 from .journal import Journal

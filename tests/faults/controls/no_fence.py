@@ -16,8 +16,8 @@ from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger
 from tests.faults.agents import bare_server
 from tests.faults.campaign.agent import entrypoint
-from worker_agent.existing import identify
-from worker_agent.reporting import Reporter
+from worker_agent.attachment import identify
+from worker_agent.load_report import Reporter, ReportOptions
 from worker_agent.request_filter import RequestFilter
 from worker_agent.settings import AgentSettings
 
@@ -38,7 +38,8 @@ async def main() -> None:
     async with AsyncLedger(common) as store:
         # The filter only counts its slots here; it is never asked.
         uninvolved = RequestFilter(identity, store)
-        reporter = Reporter(identity, server, uninvolved, store, period_s=settings.report_s)
+        options = ReportOptions(period_s=settings.report_s)
+        reporter = Reporter(identity, server, uninvolved, store, options)
         server.load_fnc = reporter.load
         server.rtc_session(run, agent_name=settings.agent_name, on_request=take_every_job)
         tasks: list[asyncio.Task[None]] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from dispatcher.models import Dispatch
 from worker_agent.__main__ import main
 from worker_agent.departure import Departure, Told
 from worker_agent.ending import Cause, Ending, People
@@ -15,10 +16,10 @@ tell = Departure.tell
 
 
 async def tell_losses_only(
-    self: Departure, ending: Ending, people: People, *, in_room: bool
+    self: Departure, ending: Ending, people: People, *, in_room: bool, dispatch: Dispatch | None
 ) -> Told:
     if ending.cause is Cause.LOST or not in_room:
-        return await tell(self, ending, people, in_room=in_room)
+        return await tell(self, ending, people, in_room=in_room, dispatch=dispatch)
     return Told.UNTOLD
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from worker_agent import session
+from worker_agent import farewell
 from worker_agent.__main__ import main
 from worker_agent.ending import Cause, Ending
 
@@ -19,6 +19,6 @@ def own_wish(*_: Any, **__: Any) -> Ending:
 
 if __name__ == "__main__":
     for name in ("of_disconnect", "of_exception", "of_shutdown", "of_shutdown_callback"):
-        assert hasattr(session, name)
-        setattr(session, name, own_wish)
+        assert hasattr(farewell, name)
+        setattr(farewell, name, own_wish)
     sys.exit(main())

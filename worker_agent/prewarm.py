@@ -1,4 +1,4 @@
-"""What a job's process has ready before there is a job.
+"""Prepare a job's process before there is a job.
 
 Everything here is done once in a process: in one that waits for a job (livekit-agents' `setup_fnc`)
 or, with the thread executor, in the agent server itself. What could not be prepared is done by the
@@ -71,5 +71,5 @@ def ask(step: Step[T]) -> T:
 @lru_cache(maxsize=1)
 def _ledger() -> Ledger:
     common = load(CommonSettings)
-    # Nobody holds a phone to their ear at this end either: a background process's time-out.
+    # The time-out of a background process: no caller waits for an answer here.
     return Ledger(common.model_copy(update={"redis_timeout_s": common.redis_worker_timeout_s}))

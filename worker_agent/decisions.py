@@ -1,4 +1,4 @@
-"""Does this agent server take this job, and why, or why not?
+"""Decide whether an agent server takes a job, and for which reason.
 
 Pure functions of the offer, of the agent server and of the ledger's answer to the claim.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
+
+from livekit.protocol.agent import Job
 
 from dispatcher.attributes import (
     CLIENT_ID,
@@ -45,7 +47,7 @@ class Reason(StrEnum):
     CANNOT_START = "processes_cannot_start"
 
 
-# A reject that is true of this agent server only: LiveKit shall offer the job to the next one.
+# A reject that is true of this agent server only: LiveKit is to offer the job to the next one.
 _ELSEWHERE: Final = frozenset(
     {
         Reason.WRONG_CONTAINER,
@@ -110,7 +112,7 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerIdentity:
-    """Who the agent server is, and whom it serves (an empty client id: everybody)."""
+    """What an agent server is, and which client it serves (an empty client id: all)."""
 
     agent_server_id: str
     agent_name: str
@@ -122,7 +124,7 @@ class AgentServerIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to answer LiveKit, and why. `terminate`: no other agent server shall be asked."""
+    """What to answer LiveKit, and why. `terminate`: no other agent server is to be asked."""
 
     accept: bool
     reason: Reason
@@ -130,36 +132,28 @@ class Decision:
 
 
 def reject(reason: Reason) -> Decision:
-    """A reject; it is final unless another agent server could take the job."""
+    """Make a reject; it is final unless another agent server could take the job."""
     return Decision(accept=False, reason=reason, terminate=reason not in _ELSEWHERE)
 
 
-def read_offer(
-    *,
-    job_id: str,
-    room_name: str,
-    agent_name: str,
-    participant_count: int,
-    attributes: Mapping[str, str],
-    metadata: str = "",
-    deployment: str = "",
-) -> Offer:
-    """The offer from a job's parts; a job that our dispatcher has not made has no dispatch id."""
+def read_offer(job: Job) -> Offer:
+    """Read the offer that a job is; one that our dispatcher has not made has no dispatch id."""
+    attributes: Mapping[str, str] = job.attributes
     generation = attributes.get(GENERATION, "")
     requested_at_ms = attributes.get(REQUESTED_AT_MS, "")
     ours = is_dispatch_id(attributes.get(DISPATCH_ID, "")) and generation.isdecimal()
     return Offer(
-        job_id=job_id,
-        room_name=room_name,
-        agent_name=agent_name,
-        participant_count=participant_count,
+        job_id=job.id,
+        room_name=job.room.name,
+        agent_name=job.agent_name,
+        participant_count=job.room.num_participants,
         request_type=attributes.get(REQUEST_TYPE, "dispatch") if ours else "foreign",
         dispatch_id=attributes[DISPATCH_ID] if ours else "",
         generation=int(generation) if ours else 0,
         client_id=attributes.get(CLIENT_ID, "") if ours else "",
         container=attributes.get(CONTAINER, "") if ours else "",
-        agent_metadata=metadata,
-        deployment=deployment,
+        agent_metadata=job.metadata,
+        deployment=job.deployment,
         requested_at_ms=int(requested_at_ms) if requested_at_ms.isdecimal() else 0,
         traceparent=attributes.get(TRACEPARENT, "") if ours else "",
     )
@@ -168,7 +162,7 @@ def read_offer(
 def decide(
     offer: Offer, server: AgentServerIdentity, *, used_slots: int, cannot_start: bool = False
 ) -> Decision:
-    """What can be said without the ledger; accepting one of our own still needs the claim.
+    """Decide what can be decided without the ledger; a job of ours still needs the claim.
 
     `cannot_start`: no process for a job can be started on this server.
     """
@@ -186,7 +180,7 @@ def decide(
 
 
 def decide_claim(offer: Offer, claim: Advanced, *, reason: Reason = Reason.CLAIMED) -> Decision:
-    """What the ledger's answer to the claim means; `reason` is that of an accept."""
+    """Decide by the ledger's answer to the claim; `reason` is that of an accept."""
     if claim.outcome == "unknown":
         return reject(Reason.UNKNOWN)
     if claim.outcome == "stale":

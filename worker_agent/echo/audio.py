@@ -1,4 +1,4 @@
-"""What does the agent play on its audio track? The sum of what is put in, with a bounded delay.
+"""The agent's audio track: it plays the sum of the sounds put in, with a bounded delay.
 
 Nothing here costs anything before the first sound: that publishes the track and starts the mixer.
 """
@@ -20,8 +20,8 @@ CHIME_NOTE_S = 0.2
 _CHIME_AMPLITUDE = 0.2
 _FADE_S = 0.02
 _BLOCK_MS = 20
+# So much sound may wait before the mixer, where more is dropped, and as much behind it.
 _BACKLOG_MS = 100
-"""How much sound may wait: before the mixer, where more is dropped, and again behind it."""
 _FIRST_LISTENER_TIMEOUT_S = 3.0
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @functools.cache
 def chime() -> rtc.AudioFrame:
-    """Two rising notes, 0.4 s in all, each faded in and out so that it does not click."""
+    """Make two rising notes, 0.4 s in all, each faded in and out so that it does not click."""
     samples = int(SAMPLE_RATE_HZ * CHIME_NOTE_S)
     time_s = np.arange(samples) / SAMPLE_RATE_HZ
     fade = np.minimum(1, np.minimum(time_s, time_s[::-1]) / _FADE_S)
@@ -54,11 +54,11 @@ class Voice:
         self._mixer: rtc.AudioMixer | None = None
 
     async def play(self, frame: rtc.AudioFrame) -> None:
-        """Puts one sound in; returns before it has been heard."""
+        """Put one sound in; return before it has been heard."""
         (await self._open()).add_stream(_once(frame))
 
     async def echo(self, track: rtc.RemoteAudioTrack) -> None:
-        """Plays a remote track until that ends or this is cancelled."""
+        """Play a remote track until that ends or this is cancelled."""
         mixer = await self._open()
         ear = _Ear(track)
         mixer.add_stream(ear)
@@ -79,10 +79,12 @@ class Voice:
             await self._source.aclose()
 
     async def _open(self) -> rtc.AudioMixer:
-        """Publishes the track, unless it is there: once, whoever asks and whoever gives up waiting.
+        """Publish the track, unless it is there; once for all sounds that wait for it.
 
-        Raises `rtc.participant.PublishTrackError` when the room does not take the track.
-        The next sound then tries again.
+        The next sound tries again after a failure.
+
+        Raises:
+            rtc.participant.PublishTrackError: the room does not take the track.
         """
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(self._publish(), name="voice: publish")
@@ -99,13 +101,13 @@ class Voice:
         )
         self._source, self._mixer = source, mixer
         self._pump = asyncio.create_task(_pump(mixer, source), name="voice: pump")
-        with contextlib.suppress(TimeoutError):  # what is sent before somebody hears it is lost
+        with contextlib.suppress(TimeoutError):  # what is sent before the first listener is lost
             await asyncio.wait_for(publication.wait_for_subscription(), _FIRST_LISTENER_TIMEOUT_S)
         return mixer
 
 
 class _Ear:
-    """The frames of a remote track, for the mixer to read, and word of their end."""
+    """The frames of a remote track, for the mixer to read, and an event for their end."""
 
     def __init__(self, track: rtc.RemoteAudioTrack) -> None:
         self.ended = asyncio.Event()

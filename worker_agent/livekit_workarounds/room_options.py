@@ -1,11 +1,16 @@
-"""How does an agent connect to its room with less work for its process?
+"""Connect an agent to its room with less work for its process.
 
-libwebrtc has one network manager for all rooms of a process. Whatever begins to look for addresses
-has every other one that looks, or goes on looking, go through the machine's networks again: with n
-of them that is n times n, on one thread. livekit-rtc (1.1.21) has seven for a room, one for each
-section of its first offer, and has them go on for as long as the room lasts. What is chosen
-here instead are options of `rtc.RoomOptions`. What each gains:
-docs/decisions/0044-agents-connect-with-less.md.
+For livekit-rtc 1.1 (1.1.21, room.py `Room.connect` and `RoomOptions`:
+https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/room.py). libwebrtc has one
+network manager for all rooms of a process. Each ICE agent that begins to look for addresses has
+every other one that looks, or goes on looking, go through the machine's networks again: with n of
+them that is n times n, on one thread. livekit-rtc has seven for a room, one for each section of its
+first offer, and has them go on for as long as the room lasts. What is chosen here instead are
+options of `rtc.RoomOptions` (docs/decisions/0044-agents-connect-with-less.md). A program calls
+`ctx.connect()`, which takes no options of the room, so the room's own `connect` is replaced.
+
+Guard: public names only; an option that this livekit-rtc does not have is left alone.
+Remove when livekit-rtc looks for addresses once and for all rooms of a process together.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from worker_agent.livekit_workarounds.cancelled_connect import closing_when_canc
 
 
 class Connecting:
-    """How many rooms of this process are connecting? Thread-safe."""
+    """The number of rooms of this process that are connecting. Thread-safe."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -30,7 +35,7 @@ class Connecting:
 
     @contextmanager
     def one(self) -> Iterator[bool]:
-        """A block in which one more is; gives whether it began alone."""
+        """A block in which one more is connecting; its value is true when no other one was."""
         with self._lock:
             self._count += 1
             alone = self._count == 1
@@ -45,7 +50,7 @@ connecting = Connecting()
 
 
 def spare(room: rtc.Room) -> None:
-    """Have `room`, not yet connected, connect with what its program has left open chosen by us."""
+    """Have `room`, not yet connected, connect with our choice where its program has made none."""
     connect = room.connect
 
     async def connect_sparingly(
@@ -59,10 +64,10 @@ def spare(room: rtc.Room) -> None:
 
 
 def sparing(options: rtc.RoomOptions, *, alone: bool) -> rtc.RoomOptions:
-    """`options`, with the following where they say nothing.
+    """Return `options` with the following where they say nothing.
 
-    Addresses are looked for once: a server's do not change, and whoever loses his connection looks
-    for them anew in any case. Among others that connect, two connections, one to publish and one to
+    Addresses are looked for once: a server's do not change, and a reconnect looks for them anew in
+    any case. Among others that connect, two connections, one to publish and one to
     subscribe, as LiveKit's clients always had: two sections instead of seven. Alone it would
     be later by its second handshake.
     """

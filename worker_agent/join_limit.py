@@ -1,4 +1,4 @@
-"""How many agents of one process may be joining at the same time?
+"""Limit how many agents of one process are joining their rooms at the same time.
 
 With the thread executor all agents of an agent server are threads of one process. Of eighty that
 join at once on two cores some are very late, and livekit-rtc ends a process of which one has not
@@ -19,7 +19,7 @@ AT_ONCE: Final = 32
 
 
 class Joining:
-    """Which of this process's jobs are still joining their rooms? Thread-safe."""
+    """The jobs of this process that are still joining their rooms. Thread-safe."""
 
     def __init__(self) -> None:
         self._joined: set[str] = set()
@@ -28,13 +28,13 @@ class Joining:
         self.changed: Callable[[], None] = lambda: None  # called from any thread
 
     def ended(self, job_id: str) -> None:
-        """It joins no more: its agent is there, or is none of ours, or will not come."""
+        """Note that a job joins no more: its agent is there, not Usher's, or will not come."""
         with self._lock:
             self._joined.add(job_id)
         self.changed()
 
     def room_for(self, job_ids: Iterable[str]) -> int:
-        """How many more may begin, beside the jobs that there are."""
+        """Return how many more may begin, beside the jobs that there are."""
         there = set(job_ids)
         with self._lock:
             self._joined &= there

@@ -1,6 +1,6 @@
 """Ask the program's own `on_request` first.
 
-It gets a request whose `accept()` is our filter's to grant: nothing is claimed before the program
+It gets a request that only our filter can have accepted: nothing is claimed before the program
 wants the job, so there is no claim to give back when it does not. Its `reject()` is final, as it is
 for LiveKit; with `reject(terminate=False)` the next agent server is asked.
 """
@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from livekit.agents import AssignmentTimeoutError, JobRequest
 from livekit.agents.job import JobAcceptArguments
 
-from worker_agent.request_filter import RequestFilter, offer_of
+from worker_agent.decisions import read_offer
+from worker_agent.request_filter import RequestFilter
 
 OnRequest = Callable[[JobRequest], Awaitable[None]]
 
@@ -21,7 +22,7 @@ OnRequest = Callable[[JobRequest], Awaitable[None]]
 class NotGranted(AssignmentTimeoutError):
     """The program has accepted a job that it does not get: our filter has refused it.
 
-    To the program it is what livekit-agents raises when LiveKit gives the job to somebody else.
+    To the program it is what livekit-agents raises when LiveKit gives the job to another server.
     """
 
 
@@ -36,7 +37,7 @@ async def ask_program(own: OnRequest, request_filter: RequestFilter, request: Jo
     except NotGranted:
         pass  # a program need not expect that
     finally:
-        if not asked.answered:  # livekit-agents takes that as "ask somebody else" too
+        if not asked.answered:  # livekit-agents takes that as "ask another server", too
             await asked.reject(terminate=False)
 
 
@@ -52,7 +53,7 @@ class _Asked:
     async def reject(self, terminate: bool) -> None:
         self.answered = True
         await self._request.reject(terminate=terminate)
-        await self._filter.declined(offer_of(self._request), final=terminate)
+        await self._filter.declined(read_offer(self._request.job), final=terminate)
 
     async def accept(self, wanted: JobAcceptArguments) -> None:
         """Claim the job, and accept it as the program wants it; our attributes are added."""

@@ -1,4 +1,4 @@
-"""What does an agent without an AI do? It greets, and gives back what it hears and reads.
+"""An agent without an AI, which greets, and gives back what it hears and reads.
 
 This is the default session of our agent server: it needs no key, and uses every way in and out
 that an agent with an AI has.
@@ -25,7 +25,7 @@ from livekit.agents.types import (
     TOPIC_TRANSCRIPTION,
 )
 
-from worker_agent.sound import Voice, chime
+from worker_agent.echo.audio import Voice, chime
 
 GREETING = "Hello! I am an echo: say or write something, and I give it back."
 
@@ -33,14 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 async def entrypoint(ctx: JobContext) -> None:
-    """Joins the room, and returns when it is listening. The session lives until the job shuts down.
+    """Join the room, and return when listening. The session lives until the job shuts down.
 
     It returns that early, as `AgentSession.start` does, because at a shutdown livekit-agents waits
     up to 15 s for an entrypoint that still runs before it leaves the room
     (`_JobProc._shutdown_job`). The job ends when the room disconnects: LiveKit does that when it
     closes the room (20 s after the last person left, by default) or removes the agent.
 
-    Raises `rtc.ConnectError` when the room cannot be joined.
+    Raises:
+        rtc.ConnectError: the room cannot be joined.
     """
     session = _EchoSession(ctx.room)
     ctx.add_shutdown_callback(session.aclose)
@@ -51,7 +52,7 @@ async def entrypoint(ctx: JobContext) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Echo:
-    """A track that is being echoed, and whose it is."""
+    """A track that is being echoed, and the participant that it belongs to."""
 
     owner_sid: str
     task: asyncio.Task[None]
@@ -68,7 +69,7 @@ class _EchoSession:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self) -> None:
-        """Registers for what can happen; before the room is joined, so that nothing is missed."""
+        """Register for the room's events; before it is joined, so that none is missed."""
         room = self._room
         room.on("participant_connected", self._greet_if_ready)
         room.on("participant_active", self._greet_if_ready)
@@ -78,7 +79,7 @@ class _EchoSession:
         room.register_text_stream_handler(TOPIC_CHAT, self._on_text)
 
     def catch_up(self) -> None:
-        """Takes in what was there before us: LiveKit reports no event for it."""
+        """Take in what was there before the agent: LiveKit reports no event for it."""
         self._spawn(
             self._room.local_participant.set_attributes({ATTRIBUTE_AGENT_STATE: "listening"})
         )
@@ -89,12 +90,12 @@ class _EchoSession:
                     self._on_track(publication.track, publication, participant)
 
     async def aclose(self) -> None:
-        """Ends every task of the session. By now the room is left."""
+        """End every task of the session. By now the room is left."""
         await utils.aio.cancel_and_wait(*self._tasks)
         await self._voice.aclose()
 
     def _greet_if_ready(self, participant: rtc.RemoteParticipant) -> None:
-        # ACTIVE: its data channels are open. Who comes back has a new sid, and is greeted again
+        # ACTIVE: its data channels are open. One who comes back has a new sid, and is greeted again
         ready = participant.state == rtc.ParticipantState.PARTICIPANT_STATE_ACTIVE
         if ready and _is_person(participant) and participant.sid not in self._greeted_sids:
             self._greeted_sids.add(participant.sid)
@@ -107,7 +108,7 @@ class _EchoSession:
     def _on_text(self, reader: rtc.TextStreamReader, identity: str) -> None:
         sender = self._room.remote_participants.get(identity)
         if sender is None or not _is_person(sender):
-            reader.close()  # a second agent, during a recovery: never talk to oneself
+            reader.close()  # of a second agent, during a recovery: agents do not talk to each other
             return
         self._spawn(self._answer(reader, identity))
 
@@ -165,11 +166,11 @@ class _EchoSession:
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # one person's trouble does not end the session; a closing room breaks what runs
+            # A failure with one person does not end the session; a closing room breaks what runs.
             level = logging.WARNING if self._room.isconnected() else logging.DEBUG
             _log.log(level, "echo session: %s", error, exc_info=error)
 
 
 def _is_person(participant: rtc.RemoteParticipant) -> bool:
-    """No agent, recorder or ingress: the kinds that livekit-agents serves."""
+    """True for the kinds that livekit-agents serves: no agent, recorder or ingress."""
     return participant.kind in DEFAULT_PARTICIPANT_KINDS

@@ -1,7 +1,7 @@
-"""What do the others know of this agent server?
+"""Report an agent server to Redis: its name, container, client, slots and load.
 
-Every few seconds it tells Redis its name, container, client, slots and load. Whoever wants to
-dispatch reads from that whether anybody could take the job.
+It does so every few seconds, and sooner when something has changed. The dispatcher reads from the
+reports whether there is an agent server that could take a job.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 import logging
 import math
 import time
+from dataclasses import dataclass
 
 from livekit.agents import AgentServer
 from livekit.agents.utils.hw import get_cpu_monitor
-from livekit.agents.worker import UPDATE_LOAD_INTERVAL, ServerEnvOption
-from livekit.protocol.agent import WorkerStatus
+from livekit.agents.worker import UPDATE_LOAD_INTERVAL
 
 from dispatcher import reports
 from dispatcher.alive import AliveFile
@@ -23,8 +23,9 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.models import AgentServerReport
 from dispatcher.store import AsyncLedger
-from worker_agent.connecting import AT_ONCE, joining
-from worker_agent.offers import AgentServerIdentity
+from worker_agent.decisions import AgentServerIdentity
+from worker_agent.join_limit import AT_ONCE, joining
+from worker_agent.livekit_workarounds import agent_server, own_load
 from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)
@@ -43,47 +44,26 @@ _LOOK_EVERY_S = 0.1
 # Of a processor, for an agent to join in a burst (`python -m tests.measure.agent_cost`, and more
 # where many do at once).
 _JOIN_CPU_S = 0.1
-_ROUNDING = 1e-6
 
 
 def livekit_load(*, used_slots: int, slots: int) -> float:
-    """The load to report to LiveKit: used slots / slots, scaled to stay below its target load."""
+    """Compute the load to report to LiveKit: used slots / slots, kept below its target load."""
     return min(1.0, used_slots / slots) * _MAX_REPORTED_LOAD
 
 
-def livekit_agents_takes(server: AgentServer) -> int | None:
-    """How many jobs livekit-agents accepts now by the program's own load report; None: any number.
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How an agent server reports itself.
 
-    The sum is its own (`AgentServer._get_effective_load`): a job weighs as much as those that run
-    do on average, and before the first one as much as the threshold over its idle processes. What
-    it answers no to, LiveKit drops. It tells LiveKit only every 2.5 s whether it is full, and a
-    full one is asked nothing.
+    `own_load`: LiveKit gets the program's own load report, which bounds what Usher may send.
+    `one_process`: all agents are threads of this process, so few may be joining at a time.
+    `alive_file`: touched after each report with which it can be sent sessions; empty: none.
     """
-    threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
-    if math.isinf(threshold):
-        return None
-    left = threshold - server._get_effective_load()
-    if server._previous_status == WorkerStatus.WS_FULL or left <= 0:
-        return 0
-    jobs = len(server.active_jobs)
-    each = server._worker_load / jobs if jobs else threshold / _idle_processes(server)
-    return math.ceil(left / each - _ROUNDING) if each > 0 else None
 
-
-async def tell_that_it_is_free(server: AgentServer) -> None:
-    """Tell LiveKit at once that a full agent server is so no longer.
-
-    livekit-agents tells it every 2.5 s; until then LiveKit asks nothing of a server that would
-    accept.
-    """
-    was_full = server._previous_status == WorkerStatus.WS_FULL
-    if was_full and server._is_available() and not server._connecting:
-        await server._update_worker_status()
-
-
-def _idle_processes(server: AgentServer) -> int:
-    idle: int = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
-    return max(idle, 1)
+    period_s: float
+    own_load: bool = False
+    one_process: bool = False
+    alive_file: str = ""
 
 
 class Reporter:
@@ -95,40 +75,34 @@ class Reporter:
         server: AgentServer,
         request_filter: RequestFilter,
         store: AsyncLedger,
-        *,
-        period_s: float,
-        own_load: bool = False,
-        one_process: bool = False,
-        alive_file: str = "",
+        options: ReportOptions,
     ) -> None:
         self._identity = identity
-        self._file = AliveFile(alive_file)
+        self._options = options
+        self._file = AliveFile(options.alive_file)
         self._server = server
         self._filter = request_filter
         request_filter.active_jobs = lambda: [info.job.id for info in server.active_jobs]
         self._store = store
         self._guard = Guard(store)
-        self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._own_load = own_load
-        self._one_process = one_process
         self._reported: tuple[int, int | None, int | None] = (0, None, None)
         self._away_since: float | None = None
         self._measured_at = 0.0
         self._slots_then = 0
         processors = get_cpu_monitor().cpu_count()
         self._each_measurement = math.ceil(processors * UPDATE_LOAD_INTERVAL / _JOIN_CPU_S)
-        if one_process:
+        if options.one_process:
             joining.changed = self._one_has_joined
 
     def registered(self, *_: object) -> None:
-        """livekit-agents' `worker_registered` event: who waits for an agent shall know at once."""
+        """livekit-agents' `worker_registered` event: told at once, for sessions that wait."""
         self._urgent.set()
 
     def changed(self) -> None:
-        """Slots have been taken or have become free."""
+        """Report soon, because slots have been taken or have become free."""
         self._news.set()
 
     def load(self) -> float:
@@ -139,7 +113,7 @@ class Reporter:
     async def watch(self) -> None:
         """Look until cancelled: what `load` does where it is the load report."""
         while True:
-            await tell_that_it_is_free(self._server)
+            await own_load.tell_that_it_is_free(self._server)
             self._look()
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -148,30 +122,30 @@ class Reporter:
             self._have_reported()
 
     def _one_has_joined(self) -> None:
-        """Called from its thread. Somebody may wait for that, but only when few can start."""
+        """Called from the job's thread. Sessions wait for that only when few can start."""
         starts = self._reported[2]
         if starts is not None and starts < AT_ONCE:
             self._have_reported()
 
     def _have_reported(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody reports
+        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
             self._loop.call_soon_threadsafe(self._news.set)
 
     def _figures(self) -> tuple[int, int | None, int | None]:
         used = self._filter.used_slots
-        if not self._one_process:
+        if not self._options.one_process:
             return used, self._takes(), None
         starts = self._filter.may_begin
         return used, self._takes(), starts if starts < self._identity.slots - used else None
 
     def _takes(self) -> int | None:
-        """How many more may be sent; with the program's own load report a few per measurement.
+        """Return how many more may be sent; by the program's own load report a few per measurement.
 
         livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
         later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds; so no
         more than its processors can have joined until the next measurement.
         """
-        takes = livekit_agents_takes(self._server) if self._own_load else None
+        takes = own_load.accepts(self._server) if self._options.own_load else None
         if takes is None:
             return None
         now = time.monotonic()
@@ -187,12 +161,12 @@ class Reporter:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
                 self._urgent.clear()
                 async with self._guard.one(Work.REPORT_AGENT_SERVER):
-                    await self._report(ttl_s=self._period_s * _LOST_AFTER_PERIODS)
+                    await self._report(ttl_s=self._options.period_s * _LOST_AFTER_PERIODS)
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._period_s))
+                    await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._options.period_s))
                     continue
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._any_news(), self._period_s)
+                    await asyncio.wait_for(self._any_news(), self._options.period_s)
         finally:
             await self._report(ttl_s=0)
 
@@ -216,8 +190,7 @@ class Reporter:
             used_slots=used,
             load=round(used / identity.slots, 3),
             draining=self._server.draining,
-            # livekit-agents tells nobody when it loses LiveKit; this is how it knows itself.
-            registered=not self._server._connecting,
+            registered=agent_server.is_connected(self._server),
             takes=takes,
             starts=starts,
             cannot_start=self._filter.cannot_start,
@@ -238,7 +211,7 @@ class Reporter:
                 self._file.touch()  # it can be sent sessions
 
     def _redis_is_away(self, since: float, error: str) -> None:
-        """Say once that nobody hears of this agent server, so that its log tells why."""
+        """Log once why this agent server is sent no sessions."""
         if self._away_since is None:
             self._away_since = since
             logger.error(

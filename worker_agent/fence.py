@@ -1,0 +1,103 @@
+"""The fence: ask the ledger whether a dispatch is still this job's before its agent connects.
+
+Minutes may have passed since the claim, for a process that was stopped. An agent that comes without
+a claim, or of whose dispatch Redis has lost the record, takes the dispatch over, or leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from dispatcher import client_servers, ledger, tracing
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.models import Dispatch, State
+from worker_agent import metrics, prewarm
+from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
+from worker_agent.decisions import Offer, Reason
+from worker_agent.job import Job
+from worker_agent.tenants import Tenants
+
+
+def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
+    """Return true while the record stands by this very job."""
+    return (
+        dispatch is not None
+        and dispatch.generation == offer.generation
+        and dispatch.job_id == offer.job_id
+        and dispatch.state in (State.ACCEPTED, State.JOINED)
+    )
+
+
+class Fence:
+    """The claim of one job on its dispatch.
+
+    `claimed`: the ledger has granted it. `dispatch`: the record as it was before the job connected,
+    if it could be read.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        own_client_id = job.guard.client_id
+        self._tenants = Tenants(job.store, own_client_id=own_client_id, server=client_servers.own())
+        self._began_at = asyncio.get_running_loop().time()
+        self.claimed = not job.offer.delegated
+        self.dispatch: Dispatch | None = None
+
+    async def holds(self) -> bool:
+        """Return false, and end the job, when the record stands by another job or generation."""
+        span = self._job.joining_span
+        with tracing.inside(span), tracing.span("fence"):
+            holds = await self._holds()
+        if not holds:
+            span.failed("Fenced")
+            span.end()
+        return holds
+
+    async def _holds(self) -> bool:
+        try:
+            # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
+            # token. Whether it still is will be asked again after joining.
+            if not self.claimed:
+                async with asyncio.timeout(DELEGATED_CLAIM_S):
+                    return await self.adopt()
+            # It blocks this job's loop, in which nothing else is to be done yet: a connection that
+            # is open already answers sooner than a new one could be made.
+            self.dispatch = prewarm.ask(ledger.read(self._job.offer.dispatch_id))
+            if self.dispatch is None:
+                return await self.adopt()
+        except (LedgerUnavailable, TimeoutError):
+            return True
+        if still_ours(self.dispatch, self._job.offer):
+            return True
+        self._job.withdraw("not connecting")
+        return False
+
+    async def adopt(self) -> bool:
+        """Take over a dispatch that the ledger does not know to be ours; false when it is not."""
+        job = self._job
+        room = job.ctx.room
+        if not await self._tenants.here(job.offer.client_id):
+            # Redis was away when its agent server was asked, and could not say so.
+            job.withdraw(f"refused ({Reason.WRONG_CLIENT})")
+            return False
+        decision = await adopt(
+            job.store,
+            job.offer,
+            Taker(
+                container=job.guard.container,
+                agent_identity=room.local_participant.identity if room.isconnected() else "",
+            ),
+            counts=job.counts(metrics.ADOPTED),
+            retention_s=job.common.retention_s,
+        )
+        self.claimed = decision.accept
+        if not decision.accept:
+            job.withdraw(f"refused ({decision.reason})")
+        return decision.accept
+
+    def accepted_ago_s(self) -> float:
+        """Return how long ago its agent server has accepted the job, as far as it is known."""
+        before_s = 0.0
+        if self.dispatch is not None:
+            before_s = (self.dispatch.read_at_ms - self.dispatch.updated_at_ms) / 1000
+        return before_s + asyncio.get_running_loop().time() - self._began_at

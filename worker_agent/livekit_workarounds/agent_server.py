@@ -1,0 +1,56 @@
+"""Read from an `AgentServer` what it is set to, and whether it is connected to LiveKit.
+
+For livekit-agents 1.8 (1.8.9, worker.py `AgentServer`:
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/worker.py). Its executor
+(`_job_executor_type`), the name that its agent has by now (`_agent_name`), whether it registers at
+LiveKit (`_conn_task`) and whether it is connected there (`_connecting`) have no public names.
+
+Guard: a name that is missing is answered with what is most likely, see each function.
+Remove when `AgentServer` has properties for them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from livekit.agents import AgentServer, JobExecutorType
+
+from worker_agent.livekit_workarounds import unknown_release
+
+_LIBRARY = "livekit-agents"
+
+
+def executor(server: AgentServer) -> JobExecutorType:
+    """Return what each job runs in; where that cannot be known, a process."""
+    try:
+        return server._job_executor_type
+    except AttributeError:
+        unknown_release.warn(_LIBRARY, "its agent servers are taken to run jobs in processes")
+        return JobExecutorType.PROCESS
+
+
+def agent_name(server: AgentServer) -> str:
+    """Return the agent's name; where that cannot be known, the one in LIVEKIT_AGENT_NAME."""
+    try:
+        return server._agent_name
+    except AttributeError:
+        unknown_release.warn(_LIBRARY, "the agent's name is taken from LIVEKIT_AGENT_NAME")
+        return os.environ.get("LIVEKIT_AGENT_NAME", "")
+
+
+def will_register(server: AgentServer) -> bool:
+    """True when a server that is starting registers at LiveKit, as all but `console` do."""
+    try:
+        return server._conn_task is not None
+    except AttributeError:
+        unknown_release.warn(_LIBRARY, "`console` is reported as an agent server, too")
+        return True
+
+
+def is_connected(server: AgentServer) -> bool:
+    """False from the moment at which the server has lost LiveKit until it has registered again."""
+    try:
+        return not server._connecting
+    except AttributeError:
+        unknown_release.warn(_LIBRARY, "an agent server that has lost LiveKit is sent sessions")
+        return True

@@ -1,0 +1,111 @@
+"""Make livekit-agents' event-loop watchdog cheaper, and safe on a Python that it can stop.
+
+For livekit-agents 1.8 (1.8.9, telemetry/loop_monitor.py, `EventLoopMonitor._sample_loop_thread` and
+`_tick_interval_for`:
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/telemetry/loop_monitor.py).
+It is a thread for each event loop, which wakes five times in each warn threshold (never more than
+fifty times a second, nor less than twenty) and samples the stacks of all threads when the loop is
+late. Its switch is LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS in the program's environment, 100 ms by
+default. Nothing is set in the environment here, which the program's own subprocesses inherit.
+
+A sample calls `sys._current_frames()`. Python before 3.12 makes objects there with the lock of the
+list of threads held. When that lets go of the GIL (a garbage collection, a `threading.local` that
+is freed), every thread that begins or ends waits for that lock for ever, with the GIL
+(https://github.com/python/cpython/issues/106883). So no stacks are read there: a blocked loop is
+reported with its task, and without the place. Figures: docs/decisions/0041-loop-watchdog.md.
+
+Guard: with a monitor that samples in another way, the loops are not watched, and the log says so.
+Remove `make_safe` when Python 3.11 is no longer supported, and `restrain` when livekit-agents has
+one watchdog for all threads of a process, or a switch for its tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+from livekit.agents import JobExecutorType
+from livekit.agents.telemetry import loop_monitor
+from livekit.agents.version import __version__
+
+from worker_agent.livekit_workarounds import unknown_release
+
+logger = logging.getLogger(__name__)
+
+_MENDED_IN: Final = (3, 12)
+_METHOD: Final = "_sample_loop_thread"
+_TICK: Final = "_tick_interval_for"
+# Where one process has a loop for each job. A block is measured to within a tick, so every one of
+# half a second or more is reported; shorter ones are mostly the other jobs' turn with the GIL.
+_THREADS_WARN_S: Final = 0.35
+_THREADS_TICK_S: Final = 0.15
+
+
+def make_safe() -> bool:
+    """Have the monitor's samples taken without the stacks of all threads; false where it cannot be.
+
+    Then the monitor is another than the one that this was written for, and samples in another way.
+    """
+    if sys.version_info >= _MENDED_IN:
+        return True
+    sample = getattr(loop_monitor.EventLoopMonitor, _METHOD, None)
+    if sample is sample_task:
+        return True
+    code = getattr(sample, "__code__", None)
+    known = hasattr(loop_monitor, "_StackSample")
+    if not known or code is None or "_current_frames" not in code.co_names:
+        return False
+    setattr(loop_monitor.EventLoopMonitor, _METHOD, sample_task)
+    return True
+
+
+def sample_task(monitor: Any, lag: float) -> Any:
+    """Take the monitor's sample of a late loop: which task it runs."""
+    task = None
+    with suppress(Exception):  # as the monitor does: a task may just be ending
+        task = asyncio.current_task(loop=monitor._loop)
+    return loop_monitor._StackSample(
+        lag=lag, task_name=None if task is None else task.get_name(), frames=[]
+    )
+
+
+def restrain(executor: JobExecutorType) -> None:
+    """Have the watchdogs of a process with many jobs wake less often, and warn of longer blocks."""
+    if _is_safe and executor is JobExecutorType.THREAD:
+        _watch_loosely(warn_s=_THREADS_WARN_S, tick_s=_THREADS_TICK_S)
+
+
+def _watch_loosely(*, warn_s: float, tick_s: float) -> None:
+    """Set the monitor's defaults, in this process and no other.
+
+    LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, which is livekit-agents' own switch, goes before them: with
+    another threshold the tick is livekit-agents' own, too.
+    """
+    loop_monitor.DEFAULT_WARN_THRESHOLD = warn_s
+    own = getattr(loop_monitor, _TICK, None)
+    if own is None:
+        unknown_release.warn("livekit-agents", "event loops' watchdogs keep its own tick")
+        return
+    setattr(loop_monitor, _TICK, lambda warn: tick_s if warn == warn_s else own(warn))
+
+
+def turn_off() -> None:
+    """Leave event loops unwatched, and say so."""
+    logger.warning(
+        "livekit-agents %s samples blocked event loops in a way that can stop Python %s: they are "
+        "not watched, unless %s is set",
+        __version__,
+        sys.version.split()[0],
+        loop_monitor.ENV_WARN_THRESHOLD_MS,
+    )
+    loop_monitor.DEFAULT_WARN_THRESHOLD = 0
+
+
+# When imported, not when called: each job's process imports this with its entry point, before its
+# loop begins, and the watchdog begins with the loop.
+_is_safe = make_safe()
+if not _is_safe:
+    turn_off()

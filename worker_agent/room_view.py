@@ -1,0 +1,48 @@
+"""Ask the LiveKit server about a job's room, with the job's own key."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from livekit import api
+
+from dispatcher.livekit import PEOPLE
+from worker_agent.job import Job
+
+logger = logging.getLogger(__name__)
+
+# An agent that is leaving, or is about to because it sees no person, waits so long for the answer.
+LOOK_TIMEOUT_S: Final = 1.0
+
+
+async def is_gone(job: Job) -> bool:
+    """Return true when LiveKit no longer has the room; false also when its answer does not come."""
+    request = api.ListRoomsRequest(names=[job.offer.room_name])
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            return not (await job.ctx.api.room.list_rooms(request)).rooms
+    except Exception as error:  # whatever it is: LiveKit has not answered
+        _warn(job, error)
+        return False
+
+
+async def has_people(job: Job) -> bool:
+    """Return true when LiveKit lists a person there, and also when its answer does not come.
+
+    LiveKit (1.13.5, `subscriberUpdateInterval`) tells an agent up to 3 s late of a person who
+    publishes nothing.
+    """
+    request = api.ListParticipantsRequest(room=job.offer.room_name)
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT_S):
+            listed = await job.ctx.api.room.list_participants(request)
+    except Exception as error:  # whatever it is: LiveKit has not answered
+        _warn(job, error)
+        return True
+    return any(person.kind in PEOPLE for person in listed.participants)
+
+
+def _warn(job: Job, error: Exception) -> None:
+    logger.warning("cannot see the room", extra={**job.log_fields, "error": str(error)})
