@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import AsyncMock
+
 import pytest
 from livekit import rtc
 
@@ -17,6 +19,7 @@ from worker_agent.ending import (
     of_shutdown,
     of_shutdown_callback,
 )
+from worker_agent.livekit_workarounds import room_options
 
 OVER = {
     rtc.DisconnectReason.ROOM_DELETED: Cause.PROGRAM,
@@ -75,6 +78,19 @@ def test_the_place_of_an_exception_is_the_program_s_own_line_and_no_library_s() 
         rtc.DisconnectReason.Value("NO_SUCH_REASON")
 
     assert f" at {__name__}:" in of_exception(raised.value).reason
+
+
+async def test_a_connection_that_fails_is_placed_at_the_program_s_line_and_not_at_our_own() -> None:
+    room = rtc.Room()
+    refused = AsyncMock(side_effect=rtc.ConnectError("nothing listens there"))
+    room.connect = refused  # type: ignore[method-assign]  # raises in a library's line
+    room_options.spare(room)
+    with pytest.raises(rtc.ConnectError) as raised:
+        await room.connect("ws://127.0.0.1:1", "token")
+
+    reason = of_exception(raised.value).reason
+    assert "worker_agent" not in reason
+    assert f" at {__name__}:" in reason
 
 
 def test_a_program_that_was_started_by_its_name_is_named_by_its_file() -> None:

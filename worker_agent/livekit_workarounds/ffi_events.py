@@ -3,7 +3,8 @@
 For livekit-rtc 1.1 (1.1.21, `FfiQueue`:
 https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). It hands
 every event of a process to every room in it, each time on another thread, and a room drops those of
-others. With the thread executor that is each event times all agents. Figures: docs/decisions/0045-room-events.md.
+others. With the thread executor that is each event times all agents
+(docs/decisions/0045-room-events.md).
 
 Guard: with other names everything stays as it is, and the log says so.
 Remove when livekit-rtc hands a room its own events.
