@@ -46,6 +46,7 @@ The only module that knows them.
 | `usher:metrics:agents` | sorted set | keys of agent servers' counters, by the last count (ms) |
 | `usher:counted:<reporter>` | string | the last batch of counts from an agent server or a job |
 | `usher:held_back` | list | messages for `dispatch`, until the web has answered |
+| `usher:messages:1` | hash | what Celery sends for each task: `<task>`, `<task>:body` |
 | `dispatch`, `verify`, `webhooks` | list | Celery's queues (its other keys are its own affair) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
@@ -81,6 +82,7 @@ BUSY: Final = "usher:busy"
 CLIENTS: Final = "usher:clients"
 CAPACITY_CHANNEL: Final = "usher:capacity"
 HELD_BACK: Final = "usher:held_back"
+MESSAGES: Final = "usher:messages:1"  # its number changes with the meaning of the templates
 DISPATCH_QUEUE: Final = "dispatch"
 VERIFY_QUEUE: Final = "verify"
 WEBHOOK_QUEUE: Final = "webhooks"

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys, messages
-from dispatcher.ledger import Step
 from dispatcher.models import DispatchRef
+from dispatcher.step import Step
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
@@ -110,7 +110,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
             str(ref.generation),
             job_id,
             loss,
-            wake.message,
+            wake.json(),
             str(int(LOOKED_AT_S * 1000)),
         ),
         int,

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from dispatcher import ledger, messages
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.decisions import our_agent
 from dispatcher.errors import (
     LimitReached,
@@ -50,14 +51,17 @@ async def redispatch(
         max_backlog=services.common.max_backlog,
     )
     step = ledger.advance(
-        dispatch,
-        REDISPATCH,
-        due_in_s=services.common.wake_grace_s,
-        detail={"by": by},
-        deadline_in_s=client.deadline_s,
-        admission=admission,
-        not_after_ms=clock.in_ms(services.ledger.timeout_s),
-        wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+        Advance(
+            dispatch,
+            REDISPATCH,
+            due_in_s=services.common.wake_grace_s,
+            detail={"by": by},
+            times=Times(deadline_in_s=client.deadline_s),
+            provided=Provided(
+                admission=admission, not_after_ms=clock.in_ms(services.ledger.timeout_s)
+            ),
+            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+        )
     )
     try:
         done = await services.ledger.run(step)
@@ -117,7 +121,9 @@ async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
         return (await redispatch(services, dispatch_id, by="http", asked_before=True)).state
     except RedispatchRefused as refusal:
         dispatch = await read(services, dispatch_id)
-        step = ledger.advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
+        step = ledger.advance(
+            Advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
+        )
         await services.ledger.run(step)
         return dispatch.state
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from greenlet import getcurrent, greenlet
 
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Step
+from dispatcher.step import Step
 from dispatcher.store import Asked, Ledger
 
 T = TypeVar("T")

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
 from dispatcher import leases, ledger, messages
+from dispatcher.advance import Advance, Before, Counted, Provided, Times
 from dispatcher.decisions import CRASHED, crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import (
     AGENT_CRASHED,
@@ -26,6 +27,7 @@ from dispatcher.models import (
     Dispatch,
     FailureReason,
 )
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from worker_agent.ending import Cause, Ending, People
 from worker_agent.offers import Offer, Reason
@@ -106,22 +108,28 @@ class Departure:
     def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
         """The step that ends the record, unless a caller has asked since the people have left."""
         return ledger.advance(
-            self._offer.ref,
-            AGENT_LEFT,
-            detail={"job_id": self._offer.job_id, "reason": reason},
-            agent_counts=self._counts,
-            retention_s=self._retention_s,
-            unless_asked_for_s=None if people is None else people.asked_within_s,
+            Advance(
+                self._offer.ref,
+                AGENT_LEFT,
+                detail={"job_id": self._offer.job_id, "reason": reason},
+                counted=Counted(agents=self._counts),
+                times=Times(retention_s=self._retention_s),
+                provided=Provided(
+                    unless_asked_for_s=None if people is None else people.asked_within_s
+                ),
+            )
         )
 
     def _leaving(self, ending: Ending, people: People) -> Step[Advanced]:
         return ledger.advance(
-            self._offer.ref,
-            AGENT_LEAVING,
-            fields={"left_by": ending.cause},
-            detail={"job_id": self._offer.job_id, "reason": ending.reason},
-            lease_s=leases.LEASE_S,
-            unless_asked_for_s=people.asked_within_s,
+            Advance(
+                self._offer.ref,
+                AGENT_LEAVING,
+                fields={"left_by": ending.cause},
+                detail={"job_id": self._offer.job_id, "reason": ending.reason},
+                times=Times(lease_s=leases.LEASE_S),
+                provided=Provided(unless_asked_for_s=people.asked_within_s),
+            )
         )
 
     async def came_back(self, ending: Ending) -> Told:
@@ -130,14 +138,16 @@ class Departure:
         The next generation serves them, unless another dispatch of the room does so already.
         """
         step = ledger.advance(
-            self._offer.ref,
-            CAME_BACK,
-            due_in_s=_WAKE_GRACE_S,
-            attempt={"outcome": "left", "reason": ending.reason},
-            detail={"job_id": self._offer.job_id, "reason": ending.reason},
-            agent_counts=self._counts,
-            wake=messages.dispatch(self._offer.dispatch_id, self._offer.room_name),
-            deadline_as_before=True,
+            Advance(
+                self._offer.ref,
+                CAME_BACK,
+                due_in_s=_WAKE_GRACE_S,
+                attempt={"outcome": "left", "reason": ending.reason},
+                detail={"job_id": self._offer.job_id, "reason": ending.reason},
+                counted=Counted(agents=self._counts),
+                wake=messages.dispatch(self._offer.dispatch_id, self._offer.room_name),
+                times=Times(deadline_as_before=True),
+            )
         )
         done = await self._patiently(step)
         if done is None:
@@ -161,17 +171,21 @@ class Departure:
             await asyncio.sleep(_TELL_EVERY_S)
 
 
-def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") -> Step[Advanced]:
+def declined(
+    offer: Offer, message: str, *, retention_s: int, before: Before | None = None
+) -> Step[Advanced]:
     """End the record as failed, because the agent program itself does not want the job."""
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
     return ledger.advance(
-        offer.ref,
-        FAILED,
-        before=before,
-        fields={"failure_reason": code, "failure_message": message},
-        attempt={"outcome": "failed", "reason": Reason.DECLINED},
-        detail={"job_id": offer.job_id, "reason": code, "message": message},
-        retention_s=retention_s,
+        Advance(
+            offer.ref,
+            FAILED,
+            before=before,
+            fields={"failure_reason": code, "failure_message": message},
+            attempt={"outcome": "failed", "reason": Reason.DECLINED},
+            detail={"job_id": offer.job_id, "reason": code, "message": message},
+            times=Times(retention_s=retention_s),
+        )
     )
 
 
@@ -197,15 +211,17 @@ async def tell_loss(run: Run, offer: Offer, ending: Ending, *, crashes: int) -> 
 def given_up(offer: Offer, what: str) -> Step[Advanced]:
     """End an attempt for which the agent program is not to blame; another one follows soon."""
     return ledger.advance(
-        offer.ref,
-        NEXT_GENERATION,
-        due_in_s=_GIVEN_UP_PAUSE_S,
-        attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
-        detail={
-            "job_id": offer.job_id,
-            "reason": FailureReason.JOIN_TIMEOUT,
-            "message": f"{what}, before its agent was in the room",
-        },
+        Advance(
+            offer.ref,
+            NEXT_GENERATION,
+            due_in_s=_GIVEN_UP_PAUSE_S,
+            attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
+            detail={
+                "job_id": offer.job_id,
+                "reason": FailureReason.JOIN_TIMEOUT,
+                "message": f"{what}, before its agent was in the room",
+            },
+        )
     )
 
 
@@ -221,11 +237,13 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
         "agent server"
     )
     return ledger.advance(
-        offer.ref,
-        AGENT_CRASHED,
-        due_in_s=pause_s or _WAKE_GRACE_S,
-        fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
-        attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
-        detail={"job_id": offer.job_id, "reason": what},
-        wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+        Advance(
+            offer.ref,
+            AGENT_CRASHED,
+            due_in_s=pause_s or _WAKE_GRACE_S,
+            fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
+            attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
+            detail={"job_id": offer.job_id, "reason": what},
+            wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+        )
     )

@@ -17,13 +17,15 @@ from typing import Final
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
 from dispatcher import client_servers, inflight, ledger, tracing
+from dispatcher.advance import Advance, Before, Counted, Provided
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import ACCEPTED, NEXT_GENERATION, REJECTED
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
@@ -195,7 +197,7 @@ class RequestFilter:
             "the agent program's own on_request has rejected the job, which is final; with "
             "reject(terminate=False) another agent server would have been asked"
         )
-        step = declined(offer, message, retention_s=self._retention_s, before="offered")
+        step = declined(offer, message, retention_s=self._retention_s, before=Before("offered"))
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(step)
 
@@ -244,16 +246,17 @@ class RequestFilter:
         granted = Decision(accept=True, reason=Reason.CLAIMED)
         names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
         return ledger.advance(
-            offer.ref,
-            ACCEPTED,
-            before="offered",
-            offered_ago_s=time.monotonic() - offered_at,
-            not_after_ms=not_after_ms,
-            due_in_s=CLAIM_DUE_S,
-            fields={**names, "agent_container": server.container},
-            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
-            agent_counts=self.metrics.counts(offer.client_id, answered(granted)),
-            inflight=inflight.CLAIMED,
+            Advance(
+                offer.ref,
+                ACCEPTED,
+                before=Before("offered", offered_ago_s=time.monotonic() - offered_at),
+                provided=Provided(not_after_ms=not_after_ms),
+                due_in_s=CLAIM_DUE_S,
+                fields={**names, "agent_container": server.container},
+                detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+                counted=Counted(agents=self.metrics.counts(offer.client_id, answered(granted))),
+                inflight=inflight.CLAIMED,
+            )
         )
 
     async def _is_counted(self, offer: Offer) -> bool:
@@ -330,11 +333,13 @@ class RequestFilter:
         if not offer.dispatch_id:
             return
         step = ledger.advance(
-            offer.ref,
-            NEXT_GENERATION,
-            due_in_s=0.0,
-            attempt={"outcome": "given_up", "reason": "assignment_timeout"},
-            detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
+            Advance(
+                offer.ref,
+                NEXT_GENERATION,
+                due_in_s=0.0,
+                attempt={"outcome": "given_up", "reason": "assignment_timeout"},
+                detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
+            )
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(step)
@@ -343,18 +348,20 @@ class RequestFilter:
         if not offer.dispatch_id or decision.terminate:
             return
         rejected = ledger.advance(
-            offer.ref,
-            REJECTED,
-            before="offered",
-            due_in_s=CLAIM_DUE_S,
-            attempt={"reason": decision.reason},
-            inflight=inflight.SENT,
-            detail={
-                "job_id": offer.job_id,
-                "agent_server_id": self._server.agent_server_id,
-                "container": self._server.container,
-                "reason": decision.reason,
-            },
+            Advance(
+                offer.ref,
+                REJECTED,
+                before=Before("offered"),
+                due_in_s=CLAIM_DUE_S,
+                attempt={"reason": decision.reason},
+                inflight=inflight.SENT,
+                detail={
+                    "job_id": offer.job_id,
+                    "agent_server_id": self._server.agent_server_id,
+                    "container": self._server.container,
+                    "reason": decision.reason,
+                },
+            )
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(rejected)

@@ -19,14 +19,16 @@ from livekit import api, rtc
 from livekit.agents import JobContext
 
 from dispatcher import client_servers, endings, keys, leases, ledger, messages, reports, tracing
+from dispatcher.advance import Advance, Counted
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.livekit import PEOPLE
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import AGENT_CONNECTED, Dispatch, State
 from dispatcher.settings import CommonSettings, load
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import guests, metrics, preparing, room_events, room_options
@@ -384,14 +386,18 @@ class Fence:
     async def _connected(self) -> None:
         identity = self._ctx.room.local_participant.identity
         slow = self._accepted_ago_s() > SLOW_START_S
+        wake = messages.verify(self._offer.dispatch_id, self._offer.room_name)
         step = ledger.advance(
-            self._offer.ref,
-            AGENT_CONNECTED,
-            fields={"agent_identity": identity},
-            detail={"agent_identity": identity},
-            agent_counts=self._counts(metrics.JOINED),
-            once=f"joined:{self._offer.job_id}",
-            wake=messages.verify(self._offer.dispatch_id, self._offer.room_name) if slow else None,
+            Advance(
+                self._offer.ref,
+                AGENT_CONNECTED,
+                fields={"agent_identity": identity},
+                detail={"agent_identity": identity},
+                counted=Counted(
+                    agents=self._counts(metrics.JOINED), once=f"joined:{self._offer.job_id}"
+                ),
+                wake=wake if slow else None,
+            )
         )
         if self._surplus or not (await self._store.run(step)).applied:
             await self._count(metrics.JOIN_BATCH, metrics.JOINED)

@@ -16,7 +16,7 @@ from dispatcher import leases
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.guarding import ThreadGuard, Work
 from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Step
+from dispatcher.step import Step
 from worker_agent import preparing
 from worker_agent.offers import Offer
 

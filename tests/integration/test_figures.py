@@ -14,10 +14,12 @@ import pytest
 import redis
 
 from dispatcher import keys, ledger, models, reports, restoring
+from dispatcher.advance import Advance, Before, Counted, Times
 from dispatcher.cancelling import cancel
 from dispatcher.figures import EVERY, NOT_OURS, figures, health, read
 from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
 from dispatcher.models import DispatchRef, RememberedDispatch, State, Transition
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 from tests.recount import differences, recount
 from tests.support import AGENT_NAME, a_server, counters, new_dispatch
@@ -87,7 +89,7 @@ class Walk:
         # The recount has to know in which state: the product's timeline need not say so.
         args = list(step.args)
         args[5] = f'{{"state": "{state}"}}'
-        self._store.run(ledger.Step(step.script_name, step.keys, tuple(args), step.parse))
+        self._store.run(Step(step.script_name, step.keys, tuple(args), step.parse))
         self._known[names["dispatch_id"]] = DispatchRef(
             agent_name=AGENT_NAME, generation=1, **names
         )
@@ -108,17 +110,25 @@ class Walk:
         transition = self._transition(dispatch.state)
         generation = dispatch.generation - (self._random.random() < 0.1)
         more = self._more(transition, dispatch)
+        offered = transition in (models.ACCEPTED, models.REJECTED)
         step = ledger.advance(
-            DispatchRef(**{**vars(ref), "generation": generation}),
-            transition,
-            retention_s=600,
-            due_in_s=1.0,
-            before="offered" if transition in (models.ACCEPTED, models.REJECTED) else "",
-            **more,
+            Advance(
+                DispatchRef(**{**vars(ref), "generation": generation}),
+                transition,
+                times=Times(
+                    retention_s=600,
+                    deadline_in_s=20.0
+                    if transition in (models.REDISPATCH, models.AGENT_LOST)
+                    else None,
+                ),
+                due_in_s=1.0,
+                before=Before("offered") if offered else None,
+                **more,
+            )
         )
         done = self._store.run(step)
-        if done.applied and "agent_counts" in more:
-            self.of_box.update(more["agent_counts"].increments)
+        if done.applied and "counted" in more:
+            self.of_box.update(more["counted"].agents.increments)
 
     def _more(self, transition: Transition, dispatch: models.Dispatch) -> dict[str, Any]:
         detail: dict[str, str] = {}
@@ -141,13 +151,12 @@ class Walk:
             more["fields"] = dict(detail)
         if transition is models.AGENT_LEFT:
             detail["state"] = "ended"
-        if transition in (models.REDISPATCH, models.AGENT_LOST):
-            more["deadline_in_s"] = 20.0
         if transition is models.AGENT_LOST and self._random.random() < 0.5:
             detail["people"] = "0"
             more["fields"] = {"unattended": "1"}
         if transition is models.ACCEPTED:
-            more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
+            counts = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
+            more["counted"] = Counted(agents=counts)
         return more
 
 
@@ -204,9 +213,9 @@ def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> Non
 
 def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, models.ACCEPTED))
-    created = ledger.advance(REF, models.DISPATCH_CREATED, attempt={"tries": "2"})
+    store.run(ledger.advance(Advance(REF, models.DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(REF, models.ACCEPTED)))
+    created = ledger.advance(Advance(REF, models.DISPATCH_CREATED, attempt={"tries": "2"}))
 
     assert [store.run(created).outcome for _ in range(2)] == ["noted", "noted"]
 
@@ -216,13 +225,16 @@ def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Red
 
 def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, models.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, models.ACCEPTED))
+    store.run(ledger.advance(Advance(REF, models.DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(REF, models.ACCEPTED)))
     connected = ledger.advance(
-        REF,
-        models.AGENT_CONNECTED,
-        agent_counts=AgentCounts(key=BOX, increments={"joins": 1}),
-        once="joined:AJ_1",
+        Advance(
+            REF,
+            models.AGENT_CONNECTED,
+            counted=Counted(
+                agents=AgentCounts(key=BOX, increments={"joins": 1}), once="joined:AJ_1"
+            ),
+        )
     )
 
     assert [store.run(connected).applied for _ in range(3)] == [True] * 3

@@ -14,6 +14,7 @@ import redis
 from livekit.agents import JobRequest
 
 from dispatcher import client_servers, ledger, models
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import Client, LiveKitCredentials
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import Dispatch
@@ -67,8 +68,8 @@ def of_globex(store: Ledger) -> Dispatch:
     """`dsp_1`, on its way to an agent server of globex's."""
     store.run(ledger.create(new_dispatch(client_id="globex"), due_in_s=2, detail={}))
     dispatch = read(store)
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, models.DISPATCH_CREATED, due_in_s=7))
+    store.run(ledger.advance(Advance(dispatch, models.DISPATCH_STARTED, due_in_s=12)))
+    store.run(ledger.advance(Advance(dispatch, models.DISPATCH_CREATED, due_in_s=7)))
     return dispatch
 
 
@@ -148,7 +149,9 @@ def test_no_step_changes_a_record_in_another_clients_name(
     before = keyspace(raw)
 
     for transition in (models.ACCEPTED, models.REJECTED, models.FAILED, models.AGENT_CRASHED):
-        done = store.run(ledger.advance(claimed, transition, due_in_s=1, retention_s=60))
+        done = store.run(
+            ledger.advance(Advance(claimed, transition, due_in_s=1, times=Times(retention_s=60)))
+        )
         assert (done.outcome, done.state) == ("unknown", "")  # as for an id that never was
     assert keyspace(raw) == before
 

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import inflight, leases, ledger, models, outbox, reports
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.errors import LimitReached, TooLate
 from dispatcher.inflight import InFlight
 from dispatcher.leases import GRACE_S, Renewal
@@ -34,9 +35,11 @@ def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> ledger.
 def joined(store: Ledger, *, lease_s: float) -> Dispatch:
     create(store)
     for transition in (models.DISPATCH_STARTED, models.ACCEPTED):
-        step = ledger.advance(read(store), transition, due_in_s=9, fields={"job_id": "AJ_1"})
+        step = ledger.advance(
+            Advance(read(store), transition, due_in_s=9, fields={"job_id": "AJ_1"})
+        )
         store.run(step)
-    store.run(ledger.advance(read(store), models.JOINED, lease_s=lease_s))
+    store.run(ledger.advance(Advance(read(store), models.JOINED, times=Times(lease_s=lease_s))))
     return read(store)
 
 
@@ -170,7 +173,9 @@ async def test_a_slot_is_not_promised_for_longer(
 ) -> None:
     create(store)
     short = InFlight(counts_s=0.3, free_slots=1)
-    store.run(ledger.advance(read(store), models.DISPATCH_STARTED, due_in_s=9, inflight=short))
+    store.run(
+        ledger.advance(Advance(read(store), models.DISPATCH_STARTED, due_in_s=9, inflight=short))
+    )
     goes_back(raw, by_s=BACK_S)
 
     step = leases.on_their_way("acme", AGENT_NAME)
@@ -180,8 +185,12 @@ async def test_a_slot_is_not_promised_for_longer(
 def test_fewer_are_sent_at_once_for_no_longer(store: Ledger, raw: redis.Redis) -> None:
     create(store)
     started = inflight.start(9)
-    store.run(ledger.advance(read(store), models.DISPATCH_STARTED, due_in_s=9, inflight=started))
-    store.run(ledger.advance(read(store), models.WAIT, due_in_s=9, inflight=inflight.DROPPED))
+    store.run(
+        ledger.advance(Advance(read(store), models.DISPATCH_STARTED, due_in_s=9, inflight=started))
+    )
+    store.run(
+        ledger.advance(Advance(read(store), models.WAIT, due_in_s=9, inflight=inflight.DROPPED))
+    )
     goes_back(raw, by_s=BACK_S)
 
     assert store.run(leases.on_their_way("acme", AGENT_NAME))[1] == inflight.LEAST_WINDOW
@@ -195,7 +204,9 @@ def test_what_its_caller_has_given_up_is_not_done(store: Ledger, raw: redis.Redi
 
     with pytest.raises(TooLate):
         create(store, "dsp_2", not_after_ms=not_after_ms)
-    cancelled = ledger.advance(read(store), models.CANCEL, not_after_ms=not_after_ms)
+    cancelled = ledger.advance(
+        Advance(read(store), models.CANCEL, provided=Provided(not_after_ms=not_after_ms))
+    )
     assert store.run(cancelled).outcome == "late"
 
     assert keyspace(raw) == before

@@ -13,8 +13,9 @@ import redis
 
 from dispatcher import keys, ledger, reports
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created, Step
+from dispatcher.ledger import Created
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 from dispatcher.store import _REST_S, AsyncLedger, Ledger
 from tests.ownredis import OwnRedis
 from tests.support import eventually, new_dispatch

@@ -9,6 +9,7 @@ import redis
 from livekit import api
 
 from dispatcher import dispatching, leases, ledger, models, reports, verification
+from dispatcher.advance import Advance
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import Window
@@ -307,8 +308,10 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch()
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    store.run(ledger.advance(Advance(dispatch, models.DISPATCH_STARTED, due_in_s=12)))
+    store.run(
+        ledger.advance(Advance(dispatch, models.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"}))
+    )
     await house.join_for(dispatch)
     await house.join("person", agent=False)
     assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED

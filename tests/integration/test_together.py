@@ -10,9 +10,10 @@ import redis
 
 from dispatcher import keys, ledger, reports
 from dispatcher.errors import LedgerUnavailable, LimitReached
-from dispatcher.ledger import Step
 from dispatcher.models import NO_LIMITS, Limits, State
+from dispatcher.quotas import Admission
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 from tests.ownredis import OwnRedis
 from tests.support import new_dispatch
@@ -30,7 +31,9 @@ def own_store(own_common: CommonSettings) -> Iterator[Ledger]:
 
 def creating(number: int, limits: Limits | None = None) -> Step[Any]:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    return ledger.create(new, due_in_s=2, detail={}, limits=limits or NO_LIMITS)
+    return ledger.create(
+        new, due_in_s=2, detail={}, admission=Admission(limits=limits or NO_LIMITS)
+    )
 
 
 def ask_together(store: Ledger, steps: list[Step[Any]]) -> list[Any]:
@@ -183,7 +186,7 @@ def test_what_cannot_be_sent_leaves_no_connection_behind(store: Ledger, raw: red
         new_dispatch("dsp_1", agent_metadata="half a character: \ud800"),
         due_in_s=2,
         detail={},
-        limits=NO_LIMITS,
+        admission=Admission(limits=NO_LIMITS),
     )
     for _ in range(5):
         with pytest.raises(UnicodeEncodeError):

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from dispatcher import dispatching, ledger, models, verification
+from dispatcher.advance import Advance
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import BOUNDS, Window
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("agent_server")
 def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
     """As the request filter of an agent server claims it."""
     fields = {"job_id": "AJ_1", "agent_server_id": "server-1"}
-    store.run(ledger.advance(dispatch, models.ACCEPTED, due_in_s=7, fields=fields))
+    store.run(ledger.advance(Advance(dispatch, models.ACCEPTED, due_in_s=7, fields=fields)))
 
 
 async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_join(
@@ -75,7 +76,11 @@ async def test_the_agents_own_report_makes_it_look_at_once(
     identity = await house.join_for(dispatch)
 
     started_s = time.monotonic()
-    store.run(ledger.advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": identity}))
+    store.run(
+        ledger.advance(
+            Advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": identity})
+        )
+    )
 
     assert await verifying is State.JOINED
     assert time.monotonic() - started_s < 15
@@ -92,7 +97,9 @@ async def test_an_agents_report_alone_is_not_believed(
     await dispatching.dispatch_agent(services, "dsp_1")
     no_agent_server()
     claimed(store, dispatch)
-    store.run(ledger.advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": "liar"}))
+    store.run(
+        ledger.advance(Advance(dispatch, models.AGENT_CONNECTED, fields={"agent_identity": "liar"}))
+    )
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
 

@@ -20,6 +20,7 @@ from dispatcher import (
     reports,
     sweeping,
 )
+from dispatcher.advance import Advance
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
@@ -44,7 +45,7 @@ def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str
     store.run(ledger.create(new, due_in_s=0, detail={}))
     dispatch = store.run(ledger.read(dispatch_id))
     assert dispatch is not None
-    store.run(ledger.advance(dispatch, models.WAIT, due_in_s=0))
+    store.run(ledger.advance(Advance(dispatch, models.WAIT, due_in_s=0)))
     assert dispatch_id in keyspace(raw)["usher:waiting"]
     raw.zadd("usher:waiting", {dispatch_id: number}, xx=True)
     return dispatch_id

@@ -16,6 +16,7 @@ import pytest_asyncio
 import redis
 
 from dispatcher import heartbeat, ledger, models, outbox, reports, restoring, sweeping, webhooks
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.receivers import NotDelivered, Receivers
@@ -59,8 +60,10 @@ async def deliver_due(services: Services) -> list[str]:
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
     fields = {"agent_identity": "agent-1", "joined_at_ms": "5", "time_to_join_ms": "300"}
-    store.run(ledger.advance(dispatch, models.DISPATCH_STARTED))
-    store.run(ledger.advance(dispatch, models.JOINED, fields=fields, lease_s=60))
+    store.run(ledger.advance(Advance(dispatch, models.DISPATCH_STARTED)))
+    store.run(
+        ledger.advance(Advance(dispatch, models.JOINED, fields=fields, times=Times(lease_s=60)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     dispatch = request_dispatch(agent_metadata="canary of the client", container="box")
     join(store, dispatch)
     assert await deliver_due(telling) == ["delivered"]
-    store.run(ledger.advance(dispatch, transition, fields={"failure_reason": "why"}))
+    store.run(ledger.advance(Advance(dispatch, transition, fields={"failure_reason": "why"})))
     assert await deliver_due(telling) == ["delivered"]
 
     joined, ended = receiver.events()
@@ -116,8 +119,8 @@ async def test_a_change_that_ends_nothing_is_not_told(
     dispatch = request_dispatch()
     join(store, dispatch)
     raw.delete(OUTBOX)
-    store.run(ledger.advance(dispatch, models.AGENT_ADOPTED))  # only noted
-    store.run(ledger.advance(dispatch, models.AGENT_LOST, deadline_in_s=20))
+    store.run(ledger.advance(Advance(dispatch, models.AGENT_ADOPTED)))  # only noted
+    store.run(ledger.advance(Advance(dispatch, models.AGENT_LOST, times=Times(deadline_in_s=20))))
 
     assert await deliver_due(telling) == []
 
