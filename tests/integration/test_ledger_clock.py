@@ -13,6 +13,7 @@ from dispatcher.errors import LimitReached, TooLate
 from dispatcher.inflight import InFlight
 from dispatcher.leases import GRACE_S, Renewal
 from dispatcher.models import Dispatch, Limits, State
+from dispatcher.quotas import AT_ONCE, PACE_MS, Admission
 from dispatcher.store import Ledger
 from tests.clocks import goes_back
 from tests.support import AGENT_NAME, a_server, eventually, keyspace, new_dispatch
@@ -101,25 +102,25 @@ def test_a_record_has_as_much_time_left_as_before(store: Ledger, raw: redis.Redi
 
 
 def test_a_client_s_pace_is_not_held_up(store: Ledger, raw: redis.Redis) -> None:
-    for number in range(ledger.AT_ONCE + 10):
-        create(store, f"dsp_{number}", paced=True)
+    for number in range(AT_ONCE + 10):
+        create(store, f"dsp_{number}", admission=Admission(paced=True))
     goes_back(raw, by_s=BACK_S)
 
-    create(store, "dsp_next", paced=True)
+    create(store, "dsp_next", admission=Admission(paced=True))
 
     due_ms = raw.zscore("usher:due", "dsp_next")
     assert due_ms is not None
-    assert due_ms - store.run(reports.ping()) <= 11 * ledger.PACE_MS
+    assert due_ms - store.run(reports.ping()) <= 11 * PACE_MS
 
 
 def test_a_client_s_requests_are_not_held_up(store: Ledger, raw: redis.Redis) -> None:
     limits = Limits(requests_per_minute=2)
     for number in range(2):
-        create(store, f"dsp_{number}", limits=limits)
+        create(store, f"dsp_{number}", admission=Admission(limits=limits))
     goes_back(raw, by_s=BACK_S)
 
     with pytest.raises(LimitReached) as refused:
-        create(store, "dsp_next", limits=limits)
+        create(store, "dsp_next", admission=Admission(limits=limits))
 
     assert refused.value.retry_after_s <= 30
 

@@ -277,9 +277,10 @@ def test_without_limits_and_pace_nothing_is_counted(store: Ledger, raw: redis.Re
     assert not [key for key in keyspace(raw) if key.startswith(("usher:rate:", "usher:pace:"))]
 
 
-def ask(store: Ledger, number: int, **options: Any) -> Created:
+def ask(store: Ledger, number: int, **admission: Any) -> Created:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    return store.run(ledger.create(new, due_in_s=2.0, detail={}, **options))
+    admitted = Admission(**admission)
+    return store.run(ledger.create(new, due_in_s=2.0, detail={}, admission=admitted))
 
 
 def test_a_bucket_of_requests_is_refilled_evenly(store: Ledger, raw: redis.Redis) -> None:
