@@ -170,10 +170,12 @@ def look(store: Ledger) -> Callable[[], Dispatch]:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    """A Redis of the test's own, running."""
+def own_redis(tmp_path: Path, celery_templates: tuple[Template, ...]) -> Iterator[OwnRedis]:
+    """A Redis of the test's own, running, with what workers keep of Celery's messages."""
     server = OwnRedis(tmp_path)
     server.start()
+    with redis.Redis.from_url(server.url) as client:
+        keep_templates(client, celery_templates)
     yield server
     server.stop()
 

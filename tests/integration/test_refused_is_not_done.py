@@ -10,10 +10,8 @@ import redis
 from flask.testing import FlaskClient
 
 from dispatcher.clients import registry
-from dispatcher.messages import Template
 from dispatcher.settings import CommonSettings
 from tests.clocks import goes_back
-from tests.ledgers import keep_templates
 from tests.ownredis import OwnRedis
 from web import create_app
 
@@ -21,9 +19,8 @@ URL = "/api/v1/dispatches"
 
 
 @pytest.fixture
-def own_raw(own_redis: OwnRedis, celery_templates: tuple[Template, ...]) -> Iterator[redis.Redis]:
+def own_raw(own_redis: OwnRedis) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(own_redis.url, decode_responses=True) as client:
-        keep_templates(client, celery_templates)
         yield client
 
 

@@ -169,9 +169,10 @@ async def test_the_doctor_hears_of_replicas(by_sentinel: CommonSettings) -> None
 
 
 def test_flower_reads_the_queues_of_the_master(
-    watched: Watched, store: Ledger, tmp_path: Path
+    watched: Watched, store: Ledger, tmp_path: Path, celery_templates: tuple[Template, ...]
 ) -> None:
     store._redis.delete("dispatch")
+    keep_templates(store._redis, celery_templates)
     written(store, "dsp_for_flower")
     port = free_port()
     environ = {**os.environ, "REDIS_URL": watched.url, "FLOWER_PERSISTENT": "false"}
