@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from celery.app.task import Context
 from celery.worker.request import Request
 from kombu import Connection
 
-from dispatcher import cancelling, keys, leases, ledger, messages, tasks, waking
+from dispatcher import cancelling, heartbeat, keys, leases, ledger, messages, tasks, waking
 from dispatcher.advance import Advance, Provided, Times
 from dispatcher.messages import QUEUES, Template, Wake
 from dispatcher.models import (
@@ -27,7 +28,8 @@ from dispatcher.models import (
 )
 from dispatcher.step import Step
 from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch, run_python
+from tests.house import OpenServices
+from tests.support import eventually, keyspace, new_dispatch, run_python
 
 ROOM = 'room "1" of <room>, it\'s a back\\slash/ünicode % \n'
 
@@ -228,6 +230,20 @@ def test_a_worker_that_starts_writes_over_what_another_release_has_kept(
     theirs = {"a task of another release": "its message"}
     assert between == kept | theirs | {messages.VERIFY_TASK: "another release's"}
     assert raw.hgetall(keys.MESSAGES) == kept | theirs
+
+
+async def test_a_worker_says_it_again_when_redis_has_been_emptied(
+    services_for: OpenServices, raw: redis.Redis
+) -> None:
+    kept = raw.hgetall(keys.MESSAGES)
+    beating = asyncio.create_task(heartbeat.beat(await services_for(), []))
+
+    for _ in range(2):  # at its start, and later
+        raw.delete(keys.MESSAGES)
+        await eventually(lambda: raw.hgetall(keys.MESSAGES) == kept)
+
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
 
 
 def test_a_dispatch_that_livekit_has_is_verified_whatever_comes_first(
