@@ -25,6 +25,8 @@ broker_transport_options = {
     # No copy of each message in Redis until it is acknowledged (16 commands a session): what a
     # killed worker had taken the sweeper does, long before a visibility timeout would be over.
     "ack_emulation": False,
+    # Bodies as they are, not in base64: the ledger's scripts put a session's id into them.
+    "body_encoding": "utf-8",
 }
 broker_connection_timeout = _settings.redis_timeout_s
 # A worker that comes up before Redis, or loses it, keeps trying for ever.

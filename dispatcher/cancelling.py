@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 from dispatcher import keys, ledger, messages
-from dispatcher.ledger import Advanced, Step
+from dispatcher.advance import Advance, Provided, Times
+from dispatcher.ledger import Advanced
 from dispatcher.models import Dispatch, FailureReason
 from dispatcher.quotas import Clearing
 from dispatcher.state_machine import CANCEL
+from dispatcher.step import Step
 
 DUE_S: Final = 2.0
 
@@ -37,20 +39,24 @@ def cancel(
         by: who wants that.
     """
     return ledger.advance(
-        dispatch,
-        CANCEL,
-        any_generation=True,
-        due_in_s=DUE_S,
-        clears=Clearing(paced=paced),
-        fields={
-            "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
-            "failure_message": f"{by} has cancelled it",
-        },
-        attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
-        detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
-        retention_s=retention_s,
-        not_after_ms=None if within_s is None else dispatch.read_at_ms + within_s * 1000,
-        wake=messages.clear(dispatch.dispatch_id, dispatch.room_name),
+        Advance(
+            dispatch,
+            CANCEL,
+            provided=Provided(
+                any_generation=True,
+                not_after_ms=None if within_s is None else dispatch.read_at_ms + within_s * 1000,
+            ),
+            due_in_s=DUE_S,
+            clears=Clearing(paced=paced),
+            fields={
+                "failure_reason": FailureReason.CANCELLED_BY_CLIENT,
+                "failure_message": f"{by} has cancelled it",
+            },
+            attempt={"outcome": "cancelled", "reason": FailureReason.CANCELLED_BY_CLIENT},
+            detail={"reason": FailureReason.CANCELLED_BY_CLIENT},
+            times=Times(retention_s=retention_s),
+            wake=messages.clear(dispatch.dispatch_id, dispatch.room_name),
+        )
     )
 
 

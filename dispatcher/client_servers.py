@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from dispatcher import keys, urls
 from dispatcher.clients import Client
-from dispatcher.ledger import Step
+from dispatcher.step import Step
 
 # Without a word from any worker for so long nobody knows whose LiveKit is where.
 TTL_S = 86_400

@@ -10,6 +10,7 @@ import logging
 from typing import Final
 
 from dispatcher import endings, leases, ledger
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import LiveKitError
 from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, Dispatch
 from dispatcher.outcomes import log_fields
@@ -39,12 +40,14 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
     agent = our_agent(dispatch, room.agents, fenced=fenced)
     if agent is not None and not fenced:
         joined = ledger.advance(
-            dispatch,
-            JOINED,
-            fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
-            attempt={"outcome": "joined"},
-            lease_s=leases.LEASE_S,
-            detail={"agent_identity": agent.identity, "by": "its participant token"},
+            Advance(
+                dispatch,
+                JOINED,
+                fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
+                attempt={"outcome": "joined"},
+                times=Times(lease_s=leases.LEASE_S),
+                detail={"agent_identity": agent.identity, "by": "its participant token"},
+            )
         )
         return (await services.ledger.run(joined)).moved
     if agent is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from dispatcher import delegating, inflight, ledger, messages, precedence, reports
+from dispatcher.advance import Advance
 from dispatcher.agent_losses import crashes_in_a_row, why_crashed
 from dispatcher.agent_servers import can_take, slots_for
 from dispatcher.asking import Tries, ask
@@ -107,10 +108,12 @@ async def _dispatch(
     free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
     # With no server online LiveKit itself is away, and the tries belong in the record.
     step = ledger.advance(
-        dispatch,
-        DISPATCH_STARTED,
-        due_in_s=DISPATCHING_LEASE_S,
-        inflight=inflight.start(free_slots or None),
+        Advance(
+            dispatch,
+            DISPATCH_STARTED,
+            due_in_s=DISPATCHING_LEASE_S,
+            inflight=inflight.start(free_slots or None),
+        )
     )
     started = await services.ledger.run(step)
     if started.outcome == "full":
@@ -169,7 +172,7 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
         if reason.code != dispatch.failure_reason:
             fields = {"failure_reason": reason.code, "failure_message": reason.message}
             step = ledger.advance(
-                dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code}
+                Advance(dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code})
             )
             await services.ledger.run(step)
     else:
@@ -182,11 +185,13 @@ async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
     if dispatch.read_at_ms - dispatch.updated_at_ms < DISPATCHING_LEASE_S * 1000:
         return None
     abandoned = ledger.advance(
-        dispatch,
-        NEXT_GENERATION,
-        due_in_s=services.common.wake_grace_s,
-        attempt={"outcome": "abandoned", "reason": "its worker is gone"},
-        detail={"reason": "its worker is gone"},
+        Advance(
+            dispatch,
+            NEXT_GENERATION,
+            due_in_s=services.common.wake_grace_s,
+            attempt={"outcome": "abandoned", "reason": "its worker is gone"},
+            detail={"reason": "its worker is gone"},
+        )
     )
     if not (await services.ledger.run(abandoned)).moved:
         return None
@@ -252,14 +257,16 @@ async def _created(
 ) -> State:
     created = await services.ledger.run(
         ledger.advance(
-            dispatch,
-            DISPATCH_CREATED,
-            due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
-            inflight=inflight.SENT,
-            wake=messages.verify(dispatch.dispatch_id, dispatch.room_name),
-            fields={"livekit_dispatch_id": livekit_dispatch_id},
-            attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
-            detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
+            Advance(
+                dispatch,
+                DISPATCH_CREATED,
+                due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
+                inflight=inflight.SENT,
+                wake=messages.verify(dispatch.dispatch_id, dispatch.room_name),
+                fields={"livekit_dispatch_id": livekit_dispatch_id},
+                attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
+                detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
+            )
         )
     )
     if not created.applied:

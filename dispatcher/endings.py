@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dispatcher import ledger
-from dispatcher.ledger import Advanced, Step
+from dispatcher.advance import Advance, Times
+from dispatcher.ledger import Advanced
 from dispatcher.models import DispatchRef, FailureReason
 from dispatcher.state_machine import NOBODY_CAME, ROOM_OVER
+from dispatcher.step import Step
 
 
 def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[Advanced]:
     """`cancelled`: its agent has waited in vain."""
     return ledger.advance(
-        ref,
-        NOBODY_CAME,
-        fields={
-            "failure_reason": FailureReason.NOBODY_CAME,
-            "failure_message": f"nobody has joined the room within {waited_s:.0f} s",
-        },
-        detail={"reason": FailureReason.NOBODY_CAME},
-        retention_s=retention_s,
+        Advance(
+            ref,
+            NOBODY_CAME,
+            fields={
+                "failure_reason": FailureReason.NOBODY_CAME,
+                "failure_message": f"nobody has joined the room within {waited_s:.0f} s",
+            },
+            detail={"reason": FailureReason.NOBODY_CAME},
+            times=Times(retention_s=retention_s),
+        )
     )
 
 
@@ -26,4 +30,6 @@ def everybody_left(
     ref: DispatchRef, *, retention_s: int, reason: str = "nobody is in the room any more"
 ) -> Step[Advanced]:
     """`ended`."""
-    return ledger.advance(ref, ROOM_OVER, detail={"reason": reason}, retention_s=retention_s)
+    return ledger.advance(
+        Advance(ref, ROOM_OVER, detail={"reason": reason}, times=Times(retention_s=retention_s))
+    )

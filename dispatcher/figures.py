@@ -11,8 +11,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from dispatcher import heartbeat, keys, reports
-from dispatcher.ledger import Step
+from dispatcher import keys, parts, reports
 from dispatcher.metrics import (
     OPEN_STATES,
     AgentFigures,
@@ -23,6 +22,7 @@ from dispatcher.metrics import (
     client_figures,
 )
 from dispatcher.models import AgentServerReport
+from dispatcher.step import Step
 
 if TYPE_CHECKING:
     from dispatcher.store import AsyncLedger, Ledger
@@ -176,13 +176,13 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = dict(zip(flat[::2], flat[1::2], strict=True))
-    parts = [reports.part(text) for text in alive]
+    at_work = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
         return max(0, now - int(float(since))) if since else 0
 
     def named(prefix: str) -> frozenset[str]:
-        return frozenset(part.removeprefix(prefix) for part in parts if part.startswith(prefix))
+        return frozenset(part.removeprefix(prefix) for part in at_work if part.startswith(prefix))
 
     return Health(
         at_ms=now,
@@ -198,9 +198,9 @@ def _health(reply: Sequence[Any]) -> Health:
         overdue=overdue,
         oldest_overdue_ms=age_ms(first_due),
         sweeper_silent_ms=age_ms(swept) if swept else None,
-        workers=named(heartbeat.worker("")),
-        livekit=named(heartbeat.livekit("")),
-        sweeper_alive=heartbeat.SWEEPER in parts,
+        workers=named(parts.worker("")),
+        livekit=named(parts.livekit("")),
+        sweeper_alive=parts.SWEEPER in at_work,
         parked=parked,
         data_losses=int(counted.get("data_losses", 0)),
         internal_errors={

@@ -17,7 +17,7 @@ from typing import Final
 
 from dispatcher import reports
 from dispatcher.errors import LedgerUnavailable, StepFailed
-from dispatcher.ledger import Step
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
 """Which parts are at work?
 
 Every worker process tells Redis every two seconds which queues it serves, which clients' LiveKit
-servers answer it, and which clients and agents it is set up for; the sweeper tells it at each
-sweep. `GET /readyz` and `dispatch doctor` read it.
+servers answer it, which clients and agents it is set up for, and what Celery's messages look like
+(`messages.py`); the sweeper tells it at each sweep. `GET /readyz` and `dispatch doctor` read it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dispatcher import client_servers, outbox, reports
+from dispatcher import client_servers, messages, outbox, parts, reports
 from dispatcher.alive import AliveFile, Pulse
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, LiveKitError
 from dispatcher.guarding import Work
+from dispatcher.message_templates import templates
 from dispatcher.webhooks import wanting
 from dispatcher.worker_settings import WorkerSettings, services_of
 
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from dispatcher.runtime import Services
 
 PERIOD_S: Final = 2.0
-TTL_S: Final = 6.0
-SWEEPER: Final = "sweeper"
-
-
-def worker(queue: str) -> str:
-    """Name of the workers of one queue."""
-    return f"worker:{queue}"
-
-
-def livekit(client_id: str) -> str:
-    """Name of one client's LiveKit server."""
-    return f"livekit:{client_id}"
 
 
 async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = None) -> None:
@@ -47,15 +36,22 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
     """
     file = AliveFile(services.common.alive_file)
     queues = tuple(queues)
+    starts = True
     while True:
         if pulse is None or not pulse.quiet:
             file.touch()
         try:
             async with services.guard.one(Work.HEARTBEAT):
+                # At the start over what another release of Celery may have written; then only
+                # where there is nothing, because Redis has been emptied.
+                await services.ledger.run(messages.keep(templates(), replace=starts))
+                starts = False
                 for queue in queues:
-                    await services.ledger.run(reports.report_alive(worker(queue), ttl_s=TTL_S))
+                    await services.ledger.run(
+                        reports.report_alive(parts.worker(queue), ttl_s=parts.TTL_S)
+                    )
                 await services.ledger.run(
-                    reports.report_worker(_settings(services, queues), ttl_s=TTL_S)
+                    reports.report_worker(_settings(services, queues), ttl_s=parts.TTL_S)
                 )
                 # A step that changes a record does not know who wants to hear of it.
                 await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
@@ -83,5 +79,5 @@ async def _probe(services: Services, client: Client) -> None:
         async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):
                 await services.livekit_clients.for_credentials(client.livekit).probe()
-                name = livekit(client.client_id)
-                await services.ledger.run(reports.report_alive(name, ttl_s=TTL_S))
+                name = parts.livekit(client.client_id)
+                await services.ledger.run(reports.report_alive(name, ttl_s=parts.TTL_S))

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys
-from dispatcher.ledger import Step
+from dispatcher.step import Step
 
 # Events older than this are refused, so an id must be remembered for longer, clocks being as they
 # are.

@@ -45,6 +45,7 @@ The only module that knows them.
 | `<either of these>:quarter:<n>` | hash | those of the n-th quarter of an hour, for 25 hours |
 | `usher:metrics:agents` | sorted set | keys of agent servers' counters, by the last count (ms) |
 | `usher:counted:<reporter>` | string | the last batch of counts from an agent server or a job |
+| `usher:messages:1` | hash | what Celery sends for each task: `<task>`, `<task>:body` |
 | `dispatch`, `verify`, `webhooks` | list | Celery's queues (its other keys are its own affair) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
@@ -79,6 +80,7 @@ AGENT_METRICS_INDEX: Final = "usher:metrics:agents"
 BUSY: Final = "usher:busy"
 CLIENTS: Final = "usher:clients"
 CAPACITY_CHANNEL: Final = "usher:capacity"
+MESSAGES: Final = "usher:messages:1"  # its number changes with the meaning of the templates
 DISPATCH_QUEUE: Final = "dispatch"
 VERIFY_QUEUE: Final = "verify"
 WEBHOOK_QUEUE: Final = "webhooks"

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys, messages
-from dispatcher.ledger import Step
 from dispatcher.models import Dispatch, DispatchRef
+from dispatcher.step import Step
 from dispatcher.timing import GRACE_S, STILL_TO_COME_S
 
 RENEW_S: Final = 0.8
@@ -126,7 +126,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
             str(ref.generation),
             job_id,
             loss,
-            wake.message,
+            wake.json(),
             str(int(LOOKED_AT_S * 1000)),
         ),
         int,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dispatcher import keys
-from dispatcher.ledger import Step
 from dispatcher.models import Dispatch, State, TimelineEvent
 from dispatcher.records import of_any_release, parse_dispatch
+from dispatcher.step import Step
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dispatcher import keys
-from dispatcher.ledger import EVENT_RETENTION_S, Step
+from dispatcher.models import TERMINAL, DispatchRef, State
+from dispatcher.step import Step
 
 DEAD_MAX: Final = 1_000
+# What a client's own server is told of.
+ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
+# How long an event is kept that nobody can deliver.
+EVENT_RETENTION_S: Final = 86_400
+
+
+def announcement(dispatch: DispatchRef) -> dict[str, Any]:
+    """What `announce.lua` needs to write an event of that dispatch into the outbox."""
+    return {
+        "id": dispatch.dispatch_id,
+        "client": dispatch.client_id,
+        "prefix": keys.EVENT_PREFIX,
+        "retention_s": EVENT_RETENTION_S,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from dispatcher import inflight, ledger, messages, reports, tracing, transitions
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import UnknownDispatch
 from dispatcher.failure_reasons import Reason, why_too_late
 from dispatcher.models import AgentServerReport, Dispatch, State, Transition
@@ -64,12 +65,14 @@ async def fail(
     """End the record as `failed`, with its reason; false when the record has moved on."""
     done = await services.ledger.run(
         ledger.advance(
-            dispatch,
-            FAILED,
-            fields={"failure_reason": reason.code, "failure_message": reason.message},
-            attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
-            detail={"reason": reason.code, "message": reason.message},
-            retention_s=services.common.retention_s,
+            Advance(
+                dispatch,
+                FAILED,
+                fields={"failure_reason": reason.code, "failure_message": reason.message},
+                attempt={"outcome": "failed", "reason": reason.code, **(attempt or {})},
+                detail={"reason": reason.code, "message": reason.message},
+                times=Times(retention_s=services.common.retention_s),
+            )
         )
     )
     return done.moved
@@ -104,18 +107,20 @@ async def give_up(
     wake = None if waiting else messages.dispatch(dispatch.dispatch_id, dispatch.room_name)
     done = await services.ledger.run(
         ledger.advance(
-            dispatch,
-            transition,
-            due_in_s=look_again_in_s(dispatch, services.settings.wait_s)
-            if waiting
-            else services.common.wake_grace_s,
-            fields={"failure_reason": reason.code, "failure_message": reason.message}
-            if waiting
-            else None,
-            attempt={"outcome": "given_up", "reason": reason.code, **attempt},
-            detail={"reason": reason.code, "message": reason.message},
-            inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
-            wake=wake,
+            Advance(
+                dispatch,
+                transition,
+                due_in_s=look_again_in_s(dispatch, services.settings.wait_s)
+                if waiting
+                else services.common.wake_grace_s,
+                fields={"failure_reason": reason.code, "failure_message": reason.message}
+                if waiting
+                else None,
+                attempt={"outcome": "given_up", "reason": reason.code, **attempt},
+                detail={"reason": reason.code, "message": reason.message},
+                inflight=inflight.DROPPED if dropped else inflight.NOT_IN_FLIGHT,
+                wake=wake,
+            )
         )
     )
     return done.moved

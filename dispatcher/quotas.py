@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher.errors import LimitReached, Overloaded
-from dispatcher.models import Limits
+from dispatcher.models import NO_LIMITS, Limits
 
 # A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
 # once another client's next one would be the 201st.
@@ -25,7 +25,7 @@ SESSION_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What a session that is sent again by hand has to pass, as a new one does.
+    """What a new session has to pass, and one that is sent again by hand.
 
     Attributes:
         limits: its client's.
@@ -33,12 +33,12 @@ class Admission:
         max_backlog: how many sessions of all clients may be on their way; 0: any number.
     """
 
-    limits: Limits
-    paced: bool
-    max_backlog: int
+    limits: Limits = NO_LIMITS
+    paced: bool = False
+    max_backlog: int = 0
 
     def order(self) -> dict[str, int]:
-        """As `lua/advance.lua` reads it."""
+        """As `lua/create.lua` and `lua/advance.lua` read it."""
         return {
             "requests_per_minute": self.limits.requests_per_minute,
             "max_sessions": self.limits.max_sessions,
@@ -46,6 +46,9 @@ class Admission:
             "at_once": AT_ONCE,
             "backlog": self.max_backlog,
         }
+
+
+NO_ADMISSION: Final = Admission()
 
 
 @dataclass(frozen=True, kw_only=True)

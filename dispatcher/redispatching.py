@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from dispatcher import ledger, messages
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.clients import Client
 from dispatcher.errors import (
     LimitReached,
@@ -14,7 +15,7 @@ from dispatcher.errors import (
     RedispatchRefused,
     TooLate,
 )
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.ledger_clock import LedgerClock
 from dispatcher.models import PENDING, Dispatch, State
 from dispatcher.outcomes import read, traced
@@ -22,6 +23,7 @@ from dispatcher.quotas import Admission
 from dispatcher.rooms import our_agent
 from dispatcher.runtime import Services
 from dispatcher.state_machine import REDISPATCH, REDISPATCH_REFUSED
+from dispatcher.step import Step
 from dispatcher.waking import wake_redispatch
 
 
@@ -53,14 +55,17 @@ async def redispatch(
         max_backlog=services.common.max_backlog,
     )
     step = ledger.advance(
-        dispatch,
-        REDISPATCH,
-        due_in_s=services.common.wake_grace_s,
-        detail={"by": by},
-        deadline_in_s=client.deadline_s,
-        admission=admission,
-        not_after_ms=clock.in_ms(services.ledger.timeout_s),
-        wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+        Advance(
+            dispatch,
+            REDISPATCH,
+            due_in_s=services.common.wake_grace_s,
+            detail={"by": by},
+            times=Times(deadline_in_s=client.deadline_s),
+            provided=Provided(
+                admission=admission, not_after_ms=clock.in_ms(services.ledger.timeout_s)
+            ),
+            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+        )
     )
     done = await _admitted(services, client, step)
     if done.outcome == "late":
@@ -129,7 +134,9 @@ async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
         return (await redispatch(services, dispatch_id, by="http", asked_before=True)).state
     except RedispatchRefused as refusal:
         dispatch = await read(services, dispatch_id)
-        step = ledger.advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
+        step = ledger.advance(
+            Advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
+        )
         await services.ledger.run(step)
         return dispatch.state
 

@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from dispatcher import leases, ledger
+from dispatcher.advance import Advance, Counted
 from dispatcher.errors import LiveKitError
 from dispatcher.models import Dispatch, Transition
 from dispatcher.outcomes import log_fields
@@ -64,10 +65,12 @@ async def _remove_and_tell(
         await _look_again(services, dispatch)
         return
     told = ledger.advance(
-        dispatch,
-        transition,
-        detail={"agent_identity": agent.identity},
-        once=f"{transition.event}:{agent.identity}",
+        Advance(
+            dispatch,
+            transition,
+            detail={"agent_identity": agent.identity},
+            counted=Counted(once=f"{transition.event}:{agent.identity}"),
+        )
     )
     await services.ledger.run(told)
 

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from dispatcher import keys, ledger
-from dispatcher.ledger import Step
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.records import of_any_release
+from dispatcher.step import Step
 from dispatcher.worker_settings import Service, WorkerSettings
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,10 @@ from enum import StrEnum
 from typing import Final
 
 from dispatcher import keys, transitions
-from dispatcher.ledger import Step, announcement, keys_of_new_record
+from dispatcher.ledger import keys_of_new_record
 from dispatcher.models import TERMINAL, FailureReason, RememberedDispatch, State
+from dispatcher.outbox import announcement
+from dispatcher.step import Step
 from dispatcher.transitions import Change
 
 # Keys of one call, so that no call holds Redis up for long.

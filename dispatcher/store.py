@@ -26,10 +26,11 @@ from redis.retry import Retry
 
 from dispatcher import reports, sentinels
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Step, script
 from dispatcher.ledger_clock import LedgerClock
 from dispatcher.redis_errors import unavailable
+from dispatcher.scripts import script
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 
 T = TypeVar("T")
 

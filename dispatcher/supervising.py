@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from dispatcher import endings, leases, ledger, messages
+from dispatcher.advance import Advance, Times
 from dispatcher.agent_losses import Verdict, judge, losses_in_a_row
 from dispatcher.errors import LiveKitError
 from dispatcher.failure_reasons import Reason
@@ -116,15 +117,17 @@ async def _replace(services: Services, dispatch: Dispatch, room: RoomView) -> bo
         detail["people"] = "0"
     done = await services.ledger.run(
         ledger.advance(
-            dispatch,
-            CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
-            due_in_s=services.common.wake_grace_s,
-            attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
-            fields={"unattended": "1" if alone else ""},
-            detail=detail,
-            deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s,
-            losses=losses_in_a_row(dispatch),
-            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+            Advance(
+                dispatch,
+                CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
+                due_in_s=services.common.wake_grace_s,
+                attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
+                fields={"unattended": "1" if alone else ""},
+                detail=detail,
+                times=Times(deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s),
+                losses=losses_in_a_row(dispatch),
+                wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+            )
         )
     )
     return done.moved
@@ -136,7 +139,7 @@ async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None
     if agent is not None and agent.identity != dispatch.agent_identity:
         # The one that it stood by has gone, and another of its name is there.
         identity = {"agent_identity": agent.identity}
-        adopted = ledger.advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)
+        adopted = ledger.advance(Advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity))
         if not (await services.ledger.run(adopted)).applied:
             return
         dispatch = replace(dispatch, agent_identity=agent.identity)

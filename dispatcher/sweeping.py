@@ -14,7 +14,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher import heartbeat, leases, ledger, reports, tracing, verification, webhooks
+from dispatcher import leases, ledger, parts, reports, tracing, verification, webhooks
 from dispatcher.cancelling import cleared
 from dispatcher.endings import everybody_left
 from dispatcher.errors import LedgerUnavailable
@@ -153,7 +153,7 @@ async def _look_at_each(
             dispatch = await read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
-            answers = heartbeat.livekit(dispatch.client_id) in sight.alive
+            answers = parts.livekit(dispatch.client_id) in sight.alive
             waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
             if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
@@ -240,7 +240,7 @@ async def stand_in_for_beat(services: Services) -> None:
         await asyncio.sleep(STAND_IN_S)
         try:
             async with services.guard.one(Work.STAND_IN_FOR_BEAT):
-                if heartbeat.SWEEPER in await services.ledger.run(reports.alive()):
+                if parts.SWEEPER in await services.ledger.run(reports.alive()):
                     if silent:
                         logger.warning("beat sweeps again")
                     silent = False

@@ -35,8 +35,8 @@ from dispatcher.alive import Pulse
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.guarding import Work
-from dispatcher.heartbeat import SWEEPER
 from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
+from dispatcher.parts import SWEEPER, TTL_S
 from dispatcher.runtime import runtime
 from dispatcher.waking import GOOD_TILL_MS
 
@@ -161,7 +161,7 @@ def sweep() -> int:
     """Wake every record that somebody must look at; returns how many (beat sends this)."""
     process = runtime()
     store = process.services.ledger
-    begin = reports.begin_sweep(SWEEPER, ttl_s=heartbeat.TTL_S, pause_s=sweeping.PAUSE_S)
+    begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)
     if not process.run(store.run(begin)):
         return 0
     wake_ups = process.run(sweeping.sweep_all(process.services))

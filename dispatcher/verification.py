@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from dispatcher import leases, ledger, reports
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import LiveKitError
 from dispatcher.models import (
     IN_FLIGHT,
@@ -162,18 +163,22 @@ async def _joined(
     time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
     done = await services.ledger.run(
         ledger.advance(
-            dispatch,
-            JOINED,
-            fields={
-                "agent_identity": agent.identity,
-                "joined_at_ms": str(agent.joined_at_ms),
-                "time_to_join_ms": str(time_to_join_ms),
-                "failure_reason": "",  # what it may have waited for before
-                "failure_message": "",
-            },
-            attempt={"outcome": "joined"},
-            lease_s=leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S,
-            detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
+            Advance(
+                dispatch,
+                JOINED,
+                fields={
+                    "agent_identity": agent.identity,
+                    "joined_at_ms": str(agent.joined_at_ms),
+                    "time_to_join_ms": str(time_to_join_ms),
+                    "failure_reason": "",  # what it may have waited for before
+                    "failure_message": "",
+                },
+                attempt={"outcome": "joined"},
+                times=Times(
+                    lease_s=leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S
+                ),
+                detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
+            )
         )
     )
     if done.moved and foreign_agents(dispatch, room.joining):

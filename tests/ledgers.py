@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import redis
 
-from dispatcher import ledger, reports
-from dispatcher.ledger import Step, script
+from dispatcher import ledger, messages, reports
+from dispatcher.advance import Advance, Before, Provided, Times
+from dispatcher.messages import Template
 from dispatcher.models import AgentServerReport, DispatchRef
+from dispatcher.scripts import script
 from dispatcher.state_machine import (
     ACCEPTED,
     DISPATCH_CREATED,
@@ -20,6 +22,7 @@ from dispatcher.state_machine import (
     ROOM_OVER,
     WAIT,
 )
+from dispatcher.step import Step
 from tests.support import AGENT_NAME, a_server, new_dispatch
 
 BATCH = 500
@@ -67,40 +70,55 @@ def steps(told: Told) -> Iterator[Step[object]]:
     if told.ends_as in ("waiting", "failed"):
         given_up = {"outcome": "given_up", "reason": told.reason}
         yield ledger.advance(
-            ref, WAIT, due_in_s=600, fields=reason, attempt=given_up, detail=detail
+            Advance(ref, WAIT, due_in_s=600, fields=reason, attempt=given_up, detail=detail)
         )
     if told.ends_as == "failed":
         failed = {"outcome": "failed", "reason": told.reason}
         yield ledger.advance(
-            ref, FAILED, fields=reason, attempt=failed, detail=detail, any_generation=True
+            Advance(
+                ref,
+                FAILED,
+                fields=reason,
+                attempt=failed,
+                detail=detail,
+                provided=Provided(any_generation=True),
+            )
         )
     if told.ends_as in ("joined", "ended"):
         took_ms = 200 + random.Random(told.number).randrange(900)
-        yield ledger.advance(ref, DISPATCH_STARTED, due_in_s=600)
+        yield ledger.advance(Advance(ref, DISPATCH_STARTED, due_in_s=600))
         created = {"livekit_dispatch_id": f"AD_{told.number}", "tries": "1"}
         yield ledger.advance(
-            ref, DISPATCH_CREATED, due_in_s=600, fields=created, attempt=created, detail=created
+            Advance(
+                ref, DISPATCH_CREATED, due_in_s=600, fields=created, attempt=created, detail=created
+            )
         )
         job = {"job_id": f"AJ_{told.number}", "agent_server_id": "server-1"}
         yield ledger.advance(
-            ref,
-            ACCEPTED,
-            before="offered",
-            due_in_s=600,
-            fields=job,
-            detail=job | {"reason": "claimed"},
+            Advance(
+                ref,
+                ACCEPTED,
+                before=Before("offered"),
+                due_in_s=600,
+                fields=job,
+                detail=job | {"reason": "claimed"},
+            )
         )
         joined = {"agent_identity": f"agent-{told.number}", "time_to_join_ms": str(took_ms)}
         yield ledger.advance(
-            ref,
-            JOINED,
-            fields=joined | {"joined_at_ms": "1700000000000"},
-            attempt={"outcome": "joined"},
-            detail=joined,
-            lease_s=3600,
+            Advance(
+                ref,
+                JOINED,
+                fields=joined | {"joined_at_ms": "1700000000000"},
+                attempt={"outcome": "joined"},
+                detail=joined,
+                times=Times(lease_s=3600),
+            )
         )
     if told.ends_as == "ended":
-        yield ledger.advance(ref, ROOM_OVER, detail={"reason": "room_over"}, retention_s=86_400)
+        yield ledger.advance(
+            Advance(ref, ROOM_OVER, detail={"reason": "room_over"}, times=Times(retention_s=86_400))
+        )
 
 
 def run_steps(raw: redis.Redis, wanted: Iterable[Step[object]]) -> None:
@@ -114,6 +132,11 @@ def run_steps(raw: redis.Redis, wanted: Iterable[Step[object]]) -> None:
         if len(pipe) >= BATCH:
             pipe.execute()
     pipe.execute()
+
+
+def keep_templates(raw: redis.Redis, templates: Iterable[Template]) -> None:
+    """Keep Celery's messages in Redis, as if a worker were at work."""
+    run_steps(raw, [messages.keep(templates, replace=True)])
 
 
 def fill(raw: redis.Redis, sessions: Iterable[Told]) -> None:

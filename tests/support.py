@@ -16,6 +16,7 @@ import redis
 
 from devstack import PROJECT_ROOT
 from dispatcher.cli.showing import look
+from dispatcher.keys import MESSAGES
 from dispatcher.metrics import BOUNDS
 from dispatcher.models import AgentServerReport, Attempt, Dispatch, NewDispatch, State
 from dispatcher.rooms import AgentParticipant
@@ -109,8 +110,8 @@ _BUCKET = re.compile(r":(minute|quarter):\d+$")
 def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
     """Every key with its whole value, as plain Python values; `(value, "expires")` if it does.
 
-    Without the clock, and without the counters (see `counters`) and what records keep for those
-    alone, unless `counting` is asked for.
+    Without the clock and Celery's templates, and without the counters (see `counters`) and what
+    records keep for those alone, unless `counting` is asked for.
     """
     look: dict[str, Callable[[str], Any]] = {
         "string": client.get,
@@ -123,7 +124,7 @@ def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for key in sorted(client.scan_iter()):
-        if key == "usher:clock" or (key.startswith(_COUNTING_KEYS) and not counting):
+        if key in ("usher:clock", MESSAGES) or (key.startswith(_COUNTING_KEYS) and not counting):
             continue
         value = look[client.type(key)](key)
         if isinstance(value, dict) and not counting:

@@ -10,12 +10,14 @@ from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
 from dispatcher import cancelling, endings, ledger, listing, messages, tracing
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.clients import Client
 from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
-from dispatcher.ledger import Advanced, Created, Once, Step
+from dispatcher.ledger import Advanced, Created, Once
 from dispatcher.models import PENDING, Dispatch, NewDispatch, State
 from dispatcher.quotas import Admission
 from dispatcher.state_machine import REDISPATCH, REDISPATCH_REQUESTED
+from dispatcher.step import Step
 from web import patience
 from web.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
 from web.auth import authenticate, is_publishable, limits_of, permitted, reader
@@ -75,9 +77,11 @@ def _creation(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
-        limits=limits_of(client),
-        paced=len(here.clients.clients) > 1,
-        max_backlog=here.common.max_backlog,
+        admission=Admission(
+            limits=limits_of(client),
+            paced=len(here.clients.clients) > 1,
+            max_backlog=here.common.max_backlog,
+        ),
         once=asked,
         not_after_ms=here.ledger.not_after_ms(),
     )
@@ -282,11 +286,14 @@ def _change(here: Services, step: Step[Advanced]) -> Advanced:
     """Carry out a change of a record that its caller is told of.
 
     Raises:
-        LedgerUnavailable: Redis did not answer, or came to it only after its caller's time.
+        LedgerUnavailable: Redis did not answer, came to it only after its caller's time, or has no
+            message that would tell a worker.
     """
     done = here.ledger.run(step)
     if done.outcome == "late":
         raise TooLate
+    if done.outcome == "untold":
+        raise LedgerUnavailable("Redis has just been emptied, and no worker can be told")
     return done
 
 
@@ -297,12 +304,17 @@ def _in_time_ms(here: Services, dispatch: Dispatch) -> float:
 
 def _ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> None:
     step = ledger.advance(
-        dispatch,
-        REDISPATCH_REQUESTED,
-        detail={"by": "http"},
-        admission=_admission(here, client),
-        wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
-        not_after_ms=_in_time_ms(here, dispatch),
+        Advance(
+            dispatch,
+            REDISPATCH_REQUESTED,
+            detail={"by": "http"},
+            provided=Provided(
+                admission=_admission(here, client),
+                not_after_ms=_in_time_ms(here, dispatch),
+                told=True,
+            ),
+            wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
+        )
     )
     if not _change(here, step).applied:
         raise Problem(409, "Conflict", "it has just changed; look again")
@@ -312,14 +324,17 @@ def _send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
     done = _change(
         here,
         ledger.advance(
-            dispatch,
-            REDISPATCH,
-            due_in_s=here.common.wake_grace_s,
-            detail={"by": "http"},
-            deadline_in_s=client.deadline_s,
-            admission=_admission(here, client),
-            wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
-            not_after_ms=_in_time_ms(here, dispatch),
+            Advance(
+                dispatch,
+                REDISPATCH,
+                due_in_s=here.common.wake_grace_s,
+                detail={"by": "http"},
+                times=Times(deadline_in_s=client.deadline_s),
+                provided=Provided(
+                    admission=_admission(here, client), not_after_ms=_in_time_ms(here, dispatch)
+                ),
+                wake=messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+            )
         ),
     )
     if done.outcome == "occupied":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import figures, heartbeat, ledger, listing
+from dispatcher import figures, ledger, listing, parts
 from dispatcher.errors import UnreadableRecord
 from dispatcher.figures import Health
 from dispatcher.listing import Page, Position
@@ -64,9 +64,9 @@ def read_health(here: Services) -> Health:
 
 def missing(here: Services, standing: Health) -> list[str]:
     """The parts that have not reported themselves, as `/readyz` has them."""
-    alive = {heartbeat.worker(queue) for queue in standing.workers}
-    alive |= {heartbeat.livekit(client_id) for client_id in standing.livekit}
-    alive |= {heartbeat.SWEEPER} if standing.sweeper_alive else set()
+    alive = {parts.worker(queue) for queue in standing.workers}
+    alive |= {parts.livekit(client_id) for client_id in standing.livekit}
+    alive |= {parts.SWEEPER} if standing.sweeper_alive else set()
     servers = list(standing.agent_servers)
     return health.missing(here.clients, here.dispatcher, frozenset(alive), servers)
 

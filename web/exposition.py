@@ -13,7 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from dispatcher import heartbeat
+from dispatcher import parts
 from dispatcher.figures import QUEUES, Health
 from dispatcher.guarding import Work
 from dispatcher.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
@@ -212,7 +212,7 @@ def _of_workers(health: Health) -> Iterator[Metric]:
     for queue in QUEUES:
         queues.add_metric((queue,), health.queues.get(queue, 0))
         workers.add_metric((queue,), float(queue in health.workers))
-    workers.add_metric((heartbeat.SWEEPER,), float(health.sweeper_alive))
+    workers.add_metric((parts.SWEEPER,), float(health.sweeper_alive))
     yield from (queues, workers)
 
 

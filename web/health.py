@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from dispatcher import heartbeat, reports
+from dispatcher import parts, reports
 from dispatcher.clients import Client, ClientRegistry
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import AgentServerReport
@@ -60,9 +60,9 @@ def missing(
 
     Agent servers that run without our reports cannot be missed.
     """
-    needed = [heartbeat.worker("dispatch"), heartbeat.worker("verify"), heartbeat.SWEEPER]
+    needed = [parts.worker("dispatch"), parts.worker("verify"), parts.SWEEPER]
     served = [client for client in clients.clients if not client.disabled]
-    needed += [heartbeat.livekit(client.client_id) for client in served]
+    needed += [parts.livekit(client.client_id) for client in served]
     # Another client's agent server is no help, whatever its agent's name.
     agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher import inflight, ledger, reports, restoring
+from dispatcher.advance import Advance, Counted
 from dispatcher.ledger import Advanced
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.state_machine import ADOPTED
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
 from worker_agent.metrics import ADOPTION_BATCH
@@ -72,7 +74,7 @@ async def adopt(
     return Decision(accept=True, reason=Reason.ADOPTED)
 
 
-def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> ledger.Step[Advanced]:
+def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
     named = {
         "job_id": offer.job_id,
         "agent_server_id": taker.agent_server_id,
@@ -81,13 +83,15 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> ledger.Step[Advan
     }
     fields = {name: value for name, value in named.items() if value}
     return ledger.advance(
-        offer.ref,
-        ADOPTED,
-        due_in_s=DUE_S,
-        fields=fields,
-        detail={**fields, "reason": Reason.ADOPTED},
-        agent_counts=counts,
-        inflight=inflight.CLAIMED,
+        Advance(
+            offer.ref,
+            ADOPTED,
+            due_in_s=DUE_S,
+            fields=fields,
+            detail={**fields, "reason": Reason.ADOPTED},
+            counted=Counted(agents=counts),
+            inflight=inflight.CLAIMED,
+        )
     )
 
 

@@ -10,8 +10,9 @@ from typing import Final
 
 from dispatcher import ledger, tracing
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.ledger_clock import LedgerClock
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from worker_agent import steps
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt

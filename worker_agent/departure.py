@@ -14,10 +14,11 @@ from typing import Final, Protocol, TypeVar
 from dispatcher import leases
 from dispatcher.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import Dispatch
 from dispatcher.state_machine import AGENT_LEAVING
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from worker_agent import steps
 from worker_agent.decisions import Offer

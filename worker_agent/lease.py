@@ -12,7 +12,8 @@ from dispatcher import endings, leases, tracing
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
 from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
+from dispatcher.step import Step
 from worker_agent import metrics, room_view, steps
 from worker_agent.departure import Told
 from worker_agent.fence import Fence

@@ -17,8 +17,8 @@ from livekit.agents import JobProcess
 
 from dispatcher import garbage
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.ledger import Step
 from dispatcher.settings import CommonSettings, load
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 from worker_agent.livekit_workarounds import native_client
 

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
 from dispatcher import client_servers, tracing
+from dispatcher.advance import Before
 from dispatcher.attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard, Work
@@ -180,7 +181,9 @@ class RequestFilter:
             "the agent program's own on_request has rejected the job, which is final; with "
             "reject(terminate=False) another agent server would have been asked"
         )
-        step = steps.declined(offer, message, retention_s=self._retention_s, before="offered")
+        step = steps.declined(
+            offer, message, retention_s=self._retention_s, before=Before("offered")
+        )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(step)
 

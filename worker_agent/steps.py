@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from dispatcher import inflight, leases, ledger, messages
+from dispatcher.advance import Advance, Before, Counted, Provided, Times
 from dispatcher.agent_losses import CRASHED
 from dispatcher.leases import Renewal
-from dispatcher.ledger import Advanced, Step
+from dispatcher.ledger import Advanced
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import FailureReason
 from dispatcher.state_machine import (
@@ -24,6 +25,7 @@ from dispatcher.state_machine import (
     NEXT_GENERATION,
     REJECTED,
 )
+from dispatcher.step import Step
 from worker_agent.decisions import AgentServerIdentity, Offer, Reason
 from worker_agent.ending import Ending, People
 
@@ -47,59 +49,68 @@ def claim(
     """Claim the dispatch for the offered job, unless the ledger's clock is past `not_after_ms`."""
     names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
     return ledger.advance(
-        offer.ref,
-        ACCEPTED,
-        before="offered",
-        offered_ago_s=offered_ago_s,
-        not_after_ms=not_after_ms,
-        due_in_s=CLAIM_DUE_S,
-        fields={**names, "agent_container": server.container},
-        detail={**names, "container": server.container, "reason": Reason.CLAIMED},
-        agent_counts=counts,
-        inflight=inflight.CLAIMED,
+        Advance(
+            offer.ref,
+            ACCEPTED,
+            before=Before("offered", offered_ago_s=offered_ago_s),
+            provided=Provided(not_after_ms=not_after_ms),
+            due_in_s=CLAIM_DUE_S,
+            fields={**names, "agent_container": server.container},
+            detail={**names, "container": server.container, "reason": Reason.CLAIMED},
+            counted=Counted(agents=counts),
+            inflight=inflight.CLAIMED,
+        )
     )
 
 
 def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[Advanced]:
     """Note that this agent server does not take the offered job, and that another one may."""
     return ledger.advance(
-        offer.ref,
-        REJECTED,
-        before="offered",
-        due_in_s=CLAIM_DUE_S,
-        attempt={"reason": reason},
-        inflight=inflight.SENT,
-        detail={
-            "job_id": offer.job_id,
-            "agent_server_id": server.agent_server_id,
-            "container": server.container,
-            "reason": reason,
-        },
+        Advance(
+            offer.ref,
+            REJECTED,
+            before=Before("offered"),
+            due_in_s=CLAIM_DUE_S,
+            attempt={"reason": reason},
+            inflight=inflight.SENT,
+            detail={
+                "job_id": offer.job_id,
+                "agent_server_id": server.agent_server_id,
+                "container": server.container,
+                "reason": reason,
+            },
+        )
     )
 
 
 def not_assigned(offer: Offer) -> Step[Advanced]:
     """End a claim whose job LiveKit has not assigned, so that the next attempt need not wait."""
     return ledger.advance(
-        offer.ref,
-        NEXT_GENERATION,
-        due_in_s=0.0,
-        attempt={"outcome": "given_up", "reason": "assignment_timeout"},
-        detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
+        Advance(
+            offer.ref,
+            NEXT_GENERATION,
+            due_in_s=0.0,
+            attempt={"outcome": "given_up", "reason": "assignment_timeout"},
+            detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
+        )
     )
 
 
-def declined(offer: Offer, message: str, *, retention_s: int, before: str = "") -> Step[Advanced]:
+def declined(
+    offer: Offer, message: str, *, retention_s: int, before: Before | None = None
+) -> Step[Advanced]:
     """End the record as failed, because the agent program itself does not want the job."""
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
     return ledger.advance(
-        offer.ref,
-        FAILED,
-        before=before,
-        fields={"failure_reason": code, "failure_message": message},
-        attempt={"outcome": "failed", "reason": Reason.DECLINED},
-        detail={"job_id": offer.job_id, "reason": code, "message": message},
-        retention_s=retention_s,
+        Advance(
+            offer.ref,
+            FAILED,
+            before=before,
+            fields={"failure_reason": code, "failure_message": message},
+            attempt={"outcome": "failed", "reason": Reason.DECLINED},
+            detail={"job_id": offer.job_id, "reason": code, "message": message},
+            times=Times(retention_s=retention_s),
+        )
     )
 
 
@@ -115,25 +126,28 @@ def connected(
 ) -> Step[Advanced]:
     """Note that the job's agent is in its room; `verify`: and have a worker look at once."""
     return ledger.advance(
-        offer.ref,
-        AGENT_CONNECTED,
-        fields={"agent_identity": agent_identity},
-        detail={"agent_identity": agent_identity},
-        agent_counts=counts,
-        once=f"joined:{offer.job_id}",
-        wake=messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
+        Advance(
+            offer.ref,
+            AGENT_CONNECTED,
+            fields={"agent_identity": agent_identity},
+            detail={"agent_identity": agent_identity},
+            counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
+            wake=messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
+        )
     )
 
 
 def leaving(offer: Offer, ending: Ending, people: People) -> Step[Advanced]:
     """Note that the agent answers no more and is about to leave, so that the room is free."""
     return ledger.advance(
-        offer.ref,
-        AGENT_LEAVING,
-        fields={"left_by": ending.cause},
-        detail={"job_id": offer.job_id, "reason": ending.reason},
-        lease_s=leases.LEASE_S,
-        unless_asked_for_s=people.asked_within_s,
+        Advance(
+            offer.ref,
+            AGENT_LEAVING,
+            fields={"left_by": ending.cause},
+            detail={"job_id": offer.job_id, "reason": ending.reason},
+            times=Times(lease_s=leases.LEASE_S),
+            provided=Provided(unless_asked_for_s=people.asked_within_s),
+        )
     )
 
 
@@ -147,41 +161,47 @@ def left(
 ) -> Step[Advanced]:
     """End the record, unless a caller has asked since the people have left."""
     return ledger.advance(
-        offer.ref,
-        AGENT_LEFT,
-        detail={"job_id": offer.job_id, "reason": reason},
-        agent_counts=counts,
-        retention_s=retention_s,
-        unless_asked_for_s=None if people is None else people.asked_within_s,
+        Advance(
+            offer.ref,
+            AGENT_LEFT,
+            detail={"job_id": offer.job_id, "reason": reason},
+            counted=Counted(agents=counts),
+            times=Times(retention_s=retention_s),
+            provided=Provided(unless_asked_for_s=None if people is None else people.asked_within_s),
+        )
     )
 
 
 def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Advanced]:
     """Ask for the next generation, for people whom this agent no longer answers."""
     return ledger.advance(
-        offer.ref,
-        CAME_BACK,
-        due_in_s=_WAKE_GRACE_S,
-        attempt={"outcome": "left", "reason": ending.reason},
-        detail={"job_id": offer.job_id, "reason": ending.reason},
-        agent_counts=counts,
-        wake=messages.dispatch(offer.dispatch_id, offer.room_name),
-        deadline_as_before=True,
+        Advance(
+            offer.ref,
+            CAME_BACK,
+            due_in_s=_WAKE_GRACE_S,
+            attempt={"outcome": "left", "reason": ending.reason},
+            detail={"job_id": offer.job_id, "reason": ending.reason},
+            counted=Counted(agents=counts),
+            wake=messages.dispatch(offer.dispatch_id, offer.room_name),
+            times=Times(deadline_as_before=True),
+        )
     )
 
 
 def given_up(offer: Offer, what: str) -> Step[Advanced]:
     """End an attempt for which the agent program is not to blame; another one follows soon."""
     return ledger.advance(
-        offer.ref,
-        NEXT_GENERATION,
-        due_in_s=_GIVEN_UP_PAUSE_S,
-        attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
-        detail={
-            "job_id": offer.job_id,
-            "reason": FailureReason.JOIN_TIMEOUT,
-            "message": f"{what}, before its agent was in the room",
-        },
+        Advance(
+            offer.ref,
+            NEXT_GENERATION,
+            due_in_s=_GIVEN_UP_PAUSE_S,
+            attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
+            detail={
+                "job_id": offer.job_id,
+                "reason": FailureReason.JOIN_TIMEOUT,
+                "message": f"{what}, before its agent was in the room",
+            },
+        )
     )
 
 
@@ -197,11 +217,13 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
         "agent server"
     )
     return ledger.advance(
-        offer.ref,
-        AGENT_CRASHED,
-        due_in_s=pause_s or _WAKE_GRACE_S,
-        fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
-        attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
-        detail={"job_id": offer.job_id, "reason": what},
-        wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+        Advance(
+            offer.ref,
+            AGENT_CRASHED,
+            due_in_s=pause_s or _WAKE_GRACE_S,
+            fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
+            attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
+            detail={"job_id": offer.job_id, "reason": what},
+            wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+        )
     )

@@ -25,7 +25,7 @@ from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
 from bench.units import Unit
-from dispatcher import ledger
+from dispatcher.scripts import script
 
 NAME: Final = "calls"
 _IDLE_S: Final = 10.0
@@ -163,6 +163,6 @@ def _scripts() -> dict[str, str]:
     """Usher's scripts by their digests."""
     names = (path.stem for path in (PROJECT_ROOT / "dispatcher" / "lua").glob("*.lua"))
     return {
-        hashlib.sha1(ledger.script(name).encode(), usedforsecurity=False).hexdigest(): name
+        hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest(): name
         for name in names
     }

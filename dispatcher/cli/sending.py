@@ -21,6 +21,7 @@ from dispatcher.clients import Client, registry
 from dispatcher.explaining import explain
 from dispatcher.ledger import Created
 from dispatcher.models import Dispatch, NewDispatch, State
+from dispatcher.quotas import Admission
 
 _MAX_NAME_BYTES: Final = 256
 _MAX_DEPLOYMENT_BYTES: Final = 64
@@ -93,9 +94,11 @@ def command(
             new,
             due_in_s=settings.wake_grace_s,
             detail={"by": "cli"},
-            limits=client.limits,
-            paced=len(registry().clients) > 1,
-            max_backlog=settings.max_backlog,
+            admission=Admission(
+                limits=client.limits,
+                paced=len(registry().clients) > 1,
+                max_backlog=settings.max_backlog,
+            ),
         )
     )
     if not as_json:

@@ -8,9 +8,9 @@ from typing import Final
 from dispatcher.cli.findings import Finding, fail, ok, warn
 from dispatcher.clients import Client
 from dispatcher.figures import Health
-from dispatcher.heartbeat import TTL_S
 from dispatcher.metrics import Figures
 from dispatcher.models import AgentServerReport
+from dispatcher.parts import TTL_S
 from dispatcher.troubles import seconds
 from dispatcher.worker_settings import Service, serving
 

@@ -1,2 +1,3 @@
--- KEYS: a queue of Celery's. Returns its length.
-return redis.call('LLEN', KEYS[1])
+-- Returns the length of a queue of Celery's.
+local queue = KEYS[1]
+return redis.call('LLEN', queue)

@@ -1,2 +1,3 @@
--- KEYS: a sorted set. Returns how many members it has.
-return redis.call('ZCARD', KEYS[1])
+-- Returns how many members a sorted set has.
+local set = KEYS[1]
+return redis.call('ZCARD', set)

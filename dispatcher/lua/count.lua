@@ -1,12 +1,13 @@
 -- Adds to the counters of agent servers, each numbered batch of a reporter once, however often it is
--- sent. KEYS: index, last batch of the reporter, then hashes of totals.
--- ARGV: number of the batch, increments (JSON: one object for each hash). Returns 1, or 0 when this
--- batch has been counted before.
-local number = tonumber(ARGV[1])
-if number <= tonumber(redis.call('GET', KEYS[2]) or '0') then return 0 end
-redis.call('SET', KEYS[2], ARGV[1], 'EX', 86400)
+-- sent. Returns 1, or 0 when this batch has been counted before.
+local index, counted = KEYS[1], KEYS[2]  -- counted: the reporter's last batch
+local TOTALS = 3                         -- the hashes of totals from here on
+local number, increments = ARGV[1], cjson.decode(ARGV[2])  -- one object for each hash
+
+if tonumber(number) <= tonumber(redis.call('GET', counted) or '0') then return 0 end
+redis.call('SET', counted, number, 'EX', 86400)
 local now = clock()
-for i, counts in ipairs(cjson.decode(ARGV[2])) do
-  write_agent_counts(KEYS[1], KEYS[i + 2], counts, now)
+for i, counts in ipairs(increments) do
+  write_agent_counts(index, KEYS[TOTALS + i - 1], counts, now)
 end
 return 1

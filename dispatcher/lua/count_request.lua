@@ -1,8 +1,10 @@
 -- Counts a request that makes no record, in the client's bucket.
--- KEYS: rate. ARGV: requests per minute (0: any), "1" to count it, "0" to look.
 -- Returns ms until there may be one more, with nothing counted, or 0.
+local rate = KEYS[1]
+local per_minute, counts = tonumber(ARGV[1]), ARGV[2] == '1'  -- 0: any number; else it only looks
+
 local now = clock()
-local early, full_at = bucket(KEYS[1], tonumber(ARGV[1]), now)
+local early, full_at = bucket(rate, per_minute, now)
 if early then return early end
-if ARGV[2] == '1' then count_request(KEYS[1], full_at, now) end
+if counts then count_request(rate, full_at, now) end
 return 0

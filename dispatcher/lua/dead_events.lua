@@ -1,2 +1,3 @@
--- KEYS: dead. Returns them, the latest first.
-return redis.call('LRANGE', KEYS[1], 0, -1)
+-- Returns the events that were given up, the latest first.
+local dead = KEYS[1]
+return redis.call('LRANGE', dead, 0, -1)

@@ -1,14 +1,16 @@
 -- Nobody tries any more: the event is kept among the dead ones, the latest first.
--- KEYS: event, outbox, metrics, dead. ARGV: event id, error, how many are kept.
-redis.call('ZREM', KEYS[2], ARGV[1])
-local flat = redis.call('HGETALL', KEYS[1])
+local event_key, outbox, metrics, dead = unpack(KEYS)
+local id, failure, most_kept = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+redis.call('ZREM', outbox, id)
+local flat = redis.call('HGETALL', event_key)
 if #flat == 0 then return 0 end
-local event = {event_id = ARGV[1]}
+local event = {event_id = id}
 for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
-event.error = ARGV[2]
+event.error = failure
 event.tries = string.format('%d', tonumber(event.tries) + 1)
-redis.call('DEL', KEYS[1])
-redis.call('LPUSH', KEYS[4], cjson.encode(event))
-redis.call('LTRIM', KEYS[4], 0, tonumber(ARGV[3]) - 1)
-write_counts(KEYS[3], {webhook_failures = 1, webhooks_dead = 1}, clock())
+redis.call('DEL', event_key)
+redis.call('LPUSH', dead, cjson.encode(event))
+redis.call('LTRIM', dead, 0, most_kept - 1)
+write_counts(metrics, {webhook_failures = 1, webhooks_dead = 1}, clock())
 return 1

@@ -1,13 +1,16 @@
--- KEYS: event, outbox, metrics. ARGV: event id, due_in_ms, error ("" when it was not even tried).
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('ZREM', KEYS[2], ARGV[1])
+-- The event is tried (again) later. Returns 1, or 0 when it is not there any more.
+local event, outbox, metrics = unpack(KEYS)
+local id, due_in_ms, failure = ARGV[1], tonumber(ARGV[2]), ARGV[3]  -- "": it was not even tried
+
+if redis.call('EXISTS', event) == 0 then
+  redis.call('ZREM', outbox, id)
   return 0
 end
 local now = clock()
-if ARGV[3] ~= '' then
-  redis.call('HINCRBY', KEYS[1], 'tries', 1)
-  redis.call('HSET', KEYS[1], 'error', ARGV[3])
-  write_counts(KEYS[3], {webhook_failures = 1}, now)
+if failure ~= '' then
+  redis.call('HINCRBY', event, 'tries', 1)
+  redis.call('HSET', event, 'error', failure)
+  write_counts(metrics, {webhook_failures = 1}, now)
 end
-redis.call('ZADD', KEYS[2], string.format('%.0f', now + tonumber(ARGV[2])), ARGV[1])
+redis.call('ZADD', outbox, string.format('%.0f', now + due_in_ms), id)
 return 1

@@ -1,14 +1,20 @@
 -- What has been counted, in all or lately: for a window the hashes of the quarters of an hour and of
 -- the minutes that it is made of are added up.
--- KEYS: index of agent metrics, then for each client its metrics and its sessions, then agent metrics.
--- ARGV: length of the window (minutes; 0 for all), ms of the bucket that it begins with, number of
---   open states, the time (ms; 0: now), number of clients, which agent metrics: "counted" (those of
---   KEYS), "found" (by the index, those of the clients that follow) or "named" (their keys only),
---   then clients' ids as they stand in keys.
 -- Returns {time, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters as
 --   field, value, field, value, ...
-local minutes, bucket_ms, states = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local now, of_clients, mode = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local index = KEYS[1]        -- of agent metrics
+local CLIENTS = 2            -- from here on for each client its metrics and its sessions
+local minutes = tonumber(ARGV[1])    -- length of the window; 0 for all
+local bucket_ms = tonumber(ARGV[2])  -- of the bucket that it begins with
+local states = tonumber(ARGV[3])     -- number of open states
+local now = tonumber(ARGV[4])        -- 0: as it is
+local of_clients = tonumber(ARGV[5])
+-- Which agent metrics: "counted" (those of KEYS that follow the clients'), "found" (by the index,
+-- those of the clients that ARGV names) or "named" (their keys only).
+local mode = ARGV[6]
+local NAMES = 7  -- clients' ids as they stand in keys, from here on
+local agent_metrics = CLIENTS + 2 * of_clients  -- from here on in KEYS
+
 if now == 0 then now = clock() end
 
 local since, buckets = 0, {}
@@ -44,20 +50,20 @@ local clients, agents = {}, {}
 for i = 1, of_clients do
   local in_states = {}
   for state = 1, states do
-    in_states[state] = redis.call('ZCOUNT', KEYS[2 * i + 1], state, state)
+    in_states[state] = redis.call('ZCOUNT', KEYS[CLIENTS + 2 * i - 1], state, state)
   end
-  clients[i] = {counters(KEYS[2 * i]), in_states}
+  clients[i] = {counters(KEYS[CLIENTS + 2 * i - 2]), in_states}
 end
 local function add(key)
   agents[#agents + 1] = key
   agents[#agents + 1] = mode == 'named' and {} or counters(key)
 end
 if mode == 'counted' then
-  for i = 2 * of_clients + 2, #KEYS do add(KEYS[i]) end
+  for i = agent_metrics, #KEYS do add(KEYS[i]) end
 else
   local wanted = {}
-  for i = 7, #ARGV do wanted[ARGV[i]] = true end
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], math.max(0, since), '+inf')) do
+  for i = NAMES, #ARGV do wanted[ARGV[i]] = true end
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', index, math.max(0, since), '+inf')) do
     if wanted['*'] or wanted[string.match(key, '^[^:]*:[^:]*:[^:]*:([^:]*):')] then add(key) end
   end
 end

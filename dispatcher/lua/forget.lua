@@ -1,3 +1,4 @@
--- KEYS: every list that a record can be on. ARGV: id.
-for i = 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+-- Takes an id off every list that a record can be on.
+local id = ARGV[1]
+for _, list in ipairs(KEYS) do redis.call('ZREM', list, id) end
 return 1

@@ -1,2 +1,3 @@
--- KEYS: a hash of reports. Returns the reports that are still fresh and forgets the others.
-return fresh_reports(KEYS[1], clock())
+-- Returns the reports that are still fresh and forgets the others.
+local reports = KEYS[1]
+return fresh_reports(reports, clock())

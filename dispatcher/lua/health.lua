@@ -1,8 +1,10 @@
--- How everything stands. KEYS: agent servers, alive, waiting, due, time of the last sweep, parked,
--- metrics of the ledger, then Celery's queues.
+-- How everything stands.
 -- Returns {now, reports of agent servers, parts at work, waiting, first of those, overdue, first of
 --   those, last sweep, parked, metrics of the ledger (field, value, ...), {length of each queue}};
 --   what is not there is ''.
+local agent_servers, alive, waiting, due, swept_at, parked, metrics = unpack(KEYS, 1, 7)
+local QUEUES = 8  -- Celery's, from here on
+
 local now = clock()
 local function fresh(key)
   local found, all = {}, redis.call('HGETALL', key)
@@ -14,7 +16,7 @@ local function fresh(key)
 end
 local function first(key) return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or '' end
 local queues = {}
-for i = 8, #KEYS do queues[i - 7] = redis.call('LLEN', KEYS[i]) end
-return {now, fresh(KEYS[1]), fresh(KEYS[2]), redis.call('ZCARD', KEYS[3]), first(KEYS[3]),
-  redis.call('ZCOUNT', KEYS[4], '-inf', now), first(KEYS[4]), redis.call('GET', KEYS[5]) or '',
-  redis.call('HLEN', KEYS[6]), redis.call('HGETALL', KEYS[7]), queues}
+for i = QUEUES, #KEYS do queues[i - QUEUES + 1] = redis.call('LLEN', KEYS[i]) end
+return {now, fresh(agent_servers), fresh(alive), redis.call('ZCARD', waiting), first(waiting),
+  redis.call('ZCOUNT', due, '-inf', now), first(due), redis.call('GET', swept_at) or '',
+  redis.call('HLEN', parked), redis.call('HGETALL', metrics), queues}

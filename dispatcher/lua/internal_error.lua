@@ -1,2 +1,3 @@
--- Counts a failure that nothing has expected. KEYS: metrics of the ledger. ARGV: the work that failed.
-return redis.call('HINCRBY', KEYS[1], 'internal_errors:' .. ARGV[1], 1)
+-- Counts a failure that nothing has expected.
+local metrics, work = KEYS[1], ARGV[1]
+return redis.call('HINCRBY', metrics, 'internal_errors:' .. work, 1)

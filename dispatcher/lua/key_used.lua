@@ -1,2 +1,3 @@
--- Notes when a key was last used. KEYS: key uses. ARGV: key id.
-return redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', clock()))
+-- Notes when a key was last used.
+local key_uses, key_id = KEYS[1], ARGV[1]
+return redis.call('HSET', key_uses, key_id, string.format('%.0f', clock()))

@@ -1,4 +1,5 @@
--- KEYS: inflight, window. Returns {how many are on their way, how many may be or nothing}.
+-- Returns {how many are on their way, how many may be or nothing}.
+local inflight, window = unpack(KEYS)
 local now = clock()
-return {redis.call('ZCOUNT', KEYS[1], '(' .. string.format('%.0f', now), '+inf'),
-  window_of(KEYS[2]) or false}
+return {redis.call('ZCOUNT', inflight, '(' .. string.format('%.0f', now), '+inf'),
+  window_of(window) or false}

@@ -1,9 +1,12 @@
--- KEYS: record, attempts, timeline, and agent servers for who wants them, too. Returns them, and
+-- Returns the record, its attempts and its timeline, the agent servers for who wants them, too, and
 -- Redis's clock in ms, in one consistent look; of what is something else under a record's name, the
 -- error instead, as a record that cannot be read.
+local record_key, attempts_key, timeline_key, agent_servers = unpack(KEYS)
+
 local now = clock()
-local record, attempts, timeline = redis.pcall('HGETALL', KEYS[1]), redis.pcall('HGETALL', KEYS[2]),
-  redis.pcall('LRANGE', KEYS[3], 0, -1)
+local record = redis.pcall('HGETALL', record_key)
+local attempts = redis.pcall('HGETALL', attempts_key)
+local timeline = redis.pcall('LRANGE', timeline_key, 0, -1)
 local wrong = record.err or attempts.err or timeline.err
 if wrong then return {now, {'unreadable', wrong}, {}, {}} end
-return {now, record, attempts, timeline, KEYS[4] and fresh_reports(KEYS[4], now)}
+return {now, record, attempts, timeline, agent_servers and fresh_reports(agent_servers, now)}

@@ -1,2 +1,3 @@
--- KEYS: event. Returns {the time (ms), its fields}.
-return {clock(), redis.call('HGETALL', KEYS[1])}
+-- Returns {the time (ms), the event's fields}.
+local event = KEYS[1]
+return {clock(), redis.call('HGETALL', event)}

@@ -1,13 +1,15 @@
--- KEYS: a hash of reports, [waiting]. ARGV: name, report (JSON), time to live (ms; 0 takes it away),
--- [channel to tell when dispatches wait, message]. Returns Redis's clock (ms).
+-- Keeps a report for a while. Returns Redis's clock (ms).
+local reports, waiting = KEYS[1], KEYS[2]  -- waiting: only with a channel
+local name, report, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])  -- ttl 0 takes it away
+local channel, message = ARGV[4], ARGV[5]  -- to tell when dispatches wait, if any
+
 local now = clock()
-if ARGV[3] == '0' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
+if ttl_ms == 0 then
+  redis.call('HDEL', reports, name)
   return now
 end
-if KEYS[2] and ARGV[4] ~= '' and redis.call('ZCARD', KEYS[2]) > 0 then
-  redis.call('PUBLISH', ARGV[4], ARGV[5])
+if waiting and channel ~= '' and redis.call('ZCARD', waiting) > 0 then
+  redis.call('PUBLISH', channel, message)
 end
-redis.call('HSET', KEYS[1], ARGV[1],
-  string.format('%.0f', now + tonumber(ARGV[3])) .. ' ' .. ARGV[2])
+redis.call('HSET', reports, name, string.format('%.0f', now + ttl_ms) .. ' ' .. report)
 return now

@@ -1,13 +1,15 @@
--- One page of the dispatches of several clients, newest first. KEYS: the clients' indexes.
--- ARGV: prefix of record keys, limit, how many to look at at most, time and id after which to go on
---   (empty: from the newest), time at which to stop (ms; empty: none), text that the room's name
---   has in it or the id begins with (empty: any), how many states, state, ..., field, ...
+-- One page of the dispatches of several clients, newest first.
 -- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
-local limit, most = tonumber(ARGV[2]), tonumber(ARGV[3])
-local since, text = ARGV[6] == '' and '-inf' or ARGV[6], ARGV[7]
-local first_field = 9 + tonumber(ARGV[8])
+local of_clients = KEYS  -- their indexes
+local record_prefix, limit = ARGV[1], tonumber(ARGV[2])
+local most = tonumber(ARGV[3])                    -- so many are looked at
+local after_score, after_id = ARGV[4], ARGV[5]    -- after these it goes on; "": from the newest
+local since = ARGV[6] == '' and '-inf' or ARGV[6]  -- where to stop (ms)
+local text = ARGV[7]  -- the room's name has it in it, or the id begins with it; "": any
+local STATES = 9      -- so many as ARGV[8] says from here on; then the names of wanted fields
+local first_field = STATES + tonumber(ARGV[8])
 local states
-for i = 9, first_field - 1 do
+for i = STATES, first_field - 1 do
   states = states or {}
   states[ARGV[i]] = true
 end
@@ -15,7 +17,7 @@ local BATCH = 100
 
 -- What is wanted of a record; nil where it is not what is looked for.
 local function fields_of(id)
-  local key = ARGV[1] .. id
+  local key = record_prefix .. id
   if states or text ~= '' then
     local is = redis.pcall('HMGET', key, 'state', 'room_name')
     if not is[1] or (states and not states[is[1]]) then return nil end
@@ -29,7 +31,7 @@ local function fields_of(id)
 end
 
 -- Each index is read in batches, from its newest; the newest of all heads is next.
-local max = ARGV[4] == '' and '+inf' or ARGV[4]
+local max = after_score == '' and '+inf' or after_score
 local function head(of)
   repeat
     if of.at > #of.batch then
@@ -39,13 +41,13 @@ local function head(of)
       of.offset, of.at, of.last = of.offset + BATCH, 1, #of.batch < 2 * BATCH
     end
     local id, score = of.batch[of.at], of.batch[of.at + 1]
-    if id and (score ~= ARGV[4] or before(id, ARGV[5])) then return id, score end
+    if id and (score ~= after_score or before(id, after_id)) then return id, score end
     of.at = of.at + 2
   until of.last and of.at > #of.batch
   return nil
 end
 local indexes = {}
-for i, key in ipairs(KEYS) do
+for i, key in ipairs(of_clients) do
   indexes[i] = {key = key, batch = {}, at = 1, offset = 0, last = false}
 end
 

@@ -1,2 +1,3 @@
--- KEYS: live dispatch of a room. Returns its id, or an empty string.
-return redis.call('GET', KEYS[1]) or ''
+-- Returns the id of the live dispatch of a room, or an empty string.
+local live = KEYS[1]
+return redis.call('GET', live) or ''

@@ -1,13 +1,16 @@
--- KEYS: records. ARGV: the states in which a dispatch has ended, with commas between, [whose each is].
--- Returns the positions (from 1) of those that are not there (another client's record is not the one
--- that is meant), and of those that have ended.
+-- Returns the positions (from 1) of the records that are not there (another client's record is not the
+-- one that is meant), and of those that have ended.
+local records, end_states = KEYS, ARGV[1]  -- the states with commas between
+local OF_CLIENTS = 2                       -- whose each record is, from here on, if anything
+
 local ends = {}
-for state in string.gmatch(ARGV[1], '[^,]+') do ends[state] = true end
+for state in string.gmatch(end_states, '[^,]+') do ends[state] = true end
 local missing, ended = {}, {}
-for i, key in ipairs(KEYS) do
+for i, key in ipairs(records) do
   local record = redis.pcall('HMGET', key, 'state', 'client_id')
   local state, client = record[1], record[2]  -- of a key that is no record: an error, and neither
-  if not state or (client and ARGV[i + 1] and client ~= ARGV[i + 1]) then
+  local meant = ARGV[OF_CLIENTS + i - 1]
+  if not state or (client and meant and client ~= meant) then
     missing[#missing + 1] = i
   elseif ends[state] then
     ended[#ended + 1] = i

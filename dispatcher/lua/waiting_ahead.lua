@@ -1,11 +1,14 @@
--- How many dispatches with a caller wait for an agent of that name. KEYS: waiting. ARGV: prefix of
--- record keys, agent name. Not those whose LiveKit is away: they take no slot.
+-- How many dispatches with a caller wait for an agent of that name. Not those whose LiveKit is away:
+-- they take no slot.
 -- Returns {client, container, number, client, container, number, ...}.
+local waiting = KEYS[1]
+local record_prefix, agent_name = ARGV[1], ARGV[2]
+
 local counts, order = {}, {}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, 999)) do
-  local record = redis.pcall('HMGET', ARGV[1] .. id, 'client_id', 'container', 'agent_name',
+for _, id in ipairs(redis.call('ZRANGE', waiting, 0, 999)) do
+  local record = redis.pcall('HMGET', record_prefix .. id, 'client_id', 'container', 'agent_name',
     'unattended', 'failure_reason')
-  if not record.err and record[1] and record[3] == ARGV[2] and record[4] ~= '1'
+  if not record.err and record[1] and record[3] == agent_name and record[4] ~= '1'
     and record[5] ~= 'livekit_unreachable' then
     local whose = cjson.encode({record[1], record[2] or ''})
     if not counts[whose] then order[#order + 1] = whose end

@@ -1,6 +1,9 @@
 -- Notes for which clients events are wanted, by a worker that knows them; those whom no worker has
--- named for so long are forgotten. KEYS: clients that want events. ARGV: after how many s, their ids.
+-- named for so long are forgotten. Returns how many it has named.
+local notified, kept_s = KEYS[1], tonumber(ARGV[1])
+local CLIENTS = 2  -- their ids, from here on
+
 local now = clock()
-for i = 2, #ARGV do redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[i]) end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - 1000 * ARGV[1]))
+for i = CLIENTS, #ARGV do redis.call('ZADD', notified, string.format('%.0f', now), ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', notified, '-inf', string.format('(%.0f', now - 1000 * kept_s))
 return #ARGV - 1

@@ -16,8 +16,8 @@ from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
 from devstack.testing import RunningStack
-from dispatcher.ledger import Step
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import redis
 from playwright.async_api import Page, expect
 
 from devstack import PROJECT_ROOT
-from dispatcher import heartbeat, reports
+from dispatcher import parts, reports
 from tests.clientsfile import ENVIRON, a_client
 from tests.conftest import free_port, wait_until_answers
 from tests.ledgers import Told, fill, run_steps
@@ -43,9 +43,9 @@ class Dashboard:
 
     def all_parts_report(self) -> None:
         """As if workers, sweeper and LiveKit servers were there, for ten minutes."""
-        parts = [heartbeat.worker(name) for name in ("dispatch", "verify", "sweep", "webhooks")]
-        parts += [heartbeat.SWEEPER, *(heartbeat.livekit(client) for client in CLIENTS)]
-        run_steps(self.raw, (reports.report_alive(name, ttl_s=600) for name in parts))
+        at_work = [parts.worker(name) for name in ("dispatch", "verify", "sweep", "webhooks")]
+        at_work += [parts.SWEEPER, *(parts.livekit(client) for client in CLIENTS)]
+        run_steps(self.raw, (reports.report_alive(name, ttl_s=600) for name in at_work))
 
 
 @contextlib.contextmanager

@@ -15,12 +15,15 @@ from livekit import api
 
 from dispatcher import ledger, reports
 from dispatcher.clients import registry
+from dispatcher.message_templates import templates
+from dispatcher.messages import Template
 from dispatcher.models import AgentServerReport, Dispatch
 from dispatcher.runtime import Services, open_services
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import AsyncLedger, Ledger
 from tests.clientsfile import Open, opening
 from tests.house import House, OpenServices, Request
+from tests.ledgers import keep_templates
 from tests.ownredis import OwnRedis
 from tests.support import AGENT_NAME, a_server, new_dispatch
 
@@ -30,11 +33,24 @@ if TYPE_CHECKING:
 CLIENT_ID = "acme"
 
 
+@pytest.fixture(scope="session")
+def celery_templates(redis_url: str) -> tuple[Template, ...]:
+    """What each worker keeps in Redis of Celery's messages.
+
+    Our Celery application reads its settings only once: here, for all tests of this process.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", redis_url)
+        patch.setenv("USHER_REDIS_TIMEOUT_S", "5")
+        return templates()
+
+
 @pytest.fixture
-def raw(redis_url: str) -> Iterator[redis.Redis]:
-    """The session's Redis, emptied."""
+def raw(redis_url: str, celery_templates: tuple[Template, ...]) -> Iterator[redis.Redis]:
+    """The session's Redis, emptied but for what workers keep of Celery's messages."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushall()
+        keep_templates(client, celery_templates)
         yield client
 
 
@@ -154,10 +170,12 @@ def look(store: Ledger) -> Callable[[], Dispatch]:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    """A Redis of the test's own, running."""
+def own_redis(tmp_path: Path, celery_templates: tuple[Template, ...]) -> Iterator[OwnRedis]:
+    """A Redis of the test's own, running, with what workers keep of Celery's messages."""
     server = OwnRedis(tmp_path)
     server.start()
+    with redis.Redis.from_url(server.url) as client:
+        keep_templates(client, celery_templates)
     yield server
     server.stop()
 

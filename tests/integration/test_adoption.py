@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, state_machine
+from dispatcher.advance import Advance
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
@@ -108,7 +109,7 @@ async def test_of_two_agents_only_the_first_may_stay(async_store: AsyncLedger) -
 async def test_an_agent_of_an_older_generation_must_leave(
     async_store: AsyncLedger, store: Ledger, queued: Dispatch
 ) -> None:
-    store.run(ledger.advance(queued, state_machine.WAIT, due_in_s=1))
+    store.run(ledger.advance(Advance(queued, state_machine.WAIT, due_in_s=1)))
 
     assert await ask(async_store, offer()) == reject(Reason.STALE)
 
@@ -116,7 +117,7 @@ async def test_an_agent_of_an_older_generation_must_leave(
 async def test_an_agent_for_a_dispatch_that_has_ended_must_leave(
     async_store: AsyncLedger, store: Ledger, queued: Dispatch
 ) -> None:
-    store.run(ledger.advance(queued, state_machine.FAILED))
+    store.run(ledger.advance(Advance(queued, state_machine.FAILED)))
 
     assert await ask(async_store, offer()) == reject(Reason.NOT_WANTED)
 
@@ -146,7 +147,7 @@ async def test_the_filter_takes_a_delegated_job_and_writes_its_record(
 async def test_the_filter_refuses_a_delegated_job_whose_dispatch_has_its_agent(
     async_store: AsyncLedger, queued: Dispatch, store: Ledger
 ) -> None:
-    store.run(ledger.advance(queued, state_machine.ADOPTED, fields={"job_id": "AJ_0"}))
+    store.run(ledger.advance(Advance(queued, state_machine.ADOPTED, fields={"job_id": "AJ_0"})))
     offered = Offered(request_type="delegated")
 
     await RequestFilter(identity(), async_store)(offered.request)

@@ -15,6 +15,7 @@ import pytest_asyncio
 import redis
 
 from dispatcher import ledger, reports, state_machine
+from dispatcher.advance import Advance
 from dispatcher.metrics import Window
 from dispatcher.models import State
 from dispatcher.settings import CommonSettings
@@ -49,8 +50,8 @@ async def dispatched(store: AsyncLedger) -> None:
     await store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
     dispatch = await store.run(ledger.read("dsp_1"))
     assert dispatch is not None
-    await store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
-    await store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+    await store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    await store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
 
 
 async def test_answers_given_while_redis_is_away_are_counted_when_it_is_back(

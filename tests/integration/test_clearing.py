@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from dispatcher import cancelling, dispatching, ledger, sweeping, verification
+from dispatcher.advance import Advance, Times
 from dispatcher.clearing import SETTLED_S, clear_away
 from dispatcher.models import PENDING, TERMINAL, Dispatch, State
 from dispatcher.redispatching import redispatch_joined
@@ -36,7 +37,7 @@ def cancel(store: Ledger, dispatch: Dispatch) -> bool:
 
 def cancel_on_its_way(store: Ledger, dispatch: Dispatch) -> None:
     """A worker has begun with it, and may have asked LiveKit for its agent."""
-    assert store.run(ledger.advance(dispatch, DISPATCH_STARTED, due_in_s=12)).moved
+    assert store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=12))).moved
     assert cancel(store, dispatch)
 
 
@@ -86,7 +87,7 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
     for key in (RECORD, f"{RECORD}:attempts", f"{RECORD}:timeline"):
         assert found[key][1] == "expires"
     for late in (DISPATCH_STARTED, DISPATCH_CREATED, ACCEPTED, ADOPTED, JOINED):
-        assert not store.run(ledger.advance(after, late)).applied
+        assert not store.run(ledger.advance(Advance(after, late))).applied
     assert keyspace(raw) == found
 
 
@@ -183,7 +184,11 @@ async def test_one_that_has_been_sent_again_is_left_alone(
     cancel_on_its_way(store, request_dispatch())
     age(raw, SETTLED_S)
     cancelled = look()
-    store.run(ledger.advance(cancelled, REDISPATCH, due_in_s=2.0, deadline_in_s=20.0))
+    store.run(
+        ledger.advance(
+            Advance(cancelled, REDISPATCH, due_in_s=2.0, times=Times(deadline_in_s=20.0))
+        )
+    )
     await dispatching.dispatch_agent(services, "dsp_1")
     await house.join_for(look())
     before = keyspace(raw)

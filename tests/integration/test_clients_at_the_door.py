@@ -15,7 +15,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dispatcher import ledger, registry_file, reports
-from dispatcher.ledger import PACE_MS
+from dispatcher.advance import Advance, Times
+from dispatcher.quotas import PACE_MS
 from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
 from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
@@ -330,7 +331,7 @@ def test_sessions_at_once_end_in_a_429_until_one_has_ended(
 
     record = store.run(ledger.read(rooms[0].json["dispatch_id"]))
     assert record is not None
-    store.run(ledger.advance(record, FAILED, retention_s=60))
+    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
     assert door.post("a", json={"room_name": "room-3"}).status_code == 200
 
 

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from dispatcher import dispatching, ledger, reports, state_machine, verification
+from dispatcher.advance import Advance
 from dispatcher.errors import DispatchFailed
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
@@ -34,10 +35,12 @@ async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
     services = await services_for()
     store.run(
         ledger.advance(
-            request_dispatch(),
-            state_machine.WAIT,
-            due_in_s=0,
-            fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
+            Advance(
+                request_dispatch(),
+                state_machine.WAIT,
+                due_in_s=0,
+                fields={"failure_reason": "no_agent_online", "failure_message": "start one"},
+            )
         )
     )
     before, due_ms = look(), keyspace(raw)["usher:due"]["dsp_1"]
@@ -53,7 +56,7 @@ async def test_near_its_deadline_a_dispatch_fails_with_what_it_waited_for(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch(deadline_ms=1000)
-    store.run(ledger.advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE))
+    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)))
 
     with pytest.raises(DispatchFailed, match="livekit_unreachable: it was"):
         await dispatching.dispatch_agent(services, "dsp_1")
@@ -72,7 +75,9 @@ async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_
     raw: redis.Redis,
     house: House,
 ) -> None:
-    store.run(ledger.advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(
+        ledger.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+    )
     a_while_ago_ms = store.run(reports.ping()) - 13_000
     raw.hset("usher:dispatch:dsp_1", "updated_at_ms", a_while_ago_ms)
     raw.zadd("usher:due", {"dsp_1": a_while_ago_ms + 12_000})
@@ -87,7 +92,9 @@ async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_
 async def test_a_dispatching_record_whose_worker_is_at_it_is_left_alone(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(
+        ledger.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+    )
     before = keyspace(raw)
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHING
@@ -145,7 +152,9 @@ async def test_a_joined_record_does_not_say_why_it_had_to_wait(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     store.run(
-        ledger.advance(request_dispatch(), state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)
+        ledger.advance(
+            Advance(request_dispatch(), state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)
+        )
     )
     await dispatching.dispatch_agent(services, "dsp_1")
     await house.join_for(look())

@@ -14,10 +14,12 @@ import pytest
 import redis
 
 from dispatcher import keys, ledger, models, reports, restoring, state_machine
+from dispatcher.advance import Advance, Before, Counted, Times
 from dispatcher.cancelling import cancel
 from dispatcher.figures import EVERY, NOT_OURS, figures, health, read
 from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
 from dispatcher.models import DispatchRef, RememberedDispatch, State, Transition
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 from tests.recount import differences, recount
 from tests.support import AGENT_NAME, a_server, counters, new_dispatch
@@ -92,7 +94,7 @@ class Walk:
         # The recount has to know in which state: the product's timeline need not say so.
         args = list(step.args)
         args[5] = f'{{"state": "{state}"}}'
-        self._store.run(ledger.Step(step.script_name, step.keys, tuple(args), step.parse))
+        self._store.run(Step(step.script_name, step.keys, tuple(args), step.parse))
         self._known[names["dispatch_id"]] = DispatchRef(
             agent_name=AGENT_NAME, generation=1, **names
         )
@@ -113,19 +115,25 @@ class Walk:
         transition = self._transition(dispatch.state)
         generation = dispatch.generation - (self._random.random() < 0.1)
         more = self._more(transition, dispatch)
+        offered = transition in (state_machine.ACCEPTED, state_machine.REJECTED)
         step = ledger.advance(
-            DispatchRef(**{**vars(ref), "generation": generation}),
-            transition,
-            retention_s=600,
-            due_in_s=1.0,
-            before="offered"
-            if transition in (state_machine.ACCEPTED, state_machine.REJECTED)
-            else "",
-            **more,
+            Advance(
+                DispatchRef(**{**vars(ref), "generation": generation}),
+                transition,
+                times=Times(
+                    retention_s=600,
+                    deadline_in_s=20.0
+                    if transition in (state_machine.REDISPATCH, state_machine.AGENT_LOST)
+                    else None,
+                ),
+                due_in_s=1.0,
+                before=Before("offered") if offered else None,
+                **more,
+            )
         )
         done = self._store.run(step)
-        if done.applied and "agent_counts" in more:
-            self.of_box.update(more["agent_counts"].increments)
+        if done.applied and "counted" in more:
+            self.of_box.update(more["counted"].agents.increments)
 
     def _more(self, transition: Transition, dispatch: models.Dispatch) -> dict[str, Any]:
         detail: dict[str, str] = {}
@@ -148,13 +156,12 @@ class Walk:
             more["fields"] = dict(detail)
         if transition is state_machine.AGENT_LEFT:
             detail["state"] = "ended"
-        if transition in (state_machine.REDISPATCH, state_machine.AGENT_LOST):
-            more["deadline_in_s"] = 20.0
         if transition is state_machine.AGENT_LOST and self._random.random() < 0.5:
             detail["people"] = "0"
             more["fields"] = {"unattended": "1"}
         if transition is state_machine.ACCEPTED:
-            more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
+            counts = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
+            more["counted"] = Counted(agents=counts)
         return more
 
 
@@ -211,9 +218,9 @@ def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> Non
 
 def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, state_machine.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, state_machine.ACCEPTED))
-    created = ledger.advance(REF, state_machine.DISPATCH_CREATED, attempt={"tries": "2"})
+    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(REF, state_machine.ACCEPTED)))
+    created = ledger.advance(Advance(REF, state_machine.DISPATCH_CREATED, attempt={"tries": "2"}))
 
     assert [store.run(created).outcome for _ in range(2)] == ["noted", "noted"]
 
@@ -223,13 +230,16 @@ def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Red
 
 def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, state_machine.DISPATCH_STARTED))
-    store.run(ledger.advance(REF, state_machine.ACCEPTED))
+    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(REF, state_machine.ACCEPTED)))
     connected = ledger.advance(
-        REF,
-        state_machine.AGENT_CONNECTED,
-        agent_counts=AgentCounts(key=BOX, increments={"joins": 1}),
-        once="joined:AJ_1",
+        Advance(
+            REF,
+            state_machine.AGENT_CONNECTED,
+            counted=Counted(
+                agents=AgentCounts(key=BOX, increments={"joins": 1}), once="joined:AJ_1"
+            ),
+        )
     )
 
     assert [store.run(connected).applied for _ in range(3)] == [True] * 3

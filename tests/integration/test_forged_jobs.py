@@ -15,6 +15,7 @@ import redis
 from livekit.agents import JobRequest
 
 from dispatcher import client_servers, ledger, models, state_machine
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import Client, LiveKitCredentials
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.models import Dispatch
@@ -69,8 +70,8 @@ def of_globex(store: Ledger) -> Dispatch:
     """`dsp_1`, on its way to an agent server of globex's."""
     store.run(ledger.create(new_dispatch(client_id="globex"), due_in_s=2, detail={}))
     dispatch = read(store)
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return dispatch
 
 
@@ -155,7 +156,9 @@ def test_no_step_changes_a_record_in_another_clients_name(
         state_machine.FAILED,
         state_machine.AGENT_CRASHED,
     ):
-        done = store.run(ledger.advance(claimed, transition, due_in_s=1, retention_s=60))
+        done = store.run(
+            ledger.advance(Advance(claimed, transition, due_in_s=1, times=Times(retention_s=60)))
+        )
         assert (done.outcome, done.state) == ("unknown", "")  # as for an id that never was
     assert keyspace(raw) == before
 

@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from dispatcher import ledger
+from dispatcher.advance import Advance, Times
 from dispatcher.ledger import IDEMPOTENCY_S, Created, Once
 from dispatcher.models import State
 from dispatcher.state_machine import FAILED
@@ -95,7 +96,7 @@ def test_a_dispatch_that_has_ended_is_not_made_again(
     ask(store, "dsp_1")
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(record, FAILED, retention_s=60))
+    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
     if gone:
         raw.delete("usher:dispatch:dsp_1")
 
@@ -112,7 +113,7 @@ def test_what_was_promised_without_redis_and_written_since_is_not_written_over(
     ask(store, "dsp_1", None)
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(record, FAILED))
+    store.run(ledger.advance(Advance(record, FAILED)))
     before = keyspace(raw)
 
     again = ask(store, "dsp_1")

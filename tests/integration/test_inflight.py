@@ -5,6 +5,7 @@ from __future__ import annotations
 import redis
 
 from dispatcher import inflight, leases, ledger, models, reports, state_machine
+from dispatcher.advance import Advance
 from dispatcher.inflight import InFlight
 from dispatcher.ledger import Advanced
 from dispatcher.models import Dispatch, State
@@ -29,16 +30,18 @@ def read(store: Ledger, number: int) -> Dispatch:
 
 def start(store: Ledger, number: int, *, free_slots: int | None) -> Advanced:
     step = ledger.advance(
-        requested(store, number),
-        state_machine.DISPATCH_STARTED,
-        due_in_s=12,
-        inflight=inflight.start(free_slots),
+        Advance(
+            requested(store, number),
+            state_machine.DISPATCH_STARTED,
+            due_in_s=12,
+            inflight=inflight.start(free_slots),
+        )
     )
     return store.run(step)
 
 
 def move(store: Ledger, number: int, transition: models.Transition, what: InFlight) -> Advanced:
-    step = ledger.advance(read(store, number), transition, due_in_s=2, inflight=what)
+    step = ledger.advance(Advance(read(store, number), transition, due_in_s=2, inflight=what))
     return store.run(step)
 
 
@@ -75,10 +78,12 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
     )
     start(store, 1, free_slots=1)
     claim = ledger.advance(
-        read(store, 1),
-        state_machine.ACCEPTED,
-        fields={"agent_server_id": "server-1", "job_id": "AJ_1"},
-        inflight=inflight.CLAIMED,
+        Advance(
+            read(store, 1),
+            state_machine.ACCEPTED,
+            fields={"agent_server_id": "server-1", "job_id": "AJ_1"},
+            inflight=inflight.CLAIMED,
+        )
     )
 
     assert store.run(claim).moved

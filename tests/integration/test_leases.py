@@ -9,9 +9,11 @@ import pytest
 import redis
 
 from dispatcher import leases, ledger, models, reports, state_machine
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import LimitReached
 from dispatcher.leases import GAP_S, LEASE_S, Renewal
 from dispatcher.models import Dispatch, DispatchRef, State
+from dispatcher.quotas import Admission
 from dispatcher.store import Ledger
 from dispatcher.timing import GRACE_S
 from tests.clocks import goes_back
@@ -33,15 +35,19 @@ def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
 
 def accepted(store: Ledger) -> Dispatch:
     dispatch = requested(store)
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     store.run(
-        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+        ledger.advance(
+            Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+        )
     )
     return read(store)
 
 
 def joined(store: Ledger, *, lease_s: float | None = 60) -> Dispatch:
-    store.run(ledger.advance(accepted(store), state_machine.JOINED, lease_s=lease_s))
+    store.run(
+        ledger.advance(Advance(accepted(store), state_machine.JOINED, times=Times(lease_s=lease_s)))
+    )
     return read(store)
 
 
@@ -67,14 +73,18 @@ def test_joining_puts_a_lease_and_a_later_fact_keeps_it(store: Ledger, raw: redi
     dispatch = joined(store, lease_s=7)
 
     assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
-    store.run(ledger.advance(dispatch, state_machine.AGENT_CONNECTED))
+    store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
     assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
 
 
 def test_an_agent_that_says_that_it_was_cut_off_has_its_lease_end_now(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.advance(joined(store), state_machine.AGENT_CONNECTED, lease_s=0))
+    store.run(
+        ledger.advance(
+            Advance(joined(store), state_machine.AGENT_CONNECTED, times=Times(lease_s=0))
+        )
+    )
 
     assert keyspace(raw)["usher:leases"] == {"dsp_1": read(store).updated_at_ms}
 
@@ -84,7 +94,7 @@ def test_a_step_that_is_refused_leaves_the_lease_alone(store: Ledger, raw: redis
     before = keyspace(raw)
 
     assert not store.run(
-        ledger.advance(dispatch, state_machine.ACCEPTED, lease_s=1, losses=1)
+        ledger.advance(Advance(dispatch, state_machine.ACCEPTED, times=Times(lease_s=1), losses=1))
     ).applied
 
     assert keyspace(raw) == before
@@ -94,7 +104,13 @@ def test_every_lost_agent_is_counted_and_the_clock_starts_anew(
     store: Ledger, raw: redis.Redis
 ) -> None:
     step = ledger.advance(
-        joined(store), state_machine.AGENT_LOST, due_in_s=2, deadline_in_s=30, losses=1
+        Advance(
+            joined(store),
+            state_machine.AGENT_LOST,
+            due_in_s=2,
+            times=Times(deadline_in_s=30),
+            losses=1,
+        )
     )
     store.run(step)
     store.run(step)  # stale now
@@ -152,7 +168,11 @@ def test_an_agent_that_the_record_no_longer_stands_by_is_stale_and_writes_nothin
 
 
 def leaving(store: Ledger) -> Dispatch:
-    store.run(ledger.advance(joined(store), state_machine.AGENT_LEAVING, lease_s=LEASE_S))
+    store.run(
+        ledger.advance(
+            Advance(joined(store), state_machine.AGENT_LEAVING, times=Times(lease_s=LEASE_S))
+        )
+    )
     return read(store)
 
 
@@ -204,10 +224,12 @@ def test_one_that_is_leaving_does_not_count_among_its_client_s_sessions(store: L
 
     def create(dispatch_id: str) -> ledger.Created:
         new = new_dispatch(dispatch_id, room_name=dispatch_id)
-        return store.run(ledger.create(new, due_in_s=2.0, detail={}, limits=limits))
+        return store.run(
+            ledger.create(new, due_in_s=2.0, detail={}, admission=Admission(limits=limits))
+        )
 
     assert create("dsp_2").new
-    store.run(ledger.advance(read(store, "dsp_2"), state_machine.CANCEL))
+    store.run(ledger.advance(Advance(read(store, "dsp_2"), state_machine.CANCEL)))
     assert create("dsp_3").new
     with pytest.raises(LimitReached):
         create("dsp_4")
@@ -341,7 +363,11 @@ def test_the_next_agent_has_a_clock_of_its_own(store: Ledger, raw: redis.Redis) 
     renew(store, dispatch, people=0)
     assert raw.hexists(RECORD, "alone_since_ms")
 
-    store.run(ledger.advance(dispatch, state_machine.AGENT_LOST, due_in_s=2, deadline_in_s=20))
+    store.run(
+        ledger.advance(
+            Advance(dispatch, state_machine.AGENT_LOST, due_in_s=2, times=Times(deadline_in_s=20))
+        )
+    )
 
     assert not raw.hexists(RECORD, "alone_since_ms")
 

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, reports, state_machine
+from dispatcher.advance import Advance, Before, Counted, Provided, Times
 from dispatcher.ledger import Advanced
 from dispatcher.metrics import OPEN_STATES, AgentCounts
 from dispatcher.models import TERMINAL, DispatchRef, State, Transition
@@ -43,8 +44,8 @@ STEP: dict[str, Any] = {
     "fields": {"job_id": "AJ_1"},
     "attempt": {"tries": "2", "outcome": "x"},
     "detail": {"k": "v"},
-    "agent_counts": AgentCounts(key=COUNTERS, increments={"m": 3}),
-    "retention_s": 60,
+    "counted": Counted(agents=AgentCounts(key=COUNTERS, increments={"m": 3})),
+    "times": Times(retention_s=60),
 }
 
 every_state = pytest.mark.parametrize("state", State)
@@ -110,7 +111,7 @@ def test_a_transition_moves_or_notes_or_refuses_as_the_table_says(
     before = place(store, raw, state)
     with_counters = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(REF, transition, **STEP))
+    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
 
     found = keyspace(raw)
     if state not in transition.moves | transition.notes:
@@ -136,7 +137,7 @@ def test_a_stale_generation_writes_nothing(
     raw.hset(RECORD, "generation", record_generation)
     before = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(REF, transition, **STEP))
+    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
 
     assert done == Advanced(
         outcome="stale", state=state, generation=record_generation, job_id="AJ_0"
@@ -152,10 +153,10 @@ def test_a_transition_carried_out_twice_moves_once(
     if not transition.moves:
         return
     place(store, raw, min(transition.moves))
-    store.run(ledger.advance(REF, transition, **STEP))
+    store.run(ledger.advance(Advance(REF, transition, **STEP)))
     between = keyspace(raw, counting=True)
 
-    again = store.run(ledger.advance(REF, transition, **STEP))
+    again = store.run(ledger.advance(Advance(REF, transition, **STEP)))
 
     assert not again.moved
     if not again.applied:
@@ -166,7 +167,7 @@ def test_a_transition_carried_out_twice_moves_once(
 def test_a_record_that_is_not_there_is_unknown_and_stays_so(
     transition: Transition, store: Ledger, raw: redis.Redis
 ) -> None:
-    done = store.run(ledger.advance(REF, transition, **STEP))
+    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
 
     assert done == Advanced(outcome="unknown", state="", generation=0, job_id="")
     assert keyspace(raw, counting=True) == {}
@@ -177,7 +178,9 @@ def test_an_event_before_the_transitions_own_stands_before_it(
 ) -> None:
     place(store, raw, State.DISPATCHED)
 
-    store.run(ledger.advance(REF, state_machine.ACCEPTED, before="offered", **STEP))
+    store.run(
+        ledger.advance(Advance(REF, state_machine.ACCEPTED, before=Before("offered"), **STEP))
+    )
 
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
@@ -189,9 +192,9 @@ def test_without_a_due_time_a_move_takes_the_record_off_the_list_and_a_note_does
 ) -> None:
     due = place(store, raw, State.ACCEPTED)["usher:due"]
 
-    store.run(ledger.advance(REF, state_machine.AGENT_CONNECTED))
+    store.run(ledger.advance(Advance(REF, state_machine.AGENT_CONNECTED)))
     assert keyspace(raw)["usher:due"] == due
-    store.run(ledger.advance(REF, state_machine.JOINED))
+    store.run(ledger.advance(Advance(REF, state_machine.JOINED)))
     assert "usher:due" not in keyspace(raw)
 
 
@@ -199,7 +202,9 @@ def test_the_timeline_keeps_the_last_200_events(store: Ledger, raw: redis.Redis)
     place(store, raw, State.JOINED)
 
     for number in range(205):
-        step = ledger.advance(REF, state_machine.AGENT_CONNECTED, detail={"n": str(number)})
+        step = ledger.advance(
+            Advance(REF, state_machine.AGENT_CONNECTED, detail={"n": str(number)})
+        )
         store.run(step)
 
     kept = [json.loads(text)["detail"]["n"] for text in keyspace(raw)[TIMELINE]]
@@ -212,7 +217,7 @@ def test_a_terminal_record_leaves_the_live_key_of_another_dispatch_alone(
     place(store, raw, State.JOINED)
     raw.set(LIVE, "dsp_2")
 
-    store.run(ledger.advance(REF, state_machine.AGENT_LEFT, retention_s=60))
+    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEFT, times=Times(retention_s=60))))
 
     assert keyspace(raw)[LIVE] == "dsp_2"
 
@@ -221,7 +226,14 @@ def test_an_ended_record_expires_after_its_retention(store: Ledger, raw: redis.R
     place(store, raw, State.DISPATCHED)
 
     store.run(
-        ledger.advance(REF, state_machine.FAILED, attempt={"outcome": "failed"}, retention_s=60)
+        ledger.advance(
+            Advance(
+                REF,
+                state_machine.FAILED,
+                attempt={"outcome": "failed"},
+                times=Times(retention_s=60),
+            )
+        )
     )
 
     assert all(0 < raw.ttl(key) <= 60 for key in (RECORD, ATTEMPTS, TIMELINE))
@@ -239,7 +251,11 @@ def test_a_session_that_a_caller_has_asked_for_since_does_not_end(
         raw.hset(RECORD, "asked_at_ms", asked_at_ms)
     before = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, unless_asked_for_s=5.0))
+    done = store.run(
+        ledger.advance(
+            Advance(REF, state_machine.AGENT_LEAVING, provided=Provided(unless_asked_for_s=5.0))
+        )
+    )
 
     assert done.outcome == outcome
     if outcome == "wanted":
@@ -250,10 +266,14 @@ def test_who_comes_back_has_as_much_time_for_an_agent_as_the_request_had(
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, lease_s=3))
+    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
 
     done = store.run(
-        ledger.advance(REF, state_machine.CAME_BACK, due_in_s=1.0, deadline_as_before=True)
+        ledger.advance(
+            Advance(
+                REF, state_machine.CAME_BACK, due_in_s=1.0, times=Times(deadline_as_before=True)
+            )
+        )
     )
 
     found = keyspace(raw)
@@ -266,11 +286,15 @@ def test_who_comes_back_to_a_room_that_another_dispatch_serves_is_served_by_that
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(REF, state_machine.AGENT_LEAVING, lease_s=3))
+    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
     store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
 
     done = store.run(
-        ledger.advance(REF, state_machine.CAME_BACK, due_in_s=1.0, deadline_as_before=True)
+        ledger.advance(
+            Advance(
+                REF, state_machine.CAME_BACK, due_in_s=1.0, times=Times(deadline_as_before=True)
+            )
+        )
     )
 
     assert (done.outcome, done.job_id) == ("occupied", "dsp_2")

@@ -8,10 +8,12 @@ import pytest
 import redis
 
 from dispatcher import inflight, leases, ledger, outbox, reports, state_machine
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.errors import LimitReached, TooLate
 from dispatcher.inflight import InFlight
 from dispatcher.leases import Renewal
 from dispatcher.models import Dispatch, Limits, State
+from dispatcher.quotas import AT_ONCE, PACE_MS, Admission
 from dispatcher.store import Ledger
 from dispatcher.timing import GRACE_S
 from tests.clocks import goes_back
@@ -35,9 +37,13 @@ def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> ledger.
 def joined(store: Ledger, *, lease_s: float) -> Dispatch:
     create(store)
     for transition in (state_machine.DISPATCH_STARTED, state_machine.ACCEPTED):
-        step = ledger.advance(read(store), transition, due_in_s=9, fields={"job_id": "AJ_1"})
+        step = ledger.advance(
+            Advance(read(store), transition, due_in_s=9, fields={"job_id": "AJ_1"})
+        )
         store.run(step)
-    store.run(ledger.advance(read(store), state_machine.JOINED, lease_s=lease_s))
+    store.run(
+        ledger.advance(Advance(read(store), state_machine.JOINED, times=Times(lease_s=lease_s)))
+    )
     return read(store)
 
 
@@ -99,25 +105,25 @@ def test_a_record_has_as_much_time_left_as_before(store: Ledger, raw: redis.Redi
 
 
 def test_a_client_s_pace_is_not_held_up(store: Ledger, raw: redis.Redis) -> None:
-    for number in range(ledger.AT_ONCE + 10):
-        create(store, f"dsp_{number}", paced=True)
+    for number in range(AT_ONCE + 10):
+        create(store, f"dsp_{number}", admission=Admission(paced=True))
     goes_back(raw, by_s=BACK_S)
 
-    create(store, "dsp_next", paced=True)
+    create(store, "dsp_next", admission=Admission(paced=True))
 
     due_ms = raw.zscore("usher:due", "dsp_next")
     assert due_ms is not None
-    assert due_ms - store.run(reports.ping()) <= 11 * ledger.PACE_MS
+    assert due_ms - store.run(reports.ping()) <= 11 * PACE_MS
 
 
 def test_a_client_s_requests_are_not_held_up(store: Ledger, raw: redis.Redis) -> None:
     limits = Limits(requests_per_minute=2)
     for number in range(2):
-        create(store, f"dsp_{number}", limits=limits)
+        create(store, f"dsp_{number}", admission=Admission(limits=limits))
     goes_back(raw, by_s=BACK_S)
 
     with pytest.raises(LimitReached) as refused:
-        create(store, "dsp_next", limits=limits)
+        create(store, "dsp_next", admission=Admission(limits=limits))
 
     assert refused.value.retry_after_s <= 30
 
@@ -172,7 +178,9 @@ async def test_a_slot_is_not_promised_for_longer(
     create(store)
     short = InFlight(counts_s=0.3, free_slots=1)
     store.run(
-        ledger.advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=short)
+        ledger.advance(
+            Advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=short)
+        )
     )
     goes_back(raw, by_s=BACK_S)
 
@@ -184,10 +192,14 @@ def test_fewer_are_sent_at_once_for_no_longer(store: Ledger, raw: redis.Redis) -
     create(store)
     started = inflight.start(9)
     store.run(
-        ledger.advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=started)
+        ledger.advance(
+            Advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=started)
+        )
     )
     store.run(
-        ledger.advance(read(store), state_machine.WAIT, due_in_s=9, inflight=inflight.DROPPED)
+        ledger.advance(
+            Advance(read(store), state_machine.WAIT, due_in_s=9, inflight=inflight.DROPPED)
+        )
     )
     goes_back(raw, by_s=BACK_S)
 
@@ -202,7 +214,9 @@ def test_what_its_caller_has_given_up_is_not_done(store: Ledger, raw: redis.Redi
 
     with pytest.raises(TooLate):
         create(store, "dsp_2", not_after_ms=not_after_ms)
-    cancelled = ledger.advance(read(store), state_machine.CANCEL, not_after_ms=not_after_ms)
+    cancelled = ledger.advance(
+        Advance(read(store), state_machine.CANCEL, provided=Provided(not_after_ms=not_after_ms))
+    )
     assert store.run(cancelled).outcome == "late"
 
     assert keyspace(raw) == before

@@ -12,10 +12,11 @@ import pytest
 import redis
 
 from dispatcher import keys, ledger, reports
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import LimitReached, Overloaded
 from dispatcher.ledger import Created
 from dispatcher.models import END_MARGIN_S, Dispatch, Limits, State, TimelineEvent
-from dispatcher.quotas import AT_ONCE, PACE_MS, SESSION_RETRY_S
+from dispatcher.quotas import AT_ONCE, PACE_MS, SESSION_RETRY_S, Admission
 from dispatcher.settings import CommonSettings
 from dispatcher.state_machine import FAILED
 from dispatcher.store import Ledger
@@ -70,12 +71,16 @@ def test_when_too_many_are_on_their_way_nothing_is_written(store: Ledger, raw: r
     another = new_dispatch("dsp_2", room_name="room-2")
 
     with pytest.raises(Overloaded):
-        store.run(ledger.create(another, due_in_s=2, detail={}, max_backlog=1))
+        store.run(ledger.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=1)))
     assert keyspace(raw) == before
 
-    same_room = ledger.create(new_dispatch("dsp_3"), due_in_s=2, detail={}, max_backlog=1)
+    same_room = ledger.create(
+        new_dispatch("dsp_3"), due_in_s=2, detail={}, admission=Admission(max_backlog=1)
+    )
     assert not store.run(same_room).new  # who has a session keeps it
-    assert store.run(ledger.create(another, due_in_s=2, detail={}, max_backlog=2)).new
+    assert store.run(
+        ledger.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=2))
+    ).new
 
 
 @pytest.mark.parametrize("deadline_s", [1, 2, 3])
@@ -94,7 +99,7 @@ def test_one_that_would_be_due_too_late_for_its_deadline_is_refused(
 ) -> None:
     def paced(number: int) -> Created:
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}", deadline_ms=5000)
-        return store.run(ledger.create(new, due_in_s=2, detail={}, paced=True))
+        return store.run(ledger.create(new, due_in_s=2, detail={}, admission=Admission(paced=True)))
 
     made, refused = 0, None
     while refused is None and made < 490:
@@ -216,7 +221,7 @@ def test_the_same_request_after_the_dispatch_has_ended_makes_a_new_one(store: Le
     create(store)
     record = store.run(ledger.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(record, FAILED, retention_s=60))
+    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
 
     assert create(store, "dsp_2") == Created(dispatch_id="dsp_2", state=State.QUEUED, new=True)
 
@@ -271,9 +276,10 @@ def test_without_limits_and_pace_nothing_is_counted(store: Ledger, raw: redis.Re
     assert not [key for key in keyspace(raw) if key.startswith(("usher:rate:", "usher:pace:"))]
 
 
-def ask(store: Ledger, number: int, **options: Any) -> Created:
+def ask(store: Ledger, number: int, **admission: Any) -> Created:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    return store.run(ledger.create(new, due_in_s=2.0, detail={}, **options))
+    admitted = Admission(**admission)
+    return store.run(ledger.create(new, due_in_s=2.0, detail={}, admission=admitted))
 
 
 def test_a_bucket_of_requests_is_refilled_evenly(store: Ledger, raw: redis.Redis) -> None:

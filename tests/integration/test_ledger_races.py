@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, state_machine
+from dispatcher.advance import Advance, Before, Times
 from dispatcher.models import TERMINAL, Dispatch, State
 from dispatcher.store import AsyncLedger, Ledger
 from tests.support import AGENT_NAME, eventually, keyspace, new_dispatch
@@ -20,9 +21,9 @@ def started(store: Ledger, state: State = State.DISPATCHED) -> Dispatch:
     """A new dispatch on its way to an agent."""
     store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
     dispatch = read(store)
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     if state is not State.DISPATCHING:
-        store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return read(store)
 
 
@@ -41,7 +42,9 @@ async def test_of_fifty_jobs_that_claim_at_once_exactly_one_gets_the_dispatch(
         *(
             async_store.run(
                 ledger.advance(
-                    dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": f"AJ_{n}"}
+                    Advance(
+                        dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": f"AJ_{n}"}
+                    )
                 )
             )
             for n in range(50)
@@ -62,7 +65,7 @@ async def test_of_fifty_that_give_up_at_once_the_generation_rises_by_one(
 
     answers = await asyncio.gather(
         *(
-            async_store.run(ledger.advance(dispatch, transition, due_in_s=1))
+            async_store.run(ledger.advance(Advance(dispatch, transition, due_in_s=1)))
             for transition in [state_machine.WAIT, state_machine.NEXT_GENERATION] * 25
         )
     )
@@ -98,7 +101,15 @@ def test_a_redispatch_by_hand_brings_an_ended_record_back_to_life(
         raw.expire(key, 60)
 
     done = store.run(
-        ledger.advance(dispatch, state_machine.REDISPATCH, due_in_s=2, deadline_in_s=30, detail={})
+        ledger.advance(
+            Advance(
+                dispatch,
+                state_machine.REDISPATCH,
+                due_in_s=2,
+                times=Times(deadline_in_s=30),
+                detail={},
+            )
+        )
     )
 
     found, again = keyspace(raw), read(store)
@@ -116,12 +127,14 @@ def test_a_room_that_another_dispatch_serves_is_not_taken_from_it(
     store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = started(store)
-    store.run(ledger.advance(dispatch, state_machine.FAILED, retention_s=60))
+    store.run(ledger.advance(Advance(dispatch, state_machine.FAILED, times=Times(retention_s=60))))
     store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
     before = keyspace(raw)
 
     done = store.run(
-        ledger.advance(dispatch, state_machine.REDISPATCH, due_in_s=2, deadline_in_s=30)
+        ledger.advance(
+            Advance(dispatch, state_machine.REDISPATCH, due_in_s=2, times=Times(deadline_in_s=30))
+        )
     )
 
     assert (done.outcome, done.job_id) == ("occupied", "dsp_2")
@@ -135,11 +148,19 @@ async def test_every_change_is_told_on_the_dispatches_channel(
     with raw.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("usher:wake:dsp_1")
         channel.get_message(timeout=5)
-        store.run(ledger.advance(dispatch, state_machine.ACCEPTED, before="offered", due_in_s=7))
-        store.run(ledger.advance(dispatch, state_machine.AGENT_CONNECTED))
-        store.run(ledger.advance(dispatch, state_machine.ACCEPTED))  # refused: nothing to tell
-        store.run(ledger.advance(replace(dispatch, generation=9), state_machine.JOINED))  # stale
-        store.run(ledger.advance(dispatch, state_machine.JOINED))
+        store.run(
+            ledger.advance(
+                Advance(dispatch, state_machine.ACCEPTED, before=Before("offered"), due_in_s=7)
+            )
+        )
+        store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
+        store.run(
+            ledger.advance(Advance(dispatch, state_machine.ACCEPTED))
+        )  # refused: nothing to tell
+        store.run(
+            ledger.advance(Advance(replace(dispatch, generation=9), state_machine.JOINED))
+        )  # stale
+        store.run(ledger.advance(Advance(dispatch, state_machine.JOINED)))
         heard: list[str] = []
 
         def listen() -> bool:

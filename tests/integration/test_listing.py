@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from dispatcher import keys, ledger, listing
+from dispatcher.advance import Advance
 from dispatcher.listing import Page, Position
 from dispatcher.models import Dispatch, State
 from dispatcher.state_machine import FAILED
@@ -179,7 +180,7 @@ def test_news_are_what_came_after_a_number_and_numbers_outlast_the_trimming(
         keys.timeline("dsp_1"),
         *(f'{{"at_ms":1,"event":"e{n}","generation":1,"detail":{{}}}}' for n in range(2, 250)),
     )
-    store.run(ledger.advance(ref, FAILED))
+    store.run(ledger.advance(Advance(ref, FAILED)))
 
     news = store.run(listing.news("dsp_1", after=247))
 

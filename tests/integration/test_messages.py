@@ -1,12 +1,10 @@
-"""Is what the ledger puts into a queue what Celery itself would have put there?
-
-kombu takes it out, and Celery's worker makes its request of it.
-"""
+"""What the ledger puts into a queue is what Celery itself would have put there."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,37 +14,86 @@ from celery.app.task import Context
 from celery.worker.request import Request
 from kombu import Connection
 
-from dispatcher import ledger, messages, waking
-from dispatcher.messages import Wake
+from dispatcher import cancelling, heartbeat, keys, leases, ledger, messages, tasks, waking
+from dispatcher.advance import Advance, Provided, Times
+from dispatcher.messages import QUEUES, Template, Wake
 from dispatcher.models import Dispatch, State
-from dispatcher.state_machine import DISPATCH_CREATED, DISPATCH_STARTED
+from dispatcher.state_machine import (
+    AGENT_CONNECTED,
+    DISPATCH_CREATED,
+    DISPATCH_STARTED,
+    JOINED,
+    REDISPATCH_REQUESTED,
+)
+from dispatcher.step import Step
 from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch, run_python
+from tests.house import OpenServices
+from tests.support import eventually, keyspace, new_dispatch, run_python
 
-ROOM = 'room "1", with ünicode'
-WAKES = [
-    messages.dispatch("dsp_1", ROOM),
-    messages.verify("dsp_1", ROOM),
-    messages.clear("dsp_1", ROOM),
-    messages.redispatch_joined("dsp_1", ROOM),
-]
-TASKS = [
-    messages.DISPATCH_TASK,
-    messages.VERIFY_TASK,
-    messages.CLEAR_TASK,
-    messages.REDISPATCH_JOINED_TASK,
-]
+ROOM = 'room "1" of <room>, it\'s a back\\slash/ünicode % \n'
+
+
+def join(store: Ledger, dispatch: Dispatch) -> None:
+    """Its agent is in the room."""
+    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
+    in_room = Advance(dispatch, JOINED, fields={"job_id": "AJ_1"}, times=Times(lease_s=60))
+    assert store.run(ledger.advance(in_room)).moved
+
+
+def start_with(wake: Wake) -> Callable[[Ledger, Dispatch], object]:
+    """Have LiveKit asked for it, and a worker told."""
+    return lambda store, dispatch: store.run(
+        ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=60, wake=wake))
+    )
+
+
+def cancel(store: Ledger, dispatch: Dispatch) -> None:
+    """End it when LiveKit has been asked for it."""
+    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
+    assert store.run(cancelling.cancel(dispatch, retention_s=60)).moved
+
+
+def lapse(store: Ledger, dispatch: Dispatch) -> None:
+    """Tell that its agent is lost."""
+    join(store, dispatch)
+    assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="it was killed")) == 1
+
+
+def ask_again(store: Ledger, dispatch: Dispatch) -> None:
+    """Ask for it again by HTTP."""
+    join(store, dispatch)
+    assert store.run(ask_for_redispatch(dispatch)).applied
+
+
+# Each wake-up by an operation that pushes it; `create` has pushed the first.
+PUSHED: dict[Callable[[str, str], Wake], Callable[[Ledger, Dispatch], object]] = {
+    messages.dispatch: lambda store, dispatch: None,
+    messages.verify: start_with(messages.verify("dsp_1", ROOM)),
+    messages.clear: cancel,
+    messages.supervise: lapse,
+    messages.redispatch_joined: ask_again,
+}
+# What no two messages have in common: each has its own, or that of the process that made it.
+OWN_HEADERS = ("id", "root_id", "origin")
+OWN_PROPERTIES = ("correlation_id", "reply_to", "delivery_tag")
+
+
+def ask_for_redispatch(dispatch: Dispatch, *, told: bool = False) -> Step[Any]:
+    """What the web does for a session whose agent may be there."""
+    return ledger.advance(
+        Advance(
+            dispatch,
+            REDISPATCH_REQUESTED,
+            wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
+            provided=Provided(told=told),
+        )
+    )
 
 
 @pytest.fixture
 def celery(redis_url: str) -> Iterator[Celery]:
-    """An application with those tasks, on the session's Redis."""
+    """An application on the session's Redis."""
     app = Celery("test", broker=redis_url, set_as_current=False)
-    in_verify = {"queue": "verify"}
-    app.conf.task_routes = dict.fromkeys((messages.VERIFY_TASK, messages.CLEAR_TASK), in_verify)
-    app.conf.task_default_queue = "dispatch"
-    for name in TASKS:
-        app.task(name=name, ignore_result=True)(task)
     yield app
     app.close()
 
@@ -63,43 +110,139 @@ def taken(redis_url: str, queue: str) -> Any:
         return message
 
 
-def request(message: Any, app: Celery) -> dict[str, Any]:
-    """What a worker makes of it, without the ids and the sender, which are never the same."""
-    made = Request(message, app=app, task=app.tasks[message.headers["task"]])
-    seen = {
-        name: getattr(made, name)
-        for name in ("name", "args", "kwargs", "eta", "expires", "argsrepr")
-    }
-    return seen | {
-        "kwargsrepr": made.kwargsrepr,
-        "time_limits": [*made.time_limits],
-        "ignores_result": made.ignore_result,
-        "root_is_itself": made.root_id == made.id,
-        "parent": made.parent_id,
-        "retries": made.request_dict.get("retries", 0),
-        "queue": made.delivery_info["routing_key"],
-        "payload": message.payload[:2],
-        "encoded": (message.content_type, message.content_encoding),
-    }
+def made(store: Ledger, room: str = ROOM) -> Dispatch:
+    """The record of a new session."""
+    store.run(ledger.create(new_dispatch(room_name=room), due_in_s=2, detail={}))
+    dispatch = store.run(ledger.read("dsp_1"))
+    assert dispatch is not None
+    return dispatch
 
 
-@pytest.mark.parametrize(("wake", "name"), [*zip(WAKES, TASKS, strict=True)], ids=TASKS)
-def test_a_worker_makes_of_it_what_it_makes_of_celerys_own(
-    wake: Wake, name: str, celery: Celery, raw: redis.Redis, redis_url: str
+def without_own(text: str) -> dict[str, Any]:
+    """A message without what is its own, after a look at that."""
+    message: dict[str, Any] = json.loads(text)
+    message["body"] = json.loads(message["body"])
+    headers, properties = message["headers"], message["properties"]
+    own = {name: headers.pop(name) for name in OWN_HEADERS}
+    own |= {name: properties.pop(name) for name in OWN_PROPERTIES}
+    assert own["id"] == own["root_id"] == own["correlation_id"]
+    assert all(isinstance(each, str) and len(each) > 8 for each in own.values())
+    assert "<" not in "".join(own.values())
+    return message
+
+
+@pytest.fixture(scope="module")
+def celerys_own(redis_url: str, celery_templates: tuple[Template, ...]) -> dict[str, str]:
+    """What `apply_async` of each task of ours puts into the task's queue."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        for name, queue in QUEUES.items():
+            arguments = {"dispatch_id": "dsp_1", "room": ROOM}
+            tasks.app.tasks[name].apply_async(kwargs=arguments, queue=queue)
+        queued = [text for queue in {*QUEUES.values()} for text in client.lrange(queue, 0, -1)]
+    return {json.loads(text)["headers"]["task"]: text for text in queued}
+
+
+@pytest.mark.parametrize("wake", PUSHED, ids=lambda wake: wake.__name__)
+def test_a_message_is_what_apply_async_puts_there_field_by_field(
+    wake: Callable[[str, str], Wake], celerys_own: dict[str, str], store: Ledger, raw: redis.Redis
 ) -> None:
-    raw.lpush(wake.queue, wake.message)
-    ours = taken(redis_url, wake.queue)
-    celery.send_task(name, kwargs={"dispatch_id": "dsp_1", "room": ROOM}, ignore_result=True)
-    theirs = taken(redis_url, wake.queue)
+    wanted = wake("dsp_1", ROOM)
+    dispatch = made(store)
+    if wake is not messages.dispatch:
+        raw.delete("dispatch")
 
-    assert request(ours, celery) == request(theirs, celery)
-    assert ours.headers["id"] == ours.delivery_tag
-    assert len(wake.message) < 700
+    PUSHED[wake](store, dispatch)
+
+    [ours] = raw.lrange(wanted.queue, 0, -1)
+    assert without_own(ours) == without_own(celerys_own[wanted.task])
+    assert without_own(ours)["body"][1] == {"dispatch_id": "dsp_1", "room": ROOM}
+
+
+def test_a_worker_makes_its_request_of_it(
+    store: Ledger, celery: Celery, raw: redis.Redis, redis_url: str
+) -> None:
+    made(store)
+
+    message = taken(redis_url, "dispatch")
+
+    name = message.headers["task"]
+    request = Request(message, app=celery, task=celery.task(name=name)(task))
+    assert request.name == messages.DISPATCH_TASK
+    assert request.kwargs == {"dispatch_id": "dsp_1", "room": ROOM}
+    assert message.delivery_tag == request.id == message.properties["correlation_id"]
 
 
 def test_no_two_messages_have_the_same_id() -> None:
-    ids = {json.loads(messages.verify("dsp_1", ROOM).message)["headers"]["id"] for _ in range(100)}
-    assert len(ids) == 100
+    assert len({messages.verify("dsp_1", ROOM).task_id for _ in range(100)}) == 100
+
+
+def test_where_redis_knows_no_template_the_sweeper_comes_at_once(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    """Redis has just been emptied: no worker has said yet what Celery's messages look like."""
+    raw.delete(keys.MESSAGES)
+
+    dispatch = made(store)
+
+    assert not raw.exists("dispatch", "verify")
+    assert store.run(ledger.claim_due(limit=10, push_s=2)) == ["dsp_1"]
+    verify = messages.verify("dsp_1", ROOM)
+    started = Advance(dispatch, DISPATCH_STARTED, due_in_s=60, wake=verify)
+    assert store.run(ledger.advance(started)).moved
+    assert store.run(ledger.claim_due(limit=10, push_s=2)) == ["dsp_1"]
+    in_room = Advance(dispatch, JOINED, fields={"job_id": "AJ_1"}, times=Times(lease_s=60))
+    store.run(ledger.advance(in_room))
+    store.run(leases.claim_ended(limit=10, push_s=60))  # the first look gives each its grace
+    assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="it was killed")) == 1
+    assert store.run(leases.claim_ended(limit=10, push_s=60)) == ["dsp_1"]
+    assert not raw.exists("dispatch", "verify")
+
+
+def test_what_only_its_message_tells_is_not_done_where_no_worker_can_be_told(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    dispatch = made(store)
+    join(store, dispatch)
+    raw.delete(keys.MESSAGES)
+    before = keyspace(raw)
+
+    assert store.run(ask_for_redispatch(dispatch, told=True)).outcome == "untold"
+    assert keyspace(raw) == before
+    # What is only told sooner by its message is done without.
+    connected = Advance(dispatch, AGENT_CONNECTED, wake=messages.verify("dsp_1", ROOM))
+    assert store.run(ledger.advance(connected)).applied
+
+
+def test_a_worker_that_starts_writes_over_what_another_release_has_kept(
+    store: Ledger, raw: redis.Redis, celery_templates: tuple[Template, ...]
+) -> None:
+    kept = raw.hgetall(keys.MESSAGES)
+    raw.hset(keys.MESSAGES, messages.VERIFY_TASK, "another release's")
+    raw.hset(keys.MESSAGES, "a task of another release", "its message")
+    raw.hdel(keys.MESSAGES, messages.CLEAR_TASK)
+
+    store.run(messages.keep(celery_templates, replace=False))
+    between = raw.hgetall(keys.MESSAGES)
+    store.run(messages.keep(celery_templates, replace=True))
+
+    theirs = {"a task of another release": "its message"}
+    assert between == kept | theirs | {messages.VERIFY_TASK: "another release's"}
+    assert raw.hgetall(keys.MESSAGES) == kept | theirs
+
+
+async def test_a_worker_says_it_again_when_redis_has_been_emptied(
+    services_for: OpenServices, raw: redis.Redis
+) -> None:
+    kept = raw.hgetall(keys.MESSAGES)
+    beating = asyncio.create_task(heartbeat.beat(await services_for(), []))
+
+    for _ in range(2):  # at its start, and later
+        raw.delete(keys.MESSAGES)
+        await eventually(lambda: raw.hgetall(keys.MESSAGES) == kept)
+
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
 
 
 def test_a_dispatch_that_livekit_has_is_verified_whatever_comes_first(
@@ -108,12 +251,17 @@ def test_a_dispatch_that_livekit_has_is_verified_whatever_comes_first(
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
     dispatch = store.run(ledger.read("dsp_1"))
     assert isinstance(dispatch, Dispatch)
-    store.run(ledger.advance(dispatch, DISPATCH_STARTED, due_in_s=2))
+    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=2)))
     created = ledger.advance(
-        dispatch, DISPATCH_CREATED, due_in_s=2, wake=messages.verify("dsp_1", "room-1")
+        Advance(dispatch, DISPATCH_CREATED, due_in_s=2, wake=messages.verify("dsp_1", "room-1"))
     )
     stale = ledger.advance(
-        new_generation(dispatch), DISPATCH_CREATED, due_in_s=2, wake=messages.verify("dsp_1", "x")
+        Advance(
+            new_generation(dispatch),
+            DISPATCH_CREATED,
+            due_in_s=2,
+            wake=messages.verify("dsp_1", "x"),
+        )
     )
 
     assert store.run(created).state == State.DISPATCHED
@@ -144,9 +292,9 @@ def test_no_message_is_good_by_the_clock_of_a_host(
     message = taken(redis_url, queue)
 
     name = message.headers["task"]
-    made = Request(message, app=celery, task=celery.task(name=name)(task))
-    assert made.expires is None
-    assert Context(made.request_dict).get(waking.GOOD_TILL_MS) == 7  # as a bound task sees it
+    request = Request(message, app=celery, task=celery.task(name=name)(task))
+    assert request.expires is None
+    assert Context(request.request_dict).get(waking.GOOD_TILL_MS) == 7  # as a bound task sees it
 
 
 def test_beat_s_sweeps_are_good_by_no_clock_either() -> None:

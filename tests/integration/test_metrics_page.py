@@ -21,6 +21,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher import keys, ledger, reports, state_machine
+from dispatcher.advance import Advance
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import DispatchRef
 from dispatcher.settings import CommonSettings
@@ -66,9 +67,9 @@ def samples(client: FlaskClient) -> dict[tuple[Any, ...], float]:
 def test_what_was_counted_is_there_in_prometheuss_words(open_with: Open, store: Ledger) -> None:
     client = open_with()
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(REF, state_machine.DISPATCH_STARTED))
+    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
     in_room = {"joined_at_ms": "1", "time_to_join_ms": "420"}
-    store.run(ledger.advance(REF, state_machine.JOINED, fields=in_room))
+    store.run(ledger.advance(Advance(REF, state_machine.JOINED, fields=in_room)))
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
     found = samples(client)

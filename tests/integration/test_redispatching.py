@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import dispatching, ledger, state_machine, verification
+from dispatcher.advance import Advance, Times
 from dispatcher.errors import RedispatchRefused, UnknownDispatch
 from dispatcher.models import PENDING, Dispatch, State
 from dispatcher.redispatching import redispatch
@@ -95,7 +96,11 @@ async def test_a_joined_dispatch_is_not_sent_again_while_livekit_cannot_be_asked
 async def test_a_room_that_another_dispatch_serves_is_left_to_it(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.advance(request_dispatch(), state_machine.FAILED, retention_s=60))
+    store.run(
+        ledger.advance(
+            Advance(request_dispatch(), state_machine.FAILED, times=Times(retention_s=60))
+        )
+    )
     request_dispatch("dsp_2")
 
     message = await refusal(services, raw)

@@ -16,6 +16,7 @@ import redis
 from livekit.agents.job import JobAcceptArguments
 
 from dispatcher import ledger, state_machine
+from dispatcher.advance import Advance
 from dispatcher.models import Dispatch, State
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
@@ -34,8 +35,8 @@ def dispatched(store: Ledger) -> Dispatch:
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
     dispatch = store.run(ledger.read("dsp_1"))
     assert dispatch is not None
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return dispatch
 
 

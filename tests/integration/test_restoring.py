@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, restoring
+from dispatcher.advance import Advance, Times
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.restoring import Restored
 from dispatcher.state_machine import FAILED
@@ -106,7 +107,7 @@ def test_a_restored_dispatch_has_its_room_until_it_ends(store: Ledger) -> None:
 
     created = store.run(ledger.create(again, due_in_s=2, detail={}))
     assert (created.new, created.dispatch_id) == (False, "dsp_1")
-    store.run(ledger.advance(read(store), FAILED))
+    store.run(ledger.advance(Advance(read(store), FAILED)))
 
     assert store.run(ledger.create(again, due_in_s=2, detail={})).new
 
@@ -123,7 +124,9 @@ def test_what_is_missing_and_what_has_ended_is_named_and_nothing_else(store: Led
     for number in (2, 4):
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
         store.run(ledger.create(new, due_in_s=2, detail={}))
-    store.run(ledger.advance(read(store, "dsp_4"), FAILED, retention_s=RETENTION_S))
+    store.run(
+        ledger.advance(Advance(read(store, "dsp_4"), FAILED, times=Times(retention_s=RETENTION_S)))
+    )
 
     stand = store.run(restoring.standing([f"dsp_{number}" for number in range(1, 6)]))
 

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, listing
+from dispatcher.advance import Advance, Provided, Times
 from dispatcher.listing import Position
 from dispatcher.models import State
 from dispatcher.state_machine import FAILED, REDISPATCH
@@ -77,21 +78,34 @@ def test_failed_ones_are_found_by_when_they_failed_without_a_look_at_the_others(
     tell(raw, ends_as="failed", numbers=range(2))
     tell(raw, numbers=range(2, 6))
     late = Told(number=3, ends_as="queued", client_id="globex").ref
-    store.run(ledger.advance(late, FAILED, retention_s=3600))
+    store.run(ledger.advance(Advance(late, FAILED, times=Times(retention_s=3600))))
     raw.zadd("usher:failed:acme", {"dsp_000000": 5})
     raw.delete("usher:index:acme", "usher:index:globex")
     assert found(store, states=(State.FAILED,)) == [3, 1, 0]
     assert found(store, states=(State.FAILED,), since_ms=6) == [3, 1]
 
     # Sent again it has not failed; what Redis has forgotten goes from the list with the next one.
-    again = ledger.advance(late, REDISPATCH, deadline_in_s=20.0, any_generation=True)
+    again = ledger.advance(
+        Advance(
+            late,
+            REDISPATCH,
+            times=Times(deadline_in_s=20.0),
+            provided=Provided(any_generation=True),
+        )
+    )
     assert store.run(again).moved
     assert found(store, states=(State.FAILED,)) == [1, 0]
-    store.run(ledger.advance(late, FAILED, retention_s=3600, any_generation=True))
+    store.run(
+        ledger.advance(
+            Advance(
+                late, FAILED, times=Times(retention_s=3600), provided=Provided(any_generation=True)
+            )
+        )
+    )
     assert found(store, states=(State.FAILED,)) == [3, 1, 0]
     fill(raw, [Told(number=8, ends_as="queued")])
     last = Told(number=8, ends_as="queued").ref
-    store.run(ledger.advance(last, FAILED, retention_s=3600))
+    store.run(ledger.advance(Advance(last, FAILED, times=Times(retention_s=3600))))
     assert raw.zrange("usher:failed:acme", 0, -1) == ["dsp_000008"]
 
 

@@ -24,11 +24,13 @@ from devstack import PROJECT_ROOT
 from dispatcher import keys, ledger, reports, sentinels
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.guarding import Guard
+from dispatcher.messages import Template
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
 from dispatcher.wakeups import Wakeups
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
+from tests.ledgers import keep_templates
 from tests.sentinels import PASSWORD, Server, Watched
 from tests.support import eventually, new_dispatch
 
@@ -167,9 +169,10 @@ async def test_the_doctor_hears_of_replicas(by_sentinel: CommonSettings) -> None
 
 
 def test_flower_reads_the_queues_of_the_master(
-    watched: Watched, store: Ledger, tmp_path: Path
+    watched: Watched, store: Ledger, tmp_path: Path, celery_templates: tuple[Template, ...]
 ) -> None:
     store._redis.delete("dispatch")
+    keep_templates(store._redis, celery_templates)
     written(store, "dsp_for_flower")
     port = free_port()
     environ = {**os.environ, "REDIS_URL": watched.url, "FLOWER_PERSISTENT": "false"}
@@ -235,9 +238,14 @@ def test_the_results_and_messages_are_refused_in_time_without_redis(
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own backend does
 async def test_ledger_news_messages_and_results_follow_the_master(
-    watched: Watched, store: Ledger, celery: Celery, by_sentinel: CommonSettings
+    watched: Watched,
+    store: Ledger,
+    celery: Celery,
+    by_sentinel: CommonSettings,
+    celery_templates: tuple[Template, ...],
 ) -> None:
     store._redis.delete("dispatch", "verify")
+    keep_templates(store._redis, celery_templates)
     async with (
         AsyncLedger(by_sentinel) as awaiting,
         contextlib.aclosing(Wakeups(by_sentinel, Guard(AsyncLedger(by_sentinel)))) as news,

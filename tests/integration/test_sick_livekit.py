@@ -28,6 +28,7 @@ from dispatcher import (
     state_machine,
     supervising,
 )
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import ClientRegistry
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.lanes import Lanes
@@ -171,11 +172,13 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
             raw.delete("dispatch")
             made = store.run(ledger.read(name))
             assert made is not None
-            store.run(ledger.advance(made, state_machine.DISPATCH_STARTED))
+            store.run(ledger.advance(Advance(made, state_machine.DISPATCH_STARTED)))
             if task is clearing.clear_away:
                 store.run(cancelling.cancel(made, retention_s=60))
             else:
-                store.run(ledger.advance(made, state_machine.JOINED, lease_s=60))
+                store.run(
+                    ledger.advance(Advance(made, state_machine.JOINED, times=Times(lease_s=60)))
+                )
         raw.delete("verify")
         first = asyncio.create_task(task(two, "first"))  # type: ignore[arg-type]
         await eventually(lambda: lanes.in_hand("sick") == 1)

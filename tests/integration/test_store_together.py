@@ -10,9 +10,11 @@ import redis
 
 from dispatcher import keys, ledger, reports
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created, Step
+from dispatcher.ledger import Created
 from dispatcher.models import NO_LIMITS
+from dispatcher.quotas import Admission
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger
 from tests.ownredis import OwnRedis
 from tests.support import new_dispatch
@@ -27,7 +29,7 @@ async def together(own_redis: OwnRedis, own_common: CommonSettings) -> AsyncIter
 
 def creating(number: int) -> Step[Created]:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    return ledger.create(new, due_in_s=2, detail={}, limits=NO_LIMITS)
+    return ledger.create(new, due_in_s=2, detail={}, admission=Admission(limits=NO_LIMITS))
 
 
 async def test_each_gets_its_own_answer_and_redis_is_asked_once(

@@ -9,6 +9,7 @@ import redis
 from livekit import api
 
 from dispatcher import dispatching, leases, ledger, reports, state_machine, verification
+from dispatcher.advance import Advance
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import Window
@@ -308,9 +309,11 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch()
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     store.run(
-        ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+        ledger.advance(
+            Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
+        )
     )
     await house.join_for(dispatch)
     await house.join("person", agent=False)

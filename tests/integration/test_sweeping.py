@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from dispatcher import ledger, reports, state_machine, sweeping, wake_waiting
+from dispatcher.advance import Advance
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
@@ -196,7 +197,7 @@ async def test_what_waited_fails_in_time_with_what_it_waited_for(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = request_dispatch(deadline_ms=1900)
-    store.run(ledger.advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE))
+    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)))
     due(raw, "dsp_1")
 
     assert await woken(services) == []
@@ -284,7 +285,7 @@ async def test_what_is_no_record_at_all_is_parked_and_holds_nobody_up(
 async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.advance(request_dispatch(), state_machine.WAIT, due_in_s=0))
+    store.run(ledger.advance(Advance(request_dispatch(), state_machine.WAIT, due_in_s=0)))
     raw.hset(RECORD, "generation", "many")
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
@@ -332,7 +333,7 @@ async def test_who_waits_for_an_agent_server_costs_a_message_only_when_something
 ) -> None:
     dispatch = request_dispatch()
     fields = {"failure_reason": "no_agent_online", "failure_message": "none is"}
-    store.run(ledger.advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1))
+    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1)))
     no_agent_server()
     store.run(reports.report_alive("livekit:acme", ttl_s=60))
     due(raw, "dsp_1")

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from dispatcher import ledger, restoring
-from dispatcher.ledger import Step
+from dispatcher.advance import Advance, Before
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.state_machine import (
     ACCEPTED,
@@ -18,6 +18,7 @@ from dispatcher.state_machine import (
     NEXT_GENERATION,
     REJECTED,
 )
+from dispatcher.step import Step
 from dispatcher.store import AsyncLedger, Ledger
 from tests.support import AGENT_NAME, new_dispatch
 
@@ -54,13 +55,13 @@ def test_each_event_is_one_line_from_state_to_state(
     dispatch = created(store)
     assert told(caplog) == [("queued", 1, "", "queued")]
 
-    store.run(ledger.advance(dispatch, DISPATCH_STARTED))
-    store.run(ledger.advance(dispatch, REJECTED, before="offered"))
-    store.run(ledger.advance(dispatch, REJECTED, before="offered"))
-    store.run(ledger.advance(dispatch, ACCEPTED, before="offered"))
-    store.run(ledger.advance(dispatch, DISPATCH_CREATED))
-    store.run(ledger.advance(dispatch, AGENT_CONNECTED))
-    store.run(ledger.advance(dispatch, NEXT_GENERATION))
+    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
+    store.run(ledger.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
+    store.run(ledger.advance(Advance(dispatch, ACCEPTED, before=Before("offered"))))
+    store.run(ledger.advance(Advance(dispatch, DISPATCH_CREATED)))
+    store.run(ledger.advance(Advance(dispatch, AGENT_CONNECTED)))
+    store.run(ledger.advance(Advance(dispatch, NEXT_GENERATION)))
     assert told(caplog) == [
         ("dispatching", 1, "queued", "dispatching"),
         ("offered", 1, "dispatching", "offered"),
@@ -85,8 +86,8 @@ def test_what_changes_nothing_is_not_logged(
     told(caplog)
 
     store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))  # the room has one
-    store.run(ledger.advance(dispatch, AGENT_CONNECTED))  # refused
-    store.run(ledger.advance(dispatch, NEXT_GENERATION))  # refused
+    store.run(ledger.advance(Advance(dispatch, AGENT_CONNECTED)))  # refused
+    store.run(ledger.advance(Advance(dispatch, NEXT_GENERATION)))  # refused
     remembered = _remembered("dsp_1")
     store.run(restoring.restore(remembered, by="web", retention_s=60))  # it is there
 
@@ -112,9 +113,11 @@ async def test_a_line_says_whose_it_is_why_and_which_trace_is_its(
     dispatch = created(store, traceparent=TRACEPARENT)
     caplog.clear()
     step: Step[ledger.Advanced] = ledger.advance(
-        dispatch,
-        FAILED,
-        detail={"reason": "no_agent_online", "message": "start one", "tries": "3", "name": "x"},
+        Advance(
+            dispatch,
+            FAILED,
+            detail={"reason": "no_agent_online", "message": "start one", "tries": "3", "name": "x"},
+        )
     )
     await async_store.run(step)
 

@@ -16,6 +16,7 @@ import redis
 from livekit.agents import AgentServer, AssignmentTimeoutError, JobContext, JobRequest
 
 from dispatcher import ledger, state_machine
+from dispatcher.advance import Advance
 from dispatcher.models import State
 from dispatcher.store import AsyncLedger, Ledger
 from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
@@ -89,8 +90,8 @@ async def request_filter(async_store: AsyncLedger, store: Ledger) -> AsyncIterat
     store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
     dispatch = store.run(ledger.read("dsp_1"))
     assert dispatch is not None
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     yield RequestFilter(identity(), async_store)
 
 

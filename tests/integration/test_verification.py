@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from dispatcher import dispatching, ledger, state_machine, verification
+from dispatcher.advance import Advance
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import BOUNDS, Window
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("agent_server")
 def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
     """As the request filter of an agent server claims it."""
     fields = {"job_id": "AJ_1", "agent_server_id": "server-1"}
-    store.run(ledger.advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=fields))
+    store.run(ledger.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=fields)))
 
 
 async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_join(
@@ -76,7 +77,9 @@ async def test_the_agents_own_report_makes_it_look_at_once(
 
     started_s = time.monotonic()
     store.run(
-        ledger.advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": identity})
+        ledger.advance(
+            Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": identity})
+        )
     )
 
     assert await verifying is State.JOINED
@@ -95,7 +98,9 @@ async def test_an_agents_report_alone_is_not_believed(
     no_agent_server()
     claimed(store, dispatch)
     store.run(
-        ledger.advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": "liar"})
+        ledger.advance(
+            Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": "liar"})
+        )
     )
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING

@@ -20,6 +20,7 @@ from dispatcher import (
     state_machine,
     wake_waiting,
 )
+from dispatcher.advance import Advance
 from dispatcher.models import Dispatch, State
 from dispatcher.store import Ledger
 from tests.house import House, OpenServices, Request
@@ -44,7 +45,7 @@ def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str
     store.run(ledger.create(new, due_in_s=0, detail={}))
     dispatch = store.run(ledger.read(dispatch_id))
     assert dispatch is not None
-    store.run(ledger.advance(dispatch, state_machine.WAIT, due_in_s=0))
+    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0)))
     assert dispatch_id in keyspace(raw)["usher:waiting"]
     raw.zadd("usher:waiting", {dispatch_id: number}, xx=True)
     return dispatch_id

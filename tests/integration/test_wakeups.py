@@ -8,6 +8,7 @@ import redis
 import redis.asyncio
 
 from dispatcher import ledger, state_machine
+from dispatcher.advance import Advance
 from dispatcher.guarding import Guard
 from dispatcher.settings import CommonSettings
 from dispatcher.store import AsyncLedger, Ledger
@@ -36,7 +37,7 @@ async def test_a_change_of_the_record_wakes_its_listener(
     assert dispatch is not None
     wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1") as news, wakeups.listen("dsp_2") as other:
-        store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
 
         await heard(news)
         assert not other.is_set()

@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from dispatcher import dispatching, ledger, state_machine, sweeping, verification
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import registry
 from dispatcher.models import Dispatch, State
 from dispatcher.runtime import Services
@@ -78,8 +79,8 @@ def send(door: FlaskClient, event: dict[str, Any], token: str | None = None) -> 
 
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED))
-    store.run(ledger.advance(dispatch, state_machine.JOINED, lease_s=60))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
+    store.run(ledger.advance(Advance(dispatch, state_machine.JOINED, times=Times(lease_s=60))))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,9 @@ def test_an_agents_joining_wakes_whoever_waits_for_it(
 ) -> None:
     store.run(
         ledger.advance(
-            request_dispatch(room_name="room-1"), state_machine.DISPATCH_STARTED, due_in_s=9
+            Advance(
+                request_dispatch(room_name="room-1"), state_machine.DISPATCH_STARTED, due_in_s=9
+            )
         )
     )
     with raw.pubsub(ignore_subscribe_messages=True) as news:
@@ -182,7 +185,7 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
 ) -> None:
     join(store, request_dispatch(room_name="room-1"))
     other = request_dispatch("dsp_other", client_id="other", room_name="room-9")
-    store.run(ledger.advance(other, state_machine.DISPATCH_STARTED, due_in_s=9))
+    store.run(ledger.advance(Advance(other, state_machine.DISPATCH_STARTED, due_in_s=9)))
     before = keyspace(raw)
     with raw.pubsub(ignore_subscribe_messages=True) as news:
         news.psubscribe("usher:*")

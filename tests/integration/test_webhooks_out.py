@@ -26,6 +26,7 @@ from dispatcher import (
     sweeping,
     webhooks,
 )
+from dispatcher.advance import Advance, Times
 from dispatcher.clients import ClientRegistry
 from dispatcher.models import Dispatch, RememberedDispatch, State
 from dispatcher.receivers import NotDelivered, Receivers
@@ -69,8 +70,12 @@ async def deliver_due(services: Services) -> list[str]:
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
     fields = {"agent_identity": "agent-1", "joined_at_ms": "5", "time_to_join_ms": "300"}
-    store.run(ledger.advance(dispatch, state_machine.DISPATCH_STARTED))
-    store.run(ledger.advance(dispatch, state_machine.JOINED, fields=fields, lease_s=60))
+    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
+    store.run(
+        ledger.advance(
+            Advance(dispatch, state_machine.JOINED, fields=fields, times=Times(lease_s=60))
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     dispatch = request_dispatch(agent_metadata="canary of the client", container="box")
     join(store, dispatch)
     assert await deliver_due(telling) == ["delivered"]
-    store.run(ledger.advance(dispatch, transition, fields={"failure_reason": "why"}))
+    store.run(ledger.advance(Advance(dispatch, transition, fields={"failure_reason": "why"})))
     assert await deliver_due(telling) == ["delivered"]
 
     joined, ended = receiver.events()
@@ -126,8 +131,10 @@ async def test_a_change_that_ends_nothing_is_not_told(
     dispatch = request_dispatch()
     join(store, dispatch)
     raw.delete(OUTBOX)
-    store.run(ledger.advance(dispatch, state_machine.AGENT_ADOPTED))  # only noted
-    store.run(ledger.advance(dispatch, state_machine.AGENT_LOST, deadline_in_s=20))
+    store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_ADOPTED)))  # only noted
+    store.run(
+        ledger.advance(Advance(dispatch, state_machine.AGENT_LOST, times=Times(deadline_in_s=20)))
+    )
 
     assert await deliver_due(telling) == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -47,7 +46,7 @@ class Told:
             assert time.monotonic() < ends, f"told only {self.messages}"
             message = self._listening.get_message(timeout=0.05)
             if message is not None:
-                body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                body = json.loads(json.loads(message["data"])["body"])
                 events = body if isinstance(body, list) else [body]
                 self.online |= events[0]["type"] == "worker-online"
                 if events[0]["type"].startswith("task-"):

@@ -26,9 +26,11 @@ from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
 from dispatcher import keys, leases, ledger, state_machine
+from dispatcher.advance import Advance, Before, Counted, Times
 from dispatcher.metrics import AgentCounts
 from dispatcher.models import DispatchRef
 from dispatcher.settings import CommonSettings
+from dispatcher.step import Step
 from dispatcher.store import Ledger
 from tests.acceptance.session import Caller, end_rooms
 from tests.measure.switch import OFF, install
@@ -40,7 +42,7 @@ _MODES = ("with", "without")
 _OURS = ("evalsha", "eval")  # what a client sends; everything else is called by the scripts
 
 
-def steps(number: int) -> list[ledger.Step[object]]:
+def steps(number: int) -> list[Step[object]]:
     """What is done to one session's record, from the request to the join."""
     names = {"dispatch_id": f"dsp_{number}", "client_id": "acme", "room_name": f"room-{number}"}
     ref = DispatchRef(agent_name=AGENT_NAME, generation=1, **names)
@@ -49,19 +51,28 @@ def steps(number: int) -> list[ledger.Step[object]]:
     )
     joins = AgentCounts(key=counts.key, increments={"joins": 1})
     in_room = {"joined_at_ms": "1", "time_to_join_ms": str(100 + number % 400)}
+    commands = [
+        Advance(ref, state_machine.DISPATCH_STARTED, due_in_s=12),
+        Advance(ref, state_machine.DISPATCH_CREATED, due_in_s=7, attempt={"tries": "1"}),
+        Advance(
+            ref,
+            state_machine.ACCEPTED,
+            before=Before("offered"),
+            due_in_s=3,
+            counted=Counted(agents=counts),
+        ),
+        Advance(
+            ref,
+            state_machine.AGENT_CONNECTED,
+            counted=Counted(agents=joins, once=f"joined:{number}"),
+        ),
+        Advance(ref, state_machine.JOINED, times=Times(lease_s=leases.LEASE_S), fields=in_room),
+        Advance(ref, state_machine.ROOM_OVER, times=Times(retention_s=60)),
+    ]
     return [
         ledger.create(new_dispatch(**names), due_in_s=2, detail={"by": "http"}),
-        ledger.advance(ref, state_machine.DISPATCH_STARTED, due_in_s=12),
-        ledger.advance(ref, state_machine.DISPATCH_CREATED, due_in_s=7, attempt={"tries": "1"}),
-        ledger.advance(
-            ref, state_machine.ACCEPTED, before="offered", due_in_s=3, agent_counts=counts
-        ),
-        ledger.advance(
-            ref, state_machine.AGENT_CONNECTED, agent_counts=joins, once=f"joined:{number}"
-        ),
-        ledger.advance(ref, state_machine.JOINED, lease_s=leases.LEASE_S, fields=in_room),
-        ledger.advance(ref, state_machine.ROOM_OVER, retention_s=60),
-    ]  # fmt: skip
+        *(ledger.advance(command) for command in commands),
+    ]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dispatcher import ledger
+from dispatcher import scripts
 
 OFF: Final = "usher:measure:off"
 
@@ -30,10 +30,10 @@ end
 
 def install() -> None:
     """Have the scripts of this process ask; to be called before the first one is loaded."""
-    source = ledger._source
+    source = scripts._source
 
     def switched(name: str) -> str:
         before = _ASK if name == "counting" else ""
         return before + source(name) + _STUBS.get(name, "")
 
-    ledger._source = switched
+    scripts._source = switched

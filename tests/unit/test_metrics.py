@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from dispatcher import keys
-from dispatcher.ledger import script
 from dispatcher.metrics import (
     BOUNDS,
     OPEN_STATES,
@@ -22,6 +21,7 @@ from dispatcher.metrics import (
     percent,
 )
 from dispatcher.models import TERMINAL, State
+from dispatcher.scripts import script
 
 EMPTY = Histogram(bounds=(1.0, 2.0), counts=(0, 0, 0), total=0, sum=0.0)
 

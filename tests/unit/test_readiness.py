@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher import heartbeat
+from dispatcher import parts
 from dispatcher.clients import Client, ClientRegistry, LiveKitCredentials
 from dispatcher.settings import DispatcherSettings
 from dispatcher.worker_settings import Service, WorkerSettings
@@ -22,10 +22,10 @@ CLIENT = Client(
 )
 PARTS = frozenset(
     {
-        heartbeat.worker("dispatch"),
-        heartbeat.worker("verify"),
-        heartbeat.SWEEPER,
-        heartbeat.livekit("acme"),
+        parts.worker("dispatch"),
+        parts.worker("verify"),
+        parts.SWEEPER,
+        parts.livekit("acme"),
     }
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dispatcher import heartbeat, reports
+from dispatcher import parts, reports
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.settings import CommonSettings, load
 from dispatcher.store import Ledger
@@ -15,7 +15,7 @@ def main() -> None:
     while True:
         try:
             # Or a worker would sweep in beat's place.
-            ledger.run(reports.report_alive(heartbeat.SWEEPER, ttl_s=heartbeat.TTL_S))
+            ledger.run(reports.report_alive(parts.SWEEPER, ttl_s=parts.TTL_S))
         except LedgerUnavailable as error:
             print(error, flush=True)
         time.sleep(1)

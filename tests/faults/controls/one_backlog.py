@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from dispatcher import ledger
+from dispatcher import scripts
 from web import create_app as create_app
 
 SHARE = "return all >= at_most and own >= at_most / clients"
-source = ledger._source
+source = scripts._source
 
 
 def without_shares(name: str) -> str:
@@ -20,4 +20,4 @@ def without_shares(name: str) -> str:
     return text
 
 
-ledger._source = without_shares
+scripts._source = without_shares
