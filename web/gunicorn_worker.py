@@ -15,6 +15,9 @@ from gunicorn.workers.ggevent import GeventWorker
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker (27), but for its end."""
 
+    alive: bool
+    ppid: int
+
     def notify(self) -> None:
         """Tell the master that this worker is alive, once a second; without one, stop.
 

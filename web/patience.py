@@ -19,7 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 SILENCE_S: Final = 80.0
 # Of a body that the answer did not need, read so that the caller gets to the answer.
 _MOST_UNREAD_BYTES: Final = 20_000_000
-_PIECE_BYTES: Final = 1_000_000
+_PIECE_BYTES: Final = 65_536
 
 
 def connection() -> socket.socket | None:

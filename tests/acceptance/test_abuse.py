@@ -176,7 +176,7 @@ def test_bodies_that_never_end_do_not_fill_the_memory(stack: RunningStack, door:
         honest.until_answered(5)
         grown = web_memory(stack) - before
     print(f"grown by {grown / 1e6:.0f} MB")
-    assert grown < 220_000_000  # of 270 MB that were sent; each process holds 64 MB at the most
+    assert grown < 220_000_000  # of 270 MB that were sent
     assert_served(honest, at_least=5)
 
 

@@ -99,7 +99,7 @@ def test_each_wait_for_a_caller_is_bounded() -> None:
 
 
 def test_a_body_that_is_not_read_costs_little(redis_url: str, tmp_path: Path) -> None:
-    """Gunicorn's own way to read it takes 0.1 s for each of these."""
+    """gunicorn's own way to read it takes seven times as long (2.4 s, not 0.3 s)."""
     with web(redis_url, tmp_path / "web.log", ALONE) as (master, port):
         url, workers = f"http://127.0.0.1:{port}{URL}", master.children()
 
@@ -109,9 +109,11 @@ def test_a_body_that_is_not_read_costs_little(redis_url: str, tmp_path: Path) ->
         with httpx.Client(trust_env=False, timeout=30) as http:
             assert http.post(url, content=b"").status_code == 401
             before = took_s()
-            for _ in range(20):
+            for _ in range(50):
                 assert http.post(url, content=b" " * 900_000).status_code == 401
-            assert took_s() - before < 1.0
+            cost_s = took_s() - before
+    print(f"{cost_s:.2f} s")
+    assert cost_s < 1.0
 
 
 def test_a_program_on_this_machine_is_no_proxy_by_itself(port: int) -> None:
