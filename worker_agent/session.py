@@ -67,6 +67,8 @@ SLOW_START_S: Final = 4.0
 ROOM_LOOKS_S: Final = (0.0, 0.2, 0.3)
 # What a job has to tell when it ends is waited for so long; livekit-agents waits for it.
 TELL_FOR_S: Final = 20.0
+# So long a session that Redis has never heard of is kept for it at its end.
+ADOPT_FOR_S: Final = 8.0
 # Leaving a room takes milliseconds; LiveKit may be away.
 LEAVE_TIMEOUT_S: Final = 2.0
 
@@ -332,6 +334,8 @@ class Fence:
                 await self._departure.tell_before_joining(ending, self._dispatch)
                 self._dismissed = True
                 return
+            if not self._claimed and not await self._adopt_late():
+                return
             if not self._joined:
                 with contextlib.suppress(LedgerUnavailable):
                     await self._connected()
@@ -421,8 +425,9 @@ class Fence:
         people = self._people.now().present
         if self._leaving is not None and people and self._people_had_left:
             # They left, their agent's session was over, and here they are again.
-            if await self._departure.came_back(self._leaving) is Told.CAME_BACK:
-                self._withdraw("its people are served by another")
+            if await self._departure.came_back(self._leaving) is not Told.CAME_BACK:
+                return True  # Redis is away still: told again in a moment
+            self._withdraw("its people are served by another")
             return False
         now = asyncio.get_running_loop().time()
         if room.connection_state == rtc.ConnectionState.CONN_CONNECTED:
@@ -504,6 +509,19 @@ class Fence:
         if not decision.accept:
             self._withdraw(f"refused ({decision.reason})")
         return decision.accept
+
+    async def _adopt_late(self) -> bool:
+        """Have the ledger know of a session that was delegated, and is over before Redis is back.
+
+        Otherwise another agent is sent for it, to people who have gone. False when it is another's.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ADOPT_FOR_S
+        while loop.time() < until:
+            with contextlib.suppress(LedgerUnavailable):
+                return await self._adopt()
+            await asyncio.sleep(RENEW_S)
+        return True
 
     async def _finish(self, ending: Step[Advanced], what: str) -> None:
         """End the record, then the job: there is nobody whom it could serve."""
