@@ -129,6 +129,8 @@ class Farewell:
                 await job.departure.tell_before_joining(ending, self._fence.dispatch)
                 job.dismissed = True
                 return
+            if not self._fence.claimed and not await self._fence.adopt_late():
+                return
             if not job.joined:
                 with contextlib.suppress(LedgerUnavailable):
                     await report_joined(job, self._fence)

@@ -7,15 +7,21 @@ a claim, or of whose dispatch Redis has lost the record, takes the dispatch over
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Final
 
 from dispatcher import client_servers, ledger, tracing
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.leases import RENEW_S
 from dispatcher.models import Dispatch, State
 from worker_agent import metrics, prewarm
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.decisions import Offer, Reason
 from worker_agent.job import Job
 from worker_agent.tenants import Tenants
+
+# So long a session that Redis has never heard of is kept for it at its end.
+ADOPT_FOR_S: Final = 8.0
 
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
@@ -101,3 +107,16 @@ class Fence:
         if self.dispatch is not None:
             before_s = (self.dispatch.read_at_ms - self.dispatch.updated_at_ms) / 1000
         return before_s + asyncio.get_running_loop().time() - self._began_at
+
+    async def adopt_late(self) -> bool:
+        """Take over a delegated session that is over before Redis is back; false: it is another's.
+
+        Otherwise another agent is sent for it, to people who have gone.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ADOPT_FOR_S
+        while loop.time() < until:
+            with contextlib.suppress(LedgerUnavailable):
+                return await self.adopt()
+            await asyncio.sleep(RENEW_S)
+        return True

@@ -79,8 +79,9 @@ class Lease:
         people = job.people.now().present
         if job.leaving is not None and people and job.people_had_left:
             # They left, their agent's session was over, and here they are again.
-            if await job.departure.came_back(job.leaving) is Told.CAME_BACK:
-                job.withdraw("its people are served by another")
+            if await job.departure.came_back(job.leaving) is not Told.CAME_BACK:
+                return True  # Redis is away still: told again in a moment
+            job.withdraw("its people are served by another")
             return False
         if self._cut_off_s() > CUT_OFF_S:
             return True

@@ -189,6 +189,11 @@ def end_rooms(stack: RunningStack, *rooms: str) -> None:
     asyncio.run(_delete(stack, rooms))
 
 
+def delete_room(stack: RunningStack, room: str) -> None:
+    """Close a room as it is."""
+    asyncio.run(_delete(stack, (room,)))
+
+
 def _none_on_its_way(stack: RunningStack, rooms: Iterable[str]) -> bool:
     with (caller := Caller(stack)).http:
         response = caller.http.get(ENDPOINT, params={"limit": 100})

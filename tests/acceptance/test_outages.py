@@ -20,6 +20,7 @@ from .session import (
     ENDPOINT,
     Caller,
     active_agents,
+    delete_room,
     end_rooms,
     make_room,
     post_at_once,
@@ -129,6 +130,34 @@ def joined_when_back(caller: Caller, dispatch_id: str) -> dict[str, Any]:
         return found if response.status_code == 200 and found["state"] == "joined" else None
 
     return wait_for(f"{dispatch_id} joined", look, within_s=DEADLINE_S + 10)
+
+
+async def test_a_delegated_session_that_is_over_before_redis_is_back_is_sent_no_second_agent(
+    stack: RunningStack, caller: Caller
+) -> None:
+    with stopped(stack, "redis"):
+        answer = (await asyncio.to_thread(timed_post, caller))[0].json()
+        assert answer["status"] == "delegated"
+        person = rtc.Room()
+        await person.connect(answer["server_url"], answer["participant_token"])
+        room = answer["room_name"]
+        (agent,) = await asyncio.to_thread(
+            wait_for,
+            "an agent without Redis",
+            lambda: active_agents(stack, room)[room] or None,
+            within_s=30,
+        )
+        await person.disconnect()
+        await asyncio.to_thread(delete_room, stack, room)
+
+    def over() -> Any:
+        response = caller.http.get(f"{ENDPOINT}/{answer['dispatch_id']}")
+        known = response.status_code == 200 and response.json()
+        return known if known and known["state"] in ("ended", "cancelled", "failed") else None
+
+    record = await asyncio.to_thread(wait_for, "the end", over, within_s=30)
+    assert (record["state"], record["generation"]) == ("ended", 1)
+    assert record["agent_identity"] == agent
 
 
 def test_a_delegated_session_in_a_room_that_exists_gets_its_agent_when_redis_is_back(
