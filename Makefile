@@ -83,7 +83,7 @@ setup: $(installed) ## install everything that the other targets need, and start
 	@$(python) -m devstack provision
 
 clients: $(installed) ## add, list, show, rotate, disable clients: make clients ARGS="list"
-	@exec $(python) -m dispatcher.clients_cli $(ARGS)
+	@exec $(python) -m dispatcher.cli.clients $(ARGS)
 
 vendor: $(installed) ## renew LiveKit's SDK in the page, from tests/browser/package-lock.json
 	@cd tests/browser && npm ci --ignore-scripts --engine-strict=false --no-audit --no-fund

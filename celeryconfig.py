@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from dispatcher import broker
+from dispatcher.connections import celery_broker
 from dispatcher.settings import CommonSettings, load
 
-broker.refuse_another(os.environ)
+celery_broker.refuse_another(os.environ)
 _settings = load(CommonSettings)
 
-_broker = broker.for_celery(
+_broker = celery_broker.for_celery(
     _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
 )
 broker_url, broker_use_ssl = _broker.url, _broker.use_ssl
@@ -73,7 +73,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 # What Flower shows. Not the `task-sent` event as well: most messages are the ledger's own, which
 # sends none, and its timeline has the moment already.
 worker_send_task_events = True
-worker_consumer = "dispatcher.consumer:Consumer"
+worker_consumer = "dispatcher.worker.consumer:Consumer"
 task_send_sent_event = False
 worker_hijack_root_logger = False
 

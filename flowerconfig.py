@@ -9,10 +9,10 @@ from typing import Any
 from tornado.options import options
 
 from dispatcher import listening
-from dispatcher.flower_history import finish_save
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.flower_options import FlowerSettings
-from dispatcher.logs import configure
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.observability.flower_history import finish_save
+from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load, or_stop
 
 with or_stop():

@@ -16,7 +16,7 @@ import sys
 from livekit.agents import AgentServer, JobExecutorType
 from livekit.rtc._ffi_client import FfiClient
 
-from dispatcher.logs import configure
+from dispatcher.observability.logs import configure
 from dispatcher.settings import load
 from worker_agent.echo import entrypoint
 from worker_agent.livekit_workarounds.loop_watchdog import restrain

@@ -12,11 +12,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from dispatcher import leases, reports
+from dispatcher.domain.models import AgentServerReport, DispatchRef
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import AgentServerReport, DispatchRef
+from dispatcher.ledger import leases, reports
+from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger
 
 SLOTS = 1_000_000
 REPORT = AgentServerReport(

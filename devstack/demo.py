@@ -11,10 +11,10 @@ from livekit import api
 from devstack import StackError
 from devstack.config import CLIENT_ID, StackConfig
 from devstack.credentials import FLOWER_USER
-from dispatcher.figures import figures
-from dispatcher.metrics import Window, percent
+from dispatcher.domain.metrics import Window, percent
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.statistics import figures
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
 
 _ENDS_WITHIN_S = 30
 _POLL_EVERY_S = 0.1

@@ -13,15 +13,16 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from celery.signals import after_task_publish, beat_init, celeryd_init, setup_logging
 
-from dispatcher import beside, reports
-from dispatcher.alive import AliveFile, Pulse, watch
+from dispatcher import config_modules
+from dispatcher.connections.reconnecting import AMQP
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.logs import configure, say
-from dispatcher.reconnecting import AMQP
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.ledger import reports
+from dispatcher.ledger.client import Ledger
+from dispatcher.observability.liveness import AliveFile, Pulse, watch
+from dispatcher.observability.logs import configure, say
 from dispatcher.settings import CommonSettings, load
 from dispatcher.start_checks import check_command
-from dispatcher.store import Ledger
 
 _CONFIG: Final = "celeryconfig"
 
@@ -31,7 +32,9 @@ class Loader(AppLoader):
 
     def config_from_object(self, obj: Any, silent: bool = False) -> Any:
         """Called by Celery when a setting is asked for first; `obj` is what the app was given."""
-        return super().config_from_object(beside.load(obj) if obj == _CONFIG else obj, silent)
+        return super().config_from_object(
+            config_modules.load(obj) if obj == _CONFIG else obj, silent
+        )
 
 
 app = Celery("usher", loader=Loader, amqp=AMQP)

@@ -24,9 +24,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dispatcher import redis_url, urls
+from dispatcher.connections import redis_url
+from dispatcher.domain import urls
+from dispatcher.domain.timing import Timings
 from dispatcher.errors import ConfigurationError
-from dispatcher.timing import Timings
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 YEAR_S: Final = 31_536_000

@@ -13,8 +13,9 @@ from pathlib import Path
 import click
 from celery import Celery
 
-from dispatcher import alive, beside
+from dispatcher import config_modules
 from dispatcher.errors import ConfigurationError
+from dispatcher.observability import liveness
 from dispatcher.settings import CommonSettings, WorkerSettings, load, or_stop
 
 
@@ -43,18 +44,18 @@ def _is_ours(app: str) -> bool:
 def _check(command: str) -> None:
     common = load(CommonSettings)
     if command == "worker":
-        from dispatcher.clients import registry
+        from dispatcher.clients.registry import registry
 
         load(WorkerSettings)
         registry()
     if command in ("worker", "beat"):
-        alive.check(common.alive_file)
+        liveness.check(common.alive_file)
     if command == "flower":
         from dispatcher.flower_options import FlowerSettings, check
 
         load(FlowerSettings)
         check(os.environ)
         # Flower looks for it in the current folder.
-        path = os.environ.setdefault("FLOWER_CONF", str(beside.path_of("flowerconfig")))
+        path = os.environ.setdefault("FLOWER_CONF", str(config_modules.path_of("flowerconfig")))
         if not Path(path).is_file():
             raise ConfigurationError("FLOWER_CONF: there is no such file; unset it to use Usher's")

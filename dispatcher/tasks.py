@@ -14,31 +14,27 @@ from typing import Any
 from celery.exceptions import WorkerShutdown
 from celery.signals import heartbeat_sent, worker_ready
 
-from dispatcher import (
-    capacity,
-    clearing,
-    data_losses,
-    dispatching,
-    garbage,
-    heartbeat,
-    keys,
-    outbox,
-    redispatching,
-    reports,
-    supervising,
-    sweeping,
-    tracing,
-    verification,
-    webhooks,
-)
-from dispatcher.alive import Pulse
+from dispatcher import gc_freeze
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
-from dispatcher.guarding import Work
-from dispatcher.messages import DISPATCH_TASK, VERIFY_TASK
-from dispatcher.parts import SWEEPER, TTL_S
-from dispatcher.runtime import runtime
-from dispatcher.waking import GOOD_TILL_MS
+from dispatcher.ledger import keys, outbox, reports
+from dispatcher.ledger.celery_messages import DISPATCH_TASK, VERIFY_TASK
+from dispatcher.ledger.guarding import Work
+from dispatcher.ledger.parts import SWEEPER, TTL_S
+from dispatcher.lifecycle import (
+    cleanup,
+    dispatching,
+    redispatching,
+    supervision,
+    sweeping,
+    verification,
+    webhook_delivery,
+)
+from dispatcher.observability import tracing
+from dispatcher.observability.liveness import Pulse
+from dispatcher.publish import GOOD_TILL_MS
+from dispatcher.worker import capacity_listener, data_loss_monitor, heartbeat
+from dispatcher.worker.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +60,10 @@ def _start_runtime(sender: Any) -> None:
     process = runtime()
     process.start(Work.HEARTBEAT, partial(heartbeat.beat, queues=queues, pulse=_consumer))
     if keys.DISPATCH_QUEUE in queues:
-        process.start(Work.WAKE_FOR_CAPACITY, capacity.listen)
-        process.start(Work.LOOK_FOR_DATA_LOSS, data_losses.watch)
+        process.start(Work.WAKE_FOR_CAPACITY, capacity_listener.listen)
+        process.start(Work.LOOK_FOR_DATA_LOSS, data_loss_monitor.watch)
         process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
-    garbage.keep()
+    gc_freeze.keep()
 
 
 @app.task(name=DISPATCH_TASK, throws=(UsherError,))
@@ -110,7 +106,7 @@ def redispatch_joined(dispatch_id: str, room: str) -> str:
 def clear_away(dispatch_id: str, room: str) -> str:
     """Take the agent of a cancelled dispatch out of its room; returns its record's state."""
     process = runtime()
-    return process.run(clearing.clear_away(process.services, dispatch_id))
+    return process.run(cleanup.clear_away(process.services, dispatch_id))
 
 
 def _good_till_ms(task: Any) -> int:
@@ -123,7 +119,7 @@ def supervise(self: Any, dispatch_id: str, room: str) -> str:
     """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
     process = runtime()
     return process.run(
-        supervising.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
+        supervision.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
     )
 
 
@@ -132,7 +128,7 @@ def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str =
     """Deliver one event to its client's own server; returns what came of it."""
     process = runtime()
     return process.run(
-        webhooks.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
+        webhook_delivery.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
     )
 
 

@@ -12,11 +12,13 @@ from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from dispatcher import garbage, tracing
-from dispatcher.clients import registry
+from dispatcher import gc_freeze
+from dispatcher.clients.registry import registry
+from dispatcher.domain.models import State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.logs import configure
-from dispatcher.models import State
+from dispatcher.ledger.client import AT_ONCE, Ledger
+from dispatcher.observability import tracing
+from dispatcher.observability.logs import configure
 from dispatcher.settings import (
     CommonSettings,
     DispatcherSettings,
@@ -24,36 +26,28 @@ from dispatcher.settings import (
     WebSettings,
     load,
 )
-from dispatcher.store import AT_ONCE, Ledger
-from web import (
-    api,
-    client_page,
-    cors,
-    dashboard,
-    dashboard_api,
-    headers,
-    health,
-    limits,
-    metrics,
-    openapi,
-    patience,
-    problems,
-    traces,
-    webhooks,
-)
-from web.answer_schemas import Accepted
-from web.events import Streams
-from web.idempotency import Delegations
-from web.key_uses import KeyUses
-from web.limits import WrongKeys, WrongPasswords
-from web.operators import operator_of
+from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
+from web.contract import problems
+from web.contract.answer_schemas import Accepted
+from web.contract.participant_tokens import participant_token
+from web.contract.request_schemas import TokenRequest
+from web.dashboard import api as dashboard_api
+from web.dashboard import pages as dashboard_pages
+from web.monitoring import health, metrics
+from web.monitoring import tracing as request_tracing
+from web.pages import client_page
 from web.path_prefix import PathPrefix
-from web.promises import Promises
-from web.request_schemas import TokenRequest
+from web.server import patience
 from web.services import Services
-from web.snapshots import Snapshots
-from web.spool import Spool, directory_for
-from web.tokens import participant_token
+from web.state import abuse_limits
+from web.state.abuse_limits import WrongKeys, WrongPasswords
+from web.state.accepted_dispatches import Promises
+from web.state.cache import Snapshots
+from web.state.idempotency import Delegations
+from web.state.key_usage import KeyUses
+from web.state.operator import operator_of
+from web.state.promise_files import Spool, directory_for
+from web.streaming.sse import Streams
 
 logger = logging.getLogger(__name__)
 
@@ -129,21 +123,21 @@ def build() -> Flask:
     if proxies := settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
         app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
-    app.register_blueprint(api.blueprint)
+    app.register_blueprint(dispatches.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
-    app.register_blueprint(webhooks.blueprint)
+    app.register_blueprint(livekit_webhooks.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(client_page.blueprint)
-    app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(dashboard_pages.blueprint)
     app.register_blueprint(dashboard_api.blueprint)
     patience.register(app)
-    traces.register(app)
+    request_tracing.register(app)
     metrics.register(app)
     problems.register(app)
-    limits.register(app)
+    abuse_limits.register(app)
     cors.register(app)
-    headers.register(app)
+    security_headers.register(app)
     _warm_up(app, here)
     return app
 
@@ -162,7 +156,7 @@ def _warm_up(app: Flask, here: Services) -> None:
             "Redis is not there yet; until it is sessions are delegated or refused",
             extra={"error": str(error)},
         )
-    garbage.keep()
+    gc_freeze.keep()
 
 
 def _rehearse(app: Flask, here: Services) -> None:

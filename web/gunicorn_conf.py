@@ -5,7 +5,7 @@ The master ends on what is wrong before it has started a worker, which would end
 
 from __future__ import annotations
 
-from web.worker_class import GREENLETS, WORKER_CLASS  # before all others: see there
+from web.server.worker_class import GREENLETS, WORKER_CLASS  # before all others: see there
 
 # isort: split
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.celery import app as celery_app
-from dispatcher.clients import registry
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.clients.registry import registry
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.settings import (
     CommonSettings,
     DispatcherSettings,
@@ -36,10 +36,10 @@ with or_stop():
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
     # Read once, for the workers to come too: one that is started anew while the file of clients is
-    # wrong goes on with the clients of the master's start (`dispatcher/registry.py`).
+    # wrong goes on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
     registry()
 
-# Where each process keeps how long its answers have taken (web/metrics.py). A directory of this
+# Where each process keeps how long its answers have taken (web/monitoring/metrics.py). A directory of this
 # master's own, unless one is named: workers of a master that was killed may still write into its,
 # and what has been counted before a start does not count any more.
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -86,8 +86,8 @@ except OSError as error:
 # a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); so it is refused at once and asks again.
 import web.app  # noqa: E402, F401  # for that alone
-from dispatcher.logs import configure  # noqa: E402
-from web import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
+from dispatcher.observability.logs import configure  # noqa: E402
+from web.server import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
 

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from dispatcher.clients import ClientRegistry
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain.timing import Timings
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, DispatcherSettings, timings
-from dispatcher.store import Ledger
-from dispatcher.timing import Timings
-from web.events import Streams
-from web.idempotency import Delegations
-from web.key_uses import KeyUses
-from web.limits import WrongKeys, WrongPasswords
-from web.promises import Promises
-from web.snapshots import Snapshots
+from web.state.abuse_limits import WrongKeys, WrongPasswords
+from web.state.accepted_dispatches import Promises
+from web.state.cache import Snapshots
+from web.state.idempotency import Delegations
+from web.state.key_usage import KeyUses
+from web.streaming.sse import Streams
 
 if TYPE_CHECKING:
-    from web.operators import Operator
+    from web.state.operator import Operator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from dispatcher import alive, listening
+from dispatcher import listening
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError
-from dispatcher.logs import configure
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.observability import liveness
+from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from worker_agent.settings import AgentSettings
 
@@ -18,7 +19,7 @@ def main() -> int:
     try:
         common = load(CommonSettings)
         settings = load(AgentSettings)
-        alive.check(common.alive_file)
+        liveness.check(common.alive_file)
         listening.check(settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT")
         refuse_cluster(common)
         configure(log_format=common.log_format, level=common.log_level)

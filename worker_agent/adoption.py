@@ -11,15 +11,15 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from dispatcher import inflight, ledger, reports, restoring
-from dispatcher.advance import Advance, Counted
-from dispatcher.ledger import Advanced
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import RememberedDispatch, State
-from dispatcher.restoring import Restored
-from dispatcher.state_machine import ADOPTED
-from dispatcher.step import Step
-from dispatcher.store import AsyncLedger
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import RememberedDispatch, State
+from dispatcher.domain.state_machine import ADOPTED
+from dispatcher.ledger import admission, dispatches, reports, restoring
+from dispatcher.ledger.advance import Advance, Counted
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.restoring import Restored
+from dispatcher.ledger.step import Step
 from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
 from worker_agent.metrics import ADOPTION_BATCH
 
@@ -82,7 +82,7 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
         "agent_identity": taker.agent_identity,
     }
     fields = {name: value for name, value in named.items() if value}
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             ADOPTED,
@@ -90,7 +90,7 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
             fields=fields,
             detail={**fields, "reason": Reason.ADOPTED},
             counted=Counted(agents=counts),
-            inflight=inflight.CLAIMED,
+            inflight=admission.CLAIMED,
         )
     )
 

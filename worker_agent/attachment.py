@@ -14,12 +14,13 @@ from typing import Any
 
 from livekit.agents import AgentServer, JobExecutorType, JobRequest
 
-from dispatcher import garbage, redaction, tracing
+from dispatcher import gc_freeze
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError
-from dispatcher.guarding import Guard, Work
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.observability import redaction, tracing
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger
 from worker_agent.decisions import AgentServerIdentity
 from worker_agent.livekit_workarounds import agent_server
 from worker_agent.load_report import Reporter, ReportOptions
@@ -92,7 +93,7 @@ class Attachment:
         if in_threads:
             prepare()  # now, not by the thread of the first job
         else:
-            garbage.keep()
+            gc_freeze.keep()
         if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         tracing.start("usher-agent")

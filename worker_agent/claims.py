@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-from dispatcher import ledger, tracing
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Advanced
-from dispatcher.ledger_clock import LedgerClock
-from dispatcher.step import Step
-from dispatcher.store import AsyncLedger
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.clock import LedgerClock
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.step import Step
+from dispatcher.observability import tracing
 from worker_agent import steps
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.decisions import (
@@ -106,7 +107,7 @@ class Claims:
         """True when this very claim has been carried out before, and its answer was lost."""
         if self._metrics.was_granted(offer.job_id):
             return False  # LiveKit offers that job once more
-        dispatch = await self._store.run(ledger.read(offer.dispatch_id))
+        dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
         return dispatch is not None and dispatch.agent_server_id == self._server.agent_server_id
 
     async def adopt(self, offer: Offer) -> Decision:

@@ -12,7 +12,7 @@ from typing import Final
 
 from livekit.protocol.agent import Job
 
-from dispatcher.attributes import (
+from dispatcher.domain.job_attributes import (
     CLIENT_ID,
     CONTAINER,
     DELEGATED,
@@ -22,9 +22,9 @@ from dispatcher.attributes import (
     REQUESTED_AT_MS,
     TRACEPARENT,
 )
-from dispatcher.keys import is_dispatch_id
-from dispatcher.ledger import Advanced
-from dispatcher.models import DispatchRef, State
+from dispatcher.domain.models import DispatchRef, State
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.keys import is_dispatch_id
 
 
 class Reason(StrEnum):

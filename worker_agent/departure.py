@@ -1,7 +1,7 @@
 """Tell the ledger what the end of an agent means for its session.
 
 One object per job. What it tells is decided in `ending.py`; whether people are left after a loss
-is for a worker to see (`dispatcher/supervising.py`).
+is for a worker to see (`dispatcher/lifecycle/supervision.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import logging
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
-from dispatcher import leases
-from dispatcher.agent_losses import crashes_in_a_row
+from dispatcher.domain.agent_losses import crashes_in_a_row
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.state_machine import AGENT_LEAVING
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Advanced
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import Dispatch
-from dispatcher.state_machine import AGENT_LEAVING
-from dispatcher.step import Step
-from dispatcher.store import AsyncLedger
+from dispatcher.ledger import leases
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.step import Step
 from worker_agent import steps
 from worker_agent.decisions import Offer
 from worker_agent.ending import Cause, Ending, People

@@ -16,7 +16,7 @@ from typing import Final
 
 from livekit import rtc
 
-from dispatcher.timing import STILL_TO_COME_S
+from dispatcher.domain.timing import STILL_TO_COME_S
 
 # Of people who have all come so lately, just when another one has left, a program that ends its
 # session means the one who has left: it has hardly met the others.

@@ -12,9 +12,9 @@ from typing import Final
 
 from livekit import rtc
 
-from dispatcher import tracing
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.leases import RENEW_S
+from dispatcher.ledger.leases import RENEW_S
+from dispatcher.observability import tracing
 from worker_agent import metrics, room_view
 from worker_agent.departure import Told
 from worker_agent.ending import (

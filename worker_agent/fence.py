@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 from typing import Final
 
-from dispatcher import client_servers, ledger, tracing
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.leases import RENEW_S
-from dispatcher.models import Dispatch, State
+from dispatcher.ledger import client_servers, dispatches
+from dispatcher.ledger.leases import RENEW_S
+from dispatcher.observability import tracing
 from worker_agent import metrics, prewarm
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.decisions import Offer, Reason
@@ -68,7 +69,7 @@ class Fence:
                     return await self.adopt()
             # It blocks this job's loop, in which nothing else is to be done yet: a connection that
             # is open already answers sooner than a new one could be made.
-            self.dispatch = prewarm.ask(ledger.read(self._job.offer.dispatch_id))
+            self.dispatch = prewarm.ask(dispatches.read(self._job.offer.dispatch_id))
             if self.dispatch is None:
                 return await self.adopt()
         except (LedgerUnavailable, TimeoutError):

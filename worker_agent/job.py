@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from livekit.agents import JobContext
 
-from dispatcher import keys, reports, tracing
-from dispatcher.metrics import AgentCounts
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.ledger import keys, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.observability import tracing
+from dispatcher.observability.state_changes import log_fields, span_attributes
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger
-from dispatcher.transitions import log_fields, span_attributes
 from worker_agent import metrics
 from worker_agent.decisions import Offer
 from worker_agent.departure import Departure

@@ -8,12 +8,13 @@ from typing import Final
 
 from livekit import rtc
 
-from dispatcher import endings, leases, tracing
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.guarding import Guard, Work
-from dispatcher.leases import RENEW_S, Renewal
-from dispatcher.ledger import Advanced
-from dispatcher.step import Step
+from dispatcher.ledger import endings, leases
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.ledger.leases import RENEW_S, Renewal
+from dispatcher.ledger.step import Step
+from dispatcher.observability import tracing
 from worker_agent import metrics, room_view, steps
 from worker_agent.departure import Told
 from worker_agent.fence import Fence

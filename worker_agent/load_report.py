@@ -17,12 +17,12 @@ from livekit.agents import AgentServer
 from livekit.agents.utils.hw import get_cpu_monitor
 from livekit.agents.worker import UPDATE_LOAD_INTERVAL
 
-from dispatcher import reports
-from dispatcher.alive import AliveFile
+from dispatcher.domain.models import AgentServerReport
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.guarding import Guard, Work
-from dispatcher.models import AgentServerReport
-from dispatcher.store import AsyncLedger
+from dispatcher.ledger import reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.observability.liveness import AliveFile
 from worker_agent.decisions import AgentServerIdentity
 from worker_agent.join_limit import AT_ONCE, joining
 from worker_agent.livekit_workarounds import agent_server, own_load

@@ -14,10 +14,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
-from dispatcher import figures, keys, reports
+from dispatcher.domain.metrics import AgentCounts, AgentFigures, Window, agent_figures
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.metrics import AgentCounts, AgentFigures, Window, agent_figures
-from dispatcher.store import AsyncLedger
+from dispatcher.ledger import keys, reports, statistics
+from dispatcher.ledger.async_client import AsyncLedger
 from worker_agent.decisions import AgentServerIdentity, Decision
 
 JOINED: Final[Mapping[str, int]] = {"joins": 1}
@@ -108,8 +108,8 @@ class AgentMetrics:
             LedgerUnavailable: Redis did not answer.
         """
         server = self._server
-        client_ids = (server.client_id,) if server.client_id else (figures.EVERY,)
-        found = await figures.read_async(self._store, window, client_ids)
+        client_ids = (server.client_id,) if server.client_id else (statistics.EVERY,)
+        found = await statistics.read_async(self._store, window, client_ids)
         return tuple(
             each
             for each in found.agents

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
-from dispatcher.attributes import AGENT_NAME, DISPATCH_ID
+from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID
 from worker_agent.ending import People
 
 

@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 
 from livekit.agents import JobProcess
 
-from dispatcher import garbage
+from dispatcher import gc_freeze
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings, load
-from dispatcher.step import Step
-from dispatcher.store import Ledger
 from worker_agent.livekit_workarounds import native_client
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def prepare() -> None:
         native_client.make()
         with contextlib.suppress(ConfigurationError, LedgerUnavailable):
             _ledger().warm_up(_CONNECTIONS)
-        garbage.keep()
+        gc_freeze.keep()
 
 
 def ask(step: Step[T]) -> T:

@@ -14,11 +14,11 @@ from typing import Any, Final
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
 
-from dispatcher import ledger
-from dispatcher.agent_losses import crashes_in_a_row
+from dispatcher.domain.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.store import AsyncLedger
-from dispatcher.transitions import log_fields
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.observability.state_changes import log_fields
 from worker_agent.decisions import Offer, read_offer
 from worker_agent.departure import tell_loss
 from worker_agent.ending import Cause, Ending
@@ -87,7 +87,7 @@ class Processes:
             extra={**log_fields(offer.ref), "job_id": offer.job_id, "how": how},
         )
         with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
-            dispatch = await self._store.run(ledger.read(offer.dispatch_id))
+            dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
             crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
             ending = Ending(cause=Cause.LOST, reason=how)
             await tell_loss(self._store.run, offer, ending, crashes=crashes)

@@ -15,14 +15,15 @@ from contextlib import AbstractContextManager
 
 from livekit.agents import AssignmentTimeoutError, JobRequest
 
-from dispatcher import client_servers, tracing
-from dispatcher.advance import Before
-from dispatcher.attributes import DISPATCH_ID, GENERATION
+from dispatcher.domain.job_attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.guarding import Guard, Work
-from dispatcher.leases import RENEW_S
-from dispatcher.store import AsyncLedger
-from dispatcher.transitions import log_fields, span_attributes
+from dispatcher.ledger import client_servers
+from dispatcher.ledger.advance import Before
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.ledger.leases import RENEW_S
+from dispatcher.observability import tracing
+from dispatcher.observability.state_changes import log_fields, span_attributes
 from worker_agent import steps
 from worker_agent.claims import Claims
 from worker_agent.decisions import (

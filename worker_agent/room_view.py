@@ -8,7 +8,7 @@ from typing import Final
 
 from livekit import api
 
-from dispatcher.livekit import PEOPLE
+from dispatcher.livekit.client import PEOPLE
 from worker_agent.job import Job
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from typing import Final
 from livekit import rtc
 from livekit.agents import JobContext
 
-from dispatcher import leases, tracing
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import leases
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.observability import tracing
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger
 from worker_agent import prewarm
 from worker_agent.decisions import read_offer
 from worker_agent.ending import Cause, Ending

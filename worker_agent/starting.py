@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.guarding import ThreadGuard, Work
-from dispatcher.leases import RENEW_S, Renewal
+from dispatcher.ledger.guarding import ThreadGuard, Work
+from dispatcher.ledger.leases import RENEW_S, Renewal
 from worker_agent import prewarm, steps
 from worker_agent.decisions import Offer
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from dispatcher import inflight, leases, ledger, messages
-from dispatcher.advance import Advance, Before, Counted, Provided, Times
-from dispatcher.agent_losses import CRASHED
-from dispatcher.leases import Renewal
-from dispatcher.ledger import Advanced
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import FailureReason
-from dispatcher.state_machine import (
+from dispatcher.domain.agent_losses import CRASHED
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import FailureReason
+from dispatcher.domain.state_machine import (
     ACCEPTED,
     AGENT_CONNECTED,
     AGENT_CRASHED,
@@ -25,7 +21,11 @@ from dispatcher.state_machine import (
     NEXT_GENERATION,
     REJECTED,
 )
-from dispatcher.step import Step
+from dispatcher.ledger import admission, celery_messages, dispatches, leases
+from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.leases import Renewal
+from dispatcher.ledger.step import Step
 from worker_agent.decisions import AgentServerIdentity, Offer, Reason
 from worker_agent.ending import Ending, People
 
@@ -48,7 +48,7 @@ def claim(
 ) -> Step[Advanced]:
     """Claim the dispatch for the offered job, unless the ledger's clock is past `not_after_ms`."""
     names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             ACCEPTED,
@@ -58,21 +58,21 @@ def claim(
             fields={**names, "agent_container": server.container},
             detail={**names, "container": server.container, "reason": Reason.CLAIMED},
             counted=Counted(agents=counts),
-            inflight=inflight.CLAIMED,
+            inflight=admission.CLAIMED,
         )
     )
 
 
 def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[Advanced]:
     """Note that this agent server does not take the offered job, and that another one may."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             REJECTED,
             before=Before("offered"),
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": reason},
-            inflight=inflight.SENT,
+            inflight=admission.SENT,
             detail={
                 "job_id": offer.job_id,
                 "agent_server_id": server.agent_server_id,
@@ -85,7 +85,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
 
 def not_assigned(offer: Offer) -> Step[Advanced]:
     """End a claim whose job LiveKit has not assigned, so that the next attempt need not wait."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             NEXT_GENERATION,
@@ -101,7 +101,7 @@ def declined(
 ) -> Step[Advanced]:
     """End the record as failed, because the agent program itself does not want the job."""
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             FAILED,
@@ -125,21 +125,21 @@ def connected(
     offer: Offer, agent_identity: str, *, counts: AgentCounts, verify: bool
 ) -> Step[Advanced]:
     """Note that the job's agent is in its room; `verify`: and have a worker look at once."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
             counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
-            wake=messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
+            wake=celery_messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
         )
     )
 
 
 def leaving(offer: Offer, ending: Ending, people: People) -> Step[Advanced]:
     """Note that the agent answers no more and is about to leave, so that the room is free."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             AGENT_LEAVING,
@@ -160,7 +160,7 @@ def left(
     retention_s: int,
 ) -> Step[Advanced]:
     """End the record, unless a caller has asked since the people have left."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             AGENT_LEFT,
@@ -174,7 +174,7 @@ def left(
 
 def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Advanced]:
     """Ask for the next generation, for people whom this agent no longer answers."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             CAME_BACK,
@@ -182,7 +182,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
             attempt={"outcome": "left", "reason": ending.reason},
             detail={"job_id": offer.job_id, "reason": ending.reason},
             counted=Counted(agents=counts),
-            wake=messages.dispatch(offer.dispatch_id, offer.room_name),
+            wake=celery_messages.dispatch(offer.dispatch_id, offer.room_name),
             times=Times(deadline_as_before=True),
         )
     )
@@ -190,7 +190,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
 
 def given_up(offer: Offer, what: str) -> Step[Advanced]:
     """End an attempt for which the agent program is not to blame; another one follows soon."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             NEXT_GENERATION,
@@ -216,7 +216,7 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
         f"{what}, before its agent was in the room; look for job {offer.job_id} in the log of its "
         "agent server"
     )
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             offer.ref,
             AGENT_CRASHED,
@@ -224,6 +224,6 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
             fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
             attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},
             detail={"job_id": offer.job_id, "reason": what},
-            wake=None if pause_s else messages.dispatch(offer.dispatch_id, offer.room_name),
+            wake=None if pause_s else celery_messages.dispatch(offer.dispatch_id, offer.room_name),
         )
     )

@@ -13,8 +13,8 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from dispatcher.domain.metrics import AgentFigures, Window, percent
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.metrics import AgentFigures, Window, percent
 from worker_agent.decisions import AgentServerIdentity
 from worker_agent.metrics import AgentMetrics
 

@@ -12,10 +12,10 @@ import logging
 import time
 from typing import Final
 
-from dispatcher import client_servers
-from dispatcher.client_servers import LiveKitServer, clients_at
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.store import AsyncLedger
+from dispatcher.ledger import client_servers
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client_servers import LiveKitServer, clients_at
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from bench.size import Size
 from bench.stats import percentile
 from bench.testbed import Testbed
 from bench.units import Unit
-from dispatcher import keys
+from dispatcher.ledger import keys
 
 NAME: Final = "backlog"
 _WORKERS: Final = ("dispatch", "verify", "beat")

@@ -25,7 +25,7 @@ from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
 from bench.units import Unit
-from dispatcher.scripts import script
+from dispatcher.ledger.scripts import script
 
 NAME: Final = "calls"
 _IDLE_S: Final = 10.0

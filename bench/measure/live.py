@@ -17,7 +17,7 @@ from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
 from bench.units import Unit
-from dispatcher import keys
+from dispatcher.ledger import keys
 
 NAME: Final = "live"
 _PER_S: Final = 2.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from dispatcher import reports
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import client_option
-from dispatcher.models import AgentServerReport
+from dispatcher.domain.models import AgentServerReport
+from dispatcher.ledger import reports
 
 
 @click.command(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from dispatcher import cancelling
 from dispatcher.cli import reach
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import dispatch_id_argument
 from dispatcher.errors import TooLate
+from dispatcher.ledger import cancelling
 
 
 @click.command(

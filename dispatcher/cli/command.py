@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from dispatcher import redis_url
+from dispatcher.connections import redis_url
 from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,

@@ -16,24 +16,25 @@ from typing import Final
 
 import click
 
-from dispatcher import figures, keys, reports
 from dispatcher.cli import findings, reach, server_findings, work_findings, worker_findings
 from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.rendering import wrapped
-from dispatcher.clients import Client, registry
+from dispatcher.clients.models import Client
+from dispatcher.clients.registry import registry
+from dispatcher.clients.worker_settings import all_services, services_of
+from dispatcher.domain.metrics import Window
 from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,
     LiveKitError,
     PermanentLiveKitError,
 )
-from dispatcher.livekit import LiveKitClients
-from dispatcher.livekit_clock import server_time
-from dispatcher.metrics import Window
+from dispatcher.ledger import keys, reports, statistics
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.livekit.client import LiveKitClients
+from dispatcher.livekit.clock import server_time
 from dispatcher.settings import DispatcherSettings, load
-from dispatcher.store import AsyncLedger
-from dispatcher.worker_settings import all_services, services_of
 
 WITHIN_S: Final = 4.0
 _LIVEKIT_TIMEOUT_S: Final = 2.0
@@ -176,13 +177,13 @@ class _Examination:
         found = list(worker_findings.of_settings(here, workers))
         found += work_findings.of_agents(all_services(here, workers), servers, unfenced)
         webhooks = [client for client in self._clients if client.webhook_url]
-        health = await store.run(figures.health())
+        health = await store.run(statistics.health())
         found += work_findings.of_health(health, webhooks=bool(webhooks))
         found += worker_findings.of_livekit(workers, health)
         for client in webhooks:
             dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
             found.append(work_findings.of_dead_webhooks(client, dead))
-        lately = await figures.read_async(store, Window.MINUTES, names)
+        lately = await statistics.read_async(store, Window.MINUTES, names)
         return [*found, *work_findings.of_figures(lately)]
 
     def _unfenced(self) -> frozenset[str]:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from dispatcher import keys, ledger, listing, reports
+from dispatcher.domain.models import TERMINAL, Dispatch, State, TimelineEvent
 from dispatcher.errors import UnknownDispatch
-from dispatcher.models import TERMINAL, Dispatch, State, TimelineEvent
-from dispatcher.store import Ledger
+from dispatcher.ledger import dispatches, keys, queries, reports
+from dispatcher.ledger.client import Ledger
 
 # A message that got lost costs no more than this; it is how a Redis that hangs is noticed, too.
 _LOOK_S: Final = 1.0
@@ -29,7 +29,7 @@ def follow(
     position = 0
     with store.listen(keys.wake_channel(dispatch_id)) as wait:
         while True:
-            news = store.run(listing.news(dispatch_id, after=position))
+            news = store.run(queries.news(dispatch_id, after=position))
             if news.state is None:
                 raise UnknownDispatch(f"no dispatch {dispatch_id!r}")
             for event in news.events:
@@ -47,7 +47,7 @@ def wait_for_join(store: Ledger, dispatch_id: str, *, within_s: float) -> Dispat
     for state, _ in follow(store, dispatch_id, until=until):
         if state is State.JOINED:
             break
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     if dispatch is None:
         raise UnknownDispatch(f"dispatch {dispatch_id!r} has gone")
     return dispatch
@@ -72,7 +72,7 @@ def follow_all(
                 store.run(reports.ping())
                 continue
             dispatch_id = channel.removeprefix(keys.WAKE_PREFIX)
-            dispatch = store.run(ledger.read(dispatch_id))
+            dispatch = store.run(dispatches.read(dispatch_id))
             if dispatch is None or client_id not in (None, dispatch.client_id):
                 continue
             yield from _news_of(dispatch, positions)

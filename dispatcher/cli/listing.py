@@ -7,11 +7,11 @@ from itertools import islice
 
 import click
 
-from dispatcher import reports
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import STATES, Duration, client_option
-from dispatcher.models import State
+from dispatcher.domain.models import State
+from dispatcher.ledger import reports
 
 
 @click.command(

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from dispatcher import listing
 from dispatcher.cli.reach import client_ids, open_ledger
+from dispatcher.domain.models import State
 from dispatcher.errors import UsherError
-from dispatcher.models import State
+from dispatcher.ledger import queries
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def complete_dispatches(
     try:
         ledger = open_ledger()
         for client_id in client_ids():
-            step = listing.page(client_id, state=None, limit=_COMPLETED, after=None)
+            step = queries.page(client_id, state=None, limit=_COMPLETED, after=None)
             for dispatch in ledger.run(step).dispatches:
                 if dispatch.dispatch_id.startswith(incomplete):
                     about = f"{dispatch.state} {dispatch.room_name}"

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dispatcher import ledger, listing, reports
 from dispatcher.cli.command import Exit, fail
-from dispatcher.clients_file import ClientsFile, EditRefused
+from dispatcher.clients.editing import ClientsFile, EditRefused
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.timing import Timings
 from dispatcher.errors import ConfigurationError
-from dispatcher.models import Dispatch, State
+from dispatcher.ledger import dispatches, queries, reports
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import (
     ClientIdSettings,
     ClientsFileSettings,
@@ -21,8 +23,6 @@ from dispatcher.settings import (
     load,
 )
 from dispatcher.settings import timings as timings_of
-from dispatcher.store import Ledger
-from dispatcher.timing import Timings
 
 # People can wait longer than the web's callers, and Redis may be far away from their machine.
 TIMEOUT_S: Final = 0.8
@@ -90,7 +90,7 @@ def where_clients_come_from() -> str:
 
 def read(store: Ledger, dispatch_id: str, *, as_json: bool) -> Dispatch:
     """The record, or the end of the command: there is none."""
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     if dispatch is None:
         fail(
             f"no dispatch {dispatch_id!r}: it never existed or its retention time is over "
@@ -109,7 +109,7 @@ def newest(
     oldest_ms = 0.0 if since_s is None else now_ms - since_s * 1000
     position = None
     while True:
-        page = store.run(listing.page(client_id, state=state, limit=_PAGE, after=position))
+        page = store.run(queries.page(client_id, state=state, limit=_PAGE, after=position))
         for dispatch in page.dispatches:
             if dispatch.created_at_ms < oldest_ms:
                 return

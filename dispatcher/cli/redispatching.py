@@ -10,14 +10,15 @@ from typing import Any, Final
 
 import click
 
-from dispatcher import cancelling, redispatching, reports
 from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import Duration, client_option, complete_dispatches
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
-from dispatcher.models import Dispatch, State
-from dispatcher.outcomes import read
-from dispatcher.runtime import Services, open_services
+from dispatcher.ledger import cancelling, reports
+from dispatcher.lifecycle import redispatching
+from dispatcher.lifecycle.outcomes import read
+from dispatcher.lifecycle.services import Services, open_services
 
 SENT: Final = "sent"
 WOULD_SEND: Final = "would_send"

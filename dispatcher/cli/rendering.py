@@ -11,10 +11,10 @@ from typing import Final
 import click
 
 from dispatcher.cli.command import printable
-from dispatcher.explaining import Explanation
-from dispatcher.models import Dispatch, State
-from dispatcher.stages import SESSION, Stage, stages
-from dispatcher.troubles import seconds
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.explain.explanation import Explanation
+from dispatcher.explain.incidents import seconds
+from dispatcher.explain.stages import SESSION, Stage, stages
 
 WIDTH: Final = 100
 _BAR: Final = 40

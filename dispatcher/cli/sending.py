@@ -12,16 +12,17 @@ from typing import Any, Final
 
 import click
 
-from dispatcher import ledger
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, emit, fail, printable
 from dispatcher.cli.following import wait_for_join
 from dispatcher.cli.options import client_option
-from dispatcher.clients import Client, registry
-from dispatcher.explaining import explain
-from dispatcher.ledger import Created
-from dispatcher.models import Dispatch, NewDispatch, State
-from dispatcher.quotas import Admission
+from dispatcher.clients.models import Client
+from dispatcher.clients.registry import registry
+from dispatcher.domain.models import Dispatch, NewDispatch, State
+from dispatcher.domain.quotas import Admission
+from dispatcher.explain.explanation import explain
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.dispatches import Created
 
 _MAX_NAME_BYTES: Final = 256
 _MAX_DEPLOYMENT_BYTES: Final = 64
@@ -90,7 +91,7 @@ def command(
     store = reach.open_ledger()
     settings = reach.common_settings()
     created = store.run(
-        ledger.create(
+        dispatches.create(
             new,
             due_in_s=settings.wake_grace_s,
             detail={"by": "cli"},

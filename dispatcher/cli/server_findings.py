@@ -7,8 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from dispatcher.cli.findings import Finding, fail, ok, warn
-from dispatcher.clients import Client
-from dispatcher.store import ServerFacts
+from dispatcher.clients.models import Client
+from dispatcher.ledger.async_client import ServerFacts
 
 SLOW_REDIS_MS: Final = 20.0
 SLOW_LIVEKIT_MS: Final = 500.0

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
-from dispatcher.explaining import Explanation
-from dispatcher.models import AgentServerReport, Dispatch
-from dispatcher.stages import stages
+from dispatcher.domain.models import AgentServerReport, Dispatch
+from dispatcher.explain.explanation import Explanation
+from dispatcher.explain.stages import stages
 
 _SUMMARY: Final = (
     *("dispatch_id", "client_id", "room_name", "agent_name", "deployment", "state", "generation"),

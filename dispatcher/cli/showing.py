@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from dispatcher import reports
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import dispatch_id_argument
-from dispatcher.explaining import Explanation, explain, explain_parked, explain_unknown
-from dispatcher.ledger import read
-from dispatcher.models import Dispatch
-from dispatcher.store import Ledger
-from dispatcher.timing import Timings
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.timing import Timings
+from dispatcher.explain.explanation import Explanation, explain, explain_parked, explain_unknown
+from dispatcher.ledger import reports
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import read
 
 
 @click.command(

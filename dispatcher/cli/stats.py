@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import click
 
-from dispatcher import figures
 from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, emit, printable
 from dispatcher.cli.options import client_option
-from dispatcher.metrics import (
+from dispatcher.domain.metrics import (
     TIMES,
     AgentFigures,
     ClientFigures,
@@ -20,7 +19,8 @@ from dispatcher.metrics import (
     Window,
     percent,
 )
-from dispatcher.troubles import seconds
+from dispatcher.explain.incidents import seconds
+from dispatcher.ledger import statistics
 
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _COUNTERS: Final = (
@@ -47,8 +47,8 @@ _COUNTERS: Final = (
 @client_option("Only this client's.")
 def command(window: str, client_id: str | None, as_json: bool) -> None:
     """Show success, failures by reason, times and what agent servers answered, by client."""
-    wanted = (client_id,) if client_id else (*reach.client_ids(), figures.NOT_OURS)
-    counted = figures.read(reach.open_ledger(), Window(window), wanted)
+    wanted = (client_id,) if client_id else (*reach.client_ids(), statistics.NOT_OURS)
+    counted = statistics.read(reach.open_ledger(), Window(window), wanted)
     if as_json:
         emit(as_shape(counted))
     else:

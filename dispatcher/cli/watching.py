@@ -13,9 +13,9 @@ from dispatcher.cli.command import Command, emit, printable
 from dispatcher.cli.following import follow, follow_all
 from dispatcher.cli.options import Duration, client_option, dispatch_id_argument
 from dispatcher.cli.sending import exit_code
-from dispatcher.explaining import explain
-from dispatcher.models import Dispatch, TimelineEvent
-from dispatcher.store import Ledger
+from dispatcher.domain.models import Dispatch, TimelineEvent
+from dispatcher.explain.explanation import explain
+from dispatcher.ledger.client import Ledger
 
 _FOR_EVER_S: Final = 10 * 365 * 86_400.0
 

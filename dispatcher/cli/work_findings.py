@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from dispatcher.cli.findings import Finding, fail, ok, warn
-from dispatcher.clients import Client
-from dispatcher.figures import Health
-from dispatcher.metrics import Figures
-from dispatcher.models import AgentServerReport
-from dispatcher.parts import TTL_S
-from dispatcher.troubles import seconds
-from dispatcher.worker_settings import Service, serving
+from dispatcher.clients.models import Client
+from dispatcher.clients.worker_settings import Service, serving
+from dispatcher.domain.metrics import Figures
+from dispatcher.domain.models import AgentServerReport
+from dispatcher.explain.incidents import seconds
+from dispatcher.ledger.parts import TTL_S
+from dispatcher.ledger.statistics import Health
 
 LONG_QUEUE: Final = 100
 TOO_LONG_QUEUE: Final = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from dispatcher.cli.findings import Finding, fail, ok, warn
-from dispatcher.figures import Health
-from dispatcher.worker_settings import Service, WorkerSettings
+from dispatcher.clients.worker_settings import Service, WorkerSettings
+from dispatcher.ledger.statistics import Health
 
 _NAME = "settings of the workers"
 

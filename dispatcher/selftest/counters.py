@@ -14,13 +14,13 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher import figures
+from dispatcher.domain.metrics import Window
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.ledger import read
-from dispatcher.metrics import Window
+from dispatcher.ledger import statistics
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import read
 from dispatcher.selftest.deployment import Deployment, NoAnswer
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import Ledger
 
 _ACCEPTS: Final = "usher_agent_accepts_total"
 _WITHIN_S: Final = 5.0
@@ -77,7 +77,7 @@ class Counters:
         if dispatch is None:
             self.why_not += "; REDIS_URL is another deployment's"
             return None
-        counted = figures.read(store, Window.ALL, [dispatch.client_id])
+        counted = statistics.read(store, Window.ALL, [dispatch.client_id])
         found: Counter[str] = Counter()
         for agent in counted.agents:
             found[agent.container] += agent.accepts

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from devstack.testing import RunningStack
-from tests.nginx import proxied
+from tests.support.nginx import proxied
 
 from .session import Caller
 

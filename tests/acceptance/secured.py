@@ -21,9 +21,9 @@ from devstack import PROJECT_ROOT
 from devstack.servers import find_redis_server
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from tests.clientsfile import digest
 from tests.conftest import PATIENT, free_port, process
-from tests.tls import make_certificates, tls_front
+from tests.support.clientsfile import digest
+from tests.support.tls import make_certificates, tls_front
 
 PAGE = "https://app.acme.example"
 ACME_KEY, ACME_PAGE_KEY = "usk_c4nary-acme-secret-key", "upk_c4nary-acme-publishable-key"

@@ -16,9 +16,9 @@ from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
 from devstack.testing import RunningStack
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
-from dispatcher.step import Step
-from dispatcher.store import Ledger
 
 T = TypeVar("T")
 

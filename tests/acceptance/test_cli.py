@@ -14,7 +14,7 @@ import pytest
 
 from devstack.testing import RunningStack
 from tests.acceptance.session import Caller, active_agents, wait_for
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 pytestmark = pytest.mark.timeout(180)
 

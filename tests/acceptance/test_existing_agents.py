@@ -21,8 +21,8 @@ from livekit import api
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack, running_stack
-from dispatcher.figures import figures
-from dispatcher.metrics import AgentFigures, ClientFigures, Window
+from dispatcher.domain.metrics import AgentFigures, ClientFigures, Window
+from dispatcher.ledger.statistics import figures
 
 from .session import Caller, active_agents, end_rooms, run_step, wait_for
 from .test_outages import stopped

@@ -23,8 +23,8 @@ from livekit import api, rtc
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from dispatcher.figures import figures
-from dispatcher.metrics import ClientFigures, Window
+from dispatcher.domain.metrics import ClientFigures, Window
+from dispatcher.ledger.statistics import figures
 
 from .ordinary import CONFIDENTIAL
 from .session import Caller, active_agents, end_rooms, run_step, wait_ready

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from devstack.testing import RunningStack
-from dispatcher.figures import figures
-from dispatcher.metrics import Figures, Window
+from dispatcher.domain.metrics import Figures, Window
+from dispatcher.ledger.statistics import figures
 
 from .session import Caller, active_agents, end_rooms, post_at_once, run_step, wait_for
 

@@ -20,7 +20,7 @@ import redis
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from tests.collector import Collector, GotSpan, collecting
+from tests.support.collector import Collector, GotSpan, collecting
 
 from .session import ENDPOINT, Caller, end_rooms, wait_for
 
@@ -106,7 +106,8 @@ class Traced:
         return [
             line
             for line in self.lines()
-            if line["logger"] == "dispatcher.transitions" and line["dispatch_id"] == dispatch_id
+            if line["logger"] == "dispatcher.observability.state_changes"
+            and line["dispatch_id"] == dispatch_id
         ]
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from devstack.testing import RunningStack, running_stack
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 from .session import Caller, wait_for
 from .test_outages import stopped

@@ -23,9 +23,9 @@ import redis
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack, running_stack
-from tests.clientsfile import a_key
 from tests.conftest import PATIENT, free_port
-from tests.support import keyspace
+from tests.support.clientsfile import a_key
+from tests.support.values import keyspace
 
 from .session import ENDPOINT, Caller, wait_for
 
@@ -164,7 +164,7 @@ def test_a_client_that_is_added_while_all_runs_gets_its_agent(two_clients: TwoCl
     port = stack.livekit_url.rpartition(":")[2]
     added = subprocess.run(
         [
-            *(sys.executable, "-m", "dispatcher.clients_cli", "--file", str(two_clients.file)),
+            *(sys.executable, "-m", "dispatcher.cli.clients", "--file", str(two_clients.file)),
             *("add", "new", "--livekit-url", f"ws://127.0.0.1:{port}", "--shared-livekit"),
             *("--livekit-api-key", "env:LIVEKIT_API_KEY", "--agent", "session-agent-rag"),
             *("--livekit-api-secret", "env:LIVEKIT_API_SECRET"),

@@ -13,7 +13,7 @@ import redis
 from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT
 from tests.faults.stacks import kill
-from tests.receiver import SECRET, Receiver, receiving
+from tests.support.receiver import SECRET, Receiver, receiving
 
 from .session import Caller, end_rooms, wait_for
 

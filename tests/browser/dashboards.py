@@ -18,11 +18,11 @@ import redis
 from playwright.async_api import Page, expect
 
 from devstack import PROJECT_ROOT
-from dispatcher import parts, reports
-from tests.clientsfile import ENVIRON, a_client
+from dispatcher.ledger import parts, reports
 from tests.conftest import free_port, wait_until_answers
-from tests.ledgers import Told, fill, run_steps
-from tests.ownredis import OwnRedis
+from tests.support.clientsfile import ENVIRON, a_client
+from tests.support.ledgers import Told, fill, run_steps
+from tests.support.ownredis import OwnRedis
 
 USER, PASSWORD = "operator", "a-password-of-some-length"
 CLIENTS = ("acme", "globex")

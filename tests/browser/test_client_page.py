@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from dispatcher import state_machine
-from dispatcher.models import FailureReason, State, Transition
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import FailureReason, State, Transition
 from worker_agent.echo import GREETING
 
 from .conftest import WAIT_MS, Browsing, Stack

@@ -17,9 +17,9 @@ import pytest
 from playwright.async_api import Page, expect
 
 from devstack.testing import RunningStack
-from dispatcher import stages
-from dispatcher.models import FailureReason, State
-from tests.ledgers import Told, report_server
+from dispatcher.domain.models import FailureReason, State
+from dispatcher.explain import stages
+from tests.support.ledgers import Told, report_server
 from worker_agent.decisions import Reason
 
 from .conftest import Browsing

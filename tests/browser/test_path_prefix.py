@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import expect
 
-from tests.ledgers import Told
+from tests.support.ledgers import Told
 
 from .conftest import Browsing
 from .dashboards import open_dashboard, signed_in

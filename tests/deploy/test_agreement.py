@@ -18,7 +18,7 @@ import web.settings
 import worker_agent.settings
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from dispatcher.alive import PERIOD_S
+from dispatcher.observability.liveness import PERIOD_S
 from worker_agent.settings import AgentSettings
 
 from . import manifests
@@ -28,7 +28,12 @@ from .wheels import locked
 PROCESSES = set(read_procfile(PROJECT_ROOT / "Procfile"))
 DRAIN_S = AgentSettings.model_fields["drain_s"].default
 # Settings that are no field of a settings class: where they are read instead.
-READ_ELSEWHERE = ("web/gunicorn_conf.py", "Procfile", "dispatcher/tracing.py", "dispatcher/otel.py")
+READ_ELSEWHERE = (
+    "web/gunicorn_conf.py",
+    "Procfile",
+    "dispatcher/observability/tracing.py",
+    "dispatcher/observability/otel.py",
+)
 # Flower reads every option of its own from such a variable; these are the ones that we set.
 FLOWERS_OWN = {"FLOWER_BASIC_AUTH"}
 

@@ -21,7 +21,7 @@ import redis
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from dispatcher.alive import QUIET_S
+from dispatcher.observability.liveness import QUIET_S
 from tests.acceptance.session import wait_for
 from tests.conftest import LiveKitServer
 

@@ -24,9 +24,9 @@ from livekit.agents import AgentServer, JobExecutorType
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack
-from dispatcher.logs import configure
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger
 from tests.acceptance.session import wait_for
 from worker_agent.attachment import identify
 from worker_agent.entrypoint import load_entrypoint

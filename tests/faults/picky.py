@@ -10,7 +10,7 @@ import asyncio
 
 from livekit.agents import JobRequest
 
-from dispatcher.logs import configure
+from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from tests.faults.agents import bare_server
 from worker_agent.entrypoint import load_entrypoint

@@ -22,8 +22,8 @@ from livekit import rtc
 
 from devstack.testing import RunningStack, running_stack
 from tests.acceptance.test_recovery import job_processes
-from tests.shell import Shell
-from tests.support import told_of
+from tests.support.shell import Shell
+from tests.support.values import told_of
 
 from .agents import agent_server
 from .stacks import Caller, end_room, frozen, redis_of, stopped, wait_for, wait_ready

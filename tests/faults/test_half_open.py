@@ -21,10 +21,10 @@ import pytest
 import redis
 
 from devstack import PROJECT_ROOT
-from dispatcher import ledger
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
-from tests.support import new_dispatch
+from tests.support.values import new_dispatch
 
 from .far_redis import FarRedis
 
@@ -110,7 +110,7 @@ def test_workers_hear_again_soon_after_redis_has_vanished_without_a_word(
 
     def dispatched() -> bool:
         """A record goes from the sweeper to a dispatch worker and on."""
-        record = store.run(ledger.read(dispatch_id))
+        record = store.run(dispatches.read(dispatch_id))
         return record is not None and record.state in ("waiting", "failed")
 
     with (
@@ -127,7 +127,7 @@ def test_workers_hear_again_soon_after_redis_has_vanished_without_a_word(
         new = new_dispatch(dispatch_id, client_id=CLIENT_ID)
         seconds_until(
             "a record",
-            lambda: store.run(ledger.create(new, due_in_s=0, detail={})) is not None,
+            lambda: store.run(dispatches.create(new, due_in_s=0, detail={})) is not None,
             within_s=5,
         )
         took = {

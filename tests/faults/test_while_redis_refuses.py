@@ -11,8 +11,8 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.testing import RunningStack, running_stack
-from tests.refusing import REFUSALS, refusing
-from tests.shell import Shell
+from tests.support.refusing import REFUSALS, refusing
+from tests.support.shell import Shell
 
 from .stacks import ENDPOINT, Caller, active_agents, kill, wait_for, wait_ready
 

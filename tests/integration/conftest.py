@@ -13,19 +13,20 @@ import pytest_asyncio
 import redis
 from livekit import api
 
-from dispatcher import ledger, reports
-from dispatcher.clients import registry
-from dispatcher.message_templates import templates
-from dispatcher.messages import Template
-from dispatcher.models import AgentServerReport, Dispatch
-from dispatcher.runtime import Services, open_services
+from dispatcher.clients.registry import registry
+from dispatcher.domain.models import AgentServerReport, Dispatch
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.celery_messages import Template
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle.services import Services, open_services
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger, Ledger
-from tests.clientsfile import Open, opening
-from tests.house import House, OpenServices, Request
-from tests.ledgers import keep_templates
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, a_server, new_dispatch
+from dispatcher.worker.message_templates import templates
+from tests.support.clientsfile import Open, opening
+from tests.support.house import House, OpenServices, Request
+from tests.support.ledgers import keep_templates
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, a_server, new_dispatch
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
@@ -148,9 +149,9 @@ def request_dispatch(store: Ledger, house: House, raw: redis.Redis) -> Request:
 
     def write(dispatch_id: str = "dsp_1", **changes: object) -> Dispatch:
         new = new_dispatch(dispatch_id, **{"room_name": house.room, **changes})
-        store.run(ledger.create(new, due_in_s=2.0, detail={"by": "test"}))
+        store.run(dispatches.create(new, due_in_s=2.0, detail={"by": "test"}))
         raw.lpop("dispatch")
-        dispatch = store.run(ledger.read(dispatch_id))
+        dispatch = store.run(dispatches.read(dispatch_id))
         assert dispatch is not None
         return dispatch
 
@@ -162,7 +163,7 @@ def look(store: Ledger) -> Callable[[], Dispatch]:
     """Reads the record of `dsp_1`."""
 
     def read() -> Dispatch:
-        dispatch = store.run(ledger.read("dsp_1"))
+        dispatch = store.run(dispatches.read("dsp_1"))
         assert dispatch is not None
         return dispatch
 

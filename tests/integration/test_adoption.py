@@ -7,15 +7,17 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import ledger, state_machine
-from dispatcher.advance import Advance
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import Dispatch, State
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, counts, new_dispatch
+from tests.support.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, counts, new_dispatch
 from worker_agent.adoption import Taker, adopt
 from worker_agent.decisions import Decision, Offer, Reason, reject
 from worker_agent.metrics import ADOPTED as ADOPTIONS
@@ -30,7 +32,7 @@ Read = Callable[[], Dispatch]
 @pytest.fixture
 def record(store: Ledger) -> Read:
     def read() -> Dispatch:
-        dispatch = store.run(ledger.read("dsp_1"))
+        dispatch = store.run(dispatches.read("dsp_1"))
         assert dispatch is not None
         return dispatch
 
@@ -39,7 +41,7 @@ def record(store: Ledger) -> Read:
 
 @pytest.fixture
 def queued(store: Ledger, record: Read) -> Dispatch:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
     return record()
 
 
@@ -109,7 +111,7 @@ async def test_of_two_agents_only_the_first_may_stay(async_store: AsyncLedger) -
 async def test_an_agent_of_an_older_generation_must_leave(
     async_store: AsyncLedger, store: Ledger, queued: Dispatch
 ) -> None:
-    store.run(ledger.advance(Advance(queued, state_machine.WAIT, due_in_s=1)))
+    store.run(dispatches.advance(Advance(queued, state_machine.WAIT, due_in_s=1)))
 
     assert await ask(async_store, offer()) == reject(Reason.STALE)
 
@@ -117,7 +119,7 @@ async def test_an_agent_of_an_older_generation_must_leave(
 async def test_an_agent_for_a_dispatch_that_has_ended_must_leave(
     async_store: AsyncLedger, store: Ledger, queued: Dispatch
 ) -> None:
-    store.run(ledger.advance(Advance(queued, state_machine.FAILED)))
+    store.run(dispatches.advance(Advance(queued, state_machine.FAILED)))
 
     assert await ask(async_store, offer()) == reject(Reason.NOT_WANTED)
 
@@ -125,7 +127,7 @@ async def test_an_agent_for_a_dispatch_that_has_ended_must_leave(
 async def test_an_agent_whose_room_another_dispatch_serves_must_leave_and_the_record_says_so(
     async_store: AsyncLedger, store: Ledger, record: Read
 ) -> None:
-    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))
 
     assert await ask(async_store, offer()) == reject(Reason.OCCUPIED)
 
@@ -147,7 +149,7 @@ async def test_the_filter_takes_a_delegated_job_and_writes_its_record(
 async def test_the_filter_refuses_a_delegated_job_whose_dispatch_has_its_agent(
     async_store: AsyncLedger, queued: Dispatch, store: Ledger
 ) -> None:
-    store.run(ledger.advance(Advance(queued, state_machine.ADOPTED, fields={"job_id": "AJ_0"})))
+    store.run(dispatches.advance(Advance(queued, state_machine.ADOPTED, fields={"job_id": "AJ_0"})))
     offered = Offered(request_type="delegated")
 
     await RequestFilter(identity(), async_store)(offered.request)

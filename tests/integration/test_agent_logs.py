@@ -18,8 +18,8 @@ from livekit import api as livekit_api
 
 from devstack import PROJECT_ROOT
 from tests.conftest import free_port
-from tests.ownredis import OwnRedis
-from tests.support import WAIT_S
+from tests.support.ownredis import OwnRedis
+from tests.support.values import WAIT_S
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer

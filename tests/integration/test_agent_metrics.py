@@ -14,15 +14,17 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher import ledger, reports, state_machine
-from dispatcher.advance import Advance
-from dispatcher.metrics import Window
-from dispatcher.models import State
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import Window
+from dispatcher.domain.models import State
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, counts, eventually, new_dispatch
+from tests.support.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, counts, eventually, new_dispatch
 from worker_agent.decisions import Decision, Reason
 from worker_agent.metrics import AgentMetrics
 from worker_agent.request_filter import RequestFilter
@@ -47,11 +49,15 @@ async def own_store(own_common: CommonSettings) -> AsyncIterator[AsyncLedger]:
 
 async def dispatched(store: AsyncLedger) -> None:
     """`dsp_1`, on its way to an agent server; every script is in Redis's cache then."""
-    await store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    dispatch = await store.run(ledger.read("dsp_1"))
+    await store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = await store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
-    await store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
-    await store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
+    await store.run(
+        dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+    )
+    await store.run(
+        dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7))
+    )
 
 
 async def test_answers_given_while_redis_is_away_are_counted_when_it_is_back(
@@ -108,7 +114,7 @@ async def test_a_claim_that_redis_comes_to_too_late_is_neither_granted_nor_count
     await eventually(lambda: own.info("commandstats")["cmdstat_evalsha"]["calls"] > before)
     await request_filter.metrics.flush(within_s=PATIENT_S)
 
-    record = await own_store.run(ledger.read("dsp_1"))
+    record = await own_store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert (record.state, record.job_id) == (State.DISPATCHED, "")
     assert counts(own, COUNTERS) == {"rejects:ledger_unavailable": 1}

@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 
 from dispatcher.cli.command import Exit
 from dispatcher.cli.showing import look
-from dispatcher.store import Ledger
-from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
-from tests.support import TIMINGS
+from dispatcher.ledger.client import Ledger
+from tests.support.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
+from tests.support.values import TIMINGS
 
 URL = "/api/v1/dispatches"
 PAGE = "https://app.acme.example"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import redis
 from kombu import Connection
 
-import dispatcher.broker  # noqa: F401  # its transports stand for redis:// in kombu
-from tests.ownredis import OwnRedis
+import dispatcher.connections.celery_broker  # noqa: F401  # its transports stand for redis:// in kombu
+from tests.support.ownredis import OwnRedis
 
 RIGHTS = ("~*", "&*", "+@all", "-@admin", "-@dangerous", "+info")
 

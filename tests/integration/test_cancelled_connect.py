@@ -8,7 +8,7 @@ from typing import Protocol
 
 from livekit import api
 
-from tests.support import run_python
+from tests.support.values import run_python
 
 # Cancels a connection that has just begun, then looks whom LiveKit lists in that room for as long
 # as a connection takes to come about.

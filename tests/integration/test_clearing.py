@@ -8,13 +8,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import cancelling, dispatching, ledger, sweeping, verification
-from dispatcher.advance import Advance, Times
-from dispatcher.clearing import SETTLED_S, clear_away
-from dispatcher.models import PENDING, TERMINAL, Dispatch, State
-from dispatcher.redispatching import redispatch_joined
-from dispatcher.runtime import Services
-from dispatcher.state_machine import (
+from dispatcher.domain.models import PENDING, TERMINAL, Dispatch, State
+from dispatcher.domain.state_machine import (
     ACCEPTED,
     ADOPTED,
     DISPATCH_CREATED,
@@ -22,10 +17,16 @@ from dispatcher.state_machine import (
     JOINED,
     REDISPATCH,
 )
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, counts, keyspace
+from dispatcher.ledger import cancelling, dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, sweeping, verification
+from dispatcher.lifecycle.cleanup import SETTLED_S, clear_away
+from dispatcher.lifecycle.redispatching import redispatch_joined
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import listening, never_answering
+from tests.support.values import AGENT_NAME, counts, keyspace
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -37,7 +38,7 @@ def cancel(store: Ledger, dispatch: Dispatch) -> bool:
 
 def cancel_on_its_way(store: Ledger, dispatch: Dispatch) -> None:
     """A worker has begun with it, and may have asked LiveKit for its agent."""
-    assert store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=12))).moved
+    assert store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=12))).moved
     assert cancel(store, dispatch)
 
 
@@ -87,7 +88,7 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
     for key in (RECORD, f"{RECORD}:attempts", f"{RECORD}:timeline"):
         assert found[key][1] == "expires"
     for late in (DISPATCH_STARTED, DISPATCH_CREATED, ACCEPTED, ADOPTED, JOINED):
-        assert not store.run(ledger.advance(Advance(after, late))).applied
+        assert not store.run(dispatches.advance(Advance(after, late))).applied
     assert keyspace(raw) == found
 
 
@@ -185,7 +186,7 @@ async def test_one_that_has_been_sent_again_is_left_alone(
     age(raw, SETTLED_S)
     cancelled = look()
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(cancelled, REDISPATCH, due_in_s=2.0, times=Times(deadline_in_s=20.0))
         )
     )

@@ -14,14 +14,15 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dispatcher import ledger, registry_file, reports
-from dispatcher.advance import Advance, Times
-from dispatcher.quotas import PACE_MS
-from dispatcher.state_machine import FAILED
-from dispatcher.store import Ledger
-from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
-from tests.support import WAIT_S, keyspace
-from web.limits import MAX_WRONG_KEYS
+from dispatcher.clients import schema
+from dispatcher.domain.quotas import PACE_MS
+from dispatcher.domain.state_machine import FAILED
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from tests.support.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
+from tests.support.values import WAIT_S, keyspace
+from web.state.abuse_limits import MAX_WRONG_KEYS
 
 URL = "/api/v1/dispatches"
 PAGE = "https://app.acme.example"
@@ -329,9 +330,9 @@ def test_sessions_at_once_end_in_a_429_until_one_has_ended(
     again = door.post("a", json={"room_name": "room-1"})  # no session more
     assert again.json["dispatch_id"] == rooms[0].json["dispatch_id"]
 
-    record = store.run(ledger.read(rooms[0].json["dispatch_id"]))
+    record = store.run(dispatches.read(rooms[0].json["dispatch_id"]))
     assert record is not None
-    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
+    store.run(dispatches.advance(Advance(record, FAILED, times=Times(retention_s=60))))
     assert door.post("a", json={"room_name": "room-3"}).status_code == 200
 
 
@@ -468,4 +469,4 @@ def test_looking_at_the_file_costs_nothing_between_two_looks(
     for _ in range(10_000):
         assert len(clients.clients) == 2
     assert time.thread_time() - started < 0.5
-    assert registry_file.MAX_LIVE_KEYS == 2
+    assert schema.MAX_LIVE_KEYS == 2

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from dispatcher import reports
-from dispatcher.clients import Client, KeyKind
-from dispatcher.registry_file import Surroundings, parse
+from dispatcher.clients.models import Client, KeyKind
+from dispatcher.clients.schema import Surroundings, parse
+from dispatcher.ledger import reports
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
-from tests.clientsfile import ENVIRON, a_client
-from tests.support import WAIT_S
+from tests.support.clientsfile import ENVIRON, a_client
+from tests.support.values import WAIT_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 GLOBEX = ("--livekit-api-key", "k", "--livekit-api-secret", "env:globex_LIVEKIT_SECRET")
@@ -45,7 +45,7 @@ def run(path: Path, common: CommonSettings) -> Run:
 
     def command(*arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "dispatcher.clients_cli", *arguments],
+            [sys.executable, "-m", "dispatcher.cli.clients", *arguments],
             env={**os.environ, "USHER_CLIENTS_FILE": str(path)},
             capture_output=True,
             text=True,
@@ -174,7 +174,7 @@ def test_whoever_edits_at_the_same_time_waits_and_loses_nothing(
     fcntl.flock(folder, fcntl.LOCK_EX)
     command = subprocess.Popen(
         [
-            *(sys.executable, "-m", "dispatcher.clients_cli", "--file", str(path)),
+            *(sys.executable, "-m", "dispatcher.cli.clients", "--file", str(path)),
             *("add", "second", "--livekit-url", "wss://second.example", *GLOBEX, "--agent", "a"),
         ],
         stdout=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from livekit import api
 
-from tests.support import run_python
+from tests.support.values import run_python
 
 # It is the square of their number that is spared; of many more the library's log loses records.
 ROOMS = 8

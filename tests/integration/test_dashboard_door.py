@@ -15,14 +15,15 @@ from flask.testing import FlaskClient
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from werkzeug.test import TestResponse
 
-from dispatcher.clients import registry
+from dispatcher.clients.registry import registry
 from dispatcher.settings import CommonSettings
-from tests.clientsfile import LIVEKIT_SECRET
-from tests.ledgers import Told, fill
-from web import create_app, operator_session
-from web.limits import MAX_WRONG_PASSWORDS, WRONG_KEYS_WINDOW_S, WrongPasswords
-from web.operators import Operator
-from web.snapshots import Snapshots
+from tests.support.clientsfile import LIVEKIT_SECRET
+from tests.support.ledgers import Told, fill
+from web import create_app
+from web.auth import operator_session
+from web.state.abuse_limits import MAX_WRONG_PASSWORDS, WRONG_KEYS_WINDOW_S, WrongPasswords
+from web.state.cache import Snapshots
+from web.state.operator import Operator
 
 USER, PASSWORD = "operator", "a-password-of-some-length"
 LOGIN, API = "/dashboard/login", "/dashboard/api"

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import delegating, ledger, restoring
-from dispatcher.dispatching import dispatch_agent
-from dispatcher.models import PARTICIPANT_TOKEN_TTL_S, Dispatch, RememberedDispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices
-from tests.support import AGENT_NAME
+from dispatcher.domain.models import PARTICIPANT_TOKEN_TTL_S, Dispatch, RememberedDispatch, State
+from dispatcher.ledger import dispatches, restoring
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import delegation
+from dispatcher.lifecycle.dispatching import dispatch_agent
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices
+from tests.support.values import AGENT_NAME
 
 Look = Callable[[], Dispatch]
 
@@ -71,7 +72,7 @@ async def test_an_agent_that_never_takes_it_over_does_not_hold_it_up_for_ever(
     services: Services, house: House, delegated: Dispatch, raw: redis.Redis
 ) -> None:
     await house.join_for(delegated)
-    long_ago = delegated.updated_at_ms - int(delegating.ADOPTION_S * 1000) - 1
+    long_ago = delegated.updated_at_ms - int(delegation.ADOPTION_S * 1000) - 1
     raw.hset("usher:dispatch:dsp_1", "updated_at_ms", long_ago)
 
     assert await dispatch_agent(services, "dsp_1") is State.DISPATCHED
@@ -115,6 +116,6 @@ async def test_without_an_agent_server_it_waits(
 
     assert await dispatch_agent(services, "dsp_1") is State.WAITING
 
-    waiting = store.run(ledger.read("dsp_1"))
+    waiting = store.run(dispatches.read("dsp_1"))
     assert waiting is not None
     assert (waiting.generation, waiting.failure_reason) == (2, "no_agent_online")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from dispatcher import leases, ledger, reports
-from dispatcher.clients import LiveKitCredentials
-from dispatcher.dispatching import dispatch_agent
-from dispatcher.livekit import LiveKitClients
-from dispatcher.models import Dispatch, NewDispatch, State
-from dispatcher.store import Ledger
+from dispatcher.clients.models import LiveKitCredentials
+from dispatcher.domain.models import Dispatch, NewDispatch, State
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle.dispatching import dispatch_agent
+from dispatcher.livekit.client import LiveKitClients
 from tests.conftest import free_port, process
-from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, a_dispatch, eventually, new_dispatch
-from web.tokens import delegated_agents
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import AGENT_NAME, a_dispatch, eventually, new_dispatch
+from web.contract.participant_tokens import delegated_agents
 
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
@@ -69,7 +69,7 @@ async def test_sessions_reach_the_agent_servers_of_their_deployment_and_no_other
 
     asked_for_none = request_dispatch("dsp_none", room_name="room-none")
     assert await dispatch_agent(services, asked_for_none.dispatch_id) is State.WAITING
-    waits = store.run(ledger.read("dsp_none"))
+    waits = store.run(dispatches.read("dsp_none"))
     assert waits is not None
     assert waits.failure_reason == "no_agent_online"
     assert "was asked for with no deployment" in waits.failure_message

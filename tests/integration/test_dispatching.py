@@ -12,15 +12,17 @@ import pytest
 import redis
 from livekit import api
 
-from dispatcher import dispatching, ledger, models, reports, state_machine
-from dispatcher.advance import Advance
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import LossyProxy, listening, never_answering
-from tests.support import UNREACHABLE, a_server, counts, keyspace
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import LossyProxy, listening, never_answering
+from tests.support.values import UNREACHABLE, a_server, counts, keyspace
 
 METRICS = "usher:metrics:dispatch:acme"
 Look = Callable[[], Dispatch]
@@ -130,7 +132,7 @@ async def test_after_an_outage_nothing_is_sent_before_an_agent_server_is_back(
 ) -> None:
     """LiveKit would drop the job, and only a time-out would tell."""
     dispatch = request_dispatch()
-    step = ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=UNREACHABLE))
+    step = dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=UNREACHABLE))
     await services.ledger.run(step)
     raw.delete("usher:agent_servers")
 
@@ -177,7 +179,7 @@ async def test_a_job_that_was_offered_all_the_same_is_not_given_up(
     request_dispatch()
 
     async def accepted_meanwhile(_: float) -> None:
-        step = ledger.advance(
+        step = dispatches.advance(
             Advance(look(), state_machine.ACCEPTED, due_in_s=3, fields={"job_id": "AJ_1"})
         )
         store.run(step)
@@ -271,7 +273,7 @@ async def test_a_next_generation_takes_the_older_ones_back_first(
 ) -> None:
     request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(ledger.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
+    store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
 
     await dispatching.dispatch_agent(services, "dsp_1")
 
@@ -286,7 +288,9 @@ async def test_the_dispatches_of_others_in_the_room_are_left_alone(
     request_dispatch("dsp_2", agent_name="another-agent")
     await dispatching.dispatch_agent(services, "dsp_2")
     request_dispatch()
-    store.run(ledger.advance(Advance(look(), state_machine.WAIT, due_in_s=2, fields=UNREACHABLE)))
+    store.run(
+        dispatches.advance(Advance(look(), state_machine.WAIT, due_in_s=2, fields=UNREACHABLE))
+    )
 
     await dispatching.dispatch_agent(services, "dsp_1")
 
@@ -310,7 +314,7 @@ async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
             await target(reader, writer)
 
     async def overtaken(_: float) -> None:
-        store.run(ledger.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
+        store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
         reachable.set()
 
     async with listening(handle) as port:
@@ -335,7 +339,7 @@ async def test_a_worker_that_was_overtaken_leaves_the_next_generation_alone(
     proxy = LossyProxy(target_port=target_port, losing=b"CreateRoom", times=1)
 
     async def overtaken(_: float) -> None:
-        store.run(ledger.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
+        store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
         await dispatching.dispatch_agent(services, "dsp_1")
 
     async with listening(proxy) as port:

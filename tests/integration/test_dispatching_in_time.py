@@ -9,15 +9,17 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, reports, state_machine, verification
-from dispatcher.advance import Advance
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import listening, never_answering
-from tests.support import UNREACHABLE, eventually, keyspace
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import listening, never_answering
+from tests.support.values import UNREACHABLE, eventually, keyspace
 
 SWEEP_PUSH_S = 2.0  # as in dispatcher.tasks, which makes a Celery application when imported
 
@@ -34,7 +36,7 @@ async def test_a_waiting_dispatch_without_an_agent_server_is_left_waiting(
 ) -> None:
     services = await services_for()
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 request_dispatch(),
                 state_machine.WAIT,
@@ -56,7 +58,9 @@ async def test_near_its_deadline_a_dispatch_fails_with_what_it_waited_for(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch(deadline_ms=1000)
-    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)))
+    store.run(
+        dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE))
+    )
 
     with pytest.raises(DispatchFailed, match="livekit_unreachable: it was"):
         await dispatching.dispatch_agent(services, "dsp_1")
@@ -76,12 +80,12 @@ async def test_a_dispatching_record_whose_worker_is_gone_is_taken_over_when_the_
     house: House,
 ) -> None:
     store.run(
-        ledger.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+        dispatches.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
     )
     a_while_ago_ms = store.run(reports.ping()) - 13_000
     raw.hset("usher:dispatch:dsp_1", "updated_at_ms", a_while_ago_ms)
     raw.zadd("usher:due", {"dsp_1": a_while_ago_ms + 12_000})
-    assert store.run(ledger.claim_due(limit=9, push_s=SWEEP_PUSH_S)) == ["dsp_1"]
+    assert store.run(dispatches.claim_due(limit=9, push_s=SWEEP_PUSH_S)) == ["dsp_1"]
 
     await dispatching.dispatch_agent(services, "dsp_1")
 
@@ -93,7 +97,7 @@ async def test_a_dispatching_record_whose_worker_is_at_it_is_left_alone(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
     store.run(
-        ledger.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
+        dispatches.advance(Advance(request_dispatch(), state_machine.DISPATCH_STARTED, due_in_s=12))
     )
     before = keyspace(raw)
 
@@ -152,7 +156,7 @@ async def test_a_joined_record_does_not_say_why_it_had_to_wait(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(request_dispatch(), state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)
         )
     )

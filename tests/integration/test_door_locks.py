@@ -12,10 +12,10 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
-from web.idempotency import MIN_PUBLIC_KEY_CHARS
-from web.limits import LARGE_BYTES
-from web.request_schemas import MAX_ATTRIBUTES
+from tests.support.clientsfile import LIVEKIT_SECRET, Open, a_client, a_key
+from web.contract.request_schemas import MAX_ATTRIBUTES
+from web.state.abuse_limits import LARGE_BYTES
+from web.state.idempotency import MIN_PUBLIC_KEY_CHARS
 
 URL = "/api/v1/dispatches"
 PAGE = "https://app.acme.example"

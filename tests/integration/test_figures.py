@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import keys, ledger, models, reports, restoring, state_machine
-from dispatcher.advance import Advance, Before, Counted, Times
-from dispatcher.cancelling import cancel
-from dispatcher.figures import EVERY, NOT_OURS, figures, health, read
-from dispatcher.metrics import AgentCounts, ClientFigures, Figures, Window
-from dispatcher.models import DispatchRef, RememberedDispatch, State, Transition
-from dispatcher.step import Step
-from dispatcher.store import Ledger
-from tests.recount import differences, recount
-from tests.support import AGENT_NAME, a_server, counters, new_dispatch
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.metrics import AgentCounts, ClientFigures, Figures, Window
+from dispatcher.domain.models import DispatchRef, RememberedDispatch, State, Transition
+from dispatcher.ledger import dispatches, keys, reports, restoring
+from dispatcher.ledger.advance import Advance, Before, Counted, Times
+from dispatcher.ledger.cancelling import cancel
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.statistics import EVERY, NOT_OURS, figures, health, read
+from dispatcher.ledger.step import Step
+from tests.support.recount import differences, recount
+from tests.support.values import AGENT_NAME, a_server, counters, new_dispatch
 
 CLIENTS = ("acme", "globex")
 REASONS = ("no_agent_online", "rejected: full", "join_timeout")
@@ -55,7 +56,7 @@ class Walk:
         elif choice < 0.13:
             self._restore()
         elif choice < 0.15:
-            dispatch = self._store.run(ledger.read(self._random.choice(list(self._known))))
+            dispatch = self._store.run(dispatches.read(self._random.choice(list(self._known))))
             assert dispatch is not None
             self._store.run(cancel(dispatch, retention_s=600))
         else:
@@ -72,7 +73,7 @@ class Walk:
 
     def _create(self) -> None:
         names = self._names()
-        created = self._store.run(ledger.create(new_dispatch(**names), due_in_s=2, detail={}))
+        created = self._store.run(dispatches.create(new_dispatch(**names), due_in_s=2, detail={}))
         if created.new:
             ref = DispatchRef(agent_name=AGENT_NAME, generation=1, **names)
             self._known[created.dispatch_id] = ref
@@ -110,13 +111,13 @@ class Walk:
 
     def _advance(self) -> None:
         ref = self._known[self._random.choice(list(self._known))]
-        dispatch = self._store.run(ledger.read(ref.dispatch_id))
+        dispatch = self._store.run(dispatches.read(ref.dispatch_id))
         assert dispatch is not None
         transition = self._transition(dispatch.state)
         generation = dispatch.generation - (self._random.random() < 0.1)
         more = self._more(transition, dispatch)
         offered = transition in (state_machine.ACCEPTED, state_machine.REJECTED)
-        step = ledger.advance(
+        step = dispatches.advance(
             Advance(
                 DispatchRef(**{**vars(ref), "generation": generation}),
                 transition,
@@ -192,7 +193,7 @@ def test_after_a_random_walk_every_number_is_as_the_records_tell(
 
 
 def test_a_parked_record_is_no_session_any_more(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
     store.run(reports.park("dsp_1", "unreadable"))
 
     (acme,) = store.run(figures(Window.ALL, ["acme"])).clients
@@ -205,7 +206,7 @@ def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> Non
 
     def one(number: int) -> None:
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-        store.run(ledger.create(new, due_in_s=2, detail={}))
+        store.run(dispatches.create(new, due_in_s=2, detail={}))
         store.run(reports.count(f"server-{number % 8}", number // 8 + 1, [full]))
 
     with ThreadPoolExecutor(8) as pool:  # a server's batches come in turn, the servers at once
@@ -217,10 +218,12 @@ def test_what_many_count_at_once_adds_up(store: Ledger, raw: redis.Redis) -> Non
 
 
 def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
-    store.run(ledger.advance(Advance(REF, state_machine.ACCEPTED)))
-    created = ledger.advance(Advance(REF, state_machine.DISPATCH_CREATED, attempt={"tries": "2"}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(REF, state_machine.ACCEPTED)))
+    created = dispatches.advance(
+        Advance(REF, state_machine.DISPATCH_CREATED, attempt={"tries": "2"})
+    )
 
     assert [store.run(created).outcome for _ in range(2)] == ["noted", "noted"]
 
@@ -229,10 +232,10 @@ def test_a_try_that_is_told_again_is_no_second_one(store: Ledger, raw: redis.Red
 
 
 def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
-    store.run(ledger.advance(Advance(REF, state_machine.ACCEPTED)))
-    connected = ledger.advance(
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(REF, state_machine.ACCEPTED)))
+    connected = dispatches.advance(
         Advance(
             REF,
             state_machine.AGENT_CONNECTED,
@@ -276,7 +279,7 @@ def counted(store: Ledger) -> dict[str, tuple[int, int]]:
 def test_a_window_has_what_has_happened_in_it_and_no_more(store: Ledger, raw: redis.Redis) -> None:
     def another(number: int) -> None:
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-        store.run(ledger.create(new, due_in_s=2, detail={}))
+        store.run(dispatches.create(new, due_in_s=2, detail={}))
         full = AgentCounts(key=BOX, increments={"rejects:full": 1})
         store.run(reports.count("server-1", number, [full]))
 

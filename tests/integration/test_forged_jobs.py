@@ -14,18 +14,20 @@ import pytest
 import redis
 from livekit.agents import JobRequest
 
-from dispatcher import client_servers, ledger, models, state_machine
-from dispatcher.advance import Advance, Times
-from dispatcher.clients import Client, LiveKitCredentials
+from dispatcher.clients.models import Client, LiveKitCredentials
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import Dispatch
+from dispatcher.ledger import client_servers, dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
-from tests.ownredis import OwnRedis
-from tests.support import keyspace, new_dispatch
-from web.promises import Promises
-from web.spool import Spool
+from tests.support.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.support.ownredis import OwnRedis
+from tests.support.values import keyspace, new_dispatch
+from web.state.accepted_dispatches import Promises
+from web.state.promise_files import Spool
 from worker_agent.program_on_request import ask_program
 from worker_agent.request_filter import RequestFilter
 
@@ -68,10 +70,10 @@ def told(store: Ledger) -> None:
 @pytest.fixture
 def of_globex(store: Ledger) -> Dispatch:
     """`dsp_1`, on its way to an agent server of globex's."""
-    store.run(ledger.create(new_dispatch(client_id="globex"), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch(client_id="globex"), due_in_s=2, detail={}))
     dispatch = read(store)
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return dispatch
 
 
@@ -86,7 +88,7 @@ async def asked_by(store: AsyncLedger, **changes: Any) -> RequestFilter:
 
 
 def read(store: Ledger) -> Dispatch:
-    dispatch = store.run(ledger.read("dsp_1"))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
     return dispatch
 
@@ -157,7 +159,9 @@ def test_no_step_changes_a_record_in_another_clients_name(
         state_machine.AGENT_CRASHED,
     ):
         done = store.run(
-            ledger.advance(Advance(claimed, transition, due_in_s=1, times=Times(retention_s=60)))
+            dispatches.advance(
+                Advance(claimed, transition, due_in_s=1, times=Times(retention_s=60))
+            )
         )
         assert (done.outcome, done.state) == ("unknown", "")  # as for an id that never was
     assert keyspace(raw) == before

@@ -10,22 +10,15 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import (
-    dispatching,
-    leases,
-    ledger,
-    reports,
-    state_machine,
-    timing,
-    verification,
-    verification_steps,
-)
-from dispatcher.advance import Advance
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, a_server, keyspace
+from dispatcher.domain import state_machine, timing, verification_steps
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import AGENT_NAME, a_server, keyspace
 
 Look = Callable[[], Dispatch]
 TakeAway = Callable[[], None]
@@ -179,7 +172,7 @@ async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
     await asyncio.sleep(0.7)
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
     )
@@ -202,7 +195,7 @@ async def test_an_agent_whose_connection_is_being_made_has_twice_the_time(
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=1, fields={"job_id": "AJ_1"})
         )
     )
@@ -232,7 +225,9 @@ async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at
     await dispatching.dispatch_agent(services, "dsp_1")
     dead = await house.join_for(dispatch)  # LiveKit goes on listing it
     claimed = {"job_id": "AJ_1", "agent_identity": dead}
-    store.run(ledger.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=claimed)))
+    store.run(
+        dispatches.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=claimed))
+    )
     renewal = leases.renew(
         dispatch, job_id="AJ_1", people=0, abandon_after_s=300, deserted_after_s=30
     )
@@ -256,7 +251,7 @@ async def test_what_an_agent_server_has_accepted_is_not_given_up_early(
     dispatch = request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from tests.clientsfile import Open, a_client, a_key
+from tests.support.clientsfile import Open, a_client, a_key
 
 ACME = a_client("acme", a_key("acme", "acme-key"))
 GLOBEX = a_client("globex", a_key("globex", "globex-key"))

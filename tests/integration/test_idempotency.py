@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import redis
 
-from dispatcher import ledger
-from dispatcher.advance import Advance, Times
-from dispatcher.ledger import IDEMPOTENCY_S, Created, Once
-from dispatcher.models import State
-from dispatcher.state_machine import FAILED
-from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch
+from dispatcher.domain.models import State
+from dispatcher.domain.state_machine import FAILED
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import IDEMPOTENCY_S, Created, Once
+from tests.support.values import keyspace, new_dispatch
 
 KEY = "usher:idempotency:acme:k1"
 ONCE = Once(key_digest="k1", request_digest="r1", room_name="room-1", identity="ann")
@@ -24,7 +24,7 @@ def ask(
     store: Ledger, dispatch_id: str, once: Once | None = ONCE, room_name: str = "room-1"
 ) -> Created:
     new = new_dispatch(dispatch_id, room_name=room_name)
-    return store.run(ledger.create(new, due_in_s=2.0, detail={}, once=once))
+    return store.run(dispatches.create(new, due_in_s=2.0, detail={}, once=once))
 
 
 def other(**changes: str) -> Once:
@@ -76,7 +76,7 @@ def test_another_key_and_another_clients_are_other_requests(store: Ledger) -> No
 
     assert ask(store, "dsp_2", other(key_digest="k2"), "room-2").new
     new = new_dispatch("dsp_3", client_id="globex")
-    assert store.run(ledger.create(new, due_in_s=2.0, detail={}, once=ONCE)).new
+    assert store.run(dispatches.create(new, due_in_s=2.0, detail={}, once=ONCE)).new
 
 
 def test_a_key_stands_for_the_live_dispatch_that_its_request_met(store: Ledger) -> None:
@@ -94,9 +94,9 @@ def test_a_dispatch_that_has_ended_is_not_made_again(
     gone: bool, store: Ledger, raw: redis.Redis
 ) -> None:
     ask(store, "dsp_1")
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
+    store.run(dispatches.advance(Advance(record, FAILED, times=Times(retention_s=60))))
     if gone:
         raw.delete("usher:dispatch:dsp_1")
 
@@ -111,9 +111,9 @@ def test_what_was_promised_without_redis_and_written_since_is_not_written_over(
     store: Ledger, raw: redis.Redis
 ) -> None:
     ask(store, "dsp_1", None)
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(Advance(record, FAILED)))
+    store.run(dispatches.advance(Advance(record, FAILED)))
     before = keyspace(raw)
 
     again = ask(store, "dsp_1")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from dispatcher import inflight, leases, ledger, models, reports, state_machine
-from dispatcher.advance import Advance
-from dispatcher.inflight import InFlight
-from dispatcher.ledger import Advanced
-from dispatcher.models import Dispatch, State
-from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, WAIT_S, a_server, new_dispatch
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import admission, dispatches, leases, reports
+from dispatcher.ledger.admission import InFlight
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import Advanced
+from tests.support.values import AGENT_NAME, WAIT_S, a_server, new_dispatch
 
 ON_THEIR_WAY = f"usher:inflight:acme:{AGENT_NAME}"
 WINDOW = f"usher:window:acme:{AGENT_NAME}"
@@ -18,30 +19,30 @@ WINDOW = f"usher:window:acme:{AGENT_NAME}"
 
 def requested(store: Ledger, number: int) -> Dispatch:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    store.run(ledger.create(new, due_in_s=2.0, detail={}))
+    store.run(dispatches.create(new, due_in_s=2.0, detail={}))
     return read(store, number)
 
 
 def read(store: Ledger, number: int) -> Dispatch:
-    dispatch = store.run(ledger.read(f"dsp_{number}"))
+    dispatch = store.run(dispatches.read(f"dsp_{number}"))
     assert dispatch is not None
     return dispatch
 
 
 def start(store: Ledger, number: int, *, free_slots: int | None) -> Advanced:
-    step = ledger.advance(
+    step = dispatches.advance(
         Advance(
             requested(store, number),
             state_machine.DISPATCH_STARTED,
             due_in_s=12,
-            inflight=inflight.start(free_slots),
+            inflight=admission.start(free_slots),
         )
     )
     return store.run(step)
 
 
 def move(store: Ledger, number: int, transition: models.Transition, what: InFlight) -> Advanced:
-    step = ledger.advance(Advance(read(store, number), transition, due_in_s=2, inflight=what))
+    step = dispatches.advance(Advance(read(store, number), transition, due_in_s=2, inflight=what))
     return store.run(step)
 
 
@@ -64,10 +65,10 @@ def test_one_that_is_given_up_makes_room_and_one_that_is_dispatched_does_not(
     store: Ledger,
 ) -> None:
     start(store, 1, free_slots=1)
-    move(store, 1, state_machine.DISPATCH_CREATED, inflight.SENT)
+    move(store, 1, state_machine.DISPATCH_CREATED, admission.SENT)
     assert start(store, 2, free_slots=1).outcome == "full"
 
-    move(store, 1, state_machine.NEXT_GENERATION, inflight.NOT_IN_FLIGHT)
+    move(store, 1, state_machine.NEXT_GENERATION, admission.NOT_IN_FLIGHT)
 
     assert start(store, 3, free_slots=1).moved
 
@@ -77,12 +78,12 @@ def test_one_that_was_claimed_has_a_slot_of_its_agent_servers_report(store: Ledg
         reports.report_agent_server(a_server(slots=4, used_slots=1, takes=3, starts=2), ttl_s=60)
     )
     start(store, 1, free_slots=1)
-    claim = ledger.advance(
+    claim = dispatches.advance(
         Advance(
             read(store, 1),
             state_machine.ACCEPTED,
             fields={"agent_server_id": "server-1", "job_id": "AJ_1"},
-            inflight=inflight.CLAIMED,
+            inflight=admission.CLAIMED,
         )
     )
 
@@ -101,12 +102,12 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
         start(store, number, free_slots=40)
     assert not raw.exists(WINDOW)
 
-    move(store, 0, state_machine.NEXT_GENERATION, inflight.DROPPED)
+    move(store, 0, state_machine.NEXT_GENERATION, admission.DROPPED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (19, 10)
-    assert 0 < raw.ttl(WINDOW) <= inflight.WINDOW_S
+    assert 0 < raw.ttl(WINDOW) <= admission.WINDOW_S
     assert start(store, 20, free_slots=40).outcome == "paced"
 
-    move(store, 7, state_machine.ACCEPTED, inflight.CLAIMED)
+    move(store, 7, state_machine.ACCEPTED, admission.CLAIMED)
     assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (18, 11)
     raw.delete(ON_THEIR_WAY)
     assert [start(store, number, free_slots=40).moved for number in range(21, 33)] == [
@@ -118,9 +119,9 @@ def test_after_a_drop_half_as_many_are_sent_and_one_more_for_each_that_arrives(
 def test_a_few_are_always_sent(store: Ledger) -> None:
     start(store, 0, free_slots=40)
 
-    move(store, 0, state_machine.NEXT_GENERATION, inflight.DROPPED)
+    move(store, 0, state_machine.NEXT_GENERATION, admission.DROPPED)
 
-    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, inflight.LEAST_WINDOW)
+    assert store.run(leases.on_their_way("acme", AGENT_NAME)) == (0, admission.LEAST_WINDOW)
 
 
 def test_an_arrival_tells_those_who_wait_that_there_is_room(
@@ -130,13 +131,13 @@ def test_an_arrival_tells_those_who_wait_that_there_is_room(
         news.subscribe("usher:capacity")
         news.get_message(timeout=WAIT_S)
         start(store, 1, free_slots=1)
-        move(store, 1, state_machine.ACCEPTED, inflight.CLAIMED)
+        move(store, 1, state_machine.ACCEPTED, admission.CLAIMED)
         assert news.get_message(timeout=0.1) is None  # nobody waits
 
         requested(store, 2)
-        move(store, 2, state_machine.WAIT, inflight.NOT_IN_FLIGHT)
+        move(store, 2, state_machine.WAIT, admission.NOT_IN_FLIGHT)
         start(store, 3, free_slots=9)
-        move(store, 3, state_machine.ACCEPTED, inflight.CLAIMED)
+        move(store, 3, state_machine.ACCEPTED, admission.CLAIMED)
 
         told = news.get_message(timeout=WAIT_S)
         assert told is not None

@@ -8,36 +8,37 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import leases, ledger, models, reports, state_machine
-from dispatcher.advance import Advance, Times
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch, DispatchRef, State
+from dispatcher.domain.quotas import Admission
+from dispatcher.domain.timing import GRACE_S
 from dispatcher.errors import LimitReached
-from dispatcher.leases import GAP_S, LEASE_S, Renewal
-from dispatcher.models import Dispatch, DispatchRef, State
-from dispatcher.quotas import Admission
-from dispatcher.store import Ledger
-from dispatcher.timing import GRACE_S
-from tests.clocks import goes_back
-from tests.support import keyspace, new_dispatch
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.leases import GAP_S, LEASE_S, Renewal
+from tests.support.clocks import goes_back
+from tests.support.values import keyspace, new_dispatch
 
 RECORD = "usher:dispatch:dsp_1"
 
 
 def requested(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Dispatch:
-    store.run(ledger.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={}))
+    store.run(dispatches.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={}))
     return read(store, dispatch_id)
 
 
 def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
     return dispatch
 
 
 def accepted(store: Ledger) -> Dispatch:
     dispatch = requested(store)
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
     )
@@ -46,7 +47,9 @@ def accepted(store: Ledger) -> Dispatch:
 
 def joined(store: Ledger, *, lease_s: float | None = 60) -> Dispatch:
     store.run(
-        ledger.advance(Advance(accepted(store), state_machine.JOINED, times=Times(lease_s=lease_s)))
+        dispatches.advance(
+            Advance(accepted(store), state_machine.JOINED, times=Times(lease_s=lease_s))
+        )
     )
     return read(store)
 
@@ -73,7 +76,7 @@ def test_joining_puts_a_lease_and_a_later_fact_keeps_it(store: Ledger, raw: redi
     dispatch = joined(store, lease_s=7)
 
     assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
-    store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
     assert keyspace(raw)["usher:leases"] == {"dsp_1": dispatch.updated_at_ms + 7000}
 
 
@@ -81,7 +84,7 @@ def test_an_agent_that_says_that_it_was_cut_off_has_its_lease_end_now(
     store: Ledger, raw: redis.Redis
 ) -> None:
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(joined(store), state_machine.AGENT_CONNECTED, times=Times(lease_s=0))
         )
     )
@@ -94,7 +97,9 @@ def test_a_step_that_is_refused_leaves_the_lease_alone(store: Ledger, raw: redis
     before = keyspace(raw)
 
     assert not store.run(
-        ledger.advance(Advance(dispatch, state_machine.ACCEPTED, times=Times(lease_s=1), losses=1))
+        dispatches.advance(
+            Advance(dispatch, state_machine.ACCEPTED, times=Times(lease_s=1), losses=1)
+        )
     ).applied
 
     assert keyspace(raw) == before
@@ -103,7 +108,7 @@ def test_a_step_that_is_refused_leaves_the_lease_alone(store: Ledger, raw: redis
 def test_every_lost_agent_is_counted_and_the_clock_starts_anew(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    step = ledger.advance(
+    step = dispatches.advance(
         Advance(
             joined(store),
             state_machine.AGENT_LOST,
@@ -169,7 +174,7 @@ def test_an_agent_that_the_record_no_longer_stands_by_is_stale_and_writes_nothin
 
 def leaving(store: Ledger) -> Dispatch:
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(joined(store), state_machine.AGENT_LEAVING, times=Times(lease_s=LEASE_S))
         )
     )
@@ -222,14 +227,14 @@ def test_one_that_is_leaving_does_not_count_among_its_client_s_sessions(store: L
     leaving(store)
     limits = models.Limits(max_sessions=1)
 
-    def create(dispatch_id: str) -> ledger.Created:
+    def create(dispatch_id: str) -> dispatches.Created:
         new = new_dispatch(dispatch_id, room_name=dispatch_id)
         return store.run(
-            ledger.create(new, due_in_s=2.0, detail={}, admission=Admission(limits=limits))
+            dispatches.create(new, due_in_s=2.0, detail={}, admission=Admission(limits=limits))
         )
 
     assert create("dsp_2").new
-    store.run(ledger.advance(Advance(read(store, "dsp_2"), state_machine.CANCEL)))
+    store.run(dispatches.advance(Advance(read(store, "dsp_2"), state_machine.CANCEL)))
     assert create("dsp_3").new
     with pytest.raises(LimitReached):
         create("dsp_4")
@@ -364,7 +369,7 @@ def test_the_next_agent_has_a_clock_of_its_own(store: Ledger, raw: redis.Redis) 
     assert raw.hexists(RECORD, "alone_since_ms")
 
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.AGENT_LOST, due_in_s=2, times=Times(deadline_in_s=20))
         )
     )

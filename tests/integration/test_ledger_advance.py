@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger, reports, state_machine
-from dispatcher.advance import Advance, Before, Counted, Provided, Times
-from dispatcher.ledger import Advanced
-from dispatcher.metrics import OPEN_STATES, AgentCounts
-from dispatcher.models import TERMINAL, DispatchRef, State, Transition
-from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, counters, keyspace, new_dispatch
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import OPEN_STATES, AgentCounts
+from dispatcher.domain.models import TERMINAL, DispatchRef, State, Transition
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import Advanced
+from tests.support.values import AGENT_NAME, counters, keyspace, new_dispatch
 
 RECORD, ATTEMPTS = "usher:dispatch:dsp_1", "usher:dispatch:dsp_1:attempts"
 TIMELINE, LIVE = "usher:dispatch:dsp_1:timeline", f"usher:live:acme:{AGENT_NAME}:room-1"
@@ -54,7 +55,7 @@ every_transition = pytest.mark.parametrize("transition", TRANSITIONS, ids=lambda
 
 def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
     """A record in `state`, with everything that an attempt can have left; the keyspace then."""
-    store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2.0, detail={}))
     raw.hset(RECORD, mapping={"state": state, "updated_at_ms": "1", **OF_ATTEMPT})
     raw.zadd("usher:leases", {"dsp_1": 7})
     raw.zadd("usher:waiting", {"dsp_1": 8})
@@ -111,7 +112,7 @@ def test_a_transition_moves_or_notes_or_refuses_as_the_table_says(
     before = place(store, raw, state)
     with_counters = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
+    done = store.run(dispatches.advance(Advance(REF, transition, **STEP)))
 
     found = keyspace(raw)
     if state not in transition.moves | transition.notes:
@@ -137,7 +138,7 @@ def test_a_stale_generation_writes_nothing(
     raw.hset(RECORD, "generation", record_generation)
     before = keyspace(raw, counting=True)
 
-    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
+    done = store.run(dispatches.advance(Advance(REF, transition, **STEP)))
 
     assert done == Advanced(
         outcome="stale", state=state, generation=record_generation, job_id="AJ_0"
@@ -153,10 +154,10 @@ def test_a_transition_carried_out_twice_moves_once(
     if not transition.moves:
         return
     place(store, raw, min(transition.moves))
-    store.run(ledger.advance(Advance(REF, transition, **STEP)))
+    store.run(dispatches.advance(Advance(REF, transition, **STEP)))
     between = keyspace(raw, counting=True)
 
-    again = store.run(ledger.advance(Advance(REF, transition, **STEP)))
+    again = store.run(dispatches.advance(Advance(REF, transition, **STEP)))
 
     assert not again.moved
     if not again.applied:
@@ -167,7 +168,7 @@ def test_a_transition_carried_out_twice_moves_once(
 def test_a_record_that_is_not_there_is_unknown_and_stays_so(
     transition: Transition, store: Ledger, raw: redis.Redis
 ) -> None:
-    done = store.run(ledger.advance(Advance(REF, transition, **STEP)))
+    done = store.run(dispatches.advance(Advance(REF, transition, **STEP)))
 
     assert done == Advanced(outcome="unknown", state="", generation=0, job_id="")
     assert keyspace(raw, counting=True) == {}
@@ -179,10 +180,10 @@ def test_an_event_before_the_transitions_own_stands_before_it(
     place(store, raw, State.DISPATCHED)
 
     store.run(
-        ledger.advance(Advance(REF, state_machine.ACCEPTED, before=Before("offered"), **STEP))
+        dispatches.advance(Advance(REF, state_machine.ACCEPTED, before=Before("offered"), **STEP))
     )
 
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert [event.event for event in record.timeline] == ["queued", "offered", "accepted"]
 
@@ -192,9 +193,9 @@ def test_without_a_due_time_a_move_takes_the_record_off_the_list_and_a_note_does
 ) -> None:
     due = place(store, raw, State.ACCEPTED)["usher:due"]
 
-    store.run(ledger.advance(Advance(REF, state_machine.AGENT_CONNECTED)))
+    store.run(dispatches.advance(Advance(REF, state_machine.AGENT_CONNECTED)))
     assert keyspace(raw)["usher:due"] == due
-    store.run(ledger.advance(Advance(REF, state_machine.JOINED)))
+    store.run(dispatches.advance(Advance(REF, state_machine.JOINED)))
     assert "usher:due" not in keyspace(raw)
 
 
@@ -202,7 +203,7 @@ def test_the_timeline_keeps_the_last_200_events(store: Ledger, raw: redis.Redis)
     place(store, raw, State.JOINED)
 
     for number in range(205):
-        step = ledger.advance(
+        step = dispatches.advance(
             Advance(REF, state_machine.AGENT_CONNECTED, detail={"n": str(number)})
         )
         store.run(step)
@@ -217,7 +218,9 @@ def test_a_terminal_record_leaves_the_live_key_of_another_dispatch_alone(
     place(store, raw, State.JOINED)
     raw.set(LIVE, "dsp_2")
 
-    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEFT, times=Times(retention_s=60))))
+    store.run(
+        dispatches.advance(Advance(REF, state_machine.AGENT_LEFT, times=Times(retention_s=60)))
+    )
 
     assert keyspace(raw)[LIVE] == "dsp_2"
 
@@ -226,7 +229,7 @@ def test_an_ended_record_expires_after_its_retention(store: Ledger, raw: redis.R
     place(store, raw, State.DISPATCHED)
 
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 REF,
                 state_machine.FAILED,
@@ -252,7 +255,7 @@ def test_a_session_that_a_caller_has_asked_for_since_does_not_end(
     before = keyspace(raw, counting=True)
 
     done = store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(REF, state_machine.AGENT_LEAVING, provided=Provided(unless_asked_for_s=5.0))
         )
     )
@@ -266,10 +269,10 @@ def test_who_comes_back_has_as_much_time_for_an_agent_as_the_request_had(
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
+    store.run(dispatches.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
 
     done = store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 REF, state_machine.CAME_BACK, due_in_s=1.0, times=Times(deadline_as_before=True)
             )
@@ -286,11 +289,11 @@ def test_who_comes_back_to_a_room_that_another_dispatch_serves_is_served_by_that
     store: Ledger, raw: redis.Redis
 ) -> None:
     place(store, raw, State.JOINED)
-    store.run(ledger.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
-    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
+    store.run(dispatches.advance(Advance(REF, state_machine.AGENT_LEAVING, times=Times(lease_s=3))))
+    store.run(dispatches.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
 
     done = store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 REF, state_machine.CAME_BACK, due_in_s=1.0, times=Times(deadline_as_before=True)
             )

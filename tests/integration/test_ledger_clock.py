@@ -7,42 +7,43 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import inflight, leases, ledger, outbox, reports, state_machine
-from dispatcher.advance import Advance, Provided, Times
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, Limits, State
+from dispatcher.domain.quotas import AT_ONCE, PACE_MS, Admission
+from dispatcher.domain.timing import GRACE_S
 from dispatcher.errors import LimitReached, TooLate
-from dispatcher.inflight import InFlight
-from dispatcher.leases import Renewal
-from dispatcher.models import Dispatch, Limits, State
-from dispatcher.quotas import AT_ONCE, PACE_MS, Admission
-from dispatcher.store import Ledger
-from dispatcher.timing import GRACE_S
-from tests.clocks import goes_back
-from tests.support import AGENT_NAME, a_server, eventually, keyspace, new_dispatch
+from dispatcher.ledger import admission, dispatches, leases, outbox, reports
+from dispatcher.ledger.admission import InFlight
+from dispatcher.ledger.advance import Advance, Provided, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.leases import Renewal
+from tests.support.clocks import goes_back
+from tests.support.values import AGENT_NAME, a_server, eventually, keyspace, new_dispatch
 
 BACK_S = 30.0
 SOON_S = 5.0  # and no half a minute
 
 
 def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
     return dispatch
 
 
-def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> ledger.Created:
+def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> dispatches.Created:
     new = new_dispatch(dispatch_id, room_name=dispatch_id)
-    return store.run(ledger.create(new, **({"due_in_s": 0.3, "detail": {}} | changes)))
+    return store.run(dispatches.create(new, **({"due_in_s": 0.3, "detail": {}} | changes)))
 
 
 def joined(store: Ledger, *, lease_s: float) -> Dispatch:
     create(store)
     for transition in (state_machine.DISPATCH_STARTED, state_machine.ACCEPTED):
-        step = ledger.advance(
+        step = dispatches.advance(
             Advance(read(store), transition, due_in_s=9, fields={"job_id": "AJ_1"})
         )
         store.run(step)
     store.run(
-        ledger.advance(Advance(read(store), state_machine.JOINED, times=Times(lease_s=lease_s)))
+        dispatches.advance(Advance(read(store), state_machine.JOINED, times=Times(lease_s=lease_s)))
     )
     return read(store)
 
@@ -82,16 +83,16 @@ async def test_what_is_due_is_found(store: Ledger, raw: redis.Redis) -> None:
     create(store)
     goes_back(raw, by_s=BACK_S)
 
-    step = ledger.claim_due(limit=9, push_s=9)
+    step = dispatches.claim_due(limit=9, push_s=9)
     assert await eventually(lambda: store.run(step), within_s=SOON_S) == ["dsp_1"]
 
 
 async def test_what_waits_after_a_look_is_found_again(store: Ledger, raw: redis.Redis) -> None:
     create(store, due_in_s=0.0)
-    assert store.run(ledger.claim_due(limit=9, push_s=0.3)) == ["dsp_1"]
+    assert store.run(dispatches.claim_due(limit=9, push_s=0.3)) == ["dsp_1"]
     goes_back(raw, by_s=BACK_S)
 
-    step = ledger.claim_due(limit=9, push_s=9)
+    step = dispatches.claim_due(limit=9, push_s=9)
     assert await eventually(lambda: store.run(step), within_s=SOON_S) == ["dsp_1"]
 
 
@@ -178,7 +179,7 @@ async def test_a_slot_is_not_promised_for_longer(
     create(store)
     short = InFlight(counts_s=0.3, free_slots=1)
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=short)
         )
     )
@@ -190,21 +191,21 @@ async def test_a_slot_is_not_promised_for_longer(
 
 def test_fewer_are_sent_at_once_for_no_longer(store: Ledger, raw: redis.Redis) -> None:
     create(store)
-    started = inflight.start(9)
+    started = admission.start(9)
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(read(store), state_machine.DISPATCH_STARTED, due_in_s=9, inflight=started)
         )
     )
     store.run(
-        ledger.advance(
-            Advance(read(store), state_machine.WAIT, due_in_s=9, inflight=inflight.DROPPED)
+        dispatches.advance(
+            Advance(read(store), state_machine.WAIT, due_in_s=9, inflight=admission.DROPPED)
         )
     )
     goes_back(raw, by_s=BACK_S)
 
-    assert store.run(leases.on_their_way("acme", AGENT_NAME))[1] == inflight.LEAST_WINDOW
-    assert raw.pttl(f"usher:window:acme:{AGENT_NAME}") <= inflight.WINDOW_S * 1000
+    assert store.run(leases.on_their_way("acme", AGENT_NAME))[1] == admission.LEAST_WINDOW
+    assert raw.pttl(f"usher:window:acme:{AGENT_NAME}") <= admission.WINDOW_S * 1000
 
 
 def test_what_its_caller_has_given_up_is_not_done(store: Ledger, raw: redis.Redis) -> None:
@@ -214,7 +215,7 @@ def test_what_its_caller_has_given_up_is_not_done(store: Ledger, raw: redis.Redi
 
     with pytest.raises(TooLate):
         create(store, "dsp_2", not_after_ms=not_after_ms)
-    cancelled = ledger.advance(
+    cancelled = dispatches.advance(
         Advance(read(store), state_machine.CANCEL, provided=Provided(not_after_ms=not_after_ms))
     )
     assert store.run(cancelled).outcome == "late"

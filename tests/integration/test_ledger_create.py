@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import keys, ledger, reports
-from dispatcher.advance import Advance, Times
+from dispatcher.domain.models import END_MARGIN_S, Dispatch, Limits, State, TimelineEvent
+from dispatcher.domain.quotas import AT_ONCE, PACE_MS, SESSION_RETRY_S, Admission
+from dispatcher.domain.state_machine import FAILED
 from dispatcher.errors import LimitReached, Overloaded
-from dispatcher.ledger import Created
-from dispatcher.models import END_MARGIN_S, Dispatch, Limits, State, TimelineEvent
-from dispatcher.quotas import AT_ONCE, PACE_MS, SESSION_RETRY_S, Admission
+from dispatcher.ledger import dispatches, keys, reports
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import Created
 from dispatcher.settings import CommonSettings
-from dispatcher.state_machine import FAILED
-from dispatcher.store import Ledger
-from tests.support import counters, keyspace, new_dispatch
+from tests.support.values import counters, keyspace, new_dispatch
 
 
 def create(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Created:
     return store.run(
-        ledger.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={"by": "test"})
+        dispatches.create(new_dispatch(dispatch_id, **changes), due_in_s=2.0, detail={"by": "test"})
     )
 
 
@@ -71,15 +71,17 @@ def test_when_too_many_are_on_their_way_nothing_is_written(store: Ledger, raw: r
     another = new_dispatch("dsp_2", room_name="room-2")
 
     with pytest.raises(Overloaded):
-        store.run(ledger.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=1)))
+        store.run(
+            dispatches.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=1))
+        )
     assert keyspace(raw) == before
 
-    same_room = ledger.create(
+    same_room = dispatches.create(
         new_dispatch("dsp_3"), due_in_s=2, detail={}, admission=Admission(max_backlog=1)
     )
     assert not store.run(same_room).new  # who has a session keeps it
     assert store.run(
-        ledger.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=2))
+        dispatches.create(another, due_in_s=2, detail={}, admission=Admission(max_backlog=2))
     ).new
 
 
@@ -99,7 +101,9 @@ def test_one_that_would_be_due_too_late_for_its_deadline_is_refused(
 ) -> None:
     def paced(number: int) -> Created:
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}", deadline_ms=5000)
-        return store.run(ledger.create(new, due_in_s=2, detail={}, admission=Admission(paced=True)))
+        return store.run(
+            dispatches.create(new, due_in_s=2, detail={}, admission=Admission(paced=True))
+        )
 
     made, refused = 0, None
     while refused is None and made < 490:
@@ -127,7 +131,7 @@ def test_who_looks_again_does_so_before_the_deadline(store: Ledger, raw: redis.R
     deadline_ms = int(raw.hget("usher:dispatch:dsp_1", "deadline_at_ms") or 0)
     raw.zadd("usher:due", {"dsp_1": 1})
 
-    assert store.run(ledger.claim_due(limit=9, push_s=30)) == ["dsp_1"]
+    assert store.run(dispatches.claim_due(limit=9, push_s=30)) == ["dsp_1"]
 
     assert keyspace(raw)["usher:due"] == {"dsp_1": deadline_ms - END_MARGIN_S * 1000}
 
@@ -135,7 +139,7 @@ def test_who_looks_again_does_so_before_the_deadline(store: Ledger, raw: redis.R
 def test_a_new_record_reads_back_as_what_was_asked_for(store: Ledger) -> None:
     create(store, container="box-1", agent_metadata="{}")
 
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
 
     assert record is not None
     assert record == Dispatch(
@@ -162,7 +166,7 @@ def test_a_new_record_reads_back_as_what_was_asked_for(store: Ledger) -> None:
 
 
 def test_there_is_no_record_of_an_id_that_never_was(store: Ledger) -> None:
-    assert store.run(ledger.read("dsp_none")) is None
+    assert store.run(dispatches.read("dsp_none")) is None
 
 
 def test_the_same_request_while_the_dispatch_is_live_gives_it_and_changes_nothing(
@@ -219,9 +223,9 @@ def test_other_metadata_for_a_dispatch_whose_people_have_left_finds_it_over(
 
 def test_the_same_request_after_the_dispatch_has_ended_makes_a_new_one(store: Ledger) -> None:
     create(store)
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
-    store.run(ledger.advance(Advance(record, FAILED, times=Times(retention_s=60))))
+    store.run(dispatches.advance(Advance(record, FAILED, times=Times(retention_s=60))))
 
     assert create(store, "dsp_2") == Created(dispatch_id="dsp_2", state=State.QUEUED, new=True)
 
@@ -265,7 +269,7 @@ def test_a_request_of_the_largest_allowed_size_fits(store: Ledger) -> None:
 
     create(store, agent_metadata=metadata)
 
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert record.agent_metadata == metadata
 
@@ -279,7 +283,7 @@ def test_without_limits_and_pace_nothing_is_counted(store: Ledger, raw: redis.Re
 def ask(store: Ledger, number: int, **admission: Any) -> Created:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
     admitted = Admission(**admission)
-    return store.run(ledger.create(new, due_in_s=2.0, detail={}, admission=admitted))
+    return store.run(dispatches.create(new, due_in_s=2.0, detail={}, admission=admitted))
 
 
 def test_a_bucket_of_requests_is_refilled_evenly(store: Ledger, raw: redis.Redis) -> None:

@@ -8,27 +8,29 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher import ledger, state_machine
-from dispatcher.advance import Advance, Before, Times
-from dispatcher.models import TERMINAL, Dispatch, State
-from dispatcher.store import AsyncLedger, Ledger
-from tests.support import AGENT_NAME, eventually, keyspace, new_dispatch
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import TERMINAL, Dispatch, State
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance, Before, Times
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from tests.support.values import AGENT_NAME, eventually, keyspace, new_dispatch
 
 LIVE = f"usher:live:acme:{AGENT_NAME}:room-1"
 
 
 def started(store: Ledger, state: State = State.DISPATCHED) -> Dispatch:
     """A new dispatch on its way to an agent."""
-    store.run(ledger.create(new_dispatch(), due_in_s=2.0, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2.0, detail={}))
     dispatch = read(store)
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     if state is not State.DISPATCHING:
-        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
+        store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return read(store)
 
 
 def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
     return dispatch
 
@@ -41,7 +43,7 @@ async def test_of_fifty_jobs_that_claim_at_once_exactly_one_gets_the_dispatch(
     answers = await asyncio.gather(
         *(
             async_store.run(
-                ledger.advance(
+                dispatches.advance(
                     Advance(
                         dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": f"AJ_{n}"}
                     )
@@ -65,7 +67,7 @@ async def test_of_fifty_that_give_up_at_once_the_generation_rises_by_one(
 
     answers = await asyncio.gather(
         *(
-            async_store.run(ledger.advance(Advance(dispatch, transition, due_in_s=1)))
+            async_store.run(dispatches.advance(Advance(dispatch, transition, due_in_s=1)))
             for transition in [state_machine.WAIT, state_machine.NEXT_GENERATION] * 25
         )
     )
@@ -79,7 +81,7 @@ async def test_of_fifty_requests_at_once_for_one_room_one_makes_the_dispatch(
 ) -> None:
     answers = await asyncio.gather(
         *(
-            async_store.run(ledger.create(new_dispatch(f"dsp_{n}"), due_in_s=2.0, detail={}))
+            async_store.run(dispatches.create(new_dispatch(f"dsp_{n}"), due_in_s=2.0, detail={}))
             for n in range(50)
         )
     )
@@ -101,7 +103,7 @@ def test_a_redispatch_by_hand_brings_an_ended_record_back_to_life(
         raw.expire(key, 60)
 
     done = store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 dispatch,
                 state_machine.REDISPATCH,
@@ -127,12 +129,14 @@ def test_a_room_that_another_dispatch_serves_is_not_taken_from_it(
     store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = started(store)
-    store.run(ledger.advance(Advance(dispatch, state_machine.FAILED, times=Times(retention_s=60))))
-    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
+    store.run(
+        dispatches.advance(Advance(dispatch, state_machine.FAILED, times=Times(retention_s=60)))
+    )
+    store.run(dispatches.create(new_dispatch("dsp_2"), due_in_s=2.0, detail={}))
     before = keyspace(raw)
 
     done = store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.REDISPATCH, due_in_s=2, times=Times(deadline_in_s=30))
         )
     )
@@ -149,18 +153,18 @@ async def test_every_change_is_told_on_the_dispatches_channel(
         channel.subscribe("usher:wake:dsp_1")
         channel.get_message(timeout=5)
         store.run(
-            ledger.advance(
+            dispatches.advance(
                 Advance(dispatch, state_machine.ACCEPTED, before=Before("offered"), due_in_s=7)
             )
         )
-        store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
+        store.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))
         store.run(
-            ledger.advance(Advance(dispatch, state_machine.ACCEPTED))
+            dispatches.advance(Advance(dispatch, state_machine.ACCEPTED))
         )  # refused: nothing to tell
         store.run(
-            ledger.advance(Advance(replace(dispatch, generation=9), state_machine.JOINED))
+            dispatches.advance(Advance(replace(dispatch, generation=9), state_machine.JOINED))
         )  # stale
-        store.run(ledger.advance(Advance(dispatch, state_machine.JOINED)))
+        store.run(dispatches.advance(Advance(dispatch, state_machine.JOINED)))
         heard: list[str] = []
 
         def listen() -> bool:

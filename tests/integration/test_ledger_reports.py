@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import redis
 
-from dispatcher import keys, ledger, reports
-from dispatcher.metrics import AgentCounts
-from dispatcher.store import Ledger
-from tests.clocks import goes_back
-from tests.support import a_server, counters, eventually, keyspace
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.ledger import dispatches, keys, reports
+from dispatcher.ledger.client import Ledger
+from tests.support.clocks import goes_back
+from tests.support.values import a_server, counters, eventually, keyspace
 
 
 def due_in(raw: redis.Redis, store: Ledger, **seconds: float) -> int:
@@ -23,15 +23,15 @@ def test_what_is_due_is_taken_oldest_first_and_no_more_than_the_limit(
 ) -> None:
     due_in(raw, store, later=60, third=-1, first=-9, second=-5)
 
-    assert store.run(ledger.claim_due(limit=2, push_s=30)) == ["first", "second"]
-    assert store.run(ledger.claim_due(limit=2, push_s=30)) == ["third"]
-    assert store.run(ledger.claim_due(limit=2, push_s=30)) == []
+    assert store.run(dispatches.claim_due(limit=2, push_s=30)) == ["first", "second"]
+    assert store.run(dispatches.claim_due(limit=2, push_s=30)) == ["third"]
+    assert store.run(dispatches.claim_due(limit=2, push_s=30)) == []
 
 
 def test_what_is_taken_is_due_again_after_the_push(store: Ledger, raw: redis.Redis) -> None:
     before_ms = due_in(raw, store, mine=-1, later=60)
 
-    store.run(ledger.claim_due(limit=9, push_s=30))
+    store.run(dispatches.claim_due(limit=9, push_s=30))
 
     after_ms = store.run(reports.ping())
     found = keyspace(raw)
@@ -52,23 +52,23 @@ def test_with_a_long_queue_what_waits_in_it_is_left_to_its_own_message(
         raw.hset(f"usher:dispatch:{name}", mapping=record)
     raw.rpush("dispatch", "a message", "another")
 
-    assert store.run(ledger.claim_due(limit=2, push_s=5)) == ["sent", "late"]
+    assert store.run(dispatches.claim_due(limit=2, push_s=5)) == ["sent", "late"]
     assert raw.zscore("usher:due", "queued") >= now_ms + 5000
 
     raw.delete("dispatch")
     due_in(raw, store, queued=-3)
-    assert store.run(ledger.claim_due(limit=2, push_s=5)) == ["queued"]
+    assert store.run(dispatches.claim_due(limit=2, push_s=5)) == ["queued"]
 
 
 async def test_what_was_pushed_comes_back(store: Ledger, raw: redis.Redis) -> None:
     due_in(raw, store, mine=-1)
-    store.run(ledger.claim_due(limit=9, push_s=0.05))
+    store.run(dispatches.claim_due(limit=9, push_s=0.05))
 
-    assert await eventually(lambda: store.run(ledger.claim_due(limit=9, push_s=30))) == ["mine"]
+    assert await eventually(lambda: store.run(dispatches.claim_due(limit=9, push_s=30))) == ["mine"]
 
 
 def test_taking_from_an_empty_list_writes_nothing(store: Ledger, raw: redis.Redis) -> None:
-    assert store.run(ledger.claim_due(limit=9, push_s=30)) == []
+    assert store.run(dispatches.claim_due(limit=9, push_s=30)) == []
     assert keyspace(raw) == {}
 
 
@@ -77,8 +77,8 @@ def test_deferring_moves_what_is_listed_and_lists_nothing_else(
 ) -> None:
     before_ms = due_in(raw, store, mine=-1)
 
-    store.run(ledger.defer("mine", due_in_s=5))
-    store.run(ledger.defer("ended", due_in_s=5))
+    store.run(dispatches.defer("mine", due_in_s=5))
+    store.run(dispatches.defer("ended", due_in_s=5))
 
     found = keyspace(raw)["usher:due"]
     assert list(found) == ["mine"]

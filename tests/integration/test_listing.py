@@ -5,26 +5,26 @@ from __future__ import annotations
 import pytest
 import redis
 
-from dispatcher import keys, ledger, listing
-from dispatcher.advance import Advance
-from dispatcher.listing import Page, Position
-from dispatcher.models import Dispatch, State
-from dispatcher.state_machine import FAILED
-from dispatcher.store import Ledger
-from tests.support import keyspace, new_dispatch
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.state_machine import FAILED
+from dispatcher.ledger import dispatches, keys, queries
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.queries import Page, Position
+from tests.support.values import keyspace, new_dispatch
 
 
 def make(store: Ledger, dispatch_id: str, client_id: str = "acme") -> None:
     new = new_dispatch(
         dispatch_id, client_id=client_id, room_name=f"room-{dispatch_id}", agent_metadata="secret"
     )
-    store.run(ledger.create(new, due_in_s=2.0, detail={}))
+    store.run(dispatches.create(new, due_in_s=2.0, detail={}))
 
 
 def page(
     store: Ledger, limit: int = 100, state: State | None = None, after: Position | None = None
 ) -> Page:
-    return store.run(listing.page("acme", state=state, limit=limit, after=after))
+    return store.run(queries.page("acme", state=state, limit=limit, after=after))
 
 
 def walk(store: Ledger, limit: int, state: State | None = None) -> list[str]:
@@ -58,7 +58,7 @@ def test_a_client_sees_its_own_newest_first_without_metadata_and_nothing_is_writ
     assert [dispatch.dispatch_id for dispatch in got.dispatches] == ["dsp_2", "dsp_1", "dsp_0"]
     assert got.next is None
     assert keyspace(raw) == before
-    whole = store.run(ledger.read("dsp_2"))
+    whole = store.run(dispatches.read("dsp_2"))
     assert whole is not None
     listed = got.dispatches[0]
     assert isinstance(listed, Dispatch)
@@ -111,7 +111,7 @@ def test_only_those_in_a_state_are_listed_if_one_is_named(store: Ledger, raw: re
 
 
 def test_a_call_looks_at_a_bounded_number_of_records(store: Ledger, raw: redis.Redis) -> None:
-    for number in range(listing.MOST_LOOKED_AT + 50):
+    for number in range(queries.MOST_LOOKED_AT + 50):
         make(store, f"dsp_{number:04}")
         raw.zadd("usher:index:acme", {f"dsp_{number:04}": 1000 + number})
     raw.hset("usher:dispatch:dsp_0007", "state", "ended")
@@ -173,22 +173,22 @@ def test_news_are_what_came_after_a_number_and_numbers_outlast_the_trimming(
     store: Ledger, raw: redis.Redis
 ) -> None:
     make(store, "dsp_1")
-    ref = store.run(ledger.read("dsp_1"))
+    ref = store.run(dispatches.read("dsp_1"))
     assert ref is not None
-    assert store.run(listing.news("dsp_1", after=1)).events == []
+    assert store.run(queries.news("dsp_1", after=1)).events == []
     raw.rpush(
         keys.timeline("dsp_1"),
         *(f'{{"at_ms":1,"event":"e{n}","generation":1,"detail":{{}}}}' for n in range(2, 250)),
     )
-    store.run(ledger.advance(Advance(ref, FAILED)))
+    store.run(dispatches.advance(Advance(ref, FAILED)))
 
-    news = store.run(listing.news("dsp_1", after=247))
+    news = store.run(queries.news("dsp_1", after=247))
 
     assert [event.event for event in news.events] == ["e248", "e249", "failed"]
     assert (news.state, news.position) == (State.FAILED, 250)
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert (record.timeline_dropped, len(record.timeline)) == (50, 200)
-    assert len(store.run(listing.news("dsp_1", after=0)).events) == 200
-    assert len(store.run(listing.news("dsp_1", after=251)).events) == 200
-    assert store.run(listing.news("dsp_none", after=0)).state is None
+    assert len(store.run(queries.news("dsp_1", after=0)).events) == 200
+    assert len(store.run(queries.news("dsp_1", after=251)).events) == 200
+    assert store.run(queries.news("dsp_none", after=0)).state is None

@@ -12,14 +12,14 @@ import pytest_asyncio
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from dispatcher.clients import LiveKitCredentials
+from dispatcher.clients.models import LiveKitCredentials
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.rooms import RoomDispatch
 from dispatcher.errors import PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit import LiveKitClient, LiveKitClients
-from dispatcher.models import Dispatch
-from dispatcher.rooms import RoomDispatch
-from tests.house import House
-from tests.sockets import LossyProxy, listening, never_answering
-from tests.support import a_dispatch
+from dispatcher.livekit.client import LiveKitClient, LiveKitClients
+from tests.support.house import House
+from tests.support.sockets import LossyProxy, listening, never_answering
+from tests.support.values import a_dispatch
 
 TIMEOUT_S = 2.0
 

@@ -10,12 +10,12 @@ import pytest
 from livekit import api
 from pydantic import ValidationError
 
-from dispatcher.clients import LiveKitCredentials
-from dispatcher.models import State
-from tests.house import House
-from web.answer_schemas import Accepted
-from web.request_schemas import TokenRequest
-from web.tokens import participant_token
+from dispatcher.clients.models import LiveKitCredentials
+from dispatcher.domain.models import State
+from tests.support.house import House
+from web.contract.answer_schemas import Accepted
+from web.contract.participant_tokens import participant_token
+from web.contract.request_schemas import TokenRequest
 
 # Each is 256 bytes long in UTF-8.
 LONGEST = {"one byte": "x" * 256, "two bytes": "ж" * 128, "four bytes": "🎙" * 64}

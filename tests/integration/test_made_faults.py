@@ -22,7 +22,7 @@ from devstack.servers import find_redis_server
 from tests.conftest import LiveKitServer, free_port, process, wait_until_answers
 from tests.faults.gateway import PASSING, Garbage, spoil
 from tests.faults.refusing_redis import Refusal, refuse
-from tests.house import House
+from tests.support.house import House
 
 FOR_S = 0.6
 # What a call of livekit-api's raises.

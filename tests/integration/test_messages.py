@@ -14,42 +14,44 @@ from celery.app.task import Context
 from celery.worker.request import Request
 from kombu import Connection
 
-from dispatcher import cancelling, heartbeat, keys, leases, ledger, messages, tasks, waking
-from dispatcher.advance import Advance, Provided, Times
-from dispatcher.messages import QUEUES, Template, Wake
-from dispatcher.models import Dispatch, State
-from dispatcher.state_machine import (
+from dispatcher import publish, tasks
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.state_machine import (
     AGENT_CONNECTED,
     DISPATCH_CREATED,
     DISPATCH_STARTED,
     JOINED,
     REDISPATCH_REQUESTED,
 )
-from dispatcher.step import Step
-from dispatcher.store import Ledger
-from tests.house import OpenServices
-from tests.support import eventually, keyspace, new_dispatch, run_python
+from dispatcher.ledger import cancelling, celery_messages, dispatches, keys, leases
+from dispatcher.ledger.advance import Advance, Provided, Times
+from dispatcher.ledger.celery_messages import QUEUES, Template, Wake
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.step import Step
+from dispatcher.worker import heartbeat
+from tests.support.house import OpenServices
+from tests.support.values import eventually, keyspace, new_dispatch, run_python
 
 ROOM = 'room "1" of <room>, it\'s a back\\slash/ünicode % \n'
 
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
     """Its agent is in the room."""
-    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED)))
     in_room = Advance(dispatch, JOINED, fields={"job_id": "AJ_1"}, times=Times(lease_s=60))
-    assert store.run(ledger.advance(in_room)).moved
+    assert store.run(dispatches.advance(in_room)).moved
 
 
 def start_with(wake: Wake) -> Callable[[Ledger, Dispatch], object]:
     """Have LiveKit asked for it, and a worker told."""
     return lambda store, dispatch: store.run(
-        ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=60, wake=wake))
+        dispatches.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=60, wake=wake))
     )
 
 
 def cancel(store: Ledger, dispatch: Dispatch) -> None:
     """End it when LiveKit has been asked for it."""
-    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED)))
     assert store.run(cancelling.cancel(dispatch, retention_s=60)).moved
 
 
@@ -67,11 +69,11 @@ def ask_again(store: Ledger, dispatch: Dispatch) -> None:
 
 # Each wake-up by an operation that pushes it; `create` has pushed the first.
 PUSHED: dict[Callable[[str, str], Wake], Callable[[Ledger, Dispatch], object]] = {
-    messages.dispatch: lambda store, dispatch: None,
-    messages.verify: start_with(messages.verify("dsp_1", ROOM)),
-    messages.clear: cancel,
-    messages.supervise: lapse,
-    messages.redispatch_joined: ask_again,
+    celery_messages.dispatch: lambda store, dispatch: None,
+    celery_messages.verify: start_with(celery_messages.verify("dsp_1", ROOM)),
+    celery_messages.clear: cancel,
+    celery_messages.supervise: lapse,
+    celery_messages.redispatch_joined: ask_again,
 }
 # What no two messages have in common: each has its own, or that of the process that made it.
 OWN_HEADERS = ("id", "root_id", "origin")
@@ -80,11 +82,11 @@ OWN_PROPERTIES = ("correlation_id", "reply_to", "delivery_tag")
 
 def ask_for_redispatch(dispatch: Dispatch, *, told: bool = False) -> Step[Any]:
     """What the web does for a session whose agent may be there."""
-    return ledger.advance(
+    return dispatches.advance(
         Advance(
             dispatch,
             REDISPATCH_REQUESTED,
-            wake=messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
+            wake=celery_messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
             provided=Provided(told=told),
         )
     )
@@ -112,8 +114,8 @@ def taken(redis_url: str, queue: str) -> Any:
 
 def made(store: Ledger, room: str = ROOM) -> Dispatch:
     """The record of a new session."""
-    store.run(ledger.create(new_dispatch(room_name=room), due_in_s=2, detail={}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(room_name=room), due_in_s=2, detail={}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
     return dispatch
 
@@ -149,7 +151,7 @@ def test_a_message_is_what_apply_async_puts_there_field_by_field(
 ) -> None:
     wanted = wake("dsp_1", ROOM)
     dispatch = made(store)
-    if wake is not messages.dispatch:
+    if wake is not celery_messages.dispatch:
         raw.delete("dispatch")
 
     PUSHED[wake](store, dispatch)
@@ -168,13 +170,13 @@ def test_a_worker_makes_its_request_of_it(
 
     name = message.headers["task"]
     request = Request(message, app=celery, task=celery.task(name=name)(task))
-    assert request.name == messages.DISPATCH_TASK
+    assert request.name == celery_messages.DISPATCH_TASK
     assert request.kwargs == {"dispatch_id": "dsp_1", "room": ROOM}
     assert message.delivery_tag == request.id == message.properties["correlation_id"]
 
 
 def test_no_two_messages_have_the_same_id() -> None:
-    assert len({messages.verify("dsp_1", ROOM).task_id for _ in range(100)}) == 100
+    assert len({celery_messages.verify("dsp_1", ROOM).task_id for _ in range(100)}) == 100
 
 
 def test_where_redis_knows_no_template_the_sweeper_comes_at_once(
@@ -186,13 +188,13 @@ def test_where_redis_knows_no_template_the_sweeper_comes_at_once(
     dispatch = made(store)
 
     assert not raw.exists("dispatch", "verify")
-    assert store.run(ledger.claim_due(limit=10, push_s=2)) == ["dsp_1"]
-    verify = messages.verify("dsp_1", ROOM)
+    assert store.run(dispatches.claim_due(limit=10, push_s=2)) == ["dsp_1"]
+    verify = celery_messages.verify("dsp_1", ROOM)
     started = Advance(dispatch, DISPATCH_STARTED, due_in_s=60, wake=verify)
-    assert store.run(ledger.advance(started)).moved
-    assert store.run(ledger.claim_due(limit=10, push_s=2)) == ["dsp_1"]
+    assert store.run(dispatches.advance(started)).moved
+    assert store.run(dispatches.claim_due(limit=10, push_s=2)) == ["dsp_1"]
     in_room = Advance(dispatch, JOINED, fields={"job_id": "AJ_1"}, times=Times(lease_s=60))
-    store.run(ledger.advance(in_room))
+    store.run(dispatches.advance(in_room))
     store.run(leases.claim_ended(limit=10, push_s=60))  # the first look gives each its grace
     assert store.run(leases.lapse(dispatch, job_id="AJ_1", loss="it was killed")) == 1
     assert store.run(leases.claim_ended(limit=10, push_s=60)) == ["dsp_1"]
@@ -210,24 +212,24 @@ def test_what_only_its_message_tells_is_not_done_where_no_worker_can_be_told(
     assert store.run(ask_for_redispatch(dispatch, told=True)).outcome == "untold"
     assert keyspace(raw) == before
     # What is only told sooner by its message is done without.
-    connected = Advance(dispatch, AGENT_CONNECTED, wake=messages.verify("dsp_1", ROOM))
-    assert store.run(ledger.advance(connected)).applied
+    connected = Advance(dispatch, AGENT_CONNECTED, wake=celery_messages.verify("dsp_1", ROOM))
+    assert store.run(dispatches.advance(connected)).applied
 
 
 def test_a_worker_that_starts_writes_over_what_another_release_has_kept(
     store: Ledger, raw: redis.Redis, celery_templates: tuple[Template, ...]
 ) -> None:
     kept = raw.hgetall(keys.MESSAGES)
-    raw.hset(keys.MESSAGES, messages.VERIFY_TASK, "another release's")
+    raw.hset(keys.MESSAGES, celery_messages.VERIFY_TASK, "another release's")
     raw.hset(keys.MESSAGES, "a task of another release", "its message")
-    raw.hdel(keys.MESSAGES, messages.CLEAR_TASK)
+    raw.hdel(keys.MESSAGES, celery_messages.CLEAR_TASK)
 
-    store.run(messages.keep(celery_templates, replace=False))
+    store.run(celery_messages.keep(celery_templates, replace=False))
     between = raw.hgetall(keys.MESSAGES)
-    store.run(messages.keep(celery_templates, replace=True))
+    store.run(celery_messages.keep(celery_templates, replace=True))
 
     theirs = {"a task of another release": "its message"}
-    assert between == kept | theirs | {messages.VERIFY_TASK: "another release's"}
+    assert between == kept | theirs | {celery_messages.VERIFY_TASK: "another release's"}
     assert raw.hgetall(keys.MESSAGES) == kept | theirs
 
 
@@ -248,19 +250,21 @@ async def test_a_worker_says_it_again_when_redis_has_been_emptied(
 def test_a_dispatch_that_livekit_has_is_verified_whatever_comes_first(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert isinstance(dispatch, Dispatch)
-    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=2)))
-    created = ledger.advance(
-        Advance(dispatch, DISPATCH_CREATED, due_in_s=2, wake=messages.verify("dsp_1", "room-1"))
+    store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED, due_in_s=2)))
+    created = dispatches.advance(
+        Advance(
+            dispatch, DISPATCH_CREATED, due_in_s=2, wake=celery_messages.verify("dsp_1", "room-1")
+        )
     )
-    stale = ledger.advance(
+    stale = dispatches.advance(
         Advance(
             new_generation(dispatch),
             DISPATCH_CREATED,
             due_in_s=2,
-            wake=messages.verify("dsp_1", "x"),
+            wake=celery_messages.verify("dsp_1", "x"),
         )
     )
 
@@ -294,7 +298,7 @@ def test_no_message_is_good_by_the_clock_of_a_host(
     name = message.headers["task"]
     request = Request(message, app=celery, task=celery.task(name=name)(task))
     assert request.expires is None
-    assert Context(request.request_dict).get(waking.GOOD_TILL_MS) == 7  # as a bound task sees it
+    assert Context(request.request_dict).get(publish.GOOD_TILL_MS) == 7  # as a bound task sees it
 
 
 def test_beat_s_sweeps_are_good_by_no_clock_either() -> None:

@@ -20,16 +20,17 @@ from flask.testing import FlaskClient
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher import keys, ledger, reports, state_machine
-from dispatcher.advance import Advance
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import DispatchRef
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import DispatchRef
+from dispatcher.ledger import dispatches, keys, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
-from tests.clientsfile import Open, a_client, a_key, opening
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, a_server, new_dispatch
-from web.limits import MAX_WRONG_PASSWORDS
+from tests.support.clientsfile import Open, a_client, a_key, opening
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, a_server, new_dispatch
+from web.state.abuse_limits import MAX_WRONG_PASSWORDS
 
 PASSWORD = "a-password-of-20-chars"
 CLIENTS = a_client("acme", a_key("acme", "acme-key")) + a_client(
@@ -66,10 +67,10 @@ def samples(client: FlaskClient) -> dict[tuple[Any, ...], float]:
 
 def test_what_was_counted_is_there_in_prometheuss_words(open_with: Open, store: Ledger) -> None:
     client = open_with()
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    store.run(ledger.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.advance(Advance(REF, state_machine.DISPATCH_STARTED)))
     in_room = {"joined_at_ms": "1", "time_to_join_ms": "420"}
-    store.run(ledger.advance(Advance(REF, state_machine.JOINED, fields=in_room)))
+    store.run(dispatches.advance(Advance(REF, state_machine.JOINED, fields=in_room)))
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
     found = samples(client)

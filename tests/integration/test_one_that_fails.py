@@ -10,19 +10,22 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher import cancelling, guarding, heartbeat, keys, ledger, reports, sweeping
-from dispatcher.clients import ClientRegistry
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.guarding import Guard, Work
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
+from dispatcher.ledger import cancelling, dispatches, guarding, keys, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.lifecycle import sweeping
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.sweeping import WakeUp
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from dispatcher.sweeping import WakeUp
-from tests.house import Request
-from tests.ownredis import OwnRedis
-from tests.sockets import answering, listening
-from tests.support import a_dispatch, eventually
+from dispatcher.worker import heartbeat
+from tests.support.house import Request
+from tests.support.ownredis import OwnRedis
+from tests.support.sockets import answering, listening
+from tests.support.values import a_dispatch, eventually
 
 METRICS = "usher:metrics:ledger"
 GONE = "gone"  # a client that is not configured any more
@@ -58,7 +61,7 @@ def of(request_dispatch: Request, raw: redis.Redis) -> Callable[..., str]:
 
 
 def read(store: Ledger, dispatch_id: str) -> Dispatch:
-    found = store.run(ledger.read(dispatch_id))
+    found = store.run(dispatches.read(dispatch_id))
     assert found is not None
     return found
 
@@ -276,7 +279,7 @@ async def test_periodic_work_goes_on_after_any_exception_and_is_logged_once_and_
 
     assert begun == 4
     assert errors_of(raw, Work.HEARTBEAT) == 3
-    (line,) = [each for each in caplog.records if each.name == "dispatcher.guarding"]
+    (line,) = [each for each in caplog.records if each.name == "dispatcher.ledger.guarding"]
     assert line.getMessage() == "heartbeat has failed, and goes on"
     assert line.exc_info is not None
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from tests.clientsfile import Open, a_client, a_key
+from tests.support.clientsfile import Open, a_client, a_key
 from web.path_prefix import prefix_of
 
 URL = "/api/v1/dispatches"

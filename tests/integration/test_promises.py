@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import cancelling, keys, ledger, restoring
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.models import Dispatch, State
+from dispatcher.ledger import cancelling, dispatches, keys, restoring
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, PROJECT_ROOT, eventually, new_dispatch
-from web import promises
-from web.promises import Promises
-from web.spool import Spool
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, PROJECT_ROOT, eventually, new_dispatch
+from web.state import accepted_dispatches
+from web.state.accepted_dispatches import Promises
+from web.state.promise_files import Spool
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def kept(store: Ledger, spool: Spool) -> Iterator[Promises]:
 
 def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch | None:
     try:
-        return store.run(ledger.read(dispatch_id))
+        return store.run(dispatches.read(dispatch_id))
     except LedgerUnavailable:
         return None
 
 
 def accept(store: Ledger, kept: Promises, **changes: Any) -> None:
     new = new_dispatch(**changes)
-    store.run(ledger.create(new, due_in_s=2, detail={}))
+    store.run(dispatches.create(new, due_in_s=2, detail={}))
     kept.remember(new)
 
 
@@ -145,7 +145,7 @@ async def test_a_record_that_redis_still_has_is_left_alone(store: Ledger, kept: 
 async def test_a_promise_is_forgotten_after_its_deadline(
     store: Ledger, kept: Promises, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "MARGIN_S", 0)
+    monkeypatch.setattr(accepted_dispatches, "MARGIN_S", 0)
     accept(store, kept, deadline_ms=1)
     time.sleep(0.01)
 
@@ -157,7 +157,7 @@ async def test_a_promise_is_forgotten_after_its_deadline(
 def test_no_more_is_delegated_than_can_be_remembered(
     store: Ledger, kept: Promises, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "MAX_BYTES", 10)
+    monkeypatch.setattr(accepted_dispatches, "MAX_BYTES", 10)
     own_redis.stop()
     kept.delegate(new_dispatch("dsp_1", agent_metadata="0123456789"))
 
@@ -168,7 +168,7 @@ def test_no_more_is_delegated_than_can_be_remembered(
 def test_what_is_in_the_ledger_makes_room_for_what_is_delegated(
     store: Ledger, kept: Promises, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "MAX_PROMISES", 2)
+    monkeypatch.setattr(accepted_dispatches, "MAX_PROMISES", 2)
     for number in range(3):
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
 
@@ -213,8 +213,8 @@ def test_a_look_that_has_begun_does_not_write_what_is_forgotten_meanwhile(
 def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
     store: Ledger, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "LOOK_S", 60)  # only when asked to
-    monkeypatch.setattr(promises, "EACH_LOOK", 4)
+    monkeypatch.setattr(accepted_dispatches, "LOOK_S", 60)  # only when asked to
+    monkeypatch.setattr(accepted_dispatches, "EACH_LOOK", 4)
     kept = Promises(store, retention_s=500, spool=spool)
     looked_at: list[list[str]] = []
 
@@ -226,7 +226,7 @@ def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")
     with monkeypatch.context() as patched:
         patched.setattr(
-            promises, "restoring", SimpleNamespace(standing=standing, STANDING_LIMIT=500)
+            accepted_dispatches, "restoring", SimpleNamespace(standing=standing, STANDING_LIMIT=500)
         )
         for _ in range(5):
             kept.look()
@@ -241,8 +241,8 @@ def test_of_very_many_some_are_looked_at_every_time_and_all_of_them_in_turn(
 def test_when_one_of_very_many_is_missing_all_are_written_again(
     store: Ledger, spool: Spool, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promises, "LOOK_S", 60)
-    monkeypatch.setattr(promises, "EACH_LOOK", 4)
+    monkeypatch.setattr(accepted_dispatches, "LOOK_S", 60)
+    monkeypatch.setattr(accepted_dispatches, "EACH_LOOK", 4)
     kept = Promises(store, retention_s=500, spool=spool)
     for number in range(9):
         accept(store, kept, dispatch_id=f"dsp_{number}", room_name=f"room-{number}")

@@ -15,18 +15,19 @@ import redis
 from celery import Celery
 
 from devstack import PROJECT_ROOT
-from dispatcher import keys, reports
 from dispatcher.celery import redis_works
+from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
-from dispatcher.guarding import Guard
-from dispatcher.redis_cluster import refuse_cluster
+from dispatcher.ledger import keys, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.guarding import Guard
+from dispatcher.ledger.pubsub import Wakeups
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from dispatcher.wakeups import Wakeups
 from tests.integration.test_web_restarts import environment
-from tests.ownredis import OwnRedis
-from tests.refusing import REFUSALS, refusing
-from tests.support import eventually
+from tests.support.ownredis import OwnRedis
+from tests.support.refusing import REFUSALS, refusing
+from tests.support.values import eventually
 
 REMEDIES = {
     "READONLY": "point REDIS_URL at the master",

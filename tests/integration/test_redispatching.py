@@ -7,16 +7,18 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, state_machine, verification
-from dispatcher.advance import Advance, Times
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import PENDING, Dispatch, State
 from dispatcher.errors import RedispatchRefused, UnknownDispatch
-from dispatcher.models import PENDING, Dispatch, State
-from dispatcher.redispatching import redispatch
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import listening, never_answering
-from tests.support import keyspace
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.redispatching import redispatch
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import listening, never_answering
+from tests.support.values import keyspace
 
 Look = Callable[[], Dispatch]
 
@@ -97,7 +99,7 @@ async def test_a_room_that_another_dispatch_serves_is_left_to_it(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(request_dispatch(), state_machine.FAILED, times=Times(retention_s=60))
         )
     )

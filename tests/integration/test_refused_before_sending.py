@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dispatcher import dispatching, ledger, state_machine
-from dispatcher.advance import Advance
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed
-from dispatcher.models import Dispatch, State
-from dispatcher.store import Ledger
-from tests.house import OpenServices, Request
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching
+from tests.support.house import OpenServices, Request
 
 Look = Callable[[], Dispatch]
 ANOTHER_SECRET = {"LIVEKIT_API_SECRET": "a-secret-that-livekit-has-no-longer"}
@@ -36,7 +38,7 @@ async def test_one_that_waits_for_an_agent_server_learns_that_the_secret_was_cha
 ) -> None:
     dispatch = request_dispatch()
     reason = {"failure_reason": "no_agent_online", "failure_message": "none is there"}
-    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=reason)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=reason)))
     services = await services_for(**ANOTHER_SECRET)
 
     with pytest.raises(DispatchFailed, match="livekit_refused"):

@@ -9,10 +9,10 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from dispatcher.clients import registry
+from dispatcher.clients.registry import registry
 from dispatcher.settings import CommonSettings
-from tests.clocks import goes_back
-from tests.ownredis import OwnRedis
+from tests.support.clocks import goes_back
+from tests.support.ownredis import OwnRedis
 from web import create_app
 
 URL = "/api/v1/dispatches"

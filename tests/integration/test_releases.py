@@ -9,17 +9,17 @@ import json
 
 import redis
 
-from dispatcher import figures, ledger, listing, reports
-from dispatcher.models import Dispatch
-from dispatcher.store import Ledger
-from tests.support import a_server, new_dispatch
+from dispatcher.domain.models import Dispatch
+from dispatcher.ledger import dispatches, queries, reports, statistics
+from dispatcher.ledger.client import Ledger
+from tests.support.values import a_server, new_dispatch
 
 NEW = {"of_a_newer_release": "x"}
 
 
 def written_by_a_newer_release(store: Ledger, raw: redis.Redis) -> None:
     """A record, its timeline and an agent server's report, all with a field more."""
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
     raw.hset("usher:dispatch:dsp_1", mapping=NEW)
     [event] = raw.lrange("usher:dispatch:dsp_1:timeline", 0, -1)
     raw.lset("usher:dispatch:dsp_1:timeline", 0, json.dumps({**json.loads(event), **NEW}))
@@ -42,7 +42,7 @@ def test_what_a_newer_release_writes_besides_is_left_out(store: Ledger, raw: red
 def test_lists_streams_and_figures_go_on(store: Ledger, raw: redis.Redis) -> None:
     written_by_a_newer_release(store, raw)
 
-    page = store.run(listing.page("acme", state=None, limit=10, after=None))
+    page = store.run(queries.page("acme", state=None, limit=10, after=None))
     assert [dispatch.dispatch_id for dispatch in page.dispatches] == ["dsp_1"]
-    assert [event.event for event in store.run(listing.news("dsp_1", after=0)).events] == ["queued"]
-    assert store.run(figures.health()).agent_servers == (a_server(),)
+    assert [event.event for event in store.run(queries.news("dsp_1", after=0)).events] == ["queued"]
+    assert store.run(statistics.health()).agent_servers == (a_server(),)

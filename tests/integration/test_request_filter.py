@@ -15,14 +15,16 @@ import pytest
 import redis
 from livekit.agents.job import JobAcceptArguments
 
-from dispatcher import ledger, state_machine
-from dispatcher.advance import Advance
-from dispatcher.models import Dispatch, State
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, counts, keyspace, new_dispatch
+from tests.support.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, counts, keyspace, new_dispatch
 from worker_agent.claims import CLAIMS_AT_ONCE
 from worker_agent.request_filter import RequestFilter
 
@@ -32,18 +34,18 @@ COUNTERS = f"usher:metrics:agent:acme:box-1:{AGENT_NAME}"
 @pytest.fixture
 def dispatched(store: Ledger) -> Dispatch:
     """`dsp_1`, on its way to an agent server."""
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     return dispatch
 
 
 @pytest.fixture
 def record(store: Ledger) -> Callable[[], Dispatch]:
     def read() -> Dispatch:
-        dispatch = store.run(ledger.read("dsp_1"))
+        dispatch = store.run(dispatches.read("dsp_1"))
         assert dispatch is not None
         return dispatch
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger, restoring
-from dispatcher.advance import Advance, Times
-from dispatcher.models import Dispatch, RememberedDispatch, State
-from dispatcher.restoring import Restored
-from dispatcher.state_machine import FAILED
-from dispatcher.store import Ledger
-from tests.support import AGENT_NAME, keyspace, new_dispatch
+from dispatcher.domain.models import Dispatch, RememberedDispatch, State
+from dispatcher.domain.state_machine import FAILED
+from dispatcher.ledger import dispatches, restoring
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.restoring import Restored
+from tests.support.values import AGENT_NAME, keyspace, new_dispatch
 
 RETENTION_S = 500
 
@@ -40,7 +40,7 @@ def restore(store: Ledger, dispatch_id: str = "dsp_1", **changes: Any) -> Restor
 
 
 def read(store: Ledger, dispatch_id: str = "dsp_1") -> Dispatch:
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
     return dispatch
 
@@ -75,7 +75,7 @@ def test_a_restored_record_is_these_keys_and_no_others(store: Ledger, raw: redis
 
 
 def test_a_record_that_redis_has_is_left_alone(store: Ledger, raw: redis.Redis) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
     before = keyspace(raw)
 
     assert restore(store) is Restored.EXISTS
@@ -86,7 +86,7 @@ def test_a_record_that_redis_has_is_left_alone(store: Ledger, raw: redis.Redis) 
 def test_when_another_dispatch_serves_the_room_the_record_says_which(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.create(new_dispatch("dsp_other"), due_in_s=2, detail={}))
+    store.run(dispatches.create(new_dispatch("dsp_other"), due_in_s=2, detail={}))
 
     assert restore(store) is Restored.OCCUPIED
 
@@ -105,11 +105,11 @@ def test_a_restored_dispatch_has_its_room_until_it_ends(store: Ledger) -> None:
     restore(store)
     again = new_dispatch("dsp_2")
 
-    created = store.run(ledger.create(again, due_in_s=2, detail={}))
+    created = store.run(dispatches.create(again, due_in_s=2, detail={}))
     assert (created.new, created.dispatch_id) == (False, "dsp_1")
-    store.run(ledger.advance(Advance(read(store), FAILED)))
+    store.run(dispatches.advance(Advance(read(store), FAILED)))
 
-    assert store.run(ledger.create(again, due_in_s=2, detail={})).new
+    assert store.run(dispatches.create(again, due_in_s=2, detail={})).new
 
 
 def test_a_rooms_mark_without_its_record_does_not_keep_a_new_dispatch_out(
@@ -117,15 +117,17 @@ def test_a_rooms_mark_without_its_record_does_not_keep_a_new_dispatch_out(
 ) -> None:
     raw.set(f"usher:live:acme:{AGENT_NAME}:room-1", "dsp_gone")
 
-    assert store.run(ledger.create(new_dispatch(), due_in_s=2, detail={})).new
+    assert store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={})).new
 
 
 def test_what_is_missing_and_what_has_ended_is_named_and_nothing_else(store: Ledger) -> None:
     for number in (2, 4):
         new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-        store.run(ledger.create(new, due_in_s=2, detail={}))
+        store.run(dispatches.create(new, due_in_s=2, detail={}))
     store.run(
-        ledger.advance(Advance(read(store, "dsp_4"), FAILED, times=Times(retention_s=RETENTION_S)))
+        dispatches.advance(
+            Advance(read(store, "dsp_4"), FAILED, times=Times(retention_s=RETENTION_S))
+        )
     )
 
     stand = store.run(restoring.standing([f"dsp_{number}" for number in range(1, 6)]))
@@ -153,4 +155,4 @@ def test_an_empty_redis_is_noticed_by_everybody_and_counted_once(
 def test_a_restored_record_is_due_at_once(store: Ledger, state: State) -> None:
     restore(store, state=state)
 
-    assert store.run(ledger.claim_due(limit=9, push_s=2)) == ["dsp_1"]
+    assert store.run(dispatches.claim_due(limit=9, push_s=2)) == ["dsp_1"]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import ledger, listing
-from dispatcher.advance import Advance, Provided, Times
-from dispatcher.listing import Position
-from dispatcher.models import State
-from dispatcher.state_machine import FAILED, REDISPATCH
-from dispatcher.store import Ledger
-from tests.ledgers import Told, fill
+from dispatcher.domain.models import State
+from dispatcher.domain.state_machine import FAILED, REDISPATCH
+from dispatcher.ledger import dispatches, queries
+from dispatcher.ledger.advance import Advance, Provided, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.queries import Position
+from tests.support.ledgers import Told, fill
 
 BOTH = ("acme", "globex")
 
@@ -32,7 +32,7 @@ def found(
     numbers: list[int] = []
     after: Position | None = None
     for _ in range(50):
-        page = store.run(listing.search(clients, limit=limit, after=after, **sought))
+        page = store.run(queries.search(clients, limit=limit, after=after, **sought))
         numbers += [int(dispatch.dispatch_id.removeprefix("dsp_")) for dispatch in page.dispatches]
         if page.next is None:
             return numbers
@@ -78,14 +78,14 @@ def test_failed_ones_are_found_by_when_they_failed_without_a_look_at_the_others(
     tell(raw, ends_as="failed", numbers=range(2))
     tell(raw, numbers=range(2, 6))
     late = Told(number=3, ends_as="queued", client_id="globex").ref
-    store.run(ledger.advance(Advance(late, FAILED, times=Times(retention_s=3600))))
+    store.run(dispatches.advance(Advance(late, FAILED, times=Times(retention_s=3600))))
     raw.zadd("usher:failed:acme", {"dsp_000000": 5})
     raw.delete("usher:index:acme", "usher:index:globex")
     assert found(store, states=(State.FAILED,)) == [3, 1, 0]
     assert found(store, states=(State.FAILED,), since_ms=6) == [3, 1]
 
     # Sent again it has not failed; what Redis has forgotten goes from the list with the next one.
-    again = ledger.advance(
+    again = dispatches.advance(
         Advance(
             late,
             REDISPATCH,
@@ -96,7 +96,7 @@ def test_failed_ones_are_found_by_when_they_failed_without_a_look_at_the_others(
     assert store.run(again).moved
     assert found(store, states=(State.FAILED,)) == [1, 0]
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 late, FAILED, times=Times(retention_s=3600), provided=Provided(any_generation=True)
             )
@@ -105,12 +105,12 @@ def test_failed_ones_are_found_by_when_they_failed_without_a_look_at_the_others(
     assert found(store, states=(State.FAILED,)) == [3, 1, 0]
     fill(raw, [Told(number=8, ends_as="queued")])
     last = Told(number=8, ends_as="queued").ref
-    store.run(ledger.advance(Advance(last, FAILED, times=Times(retention_s=3600))))
+    store.run(dispatches.advance(Advance(last, FAILED, times=Times(retention_s=3600))))
     assert raw.zrange("usher:failed:acme", 0, -1) == ["dsp_000008"]
 
 
 def test_no_metadata_is_read(store: Ledger, raw: redis.Redis) -> None:
     tell(raw, numbers=range(1))
-    (dispatch,) = store.run(listing.search(BOTH, limit=1)).dispatches
+    (dispatch,) = store.run(queries.search(BOTH, limit=1)).dispatches
     assert dispatch.agent_metadata == ""
     assert raw.hget("usher:dispatch:dsp_000000", "agent_metadata") == "nobody's business"

@@ -21,18 +21,20 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from devstack import PROJECT_ROOT
-from dispatcher import keys, ledger, reports, sentinels
+from dispatcher.connections import sentinel as sentinels
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.guarding import Guard
-from dispatcher.messages import Template
+from dispatcher.ledger import dispatches, keys, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.celery_messages import Template
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.guarding import Guard
+from dispatcher.ledger.pubsub import Wakeups
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from dispatcher.wakeups import Wakeups
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
-from tests.ledgers import keep_templates
-from tests.sentinels import PASSWORD, Server, Watched
-from tests.support import eventually, new_dispatch
+from tests.support.ledgers import keep_templates
+from tests.support.sentinels import PASSWORD, Server, Watched
+from tests.support.values import eventually, new_dispatch
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -93,7 +95,7 @@ def celery(by_sentinel: CommonSettings) -> Iterator[Celery]:
 def written(store: Ledger, dispatch_id: str) -> bool | None:
     with contextlib.suppress(LedgerUnavailable):
         new = new_dispatch(dispatch_id, room_name=f"room-{dispatch_id}")
-        return store.run(ledger.create(new, due_in_s=2, detail={})).new
+        return store.run(dispatches.create(new, due_in_s=2, detail={})).new
     return None
 
 
@@ -123,7 +125,7 @@ def role_of(server: Server) -> str | None:
 
 async def known(store: AsyncLedger, dispatch_id: str) -> bool:
     with contextlib.suppress(LedgerUnavailable):
-        return await store.run(ledger.read(dispatch_id)) is not None
+        return await store.run(dispatches.read(dispatch_id)) is not None
     return False
 
 

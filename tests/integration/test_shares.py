@@ -13,19 +13,20 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dispatcher import cancelling, ledger, messages, models, reports, state_machine
-from dispatcher.advance import Advance, Counted, Provided, Times
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.quotas import AT_ONCE, PACE_MS, Admission
 from dispatcher.errors import Overloaded, RedispatchRefused
-from dispatcher.ledger import Created
-from dispatcher.models import Dispatch, State
-from dispatcher.quotas import AT_ONCE, PACE_MS, Admission
-from dispatcher.redispatching import redispatch
-from dispatcher.step import Step
-from dispatcher.store import Ledger
-from tests.clientsfile import Open, a_client, a_key
-from tests.house import OpenServices, Request
-from tests.ledgers import run_steps
-from tests.support import new_dispatch
+from dispatcher.ledger import cancelling, celery_messages, dispatches, reports
+from dispatcher.ledger.advance import Advance, Counted, Provided, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.dispatches import Created
+from dispatcher.ledger.step import Step
+from dispatcher.lifecycle.redispatching import redispatch
+from tests.support.clientsfile import Open, a_client, a_key
+from tests.support.house import OpenServices, Request
+from tests.support.ledgers import run_steps
+from tests.support.values import new_dispatch
 
 BACKLOG = 12
 URL = "/api/v1/dispatches"
@@ -70,12 +71,12 @@ def door_for(open_with: Open) -> Callable[[str], Door]:
 def ask(store: Ledger, client_id: str, number: int, *, backlog: int = BACKLOG) -> Created:
     new = new_dispatch(f"dsp_{client_id}_{number}", client_id=client_id, room_name=f"room-{number}")
     return store.run(
-        ledger.create(new, due_in_s=2.0, detail={}, admission=Admission(max_backlog=backlog))
+        dispatches.create(new, due_in_s=2.0, detail={}, admission=Admission(max_backlog=backlog))
     )
 
 
 def read(store: Ledger, dispatch_id: str) -> Dispatch:
-    dispatch = store.run(ledger.read(dispatch_id))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
     return dispatch
 
@@ -97,7 +98,9 @@ def test_what_one_client_has_cancelled_costs_nobody_a_refusal(
         created = ask(store, "acme", number)
         dispatch = read(store, created.dispatch_id)
         # LiveKit has been asked for it, so somebody has to look into its room.
-        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+        store.run(
+            dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+        )
         store.run(cancelling.cancel(dispatch, retention_s=60))
     assert raw.zcard("usher:due") == 3 * BACKLOG
 
@@ -116,9 +119,9 @@ def test_each_client_has_its_share_of_what_may_be_on_its_way(store: Ledger) -> N
 def test_who_has_none_on_their_way_any_more_has_no_share(store: Ledger, raw: redis.Redis) -> None:
     ask(store, "globex", 1)
     dispatch = read(store, "dsp_globex_1")
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     assert store.run(
-        ledger.advance(Advance(dispatch, state_machine.JOINED, times=Times(lease_s=60)))
+        dispatches.advance(Advance(dispatch, state_machine.JOINED, times=Times(lease_s=60)))
     ).moved
     assert accepted(store, "acme") == BACKLOG
 
@@ -238,14 +241,14 @@ def test_cancelled_and_sent_again_in_a_loop_it_does_not_fill_the_queues(
     loop: list[Step[Any]] = []
     for generation in range(1, 20 * AT_ONCE + 1):
         loop.append(cancelling.cancel(made, retention_s=60, paced=True))
-        again = ledger.advance(
+        again = dispatches.advance(
             Advance(
                 replace(made, generation=generation),
                 state_machine.REDISPATCH,
                 times=Times(deadline_in_s=20),
                 due_in_s=2,
                 provided=Provided(admission=admission),
-                wake=messages.dispatch(made.dispatch_id, made.room_name),
+                wake=celery_messages.dispatch(made.dispatch_id, made.room_name),
             )
         )
         loop.append(again)
@@ -285,11 +288,13 @@ def test_a_record_keeps_its_last_attempts_however_often_it_is_sent_again(
     for number in range(1, times + 1):
         dispatch = read(store, "dsp_acme_1")
         created = {"livekit_dispatch_id": f"AD_{number}", "tries": "2", "errors": "[]"}
-        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
         store.run(
-            ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, attempt=created))
+            dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
         )
-        joins = ledger.advance(
+        store.run(
+            dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, attempt=created))
+        )
+        joins = dispatches.advance(
             Advance(
                 dispatch,
                 state_machine.JOINED,
@@ -300,7 +305,7 @@ def test_a_record_keeps_its_last_attempts_however_often_it_is_sent_again(
         store.run(joins)
         store.run(cancelling.cancel(dispatch, retention_s=60))
         store.run(
-            ledger.advance(
+            dispatches.advance(
                 Advance(
                     dispatch, state_machine.REDISPATCH, times=Times(deadline_in_s=20), due_in_s=2
                 )
@@ -329,7 +334,7 @@ def test_a_record_of_the_release_before_is_cut_down_when_it_is_sent_again(
     raw.hset("usher:dispatch:dsp_acme_1", mapping={"generation": 20_000, "state": "cancelled"})
 
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 read(store, "dsp_acme_1"),
                 state_machine.REDISPATCH,

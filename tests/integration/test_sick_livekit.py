@@ -17,28 +17,21 @@ from dataclasses import dataclass, field, replace
 import pytest
 import redis
 
-from dispatcher import (
-    cancelling,
-    clearing,
-    dispatching,
-    heartbeat,
-    ledger,
-    redispatching,
-    reports,
-    state_machine,
-    supervising,
-)
-from dispatcher.advance import Advance, Times
-from dispatcher.clients import ClientRegistry
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
-from dispatcher.lanes import Lanes
-from dispatcher.livekit_server import MAX_CALLS
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import LossyProxy, answering, listening, never_answering, read_request
-from tests.support import a_dispatch, a_server, eventually, keyspace, new_dispatch
+from dispatcher.ledger import cancelling, dispatches, reports
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import cleanup, dispatching, redispatching, supervision
+from dispatcher.lifecycle.client_limits import Lanes
+from dispatcher.lifecycle.services import Services
+from dispatcher.livekit.transport import MAX_CALLS
+from dispatcher.worker import heartbeat
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import LossyProxy, answering, listening, never_answering, read_request
+from tests.support.values import a_dispatch, a_server, eventually, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 THREADS = 64
@@ -79,11 +72,11 @@ async def dispatch_ms(worker: Worker, store: Ledger, prefix: str, count: int) ->
     took = []
     for number in range(count):
         name = f"{prefix}-{number}"
-        store.run(ledger.create(new_dispatch(name, room_name=name), due_in_s=60, detail={}))
+        store.run(dispatches.create(new_dispatch(name, room_name=name), due_in_s=60, detail={}))
         started = time.monotonic()
         done = await asyncio.wrap_future(worker.wake(name))
         took.append((done - started) * 1000)
-        record = store.run(ledger.read(name))
+        record = store.run(dispatches.read(name))
         assert record is not None
         assert record.state is State.DISPATCHED
     return took
@@ -103,7 +96,7 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
         tasks = []
         for number in range(SICK_DISPATCHES):
             new = new_dispatch(f"sick-{number}", client_id="sick", room_name=f"room-{number}")
-            store.run(ledger.create(new, due_in_s=60, detail={}))
+            store.run(dispatches.create(new, due_in_s=60, detail={}))
             tasks.append(worker.wake(f"sick-{number}"))
         # The rest hang.
         await eventually(lambda: sum(t.done() for t in tasks) == SICK_DISPATCHES - LIMIT)
@@ -130,7 +123,7 @@ async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one
         two = replace(two, dispatching=lanes)
         for name in ("first", "second"):
             new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
-            store.run(ledger.create(new, due_in_s=60, detail={}))
+            store.run(dispatches.create(new, due_in_s=60, detail={}))
         first = asyncio.create_task(dispatching.dispatch_agent(two, "first"))
         await eventually(lambda: raw.hget("usher:dispatch:first", "state") == "dispatching")
         before = keyspace(raw)
@@ -150,8 +143,8 @@ async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one
 @pytest.mark.parametrize(
     ("task", "queue"),
     [
-        (supervising.supervise, "sweep"),
-        (clearing.clear_away, "verify"),
+        (supervision.supervise, "sweep"),
+        (cleanup.clear_away, "verify"),
         (redispatching.redispatch_joined, "dispatch"),
     ],
 )
@@ -168,16 +161,16 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
         two = replace(two, dispatching=lanes, verifying=lanes)
         for name in ("first", "second"):
             new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
-            store.run(ledger.create(new, due_in_s=60, detail={}))
+            store.run(dispatches.create(new, due_in_s=60, detail={}))
             raw.delete("dispatch")
-            made = store.run(ledger.read(name))
+            made = store.run(dispatches.read(name))
             assert made is not None
-            store.run(ledger.advance(Advance(made, state_machine.DISPATCH_STARTED)))
-            if task is clearing.clear_away:
+            store.run(dispatches.advance(Advance(made, state_machine.DISPATCH_STARTED)))
+            if task is cleanup.clear_away:
                 store.run(cancelling.cancel(made, retention_s=60))
             else:
                 store.run(
-                    ledger.advance(Advance(made, state_machine.JOINED, times=Times(lease_s=60)))
+                    dispatches.advance(Advance(made, state_machine.JOINED, times=Times(lease_s=60)))
                 )
         raw.delete("verify")
         first = asyncio.create_task(task(two, "first"))  # type: ignore[arg-type]

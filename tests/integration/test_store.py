@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dispatcher import ledger, reports
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import AT_ONCE, Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AT_ONCE, AsyncLedger, Ledger
-from tests.ownredis import OwnRedis
-from tests.support import eventually, new_dispatch
+from tests.support.ownredis import OwnRedis
+from tests.support.values import eventually, new_dispatch
 
 TIMEOUT_S = 1.0  # as in `own_common`
 AIR_S = 0.9  # less than another time-out
@@ -79,7 +80,7 @@ def test_after_a_restart_of_redis_the_next_call_works(
     own_redis.start()
 
     assert own_store.run(reports.ping()) > 0
-    assert own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={})).new
+    assert own_store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={})).new
 
 
 async def test_after_a_restart_of_redis_the_next_call_works_with_asyncio(
@@ -92,7 +93,7 @@ async def test_after_a_restart_of_redis_the_next_call_works_with_asyncio(
         own_redis.start()
 
         assert await store.run(reports.ping()) > 0
-        assert (await store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))).new
+        assert (await store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))).new
 
 
 async def test_a_redis_that_is_down_is_unavailable_at_once(
@@ -128,7 +129,7 @@ def test_a_redis_that_refuses_to_write_is_unavailable(
     own_store._redis.config_set("maxmemory", "1")
 
     with pytest.raises(LedgerUnavailable):
-        own_store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
+        own_store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
 
 
 async def test_hundreds_of_steps_at_once_are_all_carried_out(common: CommonSettings) -> None:

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from dispatcher import keys, ledger, reports
+from dispatcher.domain.models import NO_LIMITS
+from dispatcher.domain.quotas import Admission
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import Created
-from dispatcher.models import NO_LIMITS
-from dispatcher.quotas import Admission
+from dispatcher.ledger import dispatches, keys, reports
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.dispatches import Created
+from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
-from dispatcher.step import Step
-from dispatcher.store import AsyncLedger
-from tests.ownredis import OwnRedis
-from tests.support import new_dispatch
+from tests.support.ownredis import OwnRedis
+from tests.support.values import new_dispatch
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def together(own_redis: OwnRedis, own_common: CommonSettings) -> AsyncIter
 
 def creating(number: int) -> Step[Created]:
     new = new_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    return ledger.create(new, due_in_s=2, detail={}, admission=Admission(limits=NO_LIMITS))
+    return dispatches.create(new, due_in_s=2, detail={}, admission=Admission(limits=NO_LIMITS))
 
 
 async def test_each_gets_its_own_answer_and_redis_is_asked_once(

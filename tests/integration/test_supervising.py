@@ -8,19 +8,21 @@ import pytest
 import redis
 from livekit import api
 
-from dispatcher import dispatching, leases, ledger, reports, state_machine, verification
-from dispatcher.advance import Advance
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import Window
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnknownDispatch
-from dispatcher.figures import figures
-from dispatcher.metrics import Window
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from dispatcher.supervising import LOOK_AGAIN_S, supervise
-from dispatcher.troubles import troubles
-from tests.house import House, OpenServices, Request
-from tests.sockets import listening, never_answering
-from tests.support import AGENT_NAME, TIMINGS, counts, keyspace, new_dispatch
+from dispatcher.explain.incidents import troubles
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.statistics import figures
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.supervision import LOOK_AGAIN_S, supervise
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import listening, never_answering
+from tests.support.values import AGENT_NAME, TIMINGS, counts, keyspace, new_dispatch
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -149,7 +151,7 @@ async def test_a_caller_who_asks_again_makes_it_one_with_a_caller(
     await supervise(services, "dsp_1")
 
     again = new_dispatch("dsp_2", room_name=house.room)
-    assert store.run(ledger.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+    assert store.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
 
     assert not look().unattended
 
@@ -309,9 +311,9 @@ async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alon
     services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
 ) -> None:
     dispatch = request_dispatch()
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
     )

@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher import ledger, reports, state_machine, sweeping, wake_waiting
-from dispatcher.advance import Advance
-from dispatcher.clients import ClientRegistry
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from dispatcher.sweeping import WakeUp
-from tests.house import House, OpenServices, Request
-from tests.support import UNREACHABLE, a_dispatch, a_server, counts, keyspace
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import sweeping, wake_waiting
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.sweeping import WakeUp
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import UNREACHABLE, a_dispatch, a_server, counts, keyspace
 
 Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
@@ -197,7 +199,9 @@ async def test_what_waited_fails_in_time_with_what_it_waited_for(
     services: Services, request_dispatch: Request, look: Look, store: Ledger, raw: redis.Redis
 ) -> None:
     dispatch = request_dispatch(deadline_ms=1900)
-    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE)))
+    store.run(
+        dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE))
+    )
     due(raw, "dsp_1")
 
     assert await woken(services) == []
@@ -285,7 +289,7 @@ async def test_what_is_no_record_at_all_is_parked_and_holds_nobody_up(
 async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
     services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
 ) -> None:
-    store.run(ledger.advance(Advance(request_dispatch(), state_machine.WAIT, due_in_s=0)))
+    store.run(dispatches.advance(Advance(request_dispatch(), state_machine.WAIT, due_in_s=0)))
     raw.hset(RECORD, "generation", "many")
     store.run(reports.report_agent_server(a_server(), ttl_s=60))
 
@@ -333,7 +337,7 @@ async def test_who_waits_for_an_agent_server_costs_a_message_only_when_something
 ) -> None:
     dispatch = request_dispatch()
     fields = {"failure_reason": "no_agent_online", "failure_message": "none is"}
-    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1)))
     no_agent_server()
     store.run(reports.report_alive("livekit:acme", ttl_s=60))
     due(raw, "dsp_1")

@@ -6,10 +6,8 @@ import logging
 
 import pytest
 
-from dispatcher import ledger, restoring
-from dispatcher.advance import Advance, Before
-from dispatcher.models import Dispatch, RememberedDispatch, State
-from dispatcher.state_machine import (
+from dispatcher.domain.models import Dispatch, RememberedDispatch, State
+from dispatcher.domain.state_machine import (
     ACCEPTED,
     AGENT_CONNECTED,
     DISPATCH_CREATED,
@@ -18,9 +16,12 @@ from dispatcher.state_machine import (
     NEXT_GENERATION,
     REJECTED,
 )
-from dispatcher.step import Step
-from dispatcher.store import AsyncLedger, Ledger
-from tests.support import AGENT_NAME, new_dispatch
+from dispatcher.ledger import dispatches, restoring
+from dispatcher.ledger.advance import Advance, Before
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.step import Step
+from tests.support.values import AGENT_NAME, new_dispatch
 
 TRACE_ID = "0123456789abcdef0123456789abcdef"
 TRACEPARENT = f"00-{TRACE_ID}-0123456789abcdef-01"
@@ -28,7 +29,7 @@ TRACEPARENT = f"00-{TRACE_ID}-0123456789abcdef-01"
 
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "dispatcher.transitions")
+    caplog.set_level(logging.INFO, "dispatcher.observability.state_changes")
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str, str]]:
@@ -36,15 +37,15 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str, str]]:
     lines = [
         (line.message, line.generation, line.from_state, line.to_state)  # type: ignore[attr-defined]
         for line in caplog.records
-        if line.name == "dispatcher.transitions"
+        if line.name == "dispatcher.observability.state_changes"
     ]
     caplog.clear()
     return lines
 
 
 def created(store: Ledger, **changes: str) -> Dispatch:
-    store.run(ledger.create(new_dispatch(**changes), due_in_s=2, detail={"by": "http"}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(**changes), due_in_s=2, detail={"by": "http"}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
     return dispatch
 
@@ -55,13 +56,13 @@ def test_each_event_is_one_line_from_state_to_state(
     dispatch = created(store)
     assert told(caplog) == [("queued", 1, "", "queued")]
 
-    store.run(ledger.advance(Advance(dispatch, DISPATCH_STARTED)))
-    store.run(ledger.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
-    store.run(ledger.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
-    store.run(ledger.advance(Advance(dispatch, ACCEPTED, before=Before("offered"))))
-    store.run(ledger.advance(Advance(dispatch, DISPATCH_CREATED)))
-    store.run(ledger.advance(Advance(dispatch, AGENT_CONNECTED)))
-    store.run(ledger.advance(Advance(dispatch, NEXT_GENERATION)))
+    store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
+    store.run(dispatches.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
+    store.run(dispatches.advance(Advance(dispatch, ACCEPTED, before=Before("offered"))))
+    store.run(dispatches.advance(Advance(dispatch, DISPATCH_CREATED)))
+    store.run(dispatches.advance(Advance(dispatch, AGENT_CONNECTED)))
+    store.run(dispatches.advance(Advance(dispatch, NEXT_GENERATION)))
     assert told(caplog) == [
         ("dispatching", 1, "queued", "dispatching"),
         ("offered", 1, "dispatching", "offered"),
@@ -74,7 +75,7 @@ def test_each_event_is_one_line_from_state_to_state(
         ("agent_connected", 1, "accepted", "accepted"),
         ("requeued", 2, "accepted", "queued"),
     ]
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert len(record.timeline) == 11
 
@@ -85,9 +86,9 @@ def test_what_changes_nothing_is_not_logged(
     dispatch = created(store)
     told(caplog)
 
-    store.run(ledger.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))  # the room has one
-    store.run(ledger.advance(Advance(dispatch, AGENT_CONNECTED)))  # refused
-    store.run(ledger.advance(Advance(dispatch, NEXT_GENERATION)))  # refused
+    store.run(dispatches.create(new_dispatch("dsp_2"), due_in_s=2, detail={}))  # the room has one
+    store.run(dispatches.advance(Advance(dispatch, AGENT_CONNECTED)))  # refused
+    store.run(dispatches.advance(Advance(dispatch, NEXT_GENERATION)))  # refused
     remembered = _remembered("dsp_1")
     store.run(restoring.restore(remembered, by="web", retention_s=60))  # it is there
 
@@ -112,7 +113,7 @@ async def test_a_line_says_whose_it_is_why_and_which_trace_is_its(
 ) -> None:
     dispatch = created(store, traceparent=TRACEPARENT)
     caplog.clear()
-    step: Step[ledger.Advanced] = ledger.advance(
+    step: Step[dispatches.Advanced] = dispatches.advance(
         Advance(
             dispatch,
             FAILED,
@@ -121,7 +122,9 @@ async def test_a_line_says_whose_it_is_why_and_which_trace_is_its(
     )
     await async_store.run(step)
 
-    (line,) = [line for line in caplog.records if line.name == "dispatcher.transitions"]
+    (line,) = [
+        line for line in caplog.records if line.name == "dispatcher.observability.state_changes"
+    ]
     wanted = {
         "dispatch_id": "dsp_1",
         "client_id": "acme",
@@ -142,7 +145,7 @@ def test_the_trace_is_in_the_record_and_what_is_written_again_keeps_it(store: Le
         _remembered("dsp_3", room_name="room-3", traceparent=TRACEPARENT), by="web", retention_s=60
     )
     store.run(step)
-    restored = store.run(ledger.read("dsp_3"))
+    restored = store.run(dispatches.read("dsp_3"))
     assert restored is not None
     assert restored.traceparent == TRACEPARENT
 

@@ -15,12 +15,14 @@ import pytest_asyncio
 import redis
 from livekit.agents import AgentServer, AssignmentTimeoutError, JobContext, JobRequest
 
-from dispatcher import ledger, state_machine
-from dispatcher.advance import Advance
-from dispatcher.models import State
-from dispatcher.store import AsyncLedger, Ledger
-from tests.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
-from tests.support import AGENT_NAME, counts, new_dispatch
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import State
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from tests.support.offers import ACCEPT, REJECT, REJECT_EVERYWHERE, Offered, identity
+from tests.support.values import AGENT_NAME, counts, new_dispatch
 from worker_agent import rtc_session
 from worker_agent.program_on_request import OnRequest, ask_program
 from worker_agent.request_filter import RequestFilter
@@ -87,16 +89,16 @@ def test_importing_a_program_reads_no_setting_and_opens_nothing() -> None:
 @pytest_asyncio.fixture
 async def request_filter(async_store: AsyncLedger, store: Ledger) -> AsyncIterator[RequestFilter]:
     """A filter with two slots, and `dsp_1` on its way to it."""
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_CREATED, due_in_s=7)))
     yield RequestFilter(identity(), async_store)
 
 
 def state(store: Ledger) -> tuple[State, str, str]:
-    dispatch = store.run(ledger.read("dsp_1"))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
     return dispatch.state, dispatch.job_id, dispatch.attempt.reason
 
@@ -138,7 +140,7 @@ async def test_a_program_s_reject_is_final_for_livekit_and_for_the_session(
 
     assert offered.answers == [REJECT_EVERYWHERE]
     assert state(store) == (State.FAILED, "", "declined_by_program")
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert record.failure_reason == "rejected: declined_by_program"
     assert "terminate=False" in record.failure_message

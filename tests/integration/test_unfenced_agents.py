@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, verification
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.supervising import supervise
-from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, counts, keyspace
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.supervision import supervise
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import AGENT_NAME, counts, keyspace
 
 Look = Callable[[], Dispatch]
 NAMED = {"lk.agent_name": AGENT_NAME}  # what livekit-agents says of every agent

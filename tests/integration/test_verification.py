@@ -9,17 +9,19 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from dispatcher import dispatching, ledger, state_machine, verification
-from dispatcher.advance import Advance
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import BOUNDS, Window
+from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnknownDispatch
-from dispatcher.figures import figures
-from dispatcher.metrics import BOUNDS, Window
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.sockets import LossyProxy, listening
-from tests.support import counts, keyspace
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.statistics import figures
+from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle.services import Services
+from tests.support.house import House, OpenServices, Request
+from tests.support.sockets import LossyProxy, listening
+from tests.support.values import counts, keyspace
 
 Look = Callable[[], Dispatch]
 TakeAway = Callable[[], None]
@@ -29,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("agent_server")
 def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
     """As the request filter of an agent server claims it."""
     fields = {"job_id": "AJ_1", "agent_server_id": "server-1"}
-    store.run(ledger.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=fields)))
+    store.run(
+        dispatches.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=fields))
+    )
 
 
 async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_join(
@@ -77,7 +81,7 @@ async def test_the_agents_own_report_makes_it_look_at_once(
 
     started_s = time.monotonic()
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": identity})
         )
     )
@@ -98,7 +102,7 @@ async def test_an_agents_report_alone_is_not_believed(
     no_agent_server()
     claimed(store, dispatch)
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": "liar"})
         )
     )

@@ -10,21 +10,15 @@ from typing import Any
 import pytest
 import redis
 
-from dispatcher import (
-    capacity,
-    dispatching,
-    leases,
-    ledger,
-    precedence,
-    reports,
-    state_machine,
-    wake_waiting,
-)
-from dispatcher.advance import Advance
-from dispatcher.models import Dispatch, State
-from dispatcher.store import Ledger
-from tests.house import House, OpenServices, Request
-from tests.support import (
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, precedence, wake_waiting
+from dispatcher.worker import capacity_listener
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import (
     AGENT_NAME,
     UNREACHABLE,
     WAIT_S,
@@ -42,10 +36,10 @@ def waiting(store: Ledger, raw: redis.Redis, number: int, **changes: Any) -> str
     """A dispatch that waits, the more urgently the smaller its number is; its id."""
     dispatch_id = f"dsp_{number}"
     new = new_dispatch(dispatch_id, **{"room_name": f"room-{number}", **changes})
-    store.run(ledger.create(new, due_in_s=0, detail={}))
-    dispatch = store.run(ledger.read(dispatch_id))
+    store.run(dispatches.create(new, due_in_s=0, detail={}))
+    dispatch = store.run(dispatches.read(dispatch_id))
     assert dispatch is not None
-    store.run(ledger.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0)))
     assert dispatch_id in keyspace(raw)["usher:waiting"]
     raw.zadd("usher:waiting", {dispatch_id: number}, xx=True)
     return dispatch_id
@@ -312,7 +306,7 @@ async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(
     services = await services_for()
     waiting(store, raw, 1)
     raw.delete("dispatch")  # the message of its beginning
-    listening = asyncio.create_task(capacity.listen(services))
+    listening = asyncio.create_task(capacity_listener.listen(services))
     await eventually(lambda: raw.pubsub_numpat() > 0)
 
     store.run(reports.report_agent_server(a_server(), ttl_s=60))

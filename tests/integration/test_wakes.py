@@ -7,9 +7,9 @@ import json
 import redis
 from flask.testing import FlaskClient
 
-from dispatcher import keys
-from dispatcher.quotas import AT_ONCE
-from tests.clientsfile import Open, a_client, a_key
+from dispatcher.domain.quotas import AT_ONCE
+from dispatcher.ledger import keys
+from tests.support.clientsfile import Open, a_client, a_key
 
 URL = "/api/v1/dispatches"
 HEADERS = {"Authorization": "Bearer acme-key"}

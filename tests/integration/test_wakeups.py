@@ -7,14 +7,16 @@ import asyncio
 import redis
 import redis.asyncio
 
-from dispatcher import ledger, state_machine
-from dispatcher.advance import Advance
-from dispatcher.guarding import Guard
+from dispatcher.domain import state_machine
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.guarding import Guard
+from dispatcher.ledger.pubsub import Wakeups
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger, Ledger
-from dispatcher.wakeups import Wakeups
-from tests.ownredis import OwnRedis
-from tests.support import WAIT_S, eventually, new_dispatch
+from tests.support.ownredis import OwnRedis
+from tests.support.values import WAIT_S, eventually, new_dispatch
 
 CHANNEL = "usher:wake:dsp_1"
 
@@ -32,12 +34,14 @@ async def told(client: redis.Redis, channel: str) -> None:
 async def test_a_change_of_the_record_wakes_its_listener(
     common: CommonSettings, store: Ledger
 ) -> None:
-    store.run(ledger.create(new_dispatch(), due_in_s=2, detail={}))
-    dispatch = store.run(ledger.read("dsp_1"))
+    store.run(dispatches.create(new_dispatch(), due_in_s=2, detail={}))
+    dispatch = store.run(dispatches.read("dsp_1"))
     assert dispatch is not None
     wakeups = Wakeups(common, Guard(AsyncLedger(common)))
     async with wakeups.listen("dsp_1") as news, wakeups.listen("dsp_2") as other:
-        store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+        store.run(
+            dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
+        )
 
         await heard(news)
         assert not other.is_set()

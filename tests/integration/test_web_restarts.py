@@ -24,8 +24,8 @@ import redis
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
-from tests.ownredis import OwnRedis
-from tests.refusing import refusing
+from tests.support.ownredis import OwnRedis
+from tests.support.refusing import refusing
 
 CALLERS = 6  # of each kind
 # After each signal, so that whatever a stopping process does happens under load.

@@ -18,7 +18,7 @@ from flask import Flask
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.integration.test_web_restarts import ALONE, WEB, environment, web
-from web import patience
+from web.server import patience
 
 URL = "/api/v1/dispatches"
 KEY = {"Authorization": "Bearer key"}
@@ -124,7 +124,7 @@ def test_a_program_on_this_machine_is_no_proxy_by_itself(port: int) -> None:
 
 
 def test_gunicorns_threads_serve_as_well(redis_url: str, tmp_path: Path) -> None:
-    """Should they be chosen in `web/worker_class.py`."""
+    """Should they be chosen in `web/server/worker_class.py`."""
     arguments = "--worker-class gthread"
     with gunicorn_told(arguments, redis_url, tmp_path) as port, following(port) as connection:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200

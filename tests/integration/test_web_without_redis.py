@@ -9,9 +9,9 @@ import jwt
 import pytest
 from flask.testing import FlaskClient
 
-from dispatcher.clients import registry
+from dispatcher.clients.registry import registry
 from dispatcher.settings import CommonSettings
-from tests.ownredis import OwnRedis
+from tests.support.ownredis import OwnRedis
 from web import create_app
 
 SECRET = "a-secret-of-at-least-32-characters"

@@ -17,16 +17,18 @@ import redis
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dispatcher import dispatching, ledger, state_machine, sweeping, verification
-from dispatcher.advance import Advance, Times
-from dispatcher.clients import registry
-from dispatcher.models import Dispatch, State
-from dispatcher.runtime import Services
+from dispatcher.clients.registry import registry
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import dispatching, sweeping, verification
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.sweeping import WakeUp
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
-from dispatcher.sweeping import WakeUp
-from tests.house import House, OpenServices, Request
-from tests.support import AGENT_NAME, WAIT_S, eventually, keyspace
+from tests.support.house import House, OpenServices, Request
+from tests.support.values import AGENT_NAME, WAIT_S, eventually, keyspace
 from web import create_app
 
 URL = "/api/v1/webhooks/livekit"
@@ -79,8 +81,8 @@ def send(door: FlaskClient, event: dict[str, Any], token: str | None = None) -> 
 
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
-    store.run(ledger.advance(Advance(dispatch, state_machine.JOINED, times=Times(lease_s=60))))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.JOINED, times=Times(lease_s=60))))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_an_agents_joining_wakes_whoever_waits_for_it(
     raw: redis.Redis,
 ) -> None:
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(
                 request_dispatch(room_name="room-1"), state_machine.DISPATCH_STARTED, due_in_s=9
             )
@@ -185,7 +187,7 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
 ) -> None:
     join(store, request_dispatch(room_name="room-1"))
     other = request_dispatch("dsp_other", client_id="other", room_name="room-9")
-    store.run(ledger.advance(Advance(other, state_machine.DISPATCH_STARTED, due_in_s=9)))
+    store.run(dispatches.advance(Advance(other, state_machine.DISPATCH_STARTED, due_in_s=9)))
     before = keyspace(raw)
     with raw.pubsub(ignore_subscribe_messages=True) as news:
         news.psubscribe("usher:*")

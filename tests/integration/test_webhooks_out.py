@@ -15,28 +15,21 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher import (
-    heartbeat,
-    ledger,
-    models,
-    outbox,
-    reports,
-    restoring,
-    state_machine,
-    sweeping,
-    webhooks,
-)
-from dispatcher.advance import Advance, Times
-from dispatcher.clients import ClientRegistry
-from dispatcher.models import Dispatch, RememberedDispatch, State
-from dispatcher.receivers import NotDelivered, Receivers
-from dispatcher.runtime import Services
-from dispatcher.store import Ledger
-from dispatcher.webhooks import Delivery
-from tests.house import OpenServices, Request
-from tests.receiver import SECRET, Receiver, receiving
-from tests.sockets import listening
-from tests.support import counts, eventually, keyspace
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain import models, state_machine
+from dispatcher.domain.models import Dispatch, RememberedDispatch, State
+from dispatcher.ledger import dispatches, outbox, reports, restoring
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.lifecycle import client_limits, sweeping, webhook_delivery
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.webhook_delivery import Delivery
+from dispatcher.lifecycle.webhook_http import NotDelivered, Receivers
+from dispatcher.worker import heartbeat
+from tests.support.house import OpenServices, Request
+from tests.support.receiver import SECRET, Receiver, receiving
+from tests.support.sockets import listening
+from tests.support.values import counts, eventually, keyspace
 
 OUTBOX, DEAD = "usher:outbox:acme", "usher:dead_events:acme"
 METRICS = "usher:metrics:dispatch:acme"
@@ -65,14 +58,14 @@ async def deliver_due(services: Services) -> list[str]:
     """One sweep, and what came of each delivery."""
     found = await sweeping.sweep_all(services)
     ids = [each.event_id for each in found if isinstance(each, Delivery)]
-    return [await webhooks.deliver(services, event_id) for event_id in ids]
+    return [await webhook_delivery.deliver(services, event_id) for event_id in ids]
 
 
 def join(store: Ledger, dispatch: Dispatch) -> None:
     fields = {"agent_identity": "agent-1", "joined_at_ms": "5", "time_to_join_ms": "300"}
-    store.run(ledger.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
+    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED)))
     store.run(
-        ledger.advance(
+        dispatches.advance(
             Advance(dispatch, state_machine.JOINED, fields=fields, times=Times(lease_s=60))
         )
     )
@@ -98,11 +91,11 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     dispatch = request_dispatch(agent_metadata="canary of the client", container="box")
     join(store, dispatch)
     assert await deliver_due(telling) == ["delivered"]
-    store.run(ledger.advance(Advance(dispatch, transition, fields={"failure_reason": "why"})))
+    store.run(dispatches.advance(Advance(dispatch, transition, fields={"failure_reason": "why"})))
     assert await deliver_due(telling) == ["delivered"]
 
     joined, ended = receiver.events()
-    record = store.run(ledger.read("dsp_1"))
+    record = store.run(dispatches.read("dsp_1"))
     assert record is not None
     assert joined["type"] == "dispatch.joined"
     assert joined["data"] == {
@@ -131,9 +124,11 @@ async def test_a_change_that_ends_nothing_is_not_told(
     dispatch = request_dispatch()
     join(store, dispatch)
     raw.delete(OUTBOX)
-    store.run(ledger.advance(Advance(dispatch, state_machine.AGENT_ADOPTED)))  # only noted
+    store.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_ADOPTED)))  # only noted
     store.run(
-        ledger.advance(Advance(dispatch, state_machine.AGENT_LOST, times=Times(deadline_in_s=20)))
+        dispatches.advance(
+            Advance(dispatch, state_machine.AGENT_LOST, times=Times(deadline_in_s=20))
+        )
     )
 
     assert await deliver_due(telling) == []
@@ -286,12 +281,12 @@ async def test_a_delivery_whose_worker_died_is_made_by_another_with_the_same_id(
     assert [each.event_id for each in taken if isinstance(each, Delivery)] == [JOINED_ID]
     # Whoever was told is dead. Nobody else takes it for a while; then it is due again.
     assert await deliver_due(telling) == []
-    assert raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time() < webhooks.CLAIM_S + 1
+    assert raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time() < webhook_delivery.CLAIM_S + 1
     raw.zadd(OUTBOX, {JOINED_ID: 1})
 
     assert await deliver_due(telling) == ["delivered"]
     assert receiver.ids == [JOINED_ID]
-    assert await webhooks.deliver(telling, JOINED_ID) == "settled already"
+    assert await webhook_delivery.deliver(telling, JOINED_ID) == "settled already"
 
 
 async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients(
@@ -309,18 +304,18 @@ async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients
             join(store, request_dispatch(f"dsp_{number}", room_name=f"room-{number}"))
         join(store, request_dispatch("dsp_other", client_id="other", room_name="room-other"))
 
-        due = await webhooks.due(services)
-        running = [asyncio.create_task(webhooks.deliver(services, d.event_id)) for d in due]
-        others = 1 + webhooks.CLAIM_LIMIT - webhooks.EACH
+        due = await webhook_delivery.due(services)
+        running = [asyncio.create_task(webhook_delivery.deliver(services, d.event_id)) for d in due]
+        others = 1 + webhook_delivery.CLAIM_LIMIT - client_limits.EACH
         await eventually(
-            lambda: sum(t.done() for t in running) >= others and len(slow.got) >= webhooks.EACH
+            lambda: sum(t.done() for t in running) >= others and len(slow.got) >= client_limits.EACH
         )
         done, hanging = await asyncio.wait(running, timeout=0.2)
 
         assert sorted(task.result() for task in done) == ["delivered"] + [
             "waits for the client's other events"
-        ] * (webhooks.CLAIM_LIMIT - webhooks.EACH)
-        assert len(hanging) == webhooks.EACH == len(slow.got)
+        ] * (webhook_delivery.CLAIM_LIMIT - client_limits.EACH)
+        assert len(hanging) == client_limits.EACH == len(slow.got)
         assert quick.ids == ["msg_other_1_joined"]
         for task in hanging:
             task.cancel()
@@ -398,11 +393,11 @@ async def test_an_event_that_is_claimed_anew_is_left_to_its_next_message(
     telling: Services, receiver: Receiver, request_dispatch: Request, store: Ledger
 ) -> None:
     join(store, request_dispatch())
-    [due] = await webhooks.due(telling)
+    [due] = await webhook_delivery.due(telling)
     now_ms = store.run(reports.ping())
-    assert now_ms < due.good_till_ms <= now_ms + webhooks.CLAIM_S * 1000
+    assert now_ms < due.good_till_ms <= now_ms + webhook_delivery.CLAIM_S * 1000
 
-    await webhooks.deliver(telling, due.event_id, good_till_ms=now_ms - 1)
+    await webhook_delivery.deliver(telling, due.event_id, good_till_ms=now_ms - 1)
     assert receiver.ids == []
-    await webhooks.deliver(telling, due.event_id, good_till_ms=due.good_till_ms)
+    await webhook_delivery.deliver(telling, due.event_id, good_till_ms=due.good_till_ms)
     assert receiver.ids == [due.event_id]

@@ -17,8 +17,8 @@ import redis
 from celery import Celery
 
 from devstack import PROJECT_ROOT
-from dispatcher.consumer import TOLD_AFTER_S
-from tests.ownredis import OwnRedis
+from dispatcher.worker.consumer import TOLD_AFTER_S
+from tests.support.ownredis import OwnRedis
 
 TASK_EVENTS = ("task-received", "task-started", "task-succeeded")
 COUNT = 30

@@ -25,17 +25,18 @@ import redis
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
-from dispatcher import keys, leases, ledger, state_machine
-from dispatcher.advance import Advance, Before, Counted, Times
-from dispatcher.metrics import AgentCounts
-from dispatcher.models import DispatchRef
+from dispatcher.domain import state_machine
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import DispatchRef
+from dispatcher.ledger import dispatches, keys, leases
+from dispatcher.ledger.advance import Advance, Before, Counted, Times
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
-from dispatcher.step import Step
-from dispatcher.store import Ledger
 from tests.acceptance.session import Caller, end_rooms
 from tests.measure.switch import OFF, install
-from tests.ownredis import OwnRedis
-from tests.support import AGENT_NAME, new_dispatch
+from tests.support.ownredis import OwnRedis
+from tests.support.values import AGENT_NAME, new_dispatch
 
 AT_MOST = 0.02
 _MODES = ("with", "without")
@@ -70,8 +71,8 @@ def steps(number: int) -> list[Step[object]]:
         Advance(ref, state_machine.ROOM_OVER, times=Times(retention_s=60)),
     ]
     return [
-        ledger.create(new_dispatch(**names), due_in_s=2, detail={"by": "http"}),
-        *(ledger.advance(command) for command in commands),
+        dispatches.create(new_dispatch(**names), due_in_s=2, detail={"by": "http"}),
+        *(dispatches.advance(command) for command in commands),
     ]
 
 

@@ -16,11 +16,11 @@ from typing import Final
 
 import redis
 
-from dispatcher import leases, ledger
-from dispatcher.models import DispatchRef, NewDispatch
+from dispatcher.domain.models import DispatchRef, NewDispatch
+from dispatcher.ledger import dispatches, leases
+from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import AsyncLedger
-from tests.ownredis import OwnRedis
+from tests.support.ownredis import OwnRedis
 
 _SESSIONS: Final = 500
 _EACH: Final = 60
@@ -42,7 +42,7 @@ async def _live(store: AsyncLedger) -> DispatchRef:
         agent_metadata="",
         deadline_ms=20_000,
     )
-    await store.run(ledger.create(new, due_in_s=60, detail={}))
+    await store.run(dispatches.create(new, due_in_s=60, detail={}))
     return DispatchRef(
         dispatch_id=new.dispatch_id,
         client_id=new.client_id,

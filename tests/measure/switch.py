@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dispatcher import scripts
+from dispatcher.ledger import scripts
 
 OFF: Final = "usher:measure:off"
 

@@ -13,7 +13,7 @@ import itertools
 import socket
 import sys
 
-from dispatcher import keepalive
+from dispatcher.connections import keepalive
 
 _LOOK_EVERY_S = 0.5
 _ANSWERS_WITHIN_S = 1.0

@@ -34,7 +34,7 @@ from devstack.processes import end_with_parent
 from devstack.servers import find_livekit_server, find_redis_server
 from devstack.supervision import read_procfile
 from tests.acceptance.session import wait_for
-from tests.sentinels import Server, Watched
+from tests.support.sentinels import Server, Watched
 
 from .net import Host, Network, make_network
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.acceptance.session import wait_for
-from tests.sentinels import Server
+from tests.support.sentinels import Server
 from worker_agent.lease import CUT_OFF_S
 
 from .callers import Callers

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.session import wait_for
-from tests.sentinels import PASSWORD
+from tests.support.sentinels import PASSWORD
 
 from .callers import Callers
 from .deployment import running

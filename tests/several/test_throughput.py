@@ -25,12 +25,12 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
-from dispatcher import ledger
-from dispatcher.models import NewDispatch
+from dispatcher.domain.models import NewDispatch
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
-from dispatcher.store import Ledger
 from tests.acceptance.session import wait_for
-from tests.sentinels import Server, Watched
+from tests.support.sentinels import Server, Watched
 
 from .deployment import LIVEKIT_PORT, Deployment
 from .net import make_network
@@ -113,7 +113,9 @@ class Asked:
     prefix: str
 
     def put(self, number: int) -> None:
-        self.store.run(ledger.create(_session(f"{self.prefix}-{number}"), due_in_s=60, detail={}))
+        self.store.run(
+            dispatches.create(_session(f"{self.prefix}-{number}"), due_in_s=60, detail={})
+        )
 
     def count(self) -> int:
         return int(self.fake.get("/count", params={"prefix": self.prefix}).json())

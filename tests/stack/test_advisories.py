@@ -16,7 +16,7 @@ import pytest
 from devstack import StackError
 from devstack.advisories import accepted_advisories, audit
 from tests.conftest import free_port
-from tests.sockets import listening, read_request
+from tests.support.sockets import listening, read_request
 
 ADVISORY = "GHSA-aaaa-bbbb-cccc"
 KNOWN_BAD, OURS, OTHER = "jinja2", "flask", "click"

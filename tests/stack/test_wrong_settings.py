@@ -24,7 +24,6 @@ from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from dispatcher import flower_options, settings
 from tests.acceptance.session import wait_for
-from tests.clientsfile import a_client, a_key
 from tests.conftest import free_port, wait_until_answers
 from tests.stack.wrong_settings import (
     ANY_TEXT,
@@ -37,7 +36,8 @@ from tests.stack.wrong_settings import (
     modules_with_settings,
     rows,
 )
-from tests.support import eventually
+from tests.support.clientsfile import a_client, a_key
+from tests.support.values import eventually
 from web import settings as web_settings
 from worker_agent import settings as agent_settings
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import worker_agent
-from tests.support import run_python
+from tests.support.values import run_python
 
 PACKAGE = Path(worker_agent.__file__).parent
 NOT_ON_AN_AGENTS_MACHINE = {"celery", "kombu", "flask", "gunicorn", "flower"}

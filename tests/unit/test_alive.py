@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.alive import AliveFile, Pulse, watch
+from dispatcher.observability.liveness import AliveFile, Pulse, watch
 from tests.acceptance.session import wait_for
 
 LONG_AGO_S = 1_000_000_000

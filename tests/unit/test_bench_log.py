@@ -9,7 +9,7 @@ import pytest
 
 from bench.livekit_log import LiveKitLog, LogEvent, Tail, parse
 from bench.measure.calls import COMMAND, count_as
-from dispatcher.scripts import script
+from dispatcher.ledger.scripts import script
 
 ACTIVE = (
     "2026-11-23T00:05:57.793Z\tINFO\tlivekit\trtc/room.go:1272\tparticipant active\t"

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.campaign_story import Story, found, honest
 from tests.faults.campaign.isolation import REFUSES_S
 from tests.faults.campaign.plan import NEIGHBOURS, Kind, make_plan
 from tests.faults.campaign.processes import exits
 from tests.faults.campaign.report import Summary
 from tests.faults.gateway import PASSING
 from tests.faults.refusing_redis import Refusal
+from tests.support.campaign_story import Story, found, honest
 
 THEIRS = "dsp_theirs"
 

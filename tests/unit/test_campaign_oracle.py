@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.campaign_story import DISPATCH, ROOM, WORD_EVERY_S, Story, found, honest
 from tests.faults.campaign.oracle import RoundResult
 from tests.faults.campaign.plan import SESSIONS, Behaviour, Kind, Person, make_plan
 from tests.faults.campaign.recovery import ANSWERS_AGAIN_S, CRASH, DISTURBS_S, LATE_S
 from tests.faults.campaign.report import Summary, percentile
+from tests.support.campaign_story import DISPATCH, ROOM, WORD_EVERY_S, Story, found, honest
 
 
 def test_an_honest_session_is_no_finding() -> None:

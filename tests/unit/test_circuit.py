@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher.circuit import Breaker
+from dispatcher.livekit.circuit_breaker import Breaker
 
 PROBE_AFTER_S = 5.0
 

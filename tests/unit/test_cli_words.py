@@ -22,17 +22,17 @@ from dispatcher.cli import (
 from dispatcher.cli.command import Command, printable
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.options import Duration
-from dispatcher.clients import Client, LiveKitCredentials
+from dispatcher.clients.models import Client, LiveKitCredentials
+from dispatcher.clients.worker_settings import Service, WorkerSettings, services_of
+from dispatcher.domain.metrics import Figures, Window, client_figures
+from dispatcher.domain.models import State, TimelineEvent
 from dispatcher.errors import ConfigurationError, LedgerUnavailable, UnknownDispatch
-from dispatcher.explaining import explain
-from dispatcher.figures import Health
-from dispatcher.metrics import Figures, Window, client_figures
-from dispatcher.models import State, TimelineEvent
+from dispatcher.explain.explanation import explain
+from dispatcher.ledger.async_client import ServerFacts
+from dispatcher.ledger.statistics import Health
 from dispatcher.selftest.counters import Accepts, rises, too_little
 from dispatcher.selftest.results import Outcome, Result, junit, passed, spread
-from dispatcher.store import ServerFacts
-from dispatcher.worker_settings import Service, WorkerSettings, services_of
-from tests.support import TIMINGS, a_dispatch, a_server
+from tests.support.values import TIMINGS, a_dispatch, a_server
 
 EVIL_ROOM = "room\x1b[2J\x07\n-1"
 REDIS = ServerFacts(

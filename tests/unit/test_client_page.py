@@ -11,10 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from devstack import vendor
-from tests.pages import Inspected
-from web import client_page
+from tests.support.pages import Inspected
+from web.pages import client_page
 
-PAGES = Path(client_page.__file__).parent / "pages"
+PAGES = Path(client_page.__file__).parent
 PARTS = [
     path.relative_to(PAGES).as_posix() for path in (PAGES / "client").rglob("*") if path.is_file()
 ]

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatcher.clients import Client, ClientRegistry
+from dispatcher.clients.models import Client
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.schema import Surroundings, parse
 from dispatcher.errors import ConfigurationError
-from dispatcher.registry_file import Surroundings, parse
-from tests.clientsfile import ENVIRON, a_client, a_key
+from tests.support.clientsfile import ENVIRON, a_client, a_key
 
 
 class Counted(tuple[Client, ...]):

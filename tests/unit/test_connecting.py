@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support import a_server
+from tests.support.values import a_server
 from worker_agent.join_limit import AT_ONCE, TOGETHER, Joining
 
 

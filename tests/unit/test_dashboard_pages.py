@@ -7,9 +7,10 @@ import re
 import pytest
 from flask import Flask, render_template
 
-from tests.pages import Inspected
-from web import client_page, dashboard
-from web.page_files import PAGES
+from tests.support.pages import Inspected
+from web.dashboard import pages as dashboard_pages
+from web.pages import client_page
+from web.pages.static_files import PAGES
 
 FOLDER = PAGES / "dashboard"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js"))
@@ -18,7 +19,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js"))
 def rendered(name: str) -> Inspected:
     """What a browser gets of a page."""
     app = Flask("pages", static_folder=None)
-    app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(dashboard_pages.blueprint)
     app.register_blueprint(client_page.blueprint)
     with app.test_request_context():
         return Inspected(render_template(f"dashboard/{name}.html"))
@@ -38,7 +39,7 @@ def test_a_page_loads_its_own_parts_and_has_nothing_inline(name: str) -> None:
 
 def test_every_part_is_served_and_nothing_else_is() -> None:
     app = Flask("pages", static_folder=None)
-    app.register_blueprint(dashboard.blueprint)
+    app.register_blueprint(dashboard_pages.blueprint)
     browser = app.test_client()
     kinds = {".js": "text/javascript", ".css": "text/css"}
     for path in FOLDER.iterdir():

@@ -7,12 +7,12 @@ from math import inf
 
 import pytest
 
-from dispatcher.agent_losses import crashes_in_a_row
-from dispatcher.agent_servers import can_take, eligible
-from dispatcher.failure_reasons import why_no_agent, why_too_late
-from dispatcher.models import END_MARGIN_S, AgentServerReport, Attempt, Dispatch, State
-from dispatcher.rooms import AgentParticipant, foreign_agents, our_agent
-from dispatcher.timing import (
+from dispatcher.domain.agent_losses import crashes_in_a_row
+from dispatcher.domain.agent_servers import can_take, eligible
+from dispatcher.domain.failure_reasons import why_no_agent, why_too_late
+from dispatcher.domain.models import END_MARGIN_S, AgentServerReport, Attempt, Dispatch, State
+from dispatcher.domain.rooms import AgentParticipant, foreign_agents, our_agent
+from dispatcher.domain.timing import (
     GRACE_S,
     is_silent,
     is_starting,
@@ -21,8 +21,8 @@ from dispatcher.timing import (
     time_is_up,
     time_to_join,
 )
-from dispatcher.verification_steps import AwaitCapacity, Fail, Redispatch, after_no_join
-from tests.support import a_dispatch, a_server, an_agent
+from dispatcher.domain.verification_steps import AwaitCapacity, Fail, Redispatch, after_no_join
+from tests.support.values import a_dispatch, a_server, an_agent
 
 SOON_S = 0.05
 FREE = a_server(slots=4, used_slots=1)

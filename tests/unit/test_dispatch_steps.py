@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
-from dispatcher.dispatch_steps import Ask, Asked, GiveUp, Look, Seen, Step, TakeBack, next_step
-from dispatcher.models import TERMINAL, Dispatch, State
-from dispatcher.rooms import RoomDispatch
-from tests.support import UNREACHABLE, a_dispatch, a_server
+from dispatcher.domain.dispatch_steps import (
+    Ask,
+    Asked,
+    GiveUp,
+    Look,
+    Seen,
+    Step,
+    TakeBack,
+    next_step,
+)
+from dispatcher.domain.models import TERMINAL, Dispatch, State
+from dispatcher.domain.rooms import RoomDispatch
+from tests.support.values import UNREACHABLE, a_dispatch, a_server
 
 
 def dispatch(**changes: Any) -> Dispatch:

@@ -7,8 +7,8 @@ from unittest.mock import AsyncMock
 import pytest
 from livekit import rtc
 
-from dispatcher.timing import STILL_TO_COME_S
-from tests.support import run_python
+from dispatcher.domain.timing import STILL_TO_COME_S
+from tests.support.values import run_python
 from worker_agent.ending import (
     ASKED_SLACK_S,
     RETURNED_S,

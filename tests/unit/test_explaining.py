@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher import explaining
-from dispatcher.causes import FAILURES, REJECTED
-from dispatcher.explaining import Explanation, explain_parked, explain_unknown
-from dispatcher.models import Attempt, Dispatch, FailureReason, State, TimelineEvent
-from dispatcher.stages import stages
-from dispatcher.troubles import troubles
-from tests.support import TIMINGS, a_dispatch
+from dispatcher.domain.models import Attempt, Dispatch, FailureReason, State, TimelineEvent
+from dispatcher.explain import explanation as explaining
+from dispatcher.explain.explanation import Explanation, explain_parked, explain_unknown
+from dispatcher.explain.incidents import troubles
+from dispatcher.explain.stages import stages
+from dispatcher.explain.texts import FAILURES, REJECTED
+from tests.support.values import TIMINGS, a_dispatch
 from worker_agent.decisions import Reason
 
 START_MS = 1_000_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.flower_history import finish_save
+from dispatcher.observability.flower_history import finish_save
 
 OLD = {"events": "a short history", "counter": {"dispatch": 1}}
 NEW = {"events": "a long history " * 200, "counter": {"dispatch": 2, "verify": 1}}

@@ -15,11 +15,11 @@ import pytest
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.room import ListParticipantsResponse
 
-from dispatcher.clients import LiveKitCredentials
+from dispatcher.clients.models import LiveKitCredentials
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit import LiveKitClients
-from dispatcher.livekit_clock import server_time
-from tests.sockets import Handler, answering, listening, never_answering, read_request
+from dispatcher.livekit.client import LiveKitClients
+from dispatcher.livekit.clock import server_time
+from tests.support.sockets import Handler, answering, listening, never_answering, read_request
 
 SECRET = "a-secret-of-at-least-32-characters"
 TIMEOUT_S = 0.3

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from devstack import PROJECT_ROOT
-from dispatcher.logs import configure
+from dispatcher.observability.logs import configure
 
 TOUCHED = ("", "celery.app.trace", "celery.beat", "celery.worker.strategy")
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher import agent_losses
-from dispatcher.agent_losses import LONG_LIFE_S, Verdict
-from dispatcher.failure_reasons import why_no_agent, why_too_late
-from dispatcher.models import AgentServerReport, Dispatch, State
-from dispatcher.rooms import AgentParticipant, RoomView, surplus_agents
-from dispatcher.verification_steps import Fail, Redispatch, after_no_join, offer_is_lost
-from tests.support import a_dispatch, a_server, an_agent
+from dispatcher.domain import agent_losses
+from dispatcher.domain.agent_losses import LONG_LIFE_S, Verdict
+from dispatcher.domain.failure_reasons import why_no_agent, why_too_late
+from dispatcher.domain.models import AgentServerReport, Dispatch, State
+from dispatcher.domain.rooms import AgentParticipant, RoomView, surplus_agents
+from dispatcher.domain.verification_steps import Fail, Redispatch, after_no_join, offer_is_lost
+from tests.support.values import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
 ANOTHER = an_agent(identity="agent-AJ_2", dispatch_id="", generation=None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
-from tests.support import run_python
+from tests.support.values import run_python
 from worker_agent.livekit_workarounds import lsb_release
 from worker_agent.livekit_workarounds.room_options import spare
 

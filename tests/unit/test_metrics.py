@@ -7,8 +7,7 @@ from collections import Counter
 
 import pytest
 
-from dispatcher import keys
-from dispatcher.metrics import (
+from dispatcher.domain.metrics import (
     BOUNDS,
     OPEN_STATES,
     AgentFigures,
@@ -20,8 +19,9 @@ from dispatcher.metrics import (
     histogram,
     percent,
 )
-from dispatcher.models import TERMINAL, State
-from dispatcher.scripts import script
+from dispatcher.domain.models import TERMINAL, State
+from dispatcher.ledger import keys
+from dispatcher.ledger.scripts import script
 
 EMPTY = Histogram(bounds=(1.0, 2.0), counts=(0, 0, 0), total=0, sum=0.0)
 

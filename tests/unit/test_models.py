@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher import state_machine
-from dispatcher.models import IN_FLIGHT, PENDING, TERMINAL, Attempt, State, Transition
-from dispatcher.state_machine import (
+from dispatcher.domain import state_machine
+from dispatcher.domain.models import IN_FLIGHT, PENDING, TERMINAL, Attempt, State, Transition
+from dispatcher.domain.state_machine import (
     ACCEPTED,
     ADOPTED,
     AGENT_CONNECTED,
@@ -23,7 +23,7 @@ from dispatcher.state_machine import (
     UNREACHED,
     WAIT,
 )
-from tests.support import a_dispatch, a_server
+from tests.support.values import a_dispatch, a_server
 
 TABLE = {
     name: value for name, value in vars(state_machine).items() if isinstance(value, Transition)

@@ -17,13 +17,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from devstack import PROJECT_ROOT
-from dispatcher.figures import Health
-from dispatcher.metrics import Figures, Window, agent_figures, client_figures
-from dispatcher.models import FailureReason
-from tests.monitoring import DASHBOARD, RULES, expressions, labels_named, metrics_named, selectors
-from tests.support import a_server
-from web import metrics
-from web.exposition import LedgerCollector
+from dispatcher.domain.metrics import Figures, Window, agent_figures, client_figures
+from dispatcher.domain.models import FailureReason
+from dispatcher.ledger.statistics import Health
+from tests.support.monitoring import (
+    DASHBOARD,
+    RULES,
+    expressions,
+    labels_named,
+    metrics_named,
+    selectors,
+)
+from tests.support.values import a_server
+from web.monitoring import metrics
+from web.monitoring.collector import LedgerCollector
 
 RUNBOOK = PROJECT_ROOT / "docs" / "operations.md"
 TESTS = PROJECT_ROOT / "monitoring" / "alerts_test.yml"

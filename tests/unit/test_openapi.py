@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
-from dispatcher.ledger import IDEMPOTENCY_S
-from dispatcher.listing import POSITION
-from dispatcher.models import State
-from web import events, idempotency
-from web.answer_schemas import ProblemAnswer
-from web.openapi import document, schema_name
-from web.problems import Problem
-from web.request_schemas import DEFAULT_PAGE, MAX_IDEMPOTENCY_KEY_CHARS, MAX_PAGE, ListQuery
+from dispatcher.domain.models import State
+from dispatcher.ledger.dispatches import IDEMPOTENCY_S
+from dispatcher.ledger.queries import POSITION
+from web.api.openapi import document, schema_name
+from web.contract.answer_schemas import ProblemAnswer
+from web.contract.problems import Problem
+from web.contract.request_schemas import (
+    DEFAULT_PAGE,
+    MAX_IDEMPOTENCY_KEY_CHARS,
+    MAX_PAGE,
+    ListQuery,
+)
+from web.state import idempotency
+from web.streaming import sse
 
 
 def every(node: Any, name: str) -> Iterator[Any]:
@@ -84,8 +90,8 @@ def test_an_idempotency_key_is_taken_as_documented() -> None:
 
 def test_a_stream_is_as_documented() -> None:
     stream = document()["paths"]["/api/v1/dispatches/{dispatch_id}/events"]["get"]
-    assert f"comes every {events.HEARTBEAT_S:.0f} s" in stream["description"]
-    assert list(stream["responses"]["200"]["content"]) == [events.MEDIA_TYPE]
+    assert f"comes every {sse.HEARTBEAT_S:.0f} s" in stream["description"]
+    assert list(stream["responses"]["200"]["content"]) == [sse.MEDIA_TYPE]
 
 
 def test_a_problem_is_as_documented() -> None:

@@ -8,7 +8,7 @@ import sys
 
 from livekit.agents import JobProcess
 
-from tests.support import run_python
+from tests.support.values import run_python
 
 # Connects to where nobody is, which the native library has a lot to say about; prints how many of
 # its records came to Python. LIVEKIT_RTC_DEBUG is read for each record, so it shows them all.

@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import ValidationError, create_model
 
-from web.problems import MAX_FIELD_CHARS, MAX_MISTAKES, Problem, invalid_fields
+from web.contract.problems import MAX_FIELD_CHARS, MAX_MISTAKES, Problem, invalid_fields
 
 Numbers = create_model("Numbers", numbers=(dict[str, int], ...))
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher import parts
-from dispatcher.clients import Client, ClientRegistry, LiveKitCredentials
+from dispatcher.clients.models import Client, LiveKitCredentials
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.worker_settings import Service, WorkerSettings
+from dispatcher.ledger import parts
 from dispatcher.settings import DispatcherSettings
-from dispatcher.worker_settings import Service, WorkerSettings
-from tests.support import AGENT_NAME, a_server
-from web.health import missing, unserved
+from tests.support.values import AGENT_NAME, a_server
+from web.monitoring.health import missing, unserved
 
 CLIENT = Client(
     client_id="acme",

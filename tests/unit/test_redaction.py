@@ -15,8 +15,8 @@ from livekit.protocol.models import Room as LiveKitRoom
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from dispatcher import redaction
-from dispatcher.redaction import HIDDEN, redact
+from dispatcher.observability import redaction
+from dispatcher.observability.redaction import HIDDEN, redact
 from tests.unit.test_logs import configured, only_line
 
 TOKEN = jwt.encode({"sub": "a-person"}, "x" * 40, algorithm="HS256")

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.redis_url import BySentinel, address, by_sentinel, check, without_tls_options
+from dispatcher.connections.redis_url import (
+    BySentinel,
+    address,
+    by_sentinel,
+    check,
+    without_tls_options,
+)
 
 TLS = "rediss://usher:p%40ss@redis.example:6380/0"
 

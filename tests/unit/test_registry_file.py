@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.clients import Client, ClientRegistry, KeyKind
+from dispatcher.clients.models import Client, KeyKind
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.schema import Surroundings, parse, read
+from dispatcher.domain.models import Limits
 from dispatcher.errors import ConfigurationError
-from dispatcher.models import Limits
-from dispatcher.registry_file import Surroundings, parse, read
-from tests.clientsfile import ENVIRON, LIVEKIT_SECRET, a_client, a_key, digest
+from tests.support.clientsfile import ENVIRON, LIVEKIT_SECRET, a_client, a_key, digest
 
 CANARY = "canary-31337-that-must-never-show-anywhere"
 

@@ -8,8 +8,8 @@ import pytest
 from livekit.protocol.agent import Job
 from livekit.protocol.models import Room
 
-from dispatcher.ledger import Advanced
-from dispatcher.models import State
+from dispatcher.domain.models import State
+from dispatcher.ledger.dispatches import Advanced
 from worker_agent.decisions import (
     AgentServerIdentity,
     Decision,

@@ -17,7 +17,7 @@ from dispatcher.errors import (
     TransientLiveKitError,
     UnknownDispatch,
 )
-from dispatcher.retrying import MAX_ATTEMPTS, policy
+from dispatcher.livekit.retry import MAX_ATTEMPTS, policy
 
 
 class Trial:

@@ -12,11 +12,11 @@ from google.protobuf.message import Message
 from livekit.api import RoomAgentDispatch, RoomConfiguration
 from pydantic import BaseModel, ValidationError
 
-from dispatcher.models import State, TimelineEvent
-from tests.support import a_dispatch
-from web.answer_schemas import Accepted, dispatch_answer, event_answer, token_answer
-from web.problems import invalid_fields
-from web.request_schemas import (
+from dispatcher.domain.models import State, TimelineEvent
+from tests.support.values import a_dispatch
+from web.contract.answer_schemas import Accepted, dispatch_answer, event_answer, token_answer
+from web.contract.problems import invalid_fields
+from web.contract.request_schemas import (
     MAX_METADATA_BYTES,
     MAX_NAME_BYTES,
     AgentRequest,

@@ -10,10 +10,11 @@ from dataclasses import asdict
 import pytest
 from pydantic_settings import BaseSettings
 
-from dispatcher.clients import KeyKind, registry
+from dispatcher.clients.models import KeyKind
+from dispatcher.clients.registry import registry
 from dispatcher.errors import ConfigurationError
 from dispatcher.settings import ClientSettings, CommonSettings, DispatcherSettings, load, timings
-from tests.support import TIMINGS
+from tests.support.values import TIMINGS
 from worker_agent.settings import AgentSettings
 
 SECRET = "s3cr3t-value-that-must-never-show-anywhere"

@@ -11,11 +11,11 @@ import pytest
 from livekit import api
 from livekit.api import RoomConfiguration
 
-from dispatcher.clients import LiveKitCredentials
-from dispatcher.models import NewDispatch, State
-from web.answer_schemas import Accepted
-from web.request_schemas import TokenRequest
-from web.tokens import delegated_agents, participant_token, unguessable
+from dispatcher.clients.models import LiveKitCredentials
+from dispatcher.domain.models import NewDispatch, State
+from web.contract.answer_schemas import Accepted
+from web.contract.participant_tokens import delegated_agents, participant_token, unguessable
+from web.contract.request_schemas import TokenRequest
 
 CREDENTIALS = LiveKitCredentials(
     url="ws://livekit", api_key="a-key", api_secret="a-secret-of-at-least-32-characters"

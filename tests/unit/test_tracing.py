@@ -16,11 +16,11 @@ import pytest
 from livekit.protocol.agent import Job
 
 from devstack import PROJECT_ROOT
-from dispatcher import tracing
-from dispatcher.attributes import TRACEPARENT, job_attributes
-from tests.collector import collecting
-from tests.support import new_dispatch
-from web.tokens import delegated_agents
+from dispatcher.domain.job_attributes import TRACEPARENT, job_attributes
+from dispatcher.observability import tracing
+from tests.support.collector import collecting
+from tests.support.values import new_dispatch
+from web.contract.participant_tokens import delegated_agents
 from worker_agent.decisions import read_offer
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
@@ -117,7 +117,7 @@ def test_a_wrong_setting_is_an_error_in_the_log_and_nothing_worse(
 
     assert done.stdout == "False\n"
     (line,) = done.stderr.splitlines()
-    assert line.startswith("ERROR:dispatcher.tracing:no traces: ")
+    assert line.startswith("ERROR:dispatcher.observability.tracing:no traces: ")
     assert told in line
 
 

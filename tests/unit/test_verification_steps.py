@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dispatcher.models import IN_FLIGHT, Dispatch, State
-from dispatcher.rooms import RoomView
-from dispatcher.timing import GRACE_S, VERIFY_GRACE_S
-from dispatcher.verification_steps import (
+from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
+from dispatcher.domain.rooms import RoomView
+from dispatcher.domain.timing import GRACE_S, VERIFY_GRACE_S
+from dispatcher.domain.verification_steps import (
     CONNECTED_POLL_S,
     STARTING_LOOK_S,
     Extend,
@@ -24,7 +24,7 @@ from dispatcher.verification_steps import (
     begin,
     next_step,
 )
-from tests.support import TIMINGS, a_dispatch, a_server, an_agent
+from tests.support.values import TIMINGS, a_dispatch, a_server, an_agent
 
 NOW_S = 100.0
 READ_AT_MS = 1_005_000

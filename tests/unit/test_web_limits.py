@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from web.limits import MAX_JSON_DEPTH, MAX_WRONG_KEYS, WrongKeys, check_depth
-from web.problems import Problem
+from web.contract.problems import Problem
+from web.state.abuse_limits import MAX_JSON_DEPTH, MAX_WRONG_KEYS, WrongKeys, check_depth
 
 DEEPEST = MAX_JSON_DEPTH
 

@@ -9,9 +9,9 @@ from livekit.protocol.webhook import WebhookEvent
 
 from devstack import PROJECT_ROOT
 from devstack.servers import WEBHOOK_EVENTS
-from dispatcher.clients import Client, LiveKitCredentials
-from dispatcher.hints import News
-from web.webhooks import hint_of
+from dispatcher.clients.models import Client, LiveKitCredentials
+from dispatcher.ledger.webhook_hints import News
+from web.api.livekit_webhooks import hint_of
 
 # All that livekit/protocol 1.50 knows (webhook/notifier.go).
 ALL = (

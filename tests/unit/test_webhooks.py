@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from dispatcher.outbox import Event
-from dispatcher.receivers import NotDelivered, check_url
+from dispatcher.domain.urls import is_public
+from dispatcher.ledger.outbox import Event
+from dispatcher.lifecycle.client_limits import ALL, EACH, Slots
+from dispatcher.lifecycle.webhook_delivery import body, signed, wait_after
+from dispatcher.lifecycle.webhook_http import NotDelivered, check_url
 from dispatcher.settings import DispatcherSettings
-from dispatcher.urls import is_public
-from dispatcher.webhooks import ALL, EACH, Slots, body, signed, wait_after
-from tests.receiver import SECRET
+from tests.support.receiver import SECRET
 
 OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3Itc28="
 EVENT = Event(

@@ -16,7 +16,7 @@ import os
 from livekit.agents import telemetry
 from opentelemetry.trace import ProxyTracerProvider
 
-from dispatcher import tracing
+from dispatcher.observability import tracing
 from worker_agent.livekit_workarounds import unknown_release
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from livekit import api
 
-from dispatcher import ledger
-from dispatcher.attributes import DELEGATED, job_attributes
+from dispatcher.domain.job_attributes import DELEGATED, job_attributes
+from dispatcher.ledger import dispatches
 from tests.acceptance.session import active_agents, run_step, wait_for
 from tests.faults.agents import agent_server
 from tests.faults.stacks import frozen
@@ -78,7 +78,7 @@ def test_a_job_that_claims_anothers_room_does_not_take_it(
                 away.close()
             wait_for_line(log, SURPLUS if redis_is_away else REFUSED)
 
-    assert run_step(stack, ledger.read(dispatch_id)) is None
+    assert run_step(stack, dispatches.read(dispatch_id)) is None
     with (caller := globex.caller()).http:
         answer = caller.post(room_name=room)
         assert answer["dispatch_id"] != dispatch_id

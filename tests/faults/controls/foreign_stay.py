@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dispatcher import removing
 from dispatcher.celery import app as app
+from dispatcher.lifecycle import removal
 
 
 def none_at_all(*_: object) -> list[object]:
     return []
 
 
-assert hasattr(removing, "foreign_agents")
-removing.foreign_agents = none_at_all  # type: ignore[assignment]
+assert hasattr(removal, "foreign_agents")
+removal.foreign_agents = none_at_all  # type: ignore[assignment]

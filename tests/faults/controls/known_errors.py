@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 from livekit import api
 
-from dispatcher import livekit_errors
 from dispatcher.celery import app as app
 from dispatcher.errors import LiveKitError
-from dispatcher.guarding import Guard
-from dispatcher.livekit import LiveKitClient
+from dispatcher.ledger.guarding import Guard
+from dispatcher.livekit import errors as livekit_errors
+from dispatcher.livekit.client import LiveKitClient
 
 
 async def call(self: LiveKitClient, request: Awaitable[Any], *, probe: bool = False) -> Any:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from kombu.transport import TRANSPORT_ALIASES
 
-from dispatcher import broker
 from dispatcher.celery import app as app
+from dispatcher.connections import celery_broker
 
-assert all(broker.__name__ in TRANSPORT_ALIASES[name] for name in ("redis", "rediss", "sentinel"))
+assert all(
+    celery_broker.__name__ in TRANSPORT_ALIASES[name] for name in ("redis", "rediss", "sentinel")
+)
 TRANSPORT_ALIASES |= {
     "redis": "kombu.transport.redis:Transport",
     "rediss": "kombu.transport.redis:Transport",

@@ -11,9 +11,9 @@ import math
 
 from livekit.agents import JobContext, JobRequest
 
-from dispatcher.logs import configure
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import AsyncLedger
 from tests.faults.agents import bare_server
 from tests.faults.campaign.agent import entrypoint
 from worker_agent.attachment import identify

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from dispatcher.models import Dispatch
+from dispatcher.domain.models import Dispatch
 from worker_agent.__main__ import main
 from worker_agent.departure import Departure, Told
 from worker_agent.ending import Cause, Ending, People

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from dispatcher import parts, reports
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import parts, reports
+from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import Ledger
 
 
 def main() -> None:

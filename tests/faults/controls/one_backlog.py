@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dispatcher import scripts
+from dispatcher.ledger import scripts
 from web import create_app as create_app
 
 SHARE = "return all >= at_most and own >= at_most / clients"

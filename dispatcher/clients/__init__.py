@@ -1,0 +1,1 @@
+"""Tenants: which clients there are, what each may use, and the file that says so."""

@@ -1,0 +1,140 @@
+"""How is the file of clients edited, so that it is right, private and never half?
+
+Comments and order are kept. A fresh key is handed out once; the file keeps its SHA-256.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import tomlkit
+from tomlkit import TOMLDocument
+from tomlkit.exceptions import TOMLKitError
+
+from dispatcher.clients import schema
+from dispatcher.clients.models import KeyKind
+from dispatcher.clients.schema import MAX_LIVE_KEYS, Surroundings
+from dispatcher.errors import UsherError
+
+
+class EditRefused(UsherError):
+    """Nothing was written; the message says why."""
+
+
+KEY_BITS: Final = 256
+PREFIXES: Final = {KeyKind.SECRET: "usk_", KeyKind.PUBLISHABLE: "upk_"}
+
+Table = Any  # tomlkit's tables: dictionaries that remember how they were written
+
+
+def new_key(kind: KeyKind) -> str:
+    """A fresh key; its prefix tells people (and secret scanners) what it is."""
+    return PREFIXES[kind] + secrets.token_urlsafe(KEY_BITS // 8)
+
+
+class ClientsFile:
+    """The file while it is being edited; nobody else edits it meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_text("utf-8") if path.exists() else ""
+        try:
+            self.document: TOMLDocument = tomlkit.parse(text)
+        except TOMLKitError as error:
+            raise EditRefused(f"{path}: {error}") from None
+
+    @property
+    def clients(self) -> Table:
+        return self.document.get("clients", {})
+
+    def client(self, client_id: str) -> Table:
+        if client_id not in self.clients:
+            raise EditRefused(f"there is no client {client_id!r} in {self.path}")
+        return self.clients[client_id]
+
+    def append(self, client_id: str, table: Table) -> None:
+        """Add a client at the end, with a line between it and the one before."""
+        last = tomlkit.document()
+        last["clients"] = tomlkit.table(is_super_table=True).append(client_id, table)
+        before = tomlkit.dumps(self.document).rstrip("\n")
+        self.document = tomlkit.parse(f"{before}\n\n{tomlkit.dumps(last)}".lstrip("\n"))
+
+    def write(self) -> None:
+        """Put the changed file in the place of the old one, if it is right.
+
+        The secrets that it points to are not looked up: they may be another machine's.
+        """
+        text = tomlkit.dumps(self.document).rstrip("\n") + "\n"
+        around = Surroundings(environ={}, resolve=False, allow_private=schema.allow_private())
+        try:
+            schema.parse(text, name=str(self.path), around=around)
+        except UsherError as error:
+            raise EditRefused(f"nothing was written, it would be wrong: {error}") from None
+        _replace(self.path.resolve(), text)
+
+
+def _replace(path: Path, text: str) -> None:
+    # mkstemp makes the file with mode 0600, before anything is in it.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        if path.exists():  # who could read it shall be able to read it still
+            os.fchown(handle, path.stat().st_uid, path.stat().st_gid)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@contextmanager
+def editing(path: Path) -> Iterator[ClientsFile]:
+    # The folder is locked, not the file: that is another one after each edit.
+    folder = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield ClientsFile(path)
+    finally:
+        os.close(folder)
+
+
+def keys_of(table: Table) -> list[Table]:
+    return list(table.get("keys", []))
+
+
+def add_key(table: Table, kind: KeyKind) -> tuple[str, str]:
+    """A new key in the client's table; returns its id and the key itself."""
+    live = [key for key in keys_of(table) if key["kind"] == kind and not key.get("disabled")]
+    if len(live) >= MAX_LIVE_KEYS:
+        names = ", ".join(key["id"] for key in live)
+        raise EditRefused(
+            f"it has {MAX_LIVE_KEYS} live {kind} keys already ({names}): retire one (--retire ID)"
+        )
+    key = new_key(kind)
+    now = datetime.now(UTC).replace(microsecond=0)
+    entry = tomlkit.table()
+    key_id = f"{'sk' if kind is KeyKind.SECRET else 'pk'}-{now:%Y%m%d}-{secrets.token_hex(3)}"
+    entry.update(
+        {
+            "id": key_id,
+            "kind": str(kind),
+            "sha256": sha256(key.encode()).hexdigest(),
+            "created": now,
+        }
+    )
+    if "keys" not in table:
+        table.add(tomlkit.nl())
+        table["keys"] = tomlkit.aot()
+    table["keys"].append(entry)
+    return key_id, key

@@ -1,0 +1,62 @@
+"""The clients of this deployment: what each may use, and which keys open it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dispatcher.domain.models import NO_LIMITS, Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveKitCredentials:
+    """One LiveKit server (`ws://` or `wss://` URL) and the key pair to sign with."""
+
+    url: str
+    api_key: str
+    api_secret: str = field(repr=False)
+
+
+class KeyKind(StrEnum):
+    """Where a key lives: on the client's servers, or in everybody's browser."""
+
+    SECRET = "secret"  # nosec B105  # the name of a kind
+    PUBLISHABLE = "publishable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """One of a client's keys. Nobody here holds the key itself, only its SHA-256."""
+
+    key_id: str
+    kind: KeyKind
+    sha256: str = field(repr=False)
+    disabled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """A customer of the SaaS: its LiveKit, its keys, the agents it may use, and its limits."""
+
+    client_id: str
+    keys: tuple[ApiKey, ...] = ()
+    livekit: LiveKitCredentials
+    agent_names: tuple[str, ...]
+    container: str
+    deadline_s: float
+    delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
+    delegates_metadata: bool = False  # and the token may show the agent's metadata to its holder
+    origins: tuple[str, ...] = ()  # the pages from which a browser may call
+    limits: Limits = NO_LIMITS
+    webhook_url: str = ""  # the client's own server, which is told how dispatches end
+    webhook_secret: str = field(default="", repr=False)
+    disabled: bool = False  # its keys open nothing; what runs is looked after to its end
+
+    @property
+    def default_agent_name(self) -> str:
+        """The agent that a request without `agent_name` gets: the first of the list."""
+        return self.agent_names[0]
+
+    def may_use(self, agent_name: str) -> bool:
+        """True when this client may have `agent_name` dispatched."""
+        return agent_name in self.agent_names

@@ -1,0 +1,1 @@
+"""How Redis is reached: its URL, Sentinel, TLS, and what it says when it refuses."""

@@ -1,0 +1,225 @@
+"""How does a process get the Redis of `REDIS_URL`, also where Sentinel says which it is?
+
+redis-py asks a Sentinel for each new connection, and drops those to another master when the answer
+has changed. What it leaves to us: that the asking is over in time when Sentinels are silent, that
+who calls himself master is one, and that no old connection is tried after the first has failed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel as awaiting
+import redis.sentinel as blocking
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from dispatcher.connections import keepalive
+from dispatcher.connections.redis_url import BySentinel, by_sentinel
+
+# redis-py has no types in much of what is used here.
+
+# What a Redis says that may not be written to: it is a replica, or has lost its replicas, so
+# perhaps the others have another master by now. From a script it stands within an "ERR" (6.2).
+_NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
+# An agent's last words may hold bytes that are no UTF-8; no record may become unreadable by them.
+_ANY_TEXT: Final = {"encoding_errors": "replace"}
+# redis-py would look its own version up among the installed packages and tell it to Redis, for each
+# connection anew: an eighth of what Python did in an agent server while 40 joined.
+_NO_DRIVER_INFO: Final = {"driver_info": None}
+_NO_MASTER: Final = "{} is no master any more"
+
+
+def _is_master(hello: Any) -> bool:
+    """What `HELLO` says: a mapping, or by protocol 2 its names and values in turn."""
+    told = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
+    return (told.get("role") or told.get(b"role")) in ("master", b"master")
+
+
+def _is_no_master(error: ResponseError) -> bool:
+    return any(sign in str(error) for sign in _NOT_THE_MASTER)
+
+
+class MasterConnection(blocking.SentinelManagedConnection):
+    """A connection to a master that has said itself that it is one, and takes writes.
+
+    A Sentinel that was cut off, or a master that is just coming back, may take it for one still. A
+    refused write is a lost connection: who reconnects asks the Sentinels again. (As an answer it
+    ended Celery's workers, which wait with a command that writes.)
+    """
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)
+        except ResponseError as error:
+            if not _is_no_master(error):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError(str(error)) from error
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health=check_health)
+        self.send_command("HELLO", self.protocol or 2, check_health=False)  # type: ignore[no-untyped-call]
+        if not _is_master(self.read_response()):
+            raise RedisConnectionError(_NO_MASTER.format(self.host))
+
+
+class MasterTLSConnection(MasterConnection, redis.SSLConnection):
+    """As `MasterConnection`, by TLS."""
+
+
+class _AsyncConnection(awaiting.SentinelManagedConnection):
+    """As `MasterConnection`, with asyncio."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if not _is_no_master(error):
+                raise
+            await self.disconnect()
+            raise RedisConnectionError(str(error)) from error
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health=check_health)
+        await self.send_command("HELLO", self.protocol or 2, check_health=False)
+        if not _is_master(await self.read_response()):
+            raise RedisConnectionError(_NO_MASTER.format(self.host))
+
+
+class _AsyncTLSConnection(_AsyncConnection, redis.asyncio.SSLConnection):
+    pass
+
+
+class _Sentinels(blocking.Sentinel):
+    """Says "time-out" where the time went to silent Sentinels: nobody repeats that at once."""
+
+    def discover_master(self, service_name: str) -> Any:
+        began = time.monotonic()
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except blocking.MasterNotFoundError as error:
+            _raise_if_late(error, began, self.sentinel_kwargs)
+            raise
+
+
+class _AsyncSentinels(awaiting.Sentinel):
+    """As `_Sentinels`, with asyncio."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        began = time.monotonic()
+        try:
+            return await super().discover_master(service_name)
+        except awaiting.MasterNotFoundError as error:
+            _raise_if_late(error, began, self.sentinel_kwargs)
+            raise
+
+
+def _raise_if_late(error: Exception, began: float, options: dict[str, Any]) -> None:
+    if time.monotonic() - began >= options["socket_timeout"]:
+        raise RedisTimeoutError(str(error)) from error
+
+
+def socket_options(timeout_s: float) -> dict[str, Any]:
+    """Of every connection, to Redis and to Sentinels."""
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "socket_keepalive_options": keepalive.SOCKET_OPTIONS,
+    }
+
+
+def sentinel_options(sentinels: BySentinel, *, timeout_s: float) -> dict[str, Any]:
+    """How redis-py reaches the Sentinels; all of them together may take `timeout_s`."""
+    options = socket_options(timeout_s / len(sentinels.hosts))
+    if sentinels.sentinel_password:
+        options["username"] = sentinels.sentinel_username or None
+        options["password"] = sentinels.sentinel_password
+    if sentinels.tls is not None:
+        options |= {"ssl": True, **sentinels.tls}
+    return options
+
+
+def _redis_options(sentinels: BySentinel) -> dict[str, Any]:
+    login = {"username": sentinels.username or None, "password": sentinels.password or None}
+    return {"db": sentinels.db, **login, **(sentinels.tls or {})}
+
+
+def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
+    """A client of the Redis of `url`, which opens its connections at their first use."""
+    options |= socket_options(timeout_s) | _NO_DRIVER_INFO | _ANY_TEXT
+    sentinels = by_sentinel(url)
+    if sentinels is None:
+        return redis.Redis.from_url(url, **options)
+    asked = sentinel_options(sentinels, timeout_s=timeout_s) | {"retry": Retry(NoBackoff(), 0)}
+    asking = _Sentinels(sentinels.hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    client: redis.Redis = asking.master_for(  # type: ignore[no-untyped-call]
+        sentinels.service,
+        connection_class=MasterConnection if sentinels.tls is None else MasterTLSConnection,
+        **_redis_options(sentinels),
+        **options,
+    )
+    return client
+
+
+def connect_async(url: str, *, timeout_s: float, **options: Any) -> redis.asyncio.Redis:
+    """As `connect`, with asyncio."""
+    options |= socket_options(timeout_s) | _NO_DRIVER_INFO | _ANY_TEXT
+    sentinels = by_sentinel(url)
+    if sentinels is None:
+        return redis.asyncio.Redis.from_url(url, **options)
+    asked = sentinel_options(sentinels, timeout_s=timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    asking = _AsyncSentinels(sentinels.hosts, sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    client: redis.asyncio.Redis = asking.master_for(
+        sentinels.service,
+        connection_class=_AsyncTLSConnection if sentinels.tls is not None else _AsyncConnection,
+        **_redis_options(sentinels),
+        **options,
+    )
+    return client
+
+
+def may_be_another(error: RedisError) -> bool:
+    """Whether to ask the Sentinels anew, instead of trying the next old connection."""
+    return isinstance(error, (RedisTimeoutError, RedisConnectionError))
+
+
+def asked_for(client: redis.asyncio.Redis) -> bool:
+    """Whether the Sentinels say which Redis it is."""
+    return isinstance(client.connection_pool, awaiting.SentinelConnectionPool)
+
+
+def forget(client: redis.Redis) -> None:
+    """Close the connections that wait for use, where Sentinel can name another Redis."""
+    if isinstance(client.connection_pool, blocking.SentinelConnectionPool):
+        client.connection_pool.disconnect(inuse_connections=False)
+
+
+async def forget_async(client: redis.asyncio.Redis) -> None:
+    """As `forget`, with asyncio."""
+    if asked_for(client):
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def close(client: redis.Redis) -> None:
+    """Close every connection, those to Sentinels too."""
+    pool = client.connection_pool
+    client.close()
+    if isinstance(pool, blocking.SentinelConnectionPool):
+        pool.sentinel_manager.close()
+
+
+async def close_async(client: redis.asyncio.Redis) -> None:
+    """As `close`, with asyncio."""
+    pool = client.connection_pool
+    await client.aclose()
+    if isinstance(pool, awaiting.SentinelConnectionPool):
+        await pool.sentinel_manager.aclose()

@@ -1,0 +1,239 @@
+"""Why a dispatch has no agent: the true reason, as a code and a sentence. Pure.
+
+The sentences are a record's `failure_message`; what an operator is to do about a reason is in
+`explain/texts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dispatcher.domain.agent_servers import can_take, eligible, serving
+from dispatcher.domain.models import AgentServerReport, Dispatch, FailureReason, State
+from dispatcher.domain.timing import is_starting, unchanged_s
+
+# An attempt that is younger than this when its time is up has not shown anything: as long as it
+# takes to tell that LiveKit has dropped a job.
+_FRESH_S: Final = 2.0
+
+FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why there is no agent: a code for programs, a sentence for people."""
+
+    code: str
+    message: str
+
+
+def why_promised(dispatch: Dispatch) -> Reason:
+    """Why a dispatch waits although agent servers report free slots."""
+    return Reason(
+        code=FailureReason.NO_CAPACITY,
+        message=f"every free slot for agent {dispatch.agent_name!r} is promised to another session "
+        "that is on its way; add agent servers or raise USHER_AGENT_SLOTS",
+    )
+
+
+def why_paced(dispatch: Dispatch) -> Reason:
+    """Why a dispatch waits although agent servers have free slots that nobody is promised."""
+    return Reason(
+        code=FailureReason.JOIN_TIMEOUT,
+        message=f"LiveKit has dropped jobs for agent {dispatch.agent_name!r} just now, so only a "
+        "few are sent at once; look at the load and the logs of LiveKit and of the agent servers",
+    )
+
+
+def why_no_agent(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
+) -> Reason:
+    """The true reason why the present attempt has brought no agent.
+
+    Of an agent whose servers report nothing (`fenced` is false) only its absence is known.
+    """
+    rejected = dispatch.attempt.reason
+    if not fenced:
+        return Reason(
+            code=FailureReason.JOIN_TIMEOUT,
+            message=f"LiveKit has listed no agent {dispatch.agent_name!r} in the room; its servers "
+            "report nothing to Usher, so look whether one is registered at LiveKit, and into its "
+            "log",
+        )
+    if dispatch.state is State.ACCEPTED:
+        return _why_accepted_and_not_there(dispatch)
+    if rejected and rejected != FULL:
+        return Reason(
+            code=f"{FailureReason.REJECTED}: {rejected}",
+            message=f"an agent server refused the job ({rejected}); its log says why",
+        )
+    able = eligible(dispatch, servers)
+    if not able:
+        return _why_none_is_online(dispatch, servers)
+    return _why_none_has_room(dispatch, able) or Reason(
+        code=FailureReason.JOIN_TIMEOUT,
+        message=f"LiveKit offered the job to none of the {len(able)} agent server(s) for agent "
+        f"{dispatch.agent_name!r} that report themselves; check that they are registered at this "
+        "client's LiveKit server",
+    )
+
+
+def _why_accepted_and_not_there(dispatch: Dispatch) -> Reason:
+    """What to say of a job that an agent server has accepted and that has brought no agent."""
+    if is_starting(dispatch):
+        return Reason(
+            code=FailureReason.JOIN_TIMEOUT,
+            message=f"job {dispatch.job_id} of agent server {dispatch.agent_server_id} was still "
+            "starting: its process lives and has not connected; have the program connect sooner "
+            "(load models in its setup_fnc, keep more idle processes), or raise the client's "
+            "deadline_s",
+        )
+    return Reason(
+        code=FailureReason.JOIN_TIMEOUT,
+        message=f"agent server {dispatch.agent_server_id} accepted job {dispatch.job_id}, "
+        "and then nothing was heard of it: the job or its machine died, or hangs; look into "
+        "its log for that job",
+    )
+
+
+def _why_none_has_room(dispatch: Dispatch, able: Sequence[AgentServerReport]) -> Reason | None:
+    """What to say where the agent servers that are online take no job; None where one would."""
+    wanted = f"agent {dispatch.agent_name!r}"
+    busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
+    if busy:
+        return Reason(
+            code=FailureReason.NO_CAPACITY,
+            message=f"{len(busy)} agent server(s) for {wanted} have free slots and take no job: "
+            "their own load report (load_fnc) is above its threshold; add agent servers",
+        )
+    if any(server.starts == 0 and server.used_slots < server.slots for server in able):
+        return Reason(
+            code=FailureReason.NO_CAPACITY,
+            message=f"the agent server(s) for {wanted} have free slots, and as many agents joining "
+            "as one process serves at a time; add agent servers",
+        )
+    if dispatch.attempt.reason == FULL or all(server.free_slots == 0 for server in able):
+        return Reason(
+            code=FailureReason.NO_CAPACITY,
+            message=f"every slot of the {len(able)} agent server(s) for {wanted} is taken; "
+            "add agent servers or raise USHER_AGENT_SLOTS",
+        )
+    return None
+
+
+def _why_none_is_online(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason:
+    known = _broken(dispatch, servers) or _of_another_deployment(dispatch, servers)
+    return known or Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"no agent server for agent {dispatch.agent_name!r}"
+        + (f" in container {dispatch.container!r}" if dispatch.container else "")
+        + " is registered at LiveKit; start one (python -m worker_agent), look into its log, "
+        "or correct the agent name",
+    )
+
+
+def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason | None:
+    """What to say where the agent servers that may take it cannot start a job's process."""
+    ids = [s.agent_server_id for s in serving(dispatch, servers) if s.cannot_start]
+    if not ids:
+        return None
+    return Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"agent server {ids[0]}"
+        + (f" and {len(ids) - 1} more" if len(ids) > 1 else "")
+        + f" for agent {dispatch.agent_name!r} cannot start a process for a job; its log says why "
+        "('error initializing process')",
+    )
+
+
+def _of_another_deployment(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """What to say where agent servers that would do are all of other deployments."""
+    names = {
+        server.deployment
+        for server in servers
+        if server.online
+        and server.serves(
+            client_id=dispatch.client_id,
+            agent_name=dispatch.agent_name,
+            container=dispatch.container,
+        )
+    }
+    if not names:
+        return None
+    wanted = f"deployment {dispatch.deployment!r}" if dispatch.deployment else "no deployment"
+    online = ", ".join(sorted(repr(name) if name else "(none)" for name in names))
+    return Reason(
+        code=FailureReason.NO_AGENT_ONLINE,
+        message=f"agent {dispatch.agent_name!r} was asked for with {wanted}, and its agent servers "
+        f"are of other deployments: {online}; ask for one of these "
+        "(room_config.agents[0].deployment), or change LIVEKIT_AGENT_DEPLOYMENT of the agent "
+        "servers",
+    )
+
+
+def nothing_new(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, livekit_answers: bool
+) -> bool:
+    """True when a waiting dispatch would only go on waiting, for the reason that it has already."""
+    if dispatch.state is not State.WAITING or can_take(dispatch, servers):
+        return False
+    code = why_no_agent(dispatch, servers).code
+    # With LiveKit away no agent server is registered either, and then that is the reason.
+    known = code != FailureReason.NO_AGENT_ONLINE or livekit_answers
+    return known and code == dispatch.failure_reason
+
+
+def why_too_late(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
+) -> Reason:
+    """The true reason why a dispatch that nobody works on has run out of time."""
+    if is_starting(dispatch):
+        return cut_short(dispatch) or why_no_agent(dispatch, servers, fenced=fenced)
+    if dispatch.failure_reason:  # what it has been waiting for
+        return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
+    if reason := cut_short(dispatch) or left_by_its_worker(dispatch):
+        return reason
+    if dispatch.state is State.QUEUED:
+        return Reason(
+            code=FailureReason.DISPATCHER_UNAVAILABLE,
+            message="no dispatch worker has taken it up in time; look at the dispatch workers and "
+            "the length of their queue",
+        )
+    return why_no_agent(dispatch, servers, fenced=fenced)
+
+
+def cut_short(dispatch: Dispatch) -> Reason | None:
+    """What the attempt before has ended with, where the present one had no time to show anything.
+
+    Between two refused attempts a record is queued or just dispatched for a moment; a deadline that
+    comes in that very moment does not make the dispatcher or LiveKit the reason.
+    """
+    fresh = unchanged_s(dispatch) < _FRESH_S
+    undecided = dispatch.state in (State.QUEUED, State.DISPATCHING, State.DISPATCHED)
+    undecided = undecided or is_starting(dispatch)
+    if not (fresh and undecided and dispatch.attempts) or dispatch.attempt.reason:
+        return None
+    before = max(dispatch.attempts, key=lambda attempt: attempt.generation * bool(attempt.reason))
+    if not before.reason:
+        return None
+    if before.reason == dispatch.failure_reason:
+        return Reason(code=before.reason, message=dispatch.failure_message)
+    return Reason(
+        code=before.reason,
+        message=f"so attempt {before.generation} ended, and there was no time for another one; "
+        "look at the attempts",
+    )
+
+
+def left_by_its_worker(dispatch: Dispatch) -> Reason | None:
+    """A worker that asks LiveKit for the agent ends the record itself, before its deadline."""
+    if dispatch.state is not State.DISPATCHING:
+        return None
+    return Reason(
+        code=FailureReason.DISPATCHER_UNAVAILABLE,
+        message="the dispatch worker that had it has died, hangs or is cut off; read its log",
+    )

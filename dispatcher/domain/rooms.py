@@ -1,0 +1,101 @@
+"""The participants of a LiveKit room as Usher sees them, and which agents are a dispatch's. Pure.
+
+`livekit/client.py` reads these values; an agent with a fence (our request filter) carries the id and the
+generation of its dispatch in its attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dispatcher.domain.models import Dispatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentParticipant:
+    """An ACTIVE agent in a room. `joined_at_ms` is the LiveKit server's clock."""
+
+    identity: str
+    agent_name: str
+    joined_at_ms: int
+    dispatch_id: str
+    generation: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomDispatch:
+    """A dispatch as LiveKit lists it, with our own id and generation out of its attributes."""
+
+    livekit_dispatch_id: str
+    dispatch_id: str
+    generation: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomView:
+    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting.
+
+    `joining`: agents whose connection is being made. On a busy machine that takes seconds.
+    """
+
+    agents: tuple[AgentParticipant, ...]
+    people: int
+    joining: tuple[AgentParticipant, ...] = ()
+
+
+def our_agent(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
+) -> AgentParticipant | None:
+    """The agent in the room that this very generation has brought, if it is there.
+
+    An unfenced agent (a livekit-agents program without our request filter) carries no dispatch id,
+    and counts by its agent name. A fenced one without a dispatch id is another backend's.
+    """
+    for agent in agents:
+        if agent.dispatch_id == dispatch.dispatch_id and agent.generation == dispatch.generation:
+            return agent
+        if not fenced and not agent.dispatch_id and agent.agent_name == dispatch.agent_name:
+            return agent
+    return None
+
+
+def agent_to_keep(
+    dispatch: Dispatch, agents: Sequence[AgentParticipant]
+) -> AgentParticipant | None:
+    """Of unfenced agents: the one that the record stands by, else any that would do."""
+    for agent in agents:
+        if agent.identity == dispatch.agent_identity:
+            return agent
+    return our_agent(dispatch, agents, fenced=False)
+
+
+def surplus_agents(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
+) -> list[AgentParticipant]:
+    """The agents of this dispatch, of any generation, that are not the one it stands by."""
+    return [
+        agent
+        for agent in agents
+        if agent.identity != dispatch.agent_identity
+        and (
+            agent.dispatch_id == dispatch.dispatch_id
+            or (not fenced and not agent.dispatch_id and agent.agent_name == dispatch.agent_name)
+        )
+    ]
+
+
+def foreign_agents(
+    dispatch: Dispatch, agents: Iterable[AgentParticipant]
+) -> list[AgentParticipant]:
+    """The agents of the same name as this fenced one that carry no dispatch id of Usher's.
+
+    Another backend has sent them: by `CreateDispatch`, by a token, by a SIP dispatch rule.
+    """
+    return [
+        agent
+        for agent in agents
+        if not agent.dispatch_id
+        and agent.agent_name == dispatch.agent_name
+        and agent.identity != dispatch.agent_identity
+    ]

@@ -1,0 +1,281 @@
+"""What a verification does next: look, wait, write `joined`, or give the attempt up. Pure.
+
+`lifecycle/verification.py` carries the steps out and notes what it sees in a `Watch`; `next_step` decides.
+All times are seconds of one clock, the event loop's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from dispatcher.domain.agent_servers import can_take, eligible
+from dispatcher.domain.failure_reasons import Reason, cut_short, left_by_its_worker, why_no_agent
+from dispatcher.domain.models import END_MARGIN_S, IN_FLIGHT, AgentServerReport, Dispatch, State
+from dispatcher.domain.rooms import AgentParticipant, RoomView, our_agent
+from dispatcher.domain.timing import (
+    VERIFY_GRACE_S,
+    Timings,
+    is_silent,
+    is_starting,
+    silent_in_s,
+    time_is_up,
+    unchanged_s,
+)
+
+# LiveKit lists an agent a moment after the agent itself says that it is connected: looked for so
+# soon, and each time after twice as long.
+CONNECTED_POLL_S: Final = 0.05
+# An agent with a fence says when it is connected, so until then LiveKit is asked only every so many
+# polls, and so is the record once the job is claimed: of 40 asked for at once the last ones join
+# after some seconds, and each needs the CPU for it.
+UNCONNECTED_POLLS: Final = 4
+# Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
+OFFER_TIMEOUT_EACH_S: Final = 0.1
+# How often the room of a job is looked at that starts slowly; its agent says when it has connected.
+STARTING_LOOK_S: Final = 1.0
+
+
+class Look(Enum):
+    """Find something out, and decide again."""
+
+    ROOM = "room"  # the participants, by LiveKit
+    AGENT_SERVERS = "agent_servers"  # their reports, in Redis
+    ON_THEIR_WAY = "on_their_way"  # how many others have been asked for and have not joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Wait for news of the agent, at most for `pause_s`, and read the record again."""
+
+    pause_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """Write down that this agent has joined, in a room that looks like this."""
+
+    agent: AgentParticipant
+    room: RoomView
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend:
+    """Watch on until `until_s`; the sweeper looks at the record in `due_in_s` (None: as before)."""
+
+    until_s: float
+    due_in_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave:
+    """End the verification, the record as it is, to be looked at in `due_in_s` (None: as before).
+
+    It has moved on, or another worker is at it, or its agent says by itself when it has connected.
+    """
+
+    due_in_s: float | None = None
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Give this attempt up: `after_no_join` says what follows."""
+
+
+Step = Look | Wait | Join | Extend | Leave | GiveUp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How far one verification has come.
+
+    Attributes:
+        fenced: the agent's servers report themselves and their jobs.
+        now_s: when the record was read that the next step is about.
+        until_s: the agent has as long to join.
+        looked_at_s: when the room was looked at the last time, or the watch began.
+        woken: there was news of the agent since the record was read before.
+        connected_poll_s: the next pause, once the agent has said that it is connected.
+        room: as seen since the record was read; None: not looked at.
+        agent_servers: as `room`.
+        on_their_way: as `room`.
+        overtaken: `joined` could not be written, because the record has moved on.
+    """
+
+    fenced: bool
+    now_s: float
+    until_s: float
+    looked_at_s: float
+    woken: bool = False
+    connected_poll_s: float = CONNECTED_POLL_S
+    room: RoomView | None = None
+    agent_servers: Sequence[AgentServerReport] | None = None
+    on_their_way: int | None = None
+    overtaken: bool = False
+
+    @property
+    def left_s(self) -> float:
+        """How much longer the agent has."""
+        return self.until_s - self.now_s
+
+    def saw_room(self, room: RoomView) -> Watch:
+        """The room has been looked at."""
+        return replace(self, room=room, looked_at_s=self.now_s)
+
+    def waited(self, before: Dispatch, *, now_s: float, woken: bool) -> Watch:
+        """A pause is over; `before` is the record as it was then, and has been read again."""
+        longer = 2 if before.agent_identity else 1
+        return replace(
+            self,
+            now_s=now_s,
+            woken=woken,
+            connected_poll_s=self.connected_poll_s * longer,
+            room=None,
+            agent_servers=None,
+            on_their_way=None,
+            overtaken=False,
+        )
+
+
+def begin(dispatch: Dispatch, timings: Timings, *, fenced: bool, now_s: float) -> Watch:
+    """The watch for an agent that has just been asked for, or is still looked for."""
+    wait_s = min(timings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S))
+    if is_starting(dispatch) and unchanged_s(dispatch) > timings.verify_timeout_s:
+        wait_s = 0.0  # one that starts slowly is only looked at
+    return Watch(fenced=fenced, now_s=now_s, until_s=now_s + wait_s, looked_at_s=now_s)
+
+
+def next_step(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
+    """What to do about a record as it was read last, and what has been seen since."""
+    if dispatch.state not in IN_FLIGHT:
+        return Leave()
+    if is_silent(dispatch):
+        return GiveUp()
+    if watch.room is None and _room_is_due(dispatch, watch, timings):
+        return Look.ROOM
+    if watch.room is not None and not watch.overtaken:
+        agent = our_agent(dispatch, watch.room.agents, fenced=watch.fenced)
+        if agent is not None:
+            return Join(agent=agent, room=watch.room)
+    if watch.now_s >= watch.until_s:
+        return _at_its_end(dispatch, watch, timings)
+    dropped = _if_dropped(dispatch, watch, timings)
+    return dropped or Wait(pause_s=min(_pause_s(dispatch, watch, timings), watch.left_s))
+
+
+def _rare_poll_s(watch: Watch, timings: Timings) -> float:
+    return timings.verify_poll_s * (UNCONNECTED_POLLS if watch.fenced else 1)
+
+
+def _room_is_due(dispatch: Dispatch, watch: Watch, timings: Timings) -> bool:
+    due_s = min(watch.looked_at_s + _rare_poll_s(watch, timings), watch.until_s)
+    return bool(dispatch.agent_identity) or watch.woken or watch.now_s >= due_s
+
+
+def _pause_s(dispatch: Dispatch, watch: Watch, timings: Timings) -> float:
+    poll_s = timings.verify_poll_s
+    if dispatch.agent_identity:
+        return min(watch.connected_poll_s, poll_s)
+    return min(_rare_poll_s(watch, timings), max(poll_s, silent_in_s(dispatch)))
+
+
+def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
+    """What to do when the agent has had its time, and the room was just looked at.
+
+    A dispatching record means that this message was one too many: its worker is still at it. Of a
+    job that starts slowly its agent says when it has connected, and until then it is looked at now
+    and then, so that it holds no worker.
+
+    An agent that was accepted late has what is left of the time that every agent has to join. One
+    whose connection is being made has twice that time: it is slow because its machine is busy, and
+    another in its place would be slower. Upgrades under load replaced healthy agents so.
+    """
+    if not time_is_up(dispatch):
+        if is_starting(dispatch):
+            return Leave(due_in_s=STARTING_LOOK_S)
+        if dispatch.state is State.DISPATCHING:
+            return Leave()
+    if dispatch.state is not State.ACCEPTED:
+        return GiveUp()
+    arriving = watch.room.joining if watch.room else ()
+    joining = our_agent(dispatch, arriving, fenced=watch.fenced) is not None
+    own_time_s = timings.verify_timeout_s * (1 + joining) - unchanged_s(dispatch)
+    left_s = min(own_time_s, dispatch.remaining_s - END_MARGIN_S)
+    until_s = watch.until_s + left_s
+    if left_s <= 0 or watch.now_s >= until_s:
+        return GiveUp()
+    return Extend(until_s=until_s, due_in_s=left_s + VERIFY_GRACE_S if joining else None)
+
+
+def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
+    """True when LiveKit has most likely dropped the job: it has asked no agent server, or no other.
+
+    An `offered` job is one that an agent server has refused: LiveKit asks the next one at once.
+    """
+    return (
+        dispatch.state in (State.DISPATCHED, State.OFFERED)
+        and since_dispatched_s >= offer_timeout_s
+    )
+
+
+def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | GiveUp | None:
+    """Give up where LiveKit has dropped the job, or look at what is not known yet for that.
+
+    Only a fenced agent's servers say that they were asked.
+    """
+    if not watch.fenced:
+        return None
+
+    def lost(timeout_s: float) -> bool:
+        since_s = unchanged_s(dispatch)
+        return offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s)
+
+    timeout_s = timings.own_load_offer_timeout_s
+    if not lost(timeout_s):
+        return None
+    if watch.agent_servers is None:
+        return Look.AGENT_SERVERS
+    able = eligible(dispatch, watch.agent_servers)
+    if not able or any(server.takes is None for server in able):
+        timeout_s = timings.offer_timeout_s
+    if not lost(timeout_s):
+        return None
+    if watch.on_their_way is None:
+        return Look.ON_THEIR_WAY
+    # In a burst LiveKit comes to some of them seconds later, and asking again would only add to it.
+    return GiveUp() if lost(timeout_s + watch.on_their_way * OFFER_TIMEOUT_EACH_S) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redispatch:
+    """Give this attempt up and start the next at once."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwaitCapacity:
+    """Give this attempt up and wait until an agent server can take the job."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fail:
+    """The time is up."""
+
+    reason: Reason
+
+
+def after_no_join(
+    dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
+) -> Redispatch | AwaitCapacity | Fail:
+    """What to do with an attempt that has brought no agent."""
+    reason = why_no_agent(dispatch, servers, fenced=fenced)
+    if time_is_up(dispatch):
+        return Fail(reason=cut_short(dispatch) or left_by_its_worker(dispatch) or reason)
+    if not fenced or can_take(dispatch, servers):
+        return Redispatch(reason=reason)
+    return AwaitCapacity(reason=reason)

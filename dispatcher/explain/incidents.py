@@ -1,0 +1,239 @@
+"""Tell what went wrong on a dispatch's way, whether it got there in the end or not.
+
+Pure: read off the record's attempts and timeline, one plain sentence each, in order of time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from dispatcher.domain.models import Attempt, Dispatch, TimelineEvent
+from dispatcher.domain.timing import Timings
+from dispatcher.explain.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
+
+# A connected agent is seen within some 50 ms while a verify worker is at it.
+SLOW_LOOK_MS: Final = 1000
+_UNITS: Final = (
+    (86_400, "a day", "days"),
+    (3600, "an hour", "hours"),
+    (60, "a minute", "minutes"),
+)
+
+
+def seconds(ms: float) -> str:
+    """A stretch of time for people."""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def duration(seconds_: float) -> str:
+    """A time-out for people, as a setting gives it: "5 s", "a day"."""
+    for unit_s, one, several in _UNITS:
+        number, rest = divmod(seconds_, unit_s)
+        if number and not rest:
+            return one if number == 1 else f"{number:.0f} {several}"
+    return f"{seconds_:g} s"
+
+
+def is_slow_start(queued_ms: int, timings: Timings) -> bool:
+    """True when a record has been queued for so long that the sweeper wakes it again."""
+    return queued_ms >= timings.wake_grace_s * 1000
+
+
+def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
+    """One sentence for each; none when all went as it should."""
+    told: list[tuple[int, int, str]] = []  # (when, order, sentence)
+    for at_ms, text in _slow_starts(dispatch, timings):
+        told.append((at_ms, len(told), text))
+    for source in (_waits, _of_attempts, _of_events, _slow_look):
+        told += [(at_ms, len(told), text) for at_ms, text in source(dispatch)]
+    if dispatch.attempts_dropped:
+        told.append((0, 0, f"The first {dispatch.attempts_dropped} attempts are no longer kept."))
+    if dispatch.timeline_dropped:
+        told.append((0, 0, f"The first {dispatch.timeline_dropped} events are no longer kept."))
+    return tuple(text for _, _, text in sorted(told))
+
+
+def _slow_starts(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, str]]:
+    for stage in stages(dispatch):
+        slow = stage.name == QUEUE_WAIT and is_slow_start(stage.took_ms, timings)
+        if slow and not stage.open:
+            yield (
+                stage.began_at_ms,
+                f"It stood in the queue for {seconds(stage.took_ms)} before anybody took it up: "
+                "its wake-up was lost, or the dispatch workers were away or busy.",
+            )
+
+
+def _waits(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for stage in stages(dispatch):
+        if stage.name == WAITING and not stage.open:
+            yield stage.began_at_ms, f"It waited {seconds(stage.took_ms)}: {_reasons(stage)}."
+        if stage.name == ADOPTION and not stage.open:
+            yield (
+                stage.began_at_ms,
+                f"It took {seconds(stage.took_ms)} to find out what LiveKit had done meanwhile.",
+            )
+
+
+def _reasons(stage: Stage) -> str:
+    return stage.reason or "the reason is not in the timeline"
+
+
+def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for attempt in dispatch.attempts:
+        events = [e for e in dispatch.timeline if e.generation == attempt.generation]
+        at_ms = events[-1].at_ms if events else 0
+        for error in attempt.errors:
+            yield at_ms, f"Attempt {attempt.generation}, {error}."
+        if attempt.outcome == "crashed":
+            yield at_ms, f"Attempt {attempt.generation}: {_crash(attempt, dispatch.timeline)}"
+        elif text := _outcome(attempt, events, dispatch.timeline):
+            yield at_ms, f"Attempt {attempt.generation}: {text}"
+        if attempt.outcome and _answer_not_noted(events):
+            yield (
+                at_ms,
+                f"Attempt {attempt.generation}: LiveKit did as it was asked, and its answer was "
+                "never written down: the dispatch worker died or was cut off in that moment.",
+            )
+
+
+def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
+    """What has ended an attempt before its agent was there; its event is the next one's first."""
+    said = [
+        event.detail.get("reason", "")
+        for event in timeline
+        if event.event == "agent_crashed" and event.generation == attempt.generation + 1
+    ]
+    return f"it ended before its agent was in the room: {said[0] if said else 'the job crashed'}."
+
+
+def _nobody_had_come(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> bool:
+    """Whether it was lost before any person had come; its event is the next one's first."""
+    return any(
+        event.event == "agent_lost"
+        and event.generation == attempt.generation + 1
+        and event.detail.get("people") == "0"
+        for event in timeline
+    )
+
+
+def _outcome(
+    attempt: Attempt, events: list[TimelineEvent], timeline: Iterable[TimelineEvent]
+) -> str:
+    if attempt.outcome == "abandoned":
+        return (
+            "the dispatch worker that had it in hand was killed, frozen or cut off; it was taken "
+            "over after its lease."
+        )
+    if attempt.outcome == "lost" and _nobody_had_come(attempt, timeline):
+        return f"its agent was lost before any person had come ({attempt.reason})."
+    if attempt.outcome == "lost":
+        return (
+            "its agent was lost while a person was in the room, or about to come "
+            f"({attempt.reason}); it was replaced."
+        )
+    if attempt.outcome == "left":
+        return (
+            f"its agent was leaving ({attempt.reason}) when a person came back; another one was "
+            "sent."
+        )
+    if attempt.outcome != "given_up":
+        return ""
+    if attempt.reason == "assignment_timeout":
+        return "an agent server accepted the job, and LiveKit did not assign it in time."
+    accepted = next((e for e in events if e.event == "accepted"), None)
+    if accepted is not None:
+        return (
+            f"agent server {accepted.detail.get('agent_server_id', '')} accepted job "
+            f"{accepted.detail.get('job_id', '')}, and nothing was heard of it after that: the "
+            "job or its machine died, or hung, before it was connected."
+        )
+    return f"it was given up ({attempt.reason})."
+
+
+def _answer_not_noted(events: list[TimelineEvent]) -> bool:
+    names = [event.event for event in events]
+    if "dispatching" not in names or "dispatched" in names:
+        return False
+    # The job was offered, so LiveKit had been asked; and the record is well past that moment.
+    offered = "accepted" in names or "joined" in names
+    return offered and "adopted" not in names
+
+
+def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    refused: Counter[tuple[str, str, str]] = Counter()
+    first_ms: dict[tuple[str, str, str], int] = {}
+    for event in dispatch.timeline:
+        if event.event == "rejected":
+            detail = event.detail
+            by = (
+                detail.get("agent_server_id", ""),
+                detail.get("container", ""),
+                detail.get("reason", ""),
+            )
+            refused[by] += 1
+            first_ms.setdefault(by, event.at_ms)
+        elif text := _said(event):
+            yield event.at_ms, text
+    for by, count in refused.items():
+        server, container, reason = by
+        times = "" if count == 1 else f" {count} times"
+        yield (
+            first_ms[by],
+            f"Agent server {server} (container {container}) refused the job{times}: {reason}.",
+        )
+
+
+def _said(event: TimelineEvent) -> str:
+    detail = event.detail
+    match event.event:
+        case "restored":
+            return (
+                "Redis did not have the record: it was away when the session was asked for, or "
+                f"has lost data since; {_who(detail.get('by', ''))} wrote it."
+            )
+        case "adopted":
+            return "LiveKit brought the agent by the participant's token; it was taken over."
+        case "surplus_agent":
+            return f"A second agent {detail.get('agent_identity', '')} was there and was put out."
+        case "foreign_agent":
+            return (
+                f"Agent {detail.get('agent_identity', '')} of the same name, sent by another "
+                "backend and not by Usher, was there and was put out."
+            )
+        case "agent_adopted":
+            return (
+                f"The agent had gone and another one of its name, "
+                f"{detail.get('agent_identity', '')}, had taken its place."
+            )
+        case "agent_lost":
+            return (
+                f"Agent {detail.get('agent_identity', '')} was given up: "
+                f"{detail.get('reason', 'it fell silent')}."
+            )
+        case "redispatch":
+            return f"It was dispatched again by {detail.get('by', 'hand')}."
+        case "redispatch_refused":
+            return f"A redispatch was refused: {detail.get('message', '')}."
+    return ""
+
+
+def _who(by: str) -> str:
+    return {"agent": "the agent itself", "web": "the web process that had promised it"}.get(by, by)
+
+
+def _slow_look(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    connected: dict[int, int] = {}
+    for event in dispatch.timeline:
+        if event.event == "agent_connected":
+            connected.setdefault(event.generation, event.at_ms)
+        elif event.event == "joined":
+            late_ms = event.at_ms - connected.get(event.generation, event.at_ms)
+            if late_ms >= SLOW_LOOK_MS:
+                yield (
+                    event.at_ms,
+                    f"The agent was connected for {seconds(late_ms)} before that was verified: "
+                    "the verification's message was lost, or the verify workers were away or busy.",
+                )

@@ -1,0 +1,1 @@
+"""Every Redis key and every script, and nothing else."""

@@ -1,0 +1,205 @@
+"""The command that `ledger.advance` carries out: a change of state, and all that goes with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from dispatcher.domain.metrics import NOTHING_COUNTED, AgentCounts
+from dispatcher.domain.models import END_MARGIN_S, TERMINAL, DispatchRef, State, Transition
+from dispatcher.domain.quotas import Admission, Clearing
+from dispatcher.ledger import keys
+from dispatcher.ledger.admission import NOT_IN_FLIGHT, InFlight
+from dispatcher.ledger.celery_messages import Wake
+from dispatcher.ledger.outbox import ANNOUNCED, announcement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provided:
+    """What has to hold; else nothing is done.
+
+    Attributes:
+        any_generation: nothing about the record's generation; by itself it has to be the caller's.
+        not_after_ms: Redis comes to it by then, by its own clock (else `late`).
+        unless_asked_for_s: no caller has asked for this session within so many seconds (`wanted`).
+        told: a worker can be told of it (`untold`); for what only its message tells of.
+        admission: its client may ask for that. Of a client that asks quickly it is due later, and
+            `wake` is left to the sweeper; where nothing moves that is `too_many_requests`.
+    """
+
+    any_generation: bool = False
+    not_after_ms: float | None = None
+    unless_asked_for_s: float | None = None
+    told: bool = False
+    admission: Admission | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """How long it has, from now on.
+
+    Attributes:
+        deadline_in_s: the clock starts anew (for a redispatch by hand, or a lost agent).
+        deadline_as_before: the same, with as much time as the request was given.
+        lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
+            takes the record off the list of leases when it moves.
+        retention_s: how long a record that ends here is kept; 0 is for ever.
+    """
+
+    deadline_in_s: float | None = None
+    deadline_as_before: bool = False
+    lease_s: float | None = None
+    retention_s: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What an agent server counts with the change; the rest follows from the change itself.
+
+    With the same word `once` nothing is counted a second time, for what may be told twice.
+    """
+
+    agents: AgentCounts = NOTHING_COUNTED
+    once: str = ""
+
+
+@dataclass(frozen=True)
+class Before:
+    """An event that goes into the timeline before the transition's own.
+
+    When LiveKit's offer is that, `offered_ago_s` is how long ago it came.
+    """
+
+    event: str
+    _: KW_ONLY
+    offered_ago_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Carry out `transition` on `dispatch`.
+
+    Attributes:
+        due_in_s: when somebody must look again, at the latest just before the deadline; None takes
+            the record off the due list.
+        wake: a worker to be told when it is in the record.
+        fields: what is written into the record beside the state.
+        attempt: fields of this generation's attempt.
+        detail: what the timeline says with the event.
+        losses: agents that this dispatch has lost in a row, this one included.
+        inflight: what the change means for those on their way to the same agent (`ledger/admission.py`).
+        clears: it is due (`due_in_s`), and a worker to be told (`wake`), because something of it
+            may be left in its room; not where LiveKit has never been asked for it.
+    """
+
+    dispatch: DispatchRef
+    transition: Transition
+    _: KW_ONLY
+    due_in_s: float | None = None
+    wake: Wake | None = None
+    fields: Mapping[str, str] | None = None
+    attempt: Mapping[str, str] | None = None
+    detail: Mapping[str, str] | None = None
+    before: Before | None = None
+    provided: Provided = field(default_factory=Provided)
+    times: Times = field(default_factory=Times)
+    counted: Counted = field(default_factory=Counted)
+    losses: int | None = None
+    inflight: InFlight = NOT_IN_FLIGHT
+    clears: Clearing | None = None
+
+    @property
+    def events(self) -> list[str]:
+        """What the timeline gets, in order."""
+        return [*([self.before.event] if self.before else []), self.transition.event]
+
+    def keys(self) -> tuple[str, ...]:
+        """As `lua/advance.lua` names them."""
+        ref, admission = self.dispatch, self.provided.admission
+        agent = (ref.client_id, ref.agent_name, ref.deployment)
+        return (
+            keys.record(ref.dispatch_id),
+            keys.attempts(ref.dispatch_id),
+            keys.timeline(ref.dispatch_id),
+            keys.DUE,
+            keys.live(ref.client_id, ref.agent_name, ref.room_name),
+            keys.dispatch_metrics(ref.client_id),
+            keys.LEASES,
+            keys.WAITING,
+            keys.open_sessions(ref.client_id),
+            keys.inflight(*agent),
+            keys.window(*agent),
+            keys.AGENT_SERVERS,
+            keys.NOTIFIED,
+            keys.outbox(ref.client_id),
+            self.counted.agents.key,
+            keys.AGENT_METRICS_INDEX,
+            keys.failed_sessions(ref.client_id),
+            self.wake.queue if self.wake else keys.DISPATCH_QUEUE,
+            keys.rate(ref.client_id, admission.limits.bucket if admission else ""),
+            keys.clearing_pace(ref.client_id) if self.clears else keys.pace(ref.client_id),
+            keys.BUSY,
+        )
+
+    def order(self) -> str:
+        """As `lua/advance.lua` reads it: JSON, without what is not wanted."""
+        ref, to, times = self.dispatch, self.transition.to, self.times
+        order: dict[str, Any] = {
+            "id": ref.dispatch_id,
+            "client": ref.client_id,
+            "moves": dict.fromkeys(self.transition.moves, True),
+            "notes": dict.fromkeys(self.transition.notes, True),
+            "to": to,
+            "fields": dict(self.fields or {}),
+            "attempt": dict(self.attempt or {}),
+            "events": self.events,
+            "detail": json.dumps(dict(self.detail or {})),
+            "agent_counts": dict(self.counted.agents.increments),
+            "channel": keys.wake_channel(ref.dispatch_id),
+            "new_generation": self.transition.new_generation,
+            "revive": times.deadline_in_s is not None or times.deadline_as_before,
+            "anew": self.transition.anew,
+            "terminal": to in TERMINAL,
+            "frees_room": to in TERMINAL or to is State.LEAVING,
+            "retention_s": times.retention_s,
+            "only_if_told": self.provided.told,
+            **self.inflight.order(ref.agent_name),
+        }
+        optional = {**self._conditions(), **self._times(), **self._others()}
+        order |= {name: value for name, value in optional.items() if value is not None}
+        return json.dumps(order)
+
+    def _conditions(self) -> dict[str, Any]:
+        provided = self.provided
+        return {
+            "generation": None if provided.any_generation else self.dispatch.generation,
+            "not_after_ms": provided.not_after_ms,
+            "unless_asked_ms": _ms(provided.unless_asked_for_s),
+            "limits": None if provided.admission is None else provided.admission.order(),
+        }
+
+    def _times(self) -> dict[str, Any]:
+        return {
+            "due_in_ms": _ms(self.due_in_s),
+            "end_margin_ms": _ms(None if self.due_in_s is None else END_MARGIN_S),
+            "deadline_in_ms": _ms(self.times.deadline_in_s),
+            "deadline_as_before": self.times.deadline_as_before or None,
+            "lease_ms": _ms(self.times.lease_s),
+            "offered_ago_ms": _ms((self.before and self.before.offered_ago_s) or None),
+        }
+
+    def _others(self) -> dict[str, Any]:
+        announced = self.transition.to in ANNOUNCED
+        return {
+            "announce": announcement(self.dispatch) if announced else None,
+            "clears": None if self.clears is None else self.clears.order(),
+            "losses": self.losses,
+            "once": self.counted.once or None,
+            "wake": None if self.wake is None else self.wake.order(),
+        }
+
+
+def _ms(time_s: float | None) -> int | None:
+    return None if time_s is None else int(time_s * 1000)

@@ -1,0 +1,289 @@
+"""What is the truth about a dispatch, and how is it changed?
+
+Every operation is a `Step` (`ledger/step.py`): one Lua script, so one atomic round trip. What else is kept
+in Redis: `ledger/leases.py` (which agents are alive), `ledger/reports.py` (which parts are at work).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from dispatcher.domain import quotas
+from dispatcher.domain.models import Dispatch, Limits, NewDispatch, RememberedDispatch, State
+from dispatcher.domain.quotas import NO_ADMISSION, Admission
+from dispatcher.errors import TooLate
+from dispatcher.ledger import celery_messages, keys
+from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.parsing import parse_dispatch
+from dispatcher.ledger.step import Step
+from dispatcher.observability import state_changes
+from dispatcher.observability.state_changes import Change
+
+# How long a request with an `Idempotency-Key` is known.
+IDEMPOTENCY_S: Final = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Once:
+    """A request with an `Idempotency-Key`: digests of key and request, and what it is to get."""
+
+    key_digest: str
+    request_digest: str
+    room_name: str
+    identity: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """Answer to `create`: the id of the new record, or of the live one that was there already.
+
+    `room_name` and `identity` are set when the very request was answered before; `conflict` says
+    that another request came with its `Idempotency-Key`; `over` that nothing was written, because
+    that live one's people have left and its agent has other metadata.
+    """
+
+    dispatch_id: str
+    state: State
+    new: bool
+    room_name: str = ""
+    identity: str = ""
+    conflict: bool = False
+    over: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advanced:
+    """Answer to `advance`: whether the record changed, and where it stands now."""
+
+    outcome: str
+    state: str
+    generation: int
+    job_id: str
+    state_before: str = ""  # when it is applied
+
+    @property
+    def applied(self) -> bool:
+        """True when the fact is in the record now (moved on, or noted)."""
+        return self.outcome in ("moved", "noted")
+
+    @property
+    def moved(self) -> bool:
+        """True when this very step changed the state."""
+        return self.outcome == "moved"
+
+
+def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+    """The keys that `create.lua` and `restore.lua` write."""
+    return (
+        keys.record(new.dispatch_id),
+        keys.timeline(new.dispatch_id),
+        keys.DUE,
+        keys.live(new.client_id, new.agent_name, new.room_name),
+        keys.dispatch_metrics(new.client_id),
+        keys.index(new.client_id),
+        keys.open_sessions(new.client_id),
+    )
+
+
+def create(
+    new: NewDispatch,
+    *,
+    due_in_s: float,
+    detail: Mapping[str, str],
+    admission: Admission = NO_ADMISSION,
+    once: Once | None = None,
+    not_after_ms: float | None = None,
+) -> Step[Created]:
+    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+
+    The dispatcher is woken by a message that is written with it, except for a paced one, which the
+    sweeper wakes in its turn.
+
+    Running it raises `LimitReached`, with nothing written, when the client has used up its
+    requests, has all the sessions it may have, or has asked for so many at once that this one would
+    be due too late for its deadline; a live dispatch's request makes no session.
+    It raises `Overloaded` when too many sessions of all clients are on their way already and this
+    client has its share of them, and `TooLate` when Redis has come to it later than
+    `not_after_ms`, by the ledger's clock.
+
+    Args:
+        admission: what its client may ask for. Whoever has fewer than its share of the backlog,
+            which is that over the number of clients that have any, may have one more even so.
+        once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
+            that.
+        not_after_ms: its caller is told by then that it has failed; None: somebody waits as long as
+            it takes.
+    """
+
+    def tell(created: Created) -> None:
+        if created.new:
+            state_changes.tell_created(new, detail)
+
+    fields = {
+        key: value
+        for key, value in vars(new).items()  # all are plain values; asdict() would copy each
+        if key not in ("dispatch_id", "deadline_ms") and value != ""
+    }
+    wake_up = celery_messages.dispatch(new.dispatch_id, new.room_name)
+    order = {
+        "id": new.dispatch_id,
+        "deadline_ms": new.deadline_ms,
+        "due_in_ms": int(due_in_s * 1000),
+        "detail": to_json(detail).decode(),
+        "limits": admission.order(),
+        "once": _once(once) if once else False,
+        "wake": wake_up.order(),
+        "not_after_ms": not_after_ms or False,  # to Lua null would be true
+    }
+    return Step(
+        "create",
+        (
+            *keys_of_new_record(new),
+            keys.rate(new.client_id, admission.limits.bucket),
+            keys.pace(new.client_id),
+            keys.idempotency(new.client_id, once.key_digest if once else ""),
+            wake_up.queue,
+            keys.BUSY,
+        ),
+        (
+            keys.RECORD_PREFIX,
+            to_json(order).decode(),
+            *(text for pair in fields.items() for text in pair),
+        ),
+        lambda reply: _created(reply, new, admission.limits),
+        tell,
+    )
+
+
+def count_request(client_id: str, limits: Limits, *, only_look: bool = False) -> Step[None]:
+    """Count a request that makes no record, because it is refused.
+
+    Running it raises `LimitReached`, and counts nothing, when the client has used up its requests.
+
+    Args:
+        only_look: ask whether there may be one more.
+    """
+    return Step(
+        "count_request",
+        (keys.rate(client_id, limits.bucket),),
+        (str(limits.requests_per_minute), "0" if only_look else "1"),
+        lambda early_ms: _check_rate(int(early_ms), limits),
+    )
+
+
+def _check_rate(early_ms: int, limits: Limits) -> None:
+    if early_ms:
+        quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
+
+
+def _once(once: Once) -> dict[str, Any]:
+    return {
+        "request": once.request_digest,
+        "room": once.room_name,
+        "identity": once.identity,
+        "ttl_s": IDEMPOTENCY_S,
+    }
+
+
+def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
+    if reply[0] == "created":
+        return Created(dispatch_id=new.dispatch_id, state=State.QUEUED, new=True)
+    if reply[0] == "late":
+        raise TooLate
+    quotas.check(reply[0], limits, wait_ms=reply[1:2])
+    outcome, existing_id, *rest = reply
+    state, room_name, identity = [*rest, "", "", ""][:3]
+    return Created(
+        dispatch_id=existing_id,
+        state=State(state or State.ENDED),
+        new=False,
+        room_name=room_name,
+        identity=identity,
+        conflict=outcome == "conflict",
+        over=outcome == "over",
+    )
+
+
+def advance(command: Advance) -> Step[Advanced]:
+    """Move the record to its next state if it is still in the generation that the caller has seen.
+
+    A record of another client than the dispatch's is `unknown`. Running it raises `LimitReached` or
+    `Overloaded` where its client may not ask for that.
+    """
+    return Step(
+        "advance",
+        command.keys(),
+        (command.order(),),
+        lambda reply: _advanced(reply, command.provided.admission),
+        lambda done: _tell(command, done),
+    )
+
+
+def _advanced(reply: Sequence[Any], admission: Admission | None) -> Advanced:
+    outcome, state, generation, job_id, *before = reply
+    if admission is not None:
+        quotas.check(outcome, admission.limits, wait_ms=[job_id])
+    return Advanced(
+        outcome=outcome,
+        state=state,
+        generation=int(generation),
+        job_id=job_id,
+        state_before=before[0] if before else "",
+    )
+
+
+def _tell(command: Advance, done: Advanced) -> None:
+    """Say what a step has done: each event of the timeline once, from state to state."""
+    if not done.applied:
+        return
+    is_at = done.state_before
+    for event in command.events:
+        # What goes before the transition's own event is the name of the state on the way.
+        to = done.state if event == command.events[-1] or not done.moved else event
+        change = Change(
+            event=event,
+            generation=done.generation,
+            from_state=is_at,
+            to_state=to,
+            detail=command.detail or {},
+        )
+        state_changes.tell(command.dispatch, change)
+        is_at = to
+
+
+def read(dispatch_id: str) -> Step[Dispatch | None]:
+    """The whole record in one consistent look; None when there is none.
+
+    What cannot be an id has none: it comes from URLs, command lines and other people's messages,
+    and `<id>:attempts` is another key of ours. Running it raises `UnreadableRecord`.
+    """
+    known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
+    return Step(
+        "read",
+        (keys.record(known), keys.attempts(known), keys.timeline(known)),
+        (),
+        lambda reply: parse_dispatch(dispatch_id, *reply),
+    )
+
+
+def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
+    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on.
+
+    While the dispatch queue is as long as that, those that wait in it and have time left are left
+    to their own messages.
+    """
+    return Step(
+        "claim_due",
+        (keys.DUE, keys.DISPATCH_QUEUE),
+        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
+        list,
+    )
+
+
+def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
+    """Have a record that is on the due list looked at again in `due_in_s`."""
+    return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)

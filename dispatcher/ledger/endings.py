@@ -1,0 +1,35 @@
+"""How is a session ended that nobody came to, or that everybody has left?"""
+
+from __future__ import annotations
+
+from dispatcher.domain.models import DispatchRef, FailureReason
+from dispatcher.domain.state_machine import NOBODY_CAME, ROOM_OVER
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.step import Step
+
+
+def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[Advanced]:
+    """`cancelled`: its agent has waited in vain."""
+    return dispatches.advance(
+        Advance(
+            ref,
+            NOBODY_CAME,
+            fields={
+                "failure_reason": FailureReason.NOBODY_CAME,
+                "failure_message": f"nobody has joined the room within {waited_s:.0f} s",
+            },
+            detail={"reason": FailureReason.NOBODY_CAME},
+            times=Times(retention_s=retention_s),
+        )
+    )
+
+
+def everybody_left(
+    ref: DispatchRef, *, retention_s: int, reason: str = "nobody is in the room any more"
+) -> Step[Advanced]:
+    """`ended`."""
+    return dispatches.advance(
+        Advance(ref, ROOM_OVER, detail={"reason": reason}, times=Times(retention_s=retention_s))
+    )

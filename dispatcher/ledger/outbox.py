@@ -1,0 +1,155 @@
+"""Which events must still reach a client's own server?
+
+`advance.lua` and `restore.lua` write them, in the same step as the change that they tell of, for
+the clients that want any. Here is what becomes of them then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dispatcher.domain.models import TERMINAL, DispatchRef, State
+from dispatcher.ledger import keys
+from dispatcher.ledger.step import Step
+
+DEAD_MAX: Final = 1_000
+# What a client's own server is told of.
+ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
+# How long an event is kept that nobody can deliver.
+EVENT_RETENTION_S: Final = 86_400
+
+
+def announcement(dispatch: DispatchRef) -> dict[str, Any]:
+    """What `announce.lua` needs to write an event of that dispatch into the outbox."""
+    return {
+        "id": dispatch.dispatch_id,
+        "client": dispatch.client_id,
+        "prefix": keys.EVENT_PREFIX,
+        "retention_s": EVENT_RETENTION_S,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event for a client's own server. `summary` is of the record, without client's data."""
+
+    event_id: str
+    event_type: str
+    client_id: str
+    dispatch_id: str
+    at_ms: int
+    summary: dict[str, Any]
+    tries: int
+    error: str = ""
+    read_at_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueEvent:
+    """An event that somebody shall deliver now, and whose it is; `good_till_ms` it is claimed."""
+
+    event_id: str
+    dispatch_id: str
+    room_name: str
+    good_till_ms: int
+
+
+def _parse(event_id: str, fields: dict[str, str], read_at_ms: int = 0) -> Event | None:
+    if not fields:
+        return None
+    return Event(
+        event_id=event_id,
+        event_type=fields["event_type"],
+        client_id=fields["client_id"],
+        dispatch_id=fields["dispatch_id"],
+        at_ms=int(fields["at_ms"]),
+        summary=json.loads(fields["summary"]),
+        tries=int(fields["tries"]),
+        error=fields.get("error", ""),
+        read_at_ms=read_at_ms,
+    )
+
+
+def want_events(client_ids: Sequence[str]) -> Step[int]:
+    """Have events written for these clients, too; for as long as an event would be kept.
+
+    Other workers may want them for others: in an upgrade their files of clients differ.
+    """
+    return Step("want_events", (keys.NOTIFIED,), (str(EVENT_RETENTION_S), *client_ids), int)
+
+
+def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
+    """Take up to `limit` due events of each client; they are due again in `push_s`."""
+
+    def parse(reply: tuple[int, list[list[str]]]) -> list[DueEvent]:
+        good_till_ms, claimed = reply
+        return [
+            DueEvent(
+                event_id=event_id,
+                dispatch_id=dispatch_id,
+                room_name=room_name,
+                good_till_ms=good_till_ms,
+            )
+            for event_id, dispatch_id, room_name in claimed
+        ]
+
+    outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
+    args = (str(limit), str(int(push_s * 1000)), keys.EVENT_PREFIX)
+    return Step("claim_events", outboxes, args, parse)
+
+
+def read(event_id: str) -> Step[Event | None]:
+    """The event; None when it has been delivered or given up."""
+
+    def parse(reply: tuple[int, list[str]]) -> Event | None:
+        read_at_ms, flat = reply
+        return _parse(event_id, dict(zip(flat[::2], flat[1::2], strict=True)), read_at_ms)
+
+    return Step("read_event", (keys.event(event_id),), (), parse)
+
+
+def _keys(event: Event) -> tuple[str, str, str]:
+    client_id = event.client_id
+    return keys.event(event.event_id), keys.outbox(client_id), keys.dispatch_metrics(client_id)
+
+
+def sent(event: Event) -> Step[int]:
+    """It has been delivered."""
+    return Step("event_sent", _keys(event), (event.event_id,), int)
+
+
+def later(event: Event, *, due_in_s: float, error: str = "") -> Step[int]:
+    """Try (again) in `due_in_s`; with an `error` a try has failed."""
+    args = (event.event_id, str(int(due_in_s * 1000)), error)
+    return Step("event_later", _keys(event), args, int)
+
+
+def bury(event: Event, *, error: str) -> Step[int]:
+    """The last try has failed: keep it among the dead ones."""
+    dead_key = keys.dead_events(event.client_id)
+    args = (event.event_id, error, str(DEAD_MAX))
+    return Step("event_dead", (*_keys(event), dead_key), args, int)
+
+
+def dead(client_id: str) -> Step[list[Event]]:
+    """The events of one client that were given up, the latest first."""
+
+    def parse(reply: list[str]) -> list[Event]:
+        found = (json.loads(text) for text in reply)
+        events = (_parse(fields["event_id"], fields) for fields in found)
+        return [event for event in events if event is not None]
+
+    return Step("dead_events", (keys.dead_events(client_id),), (), parse)
+
+
+def resend(client_id: str, event_id: str = "") -> Step[int]:
+    """Put a dead event, or every one, back into the outbox, with the id it had; how many."""
+    return Step(
+        "resend",
+        (keys.dead_events(client_id), keys.outbox(client_id)),
+        (event_id, keys.EVENT_PREFIX, str(EVENT_RETENTION_S)),
+        int,
+    )

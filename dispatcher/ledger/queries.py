@@ -1,0 +1,185 @@
+"""Which dispatches are there, of one client or of several, and what has happened to one since?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dispatcher.domain.models import Dispatch, State, TimelineEvent
+from dispatcher.ledger import keys
+from dispatcher.ledger.parsing import of_any_release, parse_dispatch
+from dispatcher.ledger.step import Step
+
+logger = logging.getLogger(__name__)
+
+# Of one call, so that no call holds Redis up for long (1,000 records: some 3 ms).
+MOST_LOOKED_AT: Final = 1000
+
+# A record without what may be long: its agent's metadata.
+_FIELDS: Final = (
+    "client_id",
+    "room_name",
+    "agent_name",
+    "deployment",
+    "generation",
+    "container",
+    "state",
+    "created_at_ms",
+    "requested_at_ms",
+    "deadline_at_ms",
+    "updated_at_ms",
+    "agent_container",
+    "agent_identity",
+    "joined_at_ms",
+    "time_to_join_ms",
+    "failure_reason",
+    "failure_message",
+)
+# A position as text. Callers are told that it means nothing to them.
+POSITION: Final = r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,256})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in a client's list: after the dispatch of that time and id."""
+
+    created_at_ms: str
+    dispatch_id: str
+
+    def __str__(self) -> str:
+        return f"{self.created_at_ms}.{self.dispatch_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The position that was given out as `text`.
+
+        Raises:
+            ValueError: none was.
+        """
+        found = re.fullmatch(POSITION, text, re.ASCII)
+        if found is None:
+            raise ValueError("is no cursor of ours")
+        return cls(created_at_ms=found[1], dispatch_id=found[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some of a client's dispatches, newest first, without attempts and timeline.
+
+    `next` is where to go on, if there may be more: a page can be short, or empty, before the end.
+    """
+
+    dispatches: tuple[Dispatch, ...]
+    next: Position | None
+
+
+def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
+    """Up to `limit` dispatches of one client, in `state` if there is one, that follow `after`."""
+    return Step(
+        "list",
+        (keys.index(client_id),),
+        (
+            keys.RECORD_PREFIX,
+            state or "",
+            str(limit),
+            after.created_at_ms if after else "",
+            after.dispatch_id if after else "",
+            str(MOST_LOOKED_AT),
+            *_FIELDS,
+        ),
+        _page,
+    )
+
+
+def search(
+    client_ids: Sequence[str],
+    *,
+    states: Collection[State] = (),
+    since_ms: int | None = None,
+    text: str = "",
+    limit: int,
+    after: Position | None = None,
+) -> Step[Page]:
+    """Up to `limit` dispatches of those clients, newest first, that follow `after`.
+
+    Those that have failed are looked for alone when nothing else is wanted: their time is then
+    when they did. The time of others is when they were asked for.
+
+    Args:
+        states: only those in one of them; none: in any.
+        since_ms: only those of this time (ms since the epoch) or later.
+        text: only those whose room's name has it in it, or whose id begins with it.
+    """
+    index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
+    return Step(
+        "search",
+        tuple(index(client_id) for client_id in client_ids),
+        (
+            keys.RECORD_PREFIX,
+            str(limit),
+            str(MOST_LOOKED_AT),
+            after.created_at_ms if after else "",
+            after.dispatch_id if after else "",
+            "" if since_ms is None else str(since_ms),
+            text,
+            str(len(states)),
+            *states,
+            *_FIELDS,
+        ),
+        _page,
+    )
+
+
+def _page(reply: list[Any]) -> Page:
+    now_ms, found, created_at_ms, dispatch_id = reply
+    parsed = (
+        _parse(dispatch_id, now_ms, flat)
+        for dispatch_id, flat in zip(found[::2], found[1::2], strict=True)
+    )
+    return Page(
+        dispatches=tuple(dispatch for dispatch in parsed if dispatch is not None),
+        next=Position(created_at_ms=created_at_ms, dispatch_id=dispatch_id)
+        if dispatch_id
+        else None,
+    )
+
+
+def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
+    try:
+        return parse_dispatch(dispatch_id, now_ms, flat, [], [])
+    except (KeyError, TypeError, ValueError):
+        # One that nobody can read must not hide the others; the sweeper parks it.
+        logger.exception("this record cannot be read", extra={"dispatch_id": dispatch_id})
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Where a dispatch stands (None: there is no such record), and what happened to it last.
+
+    `position` is the number of the last of `events`, counted from the dispatch's first.
+    """
+
+    state: State | None
+    position: int
+    events: Sequence[TimelineEvent]
+
+
+def news(dispatch_id: str, *, after: int) -> Step[News]:
+    """What has happened to a dispatch after its event number `after`."""
+    return Step(
+        "news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (str(after),), _news
+    )
+
+
+def _news(reply: list[Any]) -> News:
+    state, position, events = reply
+    return News(
+        state=State(state) if state else None,
+        position=position,
+        events=[of_any_release(TimelineEvent, json.loads(text)) for text in events],
+    )

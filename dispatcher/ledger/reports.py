@@ -1,0 +1,223 @@
+"""Which agent servers and which parts are at work, and what do they count?"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from dispatcher.clients.worker_settings import Service, WorkerSettings
+from dispatcher.domain.metrics import AgentCounts
+from dispatcher.domain.models import AgentServerReport, Dispatch
+from dispatcher.ledger import dispatches, keys
+from dispatcher.ledger.parsing import of_any_release
+from dispatcher.ledger.step import Step
+
+logger = logging.getLogger(__name__)
+
+
+def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
+    """Keep an agent server's report for `ttl_s`; 0 takes it away at once. Answers Redis's clock."""
+    return Step(
+        "report",
+        (keys.AGENT_SERVERS, keys.WAITING),
+        (
+            report.agent_server_id,
+            json.dumps(asdict(report)),
+            str(int(ttl_s * 1000)),
+            keys.CAPACITY_CHANNEL if report.free_slots else "",
+            report.agent_name,
+        ),
+        int,
+    )
+
+
+def agent_servers() -> Step[list[AgentServerReport]]:
+    """Every agent server that has reported itself lately."""
+    return Step(
+        "fresh",
+        (keys.AGENT_SERVERS,),
+        (),
+        _agent_servers,
+    )
+
+
+def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
+    found = (agent_server(text) for text in reply)
+    return [report for report in found if report is not None]
+
+
+@lru_cache(maxsize=1000)  # most are read many times before they change
+def agent_server(text: str) -> AgentServerReport | None:
+    """An agent server's report; None, and a line in the log, when it cannot be read."""
+    try:
+        return of_any_release(AgentServerReport, json.loads(text))
+    except (ValueError, TypeError, AttributeError) as error:
+        logger.error(
+            "an agent server's report cannot be read", extra={"error": str(error), "report": text}
+        )
+        return None
+
+
+def read_with_agent_servers(
+    dispatch_id: str,
+) -> Step[tuple[Dispatch | None, list[AgentServerReport]]]:
+    """The record, as `ledger.read` gives it, and every agent server, in one look."""
+    step = dispatches.read(dispatch_id)
+
+    def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:
+        *record, servers = reply
+        return step.parse(record), _agent_servers(servers)
+
+    return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
+
+
+def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
+    """Keep what a worker process is set up for, for `ttl_s`."""
+    text = json.dumps(asdict(settings))
+    return Step(
+        "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
+    )
+
+
+def workers() -> Step[list[WorkerSettings]]:
+    """What every worker process is set up for."""
+    return Step("fresh", (keys.WORKER_SETTINGS,), (), _workers)
+
+
+def _workers(reply: Iterable[str]) -> list[WorkerSettings]:
+    found = (_worker(text) for text in reply)
+    return sorted((each for each in found if each is not None), key=lambda each: each.worker)
+
+
+@lru_cache(maxsize=1000)
+def _worker(text: str) -> WorkerSettings | None:
+    """A worker's settings; None, and a line in the log, when they cannot be read."""
+    try:
+        fields = json.loads(text)
+        fields["services"] = tuple(of_any_release(Service, each) for each in fields["services"])
+        fields |= {name: tuple(fields[name]) for name in ("queues", "unfenced")}
+        return of_any_release(WorkerSettings, fields)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        logger.error("a worker's settings cannot be read", extra={"error": str(error)})
+        return None
+
+
+def report_alive(name: str, *, ttl_s: float) -> Step[int]:
+    """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
+    return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
+
+
+def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
+    """Note that the sweeper is at work, as `report_alive`; false when it has begun just before."""
+    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+    return Step("begin_sweep", (keys.ALIVE,), args, bool)
+
+
+def alive() -> Step[frozenset[str]]:
+    """The names of the parts that are at work."""
+    return Step("fresh", (keys.ALIVE,), (), lambda reply: frozenset(map(part, reply)))
+
+
+def part(text: str) -> str:
+    """The name of a part that has reported itself; what cannot be read is none that we know."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
+
+
+def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
+    """Add the counts of a reporter's batch of that number (from 1), once however often it is sent.
+
+    A batch with a number that is not greater than the last one's is no new batch.
+    """
+    return Step(
+        "count",
+        (
+            keys.AGENT_METRICS_INDEX,
+            keys.counted(reporter),
+            *(each.key for each in counts),
+        ),
+        (str(number), json.dumps([dict(each.increments) for each in counts])),
+        int,
+    )
+
+
+def ping() -> Step[int]:
+    """Redis's clock in ms since the epoch."""
+    return Step("ping", (), (), int)
+
+
+def probe() -> Step[int]:
+    """The same, and whether Redis takes a write."""
+    return Step("probe", (keys.PROBED,), (), int)
+
+
+def internal_error(work: str) -> Step[int]:
+    """Count a failure of `work` that nothing has expected."""
+    return Step("internal_error", (keys.LEDGER_METRICS,), (work,), int)
+
+
+def park(dispatch_id: str, reason: str) -> Step[int]:
+    """Take a record that nobody can work with out of every list, and keep its id and the reason."""
+    return Step(
+        "park",
+        (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
+        (dispatch_id, reason, keys.SESSIONS_PREFIX, keys.LIVE_PREFIX),
+        int,
+    )
+
+
+def parked() -> Step[dict[str, str]]:
+    """The parked dispatch ids, each with its reason."""
+    return Step(
+        "hash", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
+    )
+
+
+def forget(dispatch_id: str) -> Step[int]:
+    """Take an id without a record off every list."""
+    return Step("forget", (keys.DUE, keys.LEASES, keys.WAITING), (dispatch_id,), int)
+
+
+def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
+    """How many messages wait in a queue (Celery keeps a queue as a list of its name)."""
+    return Step("backlog", (queue,), (), int)
+
+
+def key_used(client_id: str, key_id: str) -> Step[int]:
+    """Note that one of a client's keys is in use, by Redis's clock."""
+    return Step("key_used", (keys.key_uses(client_id),), (key_id,), int)
+
+
+def key_uses(client_id: str) -> Step[dict[str, int]]:
+    """When each of a client's keys was last used (ms since the epoch), as far as it was."""
+    return Step(
+        "hash",
+        (keys.key_uses(client_id),),
+        (),
+        lambda reply: {key: int(at_ms) for key, at_ms in zip(reply[::2], reply[1::2], strict=True)},
+    )
+
+
+def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
+    """Begin an attempt at the operator's password from that address, which counts as a wrong one.
+
+    Answers the ms to wait when `most` have been wrong `within_s`, else 0.
+    """
+    args = (str(most), str(int(within_s * 1000)), "begin")
+    return Step("attempt", (keys.wrong_passwords(address),), args, int)
+
+
+def password_right(address: str) -> Step[int]:
+    """Take back an attempt that was right."""
+    return Step("attempt", (keys.wrong_passwords(address),), ("0", "0", "right"), int)
+
+
+def open_sessions(client_id: str) -> Step[int]:
+    """How many dispatches of a client have not ended."""
+    return Step("cardinality", (keys.open_sessions(client_id),), (), int)

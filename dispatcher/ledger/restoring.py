@@ -1,0 +1,124 @@
+"""How does the ledger get back what Redis has lost, or never had?
+
+Web processes remember what they have promised, agents know what they are there for; either can
+write the record again. Whoever looks at it next goes by what LiveKit says.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final
+
+from dispatcher.domain.models import TERMINAL, FailureReason, RememberedDispatch, State
+from dispatcher.ledger import keys
+from dispatcher.ledger.dispatches import keys_of_new_record
+from dispatcher.ledger.outbox import announcement
+from dispatcher.ledger.step import Step
+from dispatcher.observability import state_changes
+from dispatcher.observability.state_changes import Change
+
+# Keys of one call, so that no call holds Redis up for long.
+STANDING_LIMIT: Final = 500
+
+# Who has promised it to a client that has shown its key.
+WEB: Final = "web"
+
+_NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
+
+
+class Restored(StrEnum):
+    """The ledger's answer to a record that somebody remembers."""
+
+    RESTORED = "restored"
+    EXISTS = "exists"
+    OCCUPIED = "occupied"  # another dispatch serves the room; this record is `cancelled`
+
+
+def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[Restored]:
+    """Write the record of `dispatch` unless Redis has it; it is due at once.
+
+    Args:
+        by: who remembers it, for the timeline. `WEB` knows whose it is: a record of that id that
+            is another client's gives way to it.
+        retention_s: how long a record that is closed here is kept.
+    """
+    fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
+    detail = {"by": by}
+    return Step(
+        "restore",
+        (
+            *keys_of_new_record(dispatch),
+            keys.NOTIFIED,
+            keys.outbox(dispatch.client_id),
+        ),
+        (
+            dispatch.dispatch_id,
+            dispatch.state,
+            str(dispatch.generation),
+            str(dispatch.age_ms),
+            str(dispatch.deadline_ms),
+            json.dumps(detail),
+            FailureReason.SUPERSEDED,
+            "the room has another dispatch by now: ",
+            str(retention_s),
+            json.dumps(announcement(dispatch)),
+            dispatch.client_id if by == WEB else "",
+            *(text for pair in fields.items() for text in pair),
+        ),
+        lambda reply: Restored(reply[0]),
+        lambda restored: _tell(dispatch, detail, restored),
+    )
+
+
+def _tell(dispatch: RememberedDispatch, detail: Mapping[str, str], restored: Restored) -> None:
+    if restored is Restored.EXISTS:
+        return
+    closed = restored is Restored.OCCUPIED
+    change = Change(
+        event="superseded" if closed else "restored",
+        generation=dispatch.generation,
+        from_state="",
+        to_state=State.CANCELLED if closed else dispatch.state,
+        detail=detail,
+    )
+    state_changes.tell(dispatch, change)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How remembered dispatches stand: those that have no record, and those that have ended."""
+
+    missing: frozenset[str]
+    ended: frozenset[str]
+
+
+def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Step[Standing]:
+    """How at most `STANDING_LIMIT` dispatches stand.
+
+    With `client_ids`, one for each, what is another client's record counts as missing.
+    """
+
+    def parse(reply: list[list[int]]) -> Standing:
+        missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)
+        return Standing(missing=missing, ended=ended)
+
+    return Step(
+        "standing",
+        tuple(keys.record(dispatch_id) for dispatch_id in dispatch_ids),
+        (",".join(sorted(TERMINAL)), *client_ids),
+        parse,
+    )
+
+
+def birth(seen: str) -> Step[tuple[str, bool]]:
+    """Redis's mark, and whether it is another one than `seen`: then Redis has lost its data."""
+    return Step(
+        "birth",
+        (keys.BIRTH, keys.LEDGER_METRICS),
+        (seen, secrets.token_hex(8)),
+        lambda reply: (reply[0], reply[1] == 1),
+    )

@@ -1,0 +1,78 @@
+"""The Lua scripts that steps run in Redis, each put together from its file and those it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha1
+from importlib import resources
+from typing import Final
+
+from dispatcher.domain.metrics import BOUNDS, OPEN_STATES
+from dispatcher.domain.models import END_MARGIN_S
+from dispatcher.ledger import keys
+from dispatcher.ledger.admission import WINDOW_S
+
+# What other scripts are part of a script, in this order; and `clock` of each that asks it.
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "advance": (
+        "announce",
+        "counting",
+        "stages",
+        "window",
+        "limits",
+        "bounds",
+        "celery_message",
+    ),
+    "create": ("counting", "limits", "celery_message"),
+    "lapse": ("celery_message",),
+    "count_request": ("limits",),
+    "on_their_way": ("window",),
+    "claim_due": ("push", "in_turn"),
+    "pick_waiting": ("push", "in_turn"),
+    "restore": ("announce", "counting"),
+    "list": ("pages",),
+    "search": ("pages",),
+    "read": ("fresh_reports",),
+    "fresh": ("fresh_reports",),
+    **dict.fromkeys(("count", "event_sent", "event_later", "event_dead"), ("counting",)),
+}
+
+
+@cache
+def script(name: str) -> str:
+    """Source of `lua/<name>.lua`, with the functions of other files where it uses them."""
+    parts = _PARTS.get(name, ())
+    source = (_lua_tables() if "counting" in parts else "") + "".join(
+        _source(part) for part in (*parts, name)
+    )
+    asks_the_clock = "clock()" in source
+    return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
+
+
+def _source(name: str) -> str:
+    return (resources.files("dispatcher.ledger") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def _lua_constants() -> str:
+    """What the scripts must know that ask the clock."""
+    return (
+        f"local CLOCK, MESSAGES = '{keys.CLOCK}', '{keys.MESSAGES}'\n"
+        f"local END_MARGIN_MS, WINDOW_MS = {END_MARGIN_S * 1000:.0f}, {WINDOW_S * 1000:.0f}\n"
+    )
+
+
+def _lua_tables() -> str:
+    """What Lua must know of the metrics: the bounds, and the score of each open state."""
+    bounds = ", ".join(
+        f"{name} = {{{', '.join(map(str, values))}}}" for name, values in BOUNDS.items()
+    )
+    places = ", ".join(f"{state} = {place}" for place, state in enumerate(OPEN_STATES, 1))
+    return f"local BOUNDS = {{{bounds}}}\nlocal PLACES = {{{places}}}\n"
+
+
+@cache
+def sha(script_name: str) -> str:
+    """Return the name by which EVALSHA knows a script."""
+    # EVALSHA's name of a script, not a safeguard: Redis itself prescribes SHA-1.
+    return sha1(script(script_name).encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,212 @@
+"""What has been counted, and how does everything stand?
+
+`figures` reads what the other steps have counted, `health` what they have left to do; each in one
+consistent look. With a thousand containers the look at a day would hold Redis for 130 ms, so `read`
+takes many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from dispatcher.domain.metrics import (
+    OPEN_STATES,
+    AgentFigures,
+    ClientFigures,
+    Figures,
+    Window,
+    agent_figures,
+    client_figures,
+)
+from dispatcher.domain.models import AgentServerReport
+from dispatcher.ledger import keys, parts, reports
+from dispatcher.ledger.step import Step
+
+if TYPE_CHECKING:
+    from dispatcher.ledger.async_client import AsyncLedger
+    from dispatcher.ledger.client import Ledger
+
+# Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
+QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
+NOT_OURS: Final = ""  # the client of jobs that are not our dispatcher's
+_INTERNAL: Final = "internal_errors:"
+EVERY: Final = "*"  # every client of whom an agent server has counted anything
+# Hashes that one look adds up; the window of a day has a hundred for each client and container.
+_HASHES: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """How everything stands, as of one moment of Redis's clock. Ages are in ms; None: never."""
+
+    at_ms: int
+    agent_servers: tuple[AgentServerReport, ...] = ()
+    queues: Mapping[str, int] = field(default_factory=dict)  # messages that wait, by queue
+    waiting: int = 0  # dispatches that wait for an agent server
+    oldest_waiting_ms: int = 0  # for how long the oldest of them has been asked for
+    overdue: int = 0  # records whose time has come and that no sweep has taken yet
+    oldest_overdue_ms: int = 0
+    sweeper_silent_ms: int | None = None  # since the last sweep
+    workers: frozenset[str] = frozenset()  # queues that a worker serves
+    livekit: frozenset[str] = frozenset()  # clients whose LiveKit server answers
+    sweeper_alive: bool = False
+    parked: int = 0
+    data_losses: int = 0
+    internal_errors: Mapping[str, int] = field(default_factory=dict)  # unexpected ones, by work
+
+
+def figures(window: Window, client_ids: Iterable[str]) -> Step[Figures]:
+    """What was counted for these clients, in one look; of many containers `read` it instead.
+
+    `NOT_OURS` and `EVERY` may be among them; those have agents' figures only.
+    """
+    wanted = tuple(dict.fromkeys(client_ids))
+    return _look(window, wanted, "found", of=wanted)
+
+
+def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
+    """As `figures`, in pieces that hold Redis for some milliseconds each.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    looks = _pieces(window, client_ids)
+    look = next(looks)
+    try:
+        while True:
+            look = looks.send(store.run(look))
+    except StopIteration as read_all:
+        return cast(Figures, read_all.value)
+
+
+async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[str]) -> Figures:
+    """As `read`."""
+    looks = _pieces(window, client_ids)
+    look = next(looks)
+    try:
+        while True:
+            look = looks.send(await store.run(look))
+    except StopIteration as read_all:
+        return cast(Figures, read_all.value)
+
+
+def _pieces(
+    window: Window, client_ids: Iterable[str]
+) -> Generator[Step[Figures], Figures, Figures]:
+    """One look after the other, each at so many hashes; returns what all of them have shown."""
+    wanted = tuple(dict.fromkeys(client_ids))
+    named = yield _look(window, (), "named", of=wanted)
+    of_agents = [
+        keys.agent_metrics(each.client_id, each.container, each.agent_name) for each in named.agents
+    ]
+    most = max(1, _HASHES // window.hashes)
+    clients: list[ClientFigures] = []
+    agents: list[AgentFigures] = []
+    for at in range(0, len(wanted), most):
+        piece = yield _look(window, wanted[at : at + most], "counted", at_ms=named.at_ms)
+        clients += piece.clients
+    for at in range(0, len(of_agents), most):
+        some = of_agents[at : at + most]
+        piece = yield _look(window, (), "counted", at_ms=named.at_ms, agents=some)
+        agents += piece.agents
+    return replace(named, clients=tuple(clients), agents=tuple(agents))
+
+
+def _look(
+    window: Window,
+    client_ids: Sequence[str],
+    which: str,
+    *,
+    of: Sequence[str] = (),
+    at_ms: int = 0,
+    agents: Sequence[str] = (),
+) -> Step[Figures]:
+    """One look, as `lua/figures.lua` takes it."""
+    of_clients = ((keys.dispatch_metrics(each), keys.open_sessions(each)) for each in client_ids)
+    return Step(
+        "figures",
+        (keys.AGENT_METRICS_INDEX, *(key for pair in of_clients for key in pair), *agents),
+        (
+            *(str(window.minutes), str(window.bucket_ms), str(len(OPEN_STATES))),
+            *(str(at_ms), str(len(client_ids)), which, *of),
+        ),
+        lambda reply: _figures(window, client_ids, reply),
+    )
+
+
+def _counters(flat: Sequence[str]) -> dict[str, int]:
+    return {name: int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _figures(window: Window, client_ids: Sequence[str], reply: Sequence[Any]) -> Figures:
+    at_ms, since_ms, clients, agents = reply
+    return Figures(
+        at_ms=at_ms,
+        window=window,
+        since_ms=since_ms,
+        clients=tuple(
+            client_figures(
+                client_id, _counters(flat), dict(zip(OPEN_STATES, in_states, strict=True))
+            )
+            for client_id, (flat, in_states) in zip(client_ids, clients, strict=True)
+            if client_id not in (NOT_OURS, EVERY)
+        ),
+        agents=tuple(
+            agent_figures(*keys.names_of_agent_metrics(key), _counters(flat))
+            for key, flat in sorted(zip(agents[::2], agents[1::2], strict=True))
+        ),
+    )
+
+
+def health() -> Step[Health]:
+    """How everything stands."""
+    return Step(
+        "health",
+        (
+            *(keys.AGENT_SERVERS, keys.ALIVE, keys.WAITING, keys.DUE, keys.LEASES_LOOKED_AT),
+            *(keys.PARKED, keys.LEDGER_METRICS),
+            *QUEUES,
+        ),
+        (),
+        _health,
+    )
+
+
+def _health(reply: Sequence[Any]) -> Health:
+    now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
+    counted = dict(zip(flat[::2], flat[1::2], strict=True))
+    at_work = [reports.part(text) for text in alive]
+
+    def age_ms(since: str) -> int:
+        return max(0, now - int(float(since))) if since else 0
+
+    def named(prefix: str) -> frozenset[str]:
+        return frozenset(part.removeprefix(prefix) for part in at_work if part.startswith(prefix))
+
+    return Health(
+        at_ms=now,
+        agent_servers=tuple(
+            sorted(
+                filter(None, map(reports.agent_server, servers)),
+                key=lambda each: (each.agent_name, each.container, each.agent_server_id),
+            )
+        ),
+        queues=dict(zip(QUEUES, queues, strict=True)),
+        waiting=waiting,
+        oldest_waiting_ms=age_ms(oldest),
+        overdue=overdue,
+        oldest_overdue_ms=age_ms(first_due),
+        sweeper_silent_ms=age_ms(swept) if swept else None,
+        workers=named(parts.worker("")),
+        livekit=named(parts.livekit("")),
+        sweeper_alive=parts.SWEEPER in at_work,
+        parked=parked,
+        data_losses=int(counted.get("data_losses", 0)),
+        internal_errors={
+            name.removeprefix(_INTERNAL): int(value)
+            for name, value in sorted(counted.items())
+            if name.startswith(_INTERNAL)
+        },
+    )

@@ -1,0 +1,1 @@
+"""What workers do to a dispatch, from the request to its end."""

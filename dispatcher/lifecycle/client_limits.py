@@ -1,0 +1,113 @@
+"""How much of a worker process may one client hold?
+
+A task holds a thread while it waits for its client's LiveKit, and there are 64 of them. With
+several clients each may hold so many; what comes on top is not worked on, its thread goes back at
+once, and it is woken when one of its client's tasks is done. The line is only a convenience: the
+records stay on the ledger's due list, so the sweeper wakes them should this process die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from kombu.exceptions import OperationalError
+
+logger = logging.getLogger(__name__)
+
+_LINE_MAX: Final = 10_000
+
+Wake = Callable[[str, str], None]
+
+
+class Lanes:
+    """The tasks of one kind that this process has in hand; belongs to one event loop."""
+
+    def __init__(self, *, limit: int, wake: Wake) -> None:
+        """`wake` gets dispatch id and room, in a thread of its own."""
+        self._limit = limit
+        self._wake = wake
+        self._in_hand: Counter[str] = Counter()
+        self._lines: dict[str, dict[str, tuple[str, Wake]]] = {}
+        self._waking: set[asyncio.Task[None]] = set()
+
+    def in_hand(self, client_id: str) -> int:
+        """How many tasks of that client are at work."""
+        return self._in_hand[client_id]
+
+    @contextlib.contextmanager
+    def enter(
+        self, client_id: str, dispatch_id: str, room: str, *, alone: bool, wake: Wake | None = None
+    ) -> Iterator[bool]:
+        """Yield whether to go on with that dispatch; if not, it is woken again later.
+
+        Args:
+            alone: there is no other client to be fair to.
+            wake: how this one is woken, if not as the others.
+        """
+        if not alone and self._in_hand[client_id] >= self._limit:
+            line = self._lines.setdefault(client_id, {})
+            if len(line) < _LINE_MAX:
+                # Once, however often the sweeper wakes it meanwhile.
+                line[dispatch_id] = (room, wake or self._wake)
+            yield False
+            return
+        self._in_hand[client_id] += 1
+        try:
+            yield True
+        finally:
+            self._in_hand[client_id] -= 1
+            if not self._in_hand[client_id]:
+                del self._in_hand[client_id]
+            self._wake_next(client_id)
+
+    def _wake_next(self, client_id: str) -> None:
+        line = self._lines.get(client_id)
+        if not line:
+            return
+        dispatch_id = next(iter(line))
+        room, wake = line.pop(dispatch_id)
+        if not line:
+            del self._lines[client_id]
+        task = asyncio.create_task(_publish(wake, dispatch_id, room))
+        self._waking.add(task)  # or the loop would hold it only weakly
+        task.add_done_callback(self._waking.discard)
+
+
+async def _publish(wake: Wake, dispatch_id: str, room: str) -> None:
+    try:
+        await asyncio.to_thread(wake, dispatch_id, room)
+    except OperationalError as error:
+        logger.warning(
+            "wake-up not published",
+            extra={"dispatch_id": dispatch_id, "error": type(error).__name__},
+        )
+
+
+EACH: Final = 4
+
+
+ALL: Final = 16
+
+
+class Slots:
+    """The deliveries that are on their way; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def take(self, client_id: str) -> Iterator[bool]:
+        """Yield whether there is one for this client."""
+        if self._taken[client_id] >= EACH or self._taken.total() >= ALL:
+            yield False
+            return
+        self._taken[client_id] += 1
+        try:
+            yield True
+        finally:
+            self._taken[client_id] -= 1

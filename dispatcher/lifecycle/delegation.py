@@ -1,0 +1,65 @@
+"""What has become of a session that LiveKit was to bring its agent to, while Redis was away?
+
+Its token has carried the agent, so LiveKit has dispatched when the person joined, if that created
+the room; it promises nothing. Its record is written when Redis is back.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from dispatcher.domain.models import PARTICIPANT_TOKEN_TTL_S, Dispatch
+from dispatcher.domain.rooms import our_agent
+from dispatcher.domain.state_machine import JOINED
+from dispatcher.errors import LiveKitError
+from dispatcher.ledger import dispatches, endings, leases
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.lifecycle.outcomes import log_fields
+from dispatcher.lifecycle.services import Services
+
+logger = logging.getLogger(__name__)
+
+# An agent of ours that is in the room says so within a second of Redis's return.
+ADOPTION_S: Final = 5.0
+LOOK_AGAIN_S: Final = 0.5
+
+
+async def settled(services: Services, dispatch: Dispatch) -> bool:
+    """False when the dispatcher must bring an agent; otherwise nothing is to be done now.
+
+    An agent that LiveKit has brought takes the dispatch over by itself
+    (`worker_agent/adoption.py`); one without our request filter is seen here.
+    """
+    try:
+        room = await services.livekit(dispatch).look(dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+        return False  # the dispatch's own tries say what is wrong, and look before they ask
+    fenced = not services.unfenced(dispatch.agent_name)
+    agent = our_agent(dispatch, room.agents, fenced=fenced)
+    if agent is not None and not fenced:
+        joined = dispatches.advance(
+            Advance(
+                dispatch,
+                JOINED,
+                fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
+                attempt={"outcome": "joined"},
+                times=Times(lease_s=leases.LEASE_S),
+                detail={"agent_identity": agent.identity, "by": "its participant token"},
+            )
+        )
+        return (await services.ledger.run(joined)).moved
+    if agent is not None:
+        age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+        await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
+        return age_s < ADOPTION_S
+    asked_before_s = (dispatch.read_at_ms - dispatch.requested_at_ms) / 1000
+    if room.people == 0 and asked_before_s > PARTICIPANT_TOKEN_TTL_S:
+        over = endings.everybody_left(
+            dispatch,
+            retention_s=services.common.retention_s,
+            reason="nobody is in the room, and the token has expired",
+        )
+        return (await services.ledger.run(over)).moved
+    return False

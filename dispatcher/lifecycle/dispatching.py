@@ -1,0 +1,282 @@
+"""Bring a queued dispatch to LiveKit, once, whatever fails on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from dispatcher.domain.agent_losses import crashes_in_a_row, why_crashed
+from dispatcher.domain.agent_servers import can_take, slots_for
+from dispatcher.domain.dispatch_steps import GiveUp
+from dispatcher.domain.failure_reasons import Reason, why_no_agent, why_paced, why_promised
+from dispatcher.domain.models import UNSENT, AgentServerReport, Dispatch, FailureReason, State
+from dispatcher.domain.state_machine import (
+    DISPATCH_CREATED,
+    DISPATCH_STARTED,
+    NEXT_GENERATION,
+    STILL_WAITING,
+    UNREACHED,
+    WAIT,
+)
+from dispatcher.domain.timing import (
+    DISPATCHING_LEASE_S,
+    VERIFY_GRACE_S,
+    look_again_in_s,
+    time_is_up,
+)
+from dispatcher.errors import (
+    DispatchFailed,
+    PermanentLiveKitError,
+    Postponed,
+    TransientLiveKitError,
+)
+from dispatcher.ledger import admission, celery_messages, dispatches, reports
+from dispatcher.ledger.advance import Advance
+from dispatcher.lifecycle import delegation, precedence
+from dispatcher.lifecycle.asking_livekit import Tries, ask
+from dispatcher.lifecycle.outcomes import (
+    end_in_time,
+    fail,
+    give_up,
+    known,
+    log_fields,
+    read,
+    traced,
+)
+from dispatcher.lifecycle.services import Services
+
+logger = logging.getLogger(__name__)
+
+# Not what LiveKit has offered meanwhile.
+_WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
+
+
+async def dispatch_agent(
+    services: Services,
+    dispatch_id: str,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> State:
+    """Bring a queued (or waiting, or abandoned) dispatch to LiveKit; returns where it stands then.
+
+    A message too many changes nothing: whatever is not in need of a dispatch is left alone.
+
+    Raises:
+        UnknownDispatch: no such record.
+        Postponed: it is woken again, because its client has enough in hand.
+        DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
+        TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
+        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+    """
+    found, servers = await services.ledger.run(reports.read_with_agent_servers(dispatch_id))
+    dispatch = known(found, dispatch_id)
+    if dispatch.state not in UNSENT and dispatch.state is not State.DISPATCHING:
+        return dispatch.state
+    if time_is_up(dispatch):
+        reason = await end_in_time(services, dispatch)
+        raise DispatchFailed(f"{reason.code}: {reason.message}")
+    if crashes_in_a_row(dispatch) >= services.settings.max_losses:
+        reason = why_crashed(dispatch)
+        await fail(services, dispatch, reason)
+        raise DispatchFailed(f"{reason.code}: {reason.message}")
+    with services.turn(services.dispatching, dispatch) as may_go_on:
+        if not may_go_on:
+            raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
+        with traced("dispatch_agent", dispatch):
+            try:
+                return await _dispatch(services, dispatch, servers, sleep)
+            except PermanentLiveKitError as error:
+                # Asked while nothing could be sent yet: another look gives the same answer.
+                raise await _refused(services, dispatch, error, {}) from error
+
+
+async def _dispatch(
+    services: Services,
+    dispatch: Dispatch,
+    servers: Sequence[AgentServerReport],
+    sleep: Callable[[float], Awaitable[None]],
+) -> State:
+    if dispatch.state is State.DELEGATED and await delegation.settled(services, dispatch):
+        return dispatch.state
+    if dispatch.state in UNSENT and (reason := await _why_not_yet(services, dispatch, servers)):
+        return await _wait(services, dispatch, reason)
+    if dispatch.state is State.DISPATCHING:
+        abandoned = await _take_over(services, dispatch)
+        if abandoned is None:
+            return dispatch.state
+        dispatch = abandoned
+    free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
+    # With no server online LiveKit itself is away, and the tries belong in the record.
+    step = dispatches.advance(
+        Advance(
+            dispatch,
+            DISPATCH_STARTED,
+            due_in_s=DISPATCHING_LEASE_S,
+            inflight=admission.start(free_slots or None),
+        )
+    )
+    started = await services.ledger.run(step)
+    if started.outcome == "full":
+        return await _wait(services, dispatch, why_promised(dispatch))
+    if started.outcome == "paced":
+        return await _wait(services, dispatch, why_paced(dispatch))
+    if not started.moved:
+        return dispatch.state
+    return await _create(services, dispatch, sleep)
+
+
+async def _why_not_yet(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """Why LiveKit is not to be asked now; None when it is."""
+    if away := services.livekit(dispatch).away:
+        return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
+    if not _worth_trying(services, dispatch, servers):
+        return why_no_agent(dispatch, servers)
+    return await precedence.why_behind(services, dispatch, servers)
+
+
+def _worth_trying(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> bool:
+    """False while LiveKit would drop the job: it keeps none for an agent server to come.
+
+    With LiveKit away no agent server is registered either; then the tries belong in the record.
+    """
+    return (
+        services.unfenced(dispatch.agent_name)
+        or can_take(dispatch, servers)
+        or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
+    )
+
+
+async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
+    """`reason`, unless no agent server is registered because LiveKit itself is away.
+
+    Raises:
+        PermanentLiveKitError: it refuses us, and so it may refuse the agent servers.
+    """
+    if reason.code == FailureReason.NO_AGENT_ONLINE:
+        try:
+            await services.livekit(dispatch).look(dispatch.room_name)
+        except TransientLiveKitError as error:
+            return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
+    return reason
+
+
+async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State:
+    reason = await _true_reason(services, dispatch, reason)
+    if dispatch.state is State.WAITING:
+        pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+        await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=pause_s))
+        if reason.code != dispatch.failure_reason:
+            fields = {"failure_reason": reason.code, "failure_message": reason.message}
+            step = dispatches.advance(
+                Advance(dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code})
+            )
+            await services.ledger.run(step)
+    else:
+        await give_up(services, dispatch, WAIT, reason, {})
+    return State.WAITING
+
+
+async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
+    """The next generation of a record whose worker is gone; None while somebody is at it."""
+    if dispatch.read_at_ms - dispatch.updated_at_ms < DISPATCHING_LEASE_S * 1000:
+        return None
+    abandoned = dispatches.advance(
+        Advance(
+            dispatch,
+            NEXT_GENERATION,
+            due_in_s=services.common.wake_grace_s,
+            attempt={"outcome": "abandoned", "reason": "its worker is gone"},
+            detail={"reason": "its worker is gone"},
+        )
+    )
+    if not (await services.ledger.run(abandoned)).moved:
+        return None
+    return await read(services, dispatch.dispatch_id)
+
+
+async def _create(
+    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
+) -> State:
+    tries = Tries()
+    try:
+        asked = await ask(services, dispatch, tries, sleep=sleep)
+    except TimeoutError:
+        tries.errors.append(f"try {tries.count}: no answer before the deadline")
+        reason = Reason(
+            code=FailureReason.LIVEKIT_UNREACHABLE,
+            message="LiveKit had not answered when the session's time was up",
+        )
+        await fail(services, dispatch, reason, tries.fields())
+        raise DispatchFailed(f"{reason.code}: {reason.message}") from None
+    except PermanentLiveKitError as error:
+        tries.errors.append(f"try {tries.count}: {error}")
+        raise await _refused(services, dispatch, error, tries.fields()) from error
+    except TransientLiveKitError as error:
+        reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
+        if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
+            # LiveKit has offered the job, or another worker is at it.
+            return (await read(services, dispatch.dispatch_id)).state
+        raise
+    if isinstance(asked, GiveUp):
+        return await _not_asked(services, dispatch, asked, tries)
+    return await _created(services, dispatch, asked, tries)
+
+
+async def _not_asked(services: Services, dispatch: Dispatch, why: GiveUp, tries: Tries) -> State:
+    if why is GiveUp.OVERTAKEN:
+        # This worker was frozen, or LiveKit kept it for too long: another one is at it.
+        logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
+    elif await give_up(
+        services, dispatch, _WAIT_UNOFFERED, why_no_agent(dispatch, ()), tries.fields()
+    ):
+        return State.WAITING
+    return (await read(services, dispatch.dispatch_id)).state
+
+
+async def _refused(
+    services: Services,
+    dispatch: Dispatch,
+    error: PermanentLiveKitError,
+    attempt: Mapping[str, str],
+) -> DispatchFailed:
+    """End a dispatch whose client's LiveKit says no for good; returns what is to be raised."""
+    reason = Reason(
+        code=FailureReason.LIVEKIT_REFUSED,
+        message=f"{error}; check this client's LiveKit URL, key and secret",
+    )
+    await fail(services, dispatch, reason, attempt)
+    return DispatchFailed(f"{reason.code}: {reason.message}")
+
+
+async def _created(
+    services: Services, dispatch: Dispatch, livekit_dispatch_id: str, tries: Tries
+) -> State:
+    created = await services.ledger.run(
+        dispatches.advance(
+            Advance(
+                dispatch,
+                DISPATCH_CREATED,
+                due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
+                inflight=admission.SENT,
+                wake=celery_messages.verify(dispatch.dispatch_id, dispatch.room_name),
+                fields={"livekit_dispatch_id": livekit_dispatch_id},
+                attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
+                detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
+            )
+        )
+    )
+    if not created.applied:
+        # This generation was given up meanwhile: take back what it has just asked for.
+        logger.warning(
+            "dispatched too late",
+            extra=log_fields(dispatch, tries=tries.count, outcome=created.outcome),
+        )
+        await services.livekit(dispatch).delete_dispatch(livekit_dispatch_id, dispatch.room_name)
+    return State(created.state)

@@ -1,0 +1,80 @@
+"""Let sessions with a caller have the free slots before those that no person has ever come to.
+
+A restart of agent servers loses the agents of every session. Those of sessions whose token was
+never used are sent again as well, and would take the last slots from callers who wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from dispatcher.domain.agent_servers import eligible, slots_for
+from dispatcher.domain.failure_reasons import Reason
+from dispatcher.domain.models import AgentServerReport, Dispatch, FailureReason
+from dispatcher.domain.rooms import RoomView
+from dispatcher.domain.timing import STILL_TO_COME_S
+from dispatcher.errors import TransientLiveKitError
+from dispatcher.ledger import leases
+from dispatcher.lifecycle.services import Services
+
+
+def is_unattended(dispatch: Dispatch, room: RoomView) -> bool:
+    """True when no person has ever come to this session, and no caller has asked for it lately."""
+    times_ms = [dispatch.created_at_ms, dispatch.asked_at_ms]
+    if not dispatch.losses:  # a loss starts that clock anew, and is no request
+        times_ms.append(dispatch.requested_at_ms)
+    asked_s = (dispatch.read_at_ms - max(times_ms)) / 1000
+    return room.people == 0 and not dispatch.person_seen and asked_s >= STILL_TO_COME_S
+
+
+def ahead_of(
+    dispatch: Dispatch,
+    servers: Iterable[AgentServerReport],
+    waiting: Mapping[tuple[str, str], int],
+) -> int:
+    """How many of those that wait, by client and container, want a slot that this one could get."""
+    able = [server for server in eligible(dispatch, servers) if server.free_slots]
+    return sum(
+        number
+        for (client_id, container), number in waiting.items()
+        if any(
+            server.serves(client_id=client_id, agent_name=dispatch.agent_name, container=container)
+            for server in able
+        )
+    )
+
+
+async def _somebody_is_there(services: Services, dispatch: Dispatch) -> bool:
+    """True when a person has entered the room since: no agent is there that would have said so."""
+    try:
+        return (await services.livekit(dispatch).look(dispatch.room_name)).people > 0
+    except TransientLiveKitError:
+        return False
+
+
+async def why_behind(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> Reason | None:
+    """Why a dispatch that no person has come to waits although slots are free; None: it need not.
+
+    Raises:
+        LedgerUnavailable: Redis did not answer.
+        PermanentLiveKitError: LiveKit refuses this client.
+    """
+    if not dispatch.unattended or services.unfenced(dispatch.agent_name):
+        return None
+    waiting = await services.ledger.run(leases.waiting_ahead(dispatch.agent_name))
+    ahead = ahead_of(dispatch, servers, waiting)
+    sent, _ = await services.ledger.run(
+        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+    )
+    if not ahead or slots_for(dispatch, servers) - sent > ahead:
+        return None
+    if await _somebody_is_there(services, dispatch):
+        return None
+    return Reason(
+        code=FailureReason.NO_CAPACITY,
+        message=f"no person has come to this session yet, and {ahead} session(s) with a caller "
+        f"wait for the free slots of agent {dispatch.agent_name!r}; add agent servers or raise "
+        "USHER_AGENT_SLOTS",
+    )

@@ -1,0 +1,84 @@
+"""Put agents out of a room: surplus ones, other backends', and those of a dispatch that is over."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Final
+
+from dispatcher.domain.models import Dispatch, Transition
+from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents, surplus_agents
+from dispatcher.domain.state_machine import FOREIGN_AGENT, SURPLUS_AGENT
+from dispatcher.errors import LiveKitError
+from dispatcher.ledger import dispatches, leases
+from dispatcher.ledger.advance import Advance, Counted
+from dispatcher.lifecycle.outcomes import log_fields
+from dispatcher.lifecycle.services import Services
+
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S: Final = 1.0
+
+
+async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Put out every agent of this name but the one that the dispatch stands by; each is counted."""
+    fenced = not services.unfenced(dispatch.agent_name)
+    for agent in surplus_agents(dispatch, room.agents, fenced=fenced):
+        await _remove_and_tell(services, dispatch, agent, SURPLUS_AGENT)
+    if fenced:
+        await remove_foreign(services, dispatch, room)
+
+
+async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Put out the agents of this fenced agent's name that another backend has sent.
+
+    One that is still joining is looked for again.
+    """
+    for agent in foreign_agents(dispatch, room.agents):
+        await _remove_and_tell(services, dispatch, agent, FOREIGN_AGENT)
+    if foreign_agents(dispatch, room.joining):
+        await _look_again(services, dispatch)
+
+
+async def _look_again(services: Services, dispatch: Dispatch) -> None:
+    """Have a joined dispatch's room looked at in a moment."""
+    await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
+
+
+async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Take the dispatch back at LiveKit and put out its agents, dead or alive."""
+    livekit = services.livekit(dispatch)
+    if dispatch.livekit_dispatch_id:
+        with contextlib.suppress(LiveKitError):
+            await livekit.delete_dispatch(dispatch.livekit_dispatch_id, dispatch.room_name)
+    fenced = not services.unfenced(dispatch.agent_name)
+    stood_by = [a for a in room.agents if a.identity == dispatch.agent_identity]
+    for agent in surplus_agents(dispatch, room.agents, fenced=fenced) + stood_by:
+        logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
+        await _remove(services, dispatch, agent.identity)
+
+
+async def _remove_and_tell(
+    services: Services, dispatch: Dispatch, agent: AgentParticipant, transition: Transition
+) -> None:
+    if not await _remove(services, dispatch, agent.identity):
+        await _look_again(services, dispatch)
+        return
+    told = dispatches.advance(
+        Advance(
+            dispatch,
+            transition,
+            detail={"agent_identity": agent.identity},
+            counted=Counted(once=f"{transition.event}:{agent.identity}"),
+        )
+    )
+    await services.ledger.run(told)
+
+
+async def _remove(services: Services, dispatch: Dispatch, identity: str) -> bool:
+    try:
+        await services.livekit(dispatch).remove_participant(identity, dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot put an agent out", extra=log_fields(dispatch, error=str(error)))
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""Everything that dispatching and verification do I/O with."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from kombu.exceptions import OperationalError
+
+from dispatcher.clients.registry import ClientRegistry, registry
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.timing import Timings
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.guarding import Guard
+from dispatcher.ledger.pubsub import Wakeups
+from dispatcher.lifecycle.client_limits import Lanes, Slots, Wake
+from dispatcher.lifecycle.webhook_http import Receivers
+from dispatcher.livekit.client import LiveKitClient, LiveKitClients
+from dispatcher.publish import wake_dispatch, wake_verification
+from dispatcher.settings import CommonSettings, DispatcherSettings, load, timings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Everything that dispatching and verification do I/O with."""
+
+    common: CommonSettings
+    settings: DispatcherSettings
+    clients: ClientRegistry
+    ledger: AsyncLedger
+    guard: Guard
+    livekit_clients: LiveKitClients
+    wakeups: Wakeups
+    dispatching: Lanes
+    verifying: Lanes
+    receivers: Receivers
+    deliveries: Slots
+
+    def livekit(self, dispatch: Dispatch) -> LiveKitClient:
+        """The LiveKit server of the client that this dispatch belongs to."""
+        credentials = self.clients.by_id(dispatch.client_id).livekit
+        return self.livekit_clients.for_credentials(credentials)
+
+    def turn(
+        self, lanes: Lanes, dispatch: Dispatch, *, wake: Wake | None = None
+    ) -> AbstractContextManager[bool]:
+        """A block for one task; gives whether it may go on (see `lifecycle/client_limits.py`).
+
+        Every task that asks LiveKit needs one: a LiveKit that hangs holds it for seconds.
+        """
+        alone = len(self.clients.clients) < 2
+        return lanes.enter(
+            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone, wake=wake
+        )
+
+    def unfenced(self, agent_name: str) -> bool:
+        """True when the servers of that agent run without our request filter and reports."""
+        return self.settings.unfenced(agent_name)
+
+    @property
+    def timings(self) -> Timings:
+        """The time-outs of the settings."""
+        return timings(self.common, self.settings)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.wakeups.aclose()
+        await self.livekit_clients.aclose()
+        await self.receivers.aclose()
+        await self.ledger.aclose()
+
+
+async def open_services(common: CommonSettings | None = None) -> Services:
+    """Make the services of this process, in the running loop, from the environment.
+
+    `common` instead of the environment's is for whoever has other time-outs.
+    """
+    common = common or load(CommonSettings)
+    settings = load(DispatcherSettings)
+    store = AsyncLedger(common)
+    guard = Guard(store, expected=(LedgerUnavailable, OperationalError))
+    return Services(
+        common=common,
+        settings=settings,
+        clients=registry(),
+        ledger=store,
+        guard=guard,
+        livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
+        wakeups=Wakeups(common, guard),
+        dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
+        verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
+        receivers=Receivers(allow_private=settings.webhook_allow_private),
+        deliveries=Slots(),
+    )

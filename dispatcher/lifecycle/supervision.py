@@ -1,0 +1,174 @@
+"""What becomes of a session whose agent has fallen silent?"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Final
+
+from dispatcher.domain.agent_losses import Verdict, judge, losses_in_a_row
+from dispatcher.domain.failure_reasons import Reason
+from dispatcher.domain.models import Dispatch, FailureReason, State
+from dispatcher.domain.rooms import RoomView, agent_to_keep
+from dispatcher.domain.state_machine import AGENT_ADOPTED, AGENT_LOST, CAME_BACK
+from dispatcher.errors import LiveKitError
+from dispatcher.ledger import celery_messages, dispatches, endings, leases
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.leases import Renewal
+from dispatcher.lifecycle.outcomes import fail, log_fields, read, traced
+from dispatcher.lifecycle.precedence import is_unattended
+from dispatcher.lifecycle.removal import remove_all, remove_others
+from dispatcher.lifecycle.services import Services
+from dispatcher.publish import wake_supervision
+
+logger = logging.getLogger(__name__)
+
+# How soon a session is looked at again when LiveKit cannot be asked, or the agent renews nothing.
+LOOK_AGAIN_S: Final = 2.0
+SILENT: Final = "the agent fell silent"
+
+
+async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
+    """Look after a joined dispatch whose lease has run out; returns where it stands then.
+
+    After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
+
+    With a person in the room, or still to come, a new generation takes over, and the old agent,
+    dead or frozen, is put out; when everybody has left the dispatch has ended.
+
+    Raises:
+        UnknownDispatch: no such record.
+        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+    """
+    dispatch = await read(services, dispatch_id)
+    if dispatch.state not in (State.JOINED, State.LEAVING):
+        return dispatch.state
+    if good_till_ms and dispatch.read_at_ms > good_till_ms:
+        return dispatch.state
+    with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
+        if not may_go_on:
+            return dispatch.state
+        with traced("supervise", dispatch):
+            return await _supervise(services, dispatch)
+
+
+async def _supervise(services: Services, dispatch: Dispatch) -> State:
+    dispatch_id = dispatch.dispatch_id
+    try:
+        room = await services.livekit(dispatch).look(dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+        await services.ledger.run(leases.look_again(dispatch_id, in_s=LOOK_AGAIN_S))
+        return dispatch.state
+    fenced = not services.unfenced(dispatch.agent_name)
+    verdict = judge(
+        dispatch,
+        room,
+        fenced=fenced,
+        max_losses=services.settings.max_losses,
+        abandon_after_s=services.common.abandon_after_s,
+    )
+    if verdict is Verdict.ALIVE and fenced:
+        # Something else than silence had this looked at.
+        await services.ledger.run(leases.looked(dispatch))
+        await remove_others(services, dispatch, room)
+    elif verdict is Verdict.ALIVE:
+        await services.ledger.run(leases.looked(dispatch))
+        await _vouch(services, dispatch, room)
+    elif verdict is Verdict.OVER:
+        if await _end(services, dispatch):
+            await remove_all(services, dispatch, room)
+    elif verdict is Verdict.PARK:
+        reason = Reason(
+            code=FailureReason.AGENT_LOST,
+            message=f"{losses_in_a_row(dispatch)} agents in a row were lost after joining"
+            + (f", the last one: {dispatch.loss}" if dispatch.loss else "")
+            + f"; look for job {dispatch.job_id} in the log of agent server "
+            f"{dispatch.agent_server_id}",
+        )
+        if await fail(services, dispatch, reason):
+            await remove_all(services, dispatch, room)
+    elif await _replace(services, dispatch, room):
+        await remove_all(services, dispatch, room)
+        return State.QUEUED
+    return (await read(services, dispatch_id)).state
+
+
+async def _end(services: Services, dispatch: Dispatch) -> bool:
+    step = endings.everybody_left(
+        dispatch, retention_s=services.common.retention_s, reason=_why_over(dispatch)
+    )
+    return (await services.ledger.run(step)).moved
+
+
+def _why_over(dispatch: Dispatch) -> str:
+    """Why a session is over: its agent's own word where it was leaving, else the empty room."""
+    said = [e.detail.get("reason", "") for e in dispatch.timeline if e.event == "agent_leaving"]
+    over = "nobody is in the room any more"
+    if dispatch.state is State.LEAVING and said:
+        over = said[-1]
+    return f"{over}; its agent: {dispatch.loss}" if dispatch.loss else over
+
+
+async def _replace(services: Services, dispatch: Dispatch, room: RoomView) -> bool:
+    detail = {"agent_identity": dispatch.agent_identity, "reason": dispatch.loss or SILENT}
+    alone = is_unattended(dispatch, room)
+    if alone:
+        detail["people"] = "0"
+    done = await services.ledger.run(
+        dispatches.advance(
+            Advance(
+                dispatch,
+                CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
+                due_in_s=services.common.wake_grace_s,
+                attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
+                fields={"unattended": "1" if alone else ""},
+                detail=detail,
+                times=Times(deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s),
+                losses=losses_in_a_row(dispatch),
+                wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+            )
+        )
+    )
+    return done.moved
+
+
+async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None:
+    """Stand in for an agent that LiveKit lists and that reports nothing: renew, or cancel."""
+    agent = agent_to_keep(dispatch, room.agents)
+    if agent is not None and agent.identity != dispatch.agent_identity:
+        # The one that it stood by has gone, and another of its name is there.
+        identity = {"agent_identity": agent.identity}
+        adopted = dispatches.advance(
+            Advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)
+        )
+        if not (await services.ledger.run(adopted)).applied:
+            return
+        dispatch = replace(dispatch, agent_identity=agent.identity)
+    renewal = await services.ledger.run(
+        leases.renew(
+            dispatch,
+            job_id=dispatch.job_id,
+            people=room.people,
+            abandon_after_s=services.common.abandon_after_s,
+            deserted_after_s=services.common.deserted_after_s,
+        )
+    )
+    if renewal is Renewal.ABANDONED:
+        if await _cancel(services, dispatch):
+            await remove_all(services, dispatch, room)
+    elif renewal is Renewal.DESERTED:
+        if await _end(services, dispatch):
+            await remove_all(services, dispatch, room)
+    elif renewal is Renewal.OK:
+        await remove_others(services, dispatch, room)
+
+
+async def _cancel(services: Services, dispatch: Dispatch) -> bool:
+    common = services.common
+    done = await services.ledger.run(
+        endings.nobody_came(
+            dispatch, waited_s=common.abandon_after_s, retention_s=common.retention_s
+        )
+    )
+    return done.moved

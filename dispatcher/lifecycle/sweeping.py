@@ -1,0 +1,250 @@
+"""Find the records that are to be looked at now, and wake workers for them.
+
+Beat has this asked twice a second; a worker asks it when beat has fallen silent. It looks after
+what got lost: wake-ups, workers, agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from kombu.exceptions import OperationalError
+
+from dispatcher.domain.failure_reasons import Reason, nothing_new
+from dispatcher.domain.models import (
+    IN_FLIGHT,
+    PENDING,
+    UNSENT,
+    AgentServerReport,
+    Dispatch,
+    FailureReason,
+    State,
+)
+from dispatcher.domain.timing import look_again_in_s, time_is_up
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import dispatches, leases, parts, reports
+from dispatcher.ledger.cancelling import cleared
+from dispatcher.ledger.endings import everybody_left
+from dispatcher.ledger.guarding import Work
+from dispatcher.lifecycle import verification, webhook_delivery
+from dispatcher.lifecycle.outcomes import end_in_time, fail, log_fields
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.webhook_delivery import Delivery
+from dispatcher.observability import tracing
+from dispatcher.observability.state_changes import span_attributes
+from dispatcher.publish import wake_clearing, wake_dispatch, wake_supervision, wake_verification
+
+logger = logging.getLogger(__name__)
+
+# How long a record that was woken is left alone before it is woken again.
+PUSH_S: Final = 2.0
+WOKEN: Final = "woken by the sweeper"
+# So long before its deadline, a record on its way whose verification has said nothing gets its last
+# look from the sweeper itself: the verify workers may be away.
+LAST_LOOK_S: Final = 1.0
+# Records that a sweep looks at side by side: many may run out of time in the same moment.
+_AT_ONCE: Final = 20
+# A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
+_GOES_ON_S: Final = 0.4
+# Beat asks twice a second: a message that comes sooner has waited while no worker was there.
+PAUSE_S: Final = 0.25
+# How often a worker looks whether beat is at work.
+STAND_IN_S: Final = 0.5
+# An agent that was not heard of for so long, of a client that is not configured any more, is lost.
+REMOVED_S: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WakeUp:
+    """One dispatch that somebody must look at, and in which way."""
+
+    dispatch: Dispatch
+
+    @property
+    def of(self) -> str:
+        """What it is about."""
+        return self.dispatch.dispatch_id
+
+    def publish(self) -> None:
+        """Publish it. Raises kombu's `OperationalError` without Redis."""
+        dispatch = self.dispatch
+        if dispatch.clearing:
+            wake_clearing(dispatch.dispatch_id, dispatch.room_name)
+        elif dispatch.state in (State.JOINED, State.LEAVING):
+            # Then it is claimed again, if it is still true.
+            good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
+            wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
+        elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
+            wake_verification(dispatch.dispatch_id, dispatch.room_name)
+        else:
+            wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
+
+
+async def publish_all(services: Services, wake_ups: Iterable[WakeUp | Delivery]) -> None:
+    """Publish each. Raises kombu's `OperationalError` without Redis."""
+    for wake_up in wake_ups:
+        async with services.guard.one(Work.PUBLISH, of=wake_up.of):
+            await asyncio.to_thread(wake_up.publish)
+
+
+async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
+    """Everything that somebody must do now. Raises like `sweep`."""
+    found: list[WakeUp | Delivery] = [*await sweep(services)]
+    async with services.guard.one(Work.WEBHOOKS_DUE):
+        found += await webhook_delivery.due(services)
+    return found
+
+
+async def sweep(services: Services) -> list[WakeUp]:
+    """Who is to be woken: records that are due, and joined ones whose agent has fallen silent.
+
+    A long queue is not made longer: what waits there is woken by its own message. Who waits for an
+    agent server costs no message while none has room (a hundred of one client's a second would
+    stand in the way of the others'). What has run out of time gets its last look here, whatever
+    waits in the queues and whoever is away.
+
+    Raises:
+        LedgerUnavailable: Redis did not answer.
+    """
+    limit = services.settings.sweep_limit
+    due = await services.ledger.run(dispatches.claim_due(limit=limit, push_s=PUSH_S))
+    silent = await services.ledger.run(leases.claim_ended(limit=limit, push_s=PUSH_S))
+    backlog = await services.ledger.run(reports.backlog())
+    sight = _Sight(
+        servers=await services.ledger.run(reports.agent_servers()),
+        alive=await services.ledger.run(reports.alive()),
+        long_queue=backlog >= limit,
+    )
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _GOES_ON_S
+    wake_ups = await _look_at_each(services, [*due, *silent], sight)
+    # Behind a long queue thousands may run out of time together, and each is to be told so.
+    while sight.ended > limit / 2 and len(due) == limit and loop.time() < until:
+        sight.ended = 0
+        due = await services.ledger.run(dispatches.claim_due(limit=limit, push_s=PUSH_S))
+        wake_ups += await _look_at_each(services, due, sight)
+    return wake_ups
+
+
+@dataclass(kw_only=True)
+class _Sight:
+    """What one sweep knows of all others, and how many records it has ended."""
+
+    servers: list[AgentServerReport]
+    alive: frozenset[str]
+    long_queue: bool
+    ended: int = 0
+
+
+async def _look_at_each(
+    services: Services, dispatch_ids: Iterable[str], sight: _Sight
+) -> list[WakeUp]:
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(dispatch_id: str) -> WakeUp | None:
+        async with at_once, services.guard.one(Work.SWEEP, of=dispatch_id):
+            dispatch = await read_or_park(services, dispatch_id)
+            if dispatch is None or (dispatch.terminal and not dispatch.clearing):
+                return None
+            answers = parts.livekit(dispatch.client_id) in sight.alive
+            waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
+            if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
+                pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+                await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
+                return None
+            return await _look_at(services, dispatch, sight)
+        return None
+
+    looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in dispatch_ids))
+    return [wake_up for wake_up in looked_at if wake_up is not None]
+
+
+async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> WakeUp | None:
+    if not services.clients.has(dispatch.client_id):
+        await _without_client(services, dispatch)
+        return None
+    if dispatch.state in UNSENT and time_is_up(dispatch):
+        await end_in_time(services, dispatch, sight.servers)
+        sight.ended += 1
+        return None
+    if dispatch.state in UNSENT and sight.long_queue:
+        return None
+    if dispatch.state in IN_FLIGHT:
+        left_s = dispatch.remaining_s - LAST_LOOK_S
+        if left_s <= 0:
+            # With no time left a verification only looks, and then says what there is to say.
+            await verification.verify_dispatch(services, dispatch.dispatch_id)
+            return None
+        if left_s < PUSH_S:
+            await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=left_s))
+    # An agent that reports nothing is looked at every few seconds: no news.
+    routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+    if not routine:
+        tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
+    logger.log(
+        logging.DEBUG if routine else logging.INFO,
+        WOKEN,
+        extra=log_fields(dispatch, state=str(dispatch.state)),
+    )
+    return WakeUp(dispatch=dispatch)
+
+
+async def _without_client(services: Services, dispatch: Dispatch) -> None:
+    """End a session whose client was removed, once nothing can be done for it any more.
+
+    Not at once: a worker may have an older file of clients than the web, for a moment.
+    """
+    gone = f"client {dispatch.client_id!r} is not configured any more"
+    last_heard_ms = max(dispatch.alive_till_ms, dispatch.updated_at_ms)
+    over = dispatch.read_at_ms - last_heard_ms > REMOVED_S * 1000
+    if dispatch.state in PENDING:
+        over = time_is_up(dispatch)
+    if over and dispatch.clearing:
+        await services.ledger.run(cleared(dispatch))
+    elif over and dispatch.state is State.LEAVING:
+        retention_s = services.common.retention_s
+        await services.ledger.run(everybody_left(dispatch, retention_s=retention_s, reason=gone))
+    elif over:
+        await fail(services, dispatch, Reason(code=FailureReason.CLIENT_REMOVED, message=gone))
+    elif dispatch.state in PENDING:
+        pause_s = look_again_in_s(dispatch, PUSH_S)
+        await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=pause_s))
+
+
+async def read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
+    """The record; one that cannot be read is parked, or it would be woken for ever."""
+    try:
+        dispatch = await services.ledger.run(dispatches.read(dispatch_id))
+    except LedgerUnavailable:
+        raise
+    except Exception as error:
+        logger.exception("parked: this record cannot be read", extra={"dispatch_id": dispatch_id})
+        await services.ledger.run(reports.park(dispatch_id, f"{type(error).__name__}: {error}"))
+        return None
+    if dispatch is None:
+        await services.ledger.run(reports.forget(dispatch_id))
+    return dispatch
+
+
+async def stand_in_for_beat(services: Services) -> None:
+    """Sweep from a worker, saying so, for as long as nobody else does (beat has died or hangs)."""
+    silent = False
+    while True:
+        await asyncio.sleep(STAND_IN_S)
+        try:
+            async with services.guard.one(Work.STAND_IN_FOR_BEAT):
+                if parts.SWEEPER in await services.ledger.run(reports.alive()):
+                    if silent:
+                        logger.warning("beat sweeps again")
+                    silent = False
+                    continue
+                if not silent:
+                    logger.error("beat is silent: sweeping from a worker; start beat again")
+                silent = True
+                await publish_all(services, await sweep_all(services))
+        except (LedgerUnavailable, OperationalError) as error:
+            logger.warning("cannot sweep", extra={"error": str(error)})

@@ -1,0 +1,210 @@
+"""Verify that the agent is in the room, by LiveKit's own word.
+
+What to do next is decided in `domain/verification_steps.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from typing import Final
+
+from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
+from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents
+from dispatcher.domain.state_machine import (
+    ACCEPTED,
+    DISPATCH_CREATED,
+    JOINED,
+    NEXT_GENERATION,
+    WAIT,
+)
+from dispatcher.domain.timing import time_to_join
+from dispatcher.domain.verification_steps import (
+    Extend,
+    Fail,
+    GiveUp,
+    Join,
+    Leave,
+    Look,
+    Redispatch,
+    Wait,
+    Watch,
+    after_no_join,
+    begin,
+    next_step,
+)
+from dispatcher.errors import LiveKitError
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.advance import Advance, Times
+from dispatcher.lifecycle.outcomes import fail, give_up, log_fields, read, traced
+from dispatcher.lifecycle.removal import LOOK_AGAIN_S, remove_foreign
+from dispatcher.lifecycle.services import Services
+
+logger = logging.getLogger(__name__)
+
+# After these there is nothing to see yet, and nothing to do sooner than without them.
+NO_NEWS: Final = frozenset({DISPATCH_CREATED.event, ACCEPTED.event})
+
+
+async def verify_dispatch(services: Services, dispatch_id: str) -> State:
+    """Wait until LiveKit itself lists the agent as ACTIVE, then write `joined`.
+
+    Looks whenever the agent reports itself; every `verify_poll_s` where it has no fence and cannot,
+    and four times as rarely where it has one and does not; for at most `verify_timeout_s`, and as
+    long after an agent server has accepted the job. Without an agent this attempt is given up: the
+    next generation starts at once, or waits for an agent server, or the deadline ends the record
+    with its true reason. Returns where the record stands then.
+
+    Raises:
+        UnknownDispatch: no such record.
+        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+    """
+    async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
+        dispatch = await read(services, dispatch_id)
+        if dispatch.state not in IN_FLIGHT:
+            return dispatch.state
+        with services.turn(services.verifying, dispatch) as may_go_on:
+            if not may_go_on:
+                return dispatch.state
+            with traced("verify_dispatch", dispatch):
+                return await _verify(services, dispatch, news)
+
+
+async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
+    loop = asyncio.get_running_loop()
+    timings, fenced = services.timings, not services.unfenced(dispatch.agent_name)
+    watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
+    while True:
+        step = next_step(dispatch, watch, timings)
+        if isinstance(step, Wait):
+            woken = await _news_within(news, step.pause_s)
+            before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
+            watch = watch.waited(before, now_s=loop.time(), woken=woken)
+            continue
+        done = await _carry_out(services, dispatch, watch, step)
+        if isinstance(done, State):
+            return done
+        watch = done
+
+
+async def _carry_out(
+    services: Services,
+    dispatch: Dispatch,
+    watch: Watch,
+    step: Look | Join | Extend | Leave | GiveUp,
+) -> Watch | State:
+    """The watch to go on with, or where the record stands when there is nothing more to do."""
+    match step:
+        case Look():
+            return await _see(services, dispatch, watch, step)
+        case Join():
+            if await _joined(services, dispatch, step.agent, step.room):
+                return State.JOINED
+            return replace(watch, overtaken=True)
+        case Extend():
+            await _defer(services, dispatch, step.due_in_s)
+            return replace(watch, until_s=step.until_s)
+        case Leave():
+            await _defer(services, dispatch, step.due_in_s)
+            return dispatch.state
+        case GiveUp():
+            return await _no_join(services, dispatch)
+
+
+async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
+    """Wait for news, at most so long; true when there was any."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(news.wait(), pause_s)
+    woken = news.is_set()
+    news.clear()
+    return woken
+
+
+async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> Watch:
+    match look:
+        case Look.ROOM:
+            return watch.saw_room(await _look(services, dispatch))
+        case Look.AGENT_SERVERS:
+            servers = await services.ledger.run(reports.agent_servers())
+            return replace(watch, agent_servers=servers)
+        case Look.ON_THEIR_WAY:
+            agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
+            others, _ = await services.ledger.run(leases.on_their_way(*agent))
+            return replace(watch, on_their_way=others)
+
+
+async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
+    """Have the sweeper look at the record in `due_in_s`."""
+    if due_in_s is not None:
+        await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=due_in_s))
+
+
+async def _look(services: Services, dispatch: Dispatch) -> RoomView:
+    try:
+        view = await services.livekit(dispatch).look(dispatch.room_name)
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+        return RoomView(agents=(), people=0)
+    if not services.unfenced(dispatch.agent_name):
+        await remove_foreign(services, dispatch, view)
+    return view
+
+
+async def _joined(
+    services: Services, dispatch: Dispatch, agent: AgentParticipant, room: RoomView
+) -> bool:
+    """Write `joined`; false when the record has moved on."""
+    time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
+    done = await services.ledger.run(
+        dispatches.advance(
+            Advance(
+                dispatch,
+                JOINED,
+                fields={
+                    "agent_identity": agent.identity,
+                    "joined_at_ms": str(agent.joined_at_ms),
+                    "time_to_join_ms": str(time_to_join_ms),
+                    "failure_reason": "",  # what it may have waited for before
+                    "failure_message": "",
+                },
+                attempt={"outcome": "joined"},
+                times=Times(
+                    lease_s=leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S
+                ),
+                detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
+            )
+        )
+    )
+    if done.moved and foreign_agents(dispatch, room.joining):
+        await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
+    return done.moved
+
+
+async def _no_join(services: Services, dispatch: Dispatch) -> State:
+    servers = await services.ledger.run(reports.agent_servers())
+    fenced = not services.unfenced(dispatch.agent_name)
+    decision = after_no_join(dispatch, servers, fenced=fenced)
+    if isinstance(decision, Fail):
+        given_up = await fail(services, dispatch, decision.reason)
+    else:
+        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
+        # Asked for and offered to nobody: LiveKit has dropped it, and would drop others too.
+        dropped = fenced and dispatch.state is State.DISPATCHED
+        given_up = await give_up(
+            services, dispatch, transition, decision.reason, {}, dropped=dropped
+        )
+    with contextlib.suppress(LiveKitError):
+        # The fence holds without this; it only spares the late agent a start for nothing.
+        # Only by who has given the attempt up: somebody else may have seen its agent join.
+        if given_up and dispatch.livekit_dispatch_id:
+            await services.livekit(dispatch).delete_dispatch(
+                dispatch.livekit_dispatch_id, dispatch.room_name
+            )
+    with contextlib.suppress(LiveKitError):
+        if given_up and dispatch.agent_identity:  # it has been there, and LiveKit may list it still
+            await services.livekit(dispatch).remove_participant(
+                dispatch.agent_identity, dispatch.room_name
+            )
+    return (await read(services, dispatch.dispatch_id)).state

@@ -1,0 +1,57 @@
+"""Pick the waiting dispatches that the free slots of agent servers are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from dispatcher.domain.agent_servers import can_take, slots_for
+from dispatcher.domain.models import AgentServerReport, Dispatch
+from dispatcher.domain.timing import look_again_in_s
+from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.ledger.guarding import Work
+from dispatcher.lifecycle.services import Services
+from dispatcher.lifecycle.sweeping import PUSH_S, WakeUp, read_or_park
+
+_CANDIDATES: Final = 100
+
+
+async def waiting_for(services: Services) -> list[WakeUp]:
+    """The waiting dispatches to wake now that agent servers have reported free slots.
+
+    Each client's oldest first, the clients in turn, and no more than there are free slots.
+    """
+    servers = await services.ledger.run(reports.agent_servers())
+    free = sum(server.free_slots for server in servers)
+    if not free:
+        return []
+    # More than there is room for: some of them wait for agents that nobody has reported.
+    limit = free + _CANDIDATES
+    ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
+    room: dict[tuple[str, str, str], int] = {}
+    wake_ups: list[WakeUp] = []
+    for dispatch_id in ids:
+        async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
+            dispatch = await read_or_park(services, dispatch_id)
+            if dispatch is None:
+                continue
+            whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
+            if whose not in room:
+                room[whose] = await _room(services, dispatch, servers)
+            if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
+                room[whose] -= 1
+                wake_ups.append(WakeUp(dispatch=dispatch))
+            else:
+                pause_s = look_again_in_s(dispatch, services.settings.wait_s)
+                await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
+    return wake_ups
+
+
+async def _room(
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
+) -> int:
+    """How many more of this one's client and agent may be sent now."""
+    step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
+    on_their_way, at_most = await services.ledger.run(step)
+    free_slots = slots_for(dispatch, servers)
+    return max(0, (free_slots if at_most is None else min(free_slots, at_most)) - on_their_way)

@@ -1,0 +1,99 @@
+"""How is something posted to a server that a client has named, and to nothing inside?
+
+The address is a client's choice, so it must not lead to anything behind our own doors (SSRF): only
+https, only addresses of the public internet, each checked as it is connected to (who looks before
+could be told another one), no redirects, and nothing of the answer but its status is read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+from aiohttp import AddrInfoType
+
+from dispatcher.domain import urls
+from dispatcher.errors import UsherError
+
+TIMEOUT_S: Final = 5.0
+MAX_CALLS: Final = 16
+
+
+class NotDelivered(UsherError):
+    """The receiver did not take it; the message says why and holds nothing of the URL."""
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.for_good = for_good
+
+
+class Refused(OSError):
+    """The address is none that may be connected to."""
+
+
+def check_url(url: str, *, allow_private: bool) -> None:
+    """See whether events may be sent to `url` at all, as far as that is seen without looking it up.
+
+    Raises:
+        NotDelivered: they may not.
+    """
+    try:
+        urls.webhook_url(url, allow_private=allow_private)
+    except ValueError as error:
+        raise NotDelivered(f"the client's webhook_url {error}", for_good=True) from None
+
+
+def public_socket(address: AddrInfoType) -> socket.socket:
+    """A socket that is about to be connected to `address`, which has to be public.
+
+    Raises:
+        Refused: it is not.
+    """
+    family, kind, protocol, _, where = address
+    if not urls.is_public(str(where[0])):
+        raise Refused("a private address")
+    return socket.socket(family, kind, protocol)
+
+
+class Receivers:
+    """Posts to clients' own servers; belongs to one event loop."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                socket_factory=None if allow_private else public_socket, limit=MAX_CALLS
+            ),
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            headers={"User-Agent": "usher-webhooks"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    async def post(self, url: str, body: str, headers: Mapping[str, str]) -> None:
+        """Deliver `body`.
+
+        Raises:
+            NotDelivered: it was not answered with a 2xx.
+        """
+        check_url(url, allow_private=self._allow_private)
+        try:
+            async with self._session.post(
+                url, data=body.encode(), headers=headers, allow_redirects=False
+            ) as response:
+                status = response.status
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, Refused):
+                raise NotDelivered("the client's webhook_url is no public address") from None
+            raise NotDelivered(f"cannot be reached: {type(error).__name__}") from None
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+            raise NotDelivered(f"did not answer: {type(error).__name__}") from None
+        if not 200 <= status < 300:
+            # 410: the receiver is gone and wants no more (Standard Webhooks).
+            raise NotDelivered(f"answered {status}", for_good=status == 410)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._session.close()

@@ -1,0 +1,1 @@
+"""LiveKit's server API: the only calls, the only retry policy."""

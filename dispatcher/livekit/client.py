@@ -1,0 +1,268 @@
+"""Call LiveKit's server API: rooms, participants, agent dispatches.
+
+The only module that does. Its answers become our values (`domain/rooms.py`), its errors become
+`PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). It never repeats a call:
+`livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has connections and
+a circuit of its own (`livekit/transport.py`), so that one that hangs hurts only its own clients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from livekit import api
+from livekit.protocol.models import ParticipantInfo
+
+from dispatcher.clients.models import LiveKitCredentials
+from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.rooms import AgentParticipant, RoomDispatch, RoomView
+from dispatcher.errors import LiveKitError, PermanentLiveKitError
+from dispatcher.livekit.errors import classify
+from dispatcher.livekit.jwt import signed
+from dispatcher.livekit.transport import LiveKitServer
+from dispatcher.observability import tracing
+
+T = TypeVar("T")
+
+# A token for our calls is used for so long, and lives as long as livekit-api's own: LiveKit's clock
+# may be ahead of ours. So many rooms' tokens are kept.
+_TOKEN_S: Final = 60
+_TOKEN_TTL_S: Final = 6 * 3600
+_ROOMS: Final = 256
+
+# The kinds of participants that an agent is there for (livekit-agents' DEFAULT_PARTICIPANT_KINDS).
+PEOPLE: Final = frozenset(
+    {ParticipantInfo.STANDARD, ParticipantInfo.SIP, ParticipantInfo.CONNECTOR}
+)
+
+
+_JOINING: Final = frozenset({ParticipantInfo.JOINING, ParticipantInfo.JOINED})
+
+
+def _agent(participant: ParticipantInfo) -> AgentParticipant:
+    return AgentParticipant(
+        identity=participant.identity,
+        agent_name=participant.attributes.get(AGENT_NAME, ""),
+        joined_at_ms=participant.joined_at_ms,
+        dispatch_id=participant.attributes.get(DISPATCH_ID, ""),
+        generation=_optional_int(participant.attributes.get(GENERATION, "")),
+    )
+
+
+def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
+    """What the job tells its agent server; the agent's spans become parts of `asking`."""
+    return job_attributes(
+        dispatch_id=dispatch.dispatch_id,
+        generation=dispatch.generation,
+        client_id=dispatch.client_id,
+        container=dispatch.container,
+        request_type="dispatch" if dispatch.generation == 1 else "redispatch",
+        requested_at_ms=dispatch.requested_at_ms,
+        traceparent=asking.traceparent or dispatch.traceparent,
+    )
+
+
+def _optional_int(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+class LiveKitClient:
+    """One LiveKit server with one key, over the process's connections to that server.
+
+    Every method raises `PermanentLiveKitError` or `TransientLiveKitError`.
+    """
+
+    def __init__(self, credentials: LiveKitCredentials, server: LiveKitServer) -> None:
+        self._server = server
+        self._credentials = credentials
+        self._address = urlsplit(credentials.url).hostname or ""
+        self._signed = lru_cache(maxsize=_ROOMS)(self._sign)
+
+    @property
+    def away(self) -> str:
+        """Why there is no use in asking this server now; empty when there is."""
+        return self._server.away
+
+    def _in(self, room_name: str) -> api.LiveKitAPI:
+        """livekit-api's client for what is done in one room, all of it with the same token.
+
+        By itself it signs one for each call, and copies its dataclasses for it member by member:
+        a tenth of what Python did in a worker that dispatches (py-spy).
+        """
+        return self._signed(room_name, int(time.time()) // _TOKEN_S)
+
+    def _sign(self, room_name: str, number: int) -> api.LiveKitAPI:
+        """`number` counts stretches of `_TOKEN_S`."""
+        rights = {"roomCreate": True, "roomList": True, "roomAdmin": True, "room": room_name}
+        begins = number * _TOKEN_S
+        claims = {
+            "iss": self._credentials.api_key,
+            "nbf": begins,
+            "exp": begins + _TOKEN_TTL_S,
+            "video": rights,
+        }
+        token = signed(claims, self._credentials.api_secret)
+        return api.LiveKitAPI.with_token(
+            token, self._credentials.url, session=self._server.session, failover=False
+        )
+
+    async def _call(self, request: Awaitable[T], *, probe: bool = False) -> T:
+        try:
+            return await self._server.call(request, probe=probe)
+        except LiveKitError:
+            raise
+        except Exception as error:
+            # Whatever it is: livekit-api (1.2.2) raises AttributeError for an error body that is
+            # JSON and no object, which gateways send.
+            raise classify(error) from error
+
+    async def probe(self) -> None:
+        """Ask for a room that cannot be there: the answer is empty, but signed and served.
+
+        Asked whatever the circuit says; an answer closes it.
+        """
+        room_name = "usher-readiness-probe"
+        request = api.ListParticipantsRequest(room=room_name)
+        await self._call(self._in(room_name).room.list_participants(request), probe=True)
+
+    async def create_room(
+        self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
+    ) -> None:
+        """Make the room, and with it ask LiveKit to offer the job; promises nothing more.
+
+        A room that is there already stays as it is, and nobody is asked: `list_dispatch` tells.
+
+        In a room that is made without saying who is wanted (`CreateDispatch` does, too) LiveKit
+        starts the agents without a name: a second agent where there are such, unless `automatic`
+        wants it; and where there are none they are asked for all the same, for a second, by two of
+        the fifty goroutines that a LiveKit server has for all its jobs (livekit-server 1.13.5,
+        `agentClient.workers`). Of 40 rooms made at once the last ones' agents were asked for after
+        two seconds.
+        """
+        with self._traced("RoomService/CreateRoom", resend=resend) as span:
+            wanted = api.RoomAgentDispatch(
+                agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
+                metadata=dispatch.agent_metadata,
+                attributes=_job_attributes(dispatch, span),
+            )
+            others = [api.RoomAgentDispatch()] if automatic else []
+            request = api.CreateRoomRequest(name=dispatch.room_name, agents=[*others, wanted])
+            await self._call(self._in(dispatch.room_name).room.create_room(request))
+
+    async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
+        """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more.
+
+        `resend`: how often this attempt has asked before. What the agent does with the job becomes
+        a part of this call in the trace.
+        """
+        with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
+            request = api.CreateAgentDispatchRequest(
+                agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
+                room=dispatch.room_name,
+                metadata=dispatch.agent_metadata,
+                attributes=_job_attributes(dispatch, span),
+            )
+            livekit = self._in(dispatch.room_name)
+            created = await self._call(livekit.agent_dispatch.create_dispatch(request))
+        return created.id
+
+    async def list_dispatch(self, room_name: str, *, there: bool = False) -> list[RoomDispatch]:
+        """Our dispatches in a room; empty when there is no such room.
+
+        `ListDispatch` takes 3 s and a 503 for a room that does not exist (measured), so the room
+        is looked up first, unless it is known to be `there`.
+        """
+        livekit = self._in(room_name)
+        if not there:
+            request = api.ListRoomsRequest(names=[room_name])
+            if not (await self._call(livekit.room.list_rooms(request))).rooms:
+                return []
+        listed = await self._call(livekit.agent_dispatch.list_dispatch(room_name))
+        return [
+            RoomDispatch(
+                livekit_dispatch_id=item.id,
+                dispatch_id=item.attributes[DISPATCH_ID],
+                generation=_optional_int(item.attributes[GENERATION]),
+            )
+            for item in listed
+            if DISPATCH_ID in item.attributes and not item.state.deleted_at
+        ]
+
+    async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
+        """Take a dispatch back: its agent leaves within 2 s. One that is gone already is fine."""
+        livekit = self._in(room_name)
+        request = livekit.agent_dispatch.delete_dispatch(livekit_dispatch_id, room_name)
+        with self._traced("AgentDispatchService/DeleteDispatch"):
+            await self._unless_gone(request)
+
+    async def look(self, room_name: str) -> RoomView:
+        """Who is in a room; nobody when there is no such room."""
+        request = api.ListParticipantsRequest(room=room_name)
+        listed = await self._call(self._in(room_name).room.list_participants(request))
+        agents = [p for p in listed.participants if p.kind == ParticipantInfo.AGENT]
+        return RoomView(
+            agents=tuple(_agent(p) for p in agents if p.state == ParticipantInfo.ACTIVE),
+            people=sum(p.kind in PEOPLE for p in listed.participants),
+            joining=tuple(_agent(p) for p in agents if p.state in _JOINING),
+        )
+
+    async def list_agents(self, room_name: str) -> list[AgentParticipant]:
+        """The ACTIVE agents in a room, of any kind and owner; empty when there is no such room."""
+        return list((await self.look(room_name)).agents)
+
+    async def remove_participant(self, identity: str, room_name: str) -> None:
+        """Put a participant out of a room. One that is gone already is fine."""
+        who = api.RoomParticipantIdentity(room=room_name, identity=identity)
+        request = self._in(room_name).room.remove_participant(who)
+        with self._traced("RoomService/RemoveParticipant"):
+            await self._unless_gone(request)
+
+    async def _unless_gone(self, request: Awaitable[object]) -> None:
+        """Make a call that ends something; it is no error that there is nothing to end."""
+        try:
+            await self._call(request)
+        except PermanentLiveKitError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, api.TwirpError) and cause.status == 404):
+                raise
+
+    def _traced(self, method: str, *, resend: int = 0) -> AbstractContextManager[tracing.Span]:
+        """A call that changes something, as a part of the trace. Looking is no news."""
+        attributes: dict[str, tracing.Value] = {
+            "rpc.system.name": "twirp",
+            "rpc.method": f"livekit.{method}",
+            "server.address": self._address,
+        }
+        if resend:
+            attributes["http.request.resend_count"] = resend
+        return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
+
+
+class LiveKitClients:
+    """The LiveKit clients of this process; belongs to one event loop."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._servers: dict[str, LiveKitServer] = {}
+        self._clients: dict[LiveKitCredentials, LiveKitClient] = {}
+
+    def for_credentials(self, credentials: LiveKitCredentials) -> LiveKitClient:
+        """The client for one server and key, made at its first use."""
+        if credentials not in self._clients:
+            if credentials.url not in self._servers:
+                self._servers[credentials.url] = LiveKitServer(timeout_s=self._timeout_s)
+            self._clients[credentials] = LiveKitClient(credentials, self._servers[credentials.url])
+        return self._clients[credentials]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for server in self._servers.values():
+            await server.session.close()

@@ -1,0 +1,33 @@
+"""What time it is at a LiveKit server, by the `Date` of its answers."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from dispatcher.livekit.errors import classify
+
+
+async def server_time(url: str, *, timeout_s: float) -> float | None:
+    """What a LiveKit server's clock says (seconds since the epoch, to the second below).
+
+    None when its answer does not say. Its API tells no time; its door's `Date` does.
+
+    Raises:
+        TransientLiveKitError: it does not answer.
+    """
+    http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(http_url, allow_redirects=False) as response,
+        ):
+            date = response.headers.get("Date", "")
+    except Exception as error:
+        raise classify(error) from error
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,47 @@
+"""What each kind of a LiveKit server's failures means: permanent, or worth another try."""
+
+from __future__ import annotations
+
+import aiohttp
+from google.protobuf.message import DecodeError
+from livekit import api
+
+from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
+from dispatcher.livekit.transport import NoSlot, Redirected
+
+
+def classify(error: Exception) -> LiveKitError:
+    """The error to raise for `error`; each says whether LiveKit may have done what it was asked."""
+    if isinstance(error, api.TwirpError):
+        text = f"LiveKit answered {error.status} {error.code}: {error.message}"
+        if error.status == 429:
+            return TransientLiveKitError(text, outcome_unknown=False)
+        if error.status >= 500 or error.status == 408:  # 408: Twirp's deadline_exceeded, canceled
+            return TransientLiveKitError(text, outcome_unknown=True)
+        return PermanentLiveKitError(text)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return TransientLiveKitError(
+            f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
+        )
+    if isinstance(error, NoSlot):
+        return TransientLiveKitError(f"LiveKit was not asked: {error}", outcome_unknown=False)
+    if isinstance(error, Redirected):
+        return PermanentLiveKitError(
+            "the client's LiveKit URL answers with a redirect, which is not followed; "
+            "correct LIVEKIT_URL"
+        )
+    if isinstance(error, aiohttp.InvalidURL):
+        return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
+    if isinstance(error, aiohttp.ContentTypeError) and error.status in (401, 403):
+        return PermanentLiveKitError(f"a gateway before LiveKit answered {error.status}")
+    if not isinstance(error, (TimeoutError, aiohttp.ClientError)) or isinstance(
+        error, (DecodeError, aiohttp.ContentTypeError)
+    ):
+        return TransientLiveKitError(
+            f"LiveKit's answer cannot be read ({type(error).__name__}): a gateway before it, or "
+            "another server, has answered",
+            outcome_unknown=True,
+        )
+    return TransientLiveKitError(
+        f"LiveKit did not answer: {type(error).__name__}", outcome_unknown=True
+    )

@@ -1,0 +1,112 @@
+"""How does this process reach one LiveKit server, and what may that cost when it hangs?
+
+One session with pooled connections per server, so many calls at once and no more, a time-out
+around everything, no redirects, and a circuit that spares everybody the waiting once the server
+has answered nobody for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final, TypeVar
+
+import aiohttp
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+
+from dispatcher.errors import LiveKitAway
+from dispatcher.livekit.circuit_breaker import Breaker
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+# Calls take some 5 ms, so these serve thousands a second.
+MAX_CALLS: Final = 32
+
+
+class NoSlot(aiohttp.ClientError):
+    """Every connection was taken until the time was up, so the server was not asked."""
+
+
+class Redirected(aiohttp.ClientError):
+    """The server sends us elsewhere: whoever owns it could point us at anything inside."""
+
+
+async def refuse_redirects(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """aiohttp middleware: a redirect is an error. (livekit-api has no option for it.)"""
+    response = await handler(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise Redirected(f"redirect {response.status}")
+    return response
+
+
+class LiveKitServer:
+    """One LiveKit server as this process reaches it; belongs to one event loop."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._breaker = Breaker()
+        self.session = aiohttp.ClientSession(
+            # One more than calls, for the probe of the heartbeat.
+            connector=aiohttp.TCPConnector(limit=MAX_CALLS + 1),
+            middlewares=(refuse_redirects,),
+        )
+
+    @property
+    def away(self) -> str:
+        """Why a call would be refused now; empty when it would be made."""
+        if not self._breaker.refuses(time.monotonic()):
+            return ""
+        return (
+            f"LiveKit has answered none of the last {self._breaker.threshold} calls or more; "
+            "it is asked again every few seconds, and everybody else when it has answered"
+        )
+
+    async def call(self, request: Awaitable[T], *, probe: bool = False) -> T:
+        """Make one call. A `probe` is made in any case, and its failure counts for nothing.
+
+        Raises:
+            LiveKitAway: the circuit is open, so nothing was asked.
+            NoSlot: nothing was asked either.
+            TimeoutError: no answer in time, the waiting for a connection included.
+        """
+        begun: int | None = None
+        asked = False
+        try:
+            # Not the session's: livekit-api hands aiohttp `timeout=None`, which means none at all.
+            async with asyncio.timeout(self._timeout_s), self._slot(probe):
+                if not probe:
+                    begun = self._breaker.begin(time.monotonic())
+                    if begun is None:
+                        raise LiveKitAway(self.away)
+                asked = True
+                answer = await request
+        except (TimeoutError, aiohttp.ClientConnectionError) as error:
+            if not asked:
+                raise NoSlot(f"{MAX_CALLS} calls wait for its answers") from error
+            if begun is not None and self._breaker.failed(begun, time.monotonic()):
+                logger.warning("a LiveKit server answers nobody: its circuit is open")
+            raise
+        except LiveKitAway:
+            raise
+        except Exception:  # an error, or what livekit-api cannot read: an answer all the same
+            self._has_answered()
+            raise
+        finally:
+            if not asked and inspect.iscoroutine(request):
+                request.close()  # or Python would complain that nobody has awaited it
+        self._has_answered()
+        return answer
+
+    def _slot(self, probe: bool) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if probe or self.away else self._slots
+
+    def _has_answered(self) -> None:
+        if self._breaker.answered():
+            logger.info("a LiveKit server answers again: its circuit is closed")

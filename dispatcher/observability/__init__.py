@@ -1,0 +1,1 @@
+"""Logs, traces, signs of life."""

@@ -1,0 +1,183 @@
+"""Traces of a dispatch, from the HTTP request to its agent; without tracing it does nothing.
+
+`start` loads OpenTelemetry (`observability/otel.py`) where the standard `OTEL_` variables ask for traces. The
+trace's context travels where the dispatch's other ids do: in its record and in its LiveKit
+attributes, never in a Celery message, which may be lost. A span holds ids, states and reasons; no
+metadata, token, key or text of an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from dispatcher.observability.otel import Tracer
+
+logger = logging.getLogger(__name__)
+
+Value = str | int | float | bool
+Kind = Literal["internal", "server", "client", "producer", "consumer"]
+
+
+def configured() -> bool:
+    """True when the `OTEL_` variables ask for traces."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter:
+        return exporter != "none"
+    return bool(
+        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+
+
+def trace_id(traceparent: str) -> str:
+    """The trace's id, for a log line; empty without a trace."""
+    return traceparent[3:35]
+
+
+class Span:
+    """One part of a trace; this one stands for none and does nothing."""
+
+    traceparent: str = ""
+
+    def set(self, attributes: Mapping[str, Value]) -> None:
+        """Add attributes."""
+
+    def event(self, name: str, attributes: Mapping[str, Value]) -> bool:
+        """Note that something has happened now; false when this span can take no more."""
+        return False
+
+    def link(self, traceparent: str) -> None:
+        """Point to a span of another trace."""
+
+    def failed(self, error_type: str) -> None:
+        """Mark what it stands for as failed."""
+
+    def end(self) -> None:
+        """End it. A second end does nothing."""
+
+    def for_others(self) -> AbstractContextManager[object]:
+        """Make it the current span of OpenTelemetry's own users."""
+        return nullcontext()
+
+
+NO_SPAN: Final = Span()
+_current: ContextVar[Span] = ContextVar("usher_span", default=NO_SPAN)
+_tracer: Tracer | None = None
+_starting = threading.Lock()
+
+
+def start(service: str) -> None:
+    """Trace in this process from now on, if the environment says so; call it after any fork.
+
+    A wrong setting is logged as an error, and the process goes on without traces.
+    """
+    global _tracer
+    with _starting:
+        if _tracer is not None or not configured():
+            return
+        try:
+            from dispatcher.observability.otel import Tracer
+
+            _tracer = Tracer(service)
+        except Exception as error:
+            logger.error("no traces: %s; set the OTEL_ variables right, see docs/tracing.md", error)
+
+
+def on() -> bool:
+    """True when this process traces."""
+    return _tracer is not None
+
+
+def guests() -> TracerProvider | None:
+    """For a library's spans: those that are parts of ours are exported with them, others never."""
+    return None if _tracer is None else _tracer.guests
+
+
+def current() -> Span:
+    """The span that the present code runs in."""
+    return _current.get()
+
+
+class Options(TypedDict, total=False):
+    """How a span begins, beside its name.
+
+    Args:
+        parent: a W3C traceparent; without one it is a part of the current span.
+        root: where there is no parent it begins a trace; otherwise it is none.
+        lazy: it is kept only when something happens in it: an event, a part, a failure.
+    """
+
+    parent: str
+    kind: Kind
+    attributes: Mapping[str, Value]
+    root: bool
+    lazy: bool
+
+
+def begin(name: str, **options: Unpack[Options]) -> Span:
+    """A span that lasts until its `end()`."""
+    return NO_SPAN if _tracer is None else _tracer.begin(name, above=current(), **options)
+
+
+@contextmanager
+def inside(span: Span) -> Iterator[Span]:
+    """Make the block a part of `span`, which is not ended by it."""
+    token = _current.set(span)
+    try:
+        yield span
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def span(name: str, **options: Unpack[Options]) -> Iterator[Span]:
+    """A span as long as the block; an error that leaves it marks it as failed."""
+    begun = begin(name, **options)
+    with inside(begun):
+        try:
+            yield begun
+        except Exception as error:
+            begun.failed(type(error).__name__)
+            raise
+        finally:
+            begun.end()
+
+
+def happened(
+    name: str,
+    attributes: Mapping[str, Value],
+    *,
+    parent: str,
+    about: Mapping[str, Value] | None = None,
+) -> None:
+    """Note what has happened to the dispatch whose trace is `parent`: an event of the current span.
+
+    Where that is another trace's, or there is none, it is a span of no length of its own, which
+    has to say what it is `about`.
+    """
+    if _tracer is None or not parent:
+        return
+    here = current()
+    same = trace_id(here.traceparent) == trace_id(parent)
+    if same and here.event(name, attributes):
+        return
+    mark = begin(name, parent=parent, attributes={**attributes, **(about or {})})
+    if here.traceparent and not same:
+        mark.link(here.traceparent)
+    mark.end()
+
+
+def for_others(span: Span) -> AbstractContextManager[object]:
+    """Make the block's own use of OpenTelemetry, if any, a part of `span`."""
+    return span.for_others()

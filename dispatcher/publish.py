@@ -1,0 +1,66 @@
+"""How is a worker told to look at a dispatch?
+
+By task name, so that whoever wakes (sweeper, lanes, CLI) need not import what the tasks import. The
+web wakes by the ledger (`ledger/celery_messages.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dispatcher.celery import app
+from dispatcher.ledger.celery_messages import (
+    CLEAR_TASK,
+    DISPATCH_TASK,
+    REDISPATCH_JOINED_TASK,
+    SUPERVISE_TASK,
+    VERIFY_TASK,
+)
+
+DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
+# Till when (ms, the ledger's clock) a message is good: then what it is about is claimed anew, and
+# has another one. A header, so that a worker of an older release takes the message as well. Not
+# Celery's own `expires`, which compares the clocks of two hosts.
+GOOD_TILL_MS = "usher_good_till_ms"
+
+
+def wake_dispatch(dispatch_id: str, room: str) -> None:
+    """Publish "dispatch it".
+
+    Raises:
+        kombu.exceptions.OperationalError: Redis is down or hung (after a third of a second).
+    """
+    _send(DISPATCH_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_verification(dispatch_id: str, room: str) -> None:
+    """Publish "verify it". Raises like `wake_dispatch`."""
+    _send(VERIFY_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_supervision(dispatch_id: str, room: str, *, good_till_ms: int = 0) -> None:
+    """Publish "its agent has fallen silent", good for ever or till then. Raises like the first."""
+    arguments = {"dispatch_id": dispatch_id, "room": room}
+    _send(SUPERVISE_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
+
+
+def wake_delivery(event_id: str, dispatch_id: str, room: str, *, good_till_ms: int) -> None:
+    """Publish "this event is due", good till then. Raises like `wake_dispatch`."""
+    arguments = {"event_id": event_id, "dispatch_id": dispatch_id, "room": room}
+    _send(DELIVER_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
+
+
+def wake_clearing(dispatch_id: str, room: str) -> None:
+    """Publish "it is cancelled, take its agent away". Raises like `wake_dispatch`."""
+    _send(CLEAR_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def wake_redispatch(dispatch_id: str, room: str) -> None:
+    """Publish "send it again, unless its agent is there". Raises like `wake_dispatch`."""
+    _send(REDISPATCH_JOINED_TASK, {"dispatch_id": dispatch_id, "room": room})
+
+
+def _send(task: str, arguments: dict[str, str], **options: Any) -> None:
+    # Celery cannot know that a task called by its name keeps no result: unless told so, it would
+    # subscribe this process to each one's result.
+    app.send_task(task, kwargs=arguments, retry=False, ignore_result=True, **options)

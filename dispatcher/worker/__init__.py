@@ -1,0 +1,1 @@
+"""The Celery worker process: its event loop and its periodic work."""

@@ -1,0 +1,83 @@
+"""Which parts are at work?
+
+Every worker process tells Redis every two seconds which queues it serves, which clients' LiveKit
+servers answer it, which clients and agents it is set up for, and what Celery's messages look like
+(`ledger/celery_messages.py`); the sweeper tells it at each sweep. `GET /readyz` and `dispatch doctor` read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dispatcher.clients.models import Client
+from dispatcher.clients.worker_settings import WorkerSettings, services_of
+from dispatcher.errors import LedgerUnavailable, LiveKitError
+from dispatcher.ledger import celery_messages, client_servers, outbox, parts, reports
+from dispatcher.ledger.guarding import Work
+from dispatcher.lifecycle.webhook_delivery import wanting
+from dispatcher.observability.liveness import AliveFile, Pulse
+from dispatcher.worker.message_templates import templates
+
+if TYPE_CHECKING:
+    from dispatcher.lifecycle.services import Services
+
+PERIOD_S: Final = 2.0
+
+
+async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = None) -> None:
+    """Report for ever: to the others in Redis, and to a probe by a file.
+
+    `pulse` is that of the consumer, which may stand still while this does not.
+    """
+    file = AliveFile(services.common.alive_file)
+    queues = tuple(queues)
+    starts = True
+    while True:
+        if pulse is None or not pulse.quiet:
+            file.touch()
+        try:
+            async with services.guard.one(Work.HEARTBEAT):
+                # At the start over what another release of Celery may have written; then only
+                # where there is nothing, because Redis has been emptied.
+                await services.ledger.run(celery_messages.keep(templates(), replace=starts))
+                starts = False
+                for queue in queues:
+                    await services.ledger.run(
+                        reports.report_alive(parts.worker(queue), ttl_s=parts.TTL_S)
+                    )
+                await services.ledger.run(
+                    reports.report_worker(_settings(services, queues), ttl_s=parts.TTL_S)
+                )
+                # A step that changes a record does not know who wants to hear of it.
+                await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
+                # Nor does an agent server know whose LiveKit it is registered with.
+                await services.ledger.run(client_servers.tell(services.clients.clients))
+        except LedgerUnavailable:
+            file.touch()  # without Redis no consumer has a pulse
+        # At once, not in turn: one that hangs would make the others look silent.
+        await asyncio.gather(*(_probe(services, client) for client in services.clients.clients))
+        await asyncio.sleep(PERIOD_S)
+
+
+def _settings(services: Services, queues: tuple[str, ...]) -> WorkerSettings:
+    return WorkerSettings(
+        worker=f"{socket.gethostname()}-{os.getpid()}",
+        queues=queues,
+        services=services_of(services.clients.clients),
+        unfenced=tuple(sorted(services.settings.unfenced_names)),
+    )
+
+
+async def _probe(services: Services, client: Client) -> None:
+    """Report a LiveKit server that answers; its circuit closes with that too."""
+    with contextlib.suppress(LedgerUnavailable):
+        async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
+            with contextlib.suppress(LiveKitError):
+                await services.livekit_clients.for_credentials(client.livekit).probe()
+                name = parts.livekit(client.client_id)
+                await services.ledger.run(reports.report_alive(name, ttl_s=parts.TTL_S))

@@ -1,0 +1,44 @@
+"""What do the tasks of one worker process share, and where do their coroutines run?
+
+Celery has no asyncio pool, and LiveKit's client is asyncio only. So each worker process has one
+event loop in a thread of its own, with one HTTP session, one Redis pool and one subscription; a
+task (a thread of Celery's pool) hands its coroutine over and waits. What waits costs a thread,
+never the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from dispatcher.ledger.guarding import Work
+from dispatcher.lifecycle.services import Services, open_services
+
+T = TypeVar("T")
+
+
+class Runtime:
+    """The event loop of a worker process, in a daemon thread, and its services."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="usher-loop", daemon=True).start()
+        self.services = self.run(open_services())
+
+    def start(self, work: Work, run: Callable[[Services], Awaitable[None]]) -> None:
+        """Have the periodic `work` done in the loop for as long as the process lives."""
+        kept = self.services.guard.keep(work, lambda: run(self.services))
+        asyncio.run_coroutine_threadsafe(kept, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` in the loop and wait for its result; called from a pool thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Runtime:
+    """The runtime of this process, started at its first use (after any fork)."""
+    return Runtime()

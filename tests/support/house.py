@@ -1,0 +1,127 @@
+"""A LiveKit room of a test's own, and whom the test sends in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+from livekit import api, rtc
+from livekit.protocol.models import ParticipantInfo
+
+from dispatcher.domain.models import Dispatch
+from dispatcher.lifecycle.services import Services
+from tests.support.values import WAIT_S
+
+if TYPE_CHECKING:
+    from tests.conftest import LiveKitServer
+
+# What the fixtures `services_for` and `request_dispatch` are.
+OpenServices = Callable[..., Awaitable[Services]]
+Request = Callable[..., Dispatch]
+
+
+@dataclass
+class House:
+    """A LiveKit server and one room of its own name, with whom the test sends in."""
+
+    server: LiveKitServer
+    lk: api.LiveKitAPI
+    room: str
+    _inside: list[rtc.Room] = field(default_factory=list)
+
+    async def join(
+        self,
+        identity: str,
+        *,
+        agent: bool = True,
+        attributes: dict[str, str] | None = None,
+    ) -> rtc.Room:
+        """A real participant in the room, by token; an agent by its kind."""
+        token = (
+            api.AccessToken(self.server.api_key, self.server.api_secret)
+            .with_identity(identity)
+            .with_grants(api.VideoGrants(room_join=True, room=self.room, agent=agent))
+            .with_attributes(attributes or {})
+        )
+        room = rtc.Room()
+        await room.connect(
+            self.server.url, token.with_kind("agent" if agent else "standard").to_jwt()
+        )
+        self._inside.append(room)
+        # The one who joins may know that it is there before LiveKit tells others.
+        whom = api.RoomParticipantIdentity(room=self.room, identity=identity)
+        async with asyncio.timeout(WAIT_S):
+            while (await self.lk.room.get_participant(whom)).state != ParticipantInfo.ACTIVE:
+                await asyncio.sleep(0.01)
+        return room
+
+    async def join_for(self, dispatch: Dispatch) -> str:
+        """The agent that the dispatch's present generation wants; returns its identity."""
+        identity = f"agent-{uuid.uuid4().hex[:8]}"
+        attributes = {
+            "usher.dispatch_id": dispatch.dispatch_id,
+            "usher.generation": str(dispatch.generation),
+            "lk.agent_name": dispatch.agent_name,
+        }
+        await self.join(identity, attributes=attributes)
+        return identity
+
+    @contextlib.asynccontextmanager
+    async def joining_for(self, dispatch: Dispatch) -> AsyncIterator[None]:
+        """Within, that agent is in the room by its signalling alone: it is never ACTIVE."""
+        token = (
+            api.AccessToken(self.server.api_key, self.server.api_secret)
+            .with_identity(f"agent-{uuid.uuid4().hex[:8]}")
+            .with_grants(api.VideoGrants(room_join=True, room=self.room, agent=True))
+            .with_attributes(
+                {
+                    "usher.dispatch_id": dispatch.dispatch_id,
+                    "usher.generation": str(dispatch.generation),
+                }
+            )
+            .with_kind("agent")
+        )
+        query = {"access_token": token.to_jwt(), "protocol": "15", "sdk": "python"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"{self.server.url}/rtc", params=query) as socket,
+        ):
+            await socket.receive()  # the answer to the join
+            yield
+
+    async def dispatches(self) -> list[api.AgentDispatch]:
+        """What LiveKit lists for the room, but its own one for agents without a name."""
+        rooms = await self.lk.room.list_rooms(api.ListRoomsRequest(names=[self.room]))
+        if not rooms.rooms:
+            return []
+        listed = await self.lk.agent_dispatch.list_dispatch(self.room)
+        return [item for item in listed if item.agent_name and not item.state.deleted_at]
+
+    async def generations(self) -> list[tuple[str, str]]:
+        """Dispatch id and generation of everything that LiveKit lists for the room."""
+        return sorted(
+            (item.attributes["usher.dispatch_id"], item.attributes["usher.generation"])
+            for item in await self.dispatches()
+        )
+
+    async def everybody_leaves(self) -> None:
+        """Return when LiveKit lists nobody any longer."""
+        for room in self._inside:
+            await room.disconnect()
+        self._inside.clear()
+        async with asyncio.timeout(WAIT_S):
+            request = api.ListParticipantsRequest(room=self.room)
+            while (await self.lk.room.list_participants(request)).participants:
+                await asyncio.sleep(0.02)
+
+    async def empty(self) -> None:
+        """Everybody leaves and the room goes."""
+        for room in self._inside:
+            await room.disconnect()
+        with contextlib.suppress(api.TwirpError):
+            await self.lk.room.delete_room(api.DeleteRoomRequest(room=self.room))

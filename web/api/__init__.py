@@ -1,0 +1,1 @@
+"""The views of the HTTP API, and LiveKit's webhooks."""

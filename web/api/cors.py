@@ -1,0 +1,85 @@
+"""From which pages may a browser call?
+
+From the origins of the client that is calling. A preflight carries no key, so it is answered for
+every origin that some client has; the request that follows is judged by its key. Without these
+headers the browser keeps the answer from the page.
+
+Which request headers a page sends is not restricted: tracing in browsers adds some to every request
+(`traceparent`, `baggage`, `sentry-trace`, `x-datadog-*`, ...), and what a request may do depends on
+its key alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from flask import Flask, Response, request
+
+from web.auth.api_keys import caller
+from web.contract.problems import Problem
+from web.services import services
+
+_PREFIX: Final = "/api/"
+_METHODS: Final = "GET, POST"  # redispatch, list and cancel are for servers
+_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+_ASKS_FOR: Final = "Access-Control-Request-Headers"
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_MAX_HEADERS: Final = 50
+_READABLE: Final = "Retry-After"
+_MAX_AGE_S: Final = 600
+
+
+def _anybodys() -> set[str]:
+    return {
+        origin
+        for client in services().clients.clients
+        if not client.disabled
+        for origin in client.origins
+    }
+
+
+def _allowed(origin: str) -> bool:
+    """A 401 may be read by the pages of every client, so that people see what is wrong."""
+    who = caller()
+    return origin in (_anybodys() if who is None else who.client.origins)
+
+
+def _headers() -> str:
+    """What the API itself reads, and whatever else the page wants to send."""
+    asked = [name.strip() for name in request.headers.get(_ASKS_FOR, "").split(",")[:_MAX_HEADERS]]
+    known = {name.lower() for name in _HEADERS}
+    more = [name for name in asked if _HEADER_NAME.fullmatch(name) and name.lower() not in known]
+    return ", ".join((*_HEADERS, *more))
+
+
+def _preflight() -> Response | None:
+    asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    if not asks or not request.path.startswith(_PREFIX):
+        return None
+    if request.headers.get("Origin", "") not in _anybodys():
+        return Problem(403, "Forbidden", "no client of ours has a page at this origin").response()
+    answer = Response(status=204)
+    answer.headers["Access-Control-Allow-Methods"] = _METHODS
+    answer.headers["Access-Control-Allow-Headers"] = _headers()
+    answer.vary.add(_ASKS_FOR)
+    answer.headers["Access-Control-Max-Age"] = str(_MAX_AGE_S)
+    return answer
+
+
+def _mark(response: Response) -> Response:
+    if not request.path.startswith(_PREFIX):
+        return response
+    vary = response.headers.get("Vary")
+    response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
+    origin = request.headers.get("Origin")
+    if origin and _allowed(origin):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _READABLE
+    return response
+
+
+def register(app: Flask) -> None:
+    """Have preflights answered, and answers marked for the pages that may read them."""
+    app.before_request(_preflight)
+    app.after_request(_mark)

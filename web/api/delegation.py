@@ -1,0 +1,69 @@
+"""Delegate a session to LiveKit while Redis is away.
+
+LiveKit dispatches when the participant joins, by what the participant's token says, and whoever
+holds a token can read it. So the agent's metadata (a system prompt, a customer's record) is in it
+only where the client wants that, or where the holder has sent it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from livekit.api import RoomConfiguration
+
+from dispatcher.clients.models import Client
+from dispatcher.domain.models import NewDispatch, State
+from dispatcher.errors import LedgerUnavailable
+from web.contract.answer_schemas import Accepted
+from web.contract.participant_tokens import delegated_agents
+from web.contract.problems import unavailable
+from web.state.accepted_dispatches import Promises
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegated:
+    """What was promised; `agents` is what the token says, if this one is to bring the agent."""
+
+    accepted: Accepted
+    promised: NewDispatch
+    agents: RoomConfiguration | None
+
+
+def delegate(
+    promises: Promises,
+    client: Client,
+    new: NewDispatch,
+    *,
+    public: bool,
+    because: LedgerUnavailable,
+) -> Delegated:
+    """Promise `new`, or find what was promised for its room already.
+
+    Args:
+        public: a page has sent it with a publishable key, and so knows its metadata.
+        because: what Redis said, or that it said nothing.
+
+    Raises:
+        Problem: 503, the token would show the agent's metadata.
+        LedgerUnavailable: the client delegates nothing, or no more can be remembered.
+    """
+    if not client.delegates:
+        raise LedgerUnavailable(f"this client delegates nothing; {because}") from because
+    if new.agent_metadata and not (public or client.delegates_metadata):
+        raise unavailable(
+            "the dispatch ledger does not answer, and without it the participant's token would "
+            "show the agent's metadata to its holder; nothing was promised: try again in a second, "
+            "or without metadata, or set delegates_metadata for this client"
+        )
+    promise = promises.delegate(new, because=str(because))
+    promised = promise.new
+    # Who has asked for this room before may have sent other metadata; that one's token has it.
+    known = ("", new.agent_metadata if public else "")
+    shown = client.delegates_metadata or promised.agent_metadata in known
+    return Delegated(
+        accepted=Accepted.of(promised, dispatch_id=promised.dispatch_id, state=State.DELEGATED),
+        promised=promised,
+        agents=delegated_agents(promised, requested_at_ms=promise.requested_at_ms)
+        if shown
+        else None,
+    )

@@ -1,0 +1,292 @@
+"""How is a session asked for, looked at, sent again and cancelled?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flask import Blueprint, Response, request
+from livekit.api import RoomConfiguration
+from pydantic import ValidationError
+
+from dispatcher.clients.models import Client
+from dispatcher.domain.models import PENDING, Dispatch, NewDispatch, State
+from dispatcher.domain.quotas import Admission
+from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
+from dispatcher.ledger import cancelling, dispatches, endings, queries
+from dispatcher.ledger.dispatches import Created, Once
+from dispatcher.ledger.step import Step
+from dispatcher.observability import tracing
+from web.api.delegation import delegate
+from web.api.redispatch import ask_for_redispatch, change, send_again
+from web.auth.api_keys import authenticate, is_publishable, limits_of, permitted, reader
+from web.contract.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
+from web.contract.participant_tokens import participant_token, unguessable
+from web.contract.problems import Problem, invalid_fields
+from web.contract.request_schemas import ListQuery, TokenRequest
+from web.server import patience
+from web.services import Services, services
+from web.state.abuse_limits import check_depth, check_large, refusals_counted
+from web.state.idempotency import conflict, idempotency_key, once
+
+blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+def _body(here: Services, client: Client) -> TokenRequest:
+    raw = patience.whole_body()
+    check_large(here.ledger, client.client_id, limits_of(client), raw)
+    check_depth(raw)
+    try:
+        return TokenRequest.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
+            raise Problem(400, "Bad Request", "the body is not valid JSON") from None
+        raise invalid_fields(error) from None
+
+
+def _agent_name(client: Client, wanted: TokenRequest) -> str:
+    agent_name = wanted.agent.agent_name or client.default_agent_name
+    if not client.may_use(agent_name):
+        raise Problem(
+            403,
+            "Forbidden",
+            f"agent {agent_name!r} is not one that you may use; yours: "
+            + ", ".join(client.agent_names),
+        )
+    return agent_name
+
+
+def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
+    return NewDispatch(
+        dispatch_id=unguessable("dsp_"),
+        client_id=client.client_id,
+        room_name=wanted.room_name or unguessable("room-"),
+        agent_name=_agent_name(client, wanted),
+        container=client.container,
+        agent_metadata=wanted.agent.metadata,
+        deployment=wanted.agent.deployment,
+        deadline_ms=int(client.deadline_s * 1000),
+        traceparent=tracing.current().traceparent,
+    )
+
+
+def _creation(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None
+) -> Step[Created]:
+    return dispatches.create(
+        new,
+        due_in_s=here.common.wake_grace_s,
+        detail={"by": "http"},
+        admission=Admission(
+            limits=limits_of(client),
+            paced=len(here.clients.clients) > 1,
+            max_backlog=here.common.max_backlog,
+        ),
+        once=asked,
+        not_after_ms=here.ledger.not_after_ms(),
+    )
+
+
+def _instead_of(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
+) -> Created:
+    """End the room's dispatch whose people have left, and have the record of another written.
+
+    Its agent has been given other metadata: whoever asks with new one wants a new session.
+    """
+    dispatch = here.ledger.run(dispatches.read(over.dispatch_id))
+    if dispatch is not None:
+        reason = "everybody has left, and the room was asked for again with other agent metadata"
+        retention_s = here.common.retention_s
+        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
+    return here.ledger.run(_creation(here, client, new, asked))
+
+
+def _create(
+    here: Services, client: Client, new: NewDispatch, asked: Once | None
+) -> tuple[Accepted, str]:
+    """What has become of it, and for which participant where that is another one.
+
+    Raises:
+        Problem: 409, the request's `Idempotency-Key` was another one's.
+        LimitReached: the client has used up what it may ask for.
+        Overloaded: too many sessions of all clients are on their way.
+        LedgerUnavailable: Redis did not answer in time.
+    """
+    try:
+        created = here.ledger.run(_creation(here, client, new, asked))
+    except TooLate:
+        # Its caller waits still: this process was busy, or has known the clock wrong.
+        here.ledger.look_at_clock()
+        created = here.ledger.run(_creation(here, client, new, asked))
+    if created.over:
+        created = _instead_of(here, client, new, asked, created)
+    if created.conflict:
+        raise conflict()
+    if created.new:
+        here.promises.remember(new)
+        accepted = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
+        return accepted, created.identity
+    answered = replace(new, room_name=created.room_name or new.room_name)
+    accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
+    return accepted, created.identity
+
+
+@blueprint.post("/dispatches")
+def create_dispatch() -> Response:
+    """Answer with a participant token at once and have the agent dispatched."""
+    here = services()
+    client = authenticate(here.clients, publishable=True)
+    public = is_publishable()
+    with refusals_counted(here.ledger, client.client_id, limits_of(client)):
+        key = idempotency_key(public=public)
+        wanted = permitted(_body(here, client))
+        new = _promise(client, wanted)
+    identity = wanted.participant_identity or unguessable("user-")
+    asked = None
+    if key is not None:
+        asked = once(key, wanted, new, identity, public=public)
+        new, asked = here.delegations.recall(new, asked)
+        identity = asked.identity or identity
+    agents = None
+    try:
+        accepted, given = _create(here, client, new, asked)
+    except LedgerUnavailable as error:
+        delegated = delegate(here.promises, client, new, public=public, because=error)
+        accepted, given, agents = delegated.accepted, "", delegated.agents
+        if asked is not None:
+            here.delegations.keep(delegated.promised, asked)
+    _note(accepted)
+    body = _answer(client, wanted, accepted, given or identity, agents)
+    return Response(body, mimetype="application/json")
+
+
+def _answer(
+    client: Client,
+    wanted: TokenRequest,
+    accepted: Accepted,
+    identity: str,
+    agents: RoomConfiguration | None,
+) -> str:
+    return token_answer(
+        server_url=client.livekit.url,
+        token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
+        identity=identity,
+        accepted=accepted,
+        base_url=_base_url(),
+    )
+
+
+def _note(of: Accepted | Dispatch) -> None:
+    """Say in the request's trace which dispatch it is about, and point to that one's own trace."""
+    here = tracing.current()
+    if here is tracing.NO_SPAN:
+        return
+    here.set(
+        {
+            "usher.dispatch_id": of.dispatch_id,
+            "usher.client_id": of.client_id,
+            "usher.room": of.room_name,
+            "usher.agent_name": of.agent_name,
+            "usher.state": str(of.state),
+        }
+    )
+    if tracing.trace_id(of.traceparent) != tracing.trace_id(here.traceparent):
+        here.link(of.traceparent)
+
+
+def _base_url() -> str:
+    # `host_url` would parse it again.
+    return f"{request.scheme}://{request.host}{request.root_path}"
+
+
+def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
+    """The record of one of the client's own dispatches.
+
+    Raises:
+        Problem: 404, it has no such dispatch.
+        UnreadableRecord: it is the client's, and cannot be read.
+    """
+    try:
+        dispatch = here.ledger.run(dispatches.read(dispatch_id))
+    except UnreadableRecord as error:
+        if error.client_id == client.client_id:
+            raise
+        dispatch = None
+    if dispatch is None and here.promises.write(dispatch_id):
+        # Redis is back this very moment. Were this a 404, nobody could cancel what is written next.
+        dispatch = here.ledger.run(dispatches.read(dispatch_id))
+    if dispatch is None or dispatch.client_id != client.client_id:
+        raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
+    return dispatch
+
+
+@blueprint.get("/dispatches")
+def list_dispatches() -> dict[str, Any]:
+    """The caller's own dispatches, newest first, a page at a time."""
+    here = services()
+    client = authenticate(here.clients)
+    try:
+        query = ListQuery.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+    step = queries.page(client.client_id, state=query.state, limit=query.limit, after=query.cursor)
+    return page_answer(here.ledger.run(step))
+
+
+@blueprint.get("/dispatches/<dispatch_id>")
+def show_dispatch(dispatch_id: str) -> dict[str, Any]:
+    """The record of one of the caller's own dispatches."""
+    here = services()
+    client = reader(here.clients, dispatch_id)
+    return dispatch_answer(_own(here, client, dispatch_id))
+
+
+@blueprint.get("/dispatches/<dispatch_id>/events")
+def follow_dispatch(dispatch_id: str) -> Response:
+    """The record, and then what happens to it, as server-sent events."""
+    here = services()
+    client = reader(here.clients, dispatch_id)
+    shared = len(here.clients.clients) > 1
+    return here.streams.response(_own(here, client, dispatch_id), shared=shared)
+
+
+@blueprint.post("/dispatches/<dispatch_id>/redispatch")
+def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Start a new attempt for a dispatch that has ended, or whose agent may be gone.
+
+    Whether a joined one's agent is there only LiveKit knows: a worker asks it, and the timeline
+    tells what came of it.
+    """
+    here = services()
+    client = authenticate(here.clients)
+    dispatch = _own(here, client, dispatch_id)
+    _note(dispatch)
+    if dispatch.state in PENDING:
+        raise Problem(
+            409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
+        )
+    if dispatch.state is State.JOINED:
+        ask_for_redispatch(here, client, dispatch)
+    else:
+        send_again(here, client, dispatch)
+    answer = dispatch_answer(_own(here, client, dispatch_id))
+    return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
+
+
+@blueprint.delete("/dispatches/<dispatch_id>")
+def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
+    """End a dispatch at once; its agent leaves. One that has ended stays as it is."""
+    here = services()
+    client = authenticate(here.clients)
+    dispatch = _own(here, client, dispatch_id)
+    _note(dispatch)
+    step = cancelling.cancel(
+        dispatch,
+        retention_s=here.common.retention_s,
+        within_s=here.ledger.in_time_s,
+        paced=len(here.clients.clients) > 1,
+    )
+    if change(here, step).moved:
+        here.promises.forget(dispatch.dispatch_id)
+    return dispatch_answer(_own(here, client, dispatch_id))

@@ -1,0 +1,133 @@
+"""What does LiveKit say has happened, and is it LiveKit that says so?
+
+Signed by the client's own LiveKit key, with the hash of the body; neither old nor received before.
+What it says is only a hint (`dispatcher/ledger/webhook_hints.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import time
+from hashlib import sha256
+from typing import Final
+
+from flask import Blueprint, request
+from google.protobuf.json_format import Parse, ParseError
+from jwt import PyJWTError
+from jwt import decode as decode_jwt
+from livekit.api import TokenVerifier
+from livekit.protocol.models import ParticipantInfo
+from livekit.protocol.webhook import WebhookEvent
+
+from dispatcher.clients.models import Client
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain.job_attributes import DISPATCH_ID
+from dispatcher.ledger import webhook_hints
+from dispatcher.ledger.keys import is_dispatch_id
+from dispatcher.ledger.webhook_hints import MAX_AGE_S, Hint, News, Taken
+from web.contract.problems import Problem
+from web.server import patience
+from web.services import services
+
+blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks")
+
+# A room and a participant, each with 64,000 bytes of metadata, every byte escaped.
+MAX_BODY_BYTES: Final = 800_000
+_MAX_ID: Final = 128
+# LiveKit's clock may be a little ahead of ours.
+_AHEAD_S: Final = 60
+
+_LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", "room_finished"})
+
+
+def _unauthorized() -> Problem:
+    return Problem(
+        401,
+        "Unauthorized",
+        "this is not signed by the LiveKit key of any client, or the body is not the signed one",
+    )
+
+
+def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
+    """The client whose LiveKit has signed `body`; several where they share a key.
+
+    Raises:
+        Problem: 401, nobody's.
+    """
+    try:
+        issuer = decode_jwt(token, options={"verify_signature": False}).get("iss")
+    except PyJWTError:
+        raise _unauthorized() from None
+    found = []
+    for client in clients.clients:
+        key = client.livekit
+        if key.api_key == issuer and _is_signed(token, body, key.api_key, key.api_secret):
+            found.append(client)
+    if not found:
+        raise _unauthorized()
+    return found
+
+
+def _is_signed(token: str, body: bytes, api_key: str, api_secret: str) -> bool:
+    try:
+        claims = TokenVerifier(api_key, api_secret).verify(token)
+        signed = base64.b64decode(claims.sha256 or "", validate=True)
+    except (PyJWTError, ValueError, TypeError, AttributeError, binascii.Error):
+        return False
+    return hmac.compare_digest(signed, sha256(body).digest())
+
+
+def parse(body: bytes) -> WebhookEvent:
+    """The event, not older than five minutes.
+
+    Raises:
+        Problem: 400.
+    """
+    try:
+        event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
+    except (ParseError, UnicodeDecodeError):
+        raise Problem(400, "Bad Request", "the body is no webhook event of LiveKit's") from None
+    if not 0 < len(event.id) <= _MAX_ID:
+        raise Problem(400, "Bad Request", "the event has no id")
+    if not -_AHEAD_S <= time.time() - event.created_at <= MAX_AGE_S:
+        raise Problem(400, "Bad Request", "the event is too old, or the clocks do not agree")
+    return event
+
+
+def hint_of(event: WebhookEvent, client: Client) -> Hint:
+    """What the event means to us."""
+    is_agent = event.participant.kind == ParticipantInfo.AGENT
+    news = News.NOTHING
+    if event.event == "participant_joined" and is_agent:
+        news = News.JOINED
+    elif event.event in _LEFT:
+        news = News.LEFT
+    ours = event.participant.attributes.get(DISPATCH_ID, "") if is_agent else ""
+    return Hint(
+        event_id=event.id,
+        event=event.event,
+        news=news,
+        client_id=client.client_id,
+        room_name=event.room.name,
+        dispatch_id=ours if is_dispatch_id(ours) else "",
+    )
+
+
+@blueprint.post("/livekit")
+def livekit_webhook() -> tuple[str, int]:
+    """Take a hint: 204; 401 not from LiveKit, 400 too old, 409 received before."""
+    here = services()
+    request.max_content_length = MAX_BODY_BYTES
+    # LiveKit sends the token by itself, without a scheme.
+    token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+    body = patience.whole_body()
+    clients = senders(here.clients, token, body)
+    event = parse(body)
+    found = [(hint_of(event, client), client.agent_names) for client in clients]
+    # What is no news to us is not kept either: most of what LiveKit sends of a busy room.
+    taken = {here.ledger.run(webhook_hints.take(hint, names)) for hint, names in found if hint.news}
+    if taken == {Taken.REPLAYED}:
+        raise Problem(409, "Conflict", "this event has been received before")
+    return "", 204

@@ -1,0 +1,85 @@
+"""Send a session again, at a caller's wish."""
+
+from __future__ import annotations
+
+from dispatcher.clients.models import Client
+from dispatcher.domain.models import Dispatch
+from dispatcher.domain.quotas import Admission
+from dispatcher.domain.state_machine import REDISPATCH, REDISPATCH_REQUESTED
+from dispatcher.errors import LedgerUnavailable, TooLate
+from dispatcher.ledger import celery_messages, dispatches
+from dispatcher.ledger.advance import Advance, Provided, Times
+from dispatcher.ledger.dispatches import Advanced
+from dispatcher.ledger.step import Step
+from web.auth.api_keys import limits_of
+from web.contract.problems import Problem
+from web.services import Services
+
+
+def admission(here: Services, client: Client) -> Admission:
+    return Admission(
+        limits=limits_of(client),
+        paced=len(here.clients.clients) > 1,
+        max_backlog=here.common.max_backlog,
+    )
+
+
+def change(here: Services, step: Step[Advanced]) -> Advanced:
+    """Carry out a change of a record that its caller is told of.
+
+    Raises:
+        LedgerUnavailable: Redis did not answer, came to it only after its caller's time, or has no
+            message that would tell a worker.
+    """
+    done = here.ledger.run(step)
+    if done.outcome == "late":
+        raise TooLate
+    if done.outcome == "untold":
+        raise LedgerUnavailable("Redis has just been emptied, and no worker can be told")
+    return done
+
+
+def in_time_ms(here: Services, dispatch: Dispatch) -> float:
+    """Until when a change of a record that has just been read can be answered."""
+    return dispatch.read_at_ms + here.ledger.in_time_s * 1000
+
+
+def ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> None:
+    step = dispatches.advance(
+        Advance(
+            dispatch,
+            REDISPATCH_REQUESTED,
+            detail={"by": "http"},
+            provided=Provided(
+                admission=admission(here, client),
+                not_after_ms=in_time_ms(here, dispatch),
+                told=True,
+            ),
+            wake=celery_messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
+        )
+    )
+    if not change(here, step).applied:
+        raise Problem(409, "Conflict", "it has just changed; look again")
+
+
+def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
+    done = change(
+        here,
+        dispatches.advance(
+            Advance(
+                dispatch,
+                REDISPATCH,
+                due_in_s=here.common.wake_grace_s,
+                detail={"by": "http"},
+                times=Times(deadline_in_s=client.deadline_s),
+                provided=Provided(
+                    admission=admission(here, client), not_after_ms=in_time_ms(here, dispatch)
+                ),
+                wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
+            )
+        ),
+    )
+    if done.outcome == "occupied":
+        raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
+    if not done.moved:
+        raise Problem(409, "Conflict", "it has just changed; look again")

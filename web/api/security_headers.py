@@ -1,0 +1,62 @@
+"""What does every answer tell the browser that it must not do?
+
+An `after_request` of ours, because these are a dozen constant lines, and errors, static files and
+event streams all pass here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Flask, Response, request
+
+from dispatcher.domain import urls
+from web.contract.headers import ALWAYS, NOTHING
+from web.services import services
+
+_PAGE: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; manifest-src 'self'; "
+    "connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HSTS: Final = "max-age=31536000"
+_SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
+
+
+def _connections() -> str:
+    """Where our own page may connect to: the LiveKit servers.
+
+    One client's is named. Those of several are not: anybody may read this, and the list would say
+    who the customers are.
+    """
+    clients = services().clients.clients
+    if len(clients) > 1:
+        local = any(urls.is_plain(client.livekit.url) for client in clients)
+        return "'self' https: wss:" + (" http: ws:" if local else "")
+    scheme, _, rest = clients[0].livekit.url.partition("://")
+    host = rest.partition("/")[0]
+    return f"'self' {scheme}://{host} {_SECURE[scheme]}://{host}"
+
+
+def _mark(response: Response) -> Response:
+    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118  # pairs otherwise
+    for name, value in ALWAYS.items():  # `setdefault` raises and catches for each
+        if name.lower() not in there:
+            response.headers.add(name, value)
+    policy = NOTHING
+    # Flask's own answer to OPTIONS is HTML by name only.
+    if response.mimetype == "text/html" and request.method != "OPTIONS":
+        policy = _PAGE.format(connect=_connections())
+    if "content-security-policy" not in there:
+        response.headers.add("Content-Security-Policy", policy)
+    if "cache-control" not in there:
+        # Tokens, records, who may do what: nothing to be kept on the way or on a shared disk.
+        response.headers.add("Cache-Control", "no-store")
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", _HSTS)
+    return response
+
+
+def register(app: Flask) -> None:
+    """Have every answer of `app` marked."""
+    app.after_request(_mark)

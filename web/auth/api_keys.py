@@ -1,0 +1,238 @@
+"""Which client is calling, and what may it do with the key that it has shown?
+
+A secret key opens all of the client's API. A publishable key is in everybody's browser: it may ask
+for a session, from a page of the client's, as somebody whom we name. A participant token may read
+its own dispatch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import g, request
+from jwt import PyJWTError
+from jwt import decode as decode_jwt
+from livekit.api import TokenVerifier
+
+from dispatcher.clients.models import ApiKey, Client, KeyKind
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.domain.job_attributes import DISPATCH_ID
+from dispatcher.domain.models import Limits
+from dispatcher.errors import UnreadableRecord
+from dispatcher.ledger import dispatches
+from web.contract.problems import Problem
+from web.contract.request_schemas import TokenRequest
+from web.services import services
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="usher"'}
+
+# Whoever knows the name of a room can ask to be let in. A backend decides for whom it asks; with a
+# publishable key anybody asks, so a name that somebody might guess is not enough.
+MIN_PUBLIC_ROOM_CHARS: Final = 16
+_OURS_TO_CHOOSE: Final = (
+    "participant_identity",
+    "participant_metadata",
+    "participant_attributes",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who has sent the present request; `key` is None for the holder of a participant token."""
+
+    client: Client
+    key: ApiKey | None
+
+
+def is_publishable() -> bool:
+    """True when the present request has been admitted with a publishable key."""
+    who = caller()
+    return who is not None and who.key is not None and who.key.kind is KeyKind.PUBLISHABLE
+
+
+def limits_of(client: Client) -> Limits:
+    """What the present caller may ask for of all that its client may."""
+    return client.limits.of_publishable_keys() if is_publishable() else client.limits
+
+
+def caller() -> Caller | None:
+    """Who has sent the present request, once that is known."""
+    found: Caller | None = g.get("usher_caller")
+    return found
+
+
+def _bearer() -> str:
+    sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
+    scheme, _, credential = sent.partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise Problem(
+            401,
+            "Unauthorized",
+            "send your API key as: Authorization: Bearer <key>",
+            headers=_CHALLENGE,
+        )
+    return credential.strip()
+
+
+def _invalid(detail: str) -> Problem:
+    """A wrong key; one too many of them from that address is a 429."""
+    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
+    if retry_after_s:
+        return Problem(
+            429,
+            "Too Many Requests",
+            "too many wrong keys from your address",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+    return Problem(401, "Unauthorized", detail, headers=_CHALLENGE)
+
+
+def _why_invalid(credential: str, *, reading: bool) -> str:
+    """What is wrong with a credential that is no API key of ours.
+
+    Args:
+        reading: a participant token of the dispatch would have done.
+    """
+    claims = _unverified(credential)
+    if "video" not in claims:
+        return "this API key is not valid"
+    if not reading:
+        return (
+            "this is a participant token, not an API key: all it can do here is to read its own "
+            "dispatch (GET the status_url and events_url that came with it); send an API key"
+        )
+    expires_at = claims.get("exp")
+    if isinstance(expires_at, (int, float)) and expires_at < time.time():
+        return (
+            "this participant token has expired; ask for the session again for a fresh one, or "
+            "send an API key"
+        )
+    return (
+        "this participant token did not come with this dispatch: it reads only the one whose "
+        "status_url came with it; send that one's token, or an API key"
+    )
+
+
+def _forbidden(detail: str) -> Problem:
+    return Problem(403, "Forbidden", detail)
+
+
+def _admit(client: Client, key: ApiKey | None) -> Client:
+    """Note who is calling.
+
+    Raises:
+        Problem: 403, the client is disabled.
+    """
+    g.usher_caller = Caller(client=client, key=key)
+    if client.disabled:
+        raise _forbidden(f"client {client.client_id!r} is disabled")
+    if key is not None:
+        services().key_uses.note(client.client_id, key.key_id)
+    return client
+
+
+def authenticate(
+    clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
+) -> Client:
+    """The client whose API key the present request carries.
+
+    Args:
+        publishable: a publishable key will do, from one of the client's own pages.
+        reading: a participant token would have done, and it is not the right one.
+
+    Raises:
+        Problem: 401, no key or nobody's key; 429, too many wrong ones; 403, not with this key.
+    """
+    credential = _bearer()
+    found = clients.by_key(credential)
+    if found is None:
+        raise _invalid(_why_invalid(credential, reading=reading))
+    client = _admit(*found)
+    if found[1].kind is KeyKind.PUBLISHABLE:
+        if not publishable:
+            raise _forbidden("a publishable key may only ask for a session; use a secret key")
+        _from_own_page(client)
+    return client
+
+
+def _from_own_page(client: Client) -> None:
+    origin = request.headers.get("Origin", "")
+    if origin not in client.origins:
+        raise _forbidden(
+            "a publishable key works only from a page of yours: the Origin of this request is not "
+            "among the client's origins"
+        )
+
+
+def permitted(wanted: TokenRequest) -> TokenRequest:
+    """`wanted`, if the present caller may ask for it.
+
+    Raises:
+        Problem: 403, with a publishable key, for what is not the browser's to choose.
+    """
+    if not is_publishable():
+        return wanted
+    chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
+    if chosen:
+        raise _forbidden(f"with a publishable key you may not choose {', '.join(chosen)}")
+    if wanted.room_name and len(wanted.room_name) < MIN_PUBLIC_ROOM_CHARS:
+        raise _forbidden(
+            "with a publishable key a room_name has at least "
+            f"{MIN_PUBLIC_ROOM_CHARS} characters that nobody can guess (crypto.randomUUID()): "
+            "whoever knows it can enter; leave it out to get one"
+        )
+    return wanted
+
+
+def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
+    """The client on whose behalf the present request may read `dispatch_id`, if it is its own.
+
+    Either with the client's secret key, or with the participant token that came with this very
+    dispatch, so that a browser needs no API key.
+
+    Raises:
+        Problem: 401, neither of them; 429, too many wrong ones; 403, a publishable key.
+        LedgerUnavailable: two clients share a LiveKit key, and nobody says whose dispatch it is.
+    """
+    client = _by_token(clients, _bearer(), dispatch_id)
+    return authenticate(clients, reading=True) if client is None else _admit(client, None)
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    """What a token says, whoever has signed it; nothing where it is no token."""
+    try:
+        claims: dict[str, Any] = decode_jwt(token, options={"verify_signature": False})
+    except (PyJWTError, ValueError, TypeError):
+        return {}
+    return claims
+
+
+def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
+    issuer = _unverified(token).get("iss")
+    signers = [
+        client
+        for client in clients.clients
+        if client.livekit.api_key == issuer and _signed(client, token, dispatch_id)
+    ]
+    if len(signers) < 2:
+        return signers[0] if signers else None
+    try:
+        dispatch = services().ledger.run(dispatches.read(dispatch_id))
+        owner = dispatch.client_id if dispatch else ""
+    except UnreadableRecord as error:
+        owner = error.client_id
+    return next((client for client in signers if client.client_id == owner), signers[0])
+
+
+def _signed(client: Client, token: str, dispatch_id: str) -> bool:
+    """True when the token came with that dispatch, signed with this client's secret."""
+    verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
+    try:
+        attributes = verifier.verify(token).attributes
+    except (PyJWTError, ValueError, TypeError, AttributeError):
+        return False  # signed, and yet not as LiveKit's tokens are: any JSON may be in it
+    if not dispatch_id or not isinstance(attributes, dict):
+        return False
+    return attributes.get(DISPATCH_ID) == dispatch_id

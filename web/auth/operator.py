@@ -1,0 +1,122 @@
+"""Is it the operator who asks?
+
+There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
+sessions: the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on
+the machine itself may read the metrics without it. That is off unless it is set: a proxy on the
+same machine need not say for whom it asks.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from typing import Final
+
+from flask import request
+
+from web.contract.problems import Problem
+from web.services import services
+
+REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
+# What a proxy adds: then the caller is not who the connection comes from.
+_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_HOW_TO_SET: Final = (
+    "set USHER_OPERATOR_AUTH=<user>:<password> (a password of 16 characters or more) for the web "
+    "process, and restart it"
+)
+
+
+def is_on_this_machine() -> bool:
+    """True when the present request comes from this machine, to an address of it.
+
+    A proxy on it that does not say so cannot be seen here. The address keeps out a page in a
+    browser here that has had its own name point to us.
+    """
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    host = request.host.rsplit(":", 1)[0].strip("[]")
+    return _is_loopback(request.remote_addr or "") and (host == "localhost" or _is_loopback(host))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    # Who comes by IPv4 to a socket of IPv6 is ::ffff:127.0.0.1.
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def judged(user: str, password: str) -> tuple[bool, int]:
+    """Whether that is the operator's credential, and the seconds to wait when that is not told.
+
+    A password is guessed less easily than a key of ours is, but it may be: after too many wrong
+    ones, wherever they were shown, none from that address is judged for a while, right or wrong.
+    """
+    here = services()
+    right = here.operator.is_right(user, password)
+    wait_s = here.wrong_passwords.judged(request.remote_addr or "", right=right)
+    return right and not wait_s, wait_s
+
+
+def _check_credential(user: str, password: str) -> None:
+    right, wait_s = judged(user, password)
+    if wait_s:
+        raise Problem(
+            429,
+            "Too Many Requests",
+            "too many wrong passwords from your address",
+            headers={"Retry-After": str(wait_s)},
+        )
+    if not right:
+        raise _unauthorized("that is not the operator's user and password")
+
+
+def shows_credential() -> bool:
+    """True when the present request carries the operator's credential, basic; False without any.
+
+    Raises:
+        Problem: 401, a wrong one; 429, too many wrong ones.
+    """
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic" or not services().operator.named:
+        return False
+    _check_credential(*_basic(credential))
+    return True
+
+
+def require_operator() -> None:
+    """Return if the present request carries the operator's credential, basic or as a bearer.
+
+    As a bearer the password alone is sent.
+
+    Raises:
+        Problem: 401, none, or a wrong one; 429, too many wrong ones.
+    """
+    operator = services().operator
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+    if not operator.named:
+        raise _unauthorized(f"nobody may look at this yet: {_HOW_TO_SET}")
+    if scheme.lower() == "bearer" and credential.strip():
+        _check_credential(operator.user, credential.strip())
+    elif scheme.lower() == "basic":
+        _check_credential(*_basic(credential))
+    else:
+        raise _unauthorized(
+            "send the operator's credential, the one in USHER_OPERATOR_AUTH, by basic "
+            "authentication or its password as a bearer token"
+        )
+
+
+def _basic(credential: str) -> tuple[str, str]:
+    try:
+        text = base64.b64decode(credential.strip(), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return "", ""
+    user, _, password = text.partition(":")
+    return user, password
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": REALM})

@@ -1,0 +1,84 @@
+"""Is this browser the operator's?
+
+A signed cookie says so, for half a day. Its key comes from the credential itself: every process of
+every host knows it, and a new password ends all sessions. The server keeps nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Final
+
+from flask import Response, request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from web.contract.problems import Problem
+from web.state.operator import Operator
+
+COOKIE: Final = "usher_dashboard"
+PATH: Final = "/dashboard"
+# From the evening to the morning, or a working day; then the password is asked for again.
+SESSION_S: Final = 12 * 3600
+
+
+@cache
+def _serializer(operator: Operator) -> URLSafeTimedSerializer:
+    # Slow to compute: whoever finds a cookie must not find the password with it.
+    secret = f"{operator.user}:{operator.password}".encode()
+    key = hashlib.scrypt(secret, salt=COOKIE.encode(), n=2**14, r=8, p=1)
+    return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def signed_in(operator: Operator) -> bool:
+    """True when the present request carries a session that still holds."""
+    if not operator.named:
+        return False
+    try:
+        _serializer(operator).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+    except BadSignature:
+        return False
+    return True
+
+
+def sign_in(operator: Operator, answer: Response) -> None:
+    """Have `answer` begin a session."""
+    answer.set_cookie(
+        COOKIE,
+        _serializer(operator).dumps("operator"),
+        max_age=SESSION_S,
+        path=_path(),
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def _path() -> str:
+    return f"{request.root_path}{PATH}"
+
+
+def sign_out(answer: Response) -> None:
+    """Have `answer` end it in this browser."""
+    answer.delete_cookie(
+        COOKIE, path=_path(), secure=request.is_secure, httponly=True, samesite="Strict"
+    )
+
+
+def check_own_form() -> None:
+    """Refuse what another site's page has had a browser send.
+
+    Browsers say where a request comes from: by `Sec-Fetch-Site` to https and to loopback, by
+    `Origin` with every POST. What says neither is no browser, and carries nobody's cookie.
+
+    Raises:
+        Problem: 403.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        origin = request.headers.get("Origin")
+        own = origin is None or origin.partition("://")[2] == request.host
+    if not own:
+        raise Problem(403, "Forbidden", "this form was sent from another site; use Usher's own")

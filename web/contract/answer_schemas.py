@@ -1,0 +1,256 @@
+"""Pydantic models of what callers get, and the functions that fill them from a dispatch.
+
+`/openapi.json` has their schemas; a field's description here is its documentation there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
+
+from dispatcher.domain.models import Dispatch, NewDispatch, State, TimelineEvent
+from dispatcher.ledger.queries import Page
+
+# Nothing is null to a caller.
+Filled = Annotated[str | None, BeforeValidator(lambda text: text or None)]
+Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, by Redis's clock.")]
+DispatchId = Annotated[str, Field(examples=["dsp_BWA-BKOFuK9gGdfLrxlpdg"])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A dispatch that the caller can rely on: a new one, or the live one of its room."""
+
+    dispatch_id: str
+    state: State
+    room_name: str
+    agent_name: str
+    client_id: str
+    traceparent: str = ""
+
+    @classmethod
+    def of(cls, new: NewDispatch, *, dispatch_id: str, state: State) -> Accepted:
+        """What has become of `new`: itself, or the live dispatch of its room."""
+        return cls(
+            dispatch_id=dispatch_id,
+            state=state,
+            room_name=new.room_name,
+            agent_name=new.agent_name,
+            client_id=new.client_id,
+            traceparent=new.traceparent,
+        )
+
+
+class TokenAnswer(BaseModel):
+    """LiveKit's `TokenSourceResponse`, and where to follow the dispatch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    server_url: Annotated[str, Field(examples=["wss://livekit.example.com"])]
+    participant_token: Annotated[
+        str,
+        Field(
+            description="A LiveKit token: joins this one room for ten minutes, and reads this one "
+            "dispatch's record and events."
+        ),
+    ]
+    room_name: str
+    participant_identity: str
+    dispatch_id: DispatchId
+    status: State
+    state: Annotated[State, Field(description="The same as `status`, as the record calls it.")]
+    status_url: str
+    events_url: str
+
+
+class AttemptAnswer(BaseModel):
+    """One generation of a dispatch, and what came of it."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    generation: int
+    livekit_dispatch_id: Filled
+    tries: Annotated[int, Field(description="How often LiveKit was asked.")]
+    errors: list[str]
+    outcome: Filled
+    reason: Filled
+
+
+class EventAnswer(BaseModel):
+    """Something that happened to a dispatch."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    at_ms: Milliseconds
+    event: str
+    generation: int
+    detail: dict[str, str]
+
+
+class DispatchSummary(BaseModel):
+    """A dispatch as it is listed."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    dispatch_id: DispatchId
+    state: State
+    room_name: str
+    agent_name: str
+    deployment: Annotated[Filled, Field(description="Of the agent; null: it was asked for none.")]
+    container: Annotated[
+        Filled, Field(description="Where its agent runs, or has to; null: anywhere.")
+    ]
+    generation: Annotated[int, Field(description="Raised with every new attempt.")]
+    created_at_ms: Milliseconds
+    deadline_at_ms: Milliseconds
+    agent_identity: Filled
+    joined_at_ms: int | None
+    time_to_join_ms: int | None
+    failure_reason: Filled
+    failure_message: Filled
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def status(self) -> State:
+        """The same as `state`, as the answer to the request calls it."""
+        return self.state
+
+
+class DispatchRecord(DispatchSummary):
+    """A dispatch with its attempts (the last 50) and its timeline (the last 200 events)."""
+
+    attempts: list[AttemptAnswer]
+    timeline: list[EventAnswer]
+
+
+class DispatchPage(BaseModel):
+    """Some dispatches of the caller's, newest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dispatches: list[DispatchSummary]
+    next_cursor: Annotated[
+        str | None,
+        Field(
+            description="Where to go on; null: this is the last page. A page can be short, or "
+            "empty, and have a next one: 1,000 records are looked at for a page."
+        ),
+    ]
+
+
+class ServerSentEvent(BaseModel):
+    """One event of the stream."""
+
+    id: Annotated[str, Field(description="How many events the timeline has up to this one.")]
+    event: Literal["snapshot", "timeline", "end"]
+    data: Annotated[
+        str,
+        Field(
+            description="JSON: a DispatchRecord (`snapshot`, `end`) or a StreamEvent (`timeline`).",
+            json_schema_extra={"contentMediaType": "application/json"},
+        ),
+    ]
+
+
+class StreamEvent(EventAnswer):
+    """Data of a `timeline` event of the stream."""
+
+    state: Annotated[State, Field(description="Where the dispatch stands when this is sent.")]
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def status(self) -> State:
+        """The same as `state`."""
+        return self.state
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field."""
+
+    field: Annotated[str, Field(examples=["room_config.agents.0.metadata"])]
+    message: str
+
+
+class ProblemAnswer(BaseModel):
+    """RFC 9457 problem details: the body of every error, `application/problem+json`."""
+
+    type: Annotated[str, Field(examples=["about:blank"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: Annotated[str, Field(description="What happened, and what to do about it.")]
+    errors: Annotated[
+        list[FieldError], Field(description="With 422 only: the first 20 wrong fields.")
+    ] = []
+
+
+class Health(BaseModel):
+    """This process answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """What a session needs, and which part of it has not reported itself lately."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    not_ready: list[str]
+    parked: Annotated[
+        list[str],
+        Field(
+            description="Ids of records that nobody can read, if there are any; with several "
+            "clients for the operator only."
+        ),
+    ] = []
+    agents_without_server: Annotated[
+        list[str],
+        Field(description="Agents that may be asked for and have no agent server online, if any."),
+    ] = []
+    redis: Annotated[
+        str, Field(description="What Redis says when it refuses to work, and what to do about it.")
+    ] = ""
+
+
+def token_answer(
+    *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
+) -> str:
+    """Body of the 200: LiveKit's `TokenSourceResponse` and where to follow the dispatch."""
+    status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
+    return TokenAnswer(
+        server_url=server_url,
+        participant_token=token,
+        room_name=accepted.room_name,
+        participant_identity=identity,
+        dispatch_id=accepted.dispatch_id,
+        status=accepted.state,
+        state=accepted.state,
+        status_url=status_url,
+        events_url=f"{status_url}/events",
+    ).model_dump_json()
+
+
+def _shown(dispatch: Dispatch) -> Dispatch:
+    return replace(dispatch, container=dispatch.agent_container or dispatch.container)
+
+
+def _summary(dispatch: Dispatch) -> DispatchSummary:
+    return DispatchSummary.model_validate(_shown(dispatch))
+
+
+def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
+    """Body of `GET /api/v1/dispatches/{id}`: the record, without what its client put into it."""
+    return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
+
+
+def page_answer(page: Page) -> dict[str, Any]:
+    """Body of `GET /api/v1/dispatches`."""
+    return DispatchPage(
+        dispatches=[_summary(dispatch) for dispatch in page.dispatches],
+        next_cursor=str(page.next) if page.next else None,
+    ).model_dump(mode="json")
+
+
+def event_answer(event: TimelineEvent, state: State) -> dict[str, Any]:
+    """Data of one timeline event of the stream."""
+    return StreamEvent(**asdict(event), state=state).model_dump(mode="json")

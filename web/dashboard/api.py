@@ -1,0 +1,175 @@
+"""The JSON API behind the dashboard's pages, for the operator's browser alone.
+
+Every answer has an ETag: a page that asks again every two seconds mostly hears that nothing has
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any, TypeVar
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dispatcher.domain.metrics import Window
+from dispatcher.domain.models import State
+from dispatcher.errors import UnreadableRecord
+from dispatcher.explain.explanation import explain_parked, explain_unknown
+from dispatcher.ledger import reports
+from dispatcher.ledger.queries import Page, Position
+from dispatcher.ledger.statistics import NOT_OURS
+from web.auth.operator_session import PATH, signed_in
+from web.contract.problems import Problem, invalid_fields
+from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
+from web.dashboard import queries
+from web.dashboard.queries import Sought
+from web.dashboard.serializers import (
+    explanation_answer,
+    failure_answer,
+    health_answer,
+    page_answer,
+    session_answer,
+    states_answer,
+    success_answer,
+    window_answer,
+)
+from web.services import services
+
+blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")
+
+QueryT = TypeVar("QueryT", bound=BaseModel)
+
+
+@blueprint.before_request
+def _operator_only() -> None:
+    operator = services().operator
+    if not operator.named:
+        raise Problem(403, "Forbidden", "set USHER_OPERATOR_AUTH to switch the dashboard on")
+    if not signed_in(operator):
+        raise Problem(401, "Unauthorized", "sign in at /dashboard/login")
+
+
+def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
+    # The moment of the answer is no news.
+    etag = sha256(json.dumps({**body, "at_ms": 0}).encode()).hexdigest()[:16]
+    answer = Response(json.dumps(body), status=status, mimetype="application/json")
+    # Kept by the page for its next question alone.
+    answer.headers["Cache-Control"] = "no-store"
+    answer.set_etag(etag)
+    if status == 200:
+        answer.make_conditional(request)
+    return answer
+
+
+def _empty_is_none(text: str) -> str | None:
+    return text or None
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    client: Annotated[str | None, Field(max_length=63), BeforeValidator(_empty_is_none)] = None
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """The clients that are shown; one that there is no more has none."""
+        known = tuple(client.client_id for client in services().clients.clients)
+        return known if self.client is None else tuple(c for c in known if c == self.client)
+
+
+class OverviewQuery(_Query):
+    """Query of `overview`."""
+
+    window: Window = Window.HOUR
+
+
+class SessionsQuery(_Query):
+    """Query of `sessions`; `since_s` is how many seconds ago the oldest was asked for."""
+
+    state: Annotated[State | None, BeforeValidator(_empty_is_none)] = None
+    since_s: Annotated[int | None, Field(gt=0), BeforeValidator(_empty_is_none)] = None
+    text: Annotated[str, Field(max_length=256)] = ""
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
+    cursor: Annotated[Position | None, BeforeValidator(Position.parse)] = None
+
+
+def _query(model: type[QueryT]) -> QueryT:
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid_fields(error) from None
+
+
+@blueprint.get("/overview")
+def overview() -> Response:
+    """Figures, health, and the newest failures."""
+    here = services()
+    wanted = _query(OverviewQuery)
+    ids = wanted.client_ids
+    # What agents have answered to jobs that are nobody's here is the operator's to know.
+    counted = ids if wanted.client else (*ids, NOT_OURS)
+    by_window = {each: queries.read_figures(here, each, counted) for each in Window}
+    shown = by_window[wanted.window]
+    standing = queries.read_health(here)
+    failures = queries.newest_failures(here, ids)
+    return _answer(
+        {
+            "at_ms": standing.at_ms,
+            "clients": [client.client_id for client in here.clients.clients],
+            "window": wanted.window,
+            "success": {each: success_answer(by_window[each].clients) for each in Window},
+            "states": states_answer(by_window[Window.MINUTES].clients),
+            **window_answer(shown),
+            "health": health_answer(standing, queries.missing(here, standing), ids),
+            "newest_failures": [failure_answer(each, here.timings) for each in failures],
+        }
+    )
+
+
+@blueprint.get("/sessions")
+def sessions() -> Response:
+    """Which sessions there are, the newest first."""
+    here = services()
+    wanted = _query(SessionsQuery)
+    now_ms = int(time.time() * 1000)
+    text = wanted.text.strip()
+    sought = Sought(
+        client_ids=wanted.client_ids,
+        states=(wanted.state,) if wanted.state else (),
+        since_ms=now_ms - wanted.since_s * 1000 if wanted.since_s else None,
+        text=text,
+        limit=wanted.limit,
+        after=wanted.cursor,
+    )
+    # Whoever has an id has one session, whatever else the filter says and however old it is.
+    exact = queries.find_dispatch(here, text) if text.startswith("dsp_") else None
+    page = (
+        Page(dispatches=(exact,), next=None)
+        if exact is not None
+        else queries.find_kept(here, sought, wanted.since_s)
+    )
+    clients = [client.client_id for client in here.clients.clients]
+    return _answer({**page_answer(page, at_ms=now_ms), "clients": clients})
+
+
+@blueprint.get("/sessions/<dispatch_id>")
+def session(dispatch_id: str) -> Response:
+    """One session, with what became of it in words; 404 says in words what that may mean."""
+    here = services()
+    parked = here.snapshots.get("parked", 1.0, lambda: here.ledger.run(reports.parked()))
+    if dispatch_id in parked:
+        explanation = explain_parked(dispatch_id, parked[dispatch_id])
+    else:
+        try:
+            dispatch = queries.read_dispatch(here, dispatch_id)
+        except UnreadableRecord as error:  # the sweeper has not met it yet
+            explanation = explain_parked(dispatch_id, str(error))
+        else:
+            if dispatch is not None:
+                return _answer(session_answer(dispatch, here.timings, flower_url=here.flower_url))
+            explanation = explain_unknown(dispatch_id, here.timings)
+    return _answer({"explanation": explanation_answer(explanation)}, 404)

@@ -1,0 +1,150 @@
+"""The operator's pages at `/dashboard`, and signing in.
+
+They have nothing in them (`web/pages/templates/dashboard/`): their scripts ask `dashboard/api.py`
+for what they show. So a link to a session works from a chat too, where the browser sends a
+`SameSite=Strict` cookie only once the page is there.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from flask import Blueprint, Response, redirect, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from web.auth.operator import judged
+from web.auth.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
+from web.pages import static_files
+from web.services import services
+
+blueprint = Blueprint(
+    "dashboard", __name__, url_prefix=PATH, template_folder=static_files.TEMPLATES
+)
+
+# No inline script or style, nothing from elsewhere, forms to ourselves only.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# Where to go after signing in: to a page of ours, whatever the form says.
+_OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\?[!-~]{0,500})?")
+
+
+def _page(name: str) -> AnyResponse:
+    """The page, or the way to it."""
+    here = services()
+    if not here.operator.named:
+        return _switched_off()
+    # From another site the cookie is not sent; the page itself asks with it.
+    crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
+    if not crossing and not signed_in(here.operator):
+        wanted = _own_page(request.full_path.rstrip("?"))
+        return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
+    answer = static_files.page(f"dashboard/{name}")
+    answer.vary.add("Cookie")
+    return _own(answer)
+
+
+def _switched_off() -> Response:
+    return _own(Response(render_template("dashboard/off.html"), status=403))
+
+
+def _own(answer: Response) -> Response:
+    answer.headers["Content-Security-Policy"] = _POLICY
+    # So that browsers say where a form comes from (`check_own_form`); to nobody else.
+    answer.headers["Referrer-Policy"] = "same-origin"
+    return answer
+
+
+def _own_page(wanted: str) -> str:
+    return wanted if _OWN_PAGE.fullmatch(wanted) else PATH
+
+
+@blueprint.get("")
+def overview() -> AnyResponse:
+    """How is everything?"""
+    return _page("overview.html")
+
+
+@blueprint.get("/sessions")
+def sessions() -> AnyResponse:
+    """Which sessions are there?"""
+    return _page("sessions.html")
+
+
+@blueprint.get("/sessions/<dispatch_id>")
+def session(dispatch_id: str) -> AnyResponse:
+    """What has happened to this one?"""
+    return _page("session.html")
+
+
+@blueprint.get("/login")
+def login() -> AnyResponse:
+    """The form."""
+    here = services()
+    if not here.operator.named:
+        return _switched_off()
+    return _form()
+
+
+def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
+    wanted = _own_page(request.values.get("next", PATH))
+    page = render_template(
+        "dashboard/login.html",
+        next=wanted,
+        trouble=trouble,
+        wait_s=wait_s,
+        user=request.form.get("user", "")[:256],
+        signed_out="out" in request.args,
+    )
+    answer = _own(Response(page, status=status))
+    if wait_s:
+        answer.headers["Retry-After"] = str(wait_s)
+    return answer
+
+
+@blueprint.post("/login")
+def log_in() -> AnyResponse:
+    """Begin a session.
+
+    Raises:
+        Problem: 403, another site has sent the form.
+    """
+    here = services()
+    if not here.operator.named:
+        return _switched_off()
+    check_own_form()
+    right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
+    if wait_s:
+        return _form(status=429, trouble="wait", wait_s=wait_s)
+    if not right:
+        return _form(status=401, trouble="wrong")
+    answer = _own(Response(status=303))
+    answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))
+    sign_in(here.operator, answer)
+    return answer
+
+
+@blueprint.post("/logout")
+def log_out() -> AnyResponse:
+    """End the session in this browser.
+
+    Raises:
+        Problem: 403, another site has sent the form.
+    """
+    check_own_form()
+    answer = Response(status=303)
+    answer.headers["Location"] = f"{request.root_path}{PATH}/login?out"
+    sign_out(answer)
+    return answer
+
+
+@blueprint.get("/parts/<name>")
+def part(name: str) -> Response:
+    """What the pages are made of: no secrets, and the form needs some of it too.
+
+    Raises:
+        NotFound: there is no such part.
+    """
+    return static_files.page_part("dashboard", name)

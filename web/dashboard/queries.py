@@ -1,0 +1,157 @@
+"""Reads for the dashboard what Redis has, at most once in a while per process.
+
+Figures and health may be a second old, what costs more some seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dispatcher.domain.metrics import Figures, Window
+from dispatcher.domain.models import Dispatch, State
+from dispatcher.errors import UnreadableRecord
+from dispatcher.ledger import dispatches, parts, queries, statistics
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.queries import Page, Position
+from dispatcher.ledger.statistics import Health
+from web.monitoring import health
+from web.services import Services
+
+NEWEST_FAILURES: Final = 6
+# A look at a thousand records is 3 ms of Redis; whoever wants to go further says so.
+MOST_LOOKS: Final = 10
+_KEEP_S: Final = 1.0
+# A day is a hundred hashes per client, and a second more changes little of it.
+_KEEP_WINDOW_S: Final = {Window.MINUTES: 1.0, Window.HOUR: 2.0, Window.DAY: 5.0, Window.ALL: 1.0}
+_KEEP_FAILURES_S: Final = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """Which sessions somebody looks for."""
+
+    client_ids: tuple[str, ...]
+    states: tuple[State, ...] = ()
+    since_ms: int | None = None
+    text: str = ""
+    limit: int
+    after: Position | None = None
+
+
+def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> Figures:
+    """What was counted.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    return here.snapshots.get(
+        ("figures", window, *client_ids),
+        _KEEP_WINDOW_S[window],
+        lambda: statistics.read(here.ledger, window, client_ids),
+    )
+
+
+def read_health(here: Services) -> Health:
+    """How everything stands.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(statistics.health()))
+
+
+def missing(here: Services, standing: Health) -> list[str]:
+    """The parts that have not reported themselves, as `/readyz` has them."""
+    alive = {parts.worker(queue) for queue in standing.workers}
+    alive |= {parts.livekit(client_id) for client_id in standing.livekit}
+    alive |= {parts.SWEEPER} if standing.sweeper_alive else set()
+    servers = list(standing.agent_servers)
+    return health.missing(here.clients, here.dispatcher, frozenset(alive), servers)
+
+
+def find(store: Ledger, sought: Sought) -> Page:
+    """A page of what is sought, from as many looks as one question may cost.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    found: list[Dispatch] = []
+    after = sought.after
+    for _ in range(MOST_LOOKS):
+        page = store.run(
+            queries.search(
+                sought.client_ids,
+                states=sought.states,
+                since_ms=sought.since_ms,
+                text=sought.text,
+                limit=sought.limit - len(found),
+                after=after,
+            )
+        )
+        found += page.dispatches
+        after = page.next
+        if after is None or len(found) >= sought.limit:
+            break
+    return Page(dispatches=tuple(found), next=after)
+
+
+def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch, ...]:
+    """The newest sessions that have failed, whole.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    sought = Sought(client_ids=tuple(client_ids), states=(State.FAILED,), limit=NEWEST_FAILURES)
+
+    def read() -> tuple[Dispatch, ...]:
+        page = find(here.ledger, sought)
+        whole = (_readable(here.ledger, each.dispatch_id) for each in page.dispatches)
+        return tuple(each for each in whole if each is not None and each.state is State.FAILED)
+
+    return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
+
+
+def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
+    """The same as `find`, read a second ago at the most; `since_s` is what `since_ms` came from.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
+    return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
+
+
+def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
+    """The record; None where there is none, or one that makes no sense: others are shown still."""
+    try:
+        return store.run(dispatches.read(dispatch_id))
+    except UnreadableRecord:
+        return None
+
+
+def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
+    """One record, read half a second ago at the most; None: there is none that can be read.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+    """
+    try:
+        return read_dispatch(here, dispatch_id)
+    except UnreadableRecord:
+        return None
+
+
+def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
+    """One record, read half a second ago at the most; None: there is none.
+
+    Raises:
+        LedgerUnavailable: Redis does not answer.
+        UnreadableRecord: it makes no sense.
+    """
+    return here.snapshots.get(
+        ("dispatch", dispatch_id),
+        _KEEP_S / 2,
+        lambda: here.ledger.run(dispatches.read(dispatch_id)),
+    )

@@ -1,0 +1,197 @@
+"""Figures, health and records as the dashboard's JSON. Pure.
+
+Only what the pages show: no metadata of an agent's or a participant's, no token, no key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dispatcher.domain.metrics import BOUNDS, AgentFigures, ClientFigures, Figures, Histogram
+from dispatcher.domain.models import AgentServerReport, Dispatch
+from dispatcher.domain.timing import Timings
+from dispatcher.explain.explanation import Explanation, explain
+from dispatcher.explain.stages import stages
+from dispatcher.ledger.queries import Page
+from dispatcher.ledger.statistics import Health
+
+_QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+def merged(histograms: Iterable[Histogram], name: str) -> Histogram:
+    """Several of the same name as one."""
+    found = list(histograms)
+    bounds = tuple(float(bound) for bound in BOUNDS[name])
+    columns = zip(*(each.counts for each in found), strict=True)
+    return Histogram(
+        bounds=bounds,
+        counts=tuple(sum(column) for column in columns) or (0,) * (len(bounds) + 1),
+        total=sum(each.total for each in found),
+        sum=sum(each.sum for each in found),
+    )
+
+
+def success_answer(clients: Sequence[ClientFigures]) -> dict[str, Any]:
+    """Who got an agent, over one window."""
+    joined = sum(each.served for each in clients)
+    failed = sum(each.unserved for each in clients)
+    return {
+        "dispatches": sum(each.dispatches for each in clients),
+        "joined": joined,
+        "failed": failed,
+        "success_rate": joined / (joined + failed) if joined + failed else None,
+    }
+
+
+def histogram_answer(histogram: Histogram) -> dict[str, Any]:
+    """A distribution; the last bucket, of what is above all bounds, has no `up_to_ms`."""
+    return {
+        "count": histogram.total,
+        "mean_ms": histogram.mean,
+        **{name: histogram.quantile(q) for name, q in _QUANTILES.items()},
+        "buckets": [
+            {"up_to_ms": bound, "count": count}
+            for bound, count in zip((*histogram.bounds, None), histogram.counts, strict=True)
+        ],
+    }
+
+
+def _by_reason(counts: Iterable[Mapping[str, int]]) -> list[dict[str, Any]]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    # Of the same count in the order of the names: what has not changed must not move.
+    ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
+    return [{"reason": reason, "count": count} for reason, count in ordered if count]
+
+
+def states_answer(clients: Sequence[ClientFigures]) -> dict[str, int]:
+    """How many sessions that have not ended are in each state."""
+    total: Counter[str] = Counter()
+    for each in clients:
+        total.update({state.value: count for state, count in each.states.items()})
+    return dict(total)
+
+
+def window_answer(figures: Figures) -> dict[str, Any]:
+    """All that is drawn of one window."""
+    histograms = [each.histograms["time_to_join"] for each in figures.clients]
+    return {
+        "since_ms": figures.since_ms,
+        "time_to_join": histogram_answer(merged(histograms, "time_to_join")),
+        "failures": _by_reason(each.failed for each in figures.clients),
+        "rejects": _by_reason(each.reject_reasons for each in figures.agents),
+        "requests": sum(each.requests for each in figures.agents),
+        "agents": [_agent_answer(each) for each in figures.agents],
+    }
+
+
+def _agent_answer(agent: AgentFigures) -> dict[str, Any]:
+    return {
+        "client_id": agent.client_id,
+        "container": agent.container,
+        "agent_name": agent.agent_name,
+        "requests": agent.requests,
+        "accepts": agent.accepts,
+        "rejects": agent.rejects,
+        "acceptance_rate": agent.acceptance_rate,
+    }
+
+
+def _server_answer(server: AgentServerReport) -> dict[str, Any]:
+    return {**asdict(server), "online": server.online, "free_slots": server.free_slots}
+
+
+def _seconds(ms: int | None) -> int | None:
+    # Whole ones: a page is told of news only, and this would be one each time.
+    return None if ms is None else ms // 1000
+
+
+def health_answer(
+    health: Health, missing: Sequence[str], client_ids: Sequence[str]
+) -> dict[str, Any]:
+    """How everything stands; of agent servers those that serve one of these clients."""
+    servers = [each for each in health.agent_servers if each.client_id in ("", *client_ids)]
+    servers.sort(key=lambda each: (each.agent_name, each.container, each.agent_server_id))
+    return {
+        "agent_servers": [_server_answer(each) for each in servers],
+        "queues": dict(health.queues),
+        "workers": sorted(health.workers),
+        "waiting": health.waiting,
+        "oldest_waiting_s": _seconds(health.oldest_waiting_ms),
+        "overdue": health.overdue,
+        "oldest_overdue_s": _seconds(health.oldest_overdue_ms),
+        "sweeper_silent_s": _seconds(health.sweeper_silent_ms),
+        "parked": health.parked,
+        "data_losses": health.data_losses,
+        "missing": list(missing),
+    }
+
+
+def failure_answer(dispatch: Dispatch, timings: Timings) -> dict[str, Any]:
+    """One line of the newest failures, with the cause in words."""
+    explanation = explain(dispatch, timings)
+    return {
+        **summary_answer(dispatch),
+        "headline": explanation.headline,
+        "cause": explanation.cause,
+    }
+
+
+def summary_answer(dispatch: Dispatch) -> dict[str, Any]:
+    """One line of a list of sessions."""
+    return {
+        "dispatch_id": dispatch.dispatch_id,
+        "client_id": dispatch.client_id,
+        "room_name": dispatch.room_name,
+        "agent_name": dispatch.agent_name,
+        "container": dispatch.agent_container or dispatch.container,
+        "state": dispatch.state,
+        "generation": dispatch.generation,
+        "created_at_ms": dispatch.created_at_ms,
+        "updated_at_ms": dispatch.updated_at_ms,
+        "time_to_join_ms": dispatch.time_to_join_ms,
+        "failure_reason": dispatch.failure_reason,
+    }
+
+
+def page_answer(page: Page, *, at_ms: int) -> dict[str, Any]:
+    """Some sessions, and where to go on."""
+    return {
+        "at_ms": at_ms,
+        "sessions": [summary_answer(dispatch) for dispatch in page.dispatches],
+        "next_cursor": str(page.next) if page.next else None,
+    }
+
+
+def explanation_answer(explanation: Explanation) -> dict[str, Any]:
+    """The cause in words."""
+    return asdict(explanation)
+
+
+def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = "") -> dict[str, Any]:
+    """All of one session."""
+    return {
+        **summary_answer(dispatch),
+        "at_ms": dispatch.read_at_ms,
+        "terminal": dispatch.terminal,
+        "requested_at_ms": dispatch.requested_at_ms,
+        "deadline_at_ms": dispatch.deadline_at_ms,
+        "joined_at_ms": dispatch.joined_at_ms,
+        "agent_server_id": dispatch.agent_server_id,
+        "agent_identity": dispatch.agent_identity,
+        "job_id": dispatch.job_id,
+        "livekit_dispatch_id": dispatch.livekit_dispatch_id,
+        "failure_message": dispatch.failure_message,
+        "losses": dispatch.losses,
+        "attempts_dropped": dispatch.attempts_dropped,
+        "timeline_dropped": dispatch.timeline_dropped,
+        "attempts": [asdict(attempt) for attempt in dispatch.attempts],
+        "timeline": [asdict(event) for event in dispatch.timeline],
+        "stages": [asdict(stage) for stage in stages(dispatch)],
+        "explanation": explanation_answer(explain(dispatch, timings)),
+        "flower_url": flower_url,
+    }

@@ -1,0 +1,125 @@
+"""Is this process alive, and is everything there that a session needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Blueprint
+
+from dispatcher.clients.models import Client
+from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.worker_settings import (
+    WorkerSettings,
+    all_services,
+    services_of,
+    without_server,
+)
+from dispatcher.domain.models import AgentServerReport
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import parts, reports
+from dispatcher.settings import DispatcherSettings
+from web.auth.operator import shows_credential
+from web.services import services
+
+blueprint = Blueprint("health", __name__)
+
+CLIENTS_FILE = "clients_file"  # it is wrong, and the clients are those of before
+
+
+@blueprint.get("/healthz")
+def healthz() -> dict[str, str]:
+    """200 as long as this process answers."""
+    return {"status": "ok"}
+
+
+def _kind(part: str) -> str:
+    """What kind of part it is, without the client's or the agent's name."""
+    kind, _, _ = part.partition(":")
+    return kind if kind in ("agent", "livekit") else part
+
+
+def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> bool:
+    return any(
+        server.online
+        and server.serves(
+            client_id=client.client_id,
+            agent_name=client.default_agent_name,
+            container=client.container,
+        )
+        for server in servers
+    )
+
+
+def missing(
+    clients: ClientRegistry,
+    settings: DispatcherSettings,
+    alive: frozenset[str],
+    servers: list[AgentServerReport],
+) -> list[str]:
+    """The parts that a session needs and that have not reported themselves lately.
+
+    Agent servers that run without our reports cannot be missed.
+    """
+    needed = [parts.worker("dispatch"), parts.worker("verify"), parts.SWEEPER]
+    served = [client for client in clients.clients if not client.disabled]
+    needed += [parts.livekit(client.client_id) for client in served]
+    # Another client's agent server is no help, whatever its agent's name.
+    agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
+    silent = sorted(name for name in agents if not settings.unfenced(name))
+    absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
+    # What is wrong with it is in the log.
+    return [*absent, CLIENTS_FILE] if clients.error else absent
+
+
+def unserved(
+    clients: ClientRegistry,
+    settings: DispatcherSettings,
+    workers: Iterable[WorkerSettings],
+    servers: list[AgentServerReport],
+) -> list[str]:
+    """The agents that a session may ask for, here or at a worker, and that nothing serves."""
+    workers = list(workers)
+    unfenced = settings.unfenced_names.union(*(worker.unfenced for worker in workers))
+    asked_for = all_services(services_of(clients.clients), workers)
+    return sorted({each.agent_name for each in without_server(asked_for, servers, unfenced)})
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[dict[str, Any], int]:
+    """503 when no request can be accepted; 200 otherwise, naming what a session would wait for.
+
+    Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
+    get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
+    away: their dispatches wait.
+    `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
+    which no agent server is online, if there are any; a default one is in `not_ready` as well.
+    `redis` is what it says when it answers and refuses to work.
+    Where there are several clients, their names, those of their agents and these ids are for the
+    operator (basic authentication); anybody else is told which kind of part is missing.
+    """
+    here = services()
+    named = len(here.clients.clients) == 1 or shows_credential()
+    try:
+        here.ledger.run(reports.probe())
+        alive = here.ledger.run(reports.alive())
+        servers = here.ledger.run(reports.agent_servers())
+        workers = here.ledger.run(reports.workers())
+        parked = here.ledger.run(reports.parked())
+    except LedgerUnavailable as error:
+        delegates = any(client.delegates for client in here.clients.clients)
+        status = "degraded" if delegates else "unavailable"
+        without: dict[str, Any] = {"status": status, "not_ready": ["redis"]}
+        if error.refusal:
+            without["redis"] = error.refusal
+        return without, 200 if delegates else 503
+    absent = missing(here.clients, here.dispatcher, alive, servers)
+    status = "degraded" if absent else "ready"
+    if not named:
+        return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
+    answer: dict[str, Any] = {"status": status, "not_ready": absent}
+    if agents := unserved(here.clients, here.dispatcher, workers, servers):
+        answer["agents_without_server"] = agents
+    if parked:
+        answer["parked"] = sorted(parked)
+    return answer, 200

@@ -1,0 +1,105 @@
+"""What does Prometheus get to see?
+
+`GET /metrics`: what the ledger has counted, the same whichever process answers, and how long the
+web processes have taken to answer. Each web process keeps the latter in a file of its own
+(prometheus_client's multiprocess mode, set up by `gunicorn_conf.py`), so that a request costs no
+Redis command; alone, as in a test, it keeps them in memory.
+
+docs/metrics.md lists every metric.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from flask import Blueprint, Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
+from prometheus_client.multiprocess import MultiProcessCollector
+from werkzeug.routing import Rule
+
+from dispatcher.domain.metrics import Window
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import reports, statistics
+from web.auth.operator import is_on_this_machine, require_operator
+from web.monitoring.collector import LedgerCollector
+from web.services import services
+
+blueprint = Blueprint("metrics", __name__)
+
+DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+# Put into the environment of a request that nobody has sent: it is not counted.
+REHEARSAL: Final = "usher.rehearsal"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_request_seconds = Histogram(
+    "usher_http_request_seconds",
+    "From a whole request to its answer; of an event stream to its beginning.",
+    ("method", "route", "status"),
+    registry=None,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+
+
+def _begin() -> None:
+    g.usher_began = time.perf_counter()
+
+
+def _note(response: Response) -> Response:
+    g.usher_status = response.status_code
+    return response
+
+
+def _time(_: BaseException | None) -> None:
+    began, status = g.get("usher_began"), g.get("usher_status")
+    asked = request.environ
+    if began is None or status is None or REHEARSAL in asked:
+        return
+    took_s = time.perf_counter() - began
+    _observe(asked["REQUEST_METHOD"], request.url_rule, status, took_s)
+
+
+def _observe(method: str, rule: Rule | None, status: int, took_s: float) -> None:
+    # By the rule, not by the path: what callers make up shall not become labels.
+    _request_seconds.labels(
+        method if method in _METHODS else "other",
+        "none" if rule is None else rule.rule,
+        str(status),
+    ).observe(took_s)
+
+
+def _look_at_ledger() -> LedgerCollector:
+    here = services()
+    client_ids = [client.client_id for client in here.clients.clients]
+    try:
+        here.ledger.run(reports.probe())
+        return LedgerCollector(
+            statistics.read(here.ledger, Window.ALL, [*client_ids, statistics.NOT_OURS]),
+            here.ledger.run(statistics.health()),
+        )
+    except LedgerUnavailable:
+        return LedgerCollector()
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Every metric, for the operator; where it is set so, for callers on this machine, too."""
+    if not (services().metrics_local and is_on_this_machine()):
+        require_operator()
+    registry = CollectorRegistry()
+    registry.register(_look_at_ledger())
+    if DIRECTORY in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(_request_seconds)
+    encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(registry), content_type=content_type)
+
+
+def register(app: Flask) -> None:
+    """Have the answers of `app` timed."""
+    app.before_request(_begin)
+    app.after_request(_note)
+    app.teardown_request(_time)

@@ -1,0 +1,62 @@
+"""Where does a trace begin? At the request that asks for a session, sends it again or ends it.
+
+A caller's own trace (W3C `traceparent`) goes on here. Without tracing nothing of this is called.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Final
+
+from flask import Flask, Response, g, request
+
+from dispatcher.observability import tracing
+
+_TRACED: Final = frozenset({"api.create_dispatch", "api.redispatch", "api.cancel_dispatch"})
+
+
+def register(app: Flask) -> None:
+    """Trace the requests of `app` that change something, if this process traces."""
+    if tracing.on():
+        app.before_request(_begin)
+        app.after_request(_note)
+        app.teardown_request(_end)
+
+
+def _begin() -> None:
+    if request.endpoint not in _TRACED or request.method == "OPTIONS":
+        return
+    route = str(request.url_rule)
+    span = tracing.begin(
+        f"{request.method} {route}",
+        parent=request.headers.get("traceparent", ""),
+        kind="server",
+        attributes={
+            "http.request.method": request.method,
+            "http.route": route,
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+        },
+        root=True,
+    )
+    within: AbstractContextManager[tracing.Span] = tracing.inside(span)
+    within.__enter__()
+    g.traced = span, within
+
+
+def _note(response: Response) -> Response:
+    if "traced" in g:
+        span, _ = g.traced
+        span.set({"http.response.status_code": response.status_code})
+        if response.status_code >= 500:
+            span.failed(str(response.status_code))
+    return response
+
+
+def _end(error: BaseException | None) -> None:
+    if "traced" in g:
+        span, within = g.pop("traced")
+        within.__exit__(None, None, None)
+        if error is not None:
+            span.failed(type(error).__name__)
+        span.end()

@@ -1,0 +1,1 @@
+"""What browsers get: templates, scripts, styles, and their views."""

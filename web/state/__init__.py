@@ -1,0 +1,1 @@
+"""What one web process remembers."""

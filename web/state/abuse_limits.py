@@ -1,0 +1,182 @@
+"""How much may a caller ask for before it is told to wait, or to ask for less?
+
+Requests per minute and sessions at once are counted in Redis, together with the record's write
+(`dispatcher/ledger/lua/create.lua`); here is what is looked at before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cachetools import TTLCache
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from dispatcher.domain.models import Limits
+from dispatcher.errors import LedgerUnavailable, LimitReached
+from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger.client import Ledger
+from web.contract.problems import Problem
+
+MAX_JSON_DEPTH: Final = 32
+# Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
+# rate; this keeps the guesser from costing us anything. Right keys pass: behind one address (an
+# office, a proxy) there may be others.
+MAX_WRONG_KEYS: Final = 20
+WRONG_KEYS_WINDOW_S: Final = 60.0
+_MAX_ADDRESSES: Final = 10_000
+# Wrong operator's passwords from one address in a minute; after those none from there is judged.
+MAX_WRONG_PASSWORDS: Final = 10
+# A body that is larger is parsed only for whom may ask at all: it takes 20 ms and not 20 us.
+LARGE_BYTES: Final = 200_000
+
+# A string to its end, or to the end of the text: never a second look at the same byte.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_OTHERS: Final = bytes(set(range(256)) - set(b"{}[]"))
+
+
+def check_depth(body: bytes) -> None:
+    """Refuse JSON that is nested too deeply, before a parser sees it.
+
+    Raises:
+        Problem: 400.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _OTHERS)
+    for _ in range(MAX_JSON_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise Problem(
+            400,
+            "Bad Request",
+            f"the body is nested deeper than {MAX_JSON_DEPTH} levels, or its brackets do not match",
+        )
+
+
+@contextlib.contextmanager
+def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[None]:
+    """Have a request that is refused within the block count as one of the client's requests.
+
+    Raises:
+        LimitReached: it was refused, and the client has used up its requests.
+    """
+    try:
+        yield
+    except (Problem, HTTPException):
+        if limits.requests_per_minute:
+            with contextlib.suppress(LedgerUnavailable):
+                store.run(dispatches.count_request(client_id, limits))
+        raise
+
+
+def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> None:
+    """Refuse a large body before it is parsed when the client has used up its requests.
+
+    Raises:
+        LimitReached: it has.
+    """
+    if limits.requests_per_minute and len(body) > LARGE_BYTES:
+        with contextlib.suppress(LedgerUnavailable):
+            store.run(dispatches.count_request(client_id, limits, only_look=True))
+
+
+@dataclass
+class _Guesses:
+    """Of one address, until its minute is over."""
+
+    until: float
+    count: int = 0
+
+    def wait_s(self) -> int:
+        return max(0, math.ceil(self.until - time.monotonic()))
+
+
+class WrongKeys:
+    """Counts wrong keys by address, in this process; thread-safe, and of bounded size."""
+
+    def __init__(self, most: int = MAX_WRONG_KEYS) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._seen: TTLCache[str, _Guesses] = TTLCache(_MAX_ADDRESSES, ttl=WRONG_KEYS_WINDOW_S)
+
+    def one_more(self, address: str) -> int:
+        """Note one; returns the seconds to wait when it is one too many, else 0."""
+        first = _Guesses(until=time.monotonic() + WRONG_KEYS_WINDOW_S)
+        with self._lock:
+            guesses = self._seen.setdefault(_place(address), first)
+            guesses.count += 1
+            return guesses.wait_s() if guesses.count > self._most else 0
+
+    def wait_s(self, address: str) -> int:
+        """The seconds to wait when there have been too many already, else 0; notes nothing."""
+        with self._lock:
+            guesses = self._seen.get(_place(address))
+            return guesses.wait_s() if guesses and guesses.count >= self._most else 0
+
+
+class WrongPasswords:
+    """Locks an address out after too many wrong operator's passwords; thread-safe.
+
+    They are counted in Redis for all web processes, and in this one for while Redis is away.
+    """
+
+    def __init__(self, store: Ledger) -> None:
+        self._store = store
+        self._here = WrongKeys(MAX_WRONG_PASSWORDS)
+
+    def judged(self, address: str, *, right: bool) -> int:
+        """Note an attempt; returns the seconds to wait when it is not judged, else 0.
+
+        Right or wrong is not to be told when there is something to wait for.
+        """
+        wait_s = self._here.wait_s(address)
+        if wait_s:
+            return wait_s
+        place = _place(address)
+        with contextlib.suppress(LedgerUnavailable):
+            wait_ms = self._store.run(
+                reports.password_attempt(
+                    place, most=MAX_WRONG_PASSWORDS, within_s=WRONG_KEYS_WINDOW_S
+                )
+            )
+            if wait_ms:
+                return max(1, math.ceil(wait_ms / 1000))
+            if right:
+                self._store.run(reports.password_right(place))
+        if not right:
+            self._here.one_more(address)
+        return 0
+
+
+def _place(address: str) -> str:
+    """What counts as one address: of IPv6 the /64, all of which is usually one caller's."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if ip.version == 4:
+        return address
+    return str(ipaddress.ip_network((int(ip), 64), strict=False))
+
+
+def register(app: Flask) -> None:
+    """Have a reached limit answered as a 429 that says when to come back."""
+
+    @app.errorhandler(LimitReached)
+    def reached(error: LimitReached) -> Response:
+        wait_s = max(1, math.ceil(error.retry_after_s))
+        return Problem(
+            429, "Too Many Requests", str(error), headers={"Retry-After": str(wait_s)}
+        ).response()

@@ -1,0 +1,272 @@
+"""Which dispatches has this process promised that Redis may not know?
+
+Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
+accepted dispatch is remembered until its deadline, or until it has ended: what its client has
+cancelled must not come back to life. A thread looks once a second and writes again what is missing.
+What was delegated is in a file as well until then (`state/promise_files.py`), and what this process promises and
+forgets by being killed another one writes. The rest is a safety net in memory: what is lost with
+Redis and with this process at the same time is left to the agents, which write their own again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from dispatcher.domain.models import NewDispatch
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import restoring
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.guarding import ThreadGuard, Work
+from dispatcher.observability.state_changes import log_fields
+from web.state.promise import Promise
+from web.state.promise_files import Spool
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+# So long a worker without a master tries to write what it has promised without Redis.
+ORPHANS_LAST_S: Final = 30.0
+# So much longer than its deadline is a dispatch remembered.
+MARGIN_S: Final = 10.0
+# Of agent metadata, which is nearly all that a promise weighs, and of promises.
+MAX_BYTES: Final = 64_000_000
+MAX_PROMISES: Final = 100_000
+# So many are looked at every second.
+EACH_LOOK: Final = 2000
+
+
+class Promises:
+    """What this process has promised lately; thread-safe."""
+
+    def __init__(self, ledger: Ledger, *, retention_s: int, spool: Spool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._guard = ThreadGuard(ledger.run)
+        self._retention_s = retention_s
+        self._promises: OrderedDict[str, Promise] = OrderedDict()
+        self._delegated: dict[tuple[str, str, str], str] = {}
+        self._bytes = 0
+        self._turn = 0  # whose it is, of those that are not looked at every time
+        self._lock = threading.Lock()
+        self._parent = os.getppid()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="promises", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def remember(self, new: NewDispatch) -> None:
+        """Keep a dispatch that is in the ledger, for the case that Redis loses it."""
+        with self._lock:
+            while self._full():
+                oldest = next((p for p in self._promises.values() if not p.delegated), None)
+                if oldest is None:
+                    return
+                self._forget(oldest)
+            self._add(new, delegated=False)
+
+    def delegate(self, new: NewDispatch, *, because: str = "") -> Promise:
+        """Keep a dispatch that Redis could not take; the same room gets the same one again.
+
+        Raises:
+            LedgerUnavailable: too many are kept already.
+        """
+        with self._lock:
+            known = self._delegated.get((new.client_id, new.agent_name, new.room_name))
+            if known is not None:
+                return self._promises[known]
+            if self._full():
+                raise LedgerUnavailable("Redis does not answer, and no more can be remembered")
+            promise = self._add(new, delegated=True)
+        self._spool.keep(new)
+        logger.warning("delegated to LiveKit", extra={**_log_fields(new), "error": because})
+        return promise
+
+    def forget(self, dispatch_id: str) -> None:
+        """It has ended, and is not to be written again; the other processes see that by looking."""
+        with self._lock:
+            promise = self._promises.get(dispatch_id)
+            if promise is not None:
+                self._forget(promise)
+
+    def write(self, dispatch_id: str) -> bool:
+        """Have the record of a dispatch written now that this process has promised without Redis.
+
+        False when it is none of those, or is written already.
+
+        Raises:
+            LedgerUnavailable: Redis did not answer.
+        """
+        with self._lock:
+            promise = self._promises.get(dispatch_id)
+        if promise is None or not promise.delegated:
+            return False
+        self._look_at([promise])
+        return True
+
+    def _full(self) -> bool:
+        return self._bytes >= MAX_BYTES or len(self._promises) >= MAX_PROMISES
+
+    def _add(self, new: NewDispatch, *, delegated: bool, age_s: float = 0.0) -> Promise:
+        promise = Promise(
+            new=new,
+            made_at=time.monotonic() - age_s,
+            requested_at_ms=time.time_ns() // 1_000_000 - int(age_s * 1000),
+            delegated=delegated,
+        )
+        self._promises[new.dispatch_id] = promise
+        if delegated:
+            self._delegated.setdefault(promise.room_key, new.dispatch_id)
+        self._bytes += len(new.agent_metadata)
+        return promise
+
+    def _forget(self, promise: Promise) -> None:
+        if self._promises.pop(promise.new.dispatch_id, None) is not None:
+            self._bytes -= len(promise.new.agent_metadata)
+        self._no_longer_delegated(promise)
+
+    def _no_longer_delegated(self, promise: Promise) -> None:
+        if not promise.delegated:
+            return
+        if self._delegated.get(promise.room_key) == promise.new.dispatch_id:
+            del self._delegated[promise.room_key]
+        self._spool.drop(promise.new.dispatch_id)
+
+    def _adopt(self) -> None:
+        """Keep what a web process of this machine has delegated that is gone."""
+        for orphan in self._spool.orphans(known=self._is_kept):
+            with self._lock:
+                self._add(orphan.new, delegated=True, age_s=orphan.age_s)
+            logger.warning(
+                "took over what a web process that is gone had delegated",
+                extra=_log_fields(orphan.new),
+            )
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_S):
+            # Without Redis: that is what the promises are kept for.
+            with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.KEEP_PROMISES):
+                self.look()
+
+    def look(self) -> None:
+        """Write again what Redis does not have, and forget what is past its time.
+
+        Of very many the newest are looked at, and the others in turn: all of 100,000 every second
+        took 0.4 of Redis's core. Once one is missing all are looked at.
+
+        Raises:
+            LedgerUnavailable: Redis did not answer; everything is kept.
+        """
+        self._adopt()
+        self._ledger.look_at_clock()
+        with self._lock:
+            kept = list(self._promises.values())
+        missing = self._look_at_each(self._in_turn(kept))
+        if missing and len(kept) > EACH_LOOK:
+            self._look_at_each(kept)
+
+    def _in_turn(self, kept: Sequence[Promise]) -> Sequence[Promise]:
+        if len(kept) <= EACH_LOOK:
+            return kept
+        half = EACH_LOOK // 2
+        older = kept[:-half]
+        start = self._turn if self._turn < len(older) else 0
+        self._turn = start + half
+        return [*older[start : start + half], *kept[-half:]]
+
+    def _look_at_each(self, kept: Sequence[Promise]) -> int:
+        limit = restoring.STANDING_LIMIT
+        return sum(self._look_at(kept[at : at + limit]) for at in range(0, len(kept), limit))
+
+    def _look_at(self, kept: Sequence[Promise]) -> int:
+        """Returns how many of them were missing."""
+        news = [promise.new for promise in kept]
+        stand = self._ledger.run(
+            restoring.standing([n.dispatch_id for n in news], [n.client_id for n in news])
+        )
+        lost = missing = 0
+        for promise in kept:
+            dispatch_id = promise.new.dispatch_id
+            if dispatch_id in stand.ended:
+                self.forget(dispatch_id)
+                continue
+            if dispatch_id in stand.missing and self._is_kept(dispatch_id):
+                if not self._restore(promise):
+                    continue
+                missing += 1
+                lost += not promise.delegated
+            with self._lock:
+                self._settle(promise)
+        if lost:
+            logger.error(
+                "Redis has lost accepted dispatches; they are written again",
+                extra={"dispatches": lost},
+            )
+        return missing
+
+    def _is_kept(self, dispatch_id: str) -> bool:
+        """Not when it has been forgotten since the look began."""
+        with self._lock:
+            return dispatch_id in self._promises
+
+    def _restore(self, promise: Promise) -> bool:
+        """False when it could not be written, for a reason of its own."""
+        remembered = promise.remembered(time.monotonic())
+        step = restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
+        with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
+            self._ledger.run(step)
+            return True
+        return False
+
+    def _settle(self, promise: Promise) -> None:
+        """It is in the ledger now: no longer a delegated one, and forgotten in time."""
+        if promise.new.dispatch_id not in self._promises:
+            return
+        age_s = time.monotonic() - promise.made_at
+        if age_s > promise.new.deadline_ms / 1000 + MARGIN_S:
+            self._forget(promise)
+        elif promise.delegated:
+            self._no_longer_delegated(promise)
+            self._promises[promise.new.dispatch_id] = replace(promise, delegated=False)
+
+    def close(self) -> None:
+        """Look a last time; what cannot be written now is left to the agents, and to the log.
+
+        A worker whose master was killed has time for it: none ends it, and others serve already.
+        """
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join(timeout=2)
+        until = time.monotonic() + (ORPHANS_LAST_S if os.getppid() != self._parent else 0.0)
+        while not self._written():
+            if time.monotonic() < until:
+                time.sleep(LOOK_S)
+                continue
+            for new in self._unwritten():
+                logger.error("ends without having written a delegated one", extra=_log_fields(new))
+            return
+
+    def _written(self) -> bool:
+        """Write what is not; true where all that was delegated is written."""
+        try:
+            self.look()
+        except LedgerUnavailable:
+            return not self._unwritten()
+        return True
+
+    def _unwritten(self) -> list[NewDispatch]:
+        with self._lock:
+            return [promise.new for promise in self._promises.values() if promise.delegated]
+
+
+def _log_fields(new: NewDispatch) -> dict[str, object]:
+    return {**log_fields(new), "agent_name": new.agent_name}

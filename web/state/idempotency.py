@@ -1,0 +1,122 @@
+"""Has this very request been answered before?
+
+The ledger knows, by `Idempotency-Key` (`dispatcher/ledger/lua/create.lua`). While Redis is away the web
+process remembers by itself what it has delegated; another process does not know it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Final
+
+from cachetools import LRUCache
+from flask import request
+
+from dispatcher.domain.models import NewDispatch
+from dispatcher.ledger.dispatches import Once
+from web.contract.problems import Problem
+from web.contract.request_schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
+
+HEADER: Final = "Idempotency-Key"
+_IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
+MAX_KEPT: Final = 10_000
+
+
+# With a publishable key anybody asks, and the same key stands for the same room: it must be as
+# hard to guess as the room's name that it takes the place of.
+MIN_PUBLIC_KEY_CHARS: Final = 32
+
+
+def idempotency_key(*, public: bool) -> str | None:
+    """The idempotency key of the present request, if it has one.
+
+    Args:
+        public: the request comes with a publishable API key.
+
+    Raises:
+        Problem: 422, it is too short, too long or not printable ASCII.
+    """
+    key: str | None = request.environ.get(_IN_ENVIRON)
+    if key is None:
+        return None
+    at_least = MIN_PUBLIC_KEY_CHARS if public else 1
+    right_size = at_least <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS
+    if not (right_size and key.isascii() and key.isprintable()):
+        message = f"has to be {at_least} to {MAX_IDEMPOTENCY_KEY_CHARS} printable ASCII characters"
+        if public:
+            message += (
+                " that nobody can guess (crypto.randomUUID()) with a publishable key: the same "
+                "key enters the same room"
+            )
+        raise Problem(
+            422,
+            "Unprocessable Content",
+            f"wrong fields: {HEADER}",
+            errors=[{"field": HEADER, "message": message}],
+        )
+    return key
+
+
+def conflict() -> Problem:
+    """The answer to another request with a key that is taken."""
+    return Problem(
+        409,
+        "Conflict",
+        f"this {HEADER} came with another request before; take a new one for a new request",
+    )
+
+
+def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str, *, public: bool) -> Once:
+    """What the ledger keeps of a request: digests, and the names that were made up for it.
+
+    A backend's keys and a browser's are apart: whoever has the publishable API key shall not be
+    answered what a backend was. And no identity is kept for a browser: two with one idempotency key
+    would throw each other out of the room, so each repeat gets one of its own.
+    """
+    canonical = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+    kind = "publishable\n" if public else ""  # a header has no line feed in it
+    return Once(
+        key_digest=sha256(f"{kind}{key}".encode()).hexdigest(),
+        request_digest=sha256(canonical.encode()).hexdigest(),
+        room_name=new.room_name,
+        identity="" if public else identity,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    once: Once
+    dispatch_id: str
+
+
+class Delegations:
+    """What this process has answered without Redis to requests with a key; thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: LRUCache[tuple[str, str], _Kept] = LRUCache(MAX_KEPT)
+        self._lock = threading.Lock()
+
+    def keep(self, new: NewDispatch, asked: Once) -> None:
+        """Remember that `asked` was answered with `new`."""
+        with self._lock:
+            self._kept[new.client_id, asked.key_digest] = _Kept(
+                once=replace(asked, room_name=new.room_name), dispatch_id=new.dispatch_id
+            )
+
+    def recall(self, new: NewDispatch, asked: Once) -> tuple[NewDispatch, Once]:
+        """Both as the same request was answered before, or as they are.
+
+        Raises:
+            Problem: 409, another request had the same key.
+        """
+        with self._lock:
+            kept = self._kept.get((new.client_id, asked.key_digest))
+        if kept is None:
+            return new, asked
+        if kept.once.request_digest != asked.request_digest:
+            raise conflict()
+        same = replace(new, dispatch_id=kept.dispatch_id, room_name=kept.once.room_name)
+        return same, kept.once

@@ -1,0 +1,38 @@
+"""A dispatch that was answered with a 200."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.domain.models import NewDispatch, RememberedDispatch, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """A dispatch that was answered with a 200; `made_at` is this process's monotonic clock."""
+
+    new: NewDispatch
+    made_at: float
+    requested_at_ms: int
+    delegated: bool
+
+    @property
+    def room_key(self) -> tuple[str, str, str]:
+        return self.new.client_id, self.new.agent_name, self.new.room_name
+
+    def remembered(self, now: float) -> RememberedDispatch:
+        """As the ledger writes it: somebody must look whether LiveKit has brought the agent."""
+        return RememberedDispatch(
+            dispatch_id=self.new.dispatch_id,
+            client_id=self.new.client_id,
+            room_name=self.new.room_name,
+            agent_name=self.new.agent_name,
+            generation=1,
+            state=State.DELEGATED,
+            container=self.new.container,
+            agent_metadata=self.new.agent_metadata,
+            deployment=self.new.deployment,
+            age_ms=int((now - self.made_at) * 1000),
+            deadline_ms=self.new.deadline_ms,
+            traceparent=self.new.traceparent,
+        )

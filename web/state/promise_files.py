@@ -1,0 +1,147 @@
+"""Keep what was promised without Redis in files, so that another process of this machine writes it.
+
+A dispatch that was delegated while Redis was away is in nobody's ledger. Where its room is still
+there, LiveKit does not read the participant's token for it either. Should the process that has
+promised it be killed before Redis works again, the next look of another web process, or of the next
+one to start, finds its file.
+
+A file is one promise, `<dispatch id>.<process id>`, readable for this user alone: it has the
+agent's metadata in it. It is deleted once the ledger has the dispatch. It is not forced to the
+disk: that it outlives its process is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from dispatcher.connections import redis_url
+from dispatcher.domain.models import NewDispatch
+from dispatcher.ledger.keys import is_dispatch_id
+
+logger = logging.getLogger(__name__)
+
+# As long as a participant's token may be used, more or less: after that its holder cannot come.
+TOO_OLD_S: Final = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """A promise whose process is gone, and how long ago it was made."""
+
+    new: NewDispatch
+    age_s: float
+
+
+def directory_for(url: str) -> Path:
+    """Where the web processes of one machine keep promises for the Redis at `url`."""
+    place = redis_url.address(url) + urlsplit(url).path  # with its database, and without passwords
+    name = sha256(place.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"usher-promises-{os.getuid()}-{name}"
+
+
+class Spool:
+    """The promises of one machine's web processes in one directory; thread-safe."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._usable = _make(directory)
+
+    def keep(self, new: NewDispatch) -> None:
+        """Write the promise down; where that cannot be done it is in this process alone."""
+        if not self._usable:
+            return
+        path = self._path(new.dispatch_id)
+        unfinished = path.with_suffix(".unfinished")
+        try:
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(asdict(new), file)
+            unfinished.rename(path)
+        except OSError as error:
+            logger.warning(
+                "a promise is in this process alone, and lost if it is killed",
+                extra={"dispatch_id": new.dispatch_id, "error": str(error)},
+            )
+
+    def drop(self, dispatch_id: str) -> None:
+        """The ledger has it, or it has ended."""
+        with contextlib.suppress(OSError):
+            self._path(dispatch_id).unlink(missing_ok=True)
+
+    def orphans(self, *, known: Callable[[str], bool]) -> Iterator[Orphan]:
+        """Promises of processes that are gone, each to be kept by this process from now on.
+
+        `known` are those that this process keeps already: in a container that was started again it
+        may have the process id of one that is gone.
+        """
+        if not self._usable:
+            return
+        for path in sorted(self._directory.glob("dsp_*")):
+            dispatch_id, _, pid = path.name.partition(".")
+            with contextlib.suppress(OSError):
+                age_s = time.time() - path.stat().st_mtime
+                if not is_dispatch_id(dispatch_id) or not pid.isdecimal():
+                    if age_s > TOO_OLD_S:
+                        path.unlink()
+                elif age_s > TOO_OLD_S:
+                    path.unlink()
+                    logger.error(
+                        "a promise was never written; its caller cannot come any more",
+                        extra={"dispatch_id": dispatch_id},
+                    )
+                elif not (known(dispatch_id) if int(pid) == os.getpid() else _lives(int(pid))):
+                    yield from self._taken(path, dispatch_id, age_s)
+
+    def _taken(self, path: Path, dispatch_id: str, age_s: float) -> Iterator[Orphan]:
+        own = self._path(dispatch_id)
+        path.rename(own)  # of two that find it one has it; the other's fails
+        try:
+            new = NewDispatch(**json.loads(own.read_text()))
+        except (ValueError, TypeError):
+            logger.exception("a promise cannot be read", extra={"dispatch_id": dispatch_id})
+            own.unlink()
+            return
+        yield Orphan(new=new, age_s=age_s)
+
+    def _path(self, dispatch_id: str) -> Path:
+        return self._directory / f"{dispatch_id}.{os.getpid()}"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _make(directory: Path) -> bool:
+    """Whether the directory is there, and this user's alone."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        logger.warning("promises are kept in memory alone", extra={"error": str(error)})
+        return False
+    private = not found.st_mode & 0o077
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and private:
+        return True
+    logger.warning(
+        "promises are kept in memory alone: this folder is not this user's alone",
+        extra={"folder": str(directory)},
+    )
+    return False

@@ -1,0 +1,234 @@
+"""Tell a page of its dispatch while it happens: server-sent events, as a generator of Flask's.
+
+First `snapshot`, the record; then each event of its timeline as `timeline`; at last `end`, the
+record as it has ended. An event's id is its number in the timeline, so that `Last-Event-ID` goes on
+where a connection was lost.
+
+A stream holds one greenlet (with gunicorn's threads: one thread) for as long as it is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+from flask import Response, request
+
+from dispatcher.domain.models import TERMINAL, Dispatch
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import dispatches, queries
+from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.queries import News
+from dispatcher.settings import StreamSettings
+from web.contract.answer_schemas import dispatch_answer, event_answer
+from web.contract.problems import Problem, unavailable
+from web.server import patience
+from web.streaming.changes import Changes
+
+MEDIA_TYPE: Final = "text/event-stream"
+# A message of the ledger's may be lost; and so soon is it seen that a caller has hung up.
+POLL_S: Final = 1.5
+# Less than any proxy's idle time-out, and soon enough to find a dead connection.
+HEARTBEAT_S: Final = 12.0
+# A caller that does not read for so long is cut off.
+WRITE_S: Final = 10.0
+# A key or token is looked at when a stream opens: none reads on it for ever.
+MAX_AGE_S: Final = 3600.0
+RETRY_MS: Final = 1000
+# Of all streams together: one change may wake hundreds, and a connection each would stay open.
+LOOKS_AT_ONCE: Final = 8
+RETRY_AFTER_S: Final = 5
+
+
+def position_of(dispatch: Dispatch) -> int:
+    """The number of the last event in its timeline."""
+    return dispatch.timeline_dropped + len(dispatch.timeline)
+
+
+def frame(event: str, position: int, data: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return f"id: {position}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def last_event_id() -> int | None:
+    """The number of the last event that the present caller has; None when it has none."""
+    text = request.headers.get("Last-Event-ID", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _never() -> bool:
+    return False
+
+
+class Streams:
+    """The open event streams of this process."""
+
+    def __init__(self, store: Ledger, settings: StreamSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._open: Counter[str] = Counter()  # by client, and by dispatch
+        self._open_of: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._changes = Changes(store)
+        self._looking = threading.Semaphore(LOOKS_AT_ONCE)
+        self._stopping: Callable[[], bool] = _never
+
+    def end_when(self, stopping: Callable[[], bool]) -> None:
+        """Have every stream end soon after `stopping` says so: its page comes back by itself."""
+        self._stopping = stopping
+
+    def response(self, dispatch: Dispatch, *, shared: bool) -> Response:
+        """The answer that streams `dispatch` from now on, or from the caller's last event on.
+
+        Args:
+            shared: there are several clients, and none may have all the places.
+
+        Raises:
+            Problem: 429 or 503, too many are open.
+        """
+        after = last_event_id()
+        if after is not None and after == position_of(dispatch) and dispatch.terminal:
+            # It has had everything. To a browser's EventSource a 204 says: do not come back.
+            return Response(status=204)
+        if request.method == "HEAD":
+            answer = Response(mimetype=MEDIA_TYPE)
+        else:
+            self._reserve(dispatch, shared=shared)
+            told = self._tell(dispatch, after, patience.connection())
+            answer = Response(told, mimetype=MEDIA_TYPE)
+            answer.call_on_close(partial(self._release, dispatch))
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
+        return answer
+
+    def _reserve(self, dispatch: Dispatch, *, shared: bool) -> None:
+        """Take a place.
+
+        Where clients share them each may have as many as are free: of n that want all, each gets
+        one part of n + 1, and one part is left for the next.
+        """
+        most, client_id = self._settings, dispatch.client_id
+        with self._lock:
+            free = most.streams - self._open.total()
+            if free <= 0:
+                raise unavailable("too many event streams are open; ask for the dispatch itself")
+            share = min(most.streams_per_client, free) if shared else most.streams_per_client
+            if self._open_of[dispatch.dispatch_id] >= most.streams_per_dispatch:
+                raise _too_many("of this dispatch")
+            if self._open[client_id] >= share:
+                raise _too_many("of yours")
+            self._open[client_id] += 1
+            self._open_of[dispatch.dispatch_id] += 1
+
+    def _release(self, dispatch: Dispatch) -> None:
+        with self._lock:
+            for places, name in (
+                (self._open, dispatch.client_id),
+                (self._open_of, dispatch.dispatch_id),
+            ):
+                places[name] -= 1
+                if not places[name]:
+                    del places[name]
+
+    def _tell(
+        self, dispatch: Dispatch, after: int | None, caller: socket.socket | None
+    ) -> Iterator[bytes]:
+        position = position_of(dispatch)
+        first = f"retry: {RETRY_MS}\n\n".encode()
+        if after is None or after > position:
+            first += frame("snapshot", position, dispatch_answer(dispatch))
+        else:
+            position = after
+        heartbeat_at = time.monotonic() + HEARTBEAT_S
+        until = time.monotonic() + MAX_AGE_S
+        with self._changes.of(dispatch.dispatch_id) as changed, _bounded(caller):
+            yield first
+            while not (self._stopping() or _gone(caller) or time.monotonic() > until):
+                changed.clear()
+                news = self._news(dispatch.dispatch_id, position)
+                if news is not None:
+                    position = news.position
+                    end = self._end(dispatch.dispatch_id, news)
+                    if frames := _frames(news) + end:
+                        yield frames
+                    if end:
+                        return
+                if time.monotonic() >= heartbeat_at:
+                    yield b": still here\n\n"
+                    heartbeat_at = time.monotonic() + HEARTBEAT_S
+                changed.wait(POLL_S)
+
+    def _news(self, dispatch_id: str, position: int) -> News | None:
+        """What has happened since; None when Redis does not say, or has lost the record."""
+        try:
+            with self._looking:
+                news = self._store.run(queries.news(dispatch_id, after=position))
+        except LedgerUnavailable:
+            return None
+        return None if news.state is None else news
+
+    def _end(self, dispatch_id: str, news: News) -> bytes:
+        """The last frame; empty as long as the dispatch goes on."""
+        if news.state not in TERMINAL:
+            return b""
+        try:
+            with self._looking:
+                dispatch = self._store.run(dispatches.read(dispatch_id))
+        except LedgerUnavailable:
+            return b""
+        if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:
+            return b""  # it has been sent again this very moment
+        return frame("end", news.position, dispatch_answer(dispatch))
+
+
+def _too_many(whose: str) -> Problem:
+    return Problem(
+        429,
+        "Too Many Requests",
+        f"too many event streams {whose} are open; close some, or ask for the dispatch itself",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
+
+
+def _frames(news: News) -> bytes:
+    assert news.state is not None
+    first = news.position - len(news.events) + 1
+    return b"".join(
+        frame("timeline", first + offset, event_answer(event, news.state))
+        for offset, event in enumerate(news.events)
+    )
+
+
+@contextlib.contextmanager
+def _bounded(caller: socket.socket | None) -> Iterator[None]:
+    """Cut a caller off that does not read for `WRITE_S`."""
+    if caller is None:
+        yield
+        return
+    caller.settimeout(WRITE_S)
+    try:
+        yield
+    finally:
+        caller.settimeout(patience.SILENCE_S)
+
+
+def _gone(caller: socket.socket | None) -> bool:
+    """Whether the caller has hung up."""
+    if caller is None:
+        return False
+    caller.settimeout(0)
+    try:
+        return caller.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        caller.settimeout(WRITE_S)
