@@ -58,6 +58,7 @@ fuzz: setup ## send some thousands of made-up requests to a whole stack, by its 
 check: $(installed) ## check format, lint, types, secrets and known advisories, exactly as CI does
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
+	.venv/bin/lint-imports --no-cache
 	$(python) -m mypy --strict $(checked) bench
 	$(python) -m bandit --quiet --configfile pyproject.toml --recursive $(checked)
 	$(python) -m devstack.secretscan

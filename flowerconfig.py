@@ -17,7 +17,7 @@ from dispatcher.settings import CommonSettings, load, or_stop
 
 with or_stop():
     _common, _flower = load(CommonSettings), load(FlowerSettings)
-    refuse_cluster(_common)
+    refuse_cluster(_common.redis_url.get_secret_value(), timeout_s=_common.redis_timeout_s)
 
 # Tornado's own lines go into the shape of ours.
 configure(log_format=_common.log_format, level=_common.log_level)

@@ -17,8 +17,8 @@ from devstack.files import write_private
 from devstack.livekit_build import built_livekit_server
 from devstack.ports import LOOPBACK
 
-# Those that mean something to Usher (web/api/livekit_webhooks.py); each of the others would cost the web a
-# millisecond, just when many sessions begin.
+# Those that mean something to Usher (web/api/livekit_webhooks.py); each of the others would cost
+# the web a millisecond, just when many sessions begin.
 WEBHOOK_EVENTS = (
     "participant_joined",
     "participant_left",

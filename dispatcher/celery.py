@@ -61,7 +61,8 @@ def _tell_of_signals(**_: Any) -> None:
 @beat_init.connect
 def _refuse_cluster(**_: Any) -> None:
     try:
-        refuse_cluster(load(CommonSettings))
+        common = load(CommonSettings)
+        refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None  # Celery would log any other, and go on
 

@@ -32,16 +32,16 @@ from web.settings import ServerSettings
 with or_stop():
     _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)
     load(WebSettings)
-    refuse_cluster(_common)
+    refuse_cluster(_common.redis_url.get_secret_value(), timeout_s=_common.redis_timeout_s)
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
     # Read once, for the workers to come too: one that is started anew while the file of clients is
     # wrong goes on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
     registry()
 
-# Where each process keeps how long its answers have taken (web/monitoring/metrics.py). A directory of this
-# master's own, unless one is named: workers of a master that was killed may still write into its,
-# and what has been counted before a start does not count any more.
+# Where each process keeps how long its answers have taken (web/monitoring/metrics.py). A
+# directory of this master's own, unless one is named: workers of a master that was killed may
+# still write into its, and what has been counted before a start does not count any more.
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _OWN = f"usher-metrics-{os.getuid()}-"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
-from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain.timing import Timings
 from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, DispatcherSettings, timings

@@ -21,7 +21,7 @@ def main() -> int:
         settings = load(AgentSettings)
         liveness.check(common.alive_file)
         listening.check(settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT")
-        refuse_cluster(common)
+        refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
         configure(log_format=common.log_format, level=common.log_level)
         # Not before: livekit-agents takes a second to import.
         from worker_agent.server import serve

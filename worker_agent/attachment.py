@@ -83,7 +83,7 @@ class Attachment:
         try:
             settings, common = load(GuardSettings), load(CommonSettings)
             identity = identify(settings, agent_server.agent_name(self._server))
-            refuse_cluster(common)
+            refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
         except ConfigurationError as error:
             ending = self._spawn("ending", self._end(error))
             # Or asyncio would log a traceback: that the task's exception was never retrieved.

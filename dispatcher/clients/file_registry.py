@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from dispatcher.clients import schema
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """Have Celery and Flower reach the Redis of `REDIS_URL`, the same one as the ledger.
 
-A Redis that answers with an error instead of working (`connections/redis_errors.py`) is a lost connection for
-them: Celery's worker ends on an error, and tries again for ever on a lost connection.
+A Redis that answers with an error instead of working (`connections/redis_errors.py`) is a lost
+connection for them: Celery's worker ends on an error, and tries again for ever on a lost
+connection.
 """
 
 from __future__ import annotations

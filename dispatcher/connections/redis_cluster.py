@@ -13,20 +13,18 @@ from dispatcher.connections import sentinel
 from dispatcher.connections.redis_errors import NO_CLUSTER
 from dispatcher.connections.redis_url import by_sentinel
 from dispatcher.errors import ConfigurationError
-from dispatcher.settings import CommonSettings
 
 
-def refuse_cluster(settings: CommonSettings) -> None:
-    """Ask the Redis of `REDIS_URL` whether it is a node of a cluster; it need not answer.
+def refuse_cluster(url: str, *, timeout_s: float) -> None:
+    """Ask the Redis at `url` whether it is a node of a cluster; it need not answer.
 
     Raises:
         ConfigurationError: it is one.
     """
-    url = settings.redis_url.get_secret_value()
     if by_sentinel(url) is not None:
         return
     retry = Retry(NoBackoff(), 0)
-    client = sentinel.connect(url, timeout_s=settings.redis_timeout_s, retry=retry)
+    client = sentinel.connect(url, timeout_s=timeout_s, retry=retry)
     try:
         clustered = bool(client.info("cluster").get("cluster_enabled"))
     except RedisError:

@@ -1,7 +1,7 @@
 """What one try of asking LiveKit for an agent does next. Pure.
 
-`lifecycle/asking_livekit.py` carries the steps out and notes what it sees in a `Seen`; `next_step` decides, so that
-LiveKit is asked once, whatever became of the tries before.
+`lifecycle/asking_livekit.py` carries the steps out and notes what it sees in a `Seen`; `next_step`
+decides, so that LiveKit is asked once, whatever became of the tries before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is counted about sessions and agents, and what do the numbers say?
 
 Only values and pure functions. The numbers come into being inside the ledger's steps
-(`lua/counting.lua`) and are read by `ledger/statistics.py`; docs/metrics.md says what each of them means.
+(`lua/counting.lua`) and are read by `ledger/statistics.py`; docs/metrics.md says what each of them
+means.
 """
 
 from __future__ import annotations

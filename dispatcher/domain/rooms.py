@@ -1,7 +1,7 @@
 """The participants of a LiveKit room as Usher sees them, and which agents are a dispatch's. Pure.
 
-`livekit/client.py` reads these values; an agent with a fence (our request filter) carries the id and the
-generation of its dispatch in its attributes.
+`livekit/client.py` reads these values; an agent with a fence (our request filter) carries the id
+and the generation of its dispatch in its attributes.
 """
 
 from __future__ import annotations

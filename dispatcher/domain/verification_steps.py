@@ -1,7 +1,7 @@
 """What a verification does next: look, wait, write `joined`, or give the attempt up. Pure.
 
-`lifecycle/verification.py` carries the steps out and notes what it sees in a `Watch`; `next_step` decides.
-All times are seconds of one clock, the event loop's.
+`lifecycle/verification.py` carries the steps out and notes what it sees in a `Watch`; `next_step`
+decides. All times are seconds of one clock, the event loop's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What does each reason for a missing agent mean, and what is to be done about it?
 
-The words only; `explain/explanation.py` puts them together. A test asks whether every `FailureReason` and
-every reason of the request filter has words here. `{agent}`, `{container}`, `{client}` and
-`{server}` are filled in.
+The words only; `explain/explanation.py` puts them together. A test asks whether every
+`FailureReason` and every reason of the request filter has words here. `{agent}`, `{container}`,
+`{client}` and `{server}` are filled in.
 """
 
 from __future__ import annotations

@@ -84,14 +84,13 @@ class Advance:
     Attributes:
         due_in_s: when somebody must look again, at the latest just before the deadline; None takes
             the record off the due list.
-        wake: a worker to be told when it is in the record.
-        fields: what is written into the record beside the state.
-        attempt: fields of this generation's attempt.
-        detail: what the timeline says with the event.
-        losses: agents that this dispatch has lost in a row, this one included.
-        inflight: what the change means for those on their way to the same agent (`ledger/admission.py`).
-        clears: it is due (`due_in_s`), and a worker to be told (`wake`), because something of it
-            may be left in its room; not where LiveKit has never been asked for it.
+        wake: a worker to be told when it is in the record. fields: what is written into the record
+        beside the state. attempt: fields of this generation's attempt. detail: what the timeline
+        says with the event. losses: agents that this dispatch has lost in a row, this one included.
+        inflight: what the change means for those on their way to the same agent
+        (`ledger/admission.py`). clears: it is due (`due_in_s`), and a worker to be told (`wake`),
+        because something of it may be left in its room; not where LiveKit has never been asked for
+        it.
     """
 
     dispatch: DispatchRef

@@ -3,8 +3,9 @@
 A new record and its wake-up are written in one step (`create.lua`), and so are "LiveKit has it" and
 its verification, or "cancelled" and the clearing away (`advance.lua`): neither is ever without the
 other. The message is Celery's own: each worker keeps in Redis what Celery would send for a task
-(`worker/message_templates.py`), and `celery_message.lua` fills in whom it is about. So an agent server,
-which has no Celery, wakes a worker, too. Why: `docs/decisions/0133-celerys-own-messages.md`.
+(`worker/message_templates.py`), and `celery_message.lua` fills in whom it is about. So an agent
+server, which has no Celery, wakes a worker, too. Why:
+`docs/decisions/0133-celerys-own-messages.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is the truth about a dispatch, and how is it changed?
 
-Every operation is a `Step` (`ledger/step.py`): one Lua script, so one atomic round trip. What else is kept
-in Redis: `ledger/leases.py` (which agents are alive), `ledger/reports.py` (which parts are at work).
+Every operation is a `Step` (`ledger/step.py`): one Lua script, so one atomic round trip. What else
+is kept in Redis: `ledger/leases.py` (which agents are alive), `ledger/reports.py` (which parts are
+at work).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which agents are alive in their sessions, and which dispatches wait for one?
 
 An agent renews its dispatch's lease about once a second. A lease that runs out is looked into by
-`lifecycle/supervision.py`. Time alone decides nothing: whoever replaces an agent raises the generation, and
-an agent that comes back too late finds itself stale.
+`lifecycle/supervision.py`. Time alone decides nothing: whoever replaces an agent raises the
+generation, and an agent that comes back too late finds itself stale.
 """
 
 from __future__ import annotations

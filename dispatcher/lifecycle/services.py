@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from kombu.exceptions import OperationalError
 
-from dispatcher.clients.registry import ClientRegistry, registry
+from dispatcher.clients.client_registry import ClientRegistry
+from dispatcher.clients.registry import registry
 from dispatcher.domain.models import Dispatch
 from dispatcher.domain.timing import Timings
 from dispatcher.errors import LedgerUnavailable

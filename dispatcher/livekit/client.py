@@ -2,8 +2,9 @@
 
 The only module that does. Its answers become our values (`domain/rooms.py`), its errors become
 `PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). It never repeats a call:
-`livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has connections and
-a circuit of its own (`livekit/transport.py`), so that one that hangs hurts only its own clients.
+`livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has
+connections and a circuit of its own (`livekit/transport.py`), so that one that hangs hurts only its
+own clients.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _without_sweeps(record: logging.LogRecord) -> bool:
 
 
 def _with_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep a traceback that is a text already (`observability/redaction.py`); structlog looks for raised ones."""
+    """Keep a traceback that is a text already; structlog looks for raised ones."""
     record: logging.LogRecord = event["_record"]
     text = record.exc_text
     # One of a job's process stands in its message already.

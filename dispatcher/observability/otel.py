@@ -34,7 +34,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from dispatcher.observability.tracing import NO_SPAN, Options, Span, Value
+from dispatcher.observability.spans import NO_SPAN, Options, Span, Value
 
 logger = logging.getLogger(__name__)
 

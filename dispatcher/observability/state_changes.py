@@ -1,7 +1,7 @@
 """Who hears of a change of a record? The log, in one line each, and the trace of its dispatch.
 
-Called where the change was carried out (`ledger/client.py`), so that nobody has to think of it, and nobody
-says it twice.
+Called where the change was carried out (`ledger/client.py`), so that nobody has to think of it, and
+nobody says it twice.
 """
 
 from __future__ import annotations

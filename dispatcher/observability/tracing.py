@@ -1,9 +1,9 @@
 """Traces of a dispatch, from the HTTP request to its agent; without tracing it does nothing.
 
-`start` loads OpenTelemetry (`observability/otel.py`) where the standard `OTEL_` variables ask for traces. The
-trace's context travels where the dispatch's other ids do: in its record and in its LiveKit
-attributes, never in a Celery message, which may be lost. A span holds ids, states and reasons; no
-metadata, token, key or text of an error.
+`start` loads OpenTelemetry (`observability/otel.py`) where the standard `OTEL_` variables ask for
+traces. The trace's context travels where the dispatch's other ids do: in its record and in its
+LiveKit attributes, never in a Celery message, which may be lost. A span holds ids, states and
+reasons; no metadata, token, key or text of an error.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
+
+from dispatcher.observability.spans import NO_SPAN as NO_SPAN
+from dispatcher.observability.spans import Options
+from dispatcher.observability.spans import Span as Span
+from dispatcher.observability.spans import Value as Value
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -22,9 +27,6 @@ if TYPE_CHECKING:
     from dispatcher.observability.otel import Tracer
 
 logger = logging.getLogger(__name__)
-
-Value = str | int | float | bool
-Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 
 def configured() -> bool:
@@ -45,33 +47,6 @@ def trace_id(traceparent: str) -> str:
     return traceparent[3:35]
 
 
-class Span:
-    """One part of a trace; this one stands for none and does nothing."""
-
-    traceparent: str = ""
-
-    def set(self, attributes: Mapping[str, Value]) -> None:
-        """Add attributes."""
-
-    def event(self, name: str, attributes: Mapping[str, Value]) -> bool:
-        """Note that something has happened now; false when this span can take no more."""
-        return False
-
-    def link(self, traceparent: str) -> None:
-        """Point to a span of another trace."""
-
-    def failed(self, error_type: str) -> None:
-        """Mark what it stands for as failed."""
-
-    def end(self) -> None:
-        """End it. A second end does nothing."""
-
-    def for_others(self) -> AbstractContextManager[object]:
-        """Make it the current span of OpenTelemetry's own users."""
-        return nullcontext()
-
-
-NO_SPAN: Final = Span()
 _current: ContextVar[Span] = ContextVar("usher_span", default=NO_SPAN)
 _tracer: Tracer | None = None
 _starting = threading.Lock()
@@ -107,22 +82,6 @@ def guests() -> TracerProvider | None:
 def current() -> Span:
     """The span that the present code runs in."""
     return _current.get()
-
-
-class Options(TypedDict, total=False):
-    """How a span begins, beside its name.
-
-    Args:
-        parent: a W3C traceparent; without one it is a part of the current span.
-        root: where there is no parent it begins a trace; otherwise it is none.
-        lazy: it is kept only when something happens in it: an event, a part, a failure.
-    """
-
-    parent: str
-    kind: Kind
-    attributes: Mapping[str, Value]
-    root: bool
-    lazy: bool
 
 
 def begin(name: str, **options: Unpack[Options]) -> Span:

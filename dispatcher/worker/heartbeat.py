@@ -2,7 +2,8 @@
 
 Every worker process tells Redis every two seconds which queues it serves, which clients' LiveKit
 servers answer it, which clients and agents it is set up for, and what Celery's messages look like
-(`ledger/celery_messages.py`); the sweeper tells it at each sweep. `GET /readyz` and `dispatch doctor` read it.
+(`ledger/celery_messages.py`); the sweeper tells it at each sweep. `GET /readyz` and `dispatch
+doctor` read it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import cancelling, dispatches, guarding, keys, reports

@@ -173,15 +173,15 @@ def test_a_redis_cluster_is_refused_by_name(
     settings = CommonSettings()
 
     with pytest.raises(ConfigurationError, match="REDIS_URL: Redis Cluster is not supported"):
-        refuse_cluster(settings)
+        refuse_cluster(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
 
 
 def test_one_redis_and_one_that_does_not_answer_are_not_refused(
     own_redis: OwnRedis, own_common: CommonSettings
 ) -> None:
-    refuse_cluster(own_common)
+    refuse_cluster(own_common.redis_url.get_secret_value(), timeout_s=own_common.redis_timeout_s)
     own_redis.stop()
-    refuse_cluster(own_common)
+    refuse_cluster(own_common.redis_url.get_secret_value(), timeout_s=own_common.redis_timeout_s)
 
 
 # As in the Procfile.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain import state_machine
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.ledger import dispatches, reports

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from dispatcher.clients.registry import ClientRegistry
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain import models, state_machine
 from dispatcher.domain.models import Dispatch, RememberedDispatch, State
 from dispatcher.ledger import dispatches, outbox, reports, restoring

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.clients.schema import Surroundings, parse
 from dispatcher.errors import ConfigurationError
 from tests.support.clientsfile import ENVIRON, a_client, a_key

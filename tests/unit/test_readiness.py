@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client, LiveKitCredentials
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.clients.worker_settings import Service, WorkerSettings
 from dispatcher.ledger import parts
 from dispatcher.settings import DispatcherSettings

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client, KeyKind
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.clients.schema import Surroundings, parse, read
 from dispatcher.domain.models import Limits
 from dispatcher.errors import ConfigurationError

@@ -21,8 +21,8 @@ from livekit.api import TokenVerifier
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.webhook import WebhookEvent
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.ledger import webhook_hints
 from dispatcher.ledger.keys import is_dispatch_id

@@ -16,8 +16,8 @@ from jwt import PyJWTError
 from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import ApiKey, Client, KeyKind
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.domain.models import Limits
 from dispatcher.errors import UnreadableRecord

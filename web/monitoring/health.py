@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Blueprint
 
+from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
-from dispatcher.clients.registry import ClientRegistry
 from dispatcher.clients.worker_settings import (
     WorkerSettings,
     all_services,

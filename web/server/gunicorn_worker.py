@@ -22,8 +22,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Tell the master that this worker is alive, once a second; without one, stop.
 
         gunicorn's raises SystemExit: what is being answered is dropped, and the socket stays open
-        while the process writes what it has promised without Redis (`web/state/accepted_dispatches.py`), so that no
-        other master can listen there.
+        while the process writes what it has promised without Redis
+        (`web/state/accepted_dispatches.py`), so that no other master can listen there.
         """
         if self.ppid != os.getppid():
             self.log.info("the master has gone, shutting down: %s", self)

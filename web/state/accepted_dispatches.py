@@ -3,9 +3,10 @@
 Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
 accepted dispatch is remembered until its deadline, or until it has ended: what its client has
 cancelled must not come back to life. A thread looks once a second and writes again what is missing.
-What was delegated is in a file as well until then (`state/promise_files.py`), and what this process promises and
-forgets by being killed another one writes. The rest is a safety net in memory: what is lost with
-Redis and with this process at the same time is left to the agents, which write their own again.
+What was delegated is in a file as well until then (`state/promise_files.py`), and what this process
+promises and forgets by being killed another one writes. The rest is a safety net in memory: what is
+lost with Redis and with this process at the same time is left to the agents, which write their own
+again.
 """
 
 from __future__ import annotations

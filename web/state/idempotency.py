@@ -1,7 +1,7 @@
 """Has this very request been answered before?
 
-The ledger knows, by `Idempotency-Key` (`dispatcher/ledger/lua/create.lua`). While Redis is away the web
-process remembers by itself what it has delegated; another process does not know it.
+The ledger knows, by `Idempotency-Key` (`dispatcher/ledger/lua/create.lua`). While Redis is away the
+web process remembers by itself what it has delegated; another process does not know it.
 """
 
 from __future__ import annotations
