@@ -21,7 +21,7 @@ import pytest
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port, wait_until_answers
-from tests.integration.test_web_restarts import environment
+from tests.integration.web.test_web_restarts import environment
 from tests.support.nginx import Proxy, proxied
 
 ENDPOINT = "/api/v1/dispatches"

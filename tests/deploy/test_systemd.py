@@ -17,7 +17,7 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from tests.conftest import free_port, process
-from tests.integration.test_web_restarts import environment
+from tests.integration.web.test_web_restarts import environment
 
 from .manifests import SYSTEMD
 

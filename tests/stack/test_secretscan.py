@@ -33,7 +33,7 @@ def test_a_new_one_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:
 def test_what_was_looked_at_is_known_wherever_it_has_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "tests/unit/test_webhooks.py"
+    name = "tests/unit/lifecycle/test_webhooks.py"
     moved = tmp_path / name
     moved.parent.mkdir(parents=True)
     moved.write_text("\n" * 7 + (PROJECT_ROOT / name).read_text())

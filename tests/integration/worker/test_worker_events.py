@@ -67,7 +67,7 @@ def worker(own_redis: OwnRedis, told: Told, tmp_path: Path) -> Iterator[subproce
         "celery",
         "--quiet",
         "-A",
-        "tests.integration.worker_events_app",
+        "tests.integration.worker.worker_events_app",
     ]
     command += ["worker", "--pool", "threads", "--concurrency", "4", "--queues", "dispatch"]
     command += ["--without-mingle", "--without-gossip"]

@@ -16,7 +16,7 @@ import pytest
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.conftest import free_port
-from tests.integration.test_web_restarts import ALONE, environment
+from tests.integration.web.test_web_restarts import ALONE, environment
 from web.server.listening import address
 
 pytestmark = pytest.mark.apart

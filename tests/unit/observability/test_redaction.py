@@ -17,7 +17,7 @@ from yarl import URL
 
 from dispatcher.observability import redaction
 from dispatcher.observability.redaction import HIDDEN, redact
-from tests.unit.test_logs import configured, only_line
+from tests.unit.observability.test_logs import configured, only_line
 
 TOKEN = jwt.encode({"sub": "a-person"}, "x" * 40, algorithm="HS256")
 CANARY = "c4nary-of-the-system-prompt"

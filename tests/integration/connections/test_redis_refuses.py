@@ -24,7 +24,7 @@ from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import Guard
 from dispatcher.ledger.pubsub import Wakeups
 from dispatcher.settings import CommonSettings
-from tests.integration.test_web_restarts import environment
+from tests.integration.web.test_web_restarts import environment
 from tests.support.ownredis import OwnRedis
 from tests.support.refusing import REFUSALS, refusing
 from tests.support.values import eventually
@@ -136,7 +136,7 @@ def test_a_celery_worker_lives_through_every_refusal_and_works_afterwards(
 ) -> None:
     log = tmp_path / "worker.log"
     command = [sys.executable, "-m", "celery", "--quiet", "-A"]
-    command += ["tests.integration.worker_events_app", "worker", "--pool", "threads"]
+    command += ["tests.integration.worker.worker_events_app", "worker", "--pool", "threads"]
     command += ["--concurrency", "2", "--queues", "dispatch", "--without-mingle"]
     app = Celery("test", broker=own_redis.url, set_as_current=False)
     app.conf.task_default_queue = "dispatch"

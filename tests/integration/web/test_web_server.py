@@ -17,7 +17,7 @@ from flask import Flask
 
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
-from tests.integration.test_web_restarts import ALONE, WEB, environment, web
+from tests.integration.web.test_web_restarts import ALONE, WEB, environment, web
 from web.server import patience
 
 URL = "/api/v1/dispatches"

@@ -1,6 +1,6 @@
 """A Celery application with this project's settings and a task of its own, for its worker's events.
 
-`celery -A tests.integration.worker_events_app worker --pool threads`
+`celery -A tests.integration.worker.worker_events_app worker --pool threads`
 """
 
 from __future__ import annotations
