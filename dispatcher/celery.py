@@ -1,6 +1,6 @@
-"""The Celery application: `celery -A dispatcher ...` finds it here.
+"""The Celery application, which `celery -A dispatcher ...` finds here.
 
-Its command is checked here, too (`start_checks.py`).
+Importing it also checks the settings of the running command (`start_checks.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which failures can Usher meet, and which of them are worth another try?
+"""Usher's exceptions, under one root: `UsherError`.
 
-One root, `UsherError`; whether a LiveKit failure is transient or permanent is its type, never its
-text. Every message says what happened and, where a person can act, what to do.
+Whether a LiveKit failure is transient or permanent is its type, never its text. Every message says
+what happened and, where a person can act, what to do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Flower's settings: those that `flowerconfig.py` reads, and a check of Flower's own variables."""
+"""The settings that `flowerconfig.py` reads, and a check of Flower's own variables."""
 
 from __future__ import annotations
 

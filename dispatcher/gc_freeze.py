@@ -1,4 +1,4 @@
-"""What need Python's garbage collector not look at again and again?"""
+"""Exclude start-up objects from garbage collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find out before a server starts whether it can listen where it is told to."""
+"""Check before a server starts that it can bind its address."""
 
 from __future__ import annotations
 

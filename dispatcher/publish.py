@@ -1,7 +1,7 @@
-"""How is a worker told to look at a dispatch?
+"""Publish the Celery messages that wake workers for a dispatch.
 
-By task name, so that whoever wakes (sweeper, lanes, CLI) need not import what the tasks import. The
-web wakes by the ledger (`ledger/celery_messages.py`).
+Tasks are sent by name, so that the sender (sweeper, client limits, CLI) need not import what the
+tasks import. The web process wakes workers through the ledger (`ledger/celery_messages.py`).
 """
 
 from __future__ import annotations

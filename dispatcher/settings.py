@@ -1,7 +1,7 @@
-"""The settings of every process, from environment variables, with their defaults.
+"""The settings of every process, read from environment variables, with their defaults.
 
-`load` turns what is missing or wrong into one line that names each variable, `or_stop` has that
-line end the process; no value is ever printed.
+`load` turns what is missing or wrong into one line that names each variable; `or_stop` ends the
+process with that line. No value is ever printed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Check the settings of a Celery command before it does anything, so that a wrong one ends it.
+"""Check the settings of a Celery command at its start, and end the process where one is wrong.
 
-Celery logs an exception of a signal's receiver and goes on: a worker that found out by itself that
-it cannot work would take messages all the same. So its command is looked at while Celery loads the
-application, before it reads the rest of the command line.
+Celery logs an exception from a signal receiver and goes on, so a worker that raised there would
+take messages all the same. Therefore the command is checked while Celery loads the application,
+before it parses the rest of the command line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which Celery tasks are there?
+"""The Celery tasks.
 
-A message is a wake-up, nothing more: "look at this dispatch". Its arguments are the id, and the
-room for whoever looks into Flower, both by name: Flower's search finds a session by either. Every
-task may be lost, doubled or late: the ledger decides.
+A message is a wake-up, nothing more: "look at this dispatch". Its arguments are the dispatch id
+and the room, both by name, because Flower's search finds a session by either. Every task may be
+lost, doubled or late: the ledger decides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`celery -A dispatcher dispatch ...`: what can an operator do and see from a shell?
+"""The operator's commands: `celery -A dispatcher dispatch ...`.
 
-Celery reads the entry point and so imports this whenever its own command starts, in every worker
-too: the commands are imported when they are used.
+Every `celery` command imports this entry point, the workers' too, so the commands themselves are
+imported when they are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which agent servers are online, and how much can they take? `dispatch agents`."""
+"""`dispatch agents`: list the agent servers that are online, with their slots and load."""
 
 from __future__ import annotations
 

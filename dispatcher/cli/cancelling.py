@@ -1,4 +1,4 @@
-"""How does an operator end a dispatch? `dispatch cancel ID`."""
+"""`dispatch cancel ID`: end a dispatch."""
 
 from __future__ import annotations
 

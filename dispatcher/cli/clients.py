@@ -1,7 +1,7 @@
-"""How are clients and their keys added, shown, rotated and disabled?
+"""Add, show, rotate and disable clients and their keys.
 
 `make clients ARGS="..."`, or `python -m dispatcher.cli.clients ...`. It edits the file of
-`USHER_CLIENTS_FILE`, comments and order kept, in one step; running processes notice within a
+`USHER_CLIENTS_FILE` in one step and keeps comments and order; running processes notice within a
 second. A key is shown once, when it is made: the file keeps its SHA-256.
 """
 

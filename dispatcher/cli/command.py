@@ -1,4 +1,4 @@
-"""What have all commands in common: --json, errors in one line, exit codes, examples?"""
+"""What all commands share: --json, errors in one line, exit codes, examples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Is everything there that a session needs, and what is to be done if not? `dispatch doctor`.
+"""`dispatch doctor`: check everything that a session needs, and say what to do.
 
-All is asked side by side, each with a time-out; whatever hangs, the answer is there in five
-seconds. What the answers mean is in `server_findings.py`, `work_findings.py` and
-`worker_findings.py`.
+The checks run side by side, each with a time-out, so the answer is there in five seconds whatever
+hangs. `server_findings.py`, `work_findings.py` and `worker_findings.py` interpret the answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is a finding of `doctor`'s, and how bad is it?"""
+"""A finding of `doctor`, with its severity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a command follow a dispatch, or all of them, as things happen?"""
+"""Follow one dispatch, or all, event by event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dispatches are there? `dispatch list`."""
+"""`dispatch list`: list dispatches."""
 
 from __future__ import annotations
 

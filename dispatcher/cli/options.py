@@ -1,4 +1,4 @@
-"""What may be typed: stretches of time, and what the shell completes?"""
+"""Parameter types, shared options and shell completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a command reach the ledger, and which clients are there?"""
+"""Access to the settings, the ledger and the list of clients for commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are dispatches sent again by hand? `dispatch redispatch ID ...` or `--failed`."""
+"""`dispatch redispatch ID ...` or `--failed`: send dispatches again by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a dispatch look in a terminal? Pure: values to lines of text."""
+"""Render dispatches and explanations for a terminal. Pure: values to lines of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a running deployment do what it is for? `dispatch selftest`."""
+"""`dispatch selftest`: test a running deployment with real sessions."""
 
 from __future__ import annotations
 

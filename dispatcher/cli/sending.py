@@ -1,7 +1,7 @@
-"""How does an operator have an agent dispatched by hand? `dispatch send`.
+"""`dispatch send`: dispatch an agent by hand.
 
-By the ledger itself, as the web process does it, so that it works whenever Redis is there. The
-limits of its client do not count: this is not the client asking.
+It writes to the ledger as the web process does, so it works whenever Redis is there. The client's
+limits do not apply: the operator asks, not the client.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does it mean how Redis and the LiveKit servers have answered `doctor`? Pure functions."""
+"""`doctor`'s findings about Redis and the LiveKit servers. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What does --json print? These shapes are stable; docs/cli.md has them.
+"""The JSON that --json prints. These shapes are stable; docs/cli.md has them.
 
-What a client has put into a session (its agent's metadata) is in none of them.
+None has what a client has put into a session (its agent's metadata).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why has this session no agent? `dispatch show ID`."""
+"""`dispatch show ID`: explain what became of a dispatch, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has been counted lately? `dispatch stats`."""
+"""`dispatch stats`: show the ledger's statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is happening just now? `dispatch watch [ID]`."""
+"""`dispatch watch [ID]`: show events as they happen."""
 
 from __future__ import annotations
 

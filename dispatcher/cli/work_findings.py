@@ -1,4 +1,4 @@
-"""What do the reports of agents and workers, and the counters, mean to `doctor`? Pure functions."""
+"""`doctor`'s findings about agent servers, workers, queues and statistics. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workers' own settings mean to `doctor`, beside those that it has itself. Pure."""
+"""`doctor`'s findings about the workers' settings, compared with the operator's own. Pure."""
 
 from __future__ import annotations
 

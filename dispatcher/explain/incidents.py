@@ -1,6 +1,6 @@
-"""Tell what went wrong on a dispatch's way, whether it got there in the end or not.
+"""List what went wrong on a dispatch's way, whether its agent joined in the end or not.
 
-Pure: read off the record's attempts and timeline, one plain sentence each, in order of time.
+Pure: read from the record's attempts and timeline, one plain sentence each, in order of time.
 """
 
 from __future__ import annotations

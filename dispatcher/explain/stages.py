@@ -1,6 +1,6 @@
-"""Which part of a dispatch's way took how long?
+"""Split a dispatch's timeline into stages with durations.
 
-Read off its timeline: every event that moves the record ends one stage and begins the next. Pure.
+Every event that moves the record ends one stage and begins the next. Pure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What does each reason for a missing agent mean, and what is to be done about it?
+"""The cause and the advice for each failure reason, in words.
 
-The words only; `explain/explanation.py` puts them together. A test asks whether every
-`FailureReason` and every reason of the request filter has words here. `{agent}`, `{container}`,
-`{client}` and `{server}` are filled in.
+`explain/explanation.py` puts them together. A test checks that every `FailureReason` and every
+reason of the request filter has words here. `{agent}`, `{container}`, `{client}` and `{server}` are
+filled in.
 """
 
 from __future__ import annotations

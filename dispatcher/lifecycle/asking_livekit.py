@@ -1,4 +1,4 @@
-"""Ask LiveKit for the agent of one attempt, once, in as many tries as the retry policy gives.
+"""Request the agent of one attempt from LiveKit, once, in as many tries as the retry policy allows.
 
 What a try does next is decided in `domain/dispatch_steps.py`.
 """

@@ -1,8 +1,8 @@
-"""Who takes the agent of a cancelled dispatch away, whatever it is doing?
+"""Remove the agent of a cancelled dispatch from its room.
 
-An agent behind the fence finds itself stale with its next renewal and leaves. One that is dead or
-frozen, one that has no fence, and a job that LiveKit is just being asked for are taken away here.
-The record stays on the due list until that is done, so a lost message costs two seconds.
+A fenced agent finds at its next renewal that it is stale, and leaves by itself. An agent that is
+dead or frozen, an agent without a fence, and a job that a worker is just requesting from LiveKit
+are removed here. The record stays on the due list until then, so a lost message costs two seconds.
 """
 
 from __future__ import annotations

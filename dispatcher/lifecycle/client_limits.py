@@ -1,9 +1,9 @@
-"""How much of a worker process may one client hold?
+"""Limit how much of a worker process one client may use.
 
-A task holds a thread while it waits for its client's LiveKit, and there are 64 of them. With
-several clients each may hold so many; what comes on top is not worked on, its thread goes back at
-once, and it is woken when one of its client's tasks is done. The line is only a convenience: the
-records stay on the ledger's due list, so the sweeper wakes them should this process die.
+A task holds one of 64 threads while it waits for its client's LiveKit. With several clients, each
+may hold a limited number of threads. A task above that limit returns at once and its dispatch is
+put in a line; the end of another task of that client wakes it. The line is only a convenience: the
+records stay on the ledger's due list, so the sweeper wakes them if this process dies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What has become of a session that LiveKit was to bring its agent to, while Redis was away?
+"""Settle a delegated session, whose agent LiveKit was to bring while Redis was away.
 
-Its token has carried the agent, so LiveKit has dispatched when the person joined, if that created
-the room; it promises nothing. Its record is written when Redis is back.
+Its participant token named the agent. LiveKit dispatches such an agent when the person joins, if
+that join creates the room, and promises nothing. The record is written when Redis is back.
 """
 
 from __future__ import annotations

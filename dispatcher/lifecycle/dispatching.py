@@ -1,4 +1,4 @@
-"""Bring a queued dispatch to LiveKit, once, whatever fails on the way."""
+"""Request a queued dispatch from LiveKit, exactly once, whatever fails on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does an attempt end, how does a dispatch, and what does everybody log about it?"""
+"""Write the outcome of an attempt or of a dispatch, and trace and log the tasks that lead to it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Let sessions with a caller have the free slots before those that no person has ever come to.
+"""Give free slots to sessions with a caller before sessions that no person has ever joined.
 
-A restart of agent servers loses the agents of every session. Those of sessions whose token was
-never used are sent again as well, and would take the last slots from callers who wait.
+A restart of agent servers loses the agents of every session. Sessions whose token was never used
+are sent again as well, and would take the last slots from callers who wait.
 """
 
 from __future__ import annotations

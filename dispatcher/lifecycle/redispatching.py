@@ -1,4 +1,4 @@
-"""May this dispatch be sent again by hand, and if not, why not?"""
+"""Redispatch a dispatch on an operator's or a client's request, or refuse with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put agents out of a room: surplus ones, other backends', and those of a dispatch that is over."""
+"""Remove agents from a room: surplus ones, other backends' and those of a dispatch that is over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that dispatching and verification do I/O with."""
+"""The ledger, LiveKit clients and limits that the lifecycle's functions share."""
 
 from __future__ import annotations
 

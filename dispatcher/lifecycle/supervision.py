@@ -1,4 +1,4 @@
-"""What becomes of a session whose agent has fallen silent?"""
+"""Supervise a joined session whose agent has fallen silent: renew, replace, end or fail it."""
 
 from __future__ import annotations
 

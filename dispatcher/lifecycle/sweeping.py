@@ -1,7 +1,7 @@
-"""Find the records that are to be looked at now, and wake workers for them.
+"""Find the records that are due, and wake workers for them.
 
-Beat has this asked twice a second; a worker asks it when beat has fallen silent. It looks after
-what got lost: wake-ups, workers, agents.
+Beat sends the sweep twice a second; a worker sweeps when beat has fallen silent. The sweep makes up
+for lost wake-ups, workers and agents.
 """
 
 from __future__ import annotations

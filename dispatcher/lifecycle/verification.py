@@ -1,4 +1,4 @@
-"""Verify that the agent is in the room, by LiveKit's own word.
+"""Verify that the agent is in the room, by LiveKit's own list of participants.
 
 What to do next is decided in `domain/verification_steps.py`.
 """

@@ -1,4 +1,4 @@
-"""Pick the waiting dispatches that the free slots of agent servers are for."""
+"""Select the waiting dispatches that the agent servers' free slots are for."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How does a client's own server learn what became of a dispatch?
+"""Deliver the events of a dispatch to its client's webhook URL.
 
-By events signed as Standard Webhooks prescribe, at least once each, always with the same id. The
-outbox in the ledger says what is due; the sweeper wakes a delivery, as it wakes everything else,
-so that a Celery message may be lost, doubled or late.
+Events are signed as Standard Webhooks prescribe, and are delivered at least once, always with the
+same id. The outbox in the ledger says what is due; the sweeper wakes a delivery, so a Celery
+message may be lost, doubled or late.
 """
 
 from __future__ import annotations

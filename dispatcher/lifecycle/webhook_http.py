@@ -1,8 +1,8 @@
-"""How is something posted to a server that a client has named, and to nothing inside?
+"""Post webhooks over HTTP, to public addresses only.
 
-The address is a client's choice, so it must not lead to anything behind our own doors (SSRF): only
-https, only addresses of the public internet, each checked as it is connected to (who looks before
-could be told another one), no redirects, and nothing of the answer but its status is read.
+The client chooses the address, so it must not lead into our own network (SSRF): only https, only
+public addresses, no redirects, and only the status of the answer is read. Each address is checked
+as it is connected to, because a look-up before that could get another answer.
 """
 
 from __future__ import annotations

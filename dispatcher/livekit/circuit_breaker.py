@@ -1,9 +1,8 @@
-"""Is there any use in asking this server now?
+"""A circuit breaker for one LiveKit server, as a pure state machine.
 
-A circuit breaker as a pure state machine: it is told what came of calls and what time it is, and
-says whether the next call may be made. It opens when so many calls in a row got no answer, of
-whatever kind; while it is open nobody waits for a time-out. One call is let through from time to
-time, and any answer at all closes it.
+The caller gives it the outcomes of calls and the time; it says whether the next call may be made.
+It opens after a number of calls in a row, of any kind, without an answer; while it is open no
+caller waits for a time-out. From time to time it lets one call through, and any answer closes it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Call LiveKit's server API: rooms, participants, agent dispatches.
 
-The only module that does. Its answers become our values (`domain/rooms.py`), its errors become
-`PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). It never repeats a call:
-`livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has
-connections and a circuit of its own (`livekit/transport.py`), so that one that hangs hurts only its
-own clients.
+No other module calls it. Answers become values of ours (`domain/rooms.py`), errors become
+`PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). This module never repeats
+a call: `livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has
+connections and a circuit breaker of its own (`livekit/transport.py`), so a server that hangs delays
+only its own clients.
 """
 
 from __future__ import annotations

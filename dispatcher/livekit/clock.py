@@ -1,4 +1,4 @@
-"""What time it is at a LiveKit server, by the `Date` of its answers."""
+"""Read a LiveKit server's clock from the `Date` header of its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each kind of a LiveKit server's failures means: permanent, or worth another try."""
+"""Classify a LiveKit server's failures as permanent or transient."""
 
 from __future__ import annotations
 

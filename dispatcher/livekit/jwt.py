@@ -1,7 +1,7 @@
-"""How is a LiveKit token signed?
+"""Sign LiveKit access tokens: JWTs with HS256 (RFC 7515, 3).
 
-As a JWT with HS256 (RFC 7515, 3). PyJWT does it too, and reads what others have signed; each time
-it asks of the secret whether it is a PEM or a JSON key, which takes longer than the signing.
+PyJWT signs and reads them too, but checks each time whether the secret is a PEM or a JSON key,
+which takes longer than the signing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How often is a LiveKit call tried, how long between the tries, and for which errors?
+"""The only retry policy for LiveKit calls.
 
-The only retry policy: tenacity's exponential backoff, 3 attempts with 1 s and 2 s between them
-(the next would be 4 s), for `TransientLiveKitError` alone. Any other exception passes through
-untouched at the first attempt, and so does `LiveKitAway`: a server that answers nobody is asked
-again when it is back, and no thread waits for it. There is no jitter: the waits are part of the
-published contract, and what keeps sessions apart is their own arrival.
+tenacity's exponential backoff, 3 attempts with 1 s and 2 s between them (the next would be 4 s),
+for `TransientLiveKitError` alone. Any other exception passes through untouched at the first
+attempt, and so does `LiveKitAway`: a server behind an open circuit breaker is called again when it
+is back, and no thread waits for it. There is no jitter: the waits are part of the published
+contract, and sessions are spread by their own arrival.
 """
 
 from __future__ import annotations

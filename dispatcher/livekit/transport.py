@@ -1,8 +1,8 @@
-"""How does this process reach one LiveKit server, and what may that cost when it hangs?
+"""One LiveKit server's HTTP connections, with time-out and circuit breaker.
 
-One session with pooled connections per server, so many calls at once and no more, a time-out
-around everything, no redirects, and a circuit that spares everybody the waiting once the server
-has answered nobody for a while.
+Per server: one session with pooled connections, a limit of calls at once, a time-out around
+everything, no redirects, and a circuit breaker that spares callers the waiting while the server
+does not answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Is the history that Flower has kept a whole one?
+"""Complete a save of Flower's history that a kill has interrupted.
 
-Flower writes it beside the old one and then renames what it has written. Where Python's dbm keeps
-three files (dbm.dumb), a kill between two renamings leaves files of two saves, which Flower cannot
-read: it would put them aside and begin with nothing. Here such a save is carried to its end.
+Flower writes a new history beside the old one and then renames the files. Where Python's dbm keeps
+three files (dbm.dumb), a kill between two renamings leaves files of two saves. Flower cannot read
+those: it would put them aside and begin with nothing.
 """
 
 from __future__ import annotations

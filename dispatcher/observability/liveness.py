@@ -1,10 +1,9 @@
-"""How does a probe learn that this process does its work?
+"""A liveness file for probes, touched every two seconds while the process does its work.
 
-By a file that is touched every two seconds while it does (`USHER_ALIVE_FILE`, of each process its
-own): a look at a file's age costs a probe 3 ms, `celery inspect ping` more than a second of CPU.
-"Its work" is judged from inside: a worker whose event loop hangs, or that takes no more messages
-though Redis is there, lets its file grow old. That Redis is away is nobody's fault here: a restart
-would not help, and would come again and again.
+Each process has its own (`USHER_ALIVE_FILE`). Reading a file's age costs a probe 3 ms, `celery
+inspect ping` more than a second of CPU. The process judges its work from inside: a worker whose
+event loop hangs, or that takes no messages though Redis is there, lets its file grow old. A Redis
+that is away does not count: a restart of the process would not help, and would be repeated.
 """
 
 from __future__ import annotations

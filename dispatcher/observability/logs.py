@@ -1,7 +1,7 @@
-"""What does a log line look like?
+"""Configure logging: one line of JSON per event in production, readable text in development.
 
-One line of JSON per event in production, readable text in development; the same fields in both.
-structlog does the formatting; everybody logs with the standard `logging` module and `extra`.
+Both have the same fields. structlog formats; modules log with the standard `logging` module and
+`extra`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""OpenTelemetry behind `tracing`: its spans, and the providers that its own environment sets up.
+"""OpenTelemetry behind `tracing`: its spans, and the providers that its environment configures.
 
 Only `tracing.start` imports this module, so a process without traces loads nothing of
-OpenTelemetry. Sampler, limits, batches, endpoints, headers and certificates are read from the
-`OTEL_` variables by OpenTelemetry itself; what is here is what its set-up would do otherwise:
+OpenTelemetry. OpenTelemetry itself reads sampler, limits, batches, endpoints, headers and
+certificates from the `OTEL_` variables. This module replaces the rest of its set-up, which would
 choose one global provider for every library, list all installed packages, and wait half a minute
 at the end.
 """

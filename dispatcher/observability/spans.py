@@ -1,4 +1,4 @@
-"""A span as the rest of Usher knows it; without tracing, one that does nothing."""
+"""The span interface that the rest of Usher uses; without tracing a span does nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who hears of a change of a record? The log, in one line each, and the trace of its dispatch.
+"""Log each state change of a record, in one line, and add it to the trace of its dispatch.
 
-Called where the change was carried out (`ledger/client.py`), so that nobody has to think of it, and
-nobody says it twice.
+Called where the change is carried out (`ledger/client.py`), so that every change is told, and told
+once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Traces of a dispatch, from the HTTP request to its agent; without tracing it does nothing.
+"""Traces of a dispatch, from the HTTP request to its agent; a no-op without tracing.
 
 `start` loads OpenTelemetry (`observability/otel.py`) where the standard `OTEL_` variables ask for
-traces. The trace's context travels where the dispatch's other ids do: in its record and in its
-LiveKit attributes, never in a Celery message, which may be lost. A span holds ids, states and
-reasons; no metadata, token, key or text of an error.
+traces. The trace context travels in the dispatch's record and in its LiveKit attributes, never in
+a Celery message, which may be lost. A span holds ids, states and reasons; no metadata, token, key
+or text of an error.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Does a running deployment do what it is for? `celery -A dispatcher dispatch selftest`.
+"""Test a running deployment from outside: `celery -A dispatcher dispatch selftest`.
 
-From outside, as a client: by HTTP with one of its keys, and as a participant in its own rooms.
-Nothing of Usher's own is asked but its HTTP interface (and its counters, where they may be read).
+As a client: by HTTP with one of the client's keys, and as a participant in the test's own rooms. It
+uses nothing of Usher's own but the HTTP interface (and the counters, where they may be read).
 """

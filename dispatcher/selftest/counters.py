@@ -1,6 +1,6 @@
-"""What have the agent servers counted, by container?
+"""Read how many jobs the agent servers have accepted, by container.
 
-From `GET /metrics` where it may be read, else from Redis, where REDIS_URL is its.
+From `GET /metrics` where it may be read, else from Redis, if REDIS_URL is the deployment's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does a deployment answer to one of its clients?"""
+"""An HTTP client for a deployment's API."""
 
 from __future__ import annotations
 

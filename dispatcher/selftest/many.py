@@ -1,4 +1,4 @@
-"""How do many sessions go that are asked for at once?"""
+"""Request many sessions at once, and report how they went."""
 
 from __future__ import annotations
 

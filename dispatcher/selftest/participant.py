@@ -1,4 +1,4 @@
-"""Who is in a room, by the eyes of somebody who has joined it?"""
+"""A participant in a room, who sees the agents there."""
 
 from __future__ import annotations
 

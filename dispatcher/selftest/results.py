@@ -1,4 +1,4 @@
-"""What has the self-test found? Pure: results to a table, to JSON, to JUnit."""
+"""The self-test's results, as a table, as JSON and as JUnit. Pure."""
 
 from __future__ import annotations
 

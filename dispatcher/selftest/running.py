@@ -1,4 +1,4 @@
-"""What does the self-test do, in which order, and what does it take with it when it goes?"""
+"""Run the self-test's checks in order, and end every session that they have started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does one session of the self-test go, from its request to its end?"""
+"""Request one session of the self-test, and wait for its agent."""
 
 from __future__ import annotations
 

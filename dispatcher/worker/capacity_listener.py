@@ -1,7 +1,7 @@
-"""Who hears that an agent server has room, and wakes those that wait for it?
+"""Wake waiting dispatches when an agent server reports free slots.
 
-An agent server that reports free slots while dispatches wait says so on a channel. Every dispatch
-worker listens; two that wake the same dispatch do no harm.
+An agent server that reports free slots while dispatches wait publishes that on a channel. Every
+dispatch worker subscribes; two that wake the same dispatch do no harm.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Has Redis lost its data?
+"""Detect that Redis has lost its data.
 
-Without an append-only file a restarted Redis is empty, and nobody would say so: every query has an
-answer. So each dispatch worker remembers a mark that is written once, and says when it is another.
+Without an append-only file a restarted Redis is empty and still answers every query. So each
+dispatch worker remembers a mark that is written once, and logs when the mark has changed.
 """
 
 from __future__ import annotations

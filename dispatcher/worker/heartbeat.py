@@ -1,9 +1,9 @@
-"""Which parts are at work?
+"""Report this worker process to Redis every two seconds.
 
-Every worker process tells Redis every two seconds which queues it serves, which clients' LiveKit
-servers answer it, which clients and agents it is set up for, and what Celery's messages look like
-(`ledger/celery_messages.py`); the sweeper tells it at each sweep. `GET /readyz` and `dispatch
-doctor` read it.
+A report has the queues that the worker serves, the clients whose LiveKit servers answer it, the
+clients and agents of its settings, and the templates of Celery's messages
+(`ledger/celery_messages.py`). The sweeper reports itself at each sweep. `GET /readyz` and `dispatch
+doctor` read the reports.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What Celery itself sends for each wake-up of the ledger, as templates for other processes.
+"""Templates of the messages that Celery itself sends for the ledger's wake-ups.
 
 Celery serialises the signature of each task and kombu makes a message of it, for a transport in
-memory: headers, properties and body are those of the releases that are installed. In the places of
-the id and of the arguments stand their names in angle brackets (`messages.Template`).
+memory: headers, properties and body are those of the installed releases. Names in angle brackets
+stand in the places of the id and of the arguments (`celery_messages.Template`).
 """
 
 from __future__ import annotations
