@@ -14,16 +14,16 @@ _broker = celery_broker.for_celery(
     _settings.redis_url.get_secret_value(), timeout_s=_settings.redis_timeout_s
 )
 broker_url, broker_use_ssl = _broker.url, _broker.use_ssl
-# A publish must fail within a third of a second when Redis is down or hung, because a sweep has
+# A publish must fail within a third of a second when Redis is down or hung, because a sweep makes
 # many (measured: 0.3 s hung, 1 ms refused). The record is in the ledger by then, and the next sweep
-# wakes it, so a lost publish costs time and nothing else.
+# wakes a worker for it, so a lost publish costs time and nothing else.
 broker_transport_options = {
-    # A worker that waits for messages must notice, too, that Redis's machine has vanished.
+    # A worker that waits for messages must notice when Redis's machine vanishes.
     **_broker.transport_options,
     "retry_on_timeout": False,
     "max_retries": 0,
-    # No copy of each message in Redis until it is acknowledged (16 commands a session): what a
-    # killed worker had taken the sweeper does, long before a visibility timeout would be over.
+    # No copy of each message in Redis until it is acknowledged (16 commands a session): the sweeper
+    # repeats what a killed worker had taken, long before a visibility timeout would be over.
     "ack_emulation": False,
     # Bodies as they are, not in base64: the ledger's scripts put a session's id into them.
     "body_encoding": "utf-8",
@@ -48,30 +48,30 @@ result_expires = 3600
 
 imports = ("dispatcher.tasks",)
 task_default_queue = "dispatch"
-# Verification waits for seconds by design; in a queue and process of its own it never holds a
-# dispatch up.
-# The sweep must not wait behind a long queue of what it looks after: a worker takes from its queues
-# in turn.
+# Verification waits for seconds by design; in a queue and process of its own it never delays a
+# dispatch.
+# The sweep must not wait behind a long queue of the messages that it repeats: a worker takes from
+# its queues in turn.
 task_routes = {
     "dispatcher.tasks.sweep": {"queue": "sweep"},
     "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
-    # A client's own server may be slow: its deliveries never wait in front of anything else, and
-    # hold no more than 16 of the worker's threads.
+    # A client's webhook receiver may be slow: deliveries never wait in front of anything else, and
+    # take no more than 16 of the worker's threads.
     "dispatcher.tasks.deliver_webhook": {"queue": "webhooks"},
     "dispatcher.tasks.clear_away": {"queue": "verify"},
-    # Where it is found that an agent is silent there is somebody to look after it: it must not wait
-    # for a verify worker that is away.
+    # The worker that sweeps can also supervise what it finds: a silent agent must not wait for a
+    # verify worker that is away.
     "dispatcher.tasks.supervise": {"queue": "sweep"},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while
 # another is idle.
 worker_prefetch_multiplier = 1
-# Acknowledged when taken: redelivery would only repeat a wake-up that the sweeper repeats sooner.
+# Acknowledged early: redelivery would only repeat a wake-up that the sweeper repeats sooner.
 task_acks_late = False
 worker_cancel_long_running_tasks_on_connection_loss = False
-# What Flower shows. Not the `task-sent` event as well: most messages are the ledger's own, which
-# sends none, and its timeline has the moment already.
+# Flower shows these events. No `task-sent` events: the ledger writes most messages and sends no
+# events, and its timeline has the moment already.
 worker_send_task_events = True
 worker_consumer = "dispatcher.worker.consumer:Consumer"
 task_send_sent_event = False
@@ -84,8 +84,8 @@ enable_utc = True
 timezone = "UTC"
 
 beat_schedule = {
-    # No `expires`, by which Celery would compare beat's clock with the worker's: of the sweeps that
-    # nobody took while the workers were away the first is done, and the others do nothing.
+    # No `expires`, with which Celery would compare beat's clock with the worker's: of the sweeps
+    # that pile up while the workers are away, the first is carried out, the others do nothing.
     "sweep": {"task": "dispatcher.tasks.sweep", "schedule": 0.5}
 }
 # The only entry is due twice a second: there is nothing to remember between restarts.

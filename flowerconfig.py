@@ -1,6 +1,6 @@
 """Flower's settings, each with its reason; `celery -A dispatcher flower` reads this file.
 
-A `FLOWER_...` variable and Flower's own options stand above what is here.
+`FLOWER_...` variables and Flower's command-line options override what is set here.
 """
 
 import ast
@@ -19,11 +19,11 @@ with or_stop():
     _common, _flower = load(CommonSettings), load(FlowerSettings)
     refuse_cluster(_common.redis_url.get_secret_value(), timeout_s=_common.redis_timeout_s)
 
-# Tornado's own lines go into the shape of ours.
+# Tornado's log lines get the same format as ours.
 configure(log_format=_common.log_format, level=_common.log_level)
 
-# Whoever sees Flower sees rooms and dispatch ids, and can stop workers. It starts without a
-# password by default; here it does not.
+# A user of Flower sees rooms and dispatch ids, and can stop workers. Flower's default is to start
+# without a password; here it does not.
 _logins = list(options.basic_auth or ())
 if not options.auth and not _logins:
     raise SystemExit(
@@ -44,10 +44,10 @@ if not options.unix_socket:
     with or_stop():
         listening.check(address, port, named="FLOWER_ADDRESS and FLOWER_PORT")
 
-# Flower saves its history when it is stopped, and every so often for the case that it is killed;
-# each time a new file takes the place of the old one.
+# Flower saves its history when it is stopped, and periodically in case it is killed; each save
+# replaces the file.
 if persistent:
-    # Only its owner: whoever can write there can have Flower run what he likes (it is a pickle).
+    # Only its owner may write there: the history is a pickle, so a writer can run code in Flower.
     try:
         _flower.history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -59,9 +59,9 @@ if persistent:
 
 
 def format_task(task: Any) -> Any:
-    """`task` as the pages show it (Flower gives a copy): dispatch id and room, then the rest.
+    """Return `task` (Flower gives a copy) as the pages show it: dispatch id, room, then the rest.
 
-    The column is too narrow for both with the names that the search knows them by.
+    The column is too narrow for both together with their argument names, which the search uses.
     """
     try:
         given = ast.literal_eval(task.kwargs or "")

@@ -28,10 +28,10 @@ _CONFIG: Final = "celeryconfig"
 
 
 class Loader(AppLoader):
-    """Celery's own loader, which would take a `celeryconfig.py` of the current folder for ours."""
+    """Celery's loader, which by itself would import `celeryconfig.py` from the current folder."""
 
     def config_from_object(self, obj: Any, silent: bool = False) -> Any:
-        """Called by Celery when a setting is asked for first; `obj` is what the app was given."""
+        """Load the settings; Celery calls this at the first use of one, `obj` is the app's."""
         return super().config_from_object(
             config_modules.load(obj) if obj == _CONFIG else obj, silent
         )
@@ -44,15 +44,15 @@ app.config_from_object(_CONFIG)
 @celeryd_init.connect
 @setup_logging.connect
 def _logging(**_: Any) -> None:
-    # With a receiver here Celery leaves the root logger alone. A worker has something to say
-    # before that: a warning when it runs as root.
+    # With a receiver here Celery leaves the root logger alone. `celeryd_init` comes earlier, before
+    # a worker's warning that it runs as root.
     settings = load(CommonSettings)
     configure(log_format=settings.log_format, level=settings.log_level)
 
 
 @celeryd_init.connect
 def _tell_of_signals(**_: Any) -> None:
-    # "Warm shutdown" is written past all logging.
+    # Celery writes "Warm shutdown" to the terminal, past all logging.
     worker: Any = import_module("celery.apps.worker")
     worker.safe_say = say
 
@@ -64,13 +64,13 @@ def _refuse_cluster(**_: Any) -> None:
         common = load(CommonSettings)
         refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
     except ConfigurationError as error:
-        raise SystemExit(str(error)) from None  # Celery would log any other, and go on
+        raise SystemExit(str(error)) from None  # Celery logs any other exception and goes on
 
 
 @beat_init.connect
 def _end_on_signal(sender: Any, **_: Any) -> None:
     # Beat's own handler only raises SystemExit. In the middle of a publish redis-py turns that into
-    # a ValueError, and beat goes on as if nothing had been (1 of 12 stops; 0 of 36 with this).
+    # a ValueError, and beat goes on (1 of 12 stops; 0 of 36 with this handler).
     def end(*_: Any) -> NoReturn:
         sender.stop()
         raise SystemExit
@@ -84,14 +84,14 @@ def _show_that_it_lives(**_: Any) -> None:
     settings = load(CommonSettings)
     if not settings.alive_file:
         return
-    # A beat whose loop stands still sends no sweeps.
+    # A beat whose loop has stopped sends no sweeps.
     pulse, ledger = Pulse(), Ledger(settings)
     after_task_publish.connect(pulse.feel, weak=False)
     watch(AliveFile(settings.alive_file), pulse, lambda: redis_works(ledger))
 
 
 def redis_works(store: Ledger) -> bool:
-    """Whether messages could be sent; one that only answers questions takes none."""
+    """Return whether Redis takes writes; a Redis that only answers reads takes no messages."""
     try:
         store.run(reports.probe())
     except LedgerUnavailable:

@@ -12,12 +12,12 @@ from types import ModuleType
 
 
 def path_of(name: str) -> Path:
-    """The file of that module, in a checkout as in an installed package."""
+    """Return the file of that module, in a checkout as in an installed package."""
     return Path(__file__).resolve().parent.parent / f"{name}.py"
 
 
 def load(name: str) -> ModuleType:
-    """Run that module anew; it is not known to `import` by this."""
+    """Execute that module anew and return it, without adding it to `sys.modules`."""
     spec = spec_from_file_location(name, path_of(name))
     assert spec is not None
     assert spec.loader is not None

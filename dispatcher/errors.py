@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class UsherError(Exception):
-    """Root of every error that Usher raises on purpose."""
+    """The root of every error that Usher raises on purpose."""
 
 
 class ConfigurationError(UsherError):
@@ -18,7 +18,7 @@ class ConfigurationError(UsherError):
 class LedgerUnavailable(UsherError):
     """Redis did not answer in time; nothing is known to have been written.
 
-    `refusal` is what it says instead of working, with the remedy; empty when it says nothing.
+    `refusal` is Redis's error answer, with the remedy; empty when Redis gave no answer.
     """
 
     def __init__(self, message: str = "", *, refusal: str = "") -> None:
@@ -27,22 +27,22 @@ class LedgerUnavailable(UsherError):
 
 
 class StepFailed(LedgerUnavailable):
-    """Redis works, and this very step it answers with an error: the step or its keys are wrong."""
+    """Redis works and answers this step with an error: the step or its keys are wrong."""
 
 
 class TooLate(LedgerUnavailable):
-    """Redis has come to it after its caller was to be told that it failed; nothing was written."""
+    """Redis ran the step after its caller's time-out; nothing was written."""
 
     def __init__(self) -> None:
         super().__init__("Redis came to it too late; nothing was written")
 
 
 class Overloaded(UsherError):
-    """More sessions are on their way than would get their agents in time."""
+    """The backlog is full: more sessions would not get their agents in time."""
 
 
 class LimitReached(UsherError):
-    """A client has used up what it may ask for; nothing was written."""
+    """A client has reached one of its limits; nothing was written."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
@@ -54,9 +54,9 @@ class UnknownDispatch(UsherError):
 
 
 class UnreadableRecord(UsherError, ValueError):
-    """A record that is damaged, or of a release that this one does not know.
+    """A record is damaged, or was written by a release that this one does not know.
 
-    `client_id` is whose it is, as far as that can be read.
+    `client_id` is the record's client, as far as that can be read.
     """
 
     def __init__(self, message: str, *, client_id: str = "") -> None:
@@ -65,7 +65,7 @@ class UnreadableRecord(UsherError, ValueError):
 
 
 class RedispatchRefused(UsherError):
-    """Dispatching again by hand would do harm or nothing; the message says which."""
+    """A redispatch would do harm, or nothing; the message says which."""
 
 
 class DispatchFailed(UsherError):
@@ -73,22 +73,22 @@ class DispatchFailed(UsherError):
 
 
 class Postponed(UsherError):
-    """This client has enough tasks in hand; the dispatch is woken when one of them is done."""
+    """The client has reached its limit of running tasks; the end of one wakes the dispatch."""
 
 
 class LiveKitError(UsherError):
-    """LiveKit did not do what it was asked to."""
+    """A call to LiveKit failed."""
 
 
 class PermanentLiveKitError(LiveKitError):
-    """LiveKit refused for good (400, 401, 403, 404...): another try gives the same answer."""
+    """LiveKit refused for good (400, 401, 403, 404...): another try would give the same answer."""
 
 
 class TransientLiveKitError(LiveKitError):
-    """LiveKit may well do it next time: connection, time-out, 5xx, 429.
+    """A call failed that may succeed next time: connection, time-out, 5xx, 429.
 
-    `outcome_unknown` is true when the request may have been carried out although no answer came,
-    so that the caller must look before it asks again: asking for an agent is not idempotent.
+    `outcome_unknown` is true when LiveKit may have carried out the request although no answer came.
+    The caller must then look before it repeats it: `CreateDispatch` is not idempotent.
     """
 
     def __init__(self, message: str, *, outcome_unknown: bool) -> None:
@@ -97,9 +97,9 @@ class TransientLiveKitError(LiveKitError):
 
 
 class LiveKitAway(TransientLiveKitError):
-    """This LiveKit server has not answered for a while, so it was not even asked.
+    """This LiveKit server's circuit breaker is open, so no request was sent.
 
-    Worth another try later, and not while somebody waits.
+    Worth another try later, and not while a caller waits.
     """
 
     def __init__(self, message: str) -> None:

@@ -15,43 +15,43 @@ from dispatcher.settings import YEAR_S, Port, Settings
 
 
 class FlowerSettings(Settings):
-    """What of Flower's has another default here than Flower's own."""
+    """Flower's settings whose defaults differ from Flower's own."""
 
-    address: str = Field("127.0.0.1", alias="FLOWER_ADDRESS")  # Flower's default is all of them
+    address: str = Field("127.0.0.1", alias="FLOWER_ADDRESS")  # Flower's default: every address
     own_port: Port | None = Field(None, alias="FLOWER_PORT")
     default_port: Port = Field(5555, alias="USHER_FLOWER_PORT")
     tasks_columns: str = Field(
         "name,kwargs,state,result,received,runtime,worker", alias="FLOWER_TASKS_COLUMNS"
-    )  # a session is found by its room or dispatch id, which are in `kwargs` (docs/operations.md);
-    # `result` says how it stood after the task
+    )  # the search finds a session by its room or dispatch id, which are in `kwargs`
+    # (docs/operations.md); `result` is the record's state after the task
     persistent: bool = Field(True, alias="FLOWER_PERSISTENT")  # the history outlives a restart
     db: str = Field("", alias="FLOWER_DB")
     run_dir: str = Field("", alias="USHER_RUN_DIR")
     max_tasks: int = Field(
         10_000, gt=0, alias="FLOWER_MAX_TASKS"
-    )  # Flower answers nobody while it saves, and saves everything each time: 10,000 tasks (some
-    # 3,000 sessions) are 3 MB and 0.6 s, and 0.2 GB of memory; 100,000, its default, ten times it
+    )  # Flower answers no request while it saves, and saves everything each time: 10,000 tasks
+    # (some 3,000 sessions) are 3 MB, 0.6 s, 0.2 GB of memory; its default of 100,000 ten times that
     state_save_interval_ms: int = Field(60_000, ge=0, alias="FLOWER_STATE_SAVE_INTERVAL")
     purge_offline_workers_s: int = Field(
         86_400, ge=0, le=YEAR_S, alias="FLOWER_PURGE_OFFLINE_WORKERS"
-    )  # a kept history would show for ever every worker that there has been
+    )  # otherwise a persistent history would show every former worker for ever
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that Flower listens on."""
         return self.default_port if self.own_port is None else self.own_port
 
     @property
     def history(self) -> Path:
-        """Where the history is kept, in a folder of its own."""
+        """The path of the history, in a folder of its own."""
         return Path(self.db) if self.db else Path(self.run_dir or ".run") / "flower" / "tasks"
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Return if Flower can read each `FLOWER_...` variable; it does not name the one it cannot.
+    """Check that Flower can read each `FLOWER_...` variable; Flower itself names none.
 
     Raises:
-        ConfigurationError: which it cannot, without their values.
+        ConfigurationError: names the variables that Flower cannot read, without their values.
     """
     wrong = [
         name for name in sorted(environ) if is_flower_envvar(name) and not _reads(name, environ)
@@ -67,7 +67,7 @@ def _reads(name: str, environ: Mapping[str, str]) -> bool:
     option, value = name.removeprefix(ENV_VAR_PREFIX).lower(), environ[name]
     try:
         if isinstance(default_options[option], bool):
-            strtobool(value)  # stricter than what it does with its command line
+            strtobool(value)  # stricter than Flower's command line
         else:
             default_options.parse_command_line(["flower", f"--{option}={value}"], final=False)
     except (TypeError, ValueError):

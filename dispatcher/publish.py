@@ -18,14 +18,14 @@ from dispatcher.ledger.celery_messages import (
 )
 
 DELIVER_TASK = "dispatcher.tasks.deliver_webhook"
-# Till when (ms, the ledger's clock) a message is good: then what it is about is claimed anew, and
-# has another one. A header, so that a worker of an older release takes the message as well. Not
-# Celery's own `expires`, which compares the clocks of two hosts.
+# The time (ms, the ledger's clock) until which a message is good. After it the sweeper claims the
+# same work again and sends another message. A header, so that a worker of an older release takes
+# the message as well. Not Celery's `expires`, which compares the clocks of two hosts.
 GOOD_TILL_MS = "usher_good_till_ms"
 
 
 def wake_dispatch(dispatch_id: str, room: str) -> None:
-    """Publish "dispatch it".
+    """Publish "dispatch this".
 
     Raises:
         kombu.exceptions.OperationalError: Redis is down or hung (after a third of a second).
@@ -34,33 +34,33 @@ def wake_dispatch(dispatch_id: str, room: str) -> None:
 
 
 def wake_verification(dispatch_id: str, room: str) -> None:
-    """Publish "verify it". Raises like `wake_dispatch`."""
+    """Publish "verify this dispatch". Raises like `wake_dispatch`."""
     _send(VERIFY_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def wake_supervision(dispatch_id: str, room: str, *, good_till_ms: int = 0) -> None:
-    """Publish "its agent has fallen silent", good for ever or till then. Raises like the first."""
+    """Publish "the agent has fallen silent" (0: good for ever). Raises like `wake_dispatch`."""
     arguments = {"dispatch_id": dispatch_id, "room": room}
     _send(SUPERVISE_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
 
 
 def wake_delivery(event_id: str, dispatch_id: str, room: str, *, good_till_ms: int) -> None:
-    """Publish "this event is due", good till then. Raises like `wake_dispatch`."""
+    """Publish "this webhook event is due". Raises like `wake_dispatch`."""
     arguments = {"event_id": event_id, "dispatch_id": dispatch_id, "room": room}
     _send(DELIVER_TASK, arguments, headers={GOOD_TILL_MS: good_till_ms})
 
 
 def wake_clearing(dispatch_id: str, room: str) -> None:
-    """Publish "it is cancelled, take its agent away". Raises like `wake_dispatch`."""
+    """Publish "remove the agent of this cancelled dispatch". Raises like `wake_dispatch`."""
     _send(CLEAR_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def wake_redispatch(dispatch_id: str, room: str) -> None:
-    """Publish "send it again, unless its agent is there". Raises like `wake_dispatch`."""
+    """Publish "redispatch, unless the agent is there". Raises like `wake_dispatch`."""
     _send(REDISPATCH_JOINED_TASK, {"dispatch_id": dispatch_id, "room": room})
 
 
 def _send(task: str, arguments: dict[str, str], **options: Any) -> None:
-    # Celery cannot know that a task called by its name keeps no result: unless told so, it would
-    # subscribe this process to each one's result.
+    # For a task called by name Celery does not know `ignore_result`, and would subscribe this
+    # process to the result of each.
     app.send_task(task, kwargs=arguments, retry=False, ignore_result=True, **options)

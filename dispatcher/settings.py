@@ -30,24 +30,24 @@ from dispatcher.errors import ConfigurationError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 YEAR_S: Final = 31_536_000
-# Of a year at most: no clock, timer or expiry of Redis's then comes to its end.
+# A year at most, so that no clock, timer or Redis expiry overflows.
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
-MIN_SECRET_CHARS: Final = 32  # of LiveKit's
-# Of the operator, who sees every client's sessions.
+MIN_SECRET_CHARS: Final = 32  # LiveKit's own minimum
+# For the operator's password, which opens every client's sessions.
 MIN_PASSWORD_CHARS: Final = 16
 
 
 class Settings(BaseSettings):
-    """Settings that are read once, when a process starts."""
+    """Settings that a process reads once, at its start."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class CommonSettings(Settings):
-    """What every process of Usher needs: Redis, and how to log."""
+    """The settings that every process of Usher needs: Redis and logging."""
 
     redis_url: SecretStr = Field(alias="REDIS_URL")
     redis_timeout_s: Seconds = Field(
@@ -55,7 +55,7 @@ class CommonSettings(Settings):
     )  # one look-up takes 0.2 ms; the HTTP answer must come within 1 s with Redis hung
     redis_worker_timeout_s: Seconds = Field(
         2.0, alias="USHER_REDIS_WORKER_TIMEOUT_S"
-    )  # background processes can wait longer: nobody holds a phone to their ear meanwhile
+    )  # background processes can wait longer: no caller waits for them
     log_format: Literal["json", "text"] = Field("json", alias="USHER_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="USHER_LOG_LEVEL")
     alive_file: str = Field(
@@ -66,16 +66,16 @@ class CommonSettings(Settings):
     )  # how long an ended record can be read
     abandon_after_s: Seconds = Field(
         300.0, alias="USHER_ABANDON_AFTER_S"
-    )  # an agent that nobody has come to leaves again
+    )  # an agent leaves when no person has joined by then
     deserted_after_s: Seconds = Field(
         30.0, alias="USHER_DESERTED_AFTER_S"
-    )  # so does one that everybody has left: LiveKit closes the room after 20 s, as a rule
+    )  # an agent leaves so long after the last person; LiveKit usually closes the room after 20 s
     max_backlog: int = Field(
         500, ge=0, alias="USHER_MAX_BACKLOG"
-    )  # sessions on their way; more are told to come back (503), not to wait in vain; 0: no limit
+    )  # sessions on their way; further requests get a 503 instead of waiting in vain; 0: no limit
     wake_grace_s: Seconds = Field(
         2.0, alias="USHER_WAKE_GRACE_S"
-    )  # a queued record that nobody touched for so long is woken again
+    )  # the sweeper wakes a worker again for a queued record that has not changed for so long
 
     @field_validator("redis_url")
     @classmethod
@@ -85,7 +85,7 @@ class CommonSettings(Settings):
 
 
 class LiveKitSettings(Settings):
-    """Where LiveKit is and how to sign for it."""
+    """LiveKit's URL, key and secret."""
 
     livekit_url: Annotated[Name, AfterValidator(urls.own_livekit_url)] = Field(alias="LIVEKIT_URL")
     livekit_api_key: Name = Field(alias="LIVEKIT_API_KEY")
@@ -104,7 +104,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ClientsFileSettings(Settings):
-    """Where the clients are described; empty: one client, by `ClientSettings`."""
+    """The path of the file of clients; empty: one client, from `ClientSettings`."""
 
     clients_file: str = Field("", alias="USHER_CLIENTS_FILE")
 
@@ -133,7 +133,7 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
     delegate_metadata: bool = Field(
         False, alias="USHER_DELEGATE_METADATA"
-    )  # also what has agent metadata, which the holder of the token can read then
+    )  # delegate sessions with agent metadata as well, which the holder of the token can then read
     webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
     requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
@@ -141,27 +141,27 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
 
 
 class DispatcherSettings(Settings):
-    """How dispatch and verification behave; the defaults are the design's."""
+    """The settings of dispatch and verification."""
 
     livekit_timeout_s: Seconds = Field(2.0, alias="USHER_LIVEKIT_TIMEOUT_S")
     verify_timeout_s: Seconds = Field(5.0, alias="USHER_VERIFY_TIMEOUT_S")
     verify_poll_s: Seconds = Field(0.5, alias="USHER_VERIFY_POLL_S")
-    wait_s: Seconds = Field(1.0, alias="USHER_WAIT_S")  # how often a waiting record is tried
+    wait_s: Seconds = Field(1.0, alias="USHER_WAIT_S")  # between two tries of a waiting record
     offer_timeout_s: Seconds = Field(
         2.0, alias="USHER_OFFER_TIMEOUT_S"
-    )  # LiveKit offers a job within 0.25 s; what is not offered by then has been dropped
+    )  # LiveKit offers a job within 0.25 s; a job not offered by then has been dropped
     unfenced_agents: str = Field(
         "", alias="USHER_UNFENCED_AGENTS"
     )  # agent names, comma-separated, whose servers run without our request filter and reports
     automatic_agents: bool = Field(
         False, alias="USHER_AUTOMATIC_AGENTS"
-    )  # LiveKit starts its agents without a name in our rooms, too: a second agent in each
+    )  # LiveKit also starts its agents without a name in our rooms: a second agent in each
     max_losses: int = Field(
         5, gt=0, alias="USHER_MAX_LOSSES"
-    )  # an agent that dies so often within its first minute is not replaced again
+    )  # after so many losses in a row, each within the agent's first minute, it is not replaced
     client_tasks: int = Field(
         32, gt=0, alias="USHER_CLIENT_TASKS"
-    )  # of the 64 threads of a worker process, so many for one client where there are several
+    )  # of a worker process's 64 threads, the limit of one client where there are several clients
     webhook_waits_s: str = Field(
         "5,30,120,300,900,1800,3600,3600",
         pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$",
@@ -185,18 +185,18 @@ class DispatcherSettings(Settings):
         return value
 
     def unfenced(self, agent_name: str) -> bool:
-        """True when the servers of that agent run without our request filter and reports."""
+        """Return whether that agent's servers run without our request filter and reports."""
         return agent_name in self.unfenced_names
 
 
 class WorkerSettings(DispatcherSettings):
-    """What the Procfile gives Celery's workers on their command line besides."""
+    """`DispatcherSettings`, and what the Procfile puts on the workers' command line."""
 
     dispatch_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_DISPATCH_CONCURRENCY")
     verify_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_VERIFY_CONCURRENCY")
     instance: str = Field(
         "", pattern=r"^[A-Za-z0-9_.-]*$", alias="USHER_INSTANCE"
-    )  # a part of the worker's name, where several of one kind run on one machine
+    )  # a part of the worker's name, where several workers of one kind run on one machine
 
     @model_validator(mode="after")
     def _has_room_for_others(self) -> Self:
@@ -210,7 +210,7 @@ class WorkerSettings(DispatcherSettings):
 
 
 def timings(common: CommonSettings, dispatcher: DispatcherSettings) -> Timings:
-    """The time-outs that decisions and explanations need."""
+    """Return the time-outs that decisions and explanations need."""
     return Timings(
         verify_timeout_s=dispatcher.verify_timeout_s,
         verify_poll_s=dispatcher.verify_poll_s,
@@ -239,14 +239,14 @@ def load(cls: type[SettingsT]) -> SettingsT:
 
 def _line(problem: ErrorDetails) -> str:
     reason = "is not set" if problem["type"] == "missing" else problem["msg"]
-    # Where a mistake is one of several settings together, the reason names them itself.
+    # An error in the combination of several settings names them in its reason.
     name = "".join(f"{part}: " for part in problem["loc"][:1])
     return name + reason.removeprefix("Value error, ")
 
 
 @contextmanager
 def or_stop() -> Iterator[None]:
-    """End the process with one line on standard error where a setting is missing or wrong.
+    """End the process with one line on standard error when the block finds a wrong setting.
 
     Raises:
         SystemExit: the block has raised a `ConfigurationError`; exit code 1.

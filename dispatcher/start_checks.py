@@ -20,7 +20,7 @@ from dispatcher.settings import CommonSettings, WorkerSettings, load, or_stop
 
 
 def check_command(app: Celery) -> None:
-    """Check what the running `celery -A dispatcher ...` needs; without one do nothing.
+    """Check the settings of the running `celery -A dispatcher ...`; do nothing outside of one.
 
     Raises:
         SystemExit: a setting is missing or wrong; one line says which and what to do.
@@ -29,15 +29,15 @@ def check_command(app: Celery) -> None:
     if context is None or not _is_ours(str(context.params.get("app"))):
         return
     command = context.invoked_subcommand
-    if command is None or command == "dispatch":  # which says it in its own way (`cli/command.py`)
+    if command is None or command == "dispatch":  # which reports errors itself (`cli/command.py`)
         return
     with or_stop():
         _check(command)
-        _ = app.conf.imports  # which has Celery read its settings
+        _ = app.conf.imports  # makes Celery read its settings
 
 
 def _is_ours(app: str) -> bool:
-    """True for `dispatcher`, `dispatcher.celery`, `dispatcher.celery:app`."""
+    """Return true for `dispatcher`, `dispatcher.celery`, `dispatcher.celery:app`."""
     return app.partition(":")[0].partition(".")[0] == __package__
 
 
@@ -55,7 +55,7 @@ def _check(command: str) -> None:
 
         load(FlowerSettings)
         check(os.environ)
-        # Flower looks for it in the current folder.
+        # Flower by itself looks for its configuration file in the current folder.
         path = os.environ.setdefault("FLOWER_CONF", str(config_modules.path_of("flowerconfig")))
         if not Path(path).is_file():
             raise ConfigurationError("FLOWER_CONF: there is no such file; unset it to use Usher's")

@@ -38,18 +38,18 @@ from dispatcher.worker.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
-# Connected before the worker's consumer is made, which asks only then whether anybody listens.
+# Connected before the worker's consumer is made: Celery checks only then for receivers.
 _consumer = Pulse()
 heartbeat_sent.connect(_consumer.feel, weak=False)
 
 
 @worker_ready.connect
 def _start_or_stop(sender: Any, **_: Any) -> None:
-    # Connections and event loop before the first message, so that it is as quick as any other.
+    # Opens connections and event loop before the first message, so that the first is not slower.
     try:
         _start_runtime(sender)
     except Exception as error:
-        # Celery would log it and take messages all the same, to fail with each.
+        # Celery would log the error, take messages all the same, and fail with each.
         logger.critical("the worker cannot work, and stops", exc_info=error)
         raise WorkerShutdown(1) from None
 
@@ -68,10 +68,10 @@ def _start_runtime(sender: Any) -> None:
 
 @app.task(name=DISPATCH_TASK, throws=(UsherError,))
 def dispatch_agent(dispatch_id: str, room: str) -> str:
-    """Bring one dispatch to LiveKit; returns the state of its record.
+    """Request one dispatch from LiveKit; return the state of its record.
 
-    Its verification is chained to it by the ledger: "LiveKit has it" and the message for
-    `verify_dispatch` are one step.
+    The ledger chains the verification to it: it writes the state `dispatched` and the message for
+    `verify_dispatch` in one step.
     """
     process = runtime()
     return process.run(dispatching.dispatch_agent(process.services, dispatch_id))
@@ -79,14 +79,14 @@ def dispatch_agent(dispatch_id: str, room: str) -> str:
 
 @app.task(name=VERIFY_TASK, throws=(UsherError,))
 def verify_dispatch(dispatch_id: str, room: str) -> str:
-    """See the agent of one dispatch in its room; returns the state of its record."""
+    """Verify that the agent of one dispatch is in its room; return the state of its record."""
     process = runtime()
     return process.run(verification.verify_dispatch(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.redispatch", throws=(UsherError,), ignore_result=False)
 def redispatch(dispatch_id: str) -> str:
-    """Dispatch again by hand; refuses, saying why, where that would double or disturb an agent.
+    """Redispatch by hand; refuse, with the reason, where that would double or disturb an agent.
 
     `celery -A dispatcher result <task id>` prints the answer.
     """
@@ -97,26 +97,29 @@ def redispatch(dispatch_id: str) -> str:
 
 @app.task(name="dispatcher.tasks.redispatch_joined", throws=(UsherError,))
 def redispatch_joined(dispatch_id: str, room: str) -> str:
-    """Dispatch again by HTTP what is joined, unless its agent is there; its timeline says which."""
+    """Redispatch a joined dispatch on an HTTP request, unless its agent is there.
+
+    The timeline says which.
+    """
     process = runtime()
     return process.run(redispatching.redispatch_joined(process.services, dispatch_id))
 
 
 @app.task(name="dispatcher.tasks.clear_away", throws=(UsherError,))
 def clear_away(dispatch_id: str, room: str) -> str:
-    """Take the agent of a cancelled dispatch out of its room; returns its record's state."""
+    """Remove the agent of a cancelled dispatch from its room; return the state of its record."""
     process = runtime()
     return process.run(cleanup.clear_away(process.services, dispatch_id))
 
 
 def _good_till_ms(task: Any) -> int:
-    """Till when the message of the running task is good; 0: for ever."""
+    """Return the time (ms) until which the running task's message is good; 0: for ever."""
     return int(task.request.get(GOOD_TILL_MS) or 0)
 
 
 @app.task(name="dispatcher.tasks.supervise", throws=(UsherError,), bind=True)
 def supervise(self: Any, dispatch_id: str, room: str) -> str:
-    """Look after a joined dispatch whose agent has fallen silent; returns its record's state."""
+    """Supervise a joined dispatch whose agent has fallen silent; return the state of its record."""
     process = runtime()
     return process.run(
         supervision.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
@@ -125,7 +128,7 @@ def supervise(self: Any, dispatch_id: str, room: str) -> str:
 
 @app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,), bind=True)
 def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str = "") -> str:
-    """Deliver one event to its client's own server; returns what came of it."""
+    """Deliver one event to its client's webhook URL; return the outcome."""
     process = runtime()
     return process.run(
         webhook_delivery.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
@@ -134,7 +137,7 @@ def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str =
 
 @app.task(name="dispatcher.tasks.dead_webhooks", throws=(UsherError,), ignore_result=False)
 def dead_webhooks(client_id: str) -> list[str]:
-    """The events of one client that were given up, one a line, the latest first."""
+    """Return the dead events of one client, one a line, the latest first."""
     process = runtime()
     return [
         f"{event.event_id} {event.event_type} {event.dispatch_id} tries={event.tries}: "
@@ -145,16 +148,16 @@ def dead_webhooks(client_id: str) -> list[str]:
 
 @app.task(name="dispatcher.tasks.resend_webhooks", throws=(UsherError,), ignore_result=False)
 def resend_webhooks(client_id: str, event_id: str = "") -> str:
-    """Have a dead event, or every dead one of the client, delivered again, with the id it had."""
+    """Make a dead event, or every dead one of the client, due again, with the same id."""
     process = runtime()
     count = process.run(process.services.ledger.run(outbox.resend(client_id, event_id)))
     return f"{count} events are due again"
 
 
-# Twice a second, so no events: Flower's history is for sessions.
+# No events for a task that runs twice a second: Flower's history is for sessions.
 @app.task(name="dispatcher.tasks.sweep", throws=(UsherError,), send_events=False)
 def sweep() -> int:
-    """Wake every record that somebody must look at; returns how many (beat sends this)."""
+    """Wake workers for every record that is due; return how many (beat sends this)."""
     process = runtime()
     store = process.services.ledger
     begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)

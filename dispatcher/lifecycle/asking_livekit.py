@@ -21,7 +21,7 @@ from dispatcher.livekit.retry import policy
 
 @dataclass
 class Tries:
-    """What the retry policy has seen so far of one attempt."""
+    """The tries of one attempt so far, and their errors."""
 
     count: int = 0
     errors: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Tries:
             self.maybe_asked = True
 
     def fields(self, **more: str) -> Mapping[str, str]:
-        """As fields of the attempt in the ledger."""
+        """Return the tries as fields of the attempt in the ledger."""
         return {"tries": str(self.count), "errors": json.dumps(self.errors), **more}
 
 
@@ -45,10 +45,10 @@ async def ask(
     *,
     sleep: Callable[[float], Awaitable[None]],
 ) -> str | GiveUp:
-    """Ask until LiveKit has answered; returns its id of the dispatch, or why it was not asked.
+    """Try until LiveKit answers; return LiveKit's dispatch id, or why it was not asked.
 
     Raises:
-        TimeoutError: the dispatch's time was up first.
+        TimeoutError: the dispatch's deadline came first.
         PermanentLiveKitError: LiveKit refused.
         TransientLiveKitError: no try was answered.
     """
@@ -57,7 +57,7 @@ async def ask(
         tries.count += 1
         return await _ask(services, dispatch, tries)
 
-    # What LiveKit has not answered by then it has not answered in time.
+    # An answer after that would come too late for the deadline.
     async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
         answer: str | GiveUp = await policy(on_failure=tries.note, sleep=sleep)(one_try)
     return answer
@@ -82,7 +82,7 @@ async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Gi
 async def _carry_out(
     services: Services, dispatch: Dispatch, tries: Tries, seen: Seen, step: Look | Ask | TakeBack
 ) -> Seen:
-    """Do what comes before the answer; returns what has been seen with it."""
+    """Carry out a step that comes before the answer; return what has been seen since."""
     livekit, room_name = services.livekit(dispatch), dispatch.room_name
     match step:
         case Look.RECORD:
@@ -91,7 +91,7 @@ async def _carry_out(
             listed = await livekit.list_dispatch(room_name, there=seen.room_made)
             return replace(seen, dispatches=listed)
         case Look.AGENT_SERVERS:
-            await livekit.look(room_name)  # raises where the reason is LiveKit itself
+            await livekit.look(room_name)  # raises if LiveKit itself is the reason
             servers = await services.ledger.run(reports.agent_servers())
             return replace(seen, agent_servers=servers)
         case TakeBack():
@@ -101,5 +101,5 @@ async def _carry_out(
         case Ask():
             automatic = services.settings.automatic_agents
             await livekit.create_room(dispatch, automatic=automatic, resend=tries.count - 1)
-            tries.maybe_asked = True  # another try has to look first
+            tries.maybe_asked = True  # the next try must look first
             return replace(seen, room_made=True)

@@ -21,27 +21,28 @@ from dispatcher.publish import wake_clearing
 
 logger = logging.getLogger(__name__)
 
-# A worker that was asking LiveKit for the job at the moment of the cancelling has come back by
-# then, or has died; so the room is looked at once more.
+# A worker that was requesting the job from LiveKit at the moment of the cancel has returned or died
+# by then; so the room is looked at once more.
 SETTLED_S: Final = 15.0
 LOOK_AGAIN_S: Final = 2.0
-# So long is tried for when LiveKit cannot be asked, ever more seldom: hundreds may be cancelled
-# while it is away, and an agent of theirs that comes back with it finds out that it is stale.
+# While LiveKit does not answer, the worker tries for so long, at growing intervals: hundreds of
+# dispatches may be cancelled meanwhile, and an agent that comes back with LiveKit finds that it is
+# stale.
 GIVE_UP_S: Final = 600.0
 MORE_SELDOM: Final = 0.25  # of its age
 
 
 async def clear_away(services: Services, dispatch_id: str) -> State:
-    """Take what is left of a cancelled dispatch out of its room; returns where it stands.
+    """Remove what is left of a cancelled dispatch from its room; return the record's state.
 
     Raises:
         UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
-    # In the verify worker (`celeryconfig.py`), so beside the verifications.
+    # The task runs in the verify worker (`celeryconfig.py`), so it shares the verifications' limit.
     with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
         if not may_go_on:
             return dispatch.state
@@ -72,7 +73,7 @@ async def _clear(services: Services, dispatch: Dispatch) -> None:
     livekit = services.livekit(dispatch)
     for listed in await livekit.list_dispatch(dispatch.room_name):
         ours = listed.dispatch_id == dispatch.dispatch_id
-        # It may have been sent again meanwhile.
+        # A later generation may have been sent meanwhile.
         if ours and (listed.generation or 0) <= dispatch.generation:
             await livekit.delete_dispatch(listed.livekit_dispatch_id, dispatch.room_name)
     agents = (await livekit.look(dispatch.room_name)).agents
@@ -86,10 +87,10 @@ async def _clear(services: Services, dispatch: Dispatch) -> None:
 
 
 def _is_of(dispatch: Dispatch, agent: AgentParticipant, *, alone: bool) -> bool:
-    """True when `agent` is there for this dispatch.
+    """Return whether `agent` is there for this dispatch.
 
-    An agent without the fence goes by its name; unless the room is another dispatch's by now, and
-    the agent could be that one's.
+    An agent without a fence is matched by its name, unless another dispatch has the room by now:
+    the agent could then be that one's.
     """
     if agent.dispatch_id:
         ours = agent.dispatch_id == dispatch.dispatch_id

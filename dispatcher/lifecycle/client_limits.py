@@ -25,10 +25,10 @@ Wake = Callable[[str, str], None]
 
 
 class Lanes:
-    """The tasks of one kind that this process has in hand; belongs to one event loop."""
+    """The running tasks of one kind in this process, by client; belongs to one event loop."""
 
     def __init__(self, *, limit: int, wake: Wake) -> None:
-        """`wake` gets dispatch id and room, in a thread of its own."""
+        """`wake` is called with dispatch id and room, in a thread of its own."""
         self._limit = limit
         self._wake = wake
         self._in_hand: Counter[str] = Counter()
@@ -36,23 +36,23 @@ class Lanes:
         self._waking: set[asyncio.Task[None]] = set()
 
     def in_hand(self, client_id: str) -> int:
-        """How many tasks of that client are at work."""
+        """Return how many tasks of that client are running."""
         return self._in_hand[client_id]
 
     @contextlib.contextmanager
     def enter(
         self, client_id: str, dispatch_id: str, room: str, *, alone: bool, wake: Wake | None = None
     ) -> Iterator[bool]:
-        """Yield whether to go on with that dispatch; if not, it is woken again later.
+        """Yield whether the task may go on; if not, its dispatch is woken again later.
 
         Args:
-            alone: there is no other client to be fair to.
-            wake: how this one is woken, if not as the others.
+            alone: there is no other client, so no limit.
+            wake: publishes this dispatch's wake-up, in place of the one given to `__init__`.
         """
         if not alone and self._in_hand[client_id] >= self._limit:
             line = self._lines.setdefault(client_id, {})
             if len(line) < _LINE_MAX:
-                # Once, however often the sweeper wakes it meanwhile.
+                # One entry, however often the sweeper wakes the dispatch meanwhile.
                 line[dispatch_id] = (room, wake or self._wake)
             yield False
             return
@@ -74,7 +74,7 @@ class Lanes:
         if not line:
             del self._lines[client_id]
         task = asyncio.create_task(_publish(wake, dispatch_id, room))
-        self._waking.add(task)  # or the loop would hold it only weakly
+        self._waking.add(task)  # the loop itself holds only a weak reference
         task.add_done_callback(self._waking.discard)
 
 
@@ -95,14 +95,14 @@ ALL: Final = 16
 
 
 class Slots:
-    """The deliveries that are on their way; belongs to one event loop."""
+    """The webhook deliveries in progress; belongs to one event loop."""
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
 
     @contextlib.contextmanager
     def take(self, client_id: str) -> Iterator[bool]:
-        """Yield whether there is one for this client."""
+        """Yield whether a slot is free for this client."""
         if self._taken[client_id] >= EACH or self._taken.total() >= ALL:
             yield False
             return

@@ -20,22 +20,22 @@ from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 
-# An agent of ours that is in the room says so within a second of Redis's return.
+# A fenced agent that is in the room reports itself within a second of Redis's return.
 ADOPTION_S: Final = 5.0
 LOOK_AGAIN_S: Final = 0.5
 
 
 async def settled(services: Services, dispatch: Dispatch) -> bool:
-    """False when the dispatcher must bring an agent; otherwise nothing is to be done now.
+    """Return false when the dispatcher must dispatch an agent; true when nothing is to be done now.
 
-    An agent that LiveKit has brought takes the dispatch over by itself
-    (`worker_agent/adoption.py`); one without our request filter is seen here.
+    An agent that LiveKit has dispatched takes the record over by itself
+    (`worker_agent/adoption.py`); an agent without our request filter is found here.
     """
     try:
         room = await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
-        return False  # the dispatch's own tries say what is wrong, and look before they ask
+        return False  # the dispatch's own tries record the error, and look before they ask
     fenced = not services.unfenced(dispatch.agent_name)
     agent = our_agent(dispatch, room.agents, fenced=fenced)
     if agent is not None and not fenced:
