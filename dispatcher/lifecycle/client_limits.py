@@ -88,9 +88,11 @@ async def _publish(wake: Wake, dispatch_id: str, room: str) -> None:
         )
 
 
+# Webhook deliveries in progress, of one client.
 EACH: Final = 4
 
 
+# Of all clients.
 ALL: Final = 16
 
 

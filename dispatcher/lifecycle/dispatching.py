@@ -50,7 +50,7 @@ from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 
-# Not what LiveKit has offered meanwhile.
+# Leaves a record alone whose job LiveKit has offered meanwhile.
 _WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
 
 
@@ -60,16 +60,16 @@ async def dispatch_agent(
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> State:
-    """Bring a queued (or waiting, or abandoned) dispatch to LiveKit; returns where it stands then.
+    """Request a queued (or waiting, or abandoned) dispatch from LiveKit; return its record's state.
 
-    A message too many changes nothing: whatever is not in need of a dispatch is left alone.
+    A superfluous message changes nothing: a record in any other state is left alone.
 
     Raises:
         UnknownDispatch: no such record.
-        Postponed: it is woken again, because its client has enough in hand.
+        Postponed: its client has reached its limit of running tasks; it is woken again.
         DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
         TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
-        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     found, servers = await services.ledger.run(reports.read_with_agent_servers(dispatch_id))
     dispatch = known(found, dispatch_id)
@@ -89,7 +89,7 @@ async def dispatch_agent(
             try:
                 return await _dispatch(services, dispatch, servers, sleep)
             except PermanentLiveKitError as error:
-                # Asked while nothing could be sent yet: another look gives the same answer.
+                # From a look before anything was sent: another look would give the same answer.
                 raise await _refused(services, dispatch, error, {}) from error
 
 
@@ -109,7 +109,7 @@ async def _dispatch(
             return dispatch.state
         dispatch = abandoned
     free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
-    # With no server online LiveKit itself is away, and the tries belong in the record.
+    # With no server online LiveKit itself is away: make the tries, so that the record has them.
     step = dispatches.advance(
         Advance(
             dispatch,
@@ -131,7 +131,7 @@ async def _dispatch(
 async def _why_not_yet(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> Reason | None:
-    """Why LiveKit is not to be asked now; None when it is."""
+    """Return why LiveKit is not to be asked now; None when it is."""
     if away := services.livekit(dispatch).away:
         return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
     if not _worth_trying(services, dispatch, servers):
@@ -142,9 +142,10 @@ async def _why_not_yet(
 def _worth_trying(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> bool:
-    """False while LiveKit would drop the job: it keeps none for an agent server to come.
+    """Return false while LiveKit would drop the job: it keeps none until an agent server comes.
 
-    With LiveKit away no agent server is registered either; then the tries belong in the record.
+    With LiveKit away no agent server is registered either; true then, so that the record has the
+    tries.
     """
     return (
         services.unfenced(dispatch.agent_name)
@@ -154,10 +155,10 @@ def _worth_trying(
 
 
 async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
-    """`reason`, unless no agent server is registered because LiveKit itself is away.
+    """Return `reason`, unless no agent server is registered because LiveKit itself is away.
 
     Raises:
-        PermanentLiveKitError: it refuses us, and so it may refuse the agent servers.
+        PermanentLiveKitError: LiveKit refuses the client, and so may refuse its agent servers.
     """
     if reason.code == FailureReason.NO_AGENT_ONLINE:
         try:
@@ -184,7 +185,7 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
 
 
 async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
-    """The next generation of a record whose worker is gone; None while somebody is at it."""
+    """Start the next generation of a record whose worker is gone; None while one works on it."""
     if dispatch.read_at_ms - dispatch.updated_at_ms < DISPATCHING_LEASE_S * 1000:
         return None
     abandoned = dispatches.advance(
@@ -221,7 +222,7 @@ async def _create(
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
         if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
-            # LiveKit has offered the job, or another worker is at it.
+            # LiveKit has offered the job, or another worker has taken over.
             return (await read(services, dispatch.dispatch_id)).state
         raise
     if isinstance(asked, GiveUp):
@@ -231,7 +232,7 @@ async def _create(
 
 async def _not_asked(services: Services, dispatch: Dispatch, why: GiveUp, tries: Tries) -> State:
     if why is GiveUp.OVERTAKEN:
-        # This worker was frozen, or LiveKit kept it for too long: another one is at it.
+        # This worker was frozen, or waited too long for LiveKit: another one has taken over.
         logger.warning("overtaken", extra=log_fields(dispatch, tries=tries.count))
     elif await give_up(
         services, dispatch, _WAIT_UNOFFERED, why_no_agent(dispatch, ()), tries.fields()
@@ -246,7 +247,7 @@ async def _refused(
     error: PermanentLiveKitError,
     attempt: Mapping[str, str],
 ) -> DispatchFailed:
-    """End a dispatch whose client's LiveKit says no for good; returns what is to be raised."""
+    """End a dispatch that its client's LiveKit refuses for good; return the error to raise."""
     reason = Reason(
         code=FailureReason.LIVEKIT_REFUSED,
         message=f"{error}; check this client's LiveKit URL, key and secret",
@@ -273,7 +274,7 @@ async def _created(
         )
     )
     if not created.applied:
-        # This generation was given up meanwhile: take back what it has just asked for.
+        # This generation was given up meanwhile: delete what has just been created.
         logger.warning(
             "dispatched too late",
             extra=log_fields(dispatch, tries=tries.count, outcome=created.outcome),

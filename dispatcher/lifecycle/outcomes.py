@@ -17,7 +17,7 @@ from dispatcher.observability import state_changes, tracing
 
 
 async def read(services: Services, dispatch_id: str) -> Dispatch:
-    """The record.
+    """Return the record.
 
     Raises:
         UnknownDispatch: there is none.
@@ -26,7 +26,7 @@ async def read(services: Services, dispatch_id: str) -> Dispatch:
 
 
 def known(dispatch: Dispatch | None, dispatch_id: str) -> Dispatch:
-    """The record that was looked for.
+    """Return `dispatch` itself if there is a record.
 
     Raises:
         UnknownDispatch: there is none.
@@ -39,12 +39,12 @@ def known(dispatch: Dispatch | None, dispatch_id: str) -> Dispatch:
 
 
 def log_fields(dispatch: Dispatch, **more: object) -> dict[str, object]:
-    """What a worker's log line about a dispatch carries."""
+    """Return the fields of a worker's log line about a dispatch."""
     return {**state_changes.log_fields(dispatch), "generation": dispatch.generation, **more}
 
 
 def traced(task: str, dispatch: Dispatch) -> AbstractContextManager[tracing.Span]:
-    """What a task does for a dispatch, as a part of its trace; nothing where it does nothing."""
+    """Trace a task as a part of the dispatch's trace; the span is dropped if nothing happens."""
     return tracing.span(
         f"process {task}",
         parent=dispatch.traceparent,
@@ -63,7 +63,7 @@ def traced(task: str, dispatch: Dispatch) -> AbstractContextManager[tracing.Span
 async def fail(
     services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] | None = None
 ) -> bool:
-    """End the record as `failed`, with its reason; false when the record has moved on."""
+    """End the record as `failed`, with the reason; return false if the record has moved on."""
     done = await services.ledger.run(
         dispatches.advance(
             Advance(
@@ -82,7 +82,7 @@ async def fail(
 async def end_in_time(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport] | None = None
 ) -> Reason:
-    """End a record that has run out of time as `failed`; returns its true reason."""
+    """End a record that has run out of time as `failed`; return the true reason."""
     if servers is None:
         servers = await services.ledger.run(reports.agent_servers())
     fenced = not services.unfenced(dispatch.agent_name)
@@ -100,9 +100,9 @@ async def give_up(
     *,
     dropped: bool = False,
 ) -> bool:
-    """End this attempt (`WAIT` or `NEXT_GENERATION`); false when the record has moved on.
+    """End this attempt (`WAIT` or `NEXT_GENERATION`); return false if the record has moved on.
 
-    The next generation's message is written with it.
+    The same step writes the next generation's message.
     """
     waiting = transition.to is State.WAITING
     wake = None if waiting else celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name)

@@ -19,9 +19,9 @@ from dispatcher.lifecycle.services import Services
 
 
 def is_unattended(dispatch: Dispatch, room: RoomView) -> bool:
-    """True when no person has ever come to this session, and no caller has asked for it lately."""
+    """Return whether no person has ever joined this session and no caller asked for it lately."""
     times_ms = [dispatch.created_at_ms, dispatch.asked_at_ms]
-    if not dispatch.losses:  # a loss starts that clock anew, and is no request
+    if not dispatch.losses:  # a loss resets `requested_at_ms`, and is no request
         times_ms.append(dispatch.requested_at_ms)
     asked_s = (dispatch.read_at_ms - max(times_ms)) / 1000
     return room.people == 0 and not dispatch.person_seen and asked_s >= STILL_TO_COME_S
@@ -32,7 +32,7 @@ def ahead_of(
     servers: Iterable[AgentServerReport],
     waiting: Mapping[tuple[str, str], int],
 ) -> int:
-    """How many of those that wait, by client and container, want a slot that this one could get."""
+    """Count the `waiting` dispatches (by client, container) that want a slot this one could get."""
     able = [server for server in eligible(dispatch, servers) if server.free_slots]
     return sum(
         number
@@ -45,7 +45,7 @@ def ahead_of(
 
 
 async def _somebody_is_there(services: Services, dispatch: Dispatch) -> bool:
-    """True when a person has entered the room since: no agent is there that would have said so."""
+    """Return whether a person is in the room now; no agent is there that would have reported it."""
     try:
         return (await services.livekit(dispatch).look(dispatch.room_name)).people > 0
     except TransientLiveKitError:
@@ -55,7 +55,7 @@ async def _somebody_is_there(services: Services, dispatch: Dispatch) -> bool:
 async def why_behind(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> Reason | None:
-    """Why a dispatch that no person has come to waits although slots are free; None: it need not.
+    """Return why an unattended dispatch waits although slots are free; None if it need not wait.
 
     Raises:
         LedgerUnavailable: Redis did not answer.

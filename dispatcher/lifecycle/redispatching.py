@@ -32,16 +32,16 @@ async def redispatch(
 ) -> Dispatch:
     """Start a new generation of an ended, failed, cancelled or agentless dispatch.
 
-    A worker is woken for it, unless its client has asked for many: then the sweeper wakes it in its
-    turn. Returns the record as it is then.
+    A worker is woken for it, unless its client has many requests: then the sweeper wakes one in the
+    client's turn. Return the record as it is then.
 
     Args:
-        asked_before: it has been counted as a request of its client's already, and paced.
+        asked_before: the request has been counted against its client's limits, and paced, already.
 
     Raises:
         UnknownDispatch: no such record.
         RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
-            its client has used up what it may ask for; or LiveKit cannot be asked.
+            its client has reached a limit; or LiveKit cannot be asked.
         LedgerUnavailable: Redis did not answer in time; nothing is done later.
     """
     clock, asked_at = LedgerClock(), time.monotonic()
@@ -88,10 +88,10 @@ def _check_done(done: Advanced, dispatch: Dispatch) -> None:
 
 
 async def _admitted(services: Services, client: Client, step: Step[Advanced]) -> Advanced:
-    """Carry the step out.
+    """Run the step.
 
     Raises:
-        RedispatchRefused: the client has used up what it may ask for.
+        RedispatchRefused: the client has reached a limit.
     """
     try:
         return await services.ledger.run(step)
@@ -108,7 +108,7 @@ async def _admitted(services: Services, client: Client, step: Step[Advanced]) ->
 
 
 async def check(services: Services, dispatch: Dispatch) -> None:
-    """Look whether a redispatch would do harm or nothing; it can still change before it is done.
+    """Check that a redispatch would neither do harm nor nothing; this can change before it is made.
 
     Raises:
         RedispatchRefused: it would.
@@ -123,7 +123,7 @@ async def check(services: Services, dispatch: Dispatch) -> None:
 
 
 async def redispatch_joined(services: Services, dispatch_id: str) -> State:
-    """`redispatch` for whoever has asked by HTTP and got a 202: a refusal goes into the timeline.
+    """Redispatch for a caller whose HTTP request got a 202: a refusal goes into the timeline.
 
     Raises:
         UnknownDispatch: no such record.

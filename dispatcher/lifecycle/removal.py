@@ -21,7 +21,7 @@ LOOK_AGAIN_S: Final = 1.0
 
 
 async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Put out every agent of this name but the one that the dispatch stands by; each is counted."""
+    """Remove every agent of this name but the dispatch's own; each removal is counted."""
     fenced = not services.unfenced(dispatch.agent_name)
     for agent in surplus_agents(dispatch, room.agents, fenced=fenced):
         await _remove_and_tell(services, dispatch, agent, SURPLUS_AGENT)
@@ -30,9 +30,9 @@ async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) 
 
 
 async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Put out the agents of this fenced agent's name that another backend has sent.
+    """Remove the agents of this fenced agent's name that another backend has dispatched.
 
-    One that is still joining is looked for again.
+    While one is still joining, the room is looked at again.
     """
     for agent in foreign_agents(dispatch, room.agents):
         await _remove_and_tell(services, dispatch, agent, FOREIGN_AGENT)
@@ -41,12 +41,12 @@ async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView)
 
 
 async def _look_again(services: Services, dispatch: Dispatch) -> None:
-    """Have a joined dispatch's room looked at in a moment."""
+    """Make the supervision of a joined dispatch due in `LOOK_AGAIN_S`."""
     await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
 
 
 async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Take the dispatch back at LiveKit and put out its agents, dead or alive."""
+    """Delete the dispatch at LiveKit and remove its agents from the room, dead or alive."""
     livekit = services.livekit(dispatch)
     if dispatch.livekit_dispatch_id:
         with contextlib.suppress(LiveKitError):

@@ -24,7 +24,7 @@ from dispatcher.settings import CommonSettings, DispatcherSettings, load, timing
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """Everything that dispatching and verification do I/O with."""
+    """The ledger, LiveKit clients and limits that the lifecycle's functions share."""
 
     common: CommonSettings
     settings: DispatcherSettings
@@ -39,16 +39,16 @@ class Services:
     deliveries: Slots
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
-        """The LiveKit server of the client that this dispatch belongs to."""
+        """Return the LiveKit client for the client that owns this dispatch."""
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
 
     def turn(
         self, lanes: Lanes, dispatch: Dispatch, *, wake: Wake | None = None
     ) -> AbstractContextManager[bool]:
-        """A block for one task; gives whether it may go on (see `lifecycle/client_limits.py`).
+        """Count a task within its client's limit; yield whether it may go on (`client_limits.py`).
 
-        Every task that asks LiveKit needs one: a LiveKit that hangs holds it for seconds.
+        Every task that calls LiveKit needs this: a LiveKit that hangs holds it for seconds.
         """
         alone = len(self.clients.clients) < 2
         return lanes.enter(
@@ -56,7 +56,7 @@ class Services:
         )
 
     def unfenced(self, agent_name: str) -> bool:
-        """True when the servers of that agent run without our request filter and reports."""
+        """Return whether that agent's servers run without our request filter and reports."""
         return self.settings.unfenced(agent_name)
 
     @property
@@ -75,7 +75,7 @@ class Services:
 async def open_services(common: CommonSettings | None = None) -> Services:
     """Make the services of this process, in the running loop, from the environment.
 
-    `common` instead of the environment's is for whoever has other time-outs.
+    `common` replaces the environment's, for a caller with other time-outs.
     """
     common = common or load(CommonSettings)
     settings = load(DispatcherSettings)

@@ -23,22 +23,22 @@ from dispatcher.publish import wake_supervision
 
 logger = logging.getLogger(__name__)
 
-# How soon a session is looked at again when LiveKit cannot be asked, or the agent renews nothing.
+# After so long a session is looked at again when LiveKit does not answer.
 LOOK_AGAIN_S: Final = 2.0
 SILENT: Final = "the agent fell silent"
 
 
 async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
-    """Look after a joined dispatch whose lease has run out; returns where it stands then.
+    """Supervise a joined dispatch whose lease has expired; return the record's state.
 
     After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
 
     With a person in the room, or still to come, a new generation takes over, and the old agent,
-    dead or frozen, is put out; when everybody has left the dispatch has ended.
+    dead or frozen, is removed. When every person has left, the dispatch ends.
 
     Raises:
         UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state not in (State.JOINED, State.LEAVING):
@@ -69,7 +69,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         abandon_after_s=services.common.abandon_after_s,
     )
     if verdict is Verdict.ALIVE and fenced:
-        # Something else than silence had this looked at.
+        # The lease has not expired: the look had another cause.
         await services.ledger.run(leases.looked(dispatch))
         await remove_others(services, dispatch, room)
     elif verdict is Verdict.ALIVE:
@@ -102,7 +102,7 @@ async def _end(services: Services, dispatch: Dispatch) -> bool:
 
 
 def _why_over(dispatch: Dispatch) -> str:
-    """Why a session is over: its agent's own word where it was leaving, else the empty room."""
+    """Return why a session is over: the reason of a leaving agent, else the empty room."""
     said = [e.detail.get("reason", "") for e in dispatch.timeline if e.event == "agent_leaving"]
     over = "nobody is in the room any more"
     if dispatch.state is State.LEAVING and said:
@@ -134,10 +134,10 @@ async def _replace(services: Services, dispatch: Dispatch, room: RoomView) -> bo
 
 
 async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None:
-    """Stand in for an agent that LiveKit lists and that reports nothing: renew, or cancel."""
+    """Renew for an agent that LiveKit lists and that reports nothing; or cancel or end."""
     agent = agent_to_keep(dispatch, room.agents)
     if agent is not None and agent.identity != dispatch.agent_identity:
-        # The one that it stood by has gone, and another of its name is there.
+        # The record's agent has gone, and another of its name is there.
         identity = {"agent_identity": agent.identity}
         adopted = dispatches.advance(
             Advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)

@@ -40,42 +40,43 @@ from dispatcher.publish import wake_clearing, wake_dispatch, wake_supervision, w
 
 logger = logging.getLogger(__name__)
 
-# How long a record that was woken is left alone before it is woken again.
+# A record that a worker was woken for is left alone for so long.
 PUSH_S: Final = 2.0
 WOKEN: Final = "woken by the sweeper"
-# So long before its deadline, a record on its way whose verification has said nothing gets its last
-# look from the sweeper itself: the verify workers may be away.
+# So long before its deadline, the sweeper itself verifies a record on its way for the last time:
+# the verify workers may be away.
 LAST_LOOK_S: Final = 1.0
-# Records that a sweep looks at side by side: many may run out of time in the same moment.
+# Records that a sweep handles concurrently: many may run out of time at the same moment.
 _AT_ONCE: Final = 20
-# A sweep that ends most of what it has claimed claims more, for so long: beat asks twice a second.
+# A sweep that ends most of the records it has claimed claims more, for so long; beat sends two
+# sweeps a second.
 _GOES_ON_S: Final = 0.4
-# Beat asks twice a second: a message that comes sooner has waited while no worker was there.
+# Beat sends two sweeps a second: a message that comes sooner has waited while no worker was there.
 PAUSE_S: Final = 0.25
-# How often a worker looks whether beat is at work.
+# How often a worker checks that beat is at work.
 STAND_IN_S: Final = 0.5
-# An agent that was not heard of for so long, of a client that is not configured any more, is lost.
+# Of a client that is no longer configured, an agent that has been silent for so long is lost.
 REMOVED_S: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WakeUp:
-    """One dispatch that somebody must look at, and in which way."""
+    """A wake-up for one dispatch; the record's state decides the task."""
 
     dispatch: Dispatch
 
     @property
     def of(self) -> str:
-        """What it is about."""
+        """The dispatch id, for logs."""
         return self.dispatch.dispatch_id
 
     def publish(self) -> None:
-        """Publish it. Raises kombu's `OperationalError` without Redis."""
+        """Publish the message. Raises kombu's `OperationalError` without Redis."""
         dispatch = self.dispatch
         if dispatch.clearing:
             wake_clearing(dispatch.dispatch_id, dispatch.room_name)
         elif dispatch.state in (State.JOINED, State.LEAVING):
-            # Then it is claimed again, if it is still true.
+            # After that the sweeper claims it again, if the lease is still expired.
             good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
             wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
         elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
@@ -92,7 +93,7 @@ async def publish_all(services: Services, wake_ups: Iterable[WakeUp | Delivery])
 
 
 async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
-    """Everything that somebody must do now. Raises like `sweep`."""
+    """Return wake-ups for all dispatches and webhook events that are due. Raises like `sweep`."""
     found: list[WakeUp | Delivery] = [*await sweep(services)]
     async with services.guard.one(Work.WEBHOOKS_DUE):
         found += await webhook_delivery.due(services)
@@ -100,12 +101,12 @@ async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
 
 
 async def sweep(services: Services) -> list[WakeUp]:
-    """Who is to be woken: records that are due, and joined ones whose agent has fallen silent.
+    """Return wake-ups for due records, and for joined ones whose agent has fallen silent.
 
-    A long queue is not made longer: what waits there is woken by its own message. Who waits for an
-    agent server costs no message while none has room (a hundred of one client's a second would
-    stand in the way of the others'). What has run out of time gets its last look here, whatever
-    waits in the queues and whoever is away.
+    A long queue is not made longer: the records in it have a message there. A record that waits for
+    an agent server costs no message while none has a free slot (a hundred a second of one client's
+    would delay the others'). A record that has run out of time gets its last look here, whatever
+    waits in the queues and whichever workers are away.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
@@ -122,7 +123,7 @@ async def sweep(services: Services) -> list[WakeUp]:
     loop = asyncio.get_running_loop()
     until = loop.time() + _GOES_ON_S
     wake_ups = await _look_at_each(services, [*due, *silent], sight)
-    # Behind a long queue thousands may run out of time together, and each is to be told so.
+    # Behind a long queue thousands may run out of time together, and each must be ended.
     while sight.ended > limit / 2 and len(due) == limit and loop.time() < until:
         sight.ended = 0
         due = await services.ledger.run(dispatches.claim_due(limit=limit, push_s=PUSH_S))
@@ -132,7 +133,7 @@ async def sweep(services: Services) -> list[WakeUp]:
 
 @dataclass(kw_only=True)
 class _Sight:
-    """What one sweep knows of all others, and how many records it has ended."""
+    """What one sweep has read about servers and workers, and how many records it has ended."""
 
     servers: list[AgentServerReport]
     alive: frozenset[str]
@@ -176,12 +177,12 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
     if dispatch.state in IN_FLIGHT:
         left_s = dispatch.remaining_s - LAST_LOOK_S
         if left_s <= 0:
-            # With no time left a verification only looks, and then says what there is to say.
+            # With no time left a verification only looks, and then ends the record.
             await verification.verify_dispatch(services, dispatch.dispatch_id)
             return None
         if left_s < PUSH_S:
             await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=left_s))
-    # An agent that reports nothing is looked at every few seconds: no news.
+    # A look every few seconds at an agent that reports nothing is routine, so no event.
     routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
     if not routine:
         tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
@@ -196,7 +197,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
 async def _without_client(services: Services, dispatch: Dispatch) -> None:
     """End a session whose client was removed, once nothing can be done for it any more.
 
-    Not at once: a worker may have an older file of clients than the web, for a moment.
+    Not at once: for a moment a worker may have an older file of clients than the web process.
     """
     gone = f"client {dispatch.client_id!r} is not configured any more"
     last_heard_ms = max(dispatch.alive_till_ms, dispatch.updated_at_ms)
@@ -216,7 +217,7 @@ async def _without_client(services: Services, dispatch: Dispatch) -> None:
 
 
 async def read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
-    """The record; one that cannot be read is parked, or it would be woken for ever."""
+    """Return the record; park one that cannot be read, or workers would be woken for ever."""
     try:
         dispatch = await services.ledger.run(dispatches.read(dispatch_id))
     except LedgerUnavailable:
@@ -231,7 +232,7 @@ async def read_or_park(services: Services, dispatch_id: str) -> Dispatch | None:
 
 
 async def stand_in_for_beat(services: Services) -> None:
-    """Sweep from a worker, saying so, for as long as nobody else does (beat has died or hangs)."""
+    """Sweep from this worker, and log it, for as long as beat sends no sweeps (died or hangs)."""
     silent = False
     while True:
         await asyncio.sleep(STAND_IN_S)

@@ -44,22 +44,22 @@ from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 
-# After these there is nothing to see yet, and nothing to do sooner than without them.
+# Events after which there is nothing to see yet; they do not wake the verification.
 NO_NEWS: Final = frozenset({DISPATCH_CREATED.event, ACCEPTED.event})
 
 
 async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     """Wait until LiveKit itself lists the agent as ACTIVE, then write `joined`.
 
-    Looks whenever the agent reports itself; every `verify_poll_s` where it has no fence and cannot,
+    Look whenever the agent reports itself; every `verify_poll_s` where it has no fence and cannot,
     and four times as rarely where it has one and does not; for at most `verify_timeout_s`, and as
     long after an agent server has accepted the job. Without an agent this attempt is given up: the
     next generation starts at once, or waits for an agent server, or the deadline ends the record
-    with its true reason. Returns where the record stands then.
+    with its true reason. Return the record's state then.
 
     Raises:
         UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper comes back to it.
+        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
         dispatch = await read(services, dispatch_id)
@@ -95,7 +95,7 @@ async def _carry_out(
     watch: Watch,
     step: Look | Join | Extend | Leave | GiveUp,
 ) -> Watch | State:
-    """The watch to go on with, or where the record stands when there is nothing more to do."""
+    """Carry out a step; return the watch to go on with, or the record's state at the end."""
     match step:
         case Look():
             return await _see(services, dispatch, watch, step)
@@ -114,7 +114,7 @@ async def _carry_out(
 
 
 async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
-    """Wait for news, at most so long; true when there was any."""
+    """Wait for news for at most `pause_s`; return whether there was any."""
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(news.wait(), pause_s)
     woken = news.is_set()
@@ -136,7 +136,7 @@ async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look)
 
 
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
-    """Have the sweeper look at the record in `due_in_s`."""
+    """Make the record due for the sweeper in `due_in_s`."""
     if due_in_s is not None:
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=due_in_s))
 
@@ -155,7 +155,7 @@ async def _look(services: Services, dispatch: Dispatch) -> RoomView:
 async def _joined(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, room: RoomView
 ) -> bool:
-    """Write `joined`; false when the record has moved on."""
+    """Write `joined`; return false if the record has moved on."""
     time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
     done = await services.ledger.run(
         dispatches.advance(
@@ -166,7 +166,7 @@ async def _joined(
                     "agent_identity": agent.identity,
                     "joined_at_ms": str(agent.joined_at_ms),
                     "time_to_join_ms": str(time_to_join_ms),
-                    "failure_reason": "",  # what it may have waited for before
+                    "failure_reason": "",  # a former reason to wait
                     "failure_message": "",
                 },
                 attempt={"outcome": "joined"},
@@ -190,20 +190,20 @@ async def _no_join(services: Services, dispatch: Dispatch) -> State:
         given_up = await fail(services, dispatch, decision.reason)
     else:
         transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
-        # Asked for and offered to nobody: LiveKit has dropped it, and would drop others too.
+        # LiveKit has dropped a job that it has offered to no agent server, and would drop others.
         dropped = fenced and dispatch.state is State.DISPATCHED
         given_up = await give_up(
             services, dispatch, transition, decision.reason, {}, dropped=dropped
         )
     with contextlib.suppress(LiveKitError):
-        # The fence holds without this; it only spares the late agent a start for nothing.
-        # Only by who has given the attempt up: somebody else may have seen its agent join.
+        # The fence holds without this; it only spares a late agent a useless start. Only the worker
+        # that has given the attempt up does it: another one may have seen the agent join.
         if given_up and dispatch.livekit_dispatch_id:
             await services.livekit(dispatch).delete_dispatch(
                 dispatch.livekit_dispatch_id, dispatch.room_name
             )
     with contextlib.suppress(LiveKitError):
-        if given_up and dispatch.agent_identity:  # it has been there, and LiveKit may list it still
+        if given_up and dispatch.agent_identity:  # was in the room, and LiveKit may still list it
             await services.livekit(dispatch).remove_participant(
                 dispatch.agent_identity, dispatch.room_name
             )

@@ -17,7 +17,7 @@ _CANDIDATES: Final = 100
 
 
 async def waiting_for(services: Services) -> list[WakeUp]:
-    """The waiting dispatches to wake now that agent servers have reported free slots.
+    """Return wake-ups for waiting dispatches, now that agent servers have reported free slots.
 
     Each client's oldest first, the clients in turn, and no more than there are free slots.
     """
@@ -25,7 +25,7 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     free = sum(server.free_slots for server in servers)
     if not free:
         return []
-    # More than there is room for: some of them wait for agents that nobody has reported.
+    # More than there are free slots: some wait for agents that no agent server has reported.
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
     room: dict[tuple[str, str, str], int] = {}
@@ -50,7 +50,7 @@ async def waiting_for(services: Services) -> list[WakeUp]:
 async def _room(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> int:
-    """How many more of this one's client and agent may be sent now."""
+    """Return how many more dispatches of the same client and agent may be sent now."""
     step = leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     on_their_way, at_most = await services.ledger.run(step)
     free_slots = slots_for(dispatch, servers)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A delivery that was taken and of which nothing is heard is due again after this; its worker died.
+# A claimed delivery without an outcome is due again after this: its worker has died.
 CLAIM_S: Final = 2 * TIMEOUT_S
-# Of one client at a time: taken at a sweep, and on their way. And on their way of all clients, so
-# that most of the worker's threads stay with the verifications.
+# Deliveries of one client that a sweep claims at most. (`client_limits.Slots` limits those in
+# progress, so that most of the worker's threads stay with the verifications.)
 CLAIM_LIMIT: Final = 8
 NO_SLOT_S: Final = 5.0
 _BACKLOG_MAX: Final = 100
@@ -44,27 +44,27 @@ _NUMBERS: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery(outbox.DueEvent):
-    """One event that is due."""
+    """A wake-up for one event that is due."""
 
     @property
     def of(self) -> str:
-        """What it is about."""
+        """The event id, for logs."""
         return self.event_id
 
     def publish(self) -> None:
-        """Publish it. Raises kombu's `OperationalError` without Redis."""
+        """Publish the message. Raises kombu's `OperationalError` without Redis."""
         wake_delivery(
             self.event_id, self.dispatch_id, self.room_name, good_till_ms=self.good_till_ms
         )
 
 
 def wanting(clients: Sequence[Client]) -> list[str]:
-    """The clients that want events."""
+    """Return the ids of the clients that have a webhook URL."""
     return [client.client_id for client in clients if client.webhook_url]
 
 
 async def due(services: Services) -> list[Delivery]:
-    """Take what is due now; a client that has much waits in turn.
+    """Claim the events that are due now; a client with many waits its turn.
 
     Raises:
         LedgerUnavailable: Redis did not answer.
@@ -79,9 +79,9 @@ async def due(services: Services) -> list[Delivery]:
 
 
 async def deliver(services: Services, event_id: str, *, good_till_ms: int = 0) -> str:
-    """Deliver one event, once; returns what came of it.
+    """Try to deliver one event, once; return the outcome.
 
-    After `good_till_ms`, by the ledger's clock, it has been claimed anew (0: it has not).
+    After `good_till_ms`, by the ledger's clock, the event has been claimed again (0: never).
 
     Raises:
         LedgerUnavailable: Redis did not answer; the event is due again by itself.
@@ -142,18 +142,18 @@ def _log_fields(event: Event, **more: object) -> dict[str, object]:
 
 
 def wait_after(tries: int, waits_s: str) -> float | None:
-    """Seconds until the next try after so many; None when that was the last."""
+    """Return the seconds until the next try after `tries`; None if that was the last."""
     waits = [float(text) for text in waits_s.split(",")]
     return waits[tries - 1] if tries <= len(waits) else None
 
 
 def _jittered(wait_s: float) -> float:
-    # What failed together must not come back together.
+    # Deliveries that failed together must not be retried together.
     return wait_s * random.uniform(0.9, 1.1)  # nosec B311  # no secret
 
 
 def body(event: Event) -> str:
-    """What is posted: the event's type and time, and the record's summary."""
+    """Return the JSON to post: the event's type and time, and the record's summary."""
     data: dict[str, Any] = {"dispatch_id": event.dispatch_id}
     summary = dict(event.summary)
     container = summary.pop("agent_container", "") or summary.pop("container", "")
@@ -167,10 +167,10 @@ def body(event: Event) -> str:
 
 
 def signed(secrets: str, event_id: str, content: str, now: datetime) -> dict[str, str]:
-    """The headers of Standard Webhooks, with a signature for each of the (spaced) secrets.
+    """Return Standard Webhooks' headers, with a signature for each of the space-separated secrets.
 
     Raises:
-        NotDelivered: a secret is none.
+        NotDelivered: there is no secret, or one is not valid.
     """
     try:
         signatures = [

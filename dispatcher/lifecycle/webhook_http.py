@@ -22,7 +22,7 @@ MAX_CALLS: Final = 16
 
 
 class NotDelivered(UsherError):
-    """The receiver did not take it; the message says why and holds nothing of the URL."""
+    """The receiver did not take the event; the message says why and has nothing of the URL."""
 
     def __init__(self, message: str, *, for_good: bool = False) -> None:
         super().__init__(message)
@@ -30,11 +30,11 @@ class NotDelivered(UsherError):
 
 
 class Refused(OSError):
-    """The address is none that may be connected to."""
+    """The address is not public."""
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
-    """See whether events may be sent to `url` at all, as far as that is seen without looking it up.
+    """Check that events may be sent to `url`, as far as that shows without a DNS look-up.
 
     Raises:
         NotDelivered: they may not.
@@ -46,10 +46,10 @@ def check_url(url: str, *, allow_private: bool) -> None:
 
 
 def public_socket(address: AddrInfoType) -> socket.socket:
-    """A socket that is about to be connected to `address`, which has to be public.
+    """Return a socket for a connection to `address`, which must be public.
 
     Raises:
-        Refused: it is not.
+        Refused: it is not public.
     """
     family, kind, protocol, _, where = address
     if not urls.is_public(str(where[0])):
@@ -58,7 +58,7 @@ def public_socket(address: AddrInfoType) -> socket.socket:
 
 
 class Receivers:
-    """Posts to clients' own servers; belongs to one event loop."""
+    """An HTTP session to the clients' webhook receivers; belongs to one event loop."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
@@ -73,10 +73,10 @@ class Receivers:
         )
 
     async def post(self, url: str, body: str, headers: Mapping[str, str]) -> None:
-        """Deliver `body`.
+        """Post `body`.
 
         Raises:
-            NotDelivered: it was not answered with a 2xx.
+            NotDelivered: the answer was not a 2xx.
         """
         check_url(url, allow_private=self._allow_private)
         try:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-# More than one dispatch's tries in a row (three), so that a session by itself gets all of them.
+# More than one dispatch's tries in a row (three), so that a lone session gets all of them.
 THRESHOLD: Final = 10
 PROBE_AFTER_S: Final = 5.0
 
 
 @dataclass
 class Breaker:
-    """One server's circuit. Times are seconds of one monotonic clock, given by the caller."""
+    """One server's circuit breaker. Times are seconds of one monotonic clock of the caller's."""
 
     threshold: int = THRESHOLD
     probe_after_s: float = PROBE_AFTER_S
@@ -31,13 +31,13 @@ class Breaker:
         return self._failures >= self.threshold
 
     def refuses(self, now: float) -> bool:
-        """True when a call now would be refused; changes nothing."""
+        """Return whether a call now would be refused; change nothing."""
         return self.is_open and now < self._next_probe_at
 
     def begin(self, now: float) -> int | None:
-        """Ask to make a call; None when it must not be made, else what `failed` wants to know.
+        """Begin a call; return None if it must not be made, else the token that `failed` takes.
 
-        An open circuit lets one call through, and then none for a while.
+        An open circuit lets one call through, and then none for `probe_after_s`.
         """
         if self.refuses(now):
             return None
@@ -46,17 +46,17 @@ class Breaker:
         return self._answers
 
     def answered(self) -> bool:
-        """The server has answered, with whatever; true when that has closed the circuit."""
+        """Record any answer of the server; return whether it has closed the circuit."""
         closes = self.is_open
         self._answers += 1
         self._failures = 0
         return closes
 
     def failed(self, begun: int, now: float) -> bool:
-        """A call got no answer; true when that has opened the circuit.
+        """Record a call without an answer; return whether it has opened the circuit.
 
-        It does not count when the server has answered another one since it began: time-outs that
-        come in late must not open again what a good answer has closed.
+        The call does not count if the server has answered another one since it began: late
+        time-outs must not reopen a circuit that an answer has closed.
         """
         if begun != self._answers:
             return False

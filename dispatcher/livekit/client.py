@@ -31,8 +31,8 @@ from dispatcher.observability import tracing
 
 T = TypeVar("T")
 
-# A token for our calls is used for so long, and lives as long as livekit-api's own: LiveKit's clock
-# may be ahead of ours. So many rooms' tokens are kept.
+# A token for our calls is reused for `_TOKEN_S`, and is valid as long as livekit-api's own, because
+# LiveKit's clock may be ahead of ours. The tokens of `_ROOMS` rooms are cached.
 _TOKEN_S: Final = 60
 _TOKEN_TTL_S: Final = 6 * 3600
 _ROOMS: Final = 256
@@ -57,7 +57,7 @@ def _agent(participant: ParticipantInfo) -> AgentParticipant:
 
 
 def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
-    """What the job tells its agent server; the agent's spans become parts of `asking`."""
+    """Return the attributes of the job; the agent's spans become parts of `asking`."""
     return job_attributes(
         dispatch_id=dispatch.dispatch_id,
         generation=dispatch.generation,
@@ -74,7 +74,7 @@ def _optional_int(text: str) -> int | None:
 
 
 class LiveKitClient:
-    """One LiveKit server with one key, over the process's connections to that server.
+    """A client for one LiveKit server and one key, over the process's connections to that server.
 
     Every method raises `PermanentLiveKitError` or `TransientLiveKitError`.
     """
@@ -87,19 +87,19 @@ class LiveKitClient:
 
     @property
     def away(self) -> str:
-        """Why there is no use in asking this server now; empty when there is."""
+        """Why this server would not be called now; empty when it would."""
         return self._server.away
 
     def _in(self, room_name: str) -> api.LiveKitAPI:
-        """livekit-api's client for what is done in one room, all of it with the same token.
+        """Return livekit-api's client for one room, with one token for all its calls.
 
-        By itself it signs one for each call, and copies its dataclasses for it member by member:
-        a tenth of what Python did in a worker that dispatches (py-spy).
+        By itself livekit-api signs a token for each call, and copies its dataclasses member by
+        member: a tenth of what Python did in a worker that dispatches (py-spy).
         """
         return self._signed(room_name, int(time.time()) // _TOKEN_S)
 
     def _sign(self, room_name: str, number: int) -> api.LiveKitAPI:
-        """`number` counts stretches of `_TOKEN_S`."""
+        """Make the client of `_in` for period `number` of `_TOKEN_S` seconds since the epoch."""
         rights = {"roomCreate": True, "roomList": True, "roomAdmin": True, "room": room_name}
         begins = number * _TOKEN_S
         claims = {
@@ -119,14 +119,14 @@ class LiveKitClient:
         except LiveKitError:
             raise
         except Exception as error:
-            # Whatever it is: livekit-api (1.2.2) raises AttributeError for an error body that is
-            # JSON and no object, which gateways send.
+            # Any exception: livekit-api (1.2.2) raises AttributeError for an error body that is
+            # JSON but no object, which gateways send.
             raise classify(error) from error
 
     async def probe(self) -> None:
-        """Ask for a room that cannot be there: the answer is empty, but signed and served.
+        """List the participants of a room that cannot exist: empty, but authenticated and served.
 
-        Asked whatever the circuit says; an answer closes it.
+        The call is made even with an open circuit, and an answer closes it.
         """
         room_name = "usher-readiness-probe"
         request = api.ListParticipantsRequest(room=room_name)
@@ -135,16 +135,16 @@ class LiveKitClient:
     async def create_room(
         self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
     ) -> None:
-        """Make the room, and with it ask LiveKit to offer the job; promises nothing more.
+        """Create the room, and with it have LiveKit offer the job; promises nothing more.
 
-        A room that is there already stays as it is, and nobody is asked: `list_dispatch` tells.
+        A room that exists stays as it is, and no job is offered: `list_dispatch` tells.
 
-        In a room that is made without saying who is wanted (`CreateDispatch` does, too) LiveKit
-        starts the agents without a name: a second agent where there are such, unless `automatic`
-        wants it; and where there are none they are asked for all the same, for a second, by two of
-        the fifty goroutines that a LiveKit server has for all its jobs (livekit-server 1.13.5,
-        `agentClient.workers`). Of 40 rooms made at once the last ones' agents were asked for after
-        two seconds.
+        In a room that is created without naming an agent (`CreateDispatch` creates such a room,
+        too) LiveKit starts its agents without a name. Where there are such, that is a second agent,
+        which only `automatic` wants. Where there are none, LiveKit still looks for them for a
+        second, with two of the fifty goroutines that a LiveKit server has for all its jobs
+        (livekit-server 1.13.5, `agentClient.workers`): of 40 rooms created at once, the last ones'
+        jobs were offered after two seconds.
         """
         with self._traced("RoomService/CreateRoom", resend=resend) as span:
             wanted = api.RoomAgentDispatch(
@@ -158,10 +158,10 @@ class LiveKitClient:
             await self._call(self._in(dispatch.room_name).room.create_room(request))
 
     async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
-        """Ask LiveKit to offer the job; returns LiveKit's dispatch id. Promises nothing more.
+        """Have LiveKit offer the job; return LiveKit's dispatch id. Promises nothing more.
 
-        `resend`: how often this attempt has asked before. What the agent does with the job becomes
-        a part of this call in the trace.
+        `resend`: how often this attempt has asked before. In the trace the agent's spans become
+        parts of this call.
         """
         with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
             request = api.CreateAgentDispatchRequest(
@@ -176,10 +176,10 @@ class LiveKitClient:
         return created.id
 
     async def list_dispatch(self, room_name: str, *, there: bool = False) -> list[RoomDispatch]:
-        """Our dispatches in a room; empty when there is no such room.
+        """Return our dispatches in a room; empty if there is no such room.
 
-        `ListDispatch` takes 3 s and a 503 for a room that does not exist (measured), so the room
-        is looked up first, unless it is known to be `there`.
+        `ListDispatch` takes 3 s for a room that does not exist, and answers 503 (measured). So the
+        room is looked up first, unless it is known to be `there`.
         """
         livekit = self._in(room_name)
         if not there:
@@ -198,14 +198,14 @@ class LiveKitClient:
         ]
 
     async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
-        """Take a dispatch back: its agent leaves within 2 s. One that is gone already is fine."""
+        """Delete a dispatch: its agent leaves within 2 s. No error if there is none any more."""
         livekit = self._in(room_name)
         request = livekit.agent_dispatch.delete_dispatch(livekit_dispatch_id, room_name)
         with self._traced("AgentDispatchService/DeleteDispatch"):
             await self._unless_gone(request)
 
     async def look(self, room_name: str) -> RoomView:
-        """Who is in a room; nobody when there is no such room."""
+        """Return the agents and the number of people in a room; empty if there is no such room."""
         request = api.ListParticipantsRequest(room=room_name)
         listed = await self._call(self._in(room_name).room.list_participants(request))
         agents = [p for p in listed.participants if p.kind == ParticipantInfo.AGENT]
@@ -216,18 +216,18 @@ class LiveKitClient:
         )
 
     async def list_agents(self, room_name: str) -> list[AgentParticipant]:
-        """The ACTIVE agents in a room, of any kind and owner; empty when there is no such room."""
+        """Return the ACTIVE agents in a room, of any kind and owner; empty if there is no room."""
         return list((await self.look(room_name)).agents)
 
     async def remove_participant(self, identity: str, room_name: str) -> None:
-        """Put a participant out of a room. One that is gone already is fine."""
+        """Remove a participant from a room. No error if there is none any more."""
         who = api.RoomParticipantIdentity(room=room_name, identity=identity)
         request = self._in(room_name).room.remove_participant(who)
         with self._traced("RoomService/RemoveParticipant"):
             await self._unless_gone(request)
 
     async def _unless_gone(self, request: Awaitable[object]) -> None:
-        """Make a call that ends something; it is no error that there is nothing to end."""
+        """Make a call that ends something; ignore that there is nothing to end (404)."""
         try:
             await self._call(request)
         except PermanentLiveKitError as error:
@@ -236,7 +236,7 @@ class LiveKitClient:
                 raise
 
     def _traced(self, method: str, *, resend: int = 0) -> AbstractContextManager[tracing.Span]:
-        """A call that changes something, as a part of the trace. Looking is no news."""
+        """Trace a call that changes something. Calls that only read are not traced."""
         attributes: dict[str, tracing.Value] = {
             "rpc.system.name": "twirp",
             "rpc.method": f"livekit.{method}",
@@ -256,7 +256,7 @@ class LiveKitClients:
         self._clients: dict[LiveKitCredentials, LiveKitClient] = {}
 
     def for_credentials(self, credentials: LiveKitCredentials) -> LiveKitClient:
-        """The client for one server and key, made at its first use."""
+        """Return the client for one server and key, made at its first use."""
         if credentials not in self._clients:
             if credentials.url not in self._servers:
                 self._servers[credentials.url] = LiveKitServer(timeout_s=self._timeout_s)

@@ -10,12 +10,12 @@ from dispatcher.livekit.errors import classify
 
 
 async def server_time(url: str, *, timeout_s: float) -> float | None:
-    """What a LiveKit server's clock says (seconds since the epoch, to the second below).
+    """Return a LiveKit server's time (seconds since the epoch, rounded down to the second).
 
-    None when its answer does not say. Its API tells no time; its door's `Date` does.
+    None if its answer has no `Date`. LiveKit's API has no call for the time.
 
     Raises:
-        TransientLiveKitError: it does not answer.
+        TransientLiveKitError: the server does not answer.
     """
     http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
     timeout = aiohttp.ClientTimeout(total=timeout_s)

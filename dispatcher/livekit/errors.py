@@ -11,7 +11,7 @@ from dispatcher.livekit.transport import NoSlot, Redirected
 
 
 def classify(error: Exception) -> LiveKitError:
-    """The error to raise for `error`; each says whether LiveKit may have done what it was asked."""
+    """Return the error to raise for `error`; a transient one says if LiveKit may have acted."""
     if isinstance(error, api.TwirpError):
         text = f"LiveKit answered {error.status} {error.code}: {error.message}"
         if error.status == 429:

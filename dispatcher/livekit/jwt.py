@@ -22,6 +22,6 @@ _HEADER = _part(b'{"alg":"HS256","typ":"JWT"}')
 
 
 def signed(claims: Mapping[str, Any], secret: str) -> str:
-    """The token that makes these claims."""
+    """Return the token with these claims."""
     message = b".".join((_HEADER, _part(to_json(claims))))
     return b".".join((message, _part(hmac.digest(secret.encode(), message, "sha256")))).decode()

@@ -37,10 +37,10 @@ def policy(
     on_failure: Callable[[int, BaseException], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncRetrying:
-    """The policy as a tenacity object: `await policy(...)(function)`.
+    """Return the policy as a tenacity object: `await policy(...)(function)`.
 
     Args:
-        on_failure: told the number of the attempt (from 1) and its error, for each that failed.
+        on_failure: called with the number (from 1) and the error of each attempt that failed.
         sleep: replaces the waiting, in seconds (tests).
 
     Raises (from the call): the last attempt's own error, never tenacity's `RetryError`.

@@ -29,15 +29,15 @@ MAX_CALLS: Final = 32
 
 
 class NoSlot(aiohttp.ClientError):
-    """Every connection was taken until the time was up, so the server was not asked."""
+    """No connection became free before the time-out, so no request was sent."""
 
 
 class Redirected(aiohttp.ClientError):
-    """The server sends us elsewhere: whoever owns it could point us at anything inside."""
+    """The server answered with a redirect, which could lead into our own network."""
 
 
 async def refuse_redirects(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """aiohttp middleware: a redirect is an error. (livekit-api has no option for it.)"""
+    """Raise an error for a redirect, as an aiohttp middleware; livekit-api has no option for it."""
     response = await handler(request)
     if 300 <= response.status < 400:
         response.close()
@@ -46,7 +46,7 @@ async def refuse_redirects(request: ClientRequest, handler: ClientHandlerType) -
 
 
 class LiveKitServer:
-    """One LiveKit server as this process reaches it; belongs to one event loop."""
+    """The connections of this process to one LiveKit server; belongs to one event loop."""
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -69,17 +69,18 @@ class LiveKitServer:
         )
 
     async def call(self, request: Awaitable[T], *, probe: bool = False) -> T:
-        """Make one call. A `probe` is made in any case, and its failure counts for nothing.
+        """Make one call. A `probe` is made even with an open circuit; its failure does not count.
 
         Raises:
-            LiveKitAway: the circuit is open, so nothing was asked.
-            NoSlot: nothing was asked either.
+            LiveKitAway: the circuit is open, so no request was sent.
+            NoSlot: no connection was free, so no request was sent.
             TimeoutError: no answer in time, the waiting for a connection included.
         """
         begun: int | None = None
         asked = False
         try:
-            # Not the session's: livekit-api hands aiohttp `timeout=None`, which means none at all.
+            # Not the session's time-out, which livekit-api disables: it gives aiohttp
+            # `timeout=None`.
             async with asyncio.timeout(self._timeout_s), self._slot(probe):
                 if not probe:
                     begun = self._breaker.begin(time.monotonic())
@@ -95,12 +96,12 @@ class LiveKitServer:
             raise
         except LiveKitAway:
             raise
-        except Exception:  # an error, or what livekit-api cannot read: an answer all the same
+        except Exception:  # an error, or an answer that livekit-api cannot read: still an answer
             self._has_answered()
             raise
         finally:
             if not asked and inspect.iscoroutine(request):
-                request.close()  # or Python would complain that nobody has awaited it
+                request.close()  # avoids Python's "never awaited" warning
         self._has_answered()
         return answer
 
