@@ -14,13 +14,13 @@ from dispatcher.domain.timing import DISPATCHING_LEASE_S, Timings, is_starting
 from dispatcher.explain.incidents import duration, is_slow_start, seconds, troubles
 from dispatcher.explain.texts import CLI, Words, words_for
 
-# So many sentences of trouble make a cause; the rest is evidence.
+# So many incidents are told in the cause; all of them are in the evidence.
 _TOLD: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """`headline` in a line, `cause` why, `advice` what to do next, `evidence` what shows it."""
+    """A dispatch explained: a line, the cause, what to do next, and what shows the cause."""
 
     headline: str
     cause: str
@@ -29,15 +29,15 @@ class Explanation:
 
 
 def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
-    """What has become of a dispatch, and the true cause of it.
+    """Explain what became of a dispatch, and the true cause.
 
-    `timings` are the workers': the sentences name them.
+    `timings` are the workers' time-outs, which the sentences name.
     """
     return _BY_STATE[dispatch.state](dispatch, timings)
 
 
 def explain_unknown(dispatch_id: str, timings: Timings) -> Explanation:
-    """What it means that there is no record of that id."""
+    """Explain that there is no record with that id."""
     return Explanation(
         headline=f"Unknown: there is no dispatch {dispatch_id!r}",
         cause=f"A record is kept for {duration(timings.retention_s)} after its end "
@@ -50,7 +50,7 @@ def explain_unknown(dispatch_id: str, timings: Timings) -> Explanation:
 
 
 def explain_parked(dispatch_id: str, reason: str) -> Explanation:
-    """What it means that a record was parked: nobody works on it any more."""
+    """Explain that a record was parked: no worker works on it any more."""
     return Explanation(
         headline=f"Parked: the record of dispatch {dispatch_id!r} cannot be read",
         cause=f"Its record in Redis is damaged or of a foreign release ({reason}), so every look "

@@ -13,7 +13,7 @@ from dispatcher.domain.models import Attempt, Dispatch, TimelineEvent
 from dispatcher.domain.timing import Timings
 from dispatcher.explain.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
 
-# A connected agent is seen within some 50 ms while a verify worker is at it.
+# While a verify worker watches, a connected agent is seen within some 50 ms.
 SLOW_LOOK_MS: Final = 1000
 _UNITS: Final = (
     (86_400, "a day", "days"),
@@ -23,12 +23,12 @@ _UNITS: Final = (
 
 
 def seconds(ms: float) -> str:
-    """A stretch of time for people."""
+    """Format a measured time for people."""
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
 
 
 def duration(seconds_: float) -> str:
-    """A time-out for people, as a setting gives it: "5 s", "a day"."""
+    """Format a time-out for people, as a setting gives it: "5 s", "a day"."""
     for unit_s, one, several in _UNITS:
         number, rest = divmod(seconds_, unit_s)
         if number and not rest:
@@ -37,12 +37,12 @@ def duration(seconds_: float) -> str:
 
 
 def is_slow_start(queued_ms: int, timings: Timings) -> bool:
-    """True when a record has been queued for so long that the sweeper wakes it again."""
+    """Return whether a record was queued for so long that the sweeper wakes a worker again."""
     return queued_ms >= timings.wake_grace_s * 1000
 
 
 def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
-    """One sentence for each; none when all went as it should."""
+    """Return one sentence for each incident; none if all went as it should."""
     told: list[tuple[int, int, str]] = []  # (when, order, sentence)
     for at_ms, text in _slow_starts(dispatch, timings):
         told.append((at_ms, len(told), text))
@@ -100,7 +100,7 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
 
 
 def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
-    """What has ended an attempt before its agent was there; its event is the next one's first."""
+    """Tell what ended an attempt before its agent joined (the next generation's first event)."""
     said = [
         event.detail.get("reason", "")
         for event in timeline
@@ -110,7 +110,7 @@ def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
 
 
 def _nobody_had_come(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> bool:
-    """Whether it was lost before any person had come; its event is the next one's first."""
+    """Return whether an agent was lost before any person joined (the next generation's event)."""
     return any(
         event.event == "agent_lost"
         and event.generation == attempt.generation + 1
@@ -157,7 +157,7 @@ def _answer_not_noted(events: list[TimelineEvent]) -> bool:
     names = [event.event for event in events]
     if "dispatching" not in names or "dispatched" in names:
         return False
-    # The job was offered, so LiveKit had been asked; and the record is well past that moment.
+    # The job was offered, so LiveKit had been asked, and the record is past that moment.
     offered = "accepted" in names or "joined" in names
     return offered and "adopted" not in names
 

@@ -21,8 +21,8 @@ SESSION: Final = "session"
 LEAVING: Final = "leaving"
 ADOPTION: Final = "adoption"
 
-# The stage that each event begins; empty: the dispatch has ended with it. The first six are the
-# names of the histograms as well.
+# The stage that each event begins; empty: the event ends the dispatch. The first six stages are
+# also the names of the histograms.
 _BEGINS: Final[Mapping[str, str]] = {
     "queued": QUEUE_WAIT,
     "requeued": QUEUE_WAIT,
@@ -47,24 +47,24 @@ _BEGINS: Final[Mapping[str, str]] = {
     "cancelled_by_client": "",
     "superseded": "",
 }
-# LiveKit's answer may be written down after the agent server has reported itself.
+# `dispatched` may be written after the agent server has reported the job.
 _LATE_ANSWER_IN: Final = frozenset({ACCEPT, JOIN, SESSION, LEAVING})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stretch of a dispatch's way; `took_ms` counts on while it is `open`."""
+    """One stage of a dispatch's way; `took_ms` grows while it is `open`."""
 
     name: str
     generation: int
     began_at_ms: int
     took_ms: int
     open: bool = False
-    reason: str = ""  # what a waiting one has waited for
+    reason: str = ""  # why a dispatch waited
 
 
 def stages(dispatch: Dispatch) -> tuple[Stage, ...]:
-    """The stages in order; of a long timeline only those that it still has."""
+    """Return the stages in order; of a truncated timeline only those that it still has."""
     return tuple(_stages(dispatch))
 
 

@@ -18,7 +18,7 @@ CLI: Final = "celery -A dispatcher dispatch"
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """`headline` follows "Failed: " or "Waiting: "; `advice` is what to do next."""
+    """The words for one reason; `headline` follows "Failed: " or "Waiting: "."""
 
     headline: str
     cause: str
@@ -197,7 +197,7 @@ FAILURES: Final[Mapping[str, Words]] = {
         cause="It was cancelled on request: by its client's DELETE, or by an operator.",
         advice="Nothing; if nobody wanted that, look for who sends DELETE with this client's key.",
     ),
-    # What an attempt ended with may stand for the dispatch, when the deadline came just then.
+    # An attempt's outcome, which becomes the dispatch's reason if the deadline comes just then.
     "assignment_timeout": Words(
         headline="LiveKit did not assign the job",
         cause="An agent server accepted the job, and LiveKit did not give it to it in time.",
@@ -228,7 +228,7 @@ _UNKNOWN: Final = Words(
 
 
 def words_for(reason: str) -> Words:
-    """The words for a failure reason as records have it, `rejected: ...` too."""
+    """Return the words for a failure reason as records have it, `rejected: ...` too."""
     code, _, detail = reason.partition(": ")
     if code == FailureReason.REJECTED and detail in REJECTED:
         return REJECTED[detail]

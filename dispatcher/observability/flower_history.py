@@ -15,18 +15,18 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-# What Flower calls a save that it has not carried to its end, and what dbm adds to the names.
+# Flower's suffix for a save in progress, and the suffixes that dbm adds.
 _UNFINISHED: Final = ".tmp"
 _SUFFIXES: Final = ("", ".db", ".dat", ".dir", ".bak")
 
 
 def finish_save(db: str) -> None:
-    """Leave the files of `db` as those of one save; call it before Flower reads them."""
+    """Make the files of `db` those of one save; call this before Flower reads them."""
     left = [suffix for suffix in _SUFFIXES if Path(f"{db}{_UNFINISHED}{suffix}").exists()]
     if not left:
         return
     if _is_whole(db):
-        # It was killed while it wrote, or when as good as nothing was left to rename.
+        # Flower was killed while it wrote, or when next to nothing was left to rename.
         for suffix in left:
             os.remove(f"{db}{_UNFINISHED}{suffix}")
         return
@@ -39,5 +39,5 @@ def _is_whole(db: str) -> bool:
     try:
         with shelve.open(db, flag="r") as kept:  # nosec B301
             return bool([kept["events"], kept["counter"]])
-    except Exception:  # whatever dbm and pickle make of it: Flower would make the same of it
+    except Exception:  # any error of dbm or pickle: Flower would get the same
         return False

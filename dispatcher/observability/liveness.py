@@ -21,16 +21,16 @@ from dispatcher.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 PERIOD_S: Final = 2.0
-# Celery's own signs of life come every two seconds, and a worker that has lost Redis takes messages
-# again within seconds of its return.
+# Celery's own heartbeats come every two seconds, and a worker that has lost Redis takes messages
+# again within seconds of Redis's return.
 QUIET_S: Final = 30.0
 
 
 def check(path: str) -> None:
-    """Return if a file can be touched there, or none is wanted.
+    """Check that the liveness file can be written, if one is wanted.
 
     Raises:
-        ConfigurationError: it cannot, so that every probe would fail.
+        ConfigurationError: it cannot be written, so every probe would fail.
     """
     folder = Path(path).parent
     if path and (Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK)):
@@ -41,36 +41,36 @@ def check(path: str) -> None:
 
 
 class AliveFile:
-    """The file; no path, no file."""
+    """The liveness file of this process; with an empty path there is none."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
 
     def touch(self) -> None:
-        """This process does its work now."""
+        """Touch the file: this process does its work now."""
         if self._path is None:
             return
         try:
             self._path.touch()
         except OSError as error:
             logger.error("cannot touch USHER_ALIVE_FILE", extra={"error": error.strerror})
-            self._path = None  # said once
+            self._path = None  # log it once
 
 
 class Pulse:
-    """When was Celery's own loop seen at work, the one that takes messages or sends them?"""
+    """The time when Celery's own loop, which takes or sends messages, was last seen at work."""
 
     def __init__(self, quiet_s: float = QUIET_S) -> None:
         self._quiet_s = quiet_s
         self._felt_at = time.monotonic()
 
     def feel(self, *_: Any, **__: Any) -> None:
-        """A receiver for a signal of Celery's."""
+        """Note that the loop is at work; a receiver for Celery's signals."""
         self._felt_at = time.monotonic()
 
     @property
     def quiet(self) -> bool:
-        """True when it has stood still for longer than with a Redis that answers."""
+        """True when the loop has been silent for longer than it can be while Redis answers."""
         return time.monotonic() - self._felt_at > self._quiet_s
 
 
@@ -81,14 +81,14 @@ def watch(
     *,
     period_s: float = PERIOD_S,
 ) -> None:
-    """Touch the file for as long as there is a pulse, or Redis is away, from a thread."""
+    """Touch the file from a thread for as long as there is a pulse, or Redis is away."""
 
     def run() -> None:
         while True:
             try:
                 if not pulse.quiet or not redis_answers():
                     file.touch()
-            except Exception:  # a thread that ends would have beat restarted again and again
+            except Exception:  # if this thread ended, beat would be restarted again and again
                 logger.exception("cannot tell whether beat is at work")
             time.sleep(period_s)
 

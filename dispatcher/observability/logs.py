@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Celery says of every task that it was received and that it succeeded, and repeats the whole of it
-# in a field "data"; beat says when it sends the sweep, once a second. What happens to a dispatch is
-# logged by whoever does it, and failures are warnings.
+# Celery logs that each task was received and that it succeeded, and repeats the line's content in a
+# field "data"; beat logs each sweep that it sends. Changes of a dispatch are logged where they are
+# made, and failures are warnings.
 _QUIET = (
-    "aiohttp.access",  # of the agent server's health, asked every second by some
+    "aiohttp.access",  # probes of the agent server's health, some every second
     "celery.beat",
-    "celery.worker.request",  # that a sweep has expired
+    "celery.worker.request",  # sweeps that have expired
     "celery.worker.strategy",
 )
 _STDERR = 2
@@ -42,17 +42,17 @@ def _without_sweeps(record: logging.LogRecord) -> bool:
 
 
 def _with_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep a traceback that is a text already; structlog looks for raised ones."""
+    """Keep a traceback that is text already; structlog only looks for exceptions."""
     record: logging.LogRecord = event["_record"]
     text = record.exc_text
-    # One of a job's process stands in its message already.
+    # The message of a job process's record has the traceback already.
     if text and not record.exc_info and text not in event["event"]:
         event["exception"] = text
     return event
 
 
 def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
-    """The formatter for one of the two shapes."""
+    """Return the formatter for one of the two formats."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -64,7 +64,7 @@ def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
     if log_format == "json":
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        # Plain tracebacks: structlog's own show local variables, and so secrets.
+        # Plain tracebacks: structlog's own show local variables, and with them secrets.
         plain = structlog.dev.plain_traceback
         last = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
     return structlog.stdlib.ProcessorFormatter(
@@ -74,10 +74,10 @@ def formatter(log_format: Literal["json", "text"]) -> logging.Formatter:
 
 
 def configure(*, log_format: Literal["json", "text"], level: str) -> None:
-    """Send every logger of this process to standard error in one shape.
+    """Send every logger of this process to standard error in one format.
 
-    And what Python itself would print there: warnings, and errors that nobody has caught. What is
-    secret is taken out of all of it.
+    Warnings and uncaught errors, which Python itself would print there, are logged too. Secrets are
+    removed from all records.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
@@ -95,7 +95,7 @@ def configure(*, log_format: Literal["json", "text"], level: str) -> None:
 
 
 def say(text: str, _: object = None) -> None:
-    """Log `text` from within a signal handler, which may have interrupted somebody who logs."""
+    """Log `text` from within a signal handler, which may have interrupted a logging call."""
     record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text.strip(), (), None)
     for handler in logging.getLogger().handlers:
         handler.filter(record)
@@ -117,5 +117,5 @@ def _ended_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def _unraisable(args: UnraisableHookArgs) -> None:
-    # Its object's repr may hold anything.
+    # Without the object, whose repr may have secrets.
     logger.error("an error that could not be raised", exc_info=args.exc_value)

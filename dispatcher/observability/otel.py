@@ -38,14 +38,14 @@ from dispatcher.observability.spans import NO_SPAN, Options, Span, Value
 
 logger = logging.getLogger(__name__)
 
-# At its end a process sends what it has left; with a receiver that hangs, for no longer than this.
+# At its end a process exports its last spans; with a receiver that hangs, for no longer than this.
 STOP_S: Final = 1.0
 
 _OTLP: Final = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
 }
-# They log every try to export; `_Watched` says it once.
+# These loggers report every failed export; `_Watched` reports the first.
 _CHATTY: Final = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -55,7 +55,7 @@ _exporting: ContextVar[bool] = ContextVar("usher_exporting", default=False)
 
 
 class LiveSpan(Span):
-    """A span of OpenTelemetry's. One that is `lazy` is dropped when nothing happens in it."""
+    """A span backed by OpenTelemetry. A `lazy` one is dropped if nothing happens in it."""
 
     def __init__(self, span: trace.Span, *, parent: Span, lazy: bool) -> None:
         self.span = span
@@ -67,7 +67,7 @@ class LiveSpan(Span):
         )
 
     def keep(self) -> None:
-        """Export it, and what it is a part of: something has happened in it."""
+        """Have this span and its parents exported: something has happened in it."""
         self._forget = False
         if isinstance(self._parent, LiveSpan):
             self._parent.keep()
@@ -99,22 +99,22 @@ class LiveSpan(Span):
             self.span.end()
 
     def for_others(self) -> AbstractContextManager[object]:
-        # What the block's errors are to this span is its owner's to say.
+        # The span's owner decides what an error of the block means for it.
         return trace.use_span(self.span, record_exception=False, set_status_on_exception=False)
 
 
 class Tracer:
-    """Makes Usher's spans. Those of a library are exported as parts of them, by `guests`."""
+    """Usher's tracer, and `guests`, the provider that exports libraries' spans as parts of ours."""
 
     def __init__(self, service: str) -> None:
-        """Set up what the environment asks for.
+        """Set up the exporters that the environment names.
 
         Raises:
-            ValueError: a variable names what there is not.
+            ValueError: a variable names an exporter or a protocol that there is not.
         """
         resource = _resource(service)
         processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in _exporters()]
-        # Ended by `_stop_at_the_end`: a provider's own ending waits half a minute for its receiver.
+        # `_stop_at_the_end` shuts it down: a provider by itself waits half a minute for a receiver.
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.guests = TracerProvider(
             resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False
@@ -128,7 +128,7 @@ class Tracer:
         _stop_at_the_end(provider)
 
     def begin(self, name: str, *, above: Span, **options: Unpack[Options]) -> Span:
-        """A span below the parent that the options name, or below `above` where that is none."""
+        """Begin a span below the parent that the options name, or else below `above`."""
         parent = options.get("parent", "")
         above = NO_SPAN if parent else above
         context = _remote(parent)
@@ -137,7 +137,7 @@ class Tracer:
             context = trace.set_span_in_context(above.span)
         if context is None and not options.get("root"):
             return NO_SPAN
-        # Without a parent: not below what another instrumentation may have made current.
+        # An empty context, so that a root is not below another instrumentation's current span.
         span = self._tracer.start_span(
             name,
             context=context or Context(),
@@ -148,13 +148,13 @@ class Tracer:
 
 
 def _remote(traceparent: str) -> Context | None:
-    """The context that a traceparent stands for; None where it is none."""
+    """Return the context of a traceparent; None if it is not valid."""
     context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
     return context if trace.get_current_span(context).get_span_context().is_valid else None
 
 
 def _resource(service: str) -> Resource:
-    # `Resource.create` goes through all installed packages, and a job would wait for that.
+    # `Resource.create` goes through all installed packages, which would delay a job.
     named = OTELResourceDetector().detect()
     ours: dict[str, Value] = {"telemetry.sdk.language": "python", "process.pid": os.getpid()}
     if "service.name" not in named.attributes:
@@ -169,7 +169,7 @@ def _exporters() -> list[SpanExporter]:
 
 def _exporter(name: str) -> SpanExporter:
     if name == "console":
-        # Its default is many lines for a span, and our logs have one for everything.
+        # The default format is many lines for a span, and our logs have one line per event.
         return ConsoleSpanExporter(formatter=lambda span: span.to_json(indent=None) + os.linesep)
     if name == "otlp":
         protocol = (
@@ -188,15 +188,15 @@ def _exporter(name: str) -> SpanExporter:
 
 
 class _Watched(SpanExporter):
-    """An exporter that says once that it cannot deliver, and once that it can again."""
+    """An exporter that logs once that it cannot deliver, and once that it can again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._delivers = True
-        # A process of one session is silent: its agent server says it for all of them.
+        # A job process is silent: its agent server logs it for all of them.
         alone = multiprocessing.parent_process() is None
         self._level = logging.WARNING if alone else logging.DEBUG
-        # A queue that is full because of that is no news.
+        # A full queue is a consequence of that, so it is not logged.
         logging.getLogger("opentelemetry.sdk._shared_internal").addFilter(lambda _: self._delivers)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -224,14 +224,14 @@ class _Watched(SpanExporter):
 
 
 def _stop_at_the_end(provider: TracerProvider) -> None:
-    """Have the process send what it has left when it ends, and wait `STOP_S` at most."""
+    """Have the process export its last spans when it ends, and wait `STOP_S` at most."""
     ending = threading.Event()
 
     def stop() -> None:
         ending.wait()
         provider.shutdown()
 
-    # Started now: Python starts no thread any more once it is ending.
+    # Started now: Python starts no new threads at its end.
     stopping = threading.Thread(target=stop, name="traces-end", daemon=True)
     stopping.start()
 
@@ -239,5 +239,5 @@ def _stop_at_the_end(provider: TracerProvider) -> None:
         ending.set()
         stopping.join(STOP_S)
 
-    # Called by atexit, and, unlike what atexit knows, in the job processes of an agent server too.
+    # Unlike a function of atexit, it is also called in the job processes of an agent server.
     Finalize(None, at_the_end, exitpriority=10)

@@ -19,17 +19,17 @@ from urllib.parse import unquote, urlsplit
 
 HIDDEN: Final = "[hidden]"
 
-# Shorter ones would hide parts of ordinary words.
+# Shorter secrets would hide parts of ordinary words.
 _SHORTEST: Final = 8
-# Each takes time in proportion to the text: somebody may log a megabyte of it.
+# Each takes time linear in the text, because a record may have a megabyte of it.
 _FORMS: Final = (
-    # Whatever begins as a JSON web token does, cut off or not: its payload has people's data.
+    # Anything that begins like a JSON web token, truncated or not: its payload has people's data.
     (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]+){0,2}"), HIDDEN),
     (re.compile(r"\b(Bearer|Basic)( +)[\w.~+/=-]{16,}", re.IGNORECASE), rf"\1\2{HIDDEN}"),
     (re.compile(r"\b(usk|upk|whsec)_[\w+/=-]{8,}"), rf"\1_{HIDDEN}"),
     (re.compile(r"(://[^\s:/@]{0,256}:)[^\s/]+(?=@)"), rf"\1{HIDDEN}"),
     (re.compile(r"\b(access_token=)[^&\s\"']+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    # As JSON, as Python and as protobuf print it.
+    # As JSON, Python and protobuf print it.
     (
         re.compile(
             r"""(metadata["']?\s*[:=]\s*)("(?:\\.|[^"\\])+"|'(?:\\.|[^'\\])+')""", re.IGNORECASE
@@ -41,9 +41,9 @@ _FIELDS: Final = re.compile(
     r"(metadata|secret|password|authorization|cookie|token|api_?key)$", re.IGNORECASE
 )
 _VARIABLES: Final = re.compile(r"(SECRET|PASSWORD|TOKEN|API_KEY|_AUTH)$")
-# It names a key pair and opens nothing; every participant's token shows it.
+# This names a key pair and opens nothing; every participant's token shows it.
 _NO_SECRETS: Final = frozenset({"LIVEKIT_API_KEY"})
-# What every record has; the rest are its fields.
+# The attributes that every record has; the others are its fields.
 _STANDARD: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime"))
 
 _held: set[str] = set()
@@ -51,7 +51,7 @@ _holding: re.Pattern[str] | None = None
 
 
 def hide(secrets: Iterable[str]) -> None:
-    """Have these values be taken out of all that this process logs from now on."""
+    """Remove these values from all that this process logs from now on."""
     global _holding
     new = {secret for secret in secrets if len(secret) >= _SHORTEST} - _held
     if new:
@@ -61,7 +61,7 @@ def hide(secrets: Iterable[str]) -> None:
 
 
 def hide_environment(environ: Mapping[str, str] = os.environ) -> None:
-    """Hide what the environment has: by the names of its variables, and in its URLs."""
+    """Hide the environment's secrets, found by the variables' names and in URLs."""
     for name, value in environ.items():
         if _VARIABLES.search(name) and name not in _NO_SECRETS:
             user, _, password = value.partition(":")
@@ -75,7 +75,7 @@ def hide_environment(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def redact(text: str) -> str:
-    """`text` without what is secret in it."""
+    """Return `text` without its secrets."""
     if _holding is not None:
         text = _holding.sub(HIDDEN, text)
     for form, instead in _FORMS:
@@ -84,7 +84,7 @@ def redact(text: str) -> str:
 
 
 def _clean(value: object, name: str = "") -> object:
-    """A field's value as it may be logged; one without a secret stays what it is."""
+    """Return a field's value as it may be logged; one without a secret is returned unchanged."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if name and _FIELDS.search(name):
@@ -96,7 +96,7 @@ def _clean(value: object, name: str = "") -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(each) for each in value]
     try:
-        texts = str(value), repr(value)  # formatters take the one or the other
+        texts = str(value), repr(value)  # a formatter may use either
     except Exception as error:
         return f"[cannot be printed: {type(error).__name__}]"
     for text in texts:
@@ -106,13 +106,13 @@ def _clean(value: object, name: str = "") -> object:
 
 
 class Redaction(logging.Filter):
-    """Cleans each record that passes; a handler's own filter sees those of every logger."""
+    """A filter that cleans each record; on a handler it sees the records of every logger."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always true: nothing is lost but what is secret."""
+        """Clean `record` and return true: no record is dropped."""
         try:
             message = record.getMessage()
-        except Exception:  # arguments that do not fit: logging would print all of them
+        except Exception:  # arguments that do not fit the message: logging would print all of them
             message = str(record.msg)
         record.msg, record.args = redact(message), None
         for name in vars(record).keys() - _STANDARD:
@@ -129,7 +129,7 @@ def _clean_traceback(record: logging.LogRecord) -> None:
     if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
         text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         if (hidden := redact(text)) != text:
-            # Formatters print the text that is there, and make their own of what has been raised.
+            # Formatters print `exc_text` if there is no exception, else they format the exception.
             record.exc_info, record.exc_text = None, hidden
 
 
@@ -137,11 +137,11 @@ _REDACTION: Final = Redaction()
 
 
 def guard(*loggers: logging.Logger) -> None:
-    """Have every handler of these loggers clean what it logs; `hide_environment` besides.
+    """Add the filter to every handler of these loggers, and call `hide_environment`.
 
-    For programs that bring handlers of their own. Those that are added later are not known.
+    For programs with handlers of their own. Handlers that are added later are not covered.
     """
     hide_environment()
     for each in loggers:
         for handler in each.handlers:
-            handler.addFilter(_REDACTION)  # which adds it once
+            handler.addFilter(_REDACTION)  # `addFilter` adds the same filter only once

@@ -13,7 +13,7 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 
 class Span:
-    """One part of a trace; this one stands for none and does nothing."""
+    """A span of a trace; this base class does nothing."""
 
     traceparent: str = ""
 
@@ -21,20 +21,20 @@ class Span:
         """Add attributes."""
 
     def event(self, name: str, attributes: Mapping[str, Value]) -> bool:
-        """Note that something has happened now; false when this span can take no more."""
+        """Add an event with the present time; return false if this span takes no more."""
         return False
 
     def link(self, traceparent: str) -> None:
-        """Point to a span of another trace."""
+        """Add a link to a span of another trace."""
 
     def failed(self, error_type: str) -> None:
-        """Mark what it stands for as failed."""
+        """Mark the span as failed."""
 
     def end(self) -> None:
-        """End it. A second end does nothing."""
+        """End the span. A second call does nothing."""
 
     def for_others(self) -> AbstractContextManager[object]:
-        """Make it the current span of OpenTelemetry's own users."""
+        """Make this the current span for libraries that use OpenTelemetry."""
         return nullcontext()
 
 
@@ -42,12 +42,12 @@ NO_SPAN: Final = Span()
 
 
 class Options(TypedDict, total=False):
-    """How a span begins, beside its name.
+    """The options of a new span, beside its name.
 
     Args:
-        parent: a W3C traceparent; without one it is a part of the current span.
-        root: where there is no parent it begins a trace; otherwise it is none.
-        lazy: it is kept only when something happens in it: an event, a part, a failure.
+        parent: a W3C traceparent; without one the span is a part of the current span.
+        root: without any parent the span begins a trace; else (false) there is no span.
+        lazy: the span is exported only if something happens in it: an event, a part, a failure.
     """
 
     parent: str

@@ -16,7 +16,7 @@ from dispatcher.observability import tracing
 
 logger = logging.getLogger(__name__)
 
-# Somebody may want to be woken for these.
+# An operator may want to be alerted for these.
 _WARNINGS: Final = frozenset(
     {
         "failed",
@@ -30,7 +30,7 @@ _WARNINGS: Final = frozenset(
         "surplus_agent",
     }
 )
-# Fields of a log line that are spoken for: by logging, or by us.
+# Names of log fields that logging, or Usher itself, uses already.
 _RENAMED: Final = {"message": "why", "name": "who", "container": "agent_container"}
 
 
@@ -46,7 +46,7 @@ class Change:
 
 
 def log_fields(of: DispatchRef | NewDispatch) -> dict[str, object]:
-    """What every log line about a dispatch carries; the trace's id when there is a trace."""
+    """Return the fields of every log line about a dispatch, with the trace id if there is one."""
     fields: dict[str, object] = {
         "dispatch_id": of.dispatch_id,
         "client_id": of.client_id,
@@ -58,7 +58,7 @@ def log_fields(of: DispatchRef | NewDispatch) -> dict[str, object]:
 
 
 def span_attributes(of: DispatchRef | NewDispatch) -> dict[str, tracing.Value]:
-    """What every span about a dispatch carries."""
+    """Return the attributes of every span about a dispatch."""
     return {
         "usher.dispatch_id": of.dispatch_id,
         "usher.client_id": of.client_id,
@@ -69,7 +69,7 @@ def span_attributes(of: DispatchRef | NewDispatch) -> dict[str, tracing.Value]:
 
 
 def tell(of: DispatchRef | NewDispatch, change: Change) -> None:
-    """Log a change, and note it in the dispatch's trace."""
+    """Log a change, and add it to the dispatch's trace."""
     _log(of, change)
     if not tracing.on():
         return
@@ -85,7 +85,7 @@ def tell(of: DispatchRef | NewDispatch, change: Change) -> None:
 
 
 def tell_created(new: NewDispatch, detail: Mapping[str, str]) -> None:
-    """Log that there is a new record. Its trace has just begun, with the request for it."""
+    """Log a new record. Its trace has just begun, with the span of its request."""
     _log(
         new,
         Change(event="queued", generation=1, from_state="", to_state=State.QUEUED, detail=detail),

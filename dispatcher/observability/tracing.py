@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def configured() -> bool:
-    """True when the `OTEL_` variables ask for traces."""
+    """Return whether the `OTEL_` variables ask for traces."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
@@ -43,7 +43,7 @@ def configured() -> bool:
 
 
 def trace_id(traceparent: str) -> str:
-    """The trace's id, for a log line; empty without a trace."""
+    """Return the trace id, for a log line; empty without a trace."""
     return traceparent[3:35]
 
 
@@ -53,7 +53,7 @@ _starting = threading.Lock()
 
 
 def start(service: str) -> None:
-    """Trace in this process from now on, if the environment says so; call it after any fork.
+    """Trace in this process from now on, if the environment asks for it; call this after any fork.
 
     A wrong setting is logged as an error, and the process goes on without traces.
     """
@@ -70,28 +70,28 @@ def start(service: str) -> None:
 
 
 def on() -> bool:
-    """True when this process traces."""
+    """Return whether this process traces."""
     return _tracer is not None
 
 
 def guests() -> TracerProvider | None:
-    """For a library's spans: those that are parts of ours are exported with them, others never."""
+    """Return the provider for libraries' spans, which exports only those that are parts of ours."""
     return None if _tracer is None else _tracer.guests
 
 
 def current() -> Span:
-    """The span that the present code runs in."""
+    """Return the current span."""
     return _current.get()
 
 
 def begin(name: str, **options: Unpack[Options]) -> Span:
-    """A span that lasts until its `end()`."""
+    """Begin a span that lasts until its `end()`."""
     return NO_SPAN if _tracer is None else _tracer.begin(name, above=current(), **options)
 
 
 @contextmanager
 def inside(span: Span) -> Iterator[Span]:
-    """Make the block a part of `span`, which is not ended by it."""
+    """Make `span` the current one in the block; the block's end does not end it."""
     token = _current.set(span)
     try:
         yield span
@@ -101,7 +101,7 @@ def inside(span: Span) -> Iterator[Span]:
 
 @contextmanager
 def span(name: str, **options: Unpack[Options]) -> Iterator[Span]:
-    """A span as long as the block; an error that leaves it marks it as failed."""
+    """Make a span for the block; an error that leaves the block marks the span as failed."""
     begun = begin(name, **options)
     with inside(begun):
         try:
@@ -120,10 +120,10 @@ def happened(
     parent: str,
     about: Mapping[str, Value] | None = None,
 ) -> None:
-    """Note what has happened to the dispatch whose trace is `parent`: an event of the current span.
+    """Add an event about the dispatch whose trace is `parent` to the current span.
 
-    Where that is another trace's, or there is none, it is a span of no length of its own, which
-    has to say what it is `about`.
+    Where the current span is another trace's, or there is none, the event becomes a span of no
+    length with the attributes `about`.
     """
     if _tracer is None or not parent:
         return
@@ -138,5 +138,5 @@ def happened(
 
 
 def for_others(span: Span) -> AbstractContextManager[object]:
-    """Make the block's own use of OpenTelemetry, if any, a part of `span`."""
+    """Make spans that libraries create in the block parts of `span`."""
     return span.for_others()

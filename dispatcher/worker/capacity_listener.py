@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 async def listen(services: Services) -> None:
-    """Wake waiting dispatches, for ever, whenever there is room for them."""
+    """Wake waiting dispatches whenever agent servers have free slots; never returns."""
     async with services.wakeups.listen_on(keys.CAPACITY_CHANNEL) as news:
         while True:
             await news.wait()
@@ -35,5 +35,5 @@ async def listen(services: Services) -> None:
                     await sweeping.publish_all(services, wake_ups)
             except (LedgerUnavailable, OperationalError) as error:
                 logger.warning("cannot wake who waits", extra={"error": str(error)})
-            # In a burst every agent that is accepted makes room, and one look serves many.
+            # In a burst every accepted job reports free slots again, and one look serves many.
             await asyncio.sleep(GAP_S)

@@ -12,18 +12,18 @@ from celery.worker import consumer
 from dispatcher.connections.reconnecting import RETRY_S
 from dispatcher.connections.redis_errors import Refused
 
-# Flower shows it so much later.
+# Flower shows events so much later.
 TOLD_AFTER_S: Final = 0.1
 
 
 class Consumer(consumer.Consumer):
-    """Celery's own, which tells what its tasks do ten times a second, and not each thing by itself.
+    """Celery's consumer, which publishes its tasks' events in batches, ten times a second.
 
-    Each turn of Celery's loop publishes the events that have come since the one before: nearly one
-    by one, and they took a quarter of what Python did in a worker that dispatches (py-spy).
+    By itself Celery publishes them at each turn of its loop, nearly one by one: that took a quarter
+    of what Python did in a worker that dispatches (py-spy).
     """
 
-    # Celery's, which celery-types does not know.
+    # Celery's attributes, which celery-types does not know.
     hub: Any
     event_dispatcher: Any
 
@@ -32,16 +32,16 @@ class Consumer(consumer.Consumer):
         self._to_be_told = False
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Called by Celery when the connection is lost, before it makes another one."""
+        """Handle a lost connection; Celery calls this before it reconnects."""
         with warnings.catch_warnings():
-            # Each time it recommends a setting that would end tasks; here it is off on purpose.
+            # The warning recommends a setting that would end tasks; it is off on purpose.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         if isinstance(exc, Refused):
-            time.sleep(RETRY_S)  # Celery by itself tries five times at once
+            time.sleep(RETRY_S)  # Celery by itself retries five times without a pause
 
     def on_send_event_buffered(self) -> Any:
-        """Called by Celery for every event, by a thread of the pool too."""
+        """Schedule a flush; Celery calls this for every event, also from threads of the pool."""
         return None if self._to_be_told else self.hub.call_soon(self._tell_later)
 
     def _tell_later(self) -> None:
@@ -50,12 +50,12 @@ class Consumer(consumer.Consumer):
             self.timer.call_after(TOLD_AFTER_S, self._tell)
 
     def _tell(self) -> None:
-        # First, so that an event which comes now is either told now or asks again.
+        # Before the flush, so that an event which comes now is flushed now or schedules another.
         self._to_be_told = False
         if self.event_dispatcher:
             self.event_dispatcher.flush()
 
     def stop(self) -> None:
-        """Called by Celery when the worker ends."""
+        """Flush the last events; Celery calls this when the worker ends."""
         self._tell()
         super().stop()

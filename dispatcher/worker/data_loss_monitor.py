@@ -21,7 +21,7 @@ PERIOD_S: Final = 1.0
 
 
 async def watch(services: Services) -> None:
-    """Look for ever, and tell each loss of data as an error."""
+    """Log each loss of data as an error; never returns."""
     seen = ""
     while True:
         with contextlib.suppress(LedgerUnavailable):

@@ -31,9 +31,9 @@ PERIOD_S: Final = 2.0
 
 
 async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = None) -> None:
-    """Report for ever: to the others in Redis, and to a probe by a file.
+    """Report to Redis, and to probes by the liveness file; never returns.
 
-    `pulse` is that of the consumer, which may stand still while this does not.
+    `pulse` is that of the consumer, which may hang while this loop does not.
     """
     file = AliveFile(services.common.alive_file)
     queues = tuple(queues)
@@ -43,8 +43,8 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
             file.touch()
         try:
             async with services.guard.one(Work.HEARTBEAT):
-                # At the start over what another release of Celery may have written; then only
-                # where there is nothing, because Redis has been emptied.
+                # At the start replace what another release of Celery may have written; later write
+                # only where there is nothing, because Redis has been emptied.
                 await services.ledger.run(celery_messages.keep(templates(), replace=starts))
                 starts = False
                 for queue in queues:
@@ -54,13 +54,13 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
                 await services.ledger.run(
                     reports.report_worker(_settings(services, queues), ttl_s=parts.TTL_S)
                 )
-                # A step that changes a record does not know who wants to hear of it.
+                # The ledger's steps learn here which clients want events.
                 await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
-                # Nor does an agent server know whose LiveKit it is registered with.
+                # Agent servers learn here which clients use the LiveKit that they registered with.
                 await services.ledger.run(client_servers.tell(services.clients.clients))
         except LedgerUnavailable:
             file.touch()  # without Redis no consumer has a pulse
-        # At once, not in turn: one that hangs would make the others look silent.
+        # Concurrently: a LiveKit that hangs would make the others look silent.
         await asyncio.gather(*(_probe(services, client) for client in services.clients.clients))
         await asyncio.sleep(PERIOD_S)
 
@@ -75,7 +75,7 @@ def _settings(services: Services, queues: tuple[str, ...]) -> WorkerSettings:
 
 
 async def _probe(services: Services, client: Client) -> None:
-    """Report a LiveKit server that answers; its circuit closes with that too."""
+    """Report that a client's LiveKit server answers; the answer also closes its circuit."""
     with contextlib.suppress(LedgerUnavailable):
         async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):

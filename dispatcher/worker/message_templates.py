@@ -21,7 +21,7 @@ _ARGUMENTS = {"dispatch_id": "<dispatch_id>", "room": "<room>"}
 
 @cache
 def templates() -> tuple[Template, ...]:
-    """One for each task that the ledger wakes; made once in a process."""
+    """Return a template for each task that the ledger wakes; made once in a process."""
     with app.connection_for_write("memory://") as connection:
         return tuple(_template(connection, task, queue) for task, queue in QUEUES.items())
 
@@ -37,7 +37,7 @@ def _template(connection: Connection, task: str, queue: str) -> Template:
     )
     channel: Any = connection.default_channel  # the stubs have it without this method
     message = channel.basic_get(queue, no_ack=True)
-    # The tag by which a worker acknowledges it: every message has its own.
+    # A worker acknowledges a message by its delivery tag, so each message needs its own.
     properties = message.properties | {"delivery_tag": "<task_id>"}
     envelope = message.serializable() | {"body": "<body>", "properties": properties}
     return Template(task=task, message=dumps(envelope), body=message.body.decode())

@@ -29,7 +29,7 @@ class Runtime:
         self.services = self.run(open_services())
 
     def start(self, work: Work, run: Callable[[Services], Awaitable[None]]) -> None:
-        """Have the periodic `work` done in the loop for as long as the process lives."""
+        """Run the periodic `work` in the loop for as long as the process lives."""
         kept = self.services.guard.keep(work, lambda: run(self.services))
         asyncio.run_coroutine_threadsafe(kept, self._loop)
 
@@ -40,5 +40,5 @@ class Runtime:
 
 @lru_cache(maxsize=1)
 def runtime() -> Runtime:
-    """The runtime of this process, started at its first use (after any fork)."""
+    """Return the runtime of this process, started at its first use (after any fork)."""
     return Runtime()
