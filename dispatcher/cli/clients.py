@@ -29,7 +29,7 @@ def _print_key(key_id: str, kind: KeyKind, key: str) -> None:
 
 
 class _Group(click.Group):
-    """Says what was refused in one line."""
+    """A group that reports a refused edit in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -124,7 +124,7 @@ def show(path: Path, client_id: str) -> None:
 
 
 def _uses(client_id: str) -> tuple[dict[str, int], str]:
-    """When the client's keys were last used, and what to say of one that is not in there."""
+    """Return when the client's keys were last used, and the text for a key without an entry."""
     try:
         return Ledger(load(CommonSettings)).run(reports.key_uses(client_id)), "never"
     except UsherError:
@@ -157,7 +157,7 @@ def _set_disabled(path: Path, client_id: str, disabled: bool) -> None:
     with editing(path) as file:
         table = file.client(client_id)
         if disabled:
-            # Before the keys: what follows a table of keys would belong to the last of them.
+            # Before the keys: TOML adds what follows a table of keys to the last of them.
             keys = table.pop("keys", None)
             table["disabled"] = True
             if keys is not None:

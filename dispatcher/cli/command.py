@@ -29,7 +29,7 @@ class Exit(IntEnum):
     """The exit codes; docs/cli.md has them as a table."""
 
     OK = 0
-    NEGATIVE = 1  # the session failed, the check found something, it was refused
+    NEGATIVE = 1  # the session failed, the check found something, the request was refused
     USAGE = 2
     NOT_FOUND = 3
     REDIS = 4
@@ -59,7 +59,7 @@ class Problem(click.ClickException):
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
-        """What the process ends with."""
+        """The exit code of the process."""
         return int(self.code)
 
     def show(self, file: Any = None) -> None:
@@ -71,17 +71,17 @@ class Problem(click.ClickException):
 
 
 def emit(data: Any, *, indent: int | None = 2) -> None:
-    """Print JSON. Control characters in it are escaped, so no name can play with a terminal."""
+    """Print JSON, with control characters escaped: names come from callers."""
     click.echo(json.dumps(data, indent=indent))
 
 
 def printable(text: str) -> str:
-    """`text` on one line without control characters: names come from callers."""
+    """Return `text` on one line without control characters: names come from callers."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def redis_address() -> str:
-    """Hosts and ports of REDIS_URL, and nothing else of it."""
+    """Return the hosts and ports of REDIS_URL, and nothing else of it."""
     return redis_url.address(load(CommonSettings).redis_url.get_secret_value())
 
 
@@ -109,7 +109,7 @@ def fail(message: str, code: Exit, *, as_json: bool) -> NoReturn:
 
 
 def leave(code: Exit) -> NoReturn:
-    """End the process now, without what Python does at its end: some of that may hang or crash."""
+    """End the process now, without Python's clean-up at exit, which may hang or crash."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
@@ -117,7 +117,7 @@ def leave(code: Exit) -> NoReturn:
 
 
 class Command(click.Command):
-    """A command with --json and examples whose errors are one line and an exit code."""
+    """A command with --json and examples; an error is one line and an exit code."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -137,7 +137,7 @@ class Command(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        # What modules log is for the processes' logs; here the command itself says what there is.
+        # Log records are for the processes' logs; a command prints its own messages.
         logging.getLogger().addHandler(logging.NullHandler())
         as_json = bool(ctx.params.get("as_json"))
         try:

@@ -66,7 +66,7 @@ def command(quiet: bool, strict: bool, as_json: bool) -> None:
     else:
         _print(found, quiet=quiet)
     if thread.is_alive():
-        # Something hangs in a thread that Python would wait for at its end: a look-up of a name.
+        # A thread hangs (in a DNS look-up), and Python would wait for it at its end.
         leave(code)
     click.get_current_context().exit(code)
 
@@ -94,18 +94,18 @@ def _print(found: Iterable[Finding], *, quiet: bool) -> None:
 
 
 class _Examination:
-    """Runs the checks in an event loop of its own; what it has found so far can be read."""
+    """All checks, in an event loop of their own; the findings so far can be read at any time."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[Finding]] = {}
         self._clients: tuple[Client, ...] = ()
 
     def found(self) -> list[Finding]:
-        """Everything, part by part."""
+        """Return all findings so far, part by part."""
         return [finding for part in list(self._found.values()) for finding in part]
 
     def run(self) -> None:
-        """Do all checks."""
+        """Run all checks."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
@@ -209,7 +209,7 @@ class _Examination:
 
 
 async def _ping(store: AsyncLedger) -> tuple[float, float]:
-    """How long an answer takes (ms), and how far Redis's clock is ahead of this one's (s)."""
+    """Return Redis's latency (ms), and how far its clock is ahead of this machine's (s)."""
     best_ms, ahead_s = float("inf"), 0.0
     await store.run(reports.probe())  # connects
     for _ in range(_PINGS):
@@ -234,14 +234,14 @@ async def _probe(servers: LiveKitClients, client: Client) -> Finding:
 
 
 async def _clock(url: str) -> Finding | None:
-    """How far a LiveKit server's clock is off; None when it does not answer (the probe says it)."""
+    """Check a LiveKit server's clock; None if it does not answer, which the probe reports."""
     try:
         seen_s = await server_time(url, timeout_s=_LIVEKIT_TIMEOUT_S)
     except LiveKitError:
         return None
     if seen_s is None:
         return None
-    skew_s = seen_s + 0.5 - time.time()  # it says the second below
+    skew_s = seen_s + 0.5 - time.time()  # the server's time is rounded down to the second
     return server_findings.of_clock(
         f"LiveKit {server_findings.address(url)}", skew_s, allowed_s=server_findings.LIVEKIT_SKEW_S
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How much a finding matters."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -18,7 +18,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the doctor's; `advice` is empty where nothing is to be done."""
+    """One line of `doctor`'s output; `advice` is empty where nothing is to be done."""
 
     name: str
     status: Status
@@ -27,27 +27,27 @@ class Finding:
 
 
 def ok(name: str, message: str) -> Finding:
-    """Nothing is to be done."""
+    """Make a finding for which nothing is to be done."""
     return Finding(name=name, status=Status.OK, message=message)
 
 
 def warn(name: str, message: str, advice: str) -> Finding:
-    """It works, and may not for long."""
+    """Make a finding about something that works now and may soon fail."""
     return Finding(name=name, status=Status.WARN, message=message, advice=advice)
 
 
 def fail(name: str, message: str, advice: str) -> Finding:
-    """Sessions suffer."""
+    """Make a finding about something that harms sessions."""
     return Finding(name=name, status=Status.FAIL, message=message, advice=advice)
 
 
 def skipped(name: str, message: str) -> Finding:
-    """It could not be asked."""
+    """Make a finding about something that could not be checked."""
     return Finding(name=name, status=Status.SKIPPED, message=message)
 
 
 def verdict(findings: Iterable[Finding]) -> Status:
-    """The worst of them."""
+    """Return the worst status of the findings."""
     seen = {finding.status for finding in findings}
     for status in (Status.FAIL, Status.WARN):
         if status in seen:

@@ -11,14 +11,14 @@ from dispatcher.errors import UnknownDispatch
 from dispatcher.ledger import dispatches, keys, queries, reports
 from dispatcher.ledger.client import Ledger
 
-# A message that got lost costs no more than this; it is how a Redis that hangs is noticed, too.
+# A lost message delays an event no longer than this; a Redis that hangs is noticed as soon.
 _LOOK_S: Final = 1.0
 
 
 def follow(
     store: Ledger, dispatch_id: str, *, until: float
 ) -> Iterator[tuple[State, TimelineEvent]]:
-    """Each event of a dispatch from its first one on, with the state that it stood in when read.
+    """Yield each event of a dispatch from its first one on, with the state of the record when read.
 
     Ends when the dispatch has ended, or at `until` (monotonic clock).
 
@@ -42,7 +42,7 @@ def follow(
 
 
 def wait_for_join(store: Ledger, dispatch_id: str, *, within_s: float) -> Dispatch:
-    """The record once it has joined or ended, or as it stands when the time is up."""
+    """Return the record once it has joined or ended, or as it is after `within_s`."""
     until = time.monotonic() + within_s
     for state, _ in follow(store, dispatch_id, until=until):
         if state is State.JOINED:
@@ -56,9 +56,9 @@ def wait_for_join(store: Ledger, dispatch_id: str, *, within_s: float) -> Dispat
 def follow_all(
     store: Ledger, *, client_id: str | None, until: float, listening: Callable[[], None]
 ) -> Iterator[tuple[Dispatch, TimelineEvent]]:
-    """What happens to any dispatch from now on, until `until` (monotonic clock).
+    """Yield the events of all dispatches from now on, until `until` (monotonic clock).
 
-    `listening` is called when nothing is missed any more.
+    `listening` is called when the subscription is active: no event is missed from then on.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -82,7 +82,7 @@ def _news_of(
     dispatch: Dispatch, positions: dict[str, int]
 ) -> Iterator[tuple[Dispatch, TimelineEvent]]:
     last = dispatch.timeline_dropped + len(dispatch.timeline)
-    # Of one that is met for the first time only what has just happened.
+    # Of a dispatch that is seen for the first time, only the newest event.
     seen = positions.get(dispatch.dispatch_id, last - 1)
     for event in dispatch.timeline[max(0, seen - dispatch.timeline_dropped) :]:
         yield dispatch, event

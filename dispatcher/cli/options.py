@@ -21,7 +21,7 @@ _COMPLETED: Final = 30  # ids of each client
 
 
 class Duration(click.ParamType[float]):
-    """`90s`, `5m`, `1h`, `2d`; a number alone is seconds. The value is seconds."""
+    """A duration such as `90s`, `5m`, `1h`, `2d`, in seconds; a number alone is seconds."""
 
     name = "duration"
 
@@ -46,7 +46,7 @@ def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 def complete_clients(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The configured clients."""
+    """Complete the ids of the configured clients."""
     try:
         return _matching(client_ids(), incomplete)
     except UsherError:
@@ -56,7 +56,7 @@ def complete_clients(
 def complete_dispatches(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The newest dispatch ids of each client; nothing when Redis does not answer at once."""
+    """Complete the newest dispatch ids of each client; none if Redis does not answer at once."""
     items = []
     try:
         ledger = open_ledger()
@@ -72,7 +72,7 @@ def complete_dispatches(
 
 
 def dispatch_id_argument(*, required: bool = True) -> Callable[[Function], Function]:
-    """The argument ID, completed by the shell."""
+    """Return the argument ID, completed by the shell."""
     return click.argument(
         "dispatch_id",
         metavar="ID" if required else "[ID]",
@@ -82,5 +82,5 @@ def dispatch_id_argument(*, required: bool = True) -> Callable[[Function], Funct
 
 
 def client_option(what: str) -> Callable[[Function], Function]:
-    """The option --client."""
+    """Return the option --client."""
     return click.option("--client", "client_id", help=what, shell_complete=complete_clients)

@@ -24,13 +24,13 @@ from dispatcher.settings import (
 )
 from dispatcher.settings import timings as timings_of
 
-# People can wait longer than the web's callers, and Redis may be far away from their machine.
+# An operator can wait longer than the web's callers, and may be far away from Redis.
 TIMEOUT_S: Final = 0.8
 _PAGE: Final = 100
 
 
 def common_settings() -> CommonSettings:
-    """The settings of the environment, with time-outs for people."""
+    """Return the settings of the environment, with the time-outs of `TIMEOUT_S`."""
     settings = load(CommonSettings)
     return settings.model_copy(
         update={"redis_timeout_s": TIMEOUT_S, "redis_worker_timeout_s": TIMEOUT_S}
@@ -38,7 +38,7 @@ def common_settings() -> CommonSettings:
 
 
 def open_ledger() -> Ledger:
-    """The ledger of REDIS_URL.
+    """Open the ledger of REDIS_URL.
 
     Raises:
         ConfigurationError: REDIS_URL is missing or wrong.
@@ -47,7 +47,7 @@ def open_ledger() -> Ledger:
 
 
 def timings() -> Timings:
-    """The time-outs of the environment, which explanations name.
+    """Return the time-outs of the environment, which explanations name.
 
     Raises:
         ConfigurationError: a setting is missing or wrong.
@@ -56,7 +56,7 @@ def timings() -> Timings:
 
 
 def client_ids() -> tuple[str, ...]:
-    """The configured clients; of the file of clients only its names are needed.
+    """Return the ids of the configured clients; only the ids in the file of clients are read.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -71,12 +71,12 @@ def client_ids() -> tuple[str, ...]:
 
 
 def wanted_clients(client_id: str | None) -> tuple[str, ...]:
-    """That client, or all; one that is configured no longer may have records still."""
+    """Return that client, or all; a client that is no longer configured may still have records."""
     return (client_id,) if client_id else client_ids()
 
 
 def where_clients_come_from() -> str:
-    """For an empty answer: it may be the wrong place that was looked at."""
+    """Say where the list of clients comes from, for an empty answer: it may be the wrong place."""
     if load(ClientsFileSettings).clients_file:
         return "the clients of USHER_CLIENTS_FILE"
     client_id = load(ClientIdSettings).client_id
@@ -89,7 +89,7 @@ def where_clients_come_from() -> str:
 
 
 def read(store: Ledger, dispatch_id: str, *, as_json: bool) -> Dispatch:
-    """The record, or the end of the command: there is none."""
+    """Return the record; end the command with an error if there is none."""
     dispatch = store.run(dispatches.read(dispatch_id))
     if dispatch is None:
         fail(
@@ -104,7 +104,7 @@ def read(store: Ledger, dispatch_id: str, *, as_json: bool) -> Dispatch:
 def newest(
     store: Ledger, client_id: str, *, state: State | None, since_s: float | None
 ) -> Iterator[Dispatch]:
-    """A client's dispatches, newest first, those asked for (or made) within `since_s`."""
+    """Yield a client's dispatches created within `since_s`, the newest first."""
     now_ms = store.run(reports.ping())
     oldest_ms = 0.0 if since_s is None else now_ms - since_s * 1000
     position = None

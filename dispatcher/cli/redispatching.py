@@ -30,7 +30,7 @@ _HOUR_S: Final = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of one of them."""
+    """The outcome for one dispatch."""
 
     dispatch_id: str
     outcome: str
@@ -84,19 +84,19 @@ def command(
         dispatch_ids = _failed(client_id, _HOUR_S if since_s is None else since_s)
         if dispatch_ids and not (dry_run or yes) and sys.stdin.isatty():
             click.confirm(f"Send {len(dispatch_ids)} failed dispatch(es) again?", abort=True)
-    reach.open_ledger().run(reports.ping())  # before anything else is set up: is Redis there?
+    reach.open_ledger().run(reports.ping())  # fails early, before anything else is set up
     results = asyncio.run(_all(dispatch_ids, dry_run=dry_run, with_people=with_people))
     _report(results, dry_run=dry_run, as_json=as_json)
 
 
 def _failed(client_id: str | None, since_s: float) -> tuple[str, ...]:
-    """Those that failed lately, the newest first: of one room's only that one can be sent."""
+    """Return lately failed dispatches, the newest first: only a room's newest can be sent."""
     store = reach.open_ledger()
     oldest_ms = store.run(reports.ping()) - since_s * 1000
     found = [
         dispatch
         for each in reach.wanted_clients(client_id)
-        # One that failed lately may have been made long before.
+        # A dispatch that failed lately may have been created long before.
         for dispatch in reach.newest(store, each, state=State.FAILED, since_s=None)
         if dispatch.updated_at_ms >= oldest_ms
     ]
@@ -106,7 +106,7 @@ def _failed(client_id: str | None, since_s: float) -> tuple[str, ...]:
 
 async def _all(ids: Sequence[str], *, dry_run: bool, with_people: bool) -> list[Result]:
     services = await open_services(reach.common_settings())
-    taken: dict[tuple[str, str, str], str] = {}  # rooms that would have been taken before
+    taken: dict[tuple[str, str, str], str] = {}  # rooms that a dispatch before would take
     results = []
     try:
         for dispatch_id in ids:

@@ -33,7 +33,7 @@ _EIGHTHS: Final = "▏▎▍▌▋▊▉█"
 
 
 def clock(ms: int | None, *, date: bool = False) -> str:
-    """A moment as people read it, in UTC."""
+    """Format a time, in UTC."""
     if not ms:
         return "-"
     moment = datetime.fromtimestamp(ms / 1000, UTC)
@@ -41,12 +41,12 @@ def clock(ms: int | None, *, date: bool = False) -> str:
 
 
 def coloured(state: str, text: str = "") -> str:
-    """A state's name, or `text`, in its colour (click takes colours out where none are wanted)."""
+    """Return a state's name, or `text`, in its colour (click removes colours if not wanted)."""
     return click.style(text or state, fg=_COLOURS.get(state, "cyan"))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as they need to be; cells may be coloured."""
+    """Lay out rows in columns as wide as their cells, which may be coloured."""
     shown = [[_cell(cell) for cell in row] for row in rows]
     columns = list(zip(heads, *shown, strict=True))
     widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
@@ -62,14 +62,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    # A style is ours; everything else may be a caller's.
+    # Escape codes around the text are our own style; any other text may come from a caller.
     return text if text != click.unstyle(text) and text.startswith("\x1b[") else printable(text)
 
 
 def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
-    """A paragraph beside its label."""
+    """Lay out a paragraph beside its label."""
     first = f"  {label:<{indent - 2}}"
-    # A command is copied whole, so it is not broken.
+    # A command is copied as a whole, so it is kept on one line.
     text = _COMMAND.sub(lambda found: found[0].replace(" ", _NO_BREAK), printable(text))
     lines = textwrap.wrap(
         text,
@@ -83,7 +83,7 @@ def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
 
 
 def explained(told: Explanation) -> list[str]:
-    """An explanation: what, why, what to do, what shows it."""
+    """Render an explanation: headline, cause, advice, evidence."""
     lines = [click.style(printable(told.headline), bold=True)]
     lines += wrapped("why", told.cause)
     lines += wrapped("do", told.advice)
@@ -93,7 +93,7 @@ def explained(told: Explanation) -> list[str]:
 
 
 def shown(dispatch: Dispatch, told: Explanation) -> list[str]:
-    """Everything about a dispatch, the explanation first."""
+    """Render everything about a dispatch, the explanation first."""
     return [
         f"{dispatch.dispatch_id}  {coloured(dispatch.state)}",
         "",
@@ -130,13 +130,13 @@ def _facts(dispatch: Dispatch) -> list[str]:
 
 
 def bar(took: float, longest: float) -> str:
-    """A bar of eighths of a character, at least one of them."""
+    """Draw a bar in eighths of a character, at least one."""
     eighths = max(1, round(took / max(longest, 1) * _BAR * 8))
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def drawn(dispatch: Dispatch) -> list[str]:
-    """The stages of the way as bars; a session, which may be hours, has none."""
+    """Draw the stages as bars; a session, which may be hours, has none."""
     found = stages(dispatch)
     if not found:
         return ["stages: none in the timeline"]
@@ -172,7 +172,7 @@ def _attempts(dispatch: Dispatch) -> Iterator[str]:
 
 
 def timeline(dispatch: Dispatch) -> Iterator[str]:
-    """The events, each with its time since the first one."""
+    """Render the events, each with its time since the first one."""
     if not dispatch.timeline:
         return
     yield "timeline (ms)"
@@ -188,12 +188,12 @@ def timeline(dispatch: Dispatch) -> Iterator[str]:
 
 
 def pairs(values: Mapping[str, str]) -> str:
-    """What there is to say, as name=value."""
+    """Format values as name=value."""
     return printable(" ".join(f"{name}={value}" for name, value in values.items() if value))
 
 
 def listed(dispatches: Sequence[Dispatch]) -> list[str]:
-    """One line for each dispatch."""
+    """Render one line for each dispatch."""
     heads = ("asked for", "dispatch", "state", "client", "room", "agent", "gen", "to join", "why")
     rows = [
         (

@@ -90,8 +90,8 @@ def command(
     else:
         _print(results, took_s, interrupted=interrupted)
     code = Exit.OK if passed(results) else Exit.NEGATIVE
-    # LiveKit's native library (livekit 1.1.21) calls Python from its threads to the very last, and
-    # aborts the process when there is none any more.
+    # LiveKit's native library (livekit 1.1.21) calls Python from its threads until the end, and
+    # aborts the process once the interpreter is gone.
     leave(Exit.INTERRUPTED if interrupted else code)
 
 

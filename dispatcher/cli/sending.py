@@ -1,7 +1,7 @@
 """`dispatch send`: dispatch an agent by hand.
 
 It writes to the ledger as the web process does, so it works whenever Redis is there. The client's
-limits do not apply: the operator asks, not the client.
+limits apply.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MARGIN_S: Final = 3.0
 
 
 class _Text(click.ParamType[str]):
-    """Text of at most so many bytes that LiveKit and Redis take."""
+    """Text that LiveKit and Redis accept, of at most `max_bytes`."""
 
     name = "text"
 
@@ -172,7 +172,7 @@ def _report(
 
 
 def exit_code(dispatch: Dispatch) -> Exit:
-    """Whether it has its agent."""
+    """Return the exit code: OK with an agent, NEGATIVE after the end, else TIME_IS_UP."""
     if dispatch.state in (State.JOINED, State.ENDED):
         return Exit.OK
     return Exit.NEGATIVE if dispatch.terminal else Exit.TIME_IS_UP

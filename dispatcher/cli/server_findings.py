@@ -12,21 +12,21 @@ from dispatcher.ledger.async_client import ServerFacts
 
 SLOW_REDIS_MS: Final = 20.0
 SLOW_LIVEKIT_MS: Final = 500.0
-# LiveKit's clock is seen to the second.
+# LiveKit's clock is known to the second.
 SKEW_S: Final = 1.0
 LIVEKIT_SKEW_S: Final = 3.0
 _NEARLY_FULL: Final = 0.8
 
 
 def address(url: str) -> str:
-    """A URL without what may be secret in it."""
+    """Return a URL without its secrets."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
 def of_redis(where: str, facts: ServerFacts, latency_ms: float) -> Iterator[Finding]:
-    """Whether it is quick, and keeps what it is given."""
+    """Report whether Redis is fast, and keeps its data."""
     message = f"{where} answers in {latency_ms:.1f} ms (Redis {facts.version})"
     if latency_ms > SLOW_REDIS_MS:
         yield warn("redis", message, "Move it nearer, or look at its load: every step asks it.")
@@ -50,7 +50,7 @@ def of_redis(where: str, facts: ServerFacts, latency_ms: float) -> Iterator[Find
 
 
 def _replicas(facts: ServerFacts) -> Finding:
-    """Whether another one can take over, with everything that was promised."""
+    """Report whether a replica can take over without losing promised sessions."""
     found = f"{facts.replicas} replica(s), min-replicas-to-write {facts.min_replicas}"
     if not facts.replicas:
         return fail("redis replicas", found, "Start one: no Sentinel can make up for this Redis.")
@@ -81,7 +81,7 @@ def _memory(facts: ServerFacts) -> Iterator[Finding]:
 
 
 def of_clock(name: str, skew_s: float, *, allowed_s: float) -> Finding:
-    """Whether a clock goes as this machine's does; `skew_s` is how far ahead it is."""
+    """Report whether a clock agrees with this machine's; `skew_s` is how far it is ahead."""
     name = f"clock {name}"
     if abs(skew_s) <= allowed_s:
         return ok(name, f"{abs(skew_s):.1f} s from this machine's")
@@ -93,7 +93,7 @@ def of_clock(name: str, skew_s: float, *, allowed_s: float) -> Finding:
 
 
 def of_livekit(client: Client, latency_ms: float) -> Finding:
-    """A LiveKit server that has answered, with this client's key."""
+    """Report a LiveKit server that answers with this client's key."""
     message = f"{address(client.livekit.url)} takes the key, answers in {latency_ms:.0f} ms"
     if latency_ms > SLOW_LIVEKIT_MS:
         return warn(f"livekit {client.client_id}", message, "Look at its load and the network.")
@@ -101,7 +101,7 @@ def of_livekit(client: Client, latency_ms: float) -> Finding:
 
 
 def of_livekit_refusal(client: Client, error: str) -> Finding:
-    """It answers and does not want us."""
+    """Report a LiveKit server that answers and refuses the client."""
     return fail(
         f"livekit {client.client_id}",
         f"{address(client.livekit.url)}: {error}",
@@ -110,7 +110,7 @@ def of_livekit_refusal(client: Client, error: str) -> Finding:
 
 
 def of_livekit_silence(client: Client, error: str) -> Finding:
-    """It does not answer."""
+    """Report a LiveKit server that does not answer."""
     return fail(
         f"livekit {client.client_id}",
         f"{address(client.livekit.url)}: {error}",

@@ -26,12 +26,12 @@ _RECORD: Final = (
 
 
 def summary(dispatch: Dispatch) -> dict[str, Any]:
-    """A dispatch as `list` has it."""
+    """Return a dispatch as `list` has it."""
     return {name: getattr(dispatch, name) for name in _SUMMARY}
 
 
 def record(dispatch: Dispatch) -> dict[str, Any]:
-    """A dispatch with attempts, timeline and the stages that follow from it."""
+    """Return a dispatch with attempts, timeline and stages."""
     return {
         **{name: getattr(dispatch, name) for name in _RECORD},
         "attempts": [asdict(attempt) for attempt in dispatch.attempts],
@@ -41,10 +41,10 @@ def record(dispatch: Dispatch) -> dict[str, Any]:
 
 
 def explanation(told: Explanation) -> dict[str, Any]:
-    """An explanation."""
+    """Return an explanation."""
     return {**asdict(told), "evidence": list(told.evidence)}
 
 
 def agent_server(report: AgentServerReport) -> dict[str, Any]:
-    """An agent server, with what follows from its report."""
+    """Return an agent server's report, with the values derived from it."""
     return {**asdict(report), "online": report.online, "free_slots": report.free_slots}

@@ -45,13 +45,13 @@ def command(dispatch_id: str, as_json: bool) -> None:
 def look(
     store: Ledger, dispatch_id: str, timings: Timings
 ) -> tuple[Dispatch | None, Explanation, Exit]:
-    """The record, if it can be read, what there is to say of it, and the exit code."""
+    """Return the record, if it can be read, its explanation and the exit code."""
     parked = store.run(reports.parked())
     if dispatch_id in parked:
         return None, explain_parked(dispatch_id, parked[dispatch_id]), Exit.NEGATIVE
     try:
         dispatch = store.run(read(dispatch_id))
-    except (KeyError, TypeError, ValueError) as error:  # the sweeper has not met it yet
+    except (KeyError, TypeError, ValueError) as error:  # the sweeper has not parked it yet
         reason = f"{type(error).__name__}: {error}"
         return None, explain_parked(dispatch_id, reason), Exit.NEGATIVE
     if dispatch is None:

@@ -56,7 +56,7 @@ def command(window: str, client_id: str | None, as_json: bool) -> None:
 
 
 def as_shape(counted: Figures) -> dict[str, Any]:
-    """The figures as --json prints them."""
+    """Return the statistics as --json prints them."""
     return {
         "at_ms": counted.at_ms,
         "window": counted.window,

@@ -19,7 +19,7 @@ TOO_LONG_QUEUE: Final = 1000
 LATE_MS: Final = 5_000
 TOO_LATE_MS: Final = 15_000
 LOW_SUCCESS: Final = 0.95
-# Fewer sessions than these say nothing about the rate.
+# Fewer sessions than this say nothing about the rate of failures.
 FEW: Final = 5
 _NEEDED: Final = ("dispatch", "verify", "sweep")
 
@@ -27,7 +27,7 @@ _NEEDED: Final = ("dispatch", "verify", "sweep")
 def of_agents(
     services: Iterable[Service], servers: Iterable[AgentServerReport], unfenced: frozenset[str]
 ) -> Iterator[Finding]:
-    """Whether every agent that a client may use has a server with room."""
+    """Report whether every agent that a client may use has a server with free slots."""
     servers = list(servers)
     for service in services:
         name = f"agents {service.client_id}/{service.agent_name}"
@@ -59,7 +59,7 @@ def _of_agent(name: str, service: Service, servers: Sequence[AgentServerReport])
 
 
 def of_health(health: Health, *, webhooks: bool) -> Iterator[Finding]:
-    """Workers, sweeper, queues, and what waits."""
+    """Report on workers, sweeper, queues and waiting dispatches."""
     for queue in (*_NEEDED, *(["webhooks"] if webhooks else [])):
         if queue in health.workers:
             yield ok(f"worker {queue}", "alive")
@@ -75,7 +75,7 @@ def of_health(health: Health, *, webhooks: bool) -> Iterator[Finding]:
 
 
 def _sweeper(health: Health) -> Finding:
-    """Whether what gets lost is found: beat asks for sweeps, a dispatch worker carries them out."""
+    """Report whether sweeps are made: beat sends them, a dispatch worker carries them out."""
     if health.sweeper_alive:
         return ok("sweeper", "alive")
     silent = health.sweeper_silent_ms
@@ -157,7 +157,7 @@ def _records(health: Health) -> Iterator[Finding]:
 
 
 def of_dead_webhooks(client: Client, dead: int) -> Finding:
-    """Events that could not be delivered to a client's own server."""
+    """Report events that could not be delivered to a client's webhook URL."""
     name = f"webhooks {client.client_id}"
     if not dead:
         return ok(name, "none was given up")
@@ -170,7 +170,7 @@ def of_dead_webhooks(client: Client, dead: int) -> Finding:
 
 
 def of_figures(figures: Figures) -> Iterator[Finding]:
-    """How the sessions of the last minutes went."""
+    """Report how the sessions of the last minutes went."""
     for client in figures.clients:
         name = f"sessions {client.client_id}"
         reasons = ", ".join(f"{reason} {count}" for reason, count in client.failed.items())

@@ -12,9 +12,9 @@ _NAME = "settings of the workers"
 
 
 def of_settings(here: Iterable[Service], workers: Sequence[WorkerSettings]) -> Iterator[Finding]:
-    """Whether all workers have the same clients and agents, and those that are set here."""
+    """Report whether all workers have the same clients and agents as the operator's settings."""
     if not workers:
-        return  # that there are none is said elsewhere
+        return  # `work_findings.py` reports that there are none
     mine = _names(here)
     theirs = [_names(worker.services) for worker in workers]
     everywhere = set[str]().union(*theirs)
@@ -47,7 +47,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def of_livekit(workers: Iterable[WorkerSettings], health: Health) -> Iterator[Finding]:
-    """Whether the LiveKit servers answer the workers, with the keys that those have."""
+    """Report whether the LiveKit servers answer the workers, with the workers' keys."""
     clients = {service.client_id for worker in workers for service in worker.services}
     for client_id in sorted(clients - health.livekit):
         yield fail(

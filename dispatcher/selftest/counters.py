@@ -28,14 +28,14 @@ _WITHIN_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Accepts:
-    """Jobs that agent servers have accepted, by container, and where that was read."""
+    """Jobs that agent servers have accepted, by container, and the source of the numbers."""
 
     by_container: Mapping[str, int]
     source: str
 
 
 class Counters:
-    """Reads the counters; `why_not` says why there are none."""
+    """A reader of the counters; `why_not` says why there are none."""
 
     def __init__(self, deployment: Deployment, operator_auth: str) -> None:
         self._deployment = deployment
@@ -46,7 +46,10 @@ class Counters:
         self.why_not = ""
 
     async def read(self, dispatch_id: str) -> Accepts | None:
-        """The counters now; None when they may not be read. Redis wants to know whose they are."""
+        """Return the counters now; None if they may not be read.
+
+        In Redis the client of `dispatch_id` says whose counters they are.
+        """
         found = await self._by_http()
         return found or await asyncio.to_thread(self._by_redis, dispatch_id)
 
@@ -85,7 +88,7 @@ class Counters:
 
 
 def rises(before: Accepts, after: Accepts) -> dict[str, int]:
-    """By how much each container's counter has risen."""
+    """Return by how much each container's counter has risen."""
     return {
         container: count - before.by_container.get(container, 0)
         for container, count in after.by_container.items()
@@ -93,7 +96,7 @@ def rises(before: Accepts, after: Accepts) -> dict[str, int]:
 
 
 def too_little(rose: Mapping[str, int], expected: Mapping[str, int]) -> str:
-    """Which containers have counted less than they have served; others may use them as well."""
+    """Name the containers that counted fewer jobs than they served; more may be other callers'."""
     return ", ".join(
         f"{container}: {rose.get(container, 0)} of {count}"
         for container, count in expected.items()

@@ -18,12 +18,12 @@ _LISTED: Final = 100
 
 
 class NoAnswer(UsherError):
-    """The deployment did not answer; the message says how."""
+    """The deployment did not answer; the message has the request and the error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer, and how long it took (s)."""
+    """An HTTP answer, and how long it took (s)."""
 
     status: int
     took_s: float
@@ -31,12 +31,12 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """What an error answer says."""
+        """The detail of an error answer."""
         return str(self.body.get("detail", "")) or f"status {self.status}"
 
 
 class Deployment:
-    """A deployment at `url`, as the holder of `key` sees it."""
+    """An HTTP client for the deployment at `url`, with the client key `key`."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/")
@@ -58,10 +58,10 @@ class Deployment:
         await self._session.close()
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """One request.
+        """Make one request.
 
         Raises:
-            NoAnswer: none came.
+            NoAnswer: no answer came.
         """
         began = time.monotonic()
         try:
@@ -85,19 +85,19 @@ class Deployment:
         return await self.ask("POST", _PATH, json=body, headers=self._key | headers)
 
     async def record(self, dispatch_id: str) -> Answer:
-        """A dispatch as it stands."""
+        """Get a dispatch."""
         return await self.ask("GET", f"{_PATH}/{dispatch_id}", headers=self._key)
 
     async def cancel(self, dispatch_id: str) -> Answer:
-        """Have a dispatch end."""
+        """Cancel a dispatch."""
         return await self.ask("DELETE", f"{_PATH}/{dispatch_id}", headers=self._key)
 
     async def knows_key(self) -> Answer:
-        """The shortest list: a 401 says more of a wrong key than a session that fails."""
+        """Get the shortest list: its 401 says more about a wrong key than a failing session."""
         return await self.ask("GET", _PATH, params={"limit": "1"}, headers=self._key)
 
     async def newest(self, *, pages: int) -> list[Mapping[str, Any]]:
-        """The client's newest dispatches."""
+        """Return the client's newest dispatches."""
         found: list[Mapping[str, Any]] = []
         query = {"limit": str(_LISTED)}
         for _ in range(pages):

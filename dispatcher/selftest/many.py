@@ -14,7 +14,7 @@ from dispatcher.selftest.sessions import Session, joined
 
 _TOLD: Final = 3  # kinds of failures
 _POLL_S: Final = 0.25
-# Of all of them together no more requests than these in a second.
+# The sessions together make no more requests a second than this.
 _POLLS_PER_S: Final = 100
 
 Record = Mapping[str, Any]
@@ -28,8 +28,7 @@ async def at_once(
     deadline_s: float,
     progress: Progress,
 ) -> tuple[list[Record], Done | str]:
-    """The records of those that have joined, and what there is to say; a text alone says what
-    went wrong."""
+    """Return the records of the joined sessions, and the result; a text alone is a failure."""
     arrived = 0
 
     async def one() -> tuple[Session, Record]:

@@ -17,17 +17,17 @@ _LOOK_S: Final = 0.05
 
 
 class CannotJoin(UsherError):
-    """The room could not be joined; the message says how."""
+    """The room could not be joined; the message says why."""
 
 
 class Participant:
-    """Somebody in a room."""
+    """A participant in a room."""
 
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
 
     def agents(self) -> list[str]:
-        """Identities of the agents that are here now."""
+        """Return the identities of the agents in the room now."""
         return sorted(
             other.identity
             for other in self._room.remote_participants.values()
@@ -35,7 +35,7 @@ class Participant:
         )
 
     async def wait(self, met: Callable[[list[str]], bool], *, within_s: float) -> float | None:
-        """How long it took (s) until the agents were as `met` wants them; None: not in time."""
+        """Wait until `met` holds for the agents; return how long it took (s), None if too long."""
         began = time.monotonic()
         while not met(self.agents()):
             if time.monotonic() - began > within_s:
@@ -44,7 +44,7 @@ class Participant:
         return time.monotonic() - began
 
     async def stay(self, met: Callable[[list[str]], bool], *, for_s: float) -> bool:
-        """Whether the agents were as `met` wants them for so long."""
+        """Return whether `met` held for the agents during all of `for_s`."""
         began = time.monotonic()
         while time.monotonic() - began < for_s:
             if not met(self.agents()):
@@ -55,10 +55,10 @@ class Participant:
 
 @contextlib.asynccontextmanager
 async def in_room(server_url: str, token: str) -> AsyncIterator[Participant]:
-    """Be in the room of that token during this block.
+    """Join the token's room for the block.
 
     Raises:
-        CannotJoin: LiveKit does not let us in, or there is no way to it.
+        CannotJoin: LiveKit refuses the token, or cannot be reached.
     """
     room = rtc.Room()
     try:

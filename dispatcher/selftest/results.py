@@ -9,11 +9,11 @@ from typing import Any
 from xml.etree import ElementTree  # nosec B405  # it only writes
 
 Progress = Callable[[str], None]
-Done = tuple[str, dict[str, Any]]  # what there is to say of a check, for people and for programs
+Done = tuple[str, dict[str, Any]]  # a check's message for people, and its numbers for programs
 
 
 class Outcome(StrEnum):
-    """How a check went."""
+    """The outcome of a check."""
 
     OK = "ok"
     FAILED = "failed"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One check; `numbers` are for programs, `message` is for people."""
+    """The result of one check; `numbers` are for programs, `message` is for people."""
 
     name: str
     outcome: Outcome
@@ -32,13 +32,13 @@ class Result:
 
 
 def passed(results: Sequence[Result]) -> bool:
-    """True when nothing failed, and something was tested at all."""
+    """Return whether no check failed and at least one passed."""
     outcomes = [result.outcome for result in results]
     return Outcome.OK in outcomes and Outcome.FAILED not in outcomes
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, 95th percentile and greatest of some values; empty with none."""
+    """Return median, 95th percentile and maximum of the values; empty if there are none."""
     if not values:
         return {}
     ordered = sorted(values)
@@ -50,7 +50,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def as_shape(url: str, results: Sequence[Result], *, took_s: float) -> dict[str, Any]:
-    """What --json prints."""
+    """Return what --json prints."""
     return {
         "url": url,
         "passed": passed(results),
@@ -60,12 +60,12 @@ def as_shape(url: str, results: Sequence[Result], *, took_s: float) -> dict[str,
 
 
 def _for_xml(text: str) -> str:
-    # XML has no place for control characters, not even escaped.
+    # XML allows no control characters, not even escaped.
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def junit(url: str, results: Sequence[Result], *, took_s: float) -> str:
-    """A JUnit file for a pipeline."""
+    """Return a JUnit file for a CI pipeline."""
     suite = ElementTree.Element(
         "testsuite",
         name="usher selftest",

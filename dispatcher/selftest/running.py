@@ -18,13 +18,13 @@ from dispatcher.selftest.participant import Participant, in_room
 from dispatcher.selftest.results import Done, Outcome, Progress, Result
 from dispatcher.selftest.sessions import PREFIX, Session, Went, ask_for, fresh_room, joined
 
-# Promised to every caller (I4).
+# The answer time that every caller is promised (I4).
 ANSWER_S: Final = 1.0
 _SETTLED_S: Final = 1.0
 _LEAVE_S: Final = 15.0
 _CLEAN_UP_S: Final = 20.0
 _JOINERS: Final = 5
-_TOLD: Final = 3  # failures of many that are told one by one
+_TOLD: Final = 3  # so many failures are named one by one
 _LIVE: Final = frozenset(
     {
         *("queued", "dispatching", "dispatched", "offered", "accepted", "joined"),
@@ -35,7 +35,7 @@ _LIVE: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked of the deployment."""
+    """The parameters of a run."""
 
     agent: str  # empty: the client's default one
     concurrency: int
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass
 class SelfTest:
-    """One run. `results` has what there is so far, also when it was interrupted."""
+    """One run of the self-test. `results` has the results so far, also after an interruption."""
 
     deployment: Deployment
     counters: Counters
@@ -61,7 +61,7 @@ class SelfTest:
     _answered: int = 0
 
     async def run(self) -> None:
-        """Do every check; whatever happens, what it has started is ended."""
+        """Run every check; in any case end the sessions that were started."""
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if not await self._check("reachable", self._reachable):
@@ -80,7 +80,7 @@ class SelfTest:
             await asyncio.shield(self._clean_up())
 
     async def _check(self, name: str, check: Callable[[], Awaitable[Done | str]]) -> bool:
-        """Do one check; a text alone says why it was skipped."""
+        """Run one check; a text alone says why it was skipped. Return whether it passed."""
         self.progress(f"{name} ...")
         began = time.monotonic()
         numbers: dict[str, Any] = {}
@@ -125,7 +125,7 @@ class SelfTest:
 
     async def _ask(self, *, room: str = "", once: str = "") -> Session:
         room = room or fresh_room()
-        self._rooms.add(room)  # before anything else: the answer may get lost
+        self._rooms.add(room)  # before the request: its answer may get lost
         self._asked += 1
         session = await ask_for(self.deployment, agent=self.options.agent, room=room, once=once)
         self._answered += 1
@@ -228,7 +228,7 @@ class SelfTest:
         return f"{len(self._sessions)} dispatches cancelled, their agents have left", {}
 
     async def _live(self) -> list[str]:
-        """Ids of dispatches of ours that have not ended."""
+        """Return the ids of the run's dispatches that have not ended."""
         newest = await self.deployment.newest(pages=2 + len(self._rooms) // 50)
         return [
             str(record["dispatch_id"])
@@ -237,14 +237,14 @@ class SelfTest:
         ]
 
     async def _clean_up(self) -> None:
-        """End what has not been ended; says what could not be."""
+        """Cancel the dispatches that have not ended; add a result if any may be left."""
         if not self._rooms:
             return
         left: list[str] = ["unknown"]
         with contextlib.suppress(NoAnswer, TimeoutError):
             async with asyncio.timeout(_CLEAN_UP_S):
                 for pause_s in (0.0, ANSWER_S):
-                    # A request that nobody has waited for may still be on its way.
+                    # A request whose answer was not awaited may still be on its way.
                     await asyncio.sleep(pause_s if self._asked > self._answered else 0)
                     for dispatch_id in await self._live():
                         await self.deployment.cancel(dispatch_id)
@@ -263,9 +263,9 @@ def _none(agents: list[str]) -> bool:
 
 
 async def _is_left(session: Session, limit: asyncio.Semaphore) -> bool:
-    """True when the agents of a cancelled session have left its room."""
+    """Return whether the agents of a cancelled session have left its room."""
     async with limit, in_room(session.server_url, session.token) as participant:
-        # Who has just connected is told at once who else is there.
+        # LiveKit tells a participant at its connect which others are there.
         return await participant.wait(_none, within_s=_LEAVE_S) is not None
 
 
@@ -273,7 +273,7 @@ async def _is_left(session: Session, limit: asyncio.Semaphore) -> bool:
 async def open_test(
     url: str, key: str, operator_auth: str, options: Options, progress: Progress
 ) -> AsyncIterator[SelfTest]:
-    """A self-test of the deployment at `url`."""
+    """Open a self-test of the deployment at `url`."""
     async with Deployment(url, key) as deployment:
         yield SelfTest(
             deployment=deployment,

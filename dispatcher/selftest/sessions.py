@@ -12,19 +12,19 @@ from typing import Any, Final
 from dispatcher.errors import UsherError
 from dispatcher.selftest.deployment import Deployment
 
-# A deployment tells from this what the self-test has left behind, and people what it is.
+# The prefix of the test's rooms, by which an operator recognises them.
 PREFIX: Final = "usher-selftest-"
 _POLL_S: Final = 0.25
 _ENDS: Final = frozenset({"joined", "failed", "cancelled", "ended"})
 
 
 class Went(UsherError):
-    """A session did not go as it should; the message says how."""
+    """A check failed; the message says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A session that was answered with a 200, and how long the answer took (s)."""
+    """A session whose request was answered with 200, and how long the answer took (s)."""
 
     dispatch_id: str
     room: str
@@ -35,16 +35,16 @@ class Session:
 
 
 def fresh_room() -> str:
-    """A name that nobody else uses."""
+    """Return a unique room name."""
     return PREFIX + secrets.token_urlsafe(12)
 
 
 async def ask_for(deployment: Deployment, *, agent: str, room: str = "", once: str = "") -> Session:
-    """Ask for a session.
+    """Request a session.
 
     Raises:
-        Went: it was not accepted.
-        NoAnswer: nobody answered.
+        Went: the request was not accepted.
+        NoAnswer: the deployment did not answer.
     """
     answer = await deployment.send(room or fresh_room(), agent=agent, once=once)
     if answer.status != 200:
@@ -63,11 +63,11 @@ async def ask_for(deployment: Deployment, *, agent: str, room: str = "", once: s
 async def joined(
     deployment: Deployment, session: Session, *, within_s: float, poll_s: float = _POLL_S
 ) -> Mapping[str, Any]:
-    """Its record, once LiveKit lists its agent.
+    """Return the session's record once its agent has joined.
 
     Raises:
-        Went: it has failed, or has not joined in time.
-        NoAnswer: nobody answered.
+        Went: the dispatch has ended, or has not joined in time.
+        NoAnswer: the deployment did not answer.
     """
     until = time.monotonic() + within_s
     while True:
