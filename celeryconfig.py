@@ -29,16 +29,16 @@ broker_transport_options = {
     "body_encoding": "utf-8",
 }
 broker_connection_timeout = _settings.redis_timeout_s
-# A worker that comes up before Redis, or loses it, keeps trying for ever.
+# A worker that starts before Redis, or loses it, retries for ever.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 task_publish_retry = False
-# Publishing connections of a process. A publish takes a millisecond, so these serve any number of
-# threads.
+# A process's connections for publishing. A publish takes a millisecond, so these serve any number
+# of threads.
 broker_pool_limit = 10
 
-# Results are no source of truth: the ledger is. Only `redispatch` keeps one, so that the operator
-# can read its answer.
+# The ledger is the source of truth, not results. Only tasks that an operator calls keep one, so
+# that the operator can read the answer.
 result_backend, redis_backend_use_ssl = broker_url, broker_use_ssl
 result_backend_transport_options = _broker.sentinel_options
 task_ignore_result = True

@@ -1,1 +1,1 @@
-"""A record in words: causes, and what to do about them. Pure."""
+"""Explain a record in words: causes, and what to do about them. Pure."""

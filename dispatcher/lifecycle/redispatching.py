@@ -73,7 +73,12 @@ async def redispatch(
 
 
 def _check_done(done: Advanced, dispatch: Dispatch) -> None:
-    """Raise what it means that the ledger has not sent the dispatch again."""
+    """Raise an error if the ledger has not started a new generation.
+
+    Raises:
+        TooLate: Redis ran the step after the caller's time-out.
+        RedispatchRefused: the room is another dispatch's, or the record has moved on.
+    """
     if done.outcome == "late":
         raise TooLate
     if done.outcome == "occupied":

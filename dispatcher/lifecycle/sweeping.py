@@ -40,7 +40,7 @@ from dispatcher.publish import wake_clearing, wake_dispatch, wake_supervision, w
 
 logger = logging.getLogger(__name__)
 
-# A record that a worker was woken for is left alone for so long.
+# After waking a worker for a record, the sweeper leaves the record alone for so long.
 PUSH_S: Final = 2.0
 WOKEN: Final = "woken by the sweeper"
 # So long before its deadline, the sweeper itself verifies a record on its way for the last time:

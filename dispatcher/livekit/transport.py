@@ -53,7 +53,7 @@ class LiveKitServer:
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._breaker = Breaker()
         self.session = aiohttp.ClientSession(
-            # One more than calls, for the probe of the heartbeat.
+            # One connection more than calls, for the heartbeat's probe.
             connector=aiohttp.TCPConnector(limit=MAX_CALLS + 1),
             middlewares=(refuse_redirects,),
         )

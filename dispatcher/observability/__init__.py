@@ -1,1 +1,1 @@
-"""Logs, traces, signs of life."""
+"""Logs, traces, liveness."""

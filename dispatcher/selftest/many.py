@@ -12,7 +12,7 @@ from dispatcher.selftest.deployment import Deployment
 from dispatcher.selftest.results import Done, Progress, spread
 from dispatcher.selftest.sessions import Session, joined
 
-_TOLD: Final = 3  # kinds of failures
+_TOLD: Final = 3  # so many kinds of failures are named
 _POLL_S: Final = 0.25
 # The sessions together make no more requests a second than this.
 _POLLS_PER_S: Final = 100
