@@ -50,7 +50,10 @@ _AWAY_S: Final[Mapping[Kind, float]] = {Kind.LIVEKIT: 25.0, Kind.DRAIN: STOPS_WI
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """An agent was lost with its person in the room; how long until there was another."""
+    """An agent was lost with its person in the room; how long until there was another.
+
+    Without the time that the agent program takes by itself before it connects.
+    """
 
     room: str
     kind: str  # of the fault, or `CRASH`
@@ -132,8 +135,8 @@ def _recovery(room: Room, loss: _Loss, evidence: Evidence) -> Recovery | None:
     return Recovery(
         room=room.name,
         kind=loss.kind,
-        took_s=until - loss.at,
-        answered_s=_answered_s(room, loss.at, loss.agents),
+        took_s=max(0.0, until - loss.at - room.starts_in_s),
+        answered_s=_answered_s(room, loss.at + room.starts_in_s, loss.agents),
         other_server_online=_other_server_online(loss, until, evidence.faults),
     )
 

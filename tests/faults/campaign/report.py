@@ -315,8 +315,9 @@ about every 0.7 s, and every 0.25 s while none is answered. An agent that is end
   or all calls of a second, in LiveKit's place; in half of the cases LiveKit did what was asked.
 - **ghost**: an agent left in the room of a dispatch that is over, at the end of the round.
 - **recovery**: from the kill, freeze, failure or end of an agent under a person to the next agent
-  in LiveKit's list, and to the first answer of another one. Another agent server counts as online
-  when neither it nor LiveKit or Redis was hit around then.
+  in LiveKit's list, and to the first answer of another one, without the time that a program which
+  starts slowly takes by itself. Another agent server counts as online when neither it nor LiveKit
+  or Redis was hit around then.
 - An answer is over 1 s when its client waited that long, not counting the time in which the driver
   itself was held up.
 - A request without an answer or with a 503 was not accepted; its client asks again with the same

@@ -218,6 +218,15 @@ def test_a_recovery_is_measured_from_the_kill_to_the_next_agent_in_the_list() ->
     assert recovery.other_server_online
 
 
+def test_what_a_program_takes_by_itself_is_no_part_of_a_recovery() -> None:
+    story = honest().visit(agent=Behaviour.SLOW, starts_in_s=5.0).fault(10.0, Kind.JOB, 7)
+    story.listed(17.5, "one", "two").joined(17.4, "two", pid=8).listed(18.0, "two")
+
+    (recovery,) = story.left(31.0, "two").record("ended").judged().recoveries
+
+    assert recovery.took_s == pytest.approx(2.5)
+
+
 def test_a_recovery_while_the_other_agent_server_was_down_counts_apart() -> None:
     story = honest().fault(8.0, Kind.AGENT, 99).fault(10.0, Kind.JOB, 7).listed(18.0, "two")
 
