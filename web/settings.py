@@ -1,4 +1,4 @@
-"""The settings of gunicorn, with their defaults: where it listens, and with how much."""
+"""The settings of gunicorn, with their defaults: host, port and worker processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dispatcher.settings import Port, Settings
 
 
 class ServerSettings(Settings):
-    """What gunicorn needs to know before it serves the application."""
+    """The settings that gunicorn needs before it serves the application."""
 
     host: str = Field("127.0.0.1", min_length=1, alias="USHER_WEB_HOST")
     port: Port = Field(8080, alias="USHER_WEB_PORT")
