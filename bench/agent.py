@@ -1,10 +1,10 @@
-"""Which agent serves the contenders? `python -m bench.agent plain|usher slots|cpu`.
+"""The agent server of the contenders: `python -m bench.agent plain|usher slots|cpu`.
 
-One kind of agent server for all: the same entry point, executor, idle processes and slots. `plain`
+It is the same for all of them: the same entry point, executor, idle processes and slots. `plain`
 is livekit-agents as it stands; `usher` has Usher's `rtc_session` in place of livekit-agents'.
 
 `slots` reports used slots / slots as the load, scaled below LiveKit's target load, because with
-livekit-agents' own (`cpu`) LiveKit drops jobs of a burst whoever dispatches.
+livekit-agents' own (`cpu`) LiveKit drops jobs of a burst with every contender.
 """
 
 from __future__ import annotations

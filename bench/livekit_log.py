@@ -1,7 +1,7 @@
-"""When was an agent there, by LiveKit's own clock, and what was LiveKit asked?
+"""The times of joins, by LiveKit's own clock, and the calls to LiveKit, read from its log.
 
-Read from the server's log: its times are in milliseconds and the same for every contender, and
-reading it asks the server for nothing.
+The log's times are in milliseconds and the same for every contender, and reading it costs the
+server nothing.
 """
 
 from __future__ import annotations

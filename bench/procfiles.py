@@ -1,7 +1,7 @@
-"""Which processes run while something is measured?
+"""The Procfile of a measurement.
 
-All of Usher's Procfile but its agent server, the two agent servers of the comparison, and every
-contender: they are all up, whoever is being measured.
+It has all of Usher's Procfile but its agent server, the two agent servers of the comparison, and
+every contender: all of them run while one is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How is a session asked for, and what is known of it afterwards?"""
+"""Sessions of a measurement: ask for them, and read what became of them."""
 
 from __future__ import annotations
 

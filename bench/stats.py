@@ -1,4 +1,4 @@
-"""What do samples say, and how sure is it?"""
+"""Statistics of samples: percentiles, and ratios with bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is running while something is measured, and how is it asked, watched and cleared away?"""
+"""The testbed: the stack and the contenders under measurement, started, watched and cleared."""
 
 from __future__ import annotations
 

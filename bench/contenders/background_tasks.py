@@ -1,4 +1,4 @@
-"""(c) The agent is fetched by the web process itself, after the answer: FastAPI's BackgroundTasks.
+"""(c) The web process itself dispatches the agent, after the answer: FastAPI's BackgroundTasks.
 
 `uvicorn bench.contenders.background_tasks:app --workers 2`
 """

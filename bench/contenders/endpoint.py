@@ -1,4 +1,4 @@
-"""What does a browser ask of (c), (d) and (e)? A token, and an agent in its room."""
+"""The endpoint of (c), (d) and (e): answer with a token and have an agent sent to the room."""
 
 from __future__ import annotations
 

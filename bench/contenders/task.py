@@ -1,4 +1,4 @@
-"""What do (c), (d) and (e) do for a session? They ask LiveKit for an agent and see it come.
+"""The task of (c), (d) and (e) for a session: ask LiveKit for an agent and see it join.
 
 Three tries with waits of 1, 2 and 4 s; a try is `CreateDispatch`, and then a look into the room
 every half second, for up to five seconds.

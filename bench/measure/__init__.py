@@ -1,4 +1,4 @@
-"""What is measured? Each module says which units it has, and measures one.
+"""The measurements, one module each, which lists its units and measures one.
 
 A module has `NAME`, `units(size)` and `run(bed, unit)`; the result of a unit is plain JSON.
 """

@@ -1,8 +1,8 @@
-"""Does a backlog drain: how fast, in order, without loss, in how much memory?
+"""The draining of a backlog: its rate, order, losses and memory.
 
-Dispatch only, no agents: LiveKit is one that only answers (`bench/fake_livekit.py`), an agent
-server reports free slots that are not there, and no verification runs. What counts is the way from
-an accepted session to `CreateDispatch`.
+Dispatch only, no agents: LiveKit is the fake one (`bench/fake_livekit.py`), a pretended agent
+server reports free slots, and no verification runs. Measured is the way from an accepted session to
+`CreateDispatch`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long does one session's agent take on an idle machine, and when does the contender know?"""
+"""The time to join of one session on an idle machine, and the time until the contender knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of Redis does a session take that waits to be dispatched?
+"""The memory in Redis of a session that waits to be dispatched.
 
 Dispatch only, with the workers stopped.
 """

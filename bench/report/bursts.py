@@ -1,4 +1,4 @@
-"""What does the page say of bursts?"""
+"""The report's section on bursts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are the samples of one contender found among all results?"""
+"""Look-ups of one contender's samples among all results."""
 
 from __future__ import annotations
 

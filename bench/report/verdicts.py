@@ -1,4 +1,4 @@
-"""Which targets are met?"""
+"""The targets, and whether the results meet them."""
 
 from __future__ import annotations
 

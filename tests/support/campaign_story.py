@@ -194,7 +194,7 @@ class Story:
         return self
 
     def missing(self, *what: str) -> Story:
-        """With all faults over."""
+        """Add the end of all faults, with the parts that are still missing."""
         self.driver.append({"t": 99.5, "event": "healed", "missing": list(what), "took_s": 20.0})
         return self
 

@@ -35,7 +35,7 @@ def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 @dataclass(kw_only=True)
 class Server:
-    """A Redis or a Sentinel with a folder of its own; its data and configuration survive a stop."""
+    """A Redis or a Sentinel with a folder of its own, which survives a stop."""
 
     host: str
     port: int
