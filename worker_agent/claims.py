@@ -28,7 +28,8 @@ from worker_agent.decisions import (
 from worker_agent.metrics import ADOPTED, AgentMetrics, answered
 from worker_agent.tenants import Tenants
 
-# Over connections that stay open: in a burst each claim would open one, which costs more than it.
+# Over connections that stay open: in a burst each claim would open one, which costs more than the
+# claim.
 CLAIMS_AT_ONCE: Final = 4
 
 

@@ -84,7 +84,7 @@ class Offer:
 
     @property
     def disowned(self) -> Offer:
-        """The same job without anything that it claims, for what must not be believed."""
+        """The same job without the dispatch and client that it names, for a forged one."""
         return replace(
             self,
             request_type="forged",
@@ -112,7 +112,7 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerIdentity:
-    """What an agent server is, and which client it serves (an empty client id: all)."""
+    """An agent server's names and the client that it serves (an empty client id: all)."""
 
     agent_server_id: str
     agent_name: str

@@ -1,7 +1,7 @@
 """The fence: ask the ledger whether a dispatch is still this job's before its agent connects.
 
-Minutes may have passed since the claim, for a process that was stopped. An agent that comes without
-a claim, or of whose dispatch Redis has lost the record, takes the dispatch over, or leaves.
+Minutes may have passed since the claim, in a process that was stopped. An agent without a claim, or
+with a dispatch that Redis has lost, adopts the dispatch or leaves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker_agent.decisions import Offer, Reason
 from worker_agent.job import Job
 from worker_agent.tenants import Tenants
 
-# So long a session that Redis has never heard of is kept for it at its end.
+# How long the end of a session that Redis has no record of waits for Redis, to have one written.
 ADOPT_FOR_S: Final = 8.0
 
 
@@ -110,9 +110,9 @@ class Fence:
         return before_s + asyncio.get_running_loop().time() - self._began_at
 
     async def adopt_late(self) -> bool:
-        """Take over a delegated session that is over before Redis is back; false: it is another's.
+        """Adopt a delegated session that is over before Redis is back; false: it is another job's.
 
-        Otherwise another agent is sent for it, to people who have gone.
+        Otherwise another agent would be sent for it, to a room that its people have left.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + ADOPT_FOR_S

@@ -134,7 +134,7 @@ class Lease:
         return renewal is Renewal.OK
 
     async def _finish(self, ending: Step[Advanced], what: str) -> None:
-        """End the record, then the job: there is no person whom it could serve."""
+        """End the record, then the job: there is no person to serve."""
         with tracing.inside(self._job.session_span):
             await self._job.store.run(ending)
         self._job.dismissed = True

@@ -45,7 +45,7 @@ class Processes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
-        """Begin; called when the server has started its first processes, or has failed to."""
+        """Begin to watch; called when the server has started its first processes, or failed to."""
         self._filter.is_assigned = lambda job_id: process_pool.is_assigned(self._server, job_id)
         if not process_pool.watch(self._server, died=self._died, started=self._started):
             return

@@ -115,7 +115,7 @@ class RequestFilter:
                 decision = await self._claim(offer, offered_at)
             else:
                 self.metrics.note(offer.client_id, answered(decision))
-            if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
+            if decision.reason is not Reason.DELEGATED:  # a delegated job means that Redis is away
                 await self.metrics.flush()  # before LiveKit has it: a killed process has told
             self._log(offer, decision)
             span.set({"usher.container": self._server.container, **_span_fields(decision)})
@@ -219,7 +219,7 @@ class RequestFilter:
             waiting.cancel()
 
     async def _say_that_it_starts(self, offer: Offer) -> None:
-        """Renew for a job whose process is being started; once it runs it says so itself."""
+        """Renew the lease of a job while its process starts; the running process renews itself."""
         while True:
             await asyncio.sleep(RENEW_S)
             if self.is_assigned(offer.job_id):
