@@ -111,7 +111,7 @@ class LiveKitLog:
         self.calls: dict[str, Counter[str]] = defaultdict(Counter)
 
     async def run(self) -> None:
-        """Read until cancelled; whoever waits for agents learns when this cannot go on."""
+        """Read until cancelled; callers that wait for agents learn when this cannot go on."""
         try:
             while True:
                 self.look()

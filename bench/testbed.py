@@ -244,10 +244,10 @@ class Testbed:
             await self.end(rooms)
 
     async def rest(self) -> float:
-        """Like `settle`; agent servers that do not come to rest are started anew.
+        """Like `settle`; agent servers that do not come to rest are restarted.
 
-        One that a burst was too much for was busy for minutes with rooms long gone, and whoever
-        was measured next had half a machine.
+        After too large a burst one was busy for minutes with rooms long gone, and the contender
+        measured next had half a machine.
         """
         busy = await self.settle()
         if busy >= _IDLE_PERCENT:

@@ -1,4 +1,4 @@
-"""What Usher adds to one agent server: the request filter, the load report, the summaries."""
+"""Usher's additions to one agent server: the request filter, the load report, the summaries."""
 
 from __future__ import annotations
 

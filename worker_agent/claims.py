@@ -82,7 +82,7 @@ class Claims:
         """Hold one of the connections that claims go over, after the claims that came before.
 
         Raises:
-            LedgerUnavailable: they wait for Redis.
+            LedgerUnavailable: the earlier claims wait for Redis.
         """
         try:
             async with asyncio.timeout(self._store.timeout_s):

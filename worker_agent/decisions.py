@@ -47,7 +47,7 @@ class Reason(StrEnum):
     CANNOT_START = "processes_cannot_start"
 
 
-# A reject that is true of this agent server only: LiveKit is to offer the job to the next one.
+# Reasons that hold for this agent server only: LiveKit is to offer the job to the next one.
 _ELSEWHERE: Final = frozenset(
     {
         Reason.WRONG_CONTAINER,

@@ -26,7 +26,7 @@ ADOPT_FOR_S: Final = 8.0
 
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
-    """Return true while the record stands by this very job."""
+    """Return true while the record is this very job's."""
     return (
         dispatch is not None
         and dispatch.generation == offer.generation
@@ -51,7 +51,7 @@ class Fence:
         self.dispatch: Dispatch | None = None
 
     async def holds(self) -> bool:
-        """Return false, and end the job, when the record stands by another job or generation."""
+        """Return false, and end the job, when the record is another job's or generation's."""
         span = self._job.joining_span
         with tracing.inside(span), tracing.span("fence"):
             holds = await self._holds()
@@ -62,8 +62,8 @@ class Fence:
 
     async def _holds(self) -> bool:
         try:
-            # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
-            # token. Whether it still is will be asked again after joining.
+            # Without the ledger a granted claim holds, and so does a job that LiveKit has given by
+            # a token; the ledger is asked again after joining.
             if not self.claimed:
                 async with asyncio.timeout(DELEGATED_CLAIM_S):
                     return await self.adopt()

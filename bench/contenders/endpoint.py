@@ -29,7 +29,7 @@ class Session(BaseModel):
 
 
 def authorized(authorization: Annotated[str, Header()] = "") -> None:
-    """Refuse whoever has no key."""
+    """Refuse a caller without a key."""
     if not secrets.compare_digest(authorization, f"Bearer {os.environ['USHER_BENCH_KEY']}"):
         raise HTTPException(401)
 

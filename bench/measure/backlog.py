@@ -64,8 +64,8 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     await bed.start("verify")
     rank = {room: number for number, (room, _) in enumerate(accepted)}
     seen = set(order)
-    # Those that were asked at once have no order of their own; whose answer a web process had to
-    # keep back for a moment is early by its answer, and that is at nobody's cost.
+    # Requests sent at once have no order among them; one with an answer that a web process kept
+    # back for a moment is early by its answer, which costs no other request anything.
     places = [number - rank[room] for number, room in enumerate(dict.fromkeys(order))]
     return {
         "accepted": len(accepted),

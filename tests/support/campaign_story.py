@@ -209,7 +209,7 @@ class Story:
 
 
 def honest() -> Story:
-    """A session with one agent, from its request until everybody has left."""
+    """Return a session with one agent, from its request until all people have left."""
     story = Story().accepted(1.0).person(1.5, 30.0, ("one", 1.6, 30.0))
     story.listed(1.2).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one").listed(31.2)
     return story.final()

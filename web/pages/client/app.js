@@ -5,7 +5,7 @@ import { Session } from "./session.js";
 import { IDLE, sayEvent, seconds } from "./words.js";
 
 const LEVELS_EVERY_MS = 100;
-const FALL = 0.08; // of a level in that time: a word would be gone before anybody has seen it
+const FALL = 0.08; // of a level in that time: a short word would be gone unseen
 
 const at = (id) => document.getElementById(id);
 const page = {

@@ -72,7 +72,7 @@ export class Feed {
       }
     } catch {
       if (asking !== this.#asking || asking.signal.reason !== "late") {
-        if (asking.signal.aborted) return; // it is asked anew, or nobody looks
+        if (asking.signal.aborted) return; // another request replaces it, or the page is hidden
       }
     } finally {
       clearTimeout(late);
