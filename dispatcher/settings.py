@@ -6,7 +6,6 @@ line end the process; no value is ever printed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Final, Literal, Self, TypeVar
@@ -36,8 +35,6 @@ Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
-# A name or an IPv4 address; with a dot in front all names below it, too; or nothing.
-_HOST: Final = re.compile(r"(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)?")
 MIN_SECRET_CHARS: Final = 32  # of LiveKit's
 # Of the operator, who sees every client's sessions.
 MIN_PASSWORD_CHARS: Final = 16
@@ -141,71 +138,6 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
     requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
     max_sessions: int = Field(0, ge=0, alias="USHER_MAX_SESSIONS")  # at once; 0: no limit
-
-
-class WebSettings(Settings):
-    """What only the front door needs to know."""
-
-    trusted_proxies: int = Field(
-        0, ge=0, alias="USHER_TRUSTED_PROXIES"
-    )  # how many proxies of ours add to X-Forwarded-For (and say X-Forwarded-Proto and -Prefix);
-    # what is before those is anybody's claim
-    operator_auth: SecretStr = Field(
-        SecretStr(""), alias="USHER_OPERATOR_AUTH"
-    )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
-
-    metrics_local: bool = Field(
-        False, alias="USHER_METRICS_LOCAL"
-    )  # /metrics without a credential for callers on this machine, where no proxy runs on it
-    trusted_hosts: str = Field(
-        "", alias="USHER_TRUSTED_HOSTS"
-    )  # names by which callers reach us, comma-separated, ".example.com" with all below; empty: any
-    flower_url: str = Field(
-        "", pattern=r"^(https?://\S+)?$", alias="USHER_FLOWER_URL"
-    )  # where the operator's browser finds Flower: a link on the dashboard
-
-    @property
-    def host_names(self) -> list[str] | None:
-        """The names by which callers reach us; None: any."""
-        names = [name.strip() for name in self.trusted_hosts.lower().split(",") if name.strip()]
-        return names or None
-
-    @field_validator("trusted_hosts")
-    @classmethod
-    def _are_host_names(cls, value: str) -> str:
-        if not all(_HOST.fullmatch(name.strip()) for name in value.split(",")):
-            raise ValueError(
-                "must be names without scheme, port or path, comma-separated, such as "
-                "usher.example,.internal.example"
-            )
-        return value
-
-    @field_validator("operator_auth")
-    @classmethod
-    def _is_no_weak_password(cls, value: SecretStr) -> SecretStr:
-        user, _, password = value.get_secret_value().partition(":")
-        if value.get_secret_value() and (not user or len(password) < MIN_PASSWORD_CHARS):
-            raise ValueError(
-                f"must be <user>:<password>, the password {MIN_PASSWORD_CHARS} characters or more"
-            )
-        return value
-
-
-class StreamSettings(Settings):
-    """How many event streams one web process keeps open."""
-
-    streams: int = Field(2000, gt=0, alias="USHER_STREAMS")
-    streams_per_client: int = Field(1000, gt=0, alias="USHER_STREAMS_PER_CLIENT")
-    streams_per_dispatch: int = Field(
-        200, gt=0, alias="USHER_STREAMS_PER_DISPATCH"
-    )  # the people of a large room, each with a page or two
-
-    @field_validator("streams_per_client")
-    @classmethod
-    def _is_a_share(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("streams", value):
-            raise ValueError("must not be more than USHER_STREAMS: lower it, or raise that one")
-        return value
 
 
 class DispatcherSettings(Settings):

@@ -22,8 +22,6 @@ from dispatcher.observability.logs import configure
 from dispatcher.settings import (
     CommonSettings,
     DispatcherSettings,
-    StreamSettings,
-    WebSettings,
     load,
 )
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
@@ -39,6 +37,7 @@ from web.pages import client_page
 from web.path_prefix import PathPrefix
 from web.server import patience
 from web.services import Services
+from web.settings import StreamSettings, WebSettings
 from web.state import abuse_limits
 from web.state.abuse_limits import WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
@@ -96,27 +95,7 @@ def build() -> Flask:
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = Application("web", static_folder=None)
     settings = load(WebSettings)
-    ledger = Ledger(common)
-    here = Services(
-        common=common,
-        dispatcher=load(DispatcherSettings),
-        clients=registry(),
-        ledger=ledger,
-        promises=Promises(
-            ledger,
-            retention_s=common.retention_s,
-            spool=Spool(directory_for(common.redis_url.get_secret_value())),
-        ),
-        key_uses=KeyUses(ledger),
-        wrong_keys=WrongKeys(),
-        delegations=Delegations(),
-        streams=Streams(ledger, load(StreamSettings)),
-        operator=operator_of(settings),
-        metrics_local=settings.metrics_local,
-        wrong_passwords=WrongPasswords(ledger),
-        snapshots=Snapshots(),
-        flower_url=settings.flower_url,
-    )
+    here = _services(common, settings)
     app.extensions["usher"] = here
     app.config["TRUSTED_HOSTS"] = settings.host_names
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -140,6 +119,31 @@ def build() -> Flask:
     security_headers.register(app)
     _warm_up(app, here)
     return app
+
+
+def _services(common: CommonSettings, settings: WebSettings) -> Services:
+    """Make the services of the application."""
+    ledger = Ledger(common)
+    return Services(
+        common=common,
+        dispatcher=load(DispatcherSettings),
+        clients=registry(),
+        ledger=ledger,
+        promises=Promises(
+            ledger,
+            retention_s=common.retention_s,
+            spool=Spool(directory_for(common.redis_url.get_secret_value())),
+        ),
+        key_uses=KeyUses(ledger),
+        wrong_keys=WrongKeys(),
+        delegations=Delegations(),
+        streams=Streams(ledger, load(StreamSettings)),
+        operator=operator_of(settings),
+        metrics_local=settings.metrics_local,
+        wrong_passwords=WrongPasswords(ledger),
+        snapshots=Snapshots(),
+        flower_url=settings.flower_url,
+    )
 
 
 def _warm_up(app: Flask, here: Services) -> None:

@@ -23,12 +23,10 @@ from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.settings import (
     CommonSettings,
     DispatcherSettings,
-    StreamSettings,
-    WebSettings,
     load,
     or_stop,
 )
-from web.settings import ServerSettings
+from web.settings import ServerSettings, StreamSettings, WebSettings
 
 with or_stop():
     _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)

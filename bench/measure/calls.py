@@ -161,7 +161,7 @@ def count_as(found: re.Match[bytes]) -> tuple[str, str]:
 @cache
 def _scripts() -> dict[str, str]:
     """Usher's scripts by their digests."""
-    names = (path.stem for path in (PROJECT_ROOT / "dispatcher" / "lua").glob("*.lua"))
+    names = (path.stem for path in (PROJECT_ROOT / "dispatcher" / "ledger" / "lua").glob("*.lua"))
     return {
         hashlib.sha1(script(name).encode(), usedforsecurity=False).hexdigest(): name
         for name in names

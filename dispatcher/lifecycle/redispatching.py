@@ -68,16 +68,23 @@ async def redispatch(
         )
     )
     done = await _admitted(services, client, step)
+    _check_done(done, dispatch)
+    return await read(services, dispatch_id)
+
+
+def _check_done(done: Advanced, dispatch: Dispatch) -> None:
+    """Raise what it means that the ledger has not sent the dispatch again."""
     if done.outcome == "late":
         raise TooLate
     if done.outcome == "occupied":
         raise RedispatchRefused(
             f"room {dispatch.room_name!r} is served by dispatch {done.job_id} now; "
-            f"look at that one instead of {dispatch_id}"
+            f"look at that one instead of {dispatch.dispatch_id}"
         )
     if not done.moved:
-        raise RedispatchRefused(f"dispatch {dispatch_id} has just become {done.state}; look again")
-    return await read(services, dispatch_id)
+        raise RedispatchRefused(
+            f"dispatch {dispatch.dispatch_id} has just become {done.state}; look again"
+        )
 
 
 async def _admitted(services: Services, client: Client, step: Step[Advanced]) -> Advanced:

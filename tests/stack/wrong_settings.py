@@ -14,7 +14,7 @@ from flower.options import default_options
 from devstack import PROJECT_ROOT
 from dispatcher import flower_options, settings
 from dispatcher.settings import Settings
-from web.settings import ServerSettings
+from web.settings import ServerSettings, StreamSettings, WebSettings
 from worker_agent.settings import AgentSettings
 
 KEY: Final = hashlib.sha256(b"key").hexdigest()
@@ -35,8 +35,8 @@ CLASSES: Final[dict[str, tuple[type[Settings], ...]]] = {
         settings.CommonSettings,
         settings.ClientSettings,
         settings.DispatcherSettings,
-        settings.WebSettings,
-        settings.StreamSettings,
+        WebSettings,
+        StreamSettings,
         ServerSettings,
     ),
     "dispatch": _WORKER,
@@ -53,8 +53,8 @@ ONE_BY_ONE: Final[dict[type[Settings], str]] = {
     settings.ClientSettings: "dispatch",
     settings.WorkerSettings: "dispatch",
     settings.DispatcherSettings: "dispatch",
-    settings.WebSettings: "web",
-    settings.StreamSettings: "web",
+    WebSettings: "web",
+    StreamSettings: "web",
     ServerSettings: "web",
     AgentSettings: "agent",
     flower_options.FlowerSettings: "flower",

@@ -94,6 +94,7 @@ def unavailable(detail: str) -> Problem:
 
 def register(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
+    _register_ledgers(app)
 
     @app.errorhandler(Problem)
     def problem(error: Problem) -> Response:
@@ -104,6 +105,29 @@ def register(app: Flask) -> None:
         """Answer a body with malformed chunks, which gunicorn meets when the body is read."""
         logger.info("not an HTTP request", extra={"error": type(error).__name__})
         return Problem(400, "Bad Request", "the body is not framed as HTTP/1.1 says").response()
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        status = error.code or 500
+        headers = {
+            name: value
+            for name, value in error.get_headers()
+            if name not in ("Content-Type", "Content-Length")
+        }
+        return Problem(
+            status, error.name, error.description or error.name, headers=headers
+        ).response()
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        logger.exception("unexpected error")
+        return Problem(
+            500, "Internal Server Error", "a fault of ours; it has been logged"
+        ).response()
+
+
+def _register_ledgers(app: Flask) -> None:
+    """Answer the errors of the ledger."""
 
     @app.errorhandler(LedgerUnavailable)
     def ledger_unavailable(error: LedgerUnavailable) -> Response:
@@ -125,22 +149,3 @@ def register(app: Flask) -> None:
     @app.errorhandler(Overloaded)
     def overloaded(error: Overloaded) -> Response:
         return unavailable(f"{error}; try again in a second").response()
-
-    @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> Response:
-        status = error.code or 500
-        headers = {
-            name: value
-            for name, value in error.get_headers()
-            if name not in ("Content-Type", "Content-Length")
-        }
-        return Problem(
-            status, error.name, error.description or error.name, headers=headers
-        ).response()
-
-    @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> Response:
-        logger.exception("unexpected error")
-        return Problem(
-            500, "Internal Server Error", "a fault of ours; it has been logged"
-        ).response()

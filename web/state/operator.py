@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from dispatcher.settings import WebSettings
+from web.settings import WebSettings
 
 
 def _digest(text: str) -> bytes:

@@ -26,10 +26,10 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, queries
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import News
-from dispatcher.settings import StreamSettings
 from web.contract.answer_schemas import dispatch_answer, event_answer
 from web.contract.problems import Problem, unavailable
 from web.server import patience
+from web.settings import StreamSettings
 from web.streaming.changes import Changes
 
 MEDIA_TYPE: Final = "text/event-stream"

@@ -287,9 +287,9 @@ def test_no_message_is_good_by_the_clock_of_a_host(
 ) -> None:
     """A worker whose clock is ahead must not throw away what the sweeper has sent."""
     run_python(
-        "from dispatcher import waking\n"
-        "waking.wake_supervision('dsp_1', 'room-1', good_till_ms=7)\n"
-        "waking.wake_delivery('msg_1', 'dsp_1', 'room-1', good_till_ms=7)\n",
+        "from dispatcher import publish\n"
+        "publish.wake_supervision('dsp_1', 'room-1', good_till_ms=7)\n"
+        "publish.wake_delivery('msg_1', 'dsp_1', 'room-1', good_till_ms=7)\n",
         REDIS_URL=redis_url,
     )
 

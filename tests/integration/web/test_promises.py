@@ -260,10 +260,10 @@ _PROMISE = """
 import os, signal, sys
 from pathlib import Path
 from dispatcher.settings import CommonSettings, load
-from dispatcher.store import Ledger
-from tests.support import new_dispatch
-from web.promises import Promises
-from web.spool import Spool
+from dispatcher.ledger.client import Ledger
+from tests.support.values import new_dispatch
+from web.state.accepted_dispatches import Promises
+from web.state.promise_files import Spool
 
 kept = Promises(Ledger(load(CommonSettings)), retention_s=500, spool=Spool(Path(sys.argv[1])))
 kept.delegate(new_dispatch(agent_metadata="a secret"))

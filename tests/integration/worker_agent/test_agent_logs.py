@@ -117,7 +117,7 @@ def test_a_program_with_handlers_of_its_own_logs_no_token_either(
 REFUSED = """
 import asyncio, logging, os
 from livekit import rtc
-from dispatcher.logs import configure
+from dispatcher.observability.logs import configure
 from worker_agent.prewarm import prepare
 
 async def main():

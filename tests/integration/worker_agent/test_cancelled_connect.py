@@ -15,7 +15,7 @@ from tests.support.values import run_python
 _CANCEL = """
 import asyncio, json, os, sys
 from livekit import api, rtc
-from worker_agent.room_options import spare
+from worker_agent.livekit_workarounds.room_options import spare
 
 url, key, secret, room_name, token, mended = json.loads(sys.argv[1])
 

@@ -142,7 +142,7 @@ def test_configuring_twice_logs_once() -> None:
 
 UNCAUGHT = """
 import signal, sys, threading, warnings
-from dispatcher.logs import configure, say
+from dispatcher.observability.logs import configure, say
 configure(log_format="json", level="INFO")
 warnings.warn("think twice")
 def fail():

@@ -29,7 +29,7 @@ CONSOLE = {"OTEL_TRACES_EXPORTER": "console"}
 BEGIN = """
 import logging, sys, threading
 logging.basicConfig(level="INFO")
-from dispatcher import tracing
+from dispatcher.observability import tracing
 tracing.start("usher-test")
 PARENT, UNSAMPLED = sys.argv[1:]
 """

@@ -108,7 +108,7 @@ import os
 import pickle
 from livekit.agents import JobExecutorType, JobProcess
 from livekit.rtc._ffi_client import FfiClient
-from tests.unit.test_preparing import own_setup
+from tests.unit.worker_agent.test_preparing import own_setup
 from worker_agent.prewarm import Prepared
 
 process = JobProcess(executor_type=JobExecutorType.PROCESS, user_arguments=None, http_proxy=None)
