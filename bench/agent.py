@@ -26,7 +26,7 @@ from worker_agent.settings import AgentSettings
 
 
 def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServer:
-    """The agent server `variant` that reports its load as `load_report` says."""
+    """Make the agent server `variant` with that load report."""
 
     def used_slots(server: AgentServer) -> float:
         return livekit_load(used_slots=len(server.active_jobs), slots=settings.slots)

@@ -38,7 +38,7 @@ class LogEvent:
 
 
 def parse(line: str) -> LogEvent | None:
-    """The event that a line of the log tells of, if it is one of ours."""
+    """Parse the event in a line of the log, if it is one of those that are measured."""
     parts = line.rstrip("\n").split("\t", 5)
     if len(parts) < 6:
         return None
@@ -98,7 +98,7 @@ def _inode(descriptor: int) -> int:
 
 
 class LiveKitLog:
-    """What LiveKit has logged since this began."""
+    """The events that LiveKit has logged since this object was made."""
 
     def __init__(self, path: Path) -> None:
         self._tail = Tail(path)

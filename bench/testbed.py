@@ -232,7 +232,7 @@ class Testbed:
                 return busy
 
     async def warm_up(self) -> None:
-        """The first sessions of a process pay for what it loads then."""
+        """Run some sessions first: the first ones of a process pay for what it loads then."""
         if self.kind in (Kind.DISPATCH_ONLY, Kind.LIVE):
             return
         for name in self.contenders:

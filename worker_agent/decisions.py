@@ -28,7 +28,7 @@ from dispatcher.ledger.keys import is_dispatch_id
 
 
 class Reason(StrEnum):
-    """Why a job was accepted or rejected."""
+    """The reason of an accept or a reject."""
 
     CLAIMED = "claimed"
     ADOPTED = "adopted"
@@ -124,7 +124,7 @@ class AgentServerIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to answer LiveKit, and why. `terminate`: no other agent server is to be asked."""
+    """An answer to LiveKit, with its reason. `terminate`: no other agent server is to be asked."""
 
     accept: bool
     reason: Reason

@@ -27,7 +27,7 @@ ASKED_SLACK_S: Final = 3.5
 
 
 class Cause(StrEnum):
-    """What has ended a job."""
+    """The cause of a job's end."""
 
     PROGRAM = "program"
     PEOPLE_LEFT = "people_left"
@@ -36,7 +36,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """Why an agent answers no more; `reason` is for people, and has no text of an exception.
+    """The end of an agent; `reason` is for people, and has no text of an exception.
 
     `blameless`: of a loss that the agent program has not caused.
     """

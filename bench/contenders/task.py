@@ -37,7 +37,7 @@ def connect() -> api.LiveKitAPI:
 
 
 def token(room: str, identity: str) -> str:
-    """What the person joins with."""
+    """Make the person's token."""
     grants = api.VideoGrants(room_join=True, room=room)
     return api.AccessToken().with_identity(identity).with_grants(grants).to_jwt()
 

@@ -30,7 +30,7 @@ class Measure(Protocol):
     NAME: str
 
     def units(self, size: Size) -> list[Unit]:
-        """What is to be measured, in this order."""
+        """Return the units to measure, in order."""
         ...
 
     def run(self, bed: Testbed, unit: Unit) -> Awaitable[dict[str, Any]]:

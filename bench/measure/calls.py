@@ -125,7 +125,7 @@ class Monitor:
                             self._owners[str(one.laddr.port)] = name
 
     def take(self) -> Counter[str]:
-        """What has been counted since the last time."""
+        """Return the counts since the last call."""
         self.look()
         seen, self._seen = self._seen, []
         return Counter(
