@@ -1,8 +1,8 @@
-"""How does Usher compare with what people would use instead, and what does it cost?
+"""Benchmarks of Usher against its alternatives, and of its costs.
 
 `make bench` runs every contender (`contenders/`) through every measurement (`measure/`) on one
-machine, in turn, and writes docs/benchmarks.md. What has been measured is kept, so that an
-interrupted run goes on where it stopped.
+machine, in turn, and writes docs/benchmarks.md. Results are kept, so that an interrupted run goes
+on where it stopped.
 """
 
 from pathlib import Path

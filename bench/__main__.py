@@ -74,7 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 async def _measure(
     size: Size, only: list[str], contenders: list[str], journals: dict[str, Journal]
 ) -> list[str]:
-    """What could not be measured."""
+    """Measure the missing units; return those that failed."""
     units = [unit for name in only for unit in MEASURES[name].units(size)]
     wanted = [unit for unit in units if unit.contender in contenders]
     missing = [unit for unit in wanted if unit.key not in journals[unit.measure].results]
@@ -114,7 +114,7 @@ async def _run(bed: Testbed, unit: Unit, journal: Journal) -> str:
 
 
 def _write(options: argparse.Namespace, directory: Path, size: Size) -> None:
-    """The report is of everything that has been measured, whatever was measured just now."""
+    """Write the report of all results, of this run and of earlier ones."""
     results: dict[str, dict[str, Any]] = {}
     for name in MEASURES:
         if (directory / f"{name}.jsonl").exists():

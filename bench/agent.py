@@ -1,10 +1,10 @@
-"""Which agent serves the contenders? `python -m bench.agent plain|usher slots|cpu`.
+"""The agent server of the contenders: `python -m bench.agent plain|usher slots|cpu`.
 
-One kind of agent server for all: the same entry point, executor, idle processes and slots. `plain`
+It is the same for all of them: the same entry point, executor, idle processes and slots. `plain`
 is livekit-agents as it stands; `usher` has Usher's `rtc_session` in place of livekit-agents'.
 
 `slots` reports used slots / slots as the load, scaled below LiveKit's target load, because with
-livekit-agents' own (`cpu`) LiveKit drops jobs of a burst whoever dispatches.
+livekit-agents' own (`cpu`) LiveKit drops jobs of a burst with every contender.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from worker_agent.settings import AgentSettings
 
 
 def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServer:
-    """The agent server `variant` that reports its load as `load_report` says."""
+    """Make the agent server `variant` with that load report."""
 
     def used_slots(server: AgentServer) -> float:
         return livekit_load(used_slots=len(server.active_jobs), slots=settings.slots)

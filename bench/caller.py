@@ -1,13 +1,13 @@
-"""Who asks for sessions? A small process of its own, whose pauses are not the harness's.
+"""The caller that asks for sessions: a small process, so that the harness's pauses do not delay it.
 
-`python -m bench.caller KIND` reads a line of JSON for each session, `{"room": ...}`, asks for it at
-once, and writes one line when it is answered: `{"room", "t0_ms", "took_s", "error", "id"}`. A line
-`{"loop_s": 10, "connections": 16, "prefix": ...}` asks again and again instead, with connections
-that are kept, until the time is up or `count` have been asked for; its one answer has all times.
+`python -m bench.caller KIND` reads a line of JSON for each session, `{"room": ...}`, sends the
+request at once, and writes one line with the answer: `{"room", "t0_ms", "took_s", "error", "id"}`.
+A line `{"loop_s": 10, "connections": 16, "prefix": ...}` sends requests in a loop instead, over
+kept connections, until the time is up or `count` have been sent; its one answer has all times.
 
 KIND is `http` (POST to BENCH_URL with BENCH_KEY, a connection for each), `direct` (CreateDispatch
-with a client that is kept, as a backend has one) or `token` (a person joins with a token that names
-the agent; only the signalling of a join, which creates the room: no media, so it costs the machine
+with a kept client, as in a backend) or `token` (a person joins with a token that names the agent:
+only the signalling of a join, which creates the room, without media, so it costs the machine
 little).
 """
 

@@ -1,13 +1,13 @@
-"""A LiveKit for what is dispatch only: `python -m bench.fake_livekit PORT`.
+"""A fake LiveKit server for dispatch-only measurements: `python -m bench.fake_livekit PORT`.
 
-It answers the calls that Usher and the other contenders make, on loopback, and keeps in which
-order agents were asked for. No agent ever joins: it stands in for LiveKit only where the
-dispatching alone is measured (backlog, memory, HTTP, live sessions by the thousand), never where
-agents are counted.
+It answers the calls that Usher and the other contenders make, on loopback, and keeps the order of
+the requests for agents. No agent ever joins: it stands in for LiveKit only where the dispatching
+alone is measured (backlog, memory, HTTP, live sessions by the thousand), never where agents are
+counted.
 
 `POST /joins` with the body `on` makes it list an ACTIVE agent in every room.
 `GET /order` gives the rooms in the order in which they came, `GET /count?prefix=` how many there
-are of `<prefix>-<number>`; `POST /forget` begins anew.
+are of `<prefix>-<number>`; `POST /forget` clears all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""When was an agent there, by LiveKit's own clock, and what was LiveKit asked?
+"""The times of joins, by LiveKit's own clock, and the calls to LiveKit, read from its log.
 
-Read from the server's log: its times are in milliseconds and the same for every contender, and
-reading it asks the server for nothing.
+The log's times are in milliseconds and the same for every contender, and reading it costs the
+server nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LogEvent:
 
 
 def parse(line: str) -> LogEvent | None:
-    """The event that a line of the log tells of, if it is one of ours."""
+    """Parse the event in a line of the log, if it is one of those that are measured."""
     parts = line.rstrip("\n").split("\t", 5)
     if len(parts) < 6:
         return None
@@ -98,7 +98,7 @@ def _inode(descriptor: int) -> int:
 
 
 class LiveKitLog:
-    """What LiveKit has logged since this began."""
+    """The events that LiveKit has logged since this object was made."""
 
     def __init__(self, path: Path) -> None:
         self._tail = Tail(path)
@@ -111,7 +111,7 @@ class LiveKitLog:
         self.calls: dict[str, Counter[str]] = defaultdict(Counter)
 
     async def run(self) -> None:
-        """Read until cancelled; whoever waits for agents learns when this cannot go on."""
+        """Read until cancelled; callers that wait for agents learn when this cannot go on."""
         try:
             while True:
                 self.look()

@@ -1,4 +1,4 @@
-"""On what was it measured?"""
+"""The machine on which the benchmark runs, and the versions of its software."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An agent server that is not there: `python -m bench.pretended`, for what is dispatch only.
+"""A pretended agent server for dispatch-only measurements: `python -m bench.pretended`.
 
-It reports more free slots than anybody will use, so that the dispatcher takes its ordinary way; and
-it renews what it is told to (`USHER_BENCH_RENEW`, a file of dispatch ids, one a line), as the
+It reports more free slots than any measurement uses, so that the dispatcher takes its ordinary way.
+It renews the leases of the dispatches in `USHER_BENCH_RENEW` (a file of ids, one a line), as the
 agents of so many live sessions would.
 """
 

@@ -1,7 +1,7 @@
-"""Which processes run while something is measured?
+"""The Procfile of a measurement.
 
-All of Usher's Procfile but its agent server, the two agent servers of the comparison, and every
-contender: they are all up, whoever is being measured.
+It has all of Usher's Procfile but its agent server, the two agent servers of the comparison, and
+every contender: all of them run while one is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PORTS: Final = ("background", "taskiqweb", "taskiqredis", "dramatiqweb", "drama
 
 
 class Kind(StrEnum):
-    """What the agent servers are like, or that there are none."""
+    """The kind of the agent servers, or that there are none."""
 
     SLOTS = "slots"  # thread executor, load = used slots
     PROCESS = "process"  # the same with the process executor
@@ -46,7 +46,7 @@ class Plan:
 
 
 def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
-    """What to run for `kind` and these contenders; Usher is always there."""
+    """Return the processes to run for `kind` and these contenders; Usher is always there."""
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     fake = f"http://127.0.0.1:{ports['fake']}"
     lines = {
@@ -110,7 +110,7 @@ def _contenders(ports: dict[str, int]) -> dict[str, str]:
 
 
 def _redis(port: int) -> str:
-    """A Redis of a contender's own, which keeps what it is told as Usher's does."""
+    """Return the command of a contender's own Redis, with the persistence of Usher's."""
     directory = f"$USHER_RUN_DIR/redis-{port}"
     return (
         f"mkdir -p {directory} && exec {find_redis_server(os.environ)} --port {port} "

@@ -1,4 +1,4 @@
-"""How is a session asked for, and what is known of it afterwards?"""
+"""Sessions of a measurement: ask for them, and read what became of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STARTS_WITHIN_S: Final = 60
 
 @dataclass(kw_only=True)
 class Session:
-    """What became of one session. Times are ms since the epoch, of this machine's one clock."""
+    """The outcome of one session. Times are ms since the epoch, of this machine's one clock."""
 
     room: str
     t0_ms: float

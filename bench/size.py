@@ -1,4 +1,4 @@
-"""How much is measured? The full form is what docs/benchmarks.md shows, the quick one an idea."""
+"""The size of a run: the full one is for docs/benchmarks.md, the quick one a rough check."""
 
 from __future__ import annotations
 

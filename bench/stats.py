@@ -1,4 +1,4 @@
-"""What do samples say, and how sure is it?"""
+"""Statistics of samples: percentiles, and ratios with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def p99(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as much, with the interval that holds it 95 times of 100."""
+    """A ratio with its 95 % interval."""
 
     value: float
     low: float

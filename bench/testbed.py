@@ -1,4 +1,4 @@
-"""What is running while something is measured, and how is it asked, watched and cleared away?"""
+"""The testbed: the stack and the contenders under measurement, started, watched and cleared."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class Testbed:
                 return busy
 
     async def warm_up(self) -> None:
-        """The first sessions of a process pay for what it loads then."""
+        """Run some sessions first: the first ones of a process pay for what it loads then."""
         if self.kind in (Kind.DISPATCH_ONLY, Kind.LIVE):
             return
         for name in self.contenders:
@@ -244,10 +244,10 @@ class Testbed:
             await self.end(rooms)
 
     async def rest(self) -> float:
-        """Like `settle`; agent servers that do not come to rest are started anew.
+        """Like `settle`; agent servers that do not come to rest are restarted.
 
-        One that a burst was too much for was busy for minutes with rooms long gone, and whoever
-        was measured next had half a machine.
+        After too large a burst one was busy for minutes with rooms long gone, and the contender
+        measured next had half a machine.
         """
         busy = await self.settle()
         if busy >= _IDLE_PERCENT:

@@ -1,4 +1,4 @@
-"""What is measured in one go, and what has been measured already?"""
+"""The units of a run, and the file of units that are measured already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is the whole of Usher run on one machine, for a demo, for tests and for work on it?
+"""The development stack: all of Usher on one machine, for a demo, tests and development.
 
 `python -m devstack up` runs a Redis and a LiveKit server of its own and the processes of the
 Procfile under supervisord; a deployment needs none of this package.

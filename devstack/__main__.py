@@ -1,4 +1,4 @@
-"""Which command of the dev stack is meant?"""
+"""Run the development stack."""
 
 import argparse
 import os

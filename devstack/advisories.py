@@ -1,8 +1,8 @@
-"""Is there a published advisory against a package that we pin?
+"""Check the pinned packages for published advisories.
 
-pip-audit asks PyPI, else OSV. Neither is in every network, and a mirror of PyPI may answer without
-its advisories, which pip-audit takes for a clean bill. So each service is first asked about a
-release that is known to be bad: who knows nothing of that is not believed about anything.
+pip-audit asks PyPI, else OSV. Neither can be reached from every network, and a mirror of PyPI may
+answer without its advisories, which pip-audit takes for none. So each service is first asked about
+a release that is known to be bad: a service that does not know that one is not used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _AUDIT_S: Final = 300
 
 
 def accepted_advisories(text: str) -> dict[str, str]:
-    """Id -> why it is accepted.
+    """Parse accepted advisories: id -> why it is accepted.
 
     Raises:
         StackError: a line has no reason.
@@ -46,7 +46,7 @@ def accepted_advisories(text: str) -> dict[str, str]:
 
 
 def _ask(service: Sequence[str], requirements: Path, *more: str) -> list[dict[str, Any]] | None:
-    """pip-audit's answer, a dict for each package; None when the service did not give one."""
+    """Return pip-audit's answer, a dict for each package; None when the service gave none."""
     command = [sys.executable, "-m", "pip_audit", *service, "--requirement", str(requirements)]
     options = ("--format", "json", "--progress-spinner", "off", "--timeout", str(_TIMEOUT_S))
     try:
@@ -71,7 +71,7 @@ def _knows(service: Sequence[str]) -> bool:
 
 
 def findings(packages: Sequence[Mapping[str, Any]], accepted: Mapping[str, str]) -> list[str]:
-    """A line for each advisory that nobody has accepted."""
+    """Return a line for each advisory that is not accepted."""
     return [
         f"{package['name']} {package['version']}: {advisory['id']}, mended in "
         f"{', '.join(advisory['fix_versions']) or 'no release yet'}"
@@ -86,7 +86,7 @@ def audit(
     requirements: Path = REQUIREMENTS,
     accepted: Path = ACCEPTED,
 ) -> int:
-    """Print what there is; 1 if there is an advisory, 0 too if nobody could say."""
+    """Print the advisories; return 1 if there is one, 0 if there is none or no service answers."""
     known = accepted_advisories(accepted.read_text())
     for name, service in services.items():
         packages = _ask(service, requirements) if _knows(service) else None

@@ -1,4 +1,4 @@
-"""What are the processes of a stack told, and what is the person told who uses it?"""
+"""A stack's configuration: URLs, the environment of its processes, and `stack.env`."""
 
 import os
 import shlex
@@ -14,8 +14,8 @@ from devstack.processes import MARK_VARIABLE
 
 CLIENT_ID = "demo"
 
-# The processes get an environment of their own making: what else the caller has set, such as a
-# REDIS_URL of something real, must not reach them.
+# The processes get an environment that is made for them: other variables of the caller, such as
+# the REDIS_URL of a deployment, must not reach them.
 _KEPT_VARIABLES = frozenset({"HOME", "LANG", "LOGNAME", "TMPDIR", "TZ", "USER"})
 _KEPT_PREFIXES = ("USHER_", "OTEL_", "LC_", "PYTHON", "COVERAGE_")
 
@@ -35,12 +35,12 @@ class StackConfig:
 
     @property
     def dashboard_url(self) -> str:
-        """Where the operator looks at the sessions."""
+        """The URL of the operator's dashboard."""
         return f"{self.web_url}/dashboard"
 
     @property
     def origins(self) -> str:
-        """Where Usher's own page is, by the two names that people type."""
+        """The origins of Usher's own page, by the two host names that people type."""
         return f"{self.web_url},http://localhost:{self.ports.web}"
 
     @property
@@ -57,7 +57,7 @@ class StackConfig:
 
     @property
     def agent_url(self) -> str:
-        """Where the agent server answers for its health."""
+        """The URL of the agent server's health endpoint."""
         return f"http://{LOOPBACK}:{self.ports.agent}"
 
     @property
@@ -69,7 +69,7 @@ class StackConfig:
         return self.run_dir / "stack.env"
 
     def process_environment(self, caller: Mapping[str, str]) -> dict[str, str]:
-        """The environment of every process of the stack."""
+        """Make the environment of every process of the stack."""
         kept = {
             name: value
             for name, value in caller.items()
@@ -102,7 +102,7 @@ class StackConfig:
         }
 
     def shell_variables(self) -> str:
-        """The lines of stack.env: all that a client or a curious person needs."""
+        """Return the lines of stack.env: URLs and credentials for clients and developers."""
         variables = {
             "WEB_URL": self.web_url,
             "API_KEY": self.credentials.api_key,
@@ -125,7 +125,7 @@ class StackConfig:
 
 
 def _python_path(caller: Mapping[str, str]) -> str:
-    """Ours, and behind it the caller's, where the program of USHER_AGENT_ENTRYPOINT may be.
+    """Return our path, then the caller's, where the program of USHER_AGENT_ENTRYPOINT may be.
 
     The processes run in the project's folder, so the caller's entries are made absolute.
     """

@@ -1,4 +1,4 @@
-"""Which secrets does a stack use?"""
+"""The secrets of a stack."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ OPERATOR_USER = "operator"
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """Made once for each run directory and kept there, so that clients survive a restart."""
+    """The secrets of one run directory, kept in it, so that clients survive a restart."""
 
     api_key: str = field(repr=False)
     publishable_key: str = field(repr=False)
@@ -26,17 +26,17 @@ class Credentials:
 
     @property
     def api_key_sha256(self) -> str:
-        """What the web process is told in place of the key itself."""
+        """The digest of the API key, which the web process gets in place of the key."""
         return hashlib.sha256(self.api_key.encode()).hexdigest()
 
     @property
     def publishable_key_sha256(self) -> str:
-        """The same of the key that browsers have."""
+        """The digest of the publishable key."""
         return hashlib.sha256(self.publishable_key.encode()).hexdigest()
 
 
 def load_credentials(path: Path) -> Credentials:
-    """The secrets kept in `path`, made and written there first where they are missing."""
+    """Return the secrets kept in `path`; make and write the missing ones first."""
     kept = json.loads(path.read_text()) if path.exists() else {}
     made = Credentials(
         api_key=f"usk_{secrets.token_urlsafe(32)}",

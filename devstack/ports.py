@@ -1,4 +1,4 @@
-"""Which ports does the stack listen on?"""
+"""The ports on which the stack listens."""
 
 import random
 import socket
@@ -55,10 +55,12 @@ PORT_VARIABLES = tuple(s.variable for s in (*_TCP_SETTINGS, _UDP_START, _UDP_END
 
 
 def choose_ports(environ: Mapping[str, str], *, move_busy_defaults: bool = False) -> Ports:
-    """The ports that `environ` asks for; 0 asks for any free one.
+    """Choose the ports that `environ` sets; 0 stands for any free one.
 
-    With `move_busy_defaults`, a port that `environ` says nothing about gives way to a free one
-    when it is in use. Raises `StackError` for a port in use or a value that is not a port.
+    With `move_busy_defaults`, a free port replaces a default one that is in use.
+
+    Raises:
+        StackError: a port is in use, or a value is not a port.
     """
     chosen: dict[str, int] = {}
     with ExitStack() as held:
@@ -86,7 +88,7 @@ def choose_ports(environ: Mapping[str, str], *, move_busy_defaults: bool = False
 
 
 def _choose_udp_range(environ: Mapping[str, str]) -> tuple[int, int]:
-    """First and last UDP port for LiveKit, which itself passes over those in use."""
+    """Choose the first and last UDP port for LiveKit, which itself skips those in use."""
     start, end = _wanted_port(_UDP_START, environ), _wanted_port(_UDP_END, environ)
     if start == 0 or end == 0:
         start = random.choice(_FREE_UDP_RANGES)  # nosec B311  # no secret
@@ -106,9 +108,9 @@ def _wanted_port(setting: _Setting, environ: Mapping[str, str]) -> int:
 
 
 def _listen(port: int) -> socket.socket | None:
-    """A socket that holds the port, or None where another has it."""
+    """Return a socket that listens on the port, or None where it is in use."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # As the servers do themselves, so that connections of a run that has ended do not count.
+    # As the servers do, so that connections left by an earlier run do not count as use.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""Which processes belong to a stack, and how do they end with it?"""
+"""The processes of a stack: find them by a mark in their environment, and end them."""
 
 import ctypes
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-# In the environment of every process of a stack, and of nothing else: USHER_RUN_DIR alone would
-# not do, as a shell may export it.
+# In the environment of every process of a stack, and of no other: USHER_RUN_DIR is no such mark,
+# as a shell may export it.
 MARK_VARIABLE = "USHER_STACK_OF"
 
 _PR_SET_PDEATHSIG = 1
@@ -27,7 +27,7 @@ def end_with_parent() -> None:
 
 
 def processes_of_stack(run_dir: Path) -> list[psutil.Process]:
-    """Every process that a stack with this run directory has started, and what those started."""
+    """Return every process that a stack with this run directory has started, and their children."""
     return [
         process
         for process in psutil.process_iter()
@@ -36,9 +36,9 @@ def processes_of_stack(run_dir: Path) -> list[psutil.Process]:
 
 
 def end_processes_of_stack(run_dir: Path, *, grace_s: float) -> int:
-    """End every process of the stack, politely for `grace_s`, then by SIGKILL; says how many."""
+    """End every process of the stack by SIGTERM, after `grace_s` by SIGKILL; return how many."""
     ended: set[psutil.Process] = set()
-    # Again, as a process may have started another meanwhile; bounded, as a process that waits
+    # Repeated, as a process may have started another meanwhile; bounded, as a process that waits
     # for a broken disk cannot be killed.
     for _ in range(5):
         found = processes_of_stack(run_dir)

@@ -1,7 +1,7 @@
-"""Where is promtool, with which Prometheus checks and tests alert rules?
+"""Find or build promtool, Prometheus's tool that checks and tests alert rules.
 
 `make monitoring` builds it where the machine has none. That takes longer than all the rest of
-`make test`'s setting up, so `make test` uses one that is there and does without it otherwise.
+`make test`'s set-up, so `make test` uses one that is there and does without it otherwise.
 """
 
 import os
@@ -21,13 +21,13 @@ _PROMTOOL = go_build.GoProgram(
     packages_about=1250,
     minutes="2.5",
     instead="name a binary: USHER_PROMTOOL=/path/to/promtool",
-    # Without the clients of two dozen clouds in which Prometheus can look for what to scrape.
+    # Without the clients of two dozen clouds, for Prometheus's service discovery.
     tags="remove_all_sd",
 )
 
 
 def found_promtool(environ: Mapping[str, str]) -> Path | None:
-    """The one that USHER_PROMTOOL names, else the machine's, else one that was built here."""
+    """Return the one that USHER_PROMTOOL names, else the machine's, else one built here."""
     if named := environ.get("USHER_PROMTOOL"):
         if not os.access(named, os.X_OK) or Path(named).is_dir():
             raise StackError(f"USHER_PROMTOOL={named} is no program that can be run")
@@ -39,7 +39,7 @@ def found_promtool(environ: Mapping[str, str]) -> Path | None:
 
 
 def main() -> int:
-    """Build it where need be, then run the tests that want it."""
+    """Build promtool where it is missing, then run the tests that need it."""
     try:
         promtool = found_promtool(os.environ) or go_build.built(_PROMTOOL, os.environ)
     except StackError as error:

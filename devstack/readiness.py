@@ -1,4 +1,4 @@
-"""Does every part of a stack answer?"""
+"""Readiness probes of a stack's programs."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,7 +8,7 @@ import redis
 from devstack.config import StackConfig
 from devstack.supervision import Program
 
-# Says why a program is not ready, or nothing where it is.
+# Returns why a program is not ready; empty where it is.
 Probe = Callable[[], str]
 
 _TIMEOUT_S = 2.0
@@ -18,7 +18,7 @@ _NOT_RUNNING = {"BACKOFF": "ends as soon as it starts", "STOPPED": "starting"}
 
 
 def probes(config: StackConfig) -> dict[str, Probe]:
-    """What to ask the programs that can be asked, by name."""
+    """Return the probes, by the name of the program; not every program has one."""
     return {
         "redis": lambda: _pings(config.redis_url),
         "livekit": lambda: _answers(config.livekit_url.replace("ws:", "http:", 1), {200}),
@@ -29,7 +29,7 @@ def probes(config: StackConfig) -> dict[str, Probe]:
 
 
 def not_ready(programs: Iterable[Program], asked: Mapping[str, Probe]) -> dict[str, str]:
-    """The programs that do not run yet, or run and do not answer as they should, and why."""
+    """Return the programs that do not run yet, or do not answer as they should, and why."""
     reasons = {
         program.name: asked.get(program.name, str)()
         if program.state == "RUNNING"
@@ -55,7 +55,7 @@ def _answers(url: str, statuses: set[int]) -> str:
 
 
 def _misses_nothing(url: str) -> str:
-    """/readyz names the parts that a session would have to wait for."""
+    """Return what /readyz names: the parts that a session would have to wait for."""
     response = _get(url)
     if response is None:
         return _SILENT

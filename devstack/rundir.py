@@ -1,6 +1,6 @@
-"""Whose is a run directory?
+"""The lock on a run directory: one stack at a time holds it.
 
-One stack at a time holds it, by a lock that the kernel takes away when its process dies.
+The kernel releases it when the stack's process dies.
 """
 
 import fcntl
@@ -19,13 +19,13 @@ _POLL_EVERY_S = 0.2
 
 
 class RunDirLock:
-    """Held for as long as a stack may have processes."""
+    """The lock, held for as long as a stack may have processes."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def announce(self, note: str = "") -> None:
-        """Tell other runs who holds the directory, and whether they need only wait (STOPPING)."""
+        """Tell other runs the holder's pid, and whether they need only wait (STOPPING)."""
         self._file.seek(0)
         self._file.truncate()
         self._file.write(f"{os.getpid()} {note}")
@@ -36,7 +36,8 @@ class RunDirLock:
 def hold_run_dir(run_dir: Path) -> Iterator[RunDirLock]:
     """Hold `run_dir`, made where it is missing, after waiting for a run that is stopping.
 
-    Raises `StackError` where a run is in it that is not about to stop.
+    Raises:
+        StackError: another run holds it and is not about to stop.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     run_dir.chmod(0o700)

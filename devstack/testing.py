@@ -1,4 +1,4 @@
-"""How does a test get a whole stack of its own?"""
+"""A whole stack of a test's own, in a process of its own."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ _STOPS_WITHIN_S = 90
 
 @dataclass(frozen=True, kw_only=True)
 class RunningStack:
-    """A stack in a process of its own, reached as a client reaches it.
+    """A running stack, reached as a client reaches it.
 
     A failed test prints it, so its secrets are left out of its repr.
     """
@@ -48,12 +48,12 @@ class RunningStack:
     usher_client_id: str
 
     def programs(self) -> dict[str, Program]:
-        """How supervisord finds its programs, by their names in the Procfile."""
+        """Return supervisord's programs, by their names in the Procfile."""
         listed = list_programs(self.run_dir / "supervisor.sock")
         return {program.name: program for program in listed}
 
     def pids(self, name: str) -> list[int]:
-        """The process of that name first, then all that it has started; none while it is down."""
+        """Return the pids of the program, first, and its descendants; none while it is down."""
         programs = self.programs()
         with suppress(psutil.NoSuchProcess):
             if programs and (pid := programs[name].pid):
@@ -61,7 +61,7 @@ class RunningStack:
         return []
 
     def supervisorctl(self, *arguments: str) -> str:
-        """What `supervisorctl` prints, such as for `restart usher:web` or `stop servers:redis`."""
+        """Run `supervisorctl` (`restart usher:web`, `stop servers:redis`); return its output."""
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c"]
         answered = subprocess.run(
             [*command, str(self.run_dir / "supervisord.conf"), *arguments],
@@ -72,7 +72,7 @@ class RunningStack:
         return answered.stdout + answered.stderr
 
     def log(self, name: str) -> str:
-        """What the process of that name has logged so far."""
+        """Return what the process of that name has logged so far."""
         return (self.run_dir / "log" / f"{name}.log").read_text(errors="replace")
 
 
@@ -84,13 +84,15 @@ def running_stack(
     procfile: Path = PROJECT_ROOT / "Procfile",
     ready_within_s: float = 170,
 ) -> Iterator[RunningStack]:
-    """A whole stack in `run_dir` on free ports, ready; stopped at the end as by a Ctrl-C.
+    """Run a whole stack in `run_dir` on free ports; stop it at the end as by a Ctrl-C.
 
     `environ` adds to and overrides the caller's environment; without `USHER_AGENT_DRAIN_S` in it,
-    sessions keep the agent server from stopping for 1 s. Raises `AssertionError`, with what
-    the stack has printed, where it is not ready in time or does not stop.
+    sessions keep the agent server from stopping for 1 s.
+
+    Raises:
+        AssertionError: it is not ready in time, or does not stop; with what it has printed.
     """
-    # Nobody waits for the end of sessions that a test has left.
+    # A short drain: no test waits for the end of sessions that it has left.
     own = {**dict.fromkeys(PORT_VARIABLES, "0"), "USHER_AGENT_DRAIN_S": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "devstack", "up", "--with-parent", "--procfile", str(procfile)],
@@ -113,7 +115,7 @@ def running_stack(
 
 
 class _Output:
-    """Reads what the process prints, so that it never waits for a reader."""
+    """The output of a process, read at once, so that the process never blocks on a full pipe."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -153,7 +155,7 @@ def _read_env_file(run_dir: Path, pid: int) -> RunningStack:
 
 
 def _stop(process: subprocess.Popen[str], run_dir: Path) -> bool:
-    """True if a Ctrl-C was enough."""
+    """Stop the stack; return true if a Ctrl-C was enough."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:

@@ -1,8 +1,8 @@
-"""How does LiveKit's SDK get into the page that Usher serves?
+"""Copy LiveKit's browser SDK into the page that Usher serves.
 
-`make vendor` has npm install what tests/browser/package-lock.json names (checked by its checksums),
-and this copies the one file, its licence and those of what is bundled in it, and writes down what
-they are. To renew it: `npm install --save-exact livekit-client@<version>` in tests/browser, then
+`make vendor` has npm install what tests/browser/package-lock.json names (checked by its checksums).
+This module copies the one file, its licence and those of the packages bundled in it, and writes
+VERSION. To renew it: `npm install --save-exact livekit-client@<version>` in tests/browser, then
 `make vendor` and `make test`.
 """
 
@@ -22,13 +22,13 @@ INSTALLED = LOCK.parent / "node_modules"
 
 
 def locked(name: str) -> dict[str, Any]:
-    """What the lock file says of a package."""
+    """Return a package's entry in the lock file."""
     entry: dict[str, Any] = json.loads(LOCK.read_text())["packages"][f"node_modules/{name}"]
     return entry
 
 
 def version_text(script: bytes) -> str:
-    """What stands in VERSION beside `script`."""
+    """Make the text of VERSION, the file beside `script`."""
     entry = locked(PACKAGE)
     return (
         f"{PACKAGE} {entry['version']}, from npm, unchanged\n"
@@ -39,7 +39,7 @@ def version_text(script: bytes) -> str:
 
 
 def _bundled(name: str) -> Iterator[str]:
-    """What `name` needs, and what that needs."""
+    """Yield the dependencies of `name`, and their dependencies."""
     for needed in locked(name).get("dependencies", {}):
         yield needed
         yield from _bundled(needed)

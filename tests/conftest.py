@@ -1,4 +1,4 @@
-"""Which real parts do the tests run on? A Redis, a LiveKit server, and a whole stack."""
+"""Fixtures with the real servers that tests run on: a Redis, a LiveKit server, a whole stack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from devstack.testing import RunningStack, running_stack
 from tests.browser.serving import PageServer, serve_pages
 
 STARTS_WITHIN_S = 60
-# Of a stack whose Redis no test stops or hangs: where everything is slow, it is not away.
+# For a stack whose Redis no test stops or hangs: on a slow machine its Redis must not seem away.
 PATIENT = {"USHER_REDIS_TIMEOUT_S": "5"}
 
 
@@ -35,7 +35,7 @@ class LiveKitServer:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on right now."""
+    """Return a TCP port that no process listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process for as long as the block lasts."""
+    """Run a server process for as long as the block lasts."""
     with log.open("wb") as output:
         started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -67,7 +67,7 @@ def wait_until_answers(url: str, *, within_s: float = STARTS_WITHIN_S) -> None:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of the test session's own; whoever uses it empties it first."""
+    """A Redis of the test session's own; the test that uses it empties it first."""
     directory = tmp_path_factory.mktemp("redis")
     port = free_port()
     arguments = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
@@ -114,7 +114,7 @@ keys: {{{key}: {secret}}}
 
 @pytest.fixture(scope="session")
 def page_server() -> Iterator[PageServer]:
-    """A page of the stack's client; there before the stack, which has to know its origin."""
+    """A page of the stack's client, served before the stack starts, which must know its origin."""
     with serve_pages() as server:
         yield server
 
@@ -123,7 +123,7 @@ def page_server() -> Iterator[PageServer]:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, page_server: PageServer
 ) -> Iterator[RunningStack]:
-    """The whole of Usher, as `make up` starts it, with one agent name that nobody serves."""
+    """The whole of Usher, as `make up` starts it, with one agent name that no server serves."""
     environ = {
         **PATIENT,
         "USHER_AGENT_NAMES": "session-agent-rag,agent-that-is-not-there",

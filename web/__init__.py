@@ -1,4 +1,4 @@
-"""Usher's front door: answers with a LiveKit token at once and has the agent dispatched.
+"""The web application: answers with a LiveKit token at once and has the agent dispatched.
 
 `create_app` is the application factory: `gunicorn "web:create_app()"`.
 """

@@ -1,4 +1,4 @@
-"""What is the web application made of?"""
+"""The application factory: settings, services, blueprints, hooks and error handlers."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ logger = logging.getLogger(__name__)
 # The largest well-formed request: 64,000 bytes of metadata twice (participant's and agent's), every
 # byte escaped as \u00XX, and as much again for attributes and names.
 MAX_BODY_BYTES: Final = 1_000_000
-# Probes and scrapes go to a process's own address, and their answers have no URL of ours in them.
+# Probes and scrapes go to a process's own address, and their answers contain no URL of Usher's.
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class Application(Flask):
-    """Flask without what nobody here uses."""
+    """Flask without coroutine views and without routing by host name."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """No view or hook of ours is a coroutine, so none is looked at before each call."""
+        """Return `func`: no view or hook of ours is a coroutine, so Flask need not check each."""
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """No route depends on the host's name: it is looked at once, and not three times."""
+        """Make the URL adapter with one check of the host name, not three; no route needs it."""
         if request is None:
             return None
         if request.path not in _ASKED_BY_ADDRESS:
@@ -89,7 +89,7 @@ class Application(Flask):
 
 
 def build() -> Flask:
-    """Make the application: settings, services, views, error answers."""
+    """Make the application."""
     common = load(CommonSettings)
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
@@ -122,7 +122,7 @@ def build() -> Flask:
 
 
 def _services(common: CommonSettings, settings: WebSettings) -> Services:
-    """Make what the views work with."""
+    """Make the services of the application."""
     ledger = Ledger(common)
     return Services(
         common=common,
@@ -147,7 +147,7 @@ def _services(common: CommonSettings, settings: WebSettings) -> Services:
 
 
 def _warm_up(app: Flask, here: Services) -> None:
-    """Import, connect and rehearse now what the first requests would otherwise wait for.
+    """Import, connect and rehearse before the first request, which would otherwise wait for it.
 
     Without this a first burst of 20 takes 100 ms, with it as long as any other.
     """
@@ -164,7 +164,7 @@ def _warm_up(app: Flask, here: Services) -> None:
 
 
 def _rehearse(app: Flask, here: Services) -> None:
-    """Do what a request does, short of accepting a dispatch."""
+    """Do the work of a request, but accept no dispatch."""
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
         here.ledger.look_at_clock()

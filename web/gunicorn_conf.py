@@ -1,11 +1,12 @@
-"""gunicorn's settings, each with its reason; those of the whole web are checked here first.
+"""gunicorn's settings, each with its reason, after a check of all settings of the web.
 
-The master ends on what is wrong before it has started a worker, which would end with a traceback.
+On a wrong setting the master ends with one line, before it starts a worker, which would end with a
+traceback.
 """
 
 from __future__ import annotations
 
-from web.server.worker_class import GREENLETS, WORKER_CLASS  # before all others: see there
+from web.server.worker_class import GREENLETS, WORKER_CLASS  # before all other imports: see there
 
 # isort: split
 
@@ -33,13 +34,13 @@ with or_stop():
     refuse_cluster(_common.redis_url.get_secret_value(), timeout_s=_common.redis_timeout_s)
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
-    # Read once, for the workers to come too: one that is started anew while the file of clients is
-    # wrong goes on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
+    # Read once in the master: a worker that is started again while the clients file is wrong goes
+    # on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
     registry()
 
-# Where each process keeps how long its answers have taken (web/monitoring/metrics.py). A
-# directory of this master's own, unless one is named: workers of a master that was killed may
-# still write into its, and what has been counted before a start does not count any more.
+# Where each process keeps its answer times (web/monitoring/metrics.py). The directory is this
+# master's own, unless one is named: workers of a killed master may still write into theirs, and
+# what was counted before a start no longer counts.
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _OWN = f"usher-metrics-{os.getuid()}-"
 
@@ -50,7 +51,7 @@ def _is_alive(pid: str) -> bool:
     except ProcessLookupError:
         return False
     except (ValueError, OSError):
-        return True  # nothing of ours
+        return True  # not a directory of Usher's
     return True
 
 
@@ -58,7 +59,7 @@ def _metrics_directory() -> Path:
     named = Path(os.environ.get(_DIRECTORY, _OWN))
     own = Path(tempfile.gettempdir(), f"{_OWN}{os.getpid()}")
     if named == own:
-        return own  # gunicorn reads this file once more (SIGHUP), its workers write there
+        return own  # gunicorn reads this file again (SIGHUP), and its workers write there
     if not named.name.startswith(_OWN):
         named.mkdir(parents=True, exist_ok=True)
         for left in named.glob("*.db"):
@@ -71,7 +72,7 @@ def _metrics_directory() -> Path:
     return own
 
 
-# Before prometheus_client is imported, which looks for it then.
+# Before prometheus_client is imported, which reads the variable then.
 try:
     os.environ[_DIRECTORY] = str(_metrics_directory())
 except OSError as error:
@@ -80,24 +81,24 @@ except OSError as error:
         "that this process may write to, or unset it and set TMPDIR to one"
     ) from None
 
-# Imported before the door opens, and once for all workers. Otherwise a caller who comes right after
-# a restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
-# fault campaign with the master killed); so it is refused at once and asks again.
-import web.app  # noqa: E402, F401  # for that alone
+# Imported before gunicorn listens, and once for all workers. Otherwise a caller right after a
+# restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
+# fault campaign with the master killed); now the caller is refused at once and tries again.
+import web.app  # noqa: E402, F401  # for that reason alone
 from dispatcher.observability.logs import configure  # noqa: E402
 from web.server import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
 
-# Connections of each process, beside its event streams: an idle or slow one costs some 50 kB. When
-# there are more, the next caller waits until one ends.
+# Connections of each process, besides its event streams: an idle or slow one costs some 50 kB. When
+# all are taken, the next caller waits until one ends.
 _CONNECTIONS = 4000
 # Files that are not connections of callers: Redis, logs, what Python has open.
 _OTHER_FILES = 256
 
 
 def _connections() -> int:
-    """As many as the process may have files for, event streams included."""
+    """Return how many connections the process has files for, event streams included."""
     wanted = _CONNECTIONS + _streams.streams
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _OTHER_FILES
@@ -113,27 +114,26 @@ worker_class = WORKER_CLASS
 worker_connections = _connections()
 # Two processes by default, so that one that dies is not the whole service.
 workers = _server.workers
-# For "gthread" alone, which has one for each request and each event stream; made when needed.
+# For "gthread" alone, which has a thread for each request and each event stream; made when needed.
 threads = 8 + _streams.streams
 # Not preloaded: threads and connections must be made in each worker, after the fork.
 preload_app = False
-# A worker that has not been heard of for so long is killed; every time-out of ours is below a
-# second.
+# The master kills a worker that is silent for so long; every time-out of ours is below a second.
 timeout = 30
-# For requests that are being answered, which takes a second at the most, and event streams, which
-# end by themselves; idle connections are closed at its end.
+# For requests being answered, which take a second at the most, and for event streams, which end by
+# themselves; idle connections are closed at its end.
 graceful_timeout = 3
 # For the next request on a connection, and for a request's head. Longer than the idle time-out of
-# usual load balancers (60 s): whoever closes first must not be us, or a request is sent into a
+# usual load balancers (60 s): Usher must not be the first to close, or a request is sent into a
 # connection that is just being closed (seen with aiohttp and 5 s).
 keepalive = 75
-# Which proxies may say what, Usher's own settings tell (USHER_TRUSTED_PROXIES): by default gunicorn
+# Usher's own settings name the proxies to believe (USHER_TRUSTED_PROXIES): by default gunicorn
 # believes every program on this machine.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 accesslog = None
-# Its own lines in the shape of ours, from the master's first on; and its own error answers, too.
+# gunicorn's own log lines in Usher's format, from the master's first on; its error answers, too.
 logger_class = gunicorn_log.GunicornLog
 gunicorn_refusals.install()
 control_socket_disable = True
@@ -141,7 +141,7 @@ on_starting = listening.check
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Called by gunicorn in a new worker: gRPC waits in C, and must be told of greenlets."""
+    """Initialize gRPC for gevent in a new worker (called by gunicorn): gRPC waits in C."""
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     if WORKER_CLASS == GREENLETS and "grpc" in map(os.environ.get, names):
         from grpc.experimental import gevent as grpc_with_gevent
@@ -150,12 +150,12 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Called by gunicorn in a worker that is about to serve: a stop ends its event streams."""
+    """Have a stop end the worker's event streams (called by gunicorn before a worker serves)."""
     worker.wsgi.extensions["usher"].streams.end_when(lambda: not worker.alive)
 
 
 def on_exit(server: Any) -> None:
-    """Called by gunicorn in its master, at the end."""
+    """Remove the metrics directory (called by gunicorn in its master, at the end)."""
     directory = Path(os.environ[_DIRECTORY])
     if directory.name == f"{_OWN}{os.getpid()}":
         shutil.rmtree(directory, ignore_errors=True)

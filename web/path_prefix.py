@@ -1,7 +1,8 @@
-"""The path under which a proxy serves Usher, so that links and cookies carry it.
+"""The path under which a proxy serves Usher, for links and cookies.
 
-The proxy takes the prefix off the path and says it in `X-Forwarded-Prefix` (Traefik's StripPrefix
-does so by itself). Like `X-Forwarded-For` it is believed of `USHER_TRUSTED_PROXIES` proxies.
+The proxy strips the prefix from the path and sends it in `X-Forwarded-Prefix` (Traefik's
+StripPrefix does so by itself). Like `X-Forwarded-For`, it is believed from `USHER_TRUSTED_PROXIES`
+proxies.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# It is put into links and cookies, so nothing may stand in it that means something there.
+# The prefix is put into links and cookies, so it may contain no character with a meaning there.
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 
 
 def prefix_of(forwarded: str, *, proxies: int) -> str:
-    """The path that `X-Forwarded-Prefix` says, without a slash at its end; "" where it says none.
+    """Return the path in `X-Forwarded-Prefix`, without a slash at its end; "" where it has none.
 
-    Each proxy that takes a part off adds it at the end; more parts than there are `proxies` of ours
-    are a caller's own words.
+    Each proxy that strips a part adds it at the end; parts beyond the number of our `proxies` come
+    from the caller.
     """
     parts = [part.strip().rstrip("/") for part in forwarded.split(",")]
     prefix = "".join(parts[-proxies:])

@@ -1,4 +1,4 @@
-"""What do the views work with?"""
+"""The services of the web application: settings, ledger, clients, and state of the process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What the views work with."""
+    """The services of the web application, for its views."""
 
     common: CommonSettings
     dispatcher: DispatcherSettings
@@ -39,7 +39,7 @@ class Services:
     metrics_local: bool  # callers on this machine may read /metrics without a credential
     wrong_passwords: WrongPasswords
     snapshots: Snapshots
-    flower_url: str  # where a browser finds Flower; empty: nobody has said
+    flower_url: str  # where a browser finds Flower; empty: not set
 
     @property
     def timings(self) -> Timings:
@@ -48,5 +48,5 @@ class Services:
 
 
 def services() -> Services:
-    """The services of the application that handles the present request."""
+    """Return the services of the application that handles the present request."""
     return cast(Services, current_app.extensions["usher"])

@@ -19,7 +19,7 @@ _HOST: Final = re.compile(r"(\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)?")
 
 
 class ServerSettings(Settings):
-    """What gunicorn needs to know before it serves the application."""
+    """The settings that gunicorn needs before it serves the application."""
 
     host: str = Field("127.0.0.1", min_length=1, alias="USHER_WEB_HOST")
     port: Port = Field(8080, alias="USHER_WEB_PORT")
@@ -27,15 +27,15 @@ class ServerSettings(Settings):
 
 
 class WebSettings(Settings):
-    """What only the front door needs to know."""
+    """The settings of the web application."""
 
     trusted_proxies: int = Field(
         0, ge=0, alias="USHER_TRUSTED_PROXIES"
     )  # how many proxies of ours add to X-Forwarded-For (and say X-Forwarded-Proto and -Prefix);
-    # what is before those is anybody's claim
+    # entries before those are not believed
     operator_auth: SecretStr = Field(
         SecretStr(""), alias="USHER_OPERATOR_AUTH"
-    )  # <user>:<password> of who may see every client's sessions; empty: nobody from outside
+    )  # <user>:<password>, to see every client's sessions; empty: no access from outside
 
     metrics_local: bool = Field(
         False, alias="USHER_METRICS_LOCAL"
@@ -75,7 +75,7 @@ class WebSettings(Settings):
 
 
 class StreamSettings(Settings):
-    """How many event streams one web process keeps open."""
+    """The limits on open event streams of one web process."""
 
     streams: int = Field(2000, gt=0, alias="USHER_STREAMS")
     streams_per_client: int = Field(1000, gt=0, alias="USHER_STREAMS_PER_CLIENT")

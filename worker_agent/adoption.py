@@ -1,8 +1,8 @@
-"""Take over a dispatch for an agent of which the ledger does not know that it has it.
+"""Adopt a dispatch: claim it for an agent that is at work without a claim in the ledger.
 
 LiveKit brings an agent by a participant's token while Redis is away, and Redis may lose the record
-of a dispatch while its agent is at work. In both cases the agent says what it is there for, once
-the ledger answers: the record is its own then, or another job's, and then it must leave.
+of a dispatch while its agent is at work. In both cases the agent claims the dispatch once the
+ledger answers: the record is its own then, or another job's, and then the agent must leave.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dispatcher.ledger.step import Step
 from worker_agent.decisions import Decision, Offer, Reason, decide_claim, reject
 from worker_agent.metrics import ADOPTION_BATCH
 
-# The agent knows nothing of its client's deadline. Seeing an agent that is there takes a second.
+# The agent does not know its client's deadline. Seeing an agent that is there takes a second.
 DEADLINE_MS: Final = 20_000
 # LiveKit waits a second for an agent server's answer, and a person for their agent.
 DELEGATED_CLAIM_S: Final = 0.3
@@ -33,10 +33,10 @@ DUE_S: Final = 0.0
 
 @dataclass(frozen=True, kw_only=True)
 class Taker:
-    """The agent that takes a dispatch over, as far as it knows itself.
+    """The agent that adopts a dispatch, with what it knows of itself.
 
-    A job's own process does not know its agent server's id; before it is in the room it has no
-    identity. What is empty leaves the record as it is.
+    A job's own process does not know its agent server's id; before the agent is in the room it has
+    no identity. An empty field leaves the record as it is.
     """
 
     container: str
@@ -54,7 +54,7 @@ async def adopt(
 ) -> Decision:
     """Claim the dispatch of `offer` for its job, writing its record if there is none.
 
-    `counts` is what is counted when that is new.
+    `counts` is counted when the claim is new.
 
     Raises:
         LedgerUnavailable: Redis did not answer.

@@ -1,4 +1,4 @@
-"""What Usher adds to one agent server: the request filter, the load report, the summaries."""
+"""Usher's additions to one agent server: the request filter, the load report, the summaries."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Attachment:
         """Begin; called in the server's loop before it registers at LiveKit."""
         if not agent_server.will_register(self._server):
             return  # LiveKit sends it no job (`console`), so Usher must not count on it
-        # What it cannot connect to, livekit-agents logs with the bearer token of its request.
+        # When livekit-agents cannot connect it logs the bearer token of its request.
         redaction.guard(logging.getLogger())
         try:
             settings, common = load(GuardSettings), load(CommonSettings)
@@ -86,7 +86,7 @@ class Attachment:
             refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
         except ConfigurationError as error:
             ending = self._spawn("ending", self._end(error))
-            # Or asyncio would log a traceback: that the task's exception was never retrieved.
+            # Otherwise asyncio logs a traceback: the task's exception was never retrieved.
             ending.add_done_callback(asyncio.Task.exception)
             return
         in_threads = agent_server.executor(self._server) is JobExecutorType.THREAD

@@ -28,7 +28,8 @@ from worker_agent.decisions import (
 from worker_agent.metrics import ADOPTED, AgentMetrics, answered
 from worker_agent.tenants import Tenants
 
-# Over connections that stay open: in a burst each claim would open one, which costs more than it.
+# Over connections that stay open: in a burst each claim would open one, which costs more than the
+# claim.
 CLAIMS_AT_ONCE: Final = 4
 
 
@@ -81,7 +82,7 @@ class Claims:
         """Hold one of the connections that claims go over, after the claims that came before.
 
         Raises:
-            LedgerUnavailable: they wait for Redis.
+            LedgerUnavailable: the earlier claims wait for Redis.
         """
         try:
             async with asyncio.timeout(self._store.timeout_s):

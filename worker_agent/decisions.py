@@ -28,7 +28,7 @@ from dispatcher.ledger.keys import is_dispatch_id
 
 
 class Reason(StrEnum):
-    """Why a job was accepted or rejected."""
+    """The reason of an accept or a reject."""
 
     CLAIMED = "claimed"
     ADOPTED = "adopted"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     CANNOT_START = "processes_cannot_start"
 
 
-# A reject that is true of this agent server only: LiveKit is to offer the job to the next one.
+# Reasons that hold for this agent server only: LiveKit is to offer the job to the next one.
 _ELSEWHERE: Final = frozenset(
     {
         Reason.WRONG_CONTAINER,
@@ -84,7 +84,7 @@ class Offer:
 
     @property
     def disowned(self) -> Offer:
-        """The same job without anything that it claims, for what must not be believed."""
+        """The same job without the dispatch and client that it names, for a forged one."""
         return replace(
             self,
             request_type="forged",
@@ -112,7 +112,7 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerIdentity:
-    """What an agent server is, and which client it serves (an empty client id: all)."""
+    """An agent server's names and the client that it serves (an empty client id: all)."""
 
     agent_server_id: str
     agent_name: str
@@ -124,7 +124,7 @@ class AgentServerIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What to answer LiveKit, and why. `terminate`: no other agent server is to be asked."""
+    """An answer to LiveKit, with its reason. `terminate`: no other agent server is to be asked."""
 
     accept: bool
     reason: Reason

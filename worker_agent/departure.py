@@ -1,7 +1,7 @@
-"""Tell the ledger what the end of an agent means for its session.
+"""Report the end of an agent to the ledger, with what it means for the session.
 
-One object per job. What it tells is decided in `ending.py`; whether people are left after a loss
-is for a worker to see (`dispatcher/lifecycle/supervision.py`).
+One object per job. `ending.py` decides the meaning; whether people are left after a loss is for a
+worker to see (`dispatcher/lifecycle/supervision.py`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# While Redis is away it is told again, for so long; then the lease's end says that much.
+# While Redis is away the report is repeated for so long; then the end of the lease stands for it.
 _TELL_FOR_S: Final = 8.0
 _TELL_EVERY_S: Final = 0.5
 
 
 class Told(StrEnum):
-    """What the ledger has made of an end that it was told."""
+    """The ledger's answer to a reported end."""
 
     LEAVING = "leaving"  # another dispatch may have the room, and this agent is still in it
     OVER = "over"  # the record has ended, or is looked into
@@ -43,7 +43,7 @@ class Told(StrEnum):
 
 
 class Departure:
-    """What one job tells the ledger when its agent answers no more."""
+    """The report of one job to the ledger that its agent answers no more."""
 
     def __init__(
         self, store: AsyncLedger, offer: Offer, *, retention_s: int, counts: AgentCounts
@@ -100,9 +100,9 @@ class Departure:
         )
 
     async def came_back(self, ending: Ending) -> Told:
-        """Tell that a person is there whom this agent no longer answers.
+        """Report that a person is there, and that this agent no longer answers.
 
-        The next generation serves them, unless another dispatch of the room does so already.
+        The next generation serves that person, unless another dispatch of the room does already.
         """
         step = steps.came_back(self._offer, ending, counts=self._counts)
         done = await self._patiently(step)

@@ -18,8 +18,8 @@ from livekit import rtc
 
 from dispatcher.domain.timing import STILL_TO_COME_S
 
-# Of people who have all come so lately, just when another one has left, a program that ends its
-# session means the one who has left: it has hardly met the others.
+# When all people present have come within so long, just as another one left, a program that ends
+# its session means the one who has left: it has hardly met the others.
 RETURNED_S: Final = 3.0
 # LiveKit tells an agent up to 3 s late that a person has left who published nothing (livekit-server
 # 1.13.5, `subscriberUpdateInterval`); a caller may have asked again meanwhile.
@@ -27,7 +27,7 @@ ASKED_SLACK_S: Final = 3.5
 
 
 class Cause(StrEnum):
-    """What has ended a job."""
+    """The cause of a job's end."""
 
     PROGRAM = "program"
     PEOPLE_LEFT = "people_left"
@@ -36,7 +36,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """Why an agent answers no more; `reason` is for people, and has no text of an exception.
+    """The end of an agent; `reason` is for people, and has no text of an exception.
 
     `blameless`: of a loss that the agent program has not caused.
     """
@@ -59,7 +59,7 @@ class People:
 
     @property
     def have_returned(self) -> bool:
-        """True when they are there, and have come just when another one, or they, had left."""
+        """True when all who are there came just after another person, or they, had left."""
         return (
             self.present > 0
             and self.there_s < RETURNED_S
@@ -69,7 +69,7 @@ class People:
 
     @property
     def asked_within_s(self) -> float | None:
-        """A caller that has asked within so many seconds expects an agent; None: none does.
+        """The seconds within which a caller's request still expects an agent; None: none does.
 
         While people are there they have the agent's own word. Before any has come, a caller that
         has asked for the session again is still to come.
@@ -81,7 +81,7 @@ class People:
 
 ROOM_DELETED: Final = Ending(cause=Cause.PROGRAM, reason="room deleted")
 ROOM_CLOSED: Final = Ending(cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room")
-# What LiveKit says to an agent whose room is over. Every other reason is a loss: the agent lost
+# LiveKit's reasons when the agent's room is over. Every other reason is a loss: the agent lost
 # LiveKit, or LiveKit the agent, or another backend has removed it
 # (livekit/protocol, livekit_models.proto `DisconnectReason`).
 _ROOM_OVER: Final[Mapping[int, Ending]] = {
@@ -91,8 +91,8 @@ _ROOM_OVER: Final[Mapping[int, Ending]] = {
     ),
     rtc.DisconnectReason.ROOM_CLOSED: ROOM_CLOSED,
 }
-# What livekit-agents (1.8.9, ipc/job_proc_lazy_main.py) says where the program has not asked for
-# the shutdown.
+# The reasons of livekit-agents (1.8.9, ipc/job_proc_lazy_main.py) for a shutdown that the program
+# has not asked for.
 _NOT_ASKED_FOR: Final = frozenset({"", "job crashed", "parent process shutdown"})
 _ROOM_DISCONNECTED: Final = "room disconnected"
 

@@ -1,4 +1,4 @@
-"""Tell the ledger, once, what the end of a job's agent means, by the first sign of it.
+"""Report the end of a job's agent to the ledger, once, at the first sign of it.
 
 The signs come in any order: the entry point raises, the `AgentSession` closes, livekit-agents
 begins to shut the job down, the room disconnects. What each means is in `ending.py`.
@@ -39,7 +39,7 @@ TELL_FOR_S: Final = 20.0
 
 
 class Farewell:
-    """What ends one job's agent, told once."""
+    """The end of one job's agent, reported once."""
 
     def __init__(self, job: Job, fence: Fence) -> None:
         self._job = job
@@ -137,7 +137,7 @@ class Farewell:
             if ending.cause is Cause.LOST:
                 job.renewing.cancel()
             people = job.people.now()
-            if ending is ROOM_CLOSED:  # LiveKit knows better; it tells late that one has left
+            if ending is ROOM_CLOSED:  # LiveKit's list is right; it reports a leaving late
                 people = People(present=0, left_ago_s=people.left_ago_s or 0.0)
             told = await self._tell_ledger(ending, people, in_room=in_room)
             while told is Told.UNTOLD and job.ctx.room.isconnected():
@@ -145,7 +145,7 @@ class Farewell:
                 told = await self._tell_ledger(ending, job.people.now(), in_room=True)
         if told is Told.LEAVING:
             job.leaving = ending
-            # A person of whom LiveKit has not told yet has not left: it tells up to 3 s late.
+            # LiveKit reports up to 3 s late that a person has left; until then they are present.
             job.people_had_left = people.present == 0 and people.left_ago_s is not None
             job.news.set()
         elif told is Told.CAME_BACK:

@@ -1,7 +1,7 @@
 """The fence: ask the ledger whether a dispatch is still this job's before its agent connects.
 
-Minutes may have passed since the claim, for a process that was stopped. An agent that comes without
-a claim, or of whose dispatch Redis has lost the record, takes the dispatch over, or leaves.
+Minutes may have passed since the claim, in a process that was stopped. An agent without a claim, or
+with a dispatch that Redis has lost, adopts the dispatch or leaves.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from worker_agent.decisions import Offer, Reason
 from worker_agent.job import Job
 from worker_agent.tenants import Tenants
 
-# So long a session that Redis has never heard of is kept for it at its end.
+# How long the end of a session that Redis has no record of waits for Redis, to have one written.
 ADOPT_FOR_S: Final = 8.0
 
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
-    """Return true while the record stands by this very job."""
+    """Return true while the record is this very job's."""
     return (
         dispatch is not None
         and dispatch.generation == offer.generation
@@ -51,7 +51,7 @@ class Fence:
         self.dispatch: Dispatch | None = None
 
     async def holds(self) -> bool:
-        """Return false, and end the job, when the record stands by another job or generation."""
+        """Return false, and end the job, when the record is another job's or generation's."""
         span = self._job.joining_span
         with tracing.inside(span), tracing.span("fence"):
             holds = await self._holds()
@@ -62,8 +62,8 @@ class Fence:
 
     async def _holds(self) -> bool:
         try:
-            # Without the ledger: a claim that was granted, or a job that LiveKit has given by a
-            # token. Whether it still is will be asked again after joining.
+            # Without the ledger a granted claim holds, and so does a job that LiveKit has given by
+            # a token; the ledger is asked again after joining.
             if not self.claimed:
                 async with asyncio.timeout(DELEGATED_CLAIM_S):
                     return await self.adopt()
@@ -110,9 +110,9 @@ class Fence:
         return before_s + asyncio.get_running_loop().time() - self._began_at
 
     async def adopt_late(self) -> bool:
-        """Take over a delegated session that is over before Redis is back; false: it is another's.
+        """Adopt a delegated session that is over before Redis is back; false: it is another job's.
 
-        Otherwise another agent is sent for it, to people who have gone.
+        Otherwise another agent would be sent for it, to a room that its people have left.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + ADOPT_FOR_S

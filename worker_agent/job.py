@@ -95,7 +95,7 @@ class Job:
         return AgentCounts(key=self._metrics_key, increments=increments)
 
     async def count(self, batch: int, increments: Mapping[str, int]) -> None:
-        """Count what changes no record: of an agent whose dispatch is another job's by now."""
+        """Count without changing the record, which may be another job's by now."""
         counts = [self.counts(increments)]
         await self.store.run(reports.count(self.offer.job_id, batch, counts))
 

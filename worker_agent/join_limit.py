@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-# So many may begin together when none was joining, and then so many be joining at a time.
+# How many may begin together when none was joining, and how many may then join at a time.
 # Measured: docs/decisions/0043-one-native-client.md.
 TOGETHER: Final = 40
 AT_ONCE: Final = 32

@@ -79,7 +79,7 @@ class Lease:
         self._session_close.look()
         people = job.people.now().present
         if job.leaving is not None and people and job.people_had_left:
-            # They left, their agent's session was over, and here they are again.
+            # The people left, the agent's session was over, and now people are there again.
             if await job.departure.came_back(job.leaving) is not Told.CAME_BACK:
                 return True  # Redis is away still: told again in a moment
             job.withdraw("its people are served by another")
@@ -134,7 +134,7 @@ class Lease:
         return renewal is Renewal.OK
 
     async def _finish(self, ending: Step[Advanced], what: str) -> None:
-        """End the record, then the job: there is no person whom it could serve."""
+        """End the record, then the job: there is no person to serve."""
         with tracing.inside(self._job.session_span):
             await self._job.store.run(ending)
         self._job.dismissed = True

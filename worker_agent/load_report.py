@@ -53,7 +53,7 @@ def livekit_load(*, used_slots: int, slots: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """How an agent server reports itself.
+    """The options of an agent server's report.
 
     `own_load`: LiveKit gets the program's own load report, which bounds what Usher may send.
     `one_process`: all agents are threads of this process, so few may be joining at a time.

@@ -28,8 +28,8 @@ ADOPTED: Final[Mapping[str, int]] = {"adoptions": 1}
 # The batches of one job, which is its own reporter.
 ADOPTION_BATCH, JOIN_BATCH, LEAVE_BATCH = 1, 2, 3
 
-# A telling that LiveKit's question waits for may take so long; what is not told by then is told
-# with the next report.
+# The time-out of a batch for which the answer to LiveKit's offer waits; what is not told by then
+# is told with the next report.
 FLUSH_S: Final = 0.2
 _MAX_GRANTED: Final = 10_000
 
@@ -71,12 +71,12 @@ class AgentMetrics:
         return job_id in self._granted
 
     def note(self, client_id: str, increments: Mapping[str, int]) -> None:
-        """Count something that the ledger is to be told yet."""
+        """Count something that the ledger is told later."""
         self._add(self._own, client_id, increments)
         self._add(self._pending, client_id, increments)
 
     async def flush(self, *, within_s: float = FLUSH_S) -> None:
-        """Tell the ledger what has been noted; what it does not hear now it hears later."""
+        """Tell the ledger what has been noted; what does not arrive now is told again later."""
         with contextlib.suppress(LedgerUnavailable, TimeoutError):
             async with asyncio.timeout(within_s), self._telling:
                 while self._batch or self._pending:
@@ -102,7 +102,7 @@ class AgentMetrics:
     async def read(self, window: Window) -> tuple[AgentFigures, ...]:
         """Read what all agent servers of this container and agent name have counted, by client.
 
-        One that serves a single client is told that one's numbers only.
+        An agent server of a single client reads that client's numbers only.
 
         Raises:
             LedgerUnavailable: Redis did not answer.

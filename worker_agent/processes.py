@@ -27,7 +27,7 @@ from worker_agent.request_filter import RequestFilter
 
 logger = logging.getLogger(__name__)
 
-# So many processes in a row that could not start: one may have been killed for want of memory.
+# Failed starts in a row after which no job is taken. One alone may be a process killed for memory.
 _FAILURES: Final = 3
 _TRY_AGAIN_S: Final = 10.0
 
@@ -45,7 +45,7 @@ class Processes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
-        """Begin; called when the server has started its first processes, or has failed to."""
+        """Begin to watch; called when the server has started its first processes, or failed to."""
         self._filter.is_assigned = lambda job_id: process_pool.is_assigned(self._server, job_id)
         if not process_pool.watch(self._server, died=self._died, started=self._started):
             return
@@ -59,7 +59,7 @@ class Processes:
             return
         self._filter.cannot_start = cannot_start
         if cannot_start and not process_pool.keeps_idle(self._server):
-            # No process is started there but for a job: one is let through now and then.
+            # This server starts processes only for jobs: a job is let through now and then.
             asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._try_again)
         if cannot_start:
             logger.error(

@@ -1,8 +1,8 @@
 """Ask the program's own `on_request` first.
 
-It gets a request that only our filter can have accepted: nothing is claimed before the program
-wants the job, so there is no claim to give back when it does not. Its `reject()` is final, as it is
-for LiveKit; with `reject(terminate=False)` the next agent server is asked.
+Its accept passes through our filter: the job is claimed only when the program wants it, so there is
+no claim to give back when it does not. Its `reject()` is final, as it is for LiveKit; with
+`reject(terminate=False)` the next agent server is asked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NotGranted(AssignmentTimeoutError):
 async def ask_program(own: OnRequest, request_filter: RequestFilter, request: JobRequest) -> None:
     """Have the program's own `on_request` answer; its accept passes through our filter.
 
-    Whatever the program raises is raised here, once LiveKit and the ledger have their answer.
+    An exception of the program is raised here, once LiveKit and the ledger have their answer.
     """
     asked = _Asked(request, request_filter)
     try:

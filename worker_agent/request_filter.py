@@ -70,7 +70,7 @@ class RequestFilter:
         self._claims = Claims(server, store, self.metrics, self.tenants, retention_s=retention_s)
         self.clock = self._claims.clock  # set by the agent server's reports
         self._accepting: set[str] = set()
-        # Ids of the jobs that run, as they are now: its agent server says so.
+        # The ids of the running jobs; set by the agent server.
         self.active_jobs: Callable[[], Iterable[str]] = tuple
         # Whether LiveKit has given an accepted job to this server: its process is being started.
         self.is_assigned: Callable[[str], bool] = lambda _: False
@@ -115,8 +115,8 @@ class RequestFilter:
                 decision = await self._claim(offer, offered_at)
             else:
                 self.metrics.note(offer.client_id, answered(decision))
-            if decision.reason is not Reason.DELEGATED:  # which is to say that Redis is away
-                await self.metrics.flush()  # before LiveKit has it: a killed process has told
+            if decision.reason is not Reason.DELEGATED:  # a delegated job means that Redis is away
+                await self.metrics.flush()  # before LiveKit is answered: survives a kill
             self._log(offer, decision)
             span.set({"usher.container": self._server.container, **_span_fields(decision)})
             self.changed()
@@ -219,7 +219,7 @@ class RequestFilter:
             waiting.cancel()
 
     async def _say_that_it_starts(self, offer: Offer) -> None:
-        """Renew for a job whose process is being started; once it runs it says so itself."""
+        """Renew the lease of a job while its process starts; the running process renews itself."""
         while True:
             await asyncio.sleep(RENEW_S)
             if self.is_assigned(offer.job_id):

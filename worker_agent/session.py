@@ -44,7 +44,7 @@ async def run(entrypoint: EntryPoint, ctx: JobContext) -> None:
     """
     offer = read_offer(ctx.job)
     if not offer.dispatch_id:
-        joining.ended(ctx.job.id)  # when it joins, if it does, is its program's affair
+        joining.ended(ctx.job.id)  # its program decides whether and when it joins
         await entrypoint(ctx)
         return
     prewarm.prepare()  # where the program's own `setup_fnc` has taken the place of ours
@@ -96,7 +96,7 @@ class Session:
         )
         shutdown.on_beginning(job.ctx, self.farewell.on_shutdown)
         job.ctx.add_shutdown_callback(self._left)
-        if self.fence.claimed:  # one that is not may be another's, and learns that after joining
+        if self.fence.claimed:  # else it may be another's, and learns that after joining
             job.sign_of_life.start()
         return job.session_span
 

@@ -13,7 +13,7 @@ from worker_agent.livekit_workarounds import agent_session
 
 # A program may start its `AgentSession` again, or end the job, after it has closed.
 CLOSED_S: Final = 1.0
-# A plain `AgentSession` closes when the person to whom it listens leaves; its agent is deaf then.
+# A plain `AgentSession` closes when the person that it listens to leaves; its agent is deaf then.
 LEFT: Final = Ending(
     cause=Cause.PEOPLE_LEFT, reason="its AgentSession has closed, because its person left"
 )
@@ -23,7 +23,7 @@ class SessionClose:
     """Watches one job's session; belongs to the job's event loop."""
 
     def __init__(self, ctx: JobContext, closed: Callable[[Ending], None]) -> None:
-        """`closed` is called with the ending that it is that the agent hears nothing any more."""
+        """`closed` is called with the ending once the agent hears nothing any more."""
         self._ctx = ctx
         self._closed = closed
         self._session: AgentSession[Any] | None = None

@@ -1,6 +1,6 @@
 """The steps by which an agent server and its jobs change a dispatch's record.
 
-What is decided stands elsewhere; here is what each decision writes.
+The decisions are in other modules (`decisions.py`, `ending.py`); here is what each one writes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
 
 
 def not_assigned(offer: Offer) -> Step[Advanced]:
-    """End a claim whose job LiveKit has not assigned, so that the next attempt need not wait."""
+    """End a claim when LiveKit has not assigned its job, so that the next attempt need not wait."""
     return dispatches.advance(
         Advance(
             offer.ref,
@@ -173,7 +173,7 @@ def left(
 
 
 def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Advanced]:
-    """Ask for the next generation, for people whom this agent no longer answers."""
+    """Ask for the next generation: people are there, and this agent no longer answers."""
     return dispatches.advance(
         Advance(
             offer.ref,

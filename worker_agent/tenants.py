@@ -1,7 +1,7 @@
-"""The clients that an agent server believes a job to be for: those of its own LiveKit server.
+"""The clients that a job may name: those of the agent server's own LiveKit server.
 
-A job says for which client and dispatch it is, and every program with a key of the LiveKit server
-that offers it can have it say so. Believed is a client of that very LiveKit server.
+A job names its client and dispatch, and every program with a key of the LiveKit server that offers
+the job can write there what it likes. So only a client of that very LiveKit server is believed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Tenants:
     """The clients of the LiveKit server that one process is registered with."""
 
     def __init__(self, store: AsyncLedger, *, own_client_id: str, server: LiveKitServer) -> None:
-        """`own_client_id` is the operator's word (`USHER_AGENT_CLIENT_ID`); empty: none."""
+        """`own_client_id` is the operator's setting (`USHER_AGENT_CLIENT_ID`); empty: none."""
         self._store = store
         self._own = own_client_id
         self._server = server
@@ -50,7 +50,7 @@ class Tenants:
         if self._here is None:
             await self._look()
         elif client_id not in self._here:
-            with contextlib.suppress(LedgerUnavailable):  # then as it was when Redis last said
+            with contextlib.suppress(LedgerUnavailable):  # then Redis's last answer holds
                 await self._look()
         return self._here is None or client_id in self._here
 
@@ -67,7 +67,7 @@ class Tenants:
             raise LedgerUnavailable("Redis has not said where the clients' LiveKit is") from None
         self._looked_at = time.monotonic()
         if not told:
-            return  # what was known before is so still
+            return  # the last answer holds
         here = clients_at(self._server, told)
         if not here and self._here is None and not self._own:
             logger.error(

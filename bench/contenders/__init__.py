@@ -1,7 +1,7 @@
-"""Who is compared with whom?
+"""The contenders of the benchmark.
 
-Each is written the way its users would write it, and asked the way they would ask it
-(`bench/caller.py`). What (c), (d) and (e) do for a session is the same, in `task.py`.
+Each is written and called as its users would do it (`bench/caller.py`). (c), (d) and (e) run the
+same task for a session, in `task.py`.
 """
 
 from __future__ import annotations

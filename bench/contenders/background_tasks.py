@@ -1,4 +1,4 @@
-"""(c) The agent is fetched by the web process itself, after the answer: FastAPI's BackgroundTasks.
+"""(c) The web process itself dispatches the agent, after the answer: FastAPI's BackgroundTasks.
 
 `uvicorn bench.contenders.background_tasks:app --workers 2`
 """
@@ -26,6 +26,6 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/dispatches", dependencies=[Authorized])
 async def dispatch(wanted: Wanted, background: BackgroundTasks) -> Session:
-    """A token now, an agent soon."""
+    """Answer with a token at once, and dispatch the agent after the answer."""
     background.add_task(get_agent, app.state.livekit, wanted.room_name)
     return session(wanted)

@@ -1,4 +1,4 @@
-"""What does a browser ask of (c), (d) and (e)? A token, and an agent in its room."""
+"""The endpoint of (c), (d) and (e): answer with a token and have an agent sent to the room."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Session(BaseModel):
 
 
 def authorized(authorization: Annotated[str, Header()] = "") -> None:
-    """Refuse whoever has no key."""
+    """Refuse a caller without a key."""
     if not secrets.compare_digest(authorization, f"Bearer {os.environ['USHER_BENCH_KEY']}"):
         raise HTTPException(401)
 

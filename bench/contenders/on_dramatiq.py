@@ -40,6 +40,6 @@ app = FastAPI()
 
 @app.post("/dispatches", dependencies=[Authorized])
 def dispatch(wanted: Wanted) -> Session:
-    """A token now, an agent soon."""
+    """Answer with a token at once, and queue the task."""
     dispatch_agent.send(wanted.room_name)
     return session(wanted)

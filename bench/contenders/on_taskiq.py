@@ -51,6 +51,6 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/dispatches", dependencies=[Authorized])
 async def dispatch(wanted: Wanted) -> Session:
-    """A token now, an agent soon."""
+    """Answer with a token at once, and queue the task."""
     await dispatch_agent.kiq(wanted.room_name)
     return session(wanted)

@@ -1,4 +1,4 @@
-"""What do (c), (d) and (e) do for a session? They ask LiveKit for an agent and see it come.
+"""The task of (c), (d) and (e) for a session: ask LiveKit for an agent and see it join.
 
 Three tries with waits of 1, 2 and 4 s; a try is `CreateDispatch`, and then a look into the room
 every half second, for up to five seconds.
@@ -37,7 +37,7 @@ def connect() -> api.LiveKitAPI:
 
 
 def token(room: str, identity: str) -> str:
-    """What the person joins with."""
+    """Make the person's token."""
     grants = api.VideoGrants(room_join=True, room=room)
     return api.AccessToken().with_identity(identity).with_grants(grants).to_jwt()
 

@@ -1,4 +1,4 @@
-"""What is measured? Each module says which units it has, and measures one.
+"""The measurements, one module each, which lists its units and measures one.
 
 A module has `NAME`, `units(size)` and `run(bed, unit)`; the result of a unit is plain JSON.
 """
@@ -30,7 +30,7 @@ class Measure(Protocol):
     NAME: str
 
     def units(self, size: Size) -> list[Unit]:
-        """What is to be measured, in this order."""
+        """Return the units to measure, in order."""
         ...
 
     def run(self, bed: Testbed, unit: Unit) -> Awaitable[dict[str, Any]]:

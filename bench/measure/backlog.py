@@ -1,8 +1,8 @@
-"""Does a backlog drain: how fast, in order, without loss, in how much memory?
+"""The draining of a backlog: its rate, order, losses and memory.
 
-Dispatch only, no agents: LiveKit is one that only answers (`bench/fake_livekit.py`), an agent
-server reports free slots that are not there, and no verification runs. What counts is the way from
-an accepted session to `CreateDispatch`.
+Dispatch only, no agents: LiveKit is the fake one (`bench/fake_livekit.py`), a pretended agent
+server reports free slots, and no verification runs. Measured is the way from an accepted session to
+`CreateDispatch`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     await bed.start("verify")
     rank = {room: number for number, (room, _) in enumerate(accepted)}
     seen = set(order)
-    # Those that were asked at once have no order of their own; whose answer a web process had to
-    # keep back for a moment is early by its answer, and that is at nobody's cost.
+    # Requests sent at once have no order among them; one with an answer that a web process kept
+    # back for a moment is early by its answer, which costs no other request anything.
     places = [number - rank[room] for number, room in enumerate(dict.fromkeys(order))]
     return {
         "accepted": len(accepted),

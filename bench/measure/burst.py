@@ -1,4 +1,4 @@
-"""Of so many sessions at once, how many get exactly one agent, and when has the last one come?
+"""Bursts: of so many sessions at once, those with exactly one agent, and the last agent's time.
 
 With the agent server's load as used slots, with the process executor, and with livekit-agents'
 default load report, the CPU's.

@@ -1,8 +1,8 @@
-"""How often is LiveKit asked, and Redis, for one session that nothing disturbs?
+"""The calls to LiveKit and the Redis commands for one undisturbed session.
 
-LiveKit's calls are counted in its own log of them. Redis's commands are counted by `MONITOR`, which
-tells those that a process has sent from those that a script has made inside Redis; what the same
-processes send while nothing happens is measured before and subtracted.
+LiveKit's calls are counted in its log. Redis's commands are counted by `MONITOR`, which tells those
+that a process has sent from those that a script has made inside Redis; what the same processes send
+when idle is measured before and subtracted.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Monitor:
                             self._owners[str(one.laddr.port)] = name
 
     def take(self) -> Counter[str]:
-        """What has been counted since the last time."""
+        """Return the counts since the last call."""
         self.look()
         seen, self._seen = self._seen, []
         return Counter(

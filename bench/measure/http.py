@@ -1,7 +1,7 @@
-"""How many requests does the front door answer per second of one core, and how long does each take?
+"""The web's requests per second of one core, and the time of each answer.
 
-Dispatch only: LiveKit is one that only answers, because what is measured is the web. Answer times
-with real agents beside them come from `join` (one at a time) and `burst` (forty at once).
+Dispatch only: LiveKit is the fake one, because the web is measured. Answer times with real agents
+on the same machine come from `join` (one at a time) and `burst` (forty at once).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long does one session's agent take on an idle machine, and when does the contender know?"""
+"""The time to join of one session on an idle machine, and the time until the contender knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.units import Unit, rotated
 NAME: Final = "join"
 _EACH_S: Final = 1.7
 _NOTICED_WITHIN_S: Final = 2.0
-# Of whom a p99 is wanted: the floor, what Usher replaces, and Usher.
+# The contenders with a p99: the floor, what Usher replaces, and Usher.
 _COMPARED: Final = ("direct", "background", "usher")
 
 
@@ -50,5 +50,5 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
         await bed.see(contender, [session])
         sessions.append(session.as_json())
         await bed.end([room])
-        await asyncio.sleep(chance.uniform(0.3, 0.5))  # in no step with anybody's clock
+        await asyncio.sleep(chance.uniform(0.3, 0.5))  # in step with no periodic work
     return {"busy_percent": busy, "sessions": sessions}

@@ -1,9 +1,9 @@
-"""What does a session cost beside others that live: none, ten, a hundred, a thousand?
+"""The cost of a session beside none, ten, a hundred or a thousand live ones.
 
-The live ones are records, not agents: LiveKit is one that only answers and lists an agent in
-every room, so Usher takes each for joined; one process renews them all, every 0.8 s, as their
-agents would (`bench/pretended.py`). A thousand real agents are more than one machine has room for.
-What the agents' own processes would need is left out, so `pretended` is shown apart.
+The live ones are records, not agents: LiveKit is the fake one, which lists an agent in every room,
+so Usher takes each session for joined; one process renews them all, every 0.8 s, as their agents
+would (`bench/pretended.py`). A thousand real agents are more than one machine has room for. The
+cost of the agents' own processes is left out, so `pretended` is shown apart.
 """
 
 from __future__ import annotations

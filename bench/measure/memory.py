@@ -1,4 +1,4 @@
-"""How much of Redis does a session take that waits to be dispatched?
+"""The memory in Redis of a session that waits to be dispatched.
 
 Dispatch only, with the workers stopped.
 """
@@ -61,7 +61,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
 
 
 def memory_bytes(bed: Testbed, program: str) -> int:
-    """What Redis uses for its data, without what it holds for its clients and its append file."""
+    """Return the memory of Redis's data, without its buffers for clients and the append file."""
     with bed.redis(program) as client:
         info: Any = client.info("memory")
         return (

@@ -1,4 +1,4 @@
-"""How soon can forty agents be there at all, by direct calls at the best pace?"""
+"""The shortest time in which forty agents can join: direct calls at the best pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does a steady stream of sessions get and cost, minute after minute?"""
+"""A steady stream of sessions: its joins and its costs, minute by minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came out, for people (Markdown and charts) and for programs (JSON)?"""
+"""The report of the results, for people (Markdown and charts) and for programs (JSON)."""
 
 from __future__ import annotations
 

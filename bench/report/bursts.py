@@ -1,4 +1,4 @@
-"""What does the page say of bursts?"""
+"""The report's section on bursts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS: Final = {
 
 
 def bursts(results: Results) -> str:
-    """Every kind and size, and what is behind them."""
+    """Write the section: every kind and size, and their costs."""
     parts = []
     for kind, words in _KINDS.items():
         sizes = results.burst_sizes(kind)
@@ -93,7 +93,7 @@ def _why(results: Results, kind: Kind) -> str:
 
 
 def _cpu(results: Results, kind: Kind, count: int) -> str:
-    """Who has used the processors until the last agent was there?"""
+    """Write the processor time of each process until the last agent had joined."""
     rows = []
     for name, contender in CONTENDERS.items():
         used = results.burst_cpu_s(kind, count, name)

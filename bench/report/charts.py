@@ -1,4 +1,4 @@
-"""What do the figures look like?"""
+"""The report's charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the page say of HTTP, of calls, of what waits and of what lives?"""
+"""The report's sections on HTTP, calls, waiting sessions and live sessions."""
 
 from __future__ import annotations
 

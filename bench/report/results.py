@@ -1,4 +1,4 @@
-"""How are the samples of one contender found among all results?"""
+"""Look-ups of one contender's samples among all results."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def last_s(burst: Sequence[Session]) -> float | None:
 
 
 def exactly_one(burst: Sequence[Session]) -> int:
-    """How many sessions have one agent and no second."""
+    """Count the sessions with exactly one agent."""
     return sum(session["agents"] == 1 for session in burst)
 
 

@@ -1,4 +1,4 @@
-"""What does the page say, section by section?"""
+"""The report's page, section by section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which targets are met?"""
+"""The targets, and whether the results meet them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.report.results import Results, exactly_one, last_s
 from bench.size import TARGET_BURST
 from bench.stats import ENOUGH_FOR_P99, Ratio, median, p99, percentile, ratio
 
-# 64 threads take messages at once, and 16 connections asked at once: nobody's turn is more exact.
+# 64 threads take messages at once, and 16 connections asked at once: no turn is more exact.
 IN_ORDER_WITHIN: Final = 64 + 16
 
 

@@ -1,4 +1,4 @@
-"""How are tables and numbers written?"""
+"""Formatting of tables and numbers in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do the integration tests work with? The session's Redis, emptied, and a LiveKit room."""
+"""Fixtures of the integration tests: the session's Redis, emptied, a LiveKit room, services."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CLIENT_ID = "acme"
 
 @pytest.fixture(scope="session")
 def celery_templates(redis_url: str) -> tuple[Template, ...]:
-    """What each worker keeps in Redis of Celery's messages.
+    """The templates of Celery's messages that each worker keeps in Redis.
 
     Our Celery application reads its settings only once: here, for all tests of this process.
     """
@@ -48,7 +48,7 @@ def celery_templates(redis_url: str) -> tuple[Template, ...]:
 
 @pytest.fixture
 def raw(redis_url: str, celery_templates: tuple[Template, ...]) -> Iterator[redis.Redis]:
-    """The session's Redis, emptied but for what workers keep of Celery's messages."""
+    """The session's Redis, empty except for the templates of Celery's messages."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushall()
         keep_templates(client, celery_templates)
@@ -81,7 +81,7 @@ async def async_store(common: CommonSettings) -> AsyncIterator[AsyncLedger]:
 
 @pytest_asyncio.fixture
 async def house(livekit_server: LiveKitServer) -> AsyncIterator[House]:
-    """A room that nobody else uses."""
+    """A LiveKit room that no other test uses."""
     url = livekit_server.url.replace("ws", "http", 1)
     key, secret = livekit_server.api_key, livekit_server.api_secret
     async with api.LiveKitAPI(url, key, secret, failover=False) as lk:
@@ -94,7 +94,7 @@ async def house(livekit_server: LiveKitServer) -> AsyncIterator[House]:
 async def services_for(
     common: CommonSettings, livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[OpenServices]:
-    """Opens the services of a worker process; keyword arguments are environment variables."""
+    """Open the services of a worker process; keyword arguments are environment variables."""
     opened: list[Services] = []
 
     async def open_with(**environ: str) -> Services:
@@ -129,7 +129,7 @@ def agent_server(store: Ledger) -> AgentServerReport:
 
 @pytest.fixture
 def no_agent_server(store: Ledger) -> Callable[[], None]:
-    """Takes the agent server's report away."""
+    """Remove the agent server's report."""
 
     def take_away() -> None:
         store.run(reports.report_agent_server(a_server(), ttl_s=0))
@@ -145,7 +145,7 @@ async def services(services_for: OpenServices, agent_server: AgentServerReport) 
 
 @pytest.fixture
 def request_dispatch(store: Ledger, house: House, raw: redis.Redis) -> Request:
-    """Writes a new dispatch for the room of the house, takes its message, and reads it."""
+    """Write a new dispatch for the room of `house`, take its message, and return its record."""
 
     def write(dispatch_id: str = "dsp_1", **changes: object) -> Dispatch:
         new = new_dispatch(dispatch_id, **{"room_name": house.room, **changes})
@@ -160,7 +160,7 @@ def request_dispatch(store: Ledger, house: House, raw: redis.Redis) -> Request:
 
 @pytest.fixture
 def look(store: Ledger) -> Callable[[], Dispatch]:
-    """Reads the record of `dsp_1`."""
+    """Read the record of `dsp_1`."""
 
     def read() -> Dispatch:
         dispatch = store.run(dispatches.read("dsp_1"))
@@ -172,7 +172,7 @@ def look(store: Ledger) -> Callable[[], Dispatch]:
 
 @pytest.fixture
 def own_redis(tmp_path: Path, celery_templates: tuple[Template, ...]) -> Iterator[OwnRedis]:
-    """A Redis of the test's own, running, with what workers keep of Celery's messages."""
+    """A Redis of the test's own, running, with the templates of Celery's messages."""
     server = OwnRedis(tmp_path)
     server.start()
     with redis.Redis.from_url(server.url) as client:
@@ -183,7 +183,7 @@ def own_redis(tmp_path: Path, celery_templates: tuple[Template, ...]) -> Iterato
 
 @pytest.fixture
 def own_common(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> CommonSettings:
-    """Settings that point at the test's own Redis, which shall answer within 1 s."""
+    """Settings that point at the test's own Redis, with time-outs of 1 s."""
     monkeypatch.setenv("REDIS_URL", own_redis.url)
     monkeypatch.setenv("USHER_REDIS_TIMEOUT_S", "1")
     monkeypatch.setenv("USHER_REDIS_WORKER_TIMEOUT_S", "1")
@@ -194,5 +194,5 @@ def own_common(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> CommonSe
 def open_with(
     common: CommonSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Open]:
-    """Opens the application for these clients, with the session's Redis."""
+    """Open the application for the given clients, with the session's Redis."""
     yield from opening(tmp_path, monkeypatch)

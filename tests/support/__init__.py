@@ -1,1 +1,1 @@
-"""What tests share."""
+"""Helpers that tests share: values, servers, clients, and fakes at the socket."""

@@ -1,4 +1,4 @@
-"""Evidence of a round of the campaign, made by hand."""
+"""Handmade evidence of a round of the fault campaign, for tests of its oracle."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Story:
         who: str = "ann",
         back_after_s: float | None = None,
     ) -> Story:
-        """A person in the room, and which agent answers her words from when to when."""
+        """Add a person in the room, with the agent that answers her, from when to when."""
         there = {"room": ROOM, "who": who}
         back = {} if back_after_s is None else {"back_after_s": back_after_s}
         self.driver.append({"t": since, "event": "present", **there, **back})
@@ -87,7 +87,7 @@ class Story:
         return self
 
     def unlisted(self, at: float) -> Story:
-        """LiveKit does not answer."""
+        """Add a list of the room that LiveKit does not answer."""
         self.driver.append({"t": at, "event": "listed", "room": ROOM, "agents": None})
         return self
 
@@ -179,7 +179,7 @@ class Story:
         return self
 
     def neighbour(self, at: float, status: int, dispatch_id: str = "") -> Story:
-        """The other tenant is answered."""
+        """Add a request of the other tenant, and its answer."""
         answer = {"status": status, "took_s": 0.01, "dispatch_id": dispatch_id}
         self.neighbours.append({"t": at, "event": "neighbour_answered", **answer})
         return self
@@ -194,7 +194,7 @@ class Story:
         return self
 
     def missing(self, *what: str) -> Story:
-        """With all faults over."""
+        """Add the end of all faults, with the parts that are still missing."""
         self.driver.append({"t": 99.5, "event": "healed", "missing": list(what), "took_s": 20.0})
         return self
 
@@ -209,7 +209,7 @@ class Story:
 
 
 def honest() -> Story:
-    """A session with one agent, from its request until everybody has left."""
+    """Return a session with one agent, from its request until all people have left."""
     story = Story().accepted(1.0).person(1.5, 30.0, ("one", 1.6, 30.0))
     story.listed(1.2).listed(1.6, "one").joined(1.6, "one", pid=7).left(31.0, "one").listed(31.2)
     return story.final()

@@ -1,4 +1,4 @@
-"""How does a test get a file of clients?"""
+"""Clients files for tests, and applications that are opened with them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ENVIRON = {"TEST_LIVEKIT_SECRET": LIVEKIT_SECRET} | {
 }
 
 
-# Opens the application for these clients; keyword arguments are environment variables.
+# Opens the application for given clients; keyword arguments are environment variables.
 Open = Callable[..., FlaskClient]
 
 
 def digest(key: str) -> str:
-    """What the file keeps of a key."""
+    """Return the digest of a key, which the file keeps in place of the key."""
     return sha256(key.encode()).hexdigest()
 
 
 def a_key(client_id: str, key: str, *, kind: str = "secret", more: str = "") -> str:
-    """One key of a client; its id is the key itself."""
+    """Make the table of one key of a client; its id is the key itself."""
     return f"""
 [[clients.{client_id}.keys]]
 id = "{key}"
@@ -48,7 +48,7 @@ def a_client(
     secret: str = "",
     more: str = "",
 ) -> str:
-    """One client, on a LiveKit server of its own that is not there, and its keys' text."""
+    """Make the table of one client, on a LiveKit server that does not run, with its keys."""
     own = f"{client_id}_LIVEKIT_SECRET"
     secret = secret or f"env:{own if own in ENVIRON else 'TEST_LIVEKIT_SECRET'}"
     return f"""
@@ -62,7 +62,7 @@ agent_names = {agents}
 
 
 def opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Opens applications, each with its clients in the file `clients.toml`; closed at the end."""
+    """Open applications, each with its clients in `clients.toml`; close them at the end."""
     opened = []
 
     def open_(clients: str, **environ: str) -> FlaskClient:

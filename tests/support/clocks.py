@@ -1,4 +1,4 @@
-"""Leave in a Redis what its clock leaves there that has gone back."""
+"""Simulate in a Redis that its clock has gone back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NUMBERS = re.compile(r"\d{13}(\.\d+)?")
 
 
 def goes_back(client: redis.Redis[Any], *, by_s: float) -> None:
-    """Have every time that Usher has written be ahead of Redis's clock by so much more.
+    """Move every time that Usher has written, and every expiry, ahead of Redis's clock.
 
-    So they are when the clock has been set back, and when a replica whose clock is behind has taken
-    over. What Redis lets expire does so at such a time, too.
+    So they are when the clock has been set back, and after a failover to a replica with a slow
+    clock.
     """
     by_ms = int(by_s * 1000)
 

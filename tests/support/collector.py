@@ -1,4 +1,4 @@
-"""A receiver of traces (OTLP over HTTP) on loopback, and what it has got."""
+"""A trace collector (OTLP over HTTP) on loopback, which keeps what it receives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class GotSpan:
-    """A span as it came; ids in hex, `parent_id` empty for a root."""
+    """A received span; ids in hex, `parent_id` empty for a root."""
 
     name: str
     kind: str
@@ -45,7 +45,7 @@ def _attributes(pairs: Any) -> dict[str, Any]:
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Iterator[GotSpan]:
-    """Every span of one export."""
+    """Yield every span of one export."""
     for of_resource in request.resource_spans:
         service = _attributes(of_resource.resource.attributes).get("service.name", "")
         for of_scope in of_resource.scope_spans:
@@ -68,7 +68,7 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[GotSpan]:
 
 @dataclass
 class Collector:
-    """Keeps every span. While `hangs` it takes requests and answers none."""
+    """A collector that keeps every span. While `hangs` it takes requests and answers none."""
 
     url: str = ""
     hangs: bool = False
@@ -79,11 +79,11 @@ class Collector:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What makes a process trace to here, at once."""
+        """Return the environment that has a process export its traces here, at once."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
     def take(self, body: bytes) -> bytes | None:
-        """The answer to one export; None for none."""
+        """Keep the spans of one export; return the answer, None for no answer."""
         self.asked += 1
         if self.hangs:
             return None
@@ -92,14 +92,14 @@ class Collector:
         return ExportTraceServiceResponse().SerializeToString()
 
     def trace(self, trace_id: str) -> list[GotSpan]:
-        """The spans of one trace, in the order in which they began."""
+        """Return the spans of one trace, in the order in which they began."""
         found = [span for span in list(self.spans) if span.trace_id == trace_id]
         return sorted(found, key=lambda span: span.start_ns)
 
     def wait(
         self, trace_id: str, enough: Callable[[list[GotSpan]], object], *, within_s: float = 20
     ) -> list[GotSpan]:
-        """The spans of a trace as soon as they are `enough`."""
+        """Return the spans of a trace as soon as they are `enough`."""
         until = time.monotonic() + within_s
         while not enough(found := self.trace(trace_id)):
             if time.monotonic() > until:
@@ -108,7 +108,7 @@ class Collector:
         return found
 
     def dispatch(self, dispatch_id: str, *, within_s: float = 20) -> str:
-        """The id of the trace whose request has brought that dispatch about."""
+        """Return the id of the trace in which the dispatch was requested."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
             for span in list(self.spans):
@@ -121,7 +121,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector at work."""
+    """Run a collector."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

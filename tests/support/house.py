@@ -1,4 +1,4 @@
-"""A LiveKit room of a test's own, and whom the test sends in."""
+"""A LiveKit room of a test's own, with the participants that the test sends in."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.values import WAIT_S
 if TYPE_CHECKING:
     from tests.conftest import LiveKitServer
 
-# What the fixtures `services_for` and `request_dispatch` are.
+# The types of the fixtures `services_for` and `request_dispatch`.
 OpenServices = Callable[..., Awaitable[Services]]
 Request = Callable[..., Dispatch]
 
 
 @dataclass
 class House:
-    """A LiveKit server and one room of its own name, with whom the test sends in."""
+    """A LiveKit server and one room with a fresh name, with the participants of the test."""
 
     server: LiveKitServer
     lk: api.LiveKitAPI
@@ -41,7 +41,7 @@ class House:
         agent: bool = True,
         attributes: dict[str, str] | None = None,
     ) -> rtc.Room:
-        """A real participant in the room, by token; an agent by its kind."""
+        """Join a real participant, by token; an agent by its kind."""
         token = (
             api.AccessToken(self.server.api_key, self.server.api_secret)
             .with_identity(identity)
@@ -53,7 +53,7 @@ class House:
             self.server.url, token.with_kind("agent" if agent else "standard").to_jwt()
         )
         self._inside.append(room)
-        # The one who joins may know that it is there before LiveKit tells others.
+        # The participant may know that it has joined before LiveKit lists it.
         whom = api.RoomParticipantIdentity(room=self.room, identity=identity)
         async with asyncio.timeout(WAIT_S):
             while (await self.lk.room.get_participant(whom)).state != ParticipantInfo.ACTIVE:
@@ -61,7 +61,7 @@ class House:
         return room
 
     async def join_for(self, dispatch: Dispatch) -> str:
-        """The agent that the dispatch's present generation wants; returns its identity."""
+        """Join the agent that the dispatch's present generation wants; return its identity."""
         identity = f"agent-{uuid.uuid4().hex[:8]}"
         attributes = {
             "usher.dispatch_id": dispatch.dispatch_id,
@@ -73,7 +73,7 @@ class House:
 
     @contextlib.asynccontextmanager
     async def joining_for(self, dispatch: Dispatch) -> AsyncIterator[None]:
-        """Within, that agent is in the room by its signalling alone: it is never ACTIVE."""
+        """Within the block, keep that agent in the room by signalling alone: it is never ACTIVE."""
         token = (
             api.AccessToken(self.server.api_key, self.server.api_secret)
             .with_identity(f"agent-{uuid.uuid4().hex[:8]}")
@@ -95,7 +95,7 @@ class House:
             yield
 
     async def dispatches(self) -> list[api.AgentDispatch]:
-        """What LiveKit lists for the room, but its own one for agents without a name."""
+        """Return LiveKit's dispatches of the room, but its own one for agents without a name."""
         rooms = await self.lk.room.list_rooms(api.ListRoomsRequest(names=[self.room]))
         if not rooms.rooms:
             return []
@@ -103,14 +103,14 @@ class House:
         return [item for item in listed if item.agent_name and not item.state.deleted_at]
 
     async def generations(self) -> list[tuple[str, str]]:
-        """Dispatch id and generation of everything that LiveKit lists for the room."""
+        """Return dispatch id and generation of every LiveKit dispatch of the room."""
         return sorted(
             (item.attributes["usher.dispatch_id"], item.attributes["usher.generation"])
             for item in await self.dispatches()
         )
 
     async def everybody_leaves(self) -> None:
-        """Return when LiveKit lists nobody any longer."""
+        """Have every participant leave; return when LiveKit lists none any longer."""
         for room in self._inside:
             await room.disconnect()
         self._inside.clear()
@@ -120,7 +120,7 @@ class House:
                 await asyncio.sleep(0.02)
 
     async def empty(self) -> None:
-        """Everybody leaves and the room goes."""
+        """Have every participant leave, and delete the room."""
         for room in self._inside:
             await room.disconnect()
         with contextlib.suppress(api.TwirpError):

@@ -1,4 +1,4 @@
-"""How does a test get a ledger with many sessions? By the steps that make real ones."""
+"""Fill a ledger with many sessions, by the steps that make real ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BATCH = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """One session, and what becomes of it: `ends_as` is a state's name."""
+    """A session to write, and its course: `ends_as` is a state's name."""
 
     number: int
     ends_as: str
@@ -53,7 +53,7 @@ class Told:
 
 
 def steps(told: Told) -> Iterator[Step[object]]:
-    """What makes it, in order."""
+    """Yield the steps that make the session, in order."""
     ref = told.ref
     new = new_dispatch(
         told.dispatch_id,
@@ -122,7 +122,7 @@ def steps(told: Told) -> Iterator[Step[object]]:
 
 
 def run_steps(raw: redis.Redis, wanted: Iterable[Step[object]]) -> None:
-    """Carry them out, many in one go."""
+    """Carry out the steps, many in one pipeline."""
     pipe = raw.pipeline(transaction=False)
     shas: dict[str, str] = {}
     for step in wanted:
@@ -135,7 +135,7 @@ def run_steps(raw: redis.Redis, wanted: Iterable[Step[object]]) -> None:
 
 
 def keep_templates(raw: redis.Redis, templates: Iterable[Template]) -> None:
-    """Keep Celery's messages in Redis, as if a worker were at work."""
+    """Keep the templates of Celery's messages in Redis, as a running worker does."""
     run_steps(raw, [celery_messages.keep(templates, replace=True)])
 
 
@@ -145,7 +145,7 @@ def fill(raw: redis.Redis, sessions: Iterable[Told]) -> None:
 
 
 def report_server(raw: redis.Redis, **changes: object) -> AgentServerReport:
-    """An agent server that has reported itself for ten minutes."""
+    """Write the report of an agent server, valid for ten minutes."""
     report = a_server(**changes)
     run_steps(raw, [reports.report_agent_server(report, ttl_s=600)])
     return report

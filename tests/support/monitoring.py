@@ -1,4 +1,4 @@
-"""Which metrics do the alert rules and the dashboard speak of, and how?"""
+"""The metrics and labels that the alert rules and the Grafana dashboard use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FOLDER = PROJECT_ROOT / "monitoring"
 RULES: dict[str, Any] = yaml.safe_load((_FOLDER / "alerts.yml").read_text("utf-8"))
 DASHBOARD: dict[str, Any] = json.loads((_FOLDER / "grafana-dashboard.json").read_text("utf-8"))
 
-# Grafana puts something in their place before it asks Prometheus.
+# Grafana replaces these variables before it queries Prometheus.
 _VARIABLES = {"$__rate_interval": "5m", "$client": ".*"}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every query, with where it stands."""
+    """Yield every query, with its place."""
     for group in RULES["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -40,7 +40,7 @@ def _filled(expression: str) -> str:
 
 
 def selectors(expression: str) -> list[tuple[str, str]]:
-    """The metrics of a query, each with the aggregation that takes it first ("": none)."""
+    """Return the metrics of a query, each with its innermost aggregation ("": none)."""
     return list(_selectors(promql_parser.parse(expression), ""))
 
 
@@ -62,14 +62,14 @@ def _selectors(node: Any, aggregation: str) -> Iterator[tuple[str, str]]:
 
 
 def metrics_named() -> set[str]:
-    """The names of our metrics as /metrics has them after `# TYPE`."""
+    """Return the names of our metrics as /metrics has them after `# TYPE`."""
     names = {name for _, text in expressions() for name, _ in selectors(text)}
     ours = {name for name in names if name.startswith("usher_")}
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in ours}
 
 
 def labels_named() -> set[tuple[str, str]]:
-    """Metric and label of every matcher, and of every grouping, that the queries speak of."""
+    """Return metric and label of every matcher and every grouping in the queries."""
     found: set[tuple[str, str]] = set()
     for _, expression in expressions():
         _collect(promql_parser.parse(expression), (), found)

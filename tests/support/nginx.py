@@ -1,6 +1,6 @@
-"""The proxy of deploy/nginx in front of a web.
+"""The nginx proxy of deploy/nginx in front of a web process.
 
-The files are the deployment's own; a test puts in other addresses and paths.
+The configuration is the deployment's own, with the test's addresses and paths.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.support.tls import Certificates, make_certificates
 
 CONFIGURATION = PROJECT_ROOT / "deploy/nginx"
 STOPS_WITHIN_S = 10
-# Where nginx buffers what is on its way: Debian's folders are www-data's.
+# Where nginx buffers requests and answers: Debian's folders belong to www-data.
 _BUFFERS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proxy:
-    """Where it listens: with TLS, and at a port of the test's own without."""
+    """The addresses of a running proxy: one with TLS, one without."""
 
     https_url: str
     http_url: str
@@ -36,7 +36,7 @@ class Proxy:
 
 
 def find_nginx() -> str:
-    """The machine's nginx; without one the test fails in CI, and is skipped elsewhere."""
+    """Return the machine's nginx; without one the test fails in CI, and is skipped elsewhere."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     found = shutil.which("nginx", path=path)
     if found:
@@ -48,7 +48,7 @@ def find_nginx() -> str:
 
 @contextlib.contextmanager
 def proxied(directory: Path, web_port: int, *, limit_conn: int = 2000) -> Iterator[Proxy]:
-    """nginx with the configuration of deploy/nginx, in front of the web at `web_port`.
+    """Run nginx with the configuration of deploy/nginx, in front of the web at `web_port`.
 
     `limit_conn` is how many open requests one address may have.
     """
@@ -74,7 +74,7 @@ def proxied(directory: Path, web_port: int, *, limit_conn: int = 2000) -> Iterat
 def write_configuration(
     directory: Path, certificates: Certificates, numbers: Mapping[str, int]
 ) -> None:
-    """Put both files into `directory`, with the test's own ports and paths."""
+    """Write both files into `directory`, with the test's own ports and paths."""
     https, http = numbers["https"], numbers["http"]
     _write(
         directory / "usher.conf",

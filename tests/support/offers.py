@@ -1,4 +1,4 @@
-"""How does LiveKit offer a job to an agent server? livekit-agents' own request, and its answers."""
+"""Job offers to an agent server, as livekit-agents' own request objects, with their answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def identity(**changes: Any) -> AgentServerIdentity:
 
 
 class Offered:
-    """A job as livekit-agents hands it over, and what was answered."""
+    """A job as livekit-agents hands it over, and the answers to it."""
 
     def __init__(self, job_id: str = "AJ_1", *, times_out: bool = False, **changes: str) -> None:
         attributes = {

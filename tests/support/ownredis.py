@@ -19,7 +19,7 @@ _STARTS_WITHIN_S = 30
 
 
 class OwnRedis:
-    """Starts empty every time: nothing is kept on disk, and no script in its cache."""
+    """A Redis that is empty after every start: no file on disk, and no script in its cache."""
 
     def __init__(self, directory: Path) -> None:
         with socket.socket() as probe:
@@ -30,7 +30,7 @@ class OwnRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *more: str) -> None:
-        """Start it; `more` are arguments of redis-server's."""
+        """Start it; `more` are arguments of redis-server."""
         arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *more]
         self._process = subprocess.Popen(
             [str(find_redis_server(os.environ)), *arguments, "--dir", str(self._directory)],
@@ -54,7 +54,7 @@ class OwnRedis:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """It keeps its port and its connections, and answers nothing."""
+        """Freeze it within the block: it keeps its port and connections, and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:

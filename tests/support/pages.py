@@ -1,4 +1,4 @@
-"""What is in a page?"""
+"""A parser of the pages under test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class Inspected(HTMLParser):
-    """What the page loads, what stands inline in it, its ids and what refers to them."""
+    """A page's loaded files, inline scripts and styles, ids and references to ids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A customer's own server, which takes the events of their dispatches: a real one, by HTTP."""
+"""A customer's webhook server, which receives the events of their dispatches by real HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = "whsec_" + "dXNoZXItdGVzdHMtd2ViaG9vay1zZWNyZXQtMzJi"
 
 @dataclass
 class Receiver:
-    """Answers with the statuses of `answers`, then 204, and keeps what it got."""
+    """A server that answers with the statuses of `answers`, then 204, and keeps each event."""
 
     answers: list[int] = field(default_factory=list)
     hangs: bool = False
@@ -28,7 +28,7 @@ class Receiver:
         return [headers["webhook-id"] for headers, _ in self.got]
 
     def events(self) -> list[dict[str, Any]]:
-        """What was sent, each verified as a customer verifies it."""
+        """Return the received events, each verified as a customer verifies it."""
         return [Webhook(SECRET).verify(body, headers) for headers, body in self.got]
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -42,7 +42,7 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def receiving(receiver: Receiver, port: int = 0) -> AsyncIterator[Receiver]:
-    """The receiver at work on loopback."""
+    """Run the receiver on loopback."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

@@ -1,7 +1,7 @@
-"""Count what must have been counted, going by the records alone.
+"""An independent count of the statistics, from the records alone.
 
-An independent count: every record is read as it lies in Redis, and what has happened to it is told
-by its timeline, event by event.
+Every record is read as Redis holds it, and its course is followed through its timeline, event by
+event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _QUEUED_BY: Final = frozenset(
 
 @dataclass
 class Recount:
-    """Numbers of one client."""
+    """The numbers of one client."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class Recount:
 
 
 def recount(client: redis.Redis) -> dict[str, Recount]:
-    """Every client's numbers, from its records."""
+    """Count every client's numbers from its records."""
     found: dict[str, Recount] = {}
     parked = client.hgetall("usher:parked")
     for key in client.scan_iter("usher:dispatch:*"):
@@ -75,7 +75,7 @@ def _count(
 
 
 class _Way:
-    """One session's way through its timeline."""
+    """The course of one session, through its timeline."""
 
     def __init__(self, mine: Recount, requested_at: int) -> None:
         self._mine = mine
@@ -156,14 +156,14 @@ class _Way:
         if (name in ends or left) and not self._measured:
             self._measured = True
             generation = event["generation"]
-            # One that was asked for and not answered yet is a try too.
+            # A request to LiveKit that has no answer yet is a try, too.
             asked = "dispatching" in self._at and "dispatched" not in self._at
             self._took("generations", generation - self._first_generation + 1)
             self._took("tries", self._tries + (asked and generation not in self._told))
 
 
 def differences(found: ClientFigures, mine: Recount) -> list[str]:
-    """What was counted otherwise than it has happened."""
+    """Return where the statistics differ from the recount."""
     wrong = [
         f"{name}: counted {getattr(found, name)}, happened {mine.counts[name]}"
         for name in (

@@ -1,4 +1,4 @@
-"""Have a real Redis refuse to work, in each of its ways, and make it well again."""
+"""Make a real Redis refuse commands, with each of its errors, and restore it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 _WITHIN_S = 20.0
-_ADMIN = "refusing"  # a user of the tests' own, whatever becomes of the others' rights
+_ADMIN = "refusing"  # a user of the tests' own, which keeps its rights
 
 Refusal = Callable[[redis.Redis, Path], AbstractContextManager[None]]
 
@@ -35,7 +35,7 @@ def _says(client: redis.Redis, word: str) -> bool:
 
 
 def _patient(client: redis.Redis) -> redis.Redis:
-    """Another client of the same Redis, for a command that takes long."""
+    """Make another client of the same Redis, for a command that takes long."""
     options = client.connection_pool.connection_kwargs
     same = {name: options[name] for name in ("host", "port", "username", "password")}
     return redis.Redis(**same, socket_timeout=_WITHIN_S)
@@ -117,7 +117,7 @@ def _busy(client: redis.Redis, _: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _loading(client: redis.Redis, _: Path) -> Iterator[None]:
-    """It loads what it holds once more, slowly: for six seconds, however long the block lasts.
+    """Have Redis load its data again, slowly: for six seconds, regardless of the block.
 
     While it loads, Redis 6.2 looks at its clients after every 2 MB, and takes no other setting.
     """
@@ -153,11 +153,11 @@ REFUSALS: dict[str, Refusal] = {
 
 @contextlib.contextmanager
 def refusing(url: str, word: str, directory: Path) -> Iterator[None]:
-    """The Redis of `url` answers with that error for as long as the block lasts.
+    """Have the Redis at `url` answer with that error for as long as the block lasts.
 
     Args:
-        url: of its default user, who may do everything.
-        directory: where it can be had look for a folder that is not there.
+        url: with its default user, which may do everything.
+        directory: where Redis can be made to look for a folder that does not exist.
     """
     with redis.Redis.from_url(url, decode_responses=True, socket_timeout=5) as client:
         client.execute_command("ACL", "SETUSER", _ADMIN, "on", f">{_ADMIN}", "~*", "&*", "+@all")
@@ -169,7 +169,7 @@ def refusing(url: str, word: str, directory: Path) -> Iterator[None]:
         password=_ADMIN,
         decode_responses=True,
         socket_timeout=10,
-        retry=Retry(NoBackoff(), 0),  # by itself it asks again until LOADING is over
+        retry=Retry(NoBackoff(), 0),  # redis-py would retry until LOADING is over
     ) as client:
         with REFUSALS[word](client, directory):
             yield

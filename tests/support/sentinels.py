@@ -1,4 +1,4 @@
-"""Several Redis servers, one of them the master, and the Sentinels that watch them."""
+"""Redis servers, one of them the master, and the Sentinels that watch them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from devstack.servers import find_redis_server
 
 SERVICE = "usher"
 PASSWORD = "of-redis"
-# Below a second a busy machine makes healthy ones look dead.
+# Below a second, healthy servers of a busy machine look dead.
 DOWN_AFTER_MS = 1500
 _STARTS_WITHIN_S = 30
 
-# How a command is started where it shall run: its words, and where its output goes.
+# Starts a command: its words, and the file for its output.
 Spawn = Callable[[Sequence[str], Path], "subprocess.Popen[bytes]"]
 
 
 def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """On this very machine."""
+    """Start the command on this machine."""
     with log.open("ab") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
 
 @dataclass(kw_only=True)
 class Server:
-    """A Redis or a Sentinel with a folder of its own; keeps what it has been told."""
+    """A Redis or a Sentinel with a folder of its own, which survives a stop."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class Server:
             self.process.send_signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        """Straight to this one; close it."""
+        """Connect to this server directly; the caller closes the client."""
         return redis.Redis(
             host=self.host,
             port=self.port,
@@ -96,7 +96,7 @@ class Watched:
         return f"redis+sentinel://:{PASSWORD}@{hosts}/0?service={SERVICE}"
 
     def start(self, *, min_replicas: int = 0) -> None:
-        """Return when every Sentinel knows of all the others and of all replicas."""
+        """Start all; return when every Sentinel knows all the others and all replicas."""
         first = self.servers[0]
         for each in self.servers:
             lines = ["appendonly yes", "appendfsync everysec", 'save ""', "repl-diskless-sync yes"]
@@ -125,7 +125,7 @@ class Watched:
             time.sleep(0.1)
 
     def all_there(self) -> bool:
-        """Every Sentinel sees all of them, and the master has all its replicas."""
+        """Return true when every Sentinel sees all servers, and the master has all replicas."""
         try:
             for each in self.sentinels:
                 with each.client() as client:
@@ -146,7 +146,7 @@ class Watched:
             return False
 
     def master(self) -> Server:
-        """Whom most of the Sentinels that answer call the master."""
+        """Return the master, by most of the Sentinels that answer."""
         named: list[tuple[str, int]] = []
         for each in self.sentinels:
             with contextlib.suppress(redis.RedisError), each.client() as client:
@@ -158,7 +158,7 @@ class Watched:
         return next(each for each in self.servers if (each.host, each.port) == chosen)
 
     def failed_over(self, old: Server) -> Server | None:
-        """The new master, once it says itself that it is one."""
+        """Return the new master, once its own role is master."""
         with contextlib.suppress(redis.RedisError):
             new = self.master()
             if new is not old:

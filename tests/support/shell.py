@@ -1,4 +1,4 @@
-"""How does a test type `celery -A dispatcher dispatch ...`, as an operator does?"""
+"""Run the operator's commands, `celery -A dispatcher dispatch ...`, against a stack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "dispatcher", "di
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What a command has answered."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -28,17 +28,17 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """Its standard output, read."""
+        """Parse its standard output as JSON."""
         return json.loads(self.out)
 
     @property
     def lines(self) -> list[Any]:
-        """Its standard output, each line read."""
+        """Parse each line of its standard output as JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 def operator_environment(stack: RunningStack) -> dict[str, str]:
-    """What `set -a; . stack.env` gives, and nothing else of Usher's."""
+    """Return the environment after `set -a; . stack.env`, with no other variable of Usher's."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -49,7 +49,7 @@ def operator_environment(stack: RunningStack) -> dict[str, str]:
 
 
 class Shell:
-    """A shell with the environment of a stack; no answer may have a secret of it."""
+    """A shell with the environment of a stack; no output may contain a secret of the stack."""
 
     def __init__(self, stack: RunningStack, **environ: str) -> None:
         self.environ = operator_environment(stack) | environ
@@ -60,7 +60,7 @@ class Shell:
 
     @contextmanager
     def started(self, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs during this block; it is killed at the end if need be."""
+        """Run a command during the block; kill it at the end if it still runs."""
         with subprocess.Popen(
             [*CELERY, *arguments],
             cwd=PROJECT_ROOT,
@@ -76,7 +76,7 @@ class Shell:
                 process.kill()
 
     def end(self, process: subprocess.Popen[str], *, within_s: float) -> Ran:
-        """Wait for its end by itself."""
+        """Wait until the command ends by itself."""
         out, err = process.communicate(timeout=within_s)
         for secret in self._secrets:
             assert secret not in out + err

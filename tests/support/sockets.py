@@ -1,4 +1,4 @@
-"""How does a test play a server at the socket, or stand between a client and a real one?"""
+"""Servers at the socket for tests, and a proxy between a client and a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @contextlib.asynccontextmanager
 async def listening(handle: Handler) -> AsyncIterator[int]:
-    """The port of a server that treats every connection as `handle` does, then hangs up."""
+    """Run a server that hands every connection to `handle`, then hangs up; yield its port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +40,7 @@ async def listening(handle: Handler) -> AsyncIterator[int]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """One whole HTTP request with its body."""
+    """Read one whole HTTP request with its body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = 0
     for line in head.split(b"\r\n"):
@@ -51,7 +51,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def answering(status: int, body: str, content_type: str = "application/json") -> Handler:
-    """A handler that gives one HTTP answer to whatever is asked."""
+    """Make a handler that gives the same HTTP answer to every request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -63,14 +63,14 @@ def answering(status: int, body: str, content_type: str = "application/json") ->
 
 
 async def never_answering(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """A handler that reads until the caller hangs up."""
+    """Read until the caller hangs up, and answer nothing (a handler)."""
     await reader.read()
 
 
 class LossyProxy:
-    """Hands requests on to a real server; loses the reply of those whose path holds `losing`.
+    """A proxy to a real server that loses the reply to each request with `losing` in its path.
 
-    The request has been carried out by then, as with a connection that breaks at the wrong moment.
+    The server has carried out the request, as when a connection breaks before the reply.
     """
 
     def __init__(self, *, target_port: int, losing: bytes, times: int) -> None:
@@ -93,7 +93,7 @@ class LossyProxy:
             await writer.drain()
 
     async def _ask(self, request: bytes) -> bytes:
-        """The server's answer, read until it hangs up."""
+        """Return the server's answer, read until the server hangs up."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
             writer.write(request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))

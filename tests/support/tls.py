@@ -1,4 +1,4 @@
-"""How does a test stand a TLS server in front of one that speaks in the clear?"""
+"""A TLS front for a plain TCP server, with certificates of the test's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """An authority of the test's own, and what it says of 127.0.0.1."""
+    """A certificate authority of the test's own, and its certificate for 127.0.0.1."""
 
     authority: Path
     certificate: Path
@@ -24,7 +24,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """Made by the machine's openssl, good for two days."""
+    """Make certificates with the machine's openssl, valid for two days."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
@@ -45,7 +45,7 @@ def make_certificates(directory: Path) -> Certificates:
 
 @contextlib.contextmanager
 def tls_front(certificates: Certificates, target_port: int) -> Iterator[int]:
-    """The port of a TLS server that hands everything on to `target_port`."""
+    """Run a TLS server that forwards everything to `target_port`; yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.certificate, certificates.key)
     loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""What do the tests share? Values made by hand, and a look at everything that is in Redis."""
+"""Handmade values for tests, and a dump of everything in Redis."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ UNREACHABLE = {"failure_reason": "livekit_unreachable", "failure_message": "it w
 
 
 def new_dispatch(dispatch_id: str = "dsp_1", **changes: Any) -> NewDispatch:
-    """What `web` asks the ledger to write down."""
+    """Make the new dispatch that the web asks the ledger to write."""
     values: dict[str, Any] = {
         "client_id": "acme",
         "room_name": "room-1",
@@ -53,7 +53,7 @@ def new_dispatch(dispatch_id: str = "dsp_1", **changes: Any) -> NewDispatch:
 
 
 def a_dispatch(*, remaining_s: float = 15.0, reason: str = "", **changes: Any) -> Dispatch:
-    """A record as read, `remaining_s` before its deadline; `reason` is its attempt's."""
+    """Make a record as read, `remaining_s` before its deadline; `reason` is its attempt's."""
     values: dict[str, Any] = {
         "dispatch_id": "dsp_1",
         "client_id": "acme",
@@ -73,7 +73,7 @@ def a_dispatch(*, remaining_s: float = 15.0, reason: str = "", **changes: Any) -
 
 
 def a_server(agent_server_id: str = "server-1", **changes: Any) -> AgentServerReport:
-    """The report of an agent server that serves everybody and has room."""
+    """Make the report of an agent server that serves every client and has free slots."""
     values: dict[str, Any] = {
         "agent_name": AGENT_NAME,
         "container": "box-1",
@@ -88,7 +88,7 @@ def a_server(agent_server_id: str = "server-1", **changes: Any) -> AgentServerRe
 
 
 def an_agent(**changes: Any) -> AgentParticipant:
-    """An agent in the room, brought by generation 1 of `dsp_1`."""
+    """Make an agent participant, of generation 1 of `dsp_1`."""
     values: dict[str, Any] = {
         "identity": "agent-AJ_1",
         "agent_name": AGENT_NAME,
@@ -108,10 +108,10 @@ _BUCKET = re.compile(r":(minute|quarter):\d+$")
 
 
 def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
-    """Every key with its whole value, as plain Python values; `(value, "expires")` if it does.
+    """Return every key with its whole value, in plain Python; `(value, "expires")` if it expires.
 
-    Without the clock and Celery's templates, and without the counters (see `counters`) and what
-    records keep for those alone, unless `counting` is asked for.
+    The clock and Celery's templates are left out, and without `counting` also the counters (see
+    `counters`) and the fields of records for them.
     """
     look: dict[str, Callable[[str], Any]] = {
         "string": client.get,
@@ -134,7 +134,7 @@ def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
 
 
 def counters(client: redis.Redis, key: str) -> dict[str, int]:
-    """The totals under `key`; the minutes and the quarters of an hour must add up to them."""
+    """Return the totals under `key`; its minutes and quarters of an hour must add up to them."""
     totals = {name: int(value) for name, value in client.hgetall(key).items()}
     sums: dict[str, Counter[str]] = {"minute": Counter(), "quarter": Counter()}
     for bucket in client.scan_iter(f"{key}:*"):
@@ -146,13 +146,13 @@ def counters(client: redis.Redis, key: str) -> dict[str, int]:
 
 
 def counts(client: redis.Redis, key: str) -> dict[str, int]:
-    """The totals under `key` that are no histograms."""
+    """Return the totals under `key` that are no histograms."""
     found = counters(client, key)
     return {name: value for name, value in found.items() if name.partition(":")[0] not in BOUNDS}
 
 
 async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:
-    """The first true answer of `look`, asked again and again for a bounded time."""
+    """Return the first true result of `look`, called again and again for a bounded time."""
     until = time.monotonic() + within_s
     while not (answer := look()):
         if time.monotonic() > until:
@@ -162,7 +162,7 @@ async def eventually(look: Callable[[], T], *, within_s: float = WAIT_S) -> T:
 
 
 def told_of(redis_url: str, dispatch_id: str) -> str:
-    """Everything that `dispatch show` and the dashboard say of a dispatch, in one string."""
+    """Return all that `dispatch show` and the dashboard say of a dispatch, in one string."""
     settings = CommonSettings.model_validate({"REDIS_URL": redis_url})
     store = Ledger(settings)
     try:
@@ -173,7 +173,7 @@ def told_of(redis_url: str, dispatch_id: str) -> str:
 
 
 def run_python(program: str, *arguments: str, **environ: str) -> str:
-    """What `program`, in a process of its own, prints; raises when it fails or hangs."""
+    """Run `program` in a process of its own; return its output, raise when it fails or hangs."""
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={**os.environ, **environ},

@@ -1,8 +1,7 @@
-"""From which pages may a browser call?
+"""CORS for each client: a browser may call from the origins of the client whose key it sends.
 
-From the origins of the client that is calling. A preflight carries no key, so it is answered for
-every origin that some client has; the request that follows is judged by its key. Without these
-headers the browser keeps the answer from the page.
+A preflight carries no key, so it is answered for every origin that some client has; the request
+that follows is judged by its key. Without these headers the browser keeps the answer from the page.
 
 Which request headers a page sends is not restricted: tracing in browsers adds some to every request
 (`traceparent`, `baggage`, `sentry-trace`, `x-datadog-*`, ...), and what a request may do depends on
@@ -40,13 +39,13 @@ def _anybodys() -> set[str]:
 
 
 def _allowed(origin: str) -> bool:
-    """A 401 may be read by the pages of every client, so that people see what is wrong."""
+    """Return whether `origin` may read the answer; a 401 may be read from every client's pages."""
     who = caller()
     return origin in (_anybodys() if who is None else who.client.origins)
 
 
 def _headers() -> str:
-    """What the API itself reads, and whatever else the page wants to send."""
+    """Return the headers that the API reads, and every other that the page wants to send."""
     asked = [name.strip() for name in request.headers.get(_ASKS_FOR, "").split(",")[:_MAX_HEADERS]]
     known = {name.lower() for name in _HEADERS}
     more = [name for name in asked if _HEADER_NAME.fullmatch(name) and name.lower() not in known]
@@ -80,6 +79,6 @@ def _mark(response: Response) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Have preflights answered, and answers marked for the pages that may read them."""
+    """Answer preflights to `app`, and add CORS headers to its answers."""
     app.before_request(_preflight)
     app.after_request(_mark)

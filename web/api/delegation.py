@@ -1,8 +1,8 @@
 """Delegate a session to LiveKit while Redis is away.
 
-LiveKit dispatches when the participant joins, by what the participant's token says, and whoever
-holds a token can read it. So the agent's metadata (a system prompt, a customer's record) is in it
-only where the client wants that, or where the holder has sent it.
+LiveKit dispatches the agent that the participant's token names, when the participant joins. The
+holder of a token can read it, so the agent's metadata (a system prompt, a customer's record) is in
+it only where the client wants that, or where the holder has sent it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from web.state.accepted_dispatches import Promises
 
 @dataclass(frozen=True, kw_only=True)
 class Delegated:
-    """What was promised; `agents` is what the token says, if this one is to bring the agent."""
+    """A delegated dispatch; `agents` is for the token, if this token is to bring the agent."""
 
     accepted: Accepted
     promised: NewDispatch
@@ -37,11 +37,11 @@ def delegate(
     public: bool,
     because: LedgerUnavailable,
 ) -> Delegated:
-    """Promise `new`, or find what was promised for its room already.
+    """Accept `new`, or return what was accepted for its room already.
 
     Args:
         public: a page has sent it with a publishable key, and so knows its metadata.
-        because: what Redis said, or that it said nothing.
+        because: Redis's error, or that it did not answer.
 
     Raises:
         Problem: 503, the token would show the agent's metadata.
@@ -57,7 +57,7 @@ def delegate(
         )
     promise = promises.delegate(new, because=str(because))
     promised = promise.new
-    # Who has asked for this room before may have sent other metadata; that one's token has it.
+    # The caller that asked for this room first may have sent other metadata; its token has that.
     known = ("", new.agent_metadata if public else "")
     shown = client.delegates_metadata or promised.agent_metadata in known
     return Delegated(

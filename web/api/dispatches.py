@@ -1,4 +1,4 @@
-"""How is a session asked for, looked at, sent again and cancelled?"""
+"""The views at `/api/v1/dispatches`: create, list, show, follow, redispatch and cancel."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def _creation(
 def _instead_of(
     here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
 ) -> Created:
-    """End the room's dispatch whose people have left, and have the record of another written.
+    """End the room's dispatch, which its people have left, and create `new`.
 
-    Its agent has been given other metadata: whoever asks with new one wants a new session.
+    Its agent has other metadata: a caller that asks with new metadata wants a new session.
     """
     dispatch = here.ledger.run(dispatches.read(over.dispatch_id))
     if dispatch is not None:
@@ -105,10 +105,12 @@ def _instead_of(
 def _create(
     here: Services, client: Client, new: NewDispatch, asked: Once | None
 ) -> tuple[Accepted, str]:
-    """What has become of it, and for which participant where that is another one.
+    """Create `new`, or find its room's live dispatch; return it and, if known, its identity.
+
+    The identity is the participant's of an earlier request with the same `Idempotency-Key`.
 
     Raises:
-        Problem: 409, the request's `Idempotency-Key` was another one's.
+        Problem: 409, the `Idempotency-Key` came with another request before.
         LimitReached: the client has used up what it may ask for.
         Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
@@ -116,7 +118,7 @@ def _create(
     try:
         created = here.ledger.run(_creation(here, client, new, asked))
     except TooLate:
-        # Its caller waits still: this process was busy, or has known the clock wrong.
+        # The caller still waits: this process was busy, or had a wrong offset of Redis's clock.
         here.ledger.look_at_clock()
         created = here.ledger.run(_creation(here, client, new, asked))
     if created.over:
@@ -178,7 +180,7 @@ def _answer(
 
 
 def _note(of: Accepted | Dispatch) -> None:
-    """Say in the request's trace which dispatch it is about, and point to that one's own trace."""
+    """Put the dispatch's attributes into the request's span, and a link to the dispatch's trace."""
     here = tracing.current()
     if here is tracing.NO_SPAN:
         return
@@ -201,11 +203,11 @@ def _base_url() -> str:
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
-    """The record of one of the client's own dispatches.
+    """Return the record of one of the client's own dispatches.
 
     Raises:
-        Problem: 404, it has no such dispatch.
-        UnreadableRecord: it is the client's, and cannot be read.
+        Problem: 404, the client has no such dispatch.
+        UnreadableRecord: the record is the client's, and cannot be read.
     """
     try:
         dispatch = here.ledger.run(dispatches.read(dispatch_id))
@@ -214,7 +216,7 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
             raise
         dispatch = None
     if dispatch is None and here.promises.write(dispatch_id):
-        # Redis is back this very moment. Were this a 404, nobody could cancel what is written next.
+        # Redis has just come back. With a 404 the caller could not cancel what is written next.
         dispatch = here.ledger.run(dispatches.read(dispatch_id))
     if dispatch is None or dispatch.client_id != client.client_id:
         raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
@@ -223,7 +225,7 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
 
 @blueprint.get("/dispatches")
 def list_dispatches() -> dict[str, Any]:
-    """The caller's own dispatches, newest first, a page at a time."""
+    """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
     client = authenticate(here.clients)
     try:
@@ -236,7 +238,7 @@ def list_dispatches() -> dict[str, Any]:
 
 @blueprint.get("/dispatches/<dispatch_id>")
 def show_dispatch(dispatch_id: str) -> dict[str, Any]:
-    """The record of one of the caller's own dispatches."""
+    """Return the record of one of the caller's own dispatches."""
     here = services()
     client = reader(here.clients, dispatch_id)
     return dispatch_answer(_own(here, client, dispatch_id))
@@ -244,7 +246,7 @@ def show_dispatch(dispatch_id: str) -> dict[str, Any]:
 
 @blueprint.get("/dispatches/<dispatch_id>/events")
 def follow_dispatch(dispatch_id: str) -> Response:
-    """The record, and then what happens to it, as server-sent events."""
+    """Stream the record, and then its timeline, as server-sent events."""
     here = services()
     client = reader(here.clients, dispatch_id)
     shared = len(here.clients.clients) > 1
@@ -253,10 +255,10 @@ def follow_dispatch(dispatch_id: str) -> Response:
 
 @blueprint.post("/dispatches/<dispatch_id>/redispatch")
 def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Start a new attempt for a dispatch that has ended, or whose agent may be gone.
+    """Start a new attempt for a dispatch that has ended, or that may have lost its agent.
 
-    Whether a joined one's agent is there only LiveKit knows: a worker asks it, and the timeline
-    tells what came of it.
+    Only LiveKit knows whether the agent of a joined dispatch is there: a worker asks it, and the
+    timeline has the result.
     """
     here = services()
     client = authenticate(here.clients)
@@ -276,7 +278,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 
 @blueprint.delete("/dispatches/<dispatch_id>")
 def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
-    """End a dispatch at once; its agent leaves. One that has ended stays as it is."""
+    """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)

@@ -1,7 +1,7 @@
-"""What does LiveKit say has happened, and is it LiveKit that says so?
+"""The view that receives LiveKit's webhooks.
 
-Signed by the client's own LiveKit key, with the hash of the body; neither old nor received before.
-What it says is only a hint (`dispatcher/ledger/webhook_hints.py`).
+An event is signed by the client's own LiveKit key, with the hash of the body, and is neither old
+nor a replay. It is only a hint (`dispatcher/ledger/webhook_hints.py`).
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def _unauthorized() -> Problem:
 
 
 def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
-    """The client whose LiveKit has signed `body`; several where they share a key.
+    """Return the client whose LiveKit key has signed `body`; several where they share a key.
 
     Raises:
-        Problem: 401, nobody's.
+        Problem: 401, no client's key has.
     """
     try:
         issuer = decode_jwt(token, options={"verify_signature": False}).get("iss")
@@ -80,10 +80,10 @@ def _is_signed(token: str, body: bytes, api_key: str, api_secret: str) -> bool:
 
 
 def parse(body: bytes) -> WebhookEvent:
-    """The event, not older than five minutes.
+    """Parse the event, which is not older than five minutes.
 
     Raises:
-        Problem: 400.
+        Problem: 400, it is too old or no event.
     """
     try:
         event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
@@ -97,7 +97,7 @@ def parse(body: bytes) -> WebhookEvent:
 
 
 def hint_of(event: WebhookEvent, client: Client) -> Hint:
-    """What the event means to us."""
+    """Make the hint that an event is for the ledger."""
     is_agent = event.participant.kind == ParticipantInfo.AGENT
     news = News.NOTHING
     if event.event == "participant_joined" and is_agent:
@@ -117,7 +117,7 @@ def hint_of(event: WebhookEvent, client: Client) -> Hint:
 
 @blueprint.post("/livekit")
 def livekit_webhook() -> tuple[str, int]:
-    """Take a hint: 204; 401 not from LiveKit, 400 too old, 409 received before."""
+    """Receive an event: 204; 401 not from LiveKit, 400 too old, 409 received before."""
     here = services()
     request.max_content_length = MAX_BODY_BYTES
     # LiveKit sends the token by itself, without a scheme.
@@ -126,7 +126,7 @@ def livekit_webhook() -> tuple[str, int]:
     clients = senders(here.clients, token, body)
     event = parse(body)
     found = [(hint_of(event, client), client.agent_names) for client in clients]
-    # What is no news to us is not kept either: most of what LiveKit sends of a busy room.
+    # An event without news is not kept: most of what LiveKit sends about a busy room.
     taken = {here.ledger.run(webhook_hints.take(hint, names)) for hint, names in found if hint.news}
     if taken == {Taken.REPLAYED}:
         raise Problem(409, "Conflict", "this event has been received before")

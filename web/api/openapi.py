@@ -34,7 +34,7 @@ blueprint = Blueprint("openapi", __name__)
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document."""
+    """Make the OpenAPI 3.1 document."""
     api: dict[str, Any] = yaml.safe_load(
         (Path(__file__).parent / "openapi.yaml").read_text("utf-8")
     )
@@ -53,7 +53,7 @@ def _schemas() -> dict[str, Any]:
             (ServerSentEvent, "serialization"),
             (StreamEvent, "serialization"),
             (Health, "serialization"),
-            # What has a default may be left out of these.
+            # In these a field with a default may be missing.
             (ProblemAnswer, "validation"),
             (Readiness, "validation"),
         ],
@@ -85,7 +85,7 @@ def _page(prefix: str) -> str:
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:
-    """How a person calls a schema: "list of DispatchSummary", "string or null"."""
+    """Name a schema for people: "list of DispatchSummary", "string or null"."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "anyOf" in schema:
@@ -101,18 +101,18 @@ def schema_name(schema: Mapping[str, Any]) -> str:
 
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
-    """The OpenAPI document."""
+    """Serve the OpenAPI document."""
     return Response(_document_text(request.root_path), mimetype="application/json")
 
 
 @blueprint.get("/docs")
 def docs() -> Response:
-    """The same document for people; no script in it."""
+    """Serve the document as a page for people, without a script."""
     return Response(_page(request.root_path), mimetype="text/html")
 
 
 @blueprint.get("/docs.css")
 def docs_style() -> Response:
-    """Its looks."""
+    """Serve the style of `/docs`."""
     text = (PAGES / "docs.css").read_text("utf-8")
     return Response(text, mimetype="text/css", headers={"Cache-Control": "max-age=3600"})

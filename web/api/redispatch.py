@@ -1,4 +1,4 @@
-"""Send a session again, at a caller's wish."""
+"""Ledger steps of the redispatch view: a new attempt for an ended or a joined dispatch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def admission(here: Services, client: Client) -> Admission:
 
 
 def change(here: Services, step: Step[Advanced]) -> Advanced:
-    """Carry out a change of a record that its caller is told of.
+    """Carry out a change of a record for a caller that waits for its result.
 
     Raises:
-        LedgerUnavailable: Redis did not answer, came to it only after its caller's time, or has no
+        LedgerUnavailable: Redis did not answer, carried it out too late for the caller, or has no
             message that would tell a worker.
     """
     done = here.ledger.run(step)
@@ -40,7 +40,7 @@ def change(here: Services, step: Step[Advanced]) -> Advanced:
 
 
 def in_time_ms(here: Services, dispatch: Dispatch) -> float:
-    """Until when a change of a record that has just been read can be answered."""
+    """Return until when a change of a record that has just been read can be answered."""
     return dispatch.read_at_ms + here.ledger.in_time_s * 1000
 
 

@@ -1,4 +1,4 @@
-"""What does every answer tell the browser that it must not do?
+"""Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others.
 
 An `after_request` of ours, because these are a dozen constant lines, and errors, static files and
 event streams all pass here.
@@ -24,10 +24,10 @@ _SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
 
 
 def _connections() -> str:
-    """Where our own page may connect to: the LiveKit servers.
+    """Return the `connect-src` of our own page: the LiveKit servers.
 
-    One client's is named. Those of several are not: anybody may read this, and the list would say
-    who the customers are.
+    One client's server is named. Those of several are not: the header is public, and the list would
+    name the customers.
     """
     clients = services().clients.clients
     if len(clients) > 1:
@@ -50,7 +50,7 @@ def _mark(response: Response) -> Response:
     if "content-security-policy" not in there:
         response.headers.add("Content-Security-Policy", policy)
     if "cache-control" not in there:
-        # Tokens, records, who may do what: nothing to be kept on the way or on a shared disk.
+        # Tokens, records and permissions must not be kept by a proxy or on a shared disk.
         response.headers.add("Cache-Control", "no-store")
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", _HSTS)
@@ -58,5 +58,5 @@ def _mark(response: Response) -> Response:
 
 
 def register(app: Flask) -> None:
-    """Have every answer of `app` marked."""
+    """Add the headers to every answer of `app`."""
     app.after_request(_mark)

@@ -1,1 +1,1 @@
-"""Who asks: API keys, and the operator."""
+"""Authentication: API keys, participant tokens, the operator's credential and session."""

@@ -1,8 +1,8 @@
-"""Which client is calling, and what may it do with the key that it has shown?
+"""Authentication of clients by API key or participant token, and what each of them permits.
 
-A secret key opens all of the client's API. A publishable key is in everybody's browser: it may ask
-for a session, from a page of the client's, as somebody whom we name. A participant token may read
-its own dispatch.
+A secret key opens all of the client's API. A publishable key is public, in browsers: it may ask for
+a session, from a page of the client's, with an identity that Usher chooses. A participant token may
+read its own dispatch.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from web.services import services
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="usher"'}
 
-# Whoever knows the name of a room can ask to be let in. A backend decides for whom it asks; with a
-# publishable key anybody asks, so a name that somebody might guess is not enough.
+# A caller that knows the name of a room can ask to be let in. A backend decides for which people it
+# asks; with a publishable key any browser asks, so the name must be hard to guess.
 MIN_PUBLIC_ROOM_CHARS: Final = 16
 _OURS_TO_CHOOSE: Final = (
     "participant_identity",
@@ -40,25 +40,25 @@ _OURS_TO_CHOOSE: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who has sent the present request; `key` is None for the holder of a participant token."""
+    """The sender of the present request; `key` is None for the holder of a participant token."""
 
     client: Client
     key: ApiKey | None
 
 
 def is_publishable() -> bool:
-    """True when the present request has been admitted with a publishable key."""
+    """Return true when the present request has been admitted with a publishable key."""
     who = caller()
     return who is not None and who.key is not None and who.key.kind is KeyKind.PUBLISHABLE
 
 
 def limits_of(client: Client) -> Limits:
-    """What the present caller may ask for of all that its client may."""
+    """Return the limits of the present caller: its client's, or less with a publishable key."""
     return client.limits.of_publishable_keys() if is_publishable() else client.limits
 
 
 def caller() -> Caller | None:
-    """Who has sent the present request, once that is known."""
+    """Return the sender of the present request, once that is known."""
     found: Caller | None = g.get("usher_caller")
     return found
 
@@ -77,7 +77,7 @@ def _bearer() -> str:
 
 
 def _invalid(detail: str) -> Problem:
-    """A wrong key; one too many of them from that address is a 429."""
+    """Make the 401 for a wrong key; a 429 after too many of them from that address."""
     retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
     if retry_after_s:
         return Problem(
@@ -90,10 +90,10 @@ def _invalid(detail: str) -> Problem:
 
 
 def _why_invalid(credential: str, *, reading: bool) -> str:
-    """What is wrong with a credential that is no API key of ours.
+    """Say what is wrong with a credential that is no API key of ours.
 
     Args:
-        reading: a participant token of the dispatch would have done.
+        reading: a participant token of the dispatch would have been enough.
     """
     claims = _unverified(credential)
     if "video" not in claims:
@@ -120,7 +120,7 @@ def _forbidden(detail: str) -> Problem:
 
 
 def _admit(client: Client, key: ApiKey | None) -> Client:
-    """Note who is calling.
+    """Note the caller and the use of its key.
 
     Raises:
         Problem: 403, the client is disabled.
@@ -136,14 +136,14 @@ def _admit(client: Client, key: ApiKey | None) -> Client:
 def authenticate(
     clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
 ) -> Client:
-    """The client whose API key the present request carries.
+    """Return the client of the API key that the present request carries.
 
     Args:
-        publishable: a publishable key will do, from one of the client's own pages.
-        reading: a participant token would have done, and it is not the right one.
+        publishable: a publishable key is enough, from one of the client's own pages.
+        reading: a participant token would have been enough, but this is not the right one.
 
     Raises:
-        Problem: 401, no key or nobody's key; 429, too many wrong ones; 403, not with this key.
+        Problem: 401, no key or an unknown one; 429, too many wrong ones; 403, not with this key.
     """
     credential = _bearer()
     found = clients.by_key(credential)
@@ -167,10 +167,10 @@ def _from_own_page(client: Client) -> None:
 
 
 def permitted(wanted: TokenRequest) -> TokenRequest:
-    """`wanted`, if the present caller may ask for it.
+    """Return `wanted`, if the present caller may ask for it.
 
     Raises:
-        Problem: 403, with a publishable key, for what is not the browser's to choose.
+        Problem: 403, with a publishable key, for a field that a browser may not choose.
     """
     if not is_publishable():
         return wanted
@@ -187,21 +187,21 @@ def permitted(wanted: TokenRequest) -> TokenRequest:
 
 
 def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
-    """The client on whose behalf the present request may read `dispatch_id`, if it is its own.
+    """Return the client on behalf of which the present request may read `dispatch_id`, if its own.
 
-    Either with the client's secret key, or with the participant token that came with this very
+    The request carries the client's secret key, or the participant token that came with this
     dispatch, so that a browser needs no API key.
 
     Raises:
         Problem: 401, neither of them; 429, too many wrong ones; 403, a publishable key.
-        LedgerUnavailable: two clients share a LiveKit key, and nobody says whose dispatch it is.
+        LedgerUnavailable: two clients share a LiveKit key, and Redis cannot tell the dispatch's.
     """
     client = _by_token(clients, _bearer(), dispatch_id)
     return authenticate(clients, reading=True) if client is None else _admit(client, None)
 
 
 def _unverified(token: str) -> dict[str, Any]:
-    """What a token says, whoever has signed it; nothing where it is no token."""
+    """Return a token's claims without a look at its signature; empty where it is no token."""
     try:
         claims: dict[str, Any] = decode_jwt(token, options={"verify_signature": False})
     except (PyJWTError, ValueError, TypeError):
@@ -227,12 +227,12 @@ def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client |
 
 
 def _signed(client: Client, token: str, dispatch_id: str) -> bool:
-    """True when the token came with that dispatch, signed with this client's secret."""
+    """Return true when the token came with that dispatch, signed with this client's secret."""
     verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
     try:
         attributes = verifier.verify(token).attributes
     except (PyJWTError, ValueError, TypeError, AttributeError):
-        return False  # signed, and yet not as LiveKit's tokens are: any JSON may be in it
+        return False  # signed, but not a token of LiveKit's format: it may hold any JSON
     if not dispatch_id or not isinstance(attributes, dict):
         return False
     return attributes.get(DISPATCH_ID) == dispatch_id

@@ -1,9 +1,9 @@
-"""Is it the operator who asks?
+"""Authentication of the operator.
 
 There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
 sessions: the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on
-the machine itself may read the metrics without it. That is off unless it is set: a proxy on the
-same machine need not say for whom it asks.
+the machine itself may read the metrics without it. It is off by default: a proxy on the same
+machine may forward requests without saying so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from web.contract.problems import Problem
 from web.services import services
 
 REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
-# What a proxy adds: then the caller is not who the connection comes from.
+# Headers that a proxy adds: then the connection is the proxy's, not the caller's.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 _HOW_TO_SET: Final = (
     "set USHER_OPERATOR_AUTH=<user>:<password> (a password of 16 characters or more) for the web "
@@ -28,10 +28,10 @@ _HOW_TO_SET: Final = (
 
 
 def is_on_this_machine() -> bool:
-    """True when the present request comes from this machine, to an address of it.
+    """Return true when the present request comes from this machine, to a loopback address.
 
-    A proxy on it that does not say so cannot be seen here. The address keeps out a page in a
-    browser here that has had its own name point to us.
+    A proxy on this machine that adds no header is not recognized. The check of the address keeps
+    out a page in a local browser that has its own name resolve to us (DNS rebinding).
     """
     if any(name in request.headers for name in _FORWARDED):
         return False
@@ -44,15 +44,15 @@ def _is_loopback(address: str) -> bool:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    # Who comes by IPv4 to a socket of IPv6 is ::ffff:127.0.0.1.
+    # An IPv4 caller at an IPv6 socket is ::ffff:127.0.0.1.
     return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def judged(user: str, password: str) -> tuple[bool, int]:
-    """Whether that is the operator's credential, and the seconds to wait when that is not told.
+    """Return whether that is the operator's credential, and the seconds to wait (0: none).
 
-    A password is guessed less easily than a key of ours is, but it may be: after too many wrong
-    ones, wherever they were shown, none from that address is judged for a while, right or wrong.
+    A password is easier to guess than an API key: after too many wrong ones, at any page, none from
+    that address is judged for a while, right or wrong.
     """
     here = services()
     right = here.operator.is_right(user, password)
@@ -74,7 +74,7 @@ def _check_credential(user: str, password: str) -> None:
 
 
 def shows_credential() -> bool:
-    """True when the present request carries the operator's credential, basic; False without any.
+    """Return true for the operator's credential by basic authentication, false without any.
 
     Raises:
         Problem: 401, a wrong one; 429, too many wrong ones.
@@ -87,9 +87,9 @@ def shows_credential() -> bool:
 
 
 def require_operator() -> None:
-    """Return if the present request carries the operator's credential, basic or as a bearer.
+    """Return if the present request carries the operator's credential, basic or as a bearer token.
 
-    As a bearer the password alone is sent.
+    As a bearer token the password alone is sent.
 
     Raises:
         Problem: 401, none, or a wrong one; 429, too many wrong ones.

@@ -1,7 +1,7 @@
-"""Is this browser the operator's?
+"""The operator's session at the dashboard: a signed cookie, valid for half a day.
 
-A signed cookie says so, for half a day. Its key comes from the credential itself: every process of
-every host knows it, and a new password ends all sessions. The server keeps nothing.
+Its key is derived from the operator's credential: every process of every host knows it, and a new
+password ends all sessions. The server keeps nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SESSION_S: Final = 12 * 3600
 
 @cache
 def _serializer(operator: Operator) -> URLSafeTimedSerializer:
-    # Slow to compute: whoever finds a cookie must not find the password with it.
+    # Slow to compute: the password must not be found from a cookie by trying passwords.
     secret = f"{operator.user}:{operator.password}".encode()
     key = hashlib.scrypt(secret, salt=COOKIE.encode(), n=2**14, r=8, p=1)
     return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": hashlib.sha256})
 
 
 def signed_in(operator: Operator) -> bool:
-    """True when the present request carries a session that still holds."""
+    """Return true when the present request carries a valid session."""
     if not operator.named:
         return False
     try:
@@ -42,7 +42,7 @@ def signed_in(operator: Operator) -> bool:
 
 
 def sign_in(operator: Operator, answer: Response) -> None:
-    """Have `answer` begin a session."""
+    """Set the session's cookie in `answer`."""
     answer.set_cookie(
         COOKIE,
         _serializer(operator).dumps("operator"),
@@ -59,17 +59,17 @@ def _path() -> str:
 
 
 def sign_out(answer: Response) -> None:
-    """Have `answer` end it in this browser."""
+    """Delete the session's cookie in `answer`."""
     answer.delete_cookie(
         COOKIE, path=_path(), secure=request.is_secure, httponly=True, samesite="Strict"
     )
 
 
 def check_own_form() -> None:
-    """Refuse what another site's page has had a browser send.
+    """Refuse a form that another site's page has had a browser send (CSRF).
 
     Browsers say where a request comes from: by `Sec-Fetch-Site` to https and to loopback, by
-    `Origin` with every POST. What says neither is no browser, and carries nobody's cookie.
+    `Origin` with every POST. A caller that sends neither is no browser, and has no user's cookie.
 
     Raises:
         Problem: 403.

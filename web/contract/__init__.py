@@ -1,1 +1,1 @@
-"""What goes over the wire: schemas, problems, tokens, headers."""
+"""The API's contract: schemas of requests and answers, problems, tokens, headers."""

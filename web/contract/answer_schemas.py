@@ -1,4 +1,4 @@
-"""Pydantic models of what callers get, and the functions that fill them from a dispatch.
+"""Pydantic models of the API's answers, and the functions that fill them from a dispatch.
 
 `/openapi.json` has their schemas; a field's description here is its documentation there.
 """
@@ -32,7 +32,7 @@ class Accepted:
 
     @classmethod
     def of(cls, new: NewDispatch, *, dispatch_id: str, state: State) -> Accepted:
-        """What has become of `new`: itself, or the live dispatch of its room."""
+        """Make the accepted dispatch for `new`: itself, or the live dispatch of its room."""
         return cls(
             dispatch_id=dispatch_id,
             state=state,
@@ -215,7 +215,7 @@ class Readiness(BaseModel):
 def token_answer(
     *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
 ) -> str:
-    """Body of the 200: LiveKit's `TokenSourceResponse` and where to follow the dispatch."""
+    """Make the body of the 200: LiveKit's `TokenSourceResponse` and the dispatch's URLs."""
     status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
     return TokenAnswer(
         server_url=server_url,
@@ -239,12 +239,12 @@ def _summary(dispatch: Dispatch) -> DispatchSummary:
 
 
 def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
-    """Body of `GET /api/v1/dispatches/{id}`: the record, without what its client put into it."""
+    """Make the body of `GET /api/v1/dispatches/{id}`: the record, without the agent's metadata."""
     return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
 
 
 def page_answer(page: Page) -> dict[str, Any]:
-    """Body of `GET /api/v1/dispatches`."""
+    """Make the body of `GET /api/v1/dispatches`."""
     return DispatchPage(
         dispatches=[_summary(dispatch) for dispatch in page.dispatches],
         next_cursor=str(page.next) if page.next else None,
@@ -252,5 +252,5 @@ def page_answer(page: Page) -> dict[str, Any]:
 
 
 def event_answer(event: TimelineEvent, state: State) -> dict[str, Any]:
-    """Data of one timeline event of the stream."""
+    """Make the data of one timeline event of the stream."""
     return StreamEvent(**asdict(event), state=state).model_dump(mode="json")

@@ -1,10 +1,10 @@
-"""Headers that every answer has."""
+"""Security headers of every answer, and the Content-Security-Policy of data."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Nothing may be loaded, framed or sent from an answer that is data; it is shown, at the most.
+# From an answer that is data nothing may be loaded, framed or sent.
 NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
@@ -13,8 +13,8 @@ ALWAYS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Pages of the clients read the API by CORS, which this does not touch; it keeps others from
-    # embedding what is here.
+    # The clients' pages read the API by CORS, which this does not affect; it keeps other sites from
+    # embedding Usher's answers.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), payment=(), usb=(), "
     "microphone=(self)",

@@ -1,9 +1,9 @@
-"""What may the holder of a participant token do?
+"""Participant tokens, and the grants that they carry.
 
-Join one room as one participant, for as long as it takes to connect (LiveKit itself renews the
-token of whoever is connected). No admin, no list, no create, no other room, and no agents in it:
-those are dispatched through the API, where somebody watches. Only while Redis is away does a token
-carry the agent (`delegated_agents`).
+The holder may join one room as one participant, and has ten minutes to connect (LiveKit itself
+renews the token of a connected participant). No admin, no list, no create, no other room, and no
+agents: those are dispatched through the API, where the verification watches. Only while Redis is
+away does a token carry the agent (`delegated_agents`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAY: Final = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPubli
 
 
 def unguessable(prefix: str) -> str:
-    """A fresh name with 128 random bits."""
+    """Return a fresh name with 128 random bits."""
     return f"{prefix}{secrets.token_urlsafe(16)}"
 
 
@@ -38,12 +38,12 @@ def participant_token(
     identity: str,
     agents: RoomConfiguration | None = None,
 ) -> str:
-    """A signed LiveKit token for one participant and one room.
+    """Sign a LiveKit token for one participant and one room.
 
-    The claims of LiveKit's `AccessToken`, which a test compares; that makes them by copying its
+    It has the claims of LiveKit's `AccessToken`, which a test compares. That class copies its
     dataclasses member by member, a tenth of what a whole request costs.
 
-    Its attribute `usher.dispatch_id` lets the holder read that dispatch's status, and tells a page
+    The attribute `usher.dispatch_id` lets the holder read that dispatch's status, and gives a page
     the id: LiveKit's SDKs drop every field of the answer that they do not know. `agents` is what
     LiveKit itself dispatches when the holder's joining creates the room.
     """
@@ -66,7 +66,10 @@ def participant_token(
 
 
 def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConfiguration:
-    """Has LiveKit dispatch the agent of `promised`; it is not asked for one in an existing room."""
+    """Make the room configuration by which LiveKit dispatches the agent when it creates the room.
+
+    LiveKit does not read it for a room that exists.
+    """
     attributes = job_attributes(
         dispatch_id=promised.dispatch_id,
         generation=1,

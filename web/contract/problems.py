@@ -1,7 +1,7 @@
-"""What does an error look like to a caller?
+"""Error answers: RFC 9457 problem details, for every error.
 
-RFC 9457 problem details, for every error there is. A body never carries a token or a server URL:
-the Android SDK reads those without looking at the status.
+A body never carries a token or a server URL: the Android SDK reads those without looking at the
+status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
-# Of one request.
+# The mistakes of one request that an answer names.
 MAX_MISTAKES: Final = 20
 MAX_FIELD_CHARS: Final = 120
 
@@ -47,7 +47,7 @@ class Problem(Exception):
         self.errors = errors
 
     def response(self) -> Response:
-        """The answer."""
+        """Make the answer."""
         body = problem_body(self.status, self.title, self.detail, self.errors)
         return Response(body, status=self.status, headers=self.headers, mimetype=MEDIA_TYPE)
 
@@ -55,7 +55,7 @@ class Problem(Exception):
 def problem_body(
     status: int, title: str, detail: str, errors: Sequence[dict[str, str]] = ()
 ) -> bytes:
-    """`type`, `title`, `status`, `detail`, and `errors` where fields are wrong."""
+    """Encode `type`, `title`, `status`, `detail`, and `errors` where fields are wrong."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
@@ -68,9 +68,9 @@ def problem_body(
 
 
 def invalid_fields(error: ValidationError) -> Problem:
-    """A 422 that names the first wrong fields, without repeating what was sent.
+    """Make a 422 that names the first wrong fields, without repeating what was sent.
 
-    Its size has a bound, whatever was sent: names of attributes are the caller's own.
+    Its size is bounded: names of attributes are the caller's own.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
     errors = [
@@ -88,12 +88,12 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def unavailable(detail: str) -> Problem:
-    """A 503 that says when to come back."""
+    """Make a 503 with `Retry-After`."""
     return Problem(503, "Service Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def register(app: Flask) -> None:
-    """Have every error of `app` answered as a problem."""
+    """Answer every error of `app` as a problem."""
     _register_ledgers(app)
 
     @app.errorhandler(Problem)
@@ -102,7 +102,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(ParseException)
     def misframed(error: ParseException) -> Response:
-        """A body whose chunks are none: gunicorn finds that out when it is read."""
+        """Answer a body with malformed chunks, which gunicorn meets when the body is read."""
         logger.info("not an HTTP request", extra={"error": type(error).__name__})
         return Problem(400, "Bad Request", "the body is not framed as HTTP/1.1 says").response()
 
@@ -127,7 +127,7 @@ def register(app: Flask) -> None:
 
 
 def _register_ledgers(app: Flask) -> None:
-    """Have what the ledger raises answered."""
+    """Answer the errors of the ledger."""
 
     @app.errorhandler(LedgerUnavailable)
     def ledger_unavailable(error: LedgerUnavailable) -> Response:

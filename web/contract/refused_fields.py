@@ -1,4 +1,4 @@
-"""Fields that the token endpoint refuses by name: one in the wrong place, or not passed on.
+"""Fields that the token endpoint refuses by name: in the wrong place, or not passed on.
 
 An unknown field is ignored, because newer SDKs send more. A field that LiveKit or Usher knows is
 never dropped in silence: its sender would wait for an effect that does not come. A test compares
@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticOmit, core_sc
 
 @dataclass(frozen=True)
 class Refused:
-    """Annotates a field that may only have its default value, which is as good as leaving it out.
+    """Annotation of a field that may only have its default value, which means leaving it out.
 
     protobuf's JSON may spell out defaults: `null`, `""`, `0`, `false`, `[]`, `{}`, and `default`.
     """
@@ -90,14 +90,14 @@ _TWO_NAMES: Final = (
 
 
 class _OfJob(Message):
-    """What no part of a request takes of an agent's job."""
+    """Fields of an agent's job that no part of a request takes."""
 
     restart_policy: Annotated[None, Refused(_RESTART_POLICY, default="JRP_ON_FAILURE")] = _OUT
     attributes: Annotated[None, Refused(_JOB_ATTRIBUTES)] = _OUT
 
 
 class _OfRoom(Message):
-    """What no part of a request takes of LiveKit's `RoomConfiguration`."""
+    """Fields of LiveKit's `RoomConfiguration` that no part of a request takes."""
 
     empty_timeout: Annotated[None, Refused(_ROOM)] = _OUT
     departure_timeout: Annotated[None, Refused(_ROOM)] = _OUT
@@ -116,7 +116,7 @@ class _AgentMetadata(Message):
 
 
 class _Below(_AgentMetadata):
-    """What belongs at the top of the request, and not below `room_config`."""
+    """Fields that belong at the top of the request, not below `room_config`."""
 
     room: Annotated[None, Refused("belongs in room_name, at the top of the request")] = _OUT
     room_name: Annotated[None, Refused(_PARTICIPANT)] = _OUT
@@ -127,13 +127,13 @@ class _Below(_AgentMetadata):
 
 
 class RefusedInAgent(_OfJob, _Below):
-    """What an entry of `room_config.agents` (LiveKit's `RoomAgentDispatch`) does not take."""
+    """Fields that an entry of `room_config.agents` (`RoomAgentDispatch`) does not take."""
 
     name: Annotated[None, Refused(_TWO_NAMES)] = _OUT
 
 
 class RefusedInRoomConfig(_OfJob, _OfRoom, _Below):
-    """What `room_config` (LiveKit's `RoomConfiguration`) does not take."""
+    """Fields that `room_config` (LiveKit's `RoomConfiguration`) does not take."""
 
     name: Annotated[None, Refused(_ROOM)] = _OUT  # of a preset in LiveKit's configuration
     metadata: Annotated[None, Refused(f"{_ROOM}. For the agent, metadata {_AGENT}.metadata")] = _OUT
@@ -142,7 +142,7 @@ class RefusedInRoomConfig(_OfJob, _OfRoom, _Below):
 
 
 class RefusedInRequest(_OfJob, _OfRoom, _AgentMetadata):
-    """What the request itself (LiveKit's `TokenSourceRequest`) does not take."""
+    """Fields that the request itself (LiveKit's `TokenSourceRequest`) does not take."""
 
     agents: Annotated[None, Refused("belongs in room_config")] = _OUT
     agent_name: Annotated[None, Refused(f"{_AGENT}.agent_name")] = _OUT

@@ -1,8 +1,8 @@
-"""Pydantic models of what callers send: the body of a request for a session, the query of a list.
+"""Pydantic models of requests: the body of a request for a session, the query of a list.
 
 The body is LiveKit's `TokenSourceRequest` in protobuf's JSON, as every LiveKit client SDK sends
-it. Unknown fields are ignored: newer SDKs send more. A known field of the wrong type is an error,
-and so is one in the wrong place or that is not passed on (`web/contract/refused_fields.py`).
+it. Unknown fields are ignored: newer SDKs send more. A known field is an error when it has the
+wrong type, is in the wrong place, or is not passed on (`web/contract/refused_fields.py`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _name(text: str) -> str:
 
 
 def _deployment(text: str) -> str:
-    """As LiveKit's `ValidateDeployment` (protocol, agent/environment.go)."""
+    """Check it as LiveKit's `ValidateDeployment` does (protocol, agent/environment.go)."""
     size = len(_text(text).encode())
     if size > MAX_DEPLOYMENT_BYTES:
         raise ValueError(f"is {size} bytes long, LiveKit takes at most {MAX_DEPLOYMENT_BYTES}")
@@ -118,7 +118,7 @@ Metadata = Annotated[
 ]
 Attributes = Annotated[
     dict[StrictStr, StrictStr],
-    # The first wrong one is named, and the rest not looked at: of 59,000 that takes 60 ms.
+    # Stop at the first wrong one: to look at all of 59,000 takes 60 ms.
     FailFast(),
     Field(max_length=MAX_ATTRIBUTES),
     AfterValidator(_attributes),

@@ -1,1 +1,1 @@
-"""The operator's pages and their API."""
+"""The operator's dashboard: its pages and their JSON API."""

@@ -54,10 +54,10 @@ def _operator_only() -> None:
 
 
 def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
-    # The moment of the answer is no news.
+    # Without the time of the answer, which always changes.
     etag = sha256(json.dumps({**body, "at_ms": 0}).encode()).hexdigest()[:16]
     answer = Response(json.dumps(body), status=status, mimetype="application/json")
-    # Kept by the page for its next question alone.
+    # The page's script keeps the answer itself, with its ETag.
     answer.headers["Cache-Control"] = "no-store"
     answer.set_etag(etag)
     if status == 200:
@@ -76,7 +76,7 @@ class _Query(BaseModel):
 
     @property
     def client_ids(self) -> tuple[str, ...]:
-        """The clients that are shown; one that there is no more has none."""
+        """The clients to show; none for a client that no longer exists."""
         known = tuple(client.client_id for client in services().clients.clients)
         return known if self.client is None else tuple(c for c in known if c == self.client)
 
@@ -88,7 +88,7 @@ class OverviewQuery(_Query):
 
 
 class SessionsQuery(_Query):
-    """Query of `sessions`; `since_s` is how many seconds ago the oldest was asked for."""
+    """Query of `sessions`; `since_s`: only sessions asked for in the last so many seconds."""
 
     state: Annotated[State | None, BeforeValidator(_empty_is_none)] = None
     since_s: Annotated[int | None, Field(gt=0), BeforeValidator(_empty_is_none)] = None
@@ -106,11 +106,11 @@ def _query(model: type[QueryT]) -> QueryT:
 
 @blueprint.get("/overview")
 def overview() -> Response:
-    """Figures, health, and the newest failures."""
+    """Return figures, health, and the newest failures."""
     here = services()
     wanted = _query(OverviewQuery)
     ids = wanted.client_ids
-    # What agents have answered to jobs that are nobody's here is the operator's to know.
+    # With all clients shown, answers to jobs that are no client's of ours count, too.
     counted = ids if wanted.client else (*ids, NOT_OURS)
     by_window = {each: queries.read_figures(here, each, counted) for each in Window}
     shown = by_window[wanted.window]
@@ -132,7 +132,7 @@ def overview() -> Response:
 
 @blueprint.get("/sessions")
 def sessions() -> Response:
-    """Which sessions there are, the newest first."""
+    """List the sessions, the newest first."""
     here = services()
     wanted = _query(SessionsQuery)
     now_ms = int(time.time() * 1000)
@@ -145,7 +145,7 @@ def sessions() -> Response:
         limit=wanted.limit,
         after=wanted.cursor,
     )
-    # Whoever has an id has one session, whatever else the filter says and however old it is.
+    # An id finds its session, regardless of the other filters and of its age.
     exact = queries.find_dispatch(here, text) if text.startswith("dsp_") else None
     page = (
         Page(dispatches=(exact,), next=None)
@@ -158,7 +158,7 @@ def sessions() -> Response:
 
 @blueprint.get("/sessions/<dispatch_id>")
 def session(dispatch_id: str) -> Response:
-    """One session, with what became of it in words; 404 says in words what that may mean."""
+    """Return one session with its explanation in words; a 404 has an explanation, too."""
     here = services()
     parked = here.snapshots.get("parked", 1.0, lambda: here.ledger.run(reports.parked()))
     if dispatch_id in parked:

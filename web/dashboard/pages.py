@@ -1,8 +1,8 @@
 """The operator's pages at `/dashboard`, and signing in.
 
-They have nothing in them (`web/pages/templates/dashboard/`): their scripts ask `dashboard/api.py`
-for what they show. So a link to a session works from a chat too, where the browser sends a
-`SameSite=Strict` cookie only once the page is there.
+The pages hold no data (`web/pages/templates/dashboard/`): their scripts ask `web/dashboard/api.py`
+for it. So a link to a session works from a chat, too, where the browser sends a `SameSite=Strict`
+cookie only once the page is there.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ blueprint = Blueprint(
     "dashboard", __name__, url_prefix=PATH, template_folder=static_files.TEMPLATES
 )
 
-# No inline script or style, nothing from elsewhere, forms to ourselves only.
+# No inline script or style, nothing from other origins, forms to our own origin only.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Where to go after signing in: to a page of ours, whatever the form says.
+# Where to go after signing in: only to a page of ours, as the form comes from the browser.
 _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\?[!-~]{0,500})?")
 
 
 def _page(name: str) -> AnyResponse:
-    """The page, or the way to it."""
+    """Return the page, or a redirect to the login."""
     here = services()
     if not here.operator.named:
         return _switched_off()
-    # From another site the cookie is not sent; the page itself asks with it.
+    # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in(here.operator):
         wanted = _own_page(request.full_path.rstrip("?"))
@@ -52,7 +52,7 @@ def _switched_off() -> Response:
 
 def _own(answer: Response) -> Response:
     answer.headers["Content-Security-Policy"] = _POLICY
-    # So that browsers say where a form comes from (`check_own_form`); to nobody else.
+    # Browsers then say where a form comes from (`check_own_form`), and tell other sites nothing.
     answer.headers["Referrer-Policy"] = "same-origin"
     return answer
 
@@ -63,25 +63,25 @@ def _own_page(wanted: str) -> str:
 
 @blueprint.get("")
 def overview() -> AnyResponse:
-    """How is everything?"""
+    """Show figures, health and the newest failures."""
     return _page("overview.html")
 
 
 @blueprint.get("/sessions")
 def sessions() -> AnyResponse:
-    """Which sessions are there?"""
+    """Show the list of sessions."""
     return _page("sessions.html")
 
 
 @blueprint.get("/sessions/<dispatch_id>")
 def session(dispatch_id: str) -> AnyResponse:
-    """What has happened to this one?"""
+    """Show one session."""
     return _page("session.html")
 
 
 @blueprint.get("/login")
 def login() -> AnyResponse:
-    """The form."""
+    """Show the login form."""
     here = services()
     if not here.operator.named:
         return _switched_off()
@@ -106,7 +106,7 @@ def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
 
 @blueprint.post("/login")
 def log_in() -> AnyResponse:
-    """Begin a session.
+    """Sign the operator in.
 
     Raises:
         Problem: 403, another site has sent the form.
@@ -128,7 +128,7 @@ def log_in() -> AnyResponse:
 
 @blueprint.post("/logout")
 def log_out() -> AnyResponse:
-    """End the session in this browser.
+    """Sign the operator out in this browser.
 
     Raises:
         Problem: 403, another site has sent the form.
@@ -142,9 +142,9 @@ def log_out() -> AnyResponse:
 
 @blueprint.get("/parts/<name>")
 def part(name: str) -> Response:
-    """What the pages are made of: no secrets, and the form needs some of it too.
+    """Serve a script or style of the pages, without a sign-in: the login form needs some.
 
     Raises:
-        NotFound: there is no such part.
+        NotFound: there is no such file.
     """
     return static_files.page_part("dashboard", name)

@@ -1,6 +1,6 @@
-"""Reads for the dashboard what Redis has, at most once in a while per process.
+"""The dashboard's reads from the ledger, each cached for a short time per process.
 
-Figures and health may be a second old, what costs more some seconds.
+Figures and health may be a second old, costlier reads some seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from web.monitoring import health
 from web.services import Services
 
 NEWEST_FAILURES: Final = 6
-# A look at a thousand records is 3 ms of Redis; whoever wants to go further says so.
+# A look at a thousand records is 3 ms of Redis; for more, the page asks with the cursor.
 MOST_LOOKS: Final = 10
 _KEEP_S: Final = 1.0
 # A day is a hundred hashes per client, and a second more changes little of it.
@@ -30,7 +30,7 @@ _KEEP_FAILURES_S: Final = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Sought:
-    """Which sessions somebody looks for."""
+    """The filter of a search for sessions."""
 
     client_ids: tuple[str, ...]
     states: tuple[State, ...] = ()
@@ -41,7 +41,7 @@ class Sought:
 
 
 def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> Figures:
-    """What was counted.
+    """Return the figures of one window.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -54,7 +54,7 @@ def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> F
 
 
 def read_health(here: Services) -> Health:
-    """How everything stands.
+    """Return the health of all parts.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -63,7 +63,7 @@ def read_health(here: Services) -> Health:
 
 
 def missing(here: Services, standing: Health) -> list[str]:
-    """The parts that have not reported themselves, as `/readyz` has them."""
+    """Return the parts that have not reported themselves, as `/readyz` does."""
     alive = {parts.worker(queue) for queue in standing.workers}
     alive |= {parts.livekit(client_id) for client_id in standing.livekit}
     alive |= {parts.SWEEPER} if standing.sweeper_alive else set()
@@ -72,7 +72,7 @@ def missing(here: Services, standing: Health) -> list[str]:
 
 
 def find(store: Ledger, sought: Sought) -> Page:
-    """A page of what is sought, from as many looks as one question may cost.
+    """Return a page of what is sought, after `MOST_LOOKS` looks at the most.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -98,7 +98,7 @@ def find(store: Ledger, sought: Sought) -> Page:
 
 
 def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch, ...]:
-    """The newest sessions that have failed, whole.
+    """Return the whole records of the newest sessions that have failed.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -114,7 +114,7 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
 
 
 def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
-    """The same as `find`, read a second ago at the most; `since_s` is what `since_ms` came from.
+    """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -124,7 +124,7 @@ def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
 
 
 def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
-    """The record; None where there is none, or one that makes no sense: others are shown still."""
+    """Return the record; None where there is none, or it cannot be read: the others are shown."""
     try:
         return store.run(dispatches.read(dispatch_id))
     except UnreadableRecord:
@@ -132,7 +132,7 @@ def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
 
 
 def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """One record, read half a second ago at the most; None: there is none that can be read.
+    """Return a record, read half a second ago at the most; None: there is no readable one.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -144,11 +144,11 @@ def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """One record, read half a second ago at the most; None: there is none.
+    """Return a record, read half a second ago at the most; None: there is none.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
-        UnreadableRecord: it makes no sense.
+        UnreadableRecord: the record cannot be read.
     """
     return here.snapshots.get(
         ("dispatch", dispatch_id),

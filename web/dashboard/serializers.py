@@ -1,6 +1,6 @@
-"""Figures, health and records as the dashboard's JSON. Pure.
+"""Pure functions that make the dashboard's JSON of figures, health and records.
 
-Only what the pages show: no metadata of an agent's or a participant's, no token, no key.
+The JSON has only what the pages show: no agent's or participant's metadata, no token, no key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
 def merged(histograms: Iterable[Histogram], name: str) -> Histogram:
-    """Several of the same name as one."""
+    """Add up several histograms of the same name."""
     found = list(histograms)
     bounds = tuple(float(bound) for bound in BOUNDS[name])
     columns = zip(*(each.counts for each in found), strict=True)
@@ -35,7 +35,7 @@ def merged(histograms: Iterable[Histogram], name: str) -> Histogram:
 
 
 def success_answer(clients: Sequence[ClientFigures]) -> dict[str, Any]:
-    """Who got an agent, over one window."""
+    """Count the sessions that got an agent and those that failed, over one window."""
     joined = sum(each.served for each in clients)
     failed = sum(each.unserved for each in clients)
     return {
@@ -47,7 +47,7 @@ def success_answer(clients: Sequence[ClientFigures]) -> dict[str, Any]:
 
 
 def histogram_answer(histogram: Histogram) -> dict[str, Any]:
-    """A distribution; the last bucket, of what is above all bounds, has no `up_to_ms`."""
+    """Show a histogram; the last bucket, above all bounds, has the `up_to_ms` None."""
     return {
         "count": histogram.total,
         "mean_ms": histogram.mean,
@@ -63,13 +63,13 @@ def _by_reason(counts: Iterable[Mapping[str, int]]) -> list[dict[str, Any]]:
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
-    # Of the same count in the order of the names: what has not changed must not move.
+    # Equal counts in the order of their names, so that unchanged figures do not move.
     ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     return [{"reason": reason, "count": count} for reason, count in ordered if count]
 
 
 def states_answer(clients: Sequence[ClientFigures]) -> dict[str, int]:
-    """How many sessions that have not ended are in each state."""
+    """Count the sessions that have not ended, by state."""
     total: Counter[str] = Counter()
     for each in clients:
         total.update({state.value: count for state, count in each.states.items()})
@@ -77,7 +77,7 @@ def states_answer(clients: Sequence[ClientFigures]) -> dict[str, int]:
 
 
 def window_answer(figures: Figures) -> dict[str, Any]:
-    """All that is drawn of one window."""
+    """Show the figures of one window."""
     histograms = [each.histograms["time_to_join"] for each in figures.clients]
     return {
         "since_ms": figures.since_ms,
@@ -106,14 +106,14 @@ def _server_answer(server: AgentServerReport) -> dict[str, Any]:
 
 
 def _seconds(ms: int | None) -> int | None:
-    # Whole ones: a page is told of news only, and this would be one each time.
+    # Whole seconds: an answer with milliseconds would differ, and be sent, each time.
     return None if ms is None else ms // 1000
 
 
 def health_answer(
     health: Health, missing: Sequence[str], client_ids: Sequence[str]
 ) -> dict[str, Any]:
-    """How everything stands; of agent servers those that serve one of these clients."""
+    """Show the health of all parts; of agent servers only those that serve these clients."""
     servers = [each for each in health.agent_servers if each.client_id in ("", *client_ids)]
     servers.sort(key=lambda each: (each.agent_name, each.container, each.agent_server_id))
     return {
@@ -132,7 +132,7 @@ def health_answer(
 
 
 def failure_answer(dispatch: Dispatch, timings: Timings) -> dict[str, Any]:
-    """One line of the newest failures, with the cause in words."""
+    """Show a line of the newest failures, with the cause in words."""
     explanation = explain(dispatch, timings)
     return {
         **summary_answer(dispatch),
@@ -142,7 +142,7 @@ def failure_answer(dispatch: Dispatch, timings: Timings) -> dict[str, Any]:
 
 
 def summary_answer(dispatch: Dispatch) -> dict[str, Any]:
-    """One line of a list of sessions."""
+    """Show a line of a list of sessions."""
     return {
         "dispatch_id": dispatch.dispatch_id,
         "client_id": dispatch.client_id,
@@ -159,7 +159,7 @@ def summary_answer(dispatch: Dispatch) -> dict[str, Any]:
 
 
 def page_answer(page: Page, *, at_ms: int) -> dict[str, Any]:
-    """Some sessions, and where to go on."""
+    """Show a page of sessions, with the cursor of the next."""
     return {
         "at_ms": at_ms,
         "sessions": [summary_answer(dispatch) for dispatch in page.dispatches],
@@ -168,12 +168,12 @@ def page_answer(page: Page, *, at_ms: int) -> dict[str, Any]:
 
 
 def explanation_answer(explanation: Explanation) -> dict[str, Any]:
-    """The cause in words."""
+    """Show the explanation: the cause in words."""
     return asdict(explanation)
 
 
 def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = "") -> dict[str, Any]:
-    """All of one session."""
+    """Show one session whole."""
     return {
         **summary_answer(dispatch),
         "at_ms": dispatch.read_at_ms,

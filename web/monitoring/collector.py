@@ -59,8 +59,8 @@ _PER_SESSION: Final = {
     "generations": "Attempts per session, at its first join or its end.",
     "tries": "Requests to LiveKit for an agent per session, at its first join or its end.",
 }
-# Prometheus sees how a number grows, and no growth in one that begins with the first failure: so
-# each reason is there from the beginning.
+# Prometheus sees no growth in a counter that appears with the first failure, so each reason is
+# there from the beginning.
 _NONE_FAILED: Final = dict.fromkeys(
     (
         *(FailureReason.NO_AGENT_ONLINE, FailureReason.NO_CAPACITY, FailureReason.REJECTED),
@@ -75,14 +75,14 @@ _OF_AGENTS: Final = ("client", "container", "agent")
 
 
 class LedgerCollector(Collector):
-    """One look at the ledger; without figures: that Redis did not answer."""
+    """The figures of one read of the ledger; None where Redis did not answer."""
 
     def __init__(self, figures: Figures | None = None, health: Health | None = None) -> None:
         self._figures = figures
         self._health = health
 
     def collect(self) -> Iterator[Metric]:
-        """Called by prometheus_client."""
+        """Yield every metric; called by prometheus_client."""
         up = self._figures is not None and self._health is not None
         yield GaugeMetricFamily(
             "usher_up", "1 if Redis has answered this scrape and takes writes.", value=float(up)
@@ -137,7 +137,7 @@ def _histogram(name: str, clients: Iterable[ClientFigures]) -> Metric:
 
 
 def _buckets(found: Histogram, unit: int) -> list[tuple[str, float]]:
-    """Upper bounds with the number of all values up to them, as Prometheus has it."""
+    """Return upper bounds with the number of all values up to them, as Prometheus has it."""
     upper = [*(str(bound / unit) for bound in found.bounds), "+Inf"]
     buckets, below = [], 0
     for bound, count in zip(upper, found.counts, strict=True):

@@ -1,4 +1,4 @@
-"""Is this process alive, and is everything there that a session needs?"""
+"""`/healthz` and `/readyz`: liveness of this process, and readiness for a session."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from web.services import services
 
 blueprint = Blueprint("health", __name__)
 
-CLIENTS_FILE = "clients_file"  # it is wrong, and the clients are those of before
+CLIENTS_FILE = "clients_file"  # it is wrong, and the clients read before are still in use
 
 
 @blueprint.get("/healthz")
 def healthz() -> dict[str, str]:
-    """200 as long as this process answers."""
+    """Answer 200 as long as this process runs."""
     return {"status": "ok"}
 
 
 def _kind(part: str) -> str:
-    """What kind of part it is, without the client's or the agent's name."""
+    """Return the kind of a part, without the client's or the agent's name."""
     kind, _, _ = part.partition(":")
     return kind if kind in ("agent", "livekit") else part
 
@@ -57,18 +57,18 @@ def missing(
     alive: frozenset[str],
     servers: list[AgentServerReport],
 ) -> list[str]:
-    """The parts that a session needs and that have not reported themselves lately.
+    """Return the parts that a session needs and that have not reported themselves lately.
 
     Agent servers that run without our reports cannot be missed.
     """
     needed = [parts.worker("dispatch"), parts.worker("verify"), parts.SWEEPER]
     served = [client for client in clients.clients if not client.disabled]
     needed += [parts.livekit(client.client_id) for client in served]
-    # Another client's agent server is no help, whatever its agent's name.
+    # Another client's agent server is no help, even with the same agent name.
     agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
     silent = sorted(name for name in agents if not settings.unfenced(name))
     absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
-    # What is wrong with it is in the log.
+    # The log has what is wrong with the file.
     return [*absent, CLIENTS_FILE] if clients.error else absent
 
 
@@ -78,7 +78,7 @@ def unserved(
     workers: Iterable[WorkerSettings],
     servers: list[AgentServerReport],
 ) -> list[str]:
-    """The agents that a session may ask for, here or at a worker, and that nothing serves."""
+    """Return the agents that this process or a worker offers and that no agent server serves."""
     workers = list(workers)
     unfenced = settings.unfenced_names.union(*(worker.unfenced for worker in workers))
     asked_for = all_services(services_of(clients.clients), workers)
@@ -87,16 +87,16 @@ def unserved(
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
-    """503 when no request can be accepted; 200 otherwise, naming what a session would wait for.
+    """Answer 503 when no request can be accepted, else 200 with what a session would wait for.
 
     Without Redis sessions are delegated to LiveKit; when no client wants that, this process should
     get no requests. A missing worker, agent server or LiveKit server is no reason to turn callers
     away: their dispatches wait.
-    `parked` are the ids of records that nobody can read, and `agents_without_server` the agents for
-    which no agent server is online, if there are any; a default one is in `not_ready` as well.
-    `redis` is what it says when it answers and refuses to work.
+    `parked` are the ids of unreadable records, and `agents_without_server` the agents for which no
+    agent server is online, if there are any; a default agent is in `not_ready` as well.
+    `redis` is Redis's error when it answers and refuses to work.
     Where there are several clients, their names, those of their agents and these ids are for the
-    operator (basic authentication); anybody else is told which kind of part is missing.
+    operator (basic authentication); other callers are told which kind of part is missing.
     """
     here = services()
     named = len(here.clients.clients) == 1 or shows_credential()

@@ -1,9 +1,9 @@
-"""What does Prometheus get to see?
+"""`GET /metrics`, for Prometheus.
 
-`GET /metrics`: what the ledger has counted, the same whichever process answers, and how long the
-web processes have taken to answer. Each web process keeps the latter in a file of its own
-(prometheus_client's multiprocess mode, set up by `gunicorn_conf.py`), so that a request costs no
-Redis command; alone, as in a test, it keeps them in memory.
+It has what the ledger has counted, the same from every process, and the web processes' answer
+times. Each web process keeps its answer times in a file of its own (prometheus_client's
+multiprocess mode, set up by `web/gunicorn_conf.py`), so that a request costs no Redis command;
+without gunicorn, as in a test, it keeps them in memory.
 
 docs/metrics.md lists every metric.
 """
@@ -29,7 +29,7 @@ from web.services import services
 blueprint = Blueprint("metrics", __name__)
 
 DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-# Put into the environment of a request that nobody has sent: it is not counted.
+# In the environment of a rehearsed request (`web/app.py`), which is not counted.
 REHEARSAL: Final = "usher.rehearsal"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
@@ -62,7 +62,7 @@ def _time(_: BaseException | None) -> None:
 
 
 def _observe(method: str, rule: Rule | None, status: int, took_s: float) -> None:
-    # By the rule, not by the path: what callers make up shall not become labels.
+    # By the rule, not by the path: paths that callers make up must not become labels.
     _request_seconds.labels(
         method if method in _METHODS else "other",
         "none" if rule is None else rule.rule,
@@ -85,7 +85,7 @@ def _look_at_ledger() -> LedgerCollector:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Every metric, for the operator; where it is set so, for callers on this machine, too."""
+    """Show every metric to the operator; with USHER_METRICS_LOCAL, to this machine, too."""
     if not (services().metrics_local and is_on_this_machine()):
         require_operator()
     registry = CollectorRegistry()
@@ -99,7 +99,7 @@ def metrics() -> Response:
 
 
 def register(app: Flask) -> None:
-    """Have the answers of `app` timed."""
+    """Time the answers of `app`."""
     app.before_request(_begin)
     app.after_request(_note)
     app.teardown_request(_time)

@@ -1,6 +1,6 @@
-"""Where does a trace begin? At the request that asks for a session, sends it again or ends it.
+"""Spans of the requests that create, redispatch or cancel a dispatch: a trace begins there.
 
-A caller's own trace (W3C `traceparent`) goes on here. Without tracing nothing of this is called.
+A caller's own trace (W3C `traceparent`) is continued. Without tracing no hook is registered.
 """
 
 from __future__ import annotations

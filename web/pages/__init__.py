@@ -1,1 +1,1 @@
-"""What browsers get: templates, scripts, styles, and their views."""
+"""Templates, scripts and styles for browsers, and the views that serve them."""

@@ -1,6 +1,6 @@
-"""The page at `/`, which starts a session and shows its way; its scripts, and LiveKit's own SDK.
+"""Usher's own page at `/`, which starts a session and shows its progress; its scripts and SDK.
 
-Nothing of it is built, and nothing of it stands inline: it needs no more than
+It has no build step and nothing inline: it needs no more than
 `script-src 'self'; style-src 'self'`.
 """
 
@@ -15,15 +15,15 @@ blueprint = Blueprint("client_page", __name__, template_folder=static_files.TEMP
 
 @blueprint.get("/")
 def page() -> Response:
-    """The page."""
+    """Serve the page."""
     return static_files.page("client.html")
 
 
 @blueprint.get("/client/<path:name>")
 def part(name: str) -> Response:
-    """What the page is made of.
+    """Serve a script or style of the page, or LiveKit's SDK.
 
     Raises:
-        NotFound: it has no such part.
+        NotFound: there is no such file.
     """
     return static_files.page_part("client", name)

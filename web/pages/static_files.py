@@ -1,7 +1,7 @@
-"""Pages and their files as browsers get them: compressed, and a 304 where nothing has changed.
+"""Pages and static files for browsers: compressed, and a 304 where nothing has changed.
 
-Flask's static files come with the ETag of a file on one machine, and uncompressed. LiveKit's SDK,
-610 kB, is a quarter of that when it is, and Usher is used without a proxy, too.
+Flask's static files have an ETag that differs between machines, and are not compressed. LiveKit's
+SDK, 610 kB, is a quarter of that compressed, and Usher is used without a proxy, too.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from werkzeug.security import safe_join
 PAGES: Final = Path(__file__).parent
 TEMPLATES: Final = PAGES / "templates"
 
-# As the tests know them: what the machine's own list says differs between Pythons.
+# Fixed here: the machine's own list of media types differs between Pythons.
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def page(template: str) -> Response:
-    """A page that is made from its template alone."""
+    """Serve a page that is made from its template alone."""
     return _revalidated(Response(render_template(template), mimetype="text/html"))
 
 
 def page_part(folder: str, name: str) -> Response:
-    """The file of that name in a folder of `web/pages/`.
+    """Serve the file of that name in a folder of `web/pages/`.
 
     Raises:
         NotFound: there is none.
@@ -48,7 +48,7 @@ def _revalidated(answer: Response) -> Response:
         answer.set_data(_zipped(answer.get_data()))
         answer.headers["Content-Encoding"] = "gzip"
     answer.vary.add("Accept-Encoding")
-    # Asked for again at each visit, and mostly answered with a 304: never half of an old page.
+    # Revalidated at each visit, mostly with a 304, so that no page mixes old and new files.
     answer.headers["Cache-Control"] = "no-cache"
     answer.add_etag()
     answer.make_conditional(request)

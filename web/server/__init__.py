@@ -1,1 +1,1 @@
-"""What gunicorn is told beyond its settings."""
+"""Additions to gunicorn beyond its settings: worker, log, error answers, time-outs."""

@@ -1,6 +1,6 @@
-"""Have gunicorn log as the other processes do.
+"""gunicorn's logger class (`logger_class`), for logs in the format of the other processes.
 
-By itself it formats its lines its own way, in handlers of its own, and repeats what callers send.
+gunicorn's own has a format and handlers of its own, and repeats what callers send.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from gunicorn.glogging import Logger
 
 
 class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's logger, whose lines go where all of this process's go."""
+    """gunicorn's logger, with the root logger's handler in place of its own."""
 
     def setup(self, cfg: Any) -> None:
-        """Set the levels; the handler is the root logger's (`dispatcher/observability/logs.py`)."""
+        """Set the levels; the root logger has the handler (`dispatcher/observability/logs.py`)."""
         super().setup(cfg)
         for log in (self.error_log, self.access_log):
             log.handlers.clear()
             log.propagate = True
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Warn; of a request that is none, without what it says: there may be a key in it."""
+        """Log a warning; one about an invalid request without its text, which may hold a key."""
         if msg.startswith("Invalid request from"):
             self.error_log.info("not an HTTP request", extra={"error": _kind_of_error()})
         else:
             super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log an error; a caller that does not read or write for too long is none of ours."""
+        """Log an error; a caller that timed out while reading or writing is no error of ours."""
         if isinstance(sys.exc_info()[1], TimeoutError):
             self.error_log.info("gave up on a caller", extra={"error": _kind_of_error()})
         else:
             super().exception(msg, *args, **kwargs)
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:
-        """One request, where `accesslog` is set; without what a caller may have in its query."""
+        """Log a request, where `accesslog` is set; without its query, which may hold a secret."""
         if self.access_log_enabled:
             self.access_log.info(
                 "request",

@@ -1,7 +1,7 @@
-"""Answer what is hardly a request as every other error is answered.
+"""Answer requests that gunicorn cannot parse with a problem, as every other error.
 
-gunicorn refuses it before the application sees it, with a page of its own that repeats what was
-sent.
+gunicorn refuses them before the application sees them, with a page of its own that repeats what
+was sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from web.contract.problems import MEDIA_TYPE, problem_body
 
 
 def install() -> None:
-    """Have gunicorn's own error answers be problems (`gunicorn.util.write_error`, gunicorn 27)."""
+    """Make gunicorn's own error answers problems (`gunicorn.util.write_error`, gunicorn 27)."""
     util.write_error = _write
 
 

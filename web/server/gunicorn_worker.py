@@ -1,6 +1,6 @@
-"""Have a gevent worker end gracefully, with or without its master, as gunicorn's threaded one does.
+"""gunicorn's gevent worker with a graceful end, as its threaded worker has: also without a master.
 
-What it does for connections and requests is gunicorn's.
+Connections and requests are handled by gunicorn's own code.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from gunicorn.workers.ggevent import GeventWorker
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's gevent worker (27), but for its end."""
+    """gunicorn's gevent worker (27) with another end."""
 
     alive: bool
     ppid: int
 
     def notify(self) -> None:
-        """Tell the master that this worker is alive, once a second; without one, stop.
+        """Tell the master, once a second, that this worker is alive; stop when the master is gone.
 
-        gunicorn's raises SystemExit: what is being answered is dropped, and the socket stays open
-        while the process writes what it has promised without Redis
+        gunicorn's own raises SystemExit: requests being answered are dropped, and the socket stays
+        open while the process writes the dispatches that it accepted without Redis
         (`web/state/accepted_dispatches.py`), so that no other master can listen there.
         """
         if self.ppid != os.getppid():
@@ -32,9 +32,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().notify()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer and log an error; that a stop closes an idle connection is none.
+        """Answer and log an error; an idle connection that a stop closes is none.
 
-        gunicorn's sends a 500 there, which a caller takes for the answer to its next request.
+        gunicorn's own sends a 500 there, which a caller takes for the answer to its next request.
         """
         if not isinstance(exc, GreenletExit):
             super().handle_error(req, client, addr, exc)

@@ -1,4 +1,4 @@
-"""Say in one line why the web cannot listen where it is told to; gunicorn itself listens."""
+"""gunicorn's `bind` address, and a check before the start that gunicorn can listen there."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _NAMED: Final = "USHER_WEB_HOST and USHER_WEB_PORT"
 
 
 def address(host: str, port: str) -> str:
-    """gunicorn's `bind` for a host's name, an IPv4 or IPv6 address, or a socket (`unix:<path>`)."""
+    """Return `bind` for a host name, an IPv4 or IPv6 address, or a socket (`unix:<path>`)."""
     if host.startswith("unix:"):
         return host
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def check(server: Any) -> None:
-    """gunicorn's `on_starting`: see that its addresses are free, unless it is handed its sockets.
+    """Check that gunicorn's addresses are free, unless it inherits its sockets (`on_starting`).
 
-    By itself gunicorn tries for five seconds, and says so in ten lines.
+    gunicorn itself retries for five seconds, and logs ten lines.
 
     Raises:
-        SystemExit: another program listens there, or none may.
+        SystemExit: another program listens there, or none is allowed to.
     """
     handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
     if handed_over:
@@ -42,7 +42,7 @@ def check(server: Any) -> None:
 
 
 def _is_something_else(path: Path) -> bool:
-    """Whether a file is there that is no socket; a socket that was left behind is replaced."""
+    """Return whether a file other than a socket is there; gunicorn replaces a leftover socket."""
     try:
         return not stat.S_ISSOCK(path.stat().st_mode)
     except FileNotFoundError:

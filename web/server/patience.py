@@ -1,7 +1,7 @@
-"""Bound what a caller costs that is slow, or that sends more than anybody reads.
+"""Time-outs for slow callers, and a limit on request bodies that the answer does not need.
 
 gunicorn bounds how long a request's head may take (`keepalive`), and nothing else. A proxy in front
-gives a caller much less time (`deploy/`); this is for one that is asked directly.
+gives a caller much less time (`deploy/`); this is for a web process without one.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 # Longer than gunicorn's `keepalive`, which must be the one to end an idle connection.
 SILENCE_S: Final = 80.0
-# Of a body that the answer did not need, read so that the caller gets to the answer.
+# Of a body that the answer did not need: read, so that the caller gets to the answer.
 _MOST_UNREAD_BYTES: Final = 20_000_000
 _PIECE_BYTES: Final = 65_536
 
 
 def connection() -> socket.socket | None:
-    """The present caller's connection; None where no gunicorn serves it, as in a test."""
+    """Return the present caller's connection; None without gunicorn, as in a test."""
     found: socket.socket | None = request.environ.get("gunicorn.socket")
     return found
 
 
 def whole_body() -> bytes:
-    """The present request's body.
+    """Return the present request's body.
 
     Raises:
-        RequestEntityTooLarge: there is more than may be.
+        RequestEntityTooLarge: it is larger than allowed.
     """
     body = request.get_data()
-    # Of one in chunks werkzeug 3.1 reads as much as may be, and does not say that there is more.
+    # werkzeug 3.1 reads a chunked body up to the limit, and does not say that there is more.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge
     return body
 
 
 def register(app: Flask) -> None:
-    """Bound each wait for a caller of `app`, and each body that is not wanted."""
+    """Bound each wait for a caller of `app`, and each body that the answer does not need."""
     app.before_request(_bound)
     app.after_request(_read_the_rest_later)
 
@@ -54,10 +54,10 @@ def _bound() -> None:
 
 
 def _read_the_rest_later(response: Response) -> Response:
-    """Have what is left of the body read when it has been answered.
+    """Read the rest of the body after the answer.
 
     gunicorn 27 does so in pieces of 1,024 bytes, and copies all that has come for each: 0.1 s of
-    the processor for each MB, whoever sends it (`gunicorn.http.parser.Parser.finish_body`).
+    the processor for each MB, from any caller (`gunicorn.http.parser.Parser.finish_body`).
     """
     caller = connection()
     if caller is not None:
@@ -67,7 +67,7 @@ def _read_the_rest_later(response: Response) -> Response:
 
 def _read_the_rest(body: Any, caller: socket.socket) -> None:
     left = _MOST_UNREAD_BYTES
-    with contextlib.suppress(OSError, ParseException):  # gunicorn will meet it, too
+    with contextlib.suppress(OSError, ParseException):  # gunicorn meets the same error
         while piece := body.read(_PIECE_BYTES):
             left -= len(piece)
             if left < 0:

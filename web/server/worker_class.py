@@ -1,6 +1,6 @@
-"""Choose gunicorn's worker class, and have Python wait as that one does.
+"""gunicorn's worker class, and gevent's monkey patch where the class needs it.
 
-Imported before anything else is: what has taken a function of Python's by then would keep it.
+Imported before all other modules: one that was imported earlier would keep the unpatched functions.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ WORKER_CLASS: str = GREENLETS
 if WORKER_CLASS == GREENLETS:
     from gevent import monkey
 
-    # gunicorn's worker does the same once more, without effect.
+    # gunicorn's worker patches once more, without effect.
     monkey.patch_all()

@@ -1,1 +1,1 @@
-"""What one web process remembers."""
+"""State of one web process: accepted dispatches, limits, caches, uses of keys."""

@@ -1,7 +1,7 @@
-"""How much may a caller ask for before it is told to wait, or to ask for less?
+"""Limits that are checked before a dispatch is created: body, wrong keys, wrong passwords.
 
 Requests per minute and sessions at once are counted in Redis, together with the record's write
-(`dispatcher/ledger/lua/create.lua`); here is what is looked at before that.
+(`dispatcher/ledger/lua/create.lua`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from web.contract.problems import Problem
 
 MAX_JSON_DEPTH: Final = 32
 # Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
-# rate; this keeps the guesser from costing us anything. Right keys pass: behind one address (an
-# office, a proxy) there may be others.
+# rate; this keeps the guesser's requests cheap. Right keys pass: other callers may share the
+# address (an office, a proxy).
 MAX_WRONG_KEYS: Final = 20
 WRONG_KEYS_WINDOW_S: Final = 60.0
 _MAX_ADDRESSES: Final = 10_000
-# Wrong operator's passwords from one address in a minute; after those none from there is judged.
+# Wrong operator's passwords from one address in a minute; after those no more are checked.
 MAX_WRONG_PASSWORDS: Final = 10
-# A body that is larger is parsed only for whom may ask at all: it takes 20 ms and not 20 us.
+# A larger body is parsed only for a client within its limits: it takes 20 ms and not 20 us.
 LARGE_BYTES: Final = 200_000
 
 # A string to its end, or to the end of the text: never a second look at the same byte.
@@ -67,7 +67,7 @@ def check_depth(body: bytes) -> None:
 
 @contextlib.contextmanager
 def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[None]:
-    """Have a request that is refused within the block count as one of the client's requests.
+    """Count a request that is refused within the block as one of the client's requests.
 
     Raises:
         LimitReached: it was refused, and the client has used up its requests.
@@ -94,7 +94,7 @@ def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> N
 
 @dataclass
 class _Guesses:
-    """Of one address, until its minute is over."""
+    """The wrong keys of one address, until its minute is over."""
 
     until: float
     count: int = 0
@@ -112,7 +112,7 @@ class WrongKeys:
         self._seen: TTLCache[str, _Guesses] = TTLCache(_MAX_ADDRESSES, ttl=WRONG_KEYS_WINDOW_S)
 
     def one_more(self, address: str) -> int:
-        """Note one; returns the seconds to wait when it is one too many, else 0."""
+        """Note one; return the seconds to wait when it is one too many, else 0."""
         first = _Guesses(until=time.monotonic() + WRONG_KEYS_WINDOW_S)
         with self._lock:
             guesses = self._seen.setdefault(_place(address), first)
@@ -120,7 +120,7 @@ class WrongKeys:
             return guesses.wait_s() if guesses.count > self._most else 0
 
     def wait_s(self, address: str) -> int:
-        """The seconds to wait when there have been too many already, else 0; notes nothing."""
+        """Return the seconds to wait when there have been too many, else 0; note nothing."""
         with self._lock:
             guesses = self._seen.get(_place(address))
             return guesses.wait_s() if guesses and guesses.count >= self._most else 0
@@ -129,7 +129,7 @@ class WrongKeys:
 class WrongPasswords:
     """Locks an address out after too many wrong operator's passwords; thread-safe.
 
-    They are counted in Redis for all web processes, and in this one for while Redis is away.
+    They are counted in Redis for all web processes, and in this process while Redis is away.
     """
 
     def __init__(self, store: Ledger) -> None:
@@ -137,9 +137,9 @@ class WrongPasswords:
         self._here = WrongKeys(MAX_WRONG_PASSWORDS)
 
     def judged(self, address: str, *, right: bool) -> int:
-        """Note an attempt; returns the seconds to wait when it is not judged, else 0.
+        """Note an attempt; return the seconds to wait when it is not judged, else 0.
 
-        Right or wrong is not to be told when there is something to wait for.
+        When there is a wait, the answer must not tell whether the password was right.
         """
         wait_s = self._here.wait_s(address)
         if wait_s:
@@ -161,7 +161,7 @@ class WrongPasswords:
 
 
 def _place(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, all of which is usually one caller's."""
+    """Return what counts as one address: of IPv6 the /64, which is usually all one caller's."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -172,7 +172,7 @@ def _place(address: str) -> str:
 
 
 def register(app: Flask) -> None:
-    """Have a reached limit answered as a 429 that says when to come back."""
+    """Answer a reached limit with a 429 and `Retry-After`."""
 
     @app.errorhandler(LimitReached)
     def reached(error: LimitReached) -> Response:

@@ -1,12 +1,11 @@
-"""Which dispatches has this process promised that Redis may not know?
+"""Accepted dispatches ("promises") of one process, written again where Redis does not have them.
 
-Those promised while Redis was away (`delegated`), and those that Redis has lost since: every
-accepted dispatch is remembered until its deadline, or until it has ended: what its client has
-cancelled must not come back to life. A thread looks once a second and writes again what is missing.
-What was delegated is in a file as well until then (`state/promise_files.py`), and what this process
-promises and forgets by being killed another one writes. The rest is a safety net in memory: what is
-lost with Redis and with this process at the same time is left to the agents, which write their own
-again.
+Redis lacks those accepted while it was away (`delegated`), and those that it has lost since. Every
+accepted dispatch is kept until its deadline, or until it has ended: a cancelled one must not come
+back to life. A thread looks once a second and writes again what is missing. A delegated one is in a
+file as well until then (`web/state/promise_files.py`); when this process is killed, another web
+process writes it. The others are kept in memory only: what is lost with Redis and this process at
+the same time is left to the agents, which write their own records again.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ from web.state.promise_files import Spool
 logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
-# So long a worker without a master tries to write what it has promised without Redis.
+# For how long a worker without a master tries to write what it has accepted without Redis.
 ORPHANS_LAST_S: Final = 30.0
-# So much longer than its deadline is a dispatch remembered.
+# For how long after its deadline a dispatch is kept.
 MARGIN_S: Final = 10.0
-# Of agent metadata, which is nearly all that a promise weighs, and of promises.
+# The size of all agent metadata, which is nearly all of a promise's, and the number of promises.
 MAX_BYTES: Final = 64_000_000
 MAX_PROMISES: Final = 100_000
-# So many are looked at every second.
+# How many are looked at every second.
 EACH_LOOK: Final = 2000
 
 
 class Promises:
-    """What this process has promised lately; thread-safe."""
+    """The dispatches that this process has accepted lately; thread-safe."""
 
     def __init__(self, ledger: Ledger, *, retention_s: int, spool: Spool) -> None:
         self._ledger = ledger
@@ -56,7 +55,7 @@ class Promises:
         self._promises: OrderedDict[str, Promise] = OrderedDict()
         self._delegated: dict[tuple[str, str, str], str] = {}
         self._bytes = 0
-        self._turn = 0  # whose it is, of those that are not looked at every time
+        self._turn = 0  # where the next look begins, among those that are looked at in turn
         self._lock = threading.Lock()
         self._parent = os.getppid()
         self._closing = threading.Event()
@@ -65,7 +64,7 @@ class Promises:
         atexit.register(self.close)
 
     def remember(self, new: NewDispatch) -> None:
-        """Keep a dispatch that is in the ledger, for the case that Redis loses it."""
+        """Keep a dispatch that is in the ledger, in case Redis loses it."""
         with self._lock:
             while self._full():
                 oldest = next((p for p in self._promises.values() if not p.delegated), None)
@@ -75,7 +74,7 @@ class Promises:
             self._add(new, delegated=False)
 
     def delegate(self, new: NewDispatch, *, because: str = "") -> Promise:
-        """Keep a dispatch that Redis could not take; the same room gets the same one again.
+        """Keep a dispatch that Redis could not take; for the same room return the same again.
 
         Raises:
             LedgerUnavailable: too many are kept already.
@@ -92,16 +91,16 @@ class Promises:
         return promise
 
     def forget(self, dispatch_id: str) -> None:
-        """It has ended, and is not to be written again; the other processes see that by looking."""
+        """Forget a dispatch that has ended; the other processes learn of its end by looking."""
         with self._lock:
             promise = self._promises.get(dispatch_id)
             if promise is not None:
                 self._forget(promise)
 
     def write(self, dispatch_id: str) -> bool:
-        """Have the record of a dispatch written now that this process has promised without Redis.
+        """Write the record of a dispatch that this process has accepted without Redis, now.
 
-        False when it is none of those, or is written already.
+        Return false when it is none of those, or is written already.
 
         Raises:
             LedgerUnavailable: Redis did not answer.
@@ -142,7 +141,7 @@ class Promises:
         self._spool.drop(promise.new.dispatch_id)
 
     def _adopt(self) -> None:
-        """Keep what a web process of this machine has delegated that is gone."""
+        """Keep what another web process of this machine, now gone, has delegated."""
         for orphan in self._spool.orphans(known=self._is_kept):
             with self._lock:
                 self._add(orphan.new, delegated=True, age_s=orphan.age_s)
@@ -153,15 +152,15 @@ class Promises:
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_S):
-            # Without Redis: that is what the promises are kept for.
+            # Without Redis: the promises are kept until it is back.
             with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.KEEP_PROMISES):
                 self.look()
 
     def look(self) -> None:
         """Write again what Redis does not have, and forget what is past its time.
 
-        Of very many the newest are looked at, and the others in turn: all of 100,000 every second
-        took 0.4 of Redis's core. Once one is missing all are looked at.
+        Of very many, each look takes the newest, and the others in turn: all of 100,000 every
+        second took 0.4 of Redis's core. Once one is missing, all are looked at.
 
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
@@ -188,7 +187,7 @@ class Promises:
         return sum(self._look_at(kept[at : at + limit]) for at in range(0, len(kept), limit))
 
     def _look_at(self, kept: Sequence[Promise]) -> int:
-        """Returns how many of them were missing."""
+        """Look at these, and return how many were missing."""
         news = [promise.new for promise in kept]
         stand = self._ledger.run(
             restoring.standing([n.dispatch_id for n in news], [n.client_id for n in news])
@@ -214,12 +213,12 @@ class Promises:
         return missing
 
     def _is_kept(self, dispatch_id: str) -> bool:
-        """Not when it has been forgotten since the look began."""
+        """Return false when it has been forgotten since the look began."""
         with self._lock:
             return dispatch_id in self._promises
 
     def _restore(self, promise: Promise) -> bool:
-        """False when it could not be written, for a reason of its own."""
+        """Write it; return false when it alone could not be written."""
         remembered = promise.remembered(time.monotonic())
         step = restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
         with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
@@ -228,7 +227,7 @@ class Promises:
         return False
 
     def _settle(self, promise: Promise) -> None:
-        """It is in the ledger now: no longer a delegated one, and forgotten in time."""
+        """Note that it is in the ledger: it is no longer delegated, and is forgotten in time."""
         if promise.new.dispatch_id not in self._promises:
             return
         age_s = time.monotonic() - promise.made_at
@@ -241,7 +240,7 @@ class Promises:
     def close(self) -> None:
         """Look a last time; what cannot be written now is left to the agents, and to the log.
 
-        A worker whose master was killed has time for it: none ends it, and others serve already.
+        A worker of a killed master has time for it: no master ends it, and other workers serve.
         """
         if self._closing.is_set():
             return
@@ -257,7 +256,7 @@ class Promises:
             return
 
     def _written(self) -> bool:
-        """Write what is not; true where all that was delegated is written."""
+        """Write what is missing; return true when all that was delegated is written."""
         try:
             self.look()
         except LedgerUnavailable:

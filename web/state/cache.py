@@ -1,7 +1,7 @@
-"""What the dashboard has read from Redis a moment ago.
+"""A short-lived cache of the dashboard's reads from Redis.
 
-Each thing is read about once in a second per process, however many people look: an answer is kept
-for as long, and of several requests at once one asks Redis.
+Each value is read about once a second per process, with any number of viewers: it is kept for that
+long, and of several requests at once one asks Redis.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from cachetools import LRUCache
 
 T = TypeVar("T")
 
-# What takes long is asked less often: it may use a twentieth of Redis's time at the most.
+# A slow read is repeated less often: it may use a twentieth of Redis's time at the most.
 _REST: Final = 20
 
-_MOST: Final = 256  # what people may ask for is theirs to choose: filters, pages, sessions
+_MOST: Final = 256  # viewers choose what is read: filters, pages, sessions
 
 
 @dataclass
@@ -30,14 +30,14 @@ class _Kept:
 
 
 class Snapshots:
-    """What was read a moment ago; one per process, thread-safe, and of bounded size."""
+    """The values read a moment ago; one per process, thread-safe, and of bounded size."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: LRUCache[Hashable, _Kept] = LRUCache(_MOST)
 
     def get(self, name: Hashable, keep_s: float, read: Callable[[], T]) -> T:
-        """What `read` gave at most `keep_s` ago. What it raises is raised, and not kept."""
+        """Return what `read` gave at most `keep_s` ago. An exception is raised, and not kept."""
         with self._lock:
             kept = self._kept.setdefault(name, _Kept())
         with kept.lock:

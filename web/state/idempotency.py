@@ -1,7 +1,7 @@
-"""Has this very request been answered before?
+"""Idempotency of requests, by the header `Idempotency-Key`.
 
-The ledger knows, by `Idempotency-Key` (`dispatcher/ledger/lua/create.lua`). While Redis is away the
-web process remembers by itself what it has delegated; another process does not know it.
+The ledger keeps the keys (`dispatcher/ledger/lua/create.lua`). While Redis is away each web process
+remembers what it has delegated itself; the other processes do not know it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
 MAX_KEPT: Final = 10_000
 
 
-# With a publishable key anybody asks, and the same key stands for the same room: it must be as
-# hard to guess as the room's name that it takes the place of.
+# With a publishable key any browser asks, and the same idempotency key leads to the same room: it
+# must be as hard to guess as the room's name that it takes the place of.
 MIN_PUBLIC_KEY_CHARS: Final = 32
 
 
 def idempotency_key(*, public: bool) -> str | None:
-    """The idempotency key of the present request, if it has one.
+    """Return the idempotency key of the present request, if it has one.
 
     Args:
         public: the request comes with a publishable API key.
@@ -61,7 +61,7 @@ def idempotency_key(*, public: bool) -> str | None:
 
 
 def conflict() -> Problem:
-    """The answer to another request with a key that is taken."""
+    """Make the answer to another request with a key that is taken."""
     return Problem(
         409,
         "Conflict",
@@ -70,11 +70,11 @@ def conflict() -> Problem:
 
 
 def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str, *, public: bool) -> Once:
-    """What the ledger keeps of a request: digests, and the names that were made up for it.
+    """Make what the ledger keeps of a request: digests, and the names that were made up for it.
 
-    A backend's keys and a browser's are apart: whoever has the publishable API key shall not be
-    answered what a backend was. And no identity is kept for a browser: two with one idempotency key
-    would throw each other out of the room, so each repeat gets one of its own.
+    A backend's keys and a browser's are kept apart: a holder of the publishable API key must not
+    get a backend's answer. No identity is kept for a browser: two browsers with one idempotency key
+    would throw each other out of the room, so each repeat gets an identity of its own.
     """
     canonical = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
     kind = "publishable\n" if public else ""  # a header has no line feed in it
@@ -93,7 +93,7 @@ class _Kept:
 
 
 class Delegations:
-    """What this process has answered without Redis to requests with a key; thread-safe."""
+    """This process's answers without Redis to requests with an idempotency key; thread-safe."""
 
     def __init__(self) -> None:
         self._kept: LRUCache[tuple[str, str], _Kept] = LRUCache(MAX_KEPT)
@@ -107,7 +107,7 @@ class Delegations:
             )
 
     def recall(self, new: NewDispatch, asked: Once) -> tuple[NewDispatch, Once]:
-        """Both as the same request was answered before, or as they are.
+        """Return both as the same request was answered before, or unchanged.
 
         Raises:
             Problem: 409, another request had the same key.

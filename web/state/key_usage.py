@@ -1,7 +1,7 @@
-"""When was a key last used?
+"""The time of each API key's last use, for the operator who rotates keys.
 
-Written to Redis once a minute per key and process at the most, by a thread of its own: no answer
-waits for it. Whoever rotates keys looks there before the old one is retired.
+It is written to Redis once a minute per key and process at the most, by a thread of its own: no
+answer waits for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PERIOD_S: Final = 60.0
 
 
 class KeyUses:
-    """Notes the uses of keys; one per process, thread-safe."""
+    """A recorder of the uses of keys; one per process, thread-safe."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -34,7 +34,7 @@ class KeyUses:
         atexit.register(self.close)
 
     def note(self, client_id: str, key_id: str) -> None:
-        """This key has just been used."""
+        """Note that this key has just been used."""
         use = (client_id, key_id)
         now = time.monotonic()
         if now - self._noted.get(use, -PERIOD_S) >= PERIOD_S:
@@ -48,6 +48,6 @@ class KeyUses:
 
     def _run(self) -> None:
         while (use := self._news.get()) is not None:
-            # One that is lost is written a minute later.
+            # A lost use is written with the next one, a minute later.
             with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.NOTE_KEY_USES):
                 self._ledger.run(reports.key_used(*use))

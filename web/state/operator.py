@@ -15,7 +15,7 @@ def _digest(text: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """The operator's credential; with an empty user nobody has been named."""
+    """The operator's credential; with an empty user none is set."""
 
     user: str = ""
     password: str = field(default="", repr=False)
@@ -26,13 +26,13 @@ class Operator:
         return bool(self.user)
 
     def is_right(self, user: str, password: str) -> bool:
-        """True for the right credential; takes as long for any wrong one."""
+        """Return true for the right credential, in the same time for any."""
         same_user = hmac.compare_digest(_digest(user), _digest(self.user))
         same_password = hmac.compare_digest(_digest(password), _digest(self.password))
         return self.named and same_user and same_password
 
 
 def operator_of(settings: WebSettings) -> Operator:
-    """The operator that the settings name."""
+    """Return the operator that the settings name."""
     user, _, password = settings.operator_auth.get_secret_value().partition(":")
     return Operator(user=user, password=password)

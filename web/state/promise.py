@@ -1,4 +1,4 @@
-"""A dispatch that was answered with a 200."""
+"""The value object of an accepted dispatch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Promise:
         return self.new.client_id, self.new.agent_name, self.new.room_name
 
     def remembered(self, now: float) -> RememberedDispatch:
-        """As the ledger writes it: somebody must look whether LiveKit has brought the agent."""
+        """Return what the ledger restores: a verification must look whether the agent came."""
         return RememberedDispatch(
             dispatch_id=self.new.dispatch_id,
             client_id=self.new.client_id,

@@ -1,13 +1,13 @@
-"""Keep what was promised without Redis in files, so that another process of this machine writes it.
+"""Files of the dispatches accepted without Redis, for other web processes of the same machine.
 
-A dispatch that was delegated while Redis was away is in nobody's ledger. Where its room is still
-there, LiveKit does not read the participant's token for it either. Should the process that has
-promised it be killed before Redis works again, the next look of another web process, or of the next
-one to start, finds its file.
+A dispatch that was delegated while Redis was away is not in the ledger. When its room already
+exists, LiveKit does not read the participant's token for it either. If the process that accepted it
+is killed before Redis works again, the next look of another web process, or of the next one to
+start, finds its file.
 
 A file is one promise, `<dispatch id>.<process id>`, readable for this user alone: it has the
-agent's metadata in it. It is deleted once the ledger has the dispatch. It is not forced to the
-disk: that it outlives its process is enough.
+agent's metadata in it. It is deleted once the ledger has the dispatch. There is no fsync: the file
+need only outlive its process.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from dispatcher.ledger.keys import is_dispatch_id
 
 logger = logging.getLogger(__name__)
 
-# As long as a participant's token may be used, more or less: after that its holder cannot come.
+# About as long as a participant's token is valid: after that its holder cannot join.
 TOO_OLD_S: Final = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """A promise whose process is gone, and how long ago it was made."""
+    """A promise left by a process that is gone, and how long ago it was made."""
 
     new: NewDispatch
     age_s: float
 
 
 def directory_for(url: str) -> Path:
-    """Where the web processes of one machine keep promises for the Redis at `url`."""
+    """Return where the web processes of one machine keep promises for the Redis at `url`."""
     place = redis_url.address(url) + urlsplit(url).path  # with its database, and without passwords
     name = sha256(place.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"usher-promises-{os.getuid()}-{name}"
@@ -59,7 +59,7 @@ class Spool:
         self._usable = _make(directory)
 
     def keep(self, new: NewDispatch) -> None:
-        """Write the promise down; where that cannot be done it is in this process alone."""
+        """Write the promise down; where that fails it is in this process's memory alone."""
         if not self._usable:
             return
         path = self._path(new.dispatch_id)
@@ -76,15 +76,15 @@ class Spool:
             )
 
     def drop(self, dispatch_id: str) -> None:
-        """The ledger has it, or it has ended."""
+        """Delete the file of a dispatch that is in the ledger, or has ended."""
         with contextlib.suppress(OSError):
             self._path(dispatch_id).unlink(missing_ok=True)
 
     def orphans(self, *, known: Callable[[str], bool]) -> Iterator[Orphan]:
-        """Promises of processes that are gone, each to be kept by this process from now on.
+        """Yield promises of processes that are gone, each this process's own from now on.
 
-        `known` are those that this process keeps already: in a container that was started again it
-        may have the process id of one that is gone.
+        `known` tells those that this process keeps already: in a restarted container it may have
+        the process id of one that is gone.
         """
         if not self._usable:
             return
@@ -106,7 +106,7 @@ class Spool:
 
     def _taken(self, path: Path, dispatch_id: str, age_s: float) -> Iterator[Orphan]:
         own = self._path(dispatch_id)
-        path.rename(own)  # of two that find it one has it; the other's fails
+        path.rename(own)  # of two processes that find it one succeeds; the other's rename fails
         try:
             new = NewDispatch(**json.loads(own.read_text()))
         except (ValueError, TypeError):
@@ -130,7 +130,7 @@ def _lives(pid: int) -> bool:
 
 
 def _make(directory: Path) -> bool:
-    """Whether the directory is there, and this user's alone."""
+    """Make the directory; return whether it is there, and this user's alone."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()

@@ -1,1 +1,1 @@
-"""Server-sent events, as a generator of Flask's."""
+"""Server-sent events, as generators in Flask responses."""

@@ -1,6 +1,6 @@
-"""Hear which dispatches have changed: one subscription for all event streams of a process.
+"""Changes of dispatches, by one Redis subscription for all event streams of a process.
 
-A message that is lost costs a stream the rest of its polling period, so nothing is repeated.
+A lost message costs a stream the rest of its polling period, so none is repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dispatcher.ledger import keys
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import ThreadGuard, Work
 
-# A connection that was lost without a word hears nothing more, so each is used for so long.
+# A connection can be lost without a sign and then gets no messages, so each is renewed after this.
 RENEW_S: Final = 60.0
 _WAIT_S: Final = 1.0
 _AGAIN_S: Final = 0.5
@@ -65,14 +65,14 @@ class Changes:
     def _run(self) -> None:
         while not self._closing:
             self._wanted.wait()
-            # Without Redis: the streams look again and again by themselves.
+            # Without Redis: each stream polls by itself.
             with contextlib.suppress(LedgerUnavailable), self._guard.one(Work.READ_NEWS):
                 self._listen()
                 continue
             time.sleep(_AGAIN_S)
 
     def _listen(self) -> None:
-        """Wake the streams for a while; as long as there are none, there is nothing to do."""
+        """Wake the streams for `RENEW_S`; then pause, if no stream is open."""
         until = time.monotonic() + RENEW_S
         with self._ledger.listen(f"{keys.WAKE_PREFIX}*") as wait:
             while not self._closing and time.monotonic() < until:

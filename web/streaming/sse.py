@@ -1,7 +1,7 @@
-"""Tell a page of its dispatch while it happens: server-sent events, as a generator of Flask's.
+"""The event stream of one dispatch: server-sent events, as a generator in a Flask response.
 
-First `snapshot`, the record; then each event of its timeline as `timeline`; at last `end`, the
-record as it has ended. An event's id is its number in the timeline, so that `Last-Event-ID` goes on
+First comes `snapshot`, the record; then each event of its timeline as `timeline`; last `end`, the
+record as it has ended. An event's id is its number in the timeline, so that `Last-Event-ID` resumes
 where a connection was lost.
 
 A stream holds one greenlet (with gunicorn's threads: one thread) for as long as it is open.
@@ -33,32 +33,32 @@ from web.settings import StreamSettings
 from web.streaming.changes import Changes
 
 MEDIA_TYPE: Final = "text/event-stream"
-# A message of the ledger's may be lost; and so soon is it seen that a caller has hung up.
+# A message of the ledger's may be lost; this is also how soon a caller's hanging up is seen.
 POLL_S: Final = 1.5
 # Less than any proxy's idle time-out, and soon enough to find a dead connection.
 HEARTBEAT_S: Final = 12.0
 # A caller that does not read for so long is cut off.
 WRITE_S: Final = 10.0
-# A key or token is looked at when a stream opens: none reads on it for ever.
+# A key or token is checked only when a stream opens, so no stream may last for ever.
 MAX_AGE_S: Final = 3600.0
 RETRY_MS: Final = 1000
-# Of all streams together: one change may wake hundreds, and a connection each would stay open.
+# Of all streams together: one change may wake hundreds, and each would keep a connection open.
 LOOKS_AT_ONCE: Final = 8
 RETRY_AFTER_S: Final = 5
 
 
 def position_of(dispatch: Dispatch) -> int:
-    """The number of the last event in its timeline."""
+    """Return the number of the last event in its timeline."""
     return dispatch.timeline_dropped + len(dispatch.timeline)
 
 
 def frame(event: str, position: int, data: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
+    """Format one server-sent event."""
     return f"id: {position}\nevent: {event}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 def last_event_id() -> int | None:
-    """The number of the last event that the present caller has; None when it has none."""
+    """Return the number of the last event that the present caller has; None when it has none."""
     text = request.headers.get("Last-Event-ID", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
@@ -81,11 +81,11 @@ class Streams:
         self._stopping: Callable[[], bool] = _never
 
     def end_when(self, stopping: Callable[[], bool]) -> None:
-        """Have every stream end soon after `stopping` says so: its page comes back by itself."""
+        """End every stream soon after `stopping` returns true; its page reconnects by itself."""
         self._stopping = stopping
 
     def response(self, dispatch: Dispatch, *, shared: bool) -> Response:
-        """The answer that streams `dispatch` from now on, or from the caller's last event on.
+        """Return the answer that streams `dispatch` from now on, or after the caller's last event.
 
         Args:
             shared: there are several clients, and none may have all the places.
@@ -95,7 +95,7 @@ class Streams:
         """
         after = last_event_id()
         if after is not None and after == position_of(dispatch) and dispatch.terminal:
-            # It has had everything. To a browser's EventSource a 204 says: do not come back.
+            # The caller has had every event. A 204 tells a browser's EventSource not to reconnect.
             return Response(status=204)
         if request.method == "HEAD":
             answer = Response(mimetype=MEDIA_TYPE)
@@ -111,8 +111,8 @@ class Streams:
     def _reserve(self, dispatch: Dispatch, *, shared: bool) -> None:
         """Take a place.
 
-        Where clients share them each may have as many as are free: of n that want all, each gets
-        one part of n + 1, and one part is left for the next.
+        Clients that share the places may each have as many as are free: of n clients that want all,
+        each gets one part of n + 1, and one part is left for the next.
         """
         most, client_id = self._settings, dispatch.client_id
         with self._lock:
@@ -166,7 +166,7 @@ class Streams:
                 changed.wait(POLL_S)
 
     def _news(self, dispatch_id: str, position: int) -> News | None:
-        """What has happened since; None when Redis does not say, or has lost the record."""
+        """Return the events since; None when Redis does not answer, or has lost the record."""
         try:
             with self._looking:
                 news = self._store.run(queries.news(dispatch_id, after=position))
@@ -175,7 +175,7 @@ class Streams:
         return None if news.state is None else news
 
     def _end(self, dispatch_id: str, news: News) -> bytes:
-        """The last frame; empty as long as the dispatch goes on."""
+        """Return the last frame; empty as long as the dispatch goes on."""
         if news.state not in TERMINAL:
             return b""
         try:
@@ -184,7 +184,7 @@ class Streams:
         except LedgerUnavailable:
             return b""
         if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:
-            return b""  # it has been sent again this very moment
+            return b""  # it has just been redispatched
         return frame("end", news.position, dispatch_answer(dispatch))
 
 
@@ -208,7 +208,7 @@ def _frames(news: News) -> bytes:
 
 @contextlib.contextmanager
 def _bounded(caller: socket.socket | None) -> Iterator[None]:
-    """Cut a caller off that does not read for `WRITE_S`."""
+    """Cut off a caller that does not read for `WRITE_S`."""
     if caller is None:
         yield
         return
@@ -220,7 +220,7 @@ def _bounded(caller: socket.socket | None) -> Iterator[None]:
 
 
 def _gone(caller: socket.socket | None) -> bool:
-    """Whether the caller has hung up."""
+    """Return whether the caller has hung up."""
     if caller is None:
         return False
     caller.settimeout(0)

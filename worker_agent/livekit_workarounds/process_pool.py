@@ -55,7 +55,7 @@ def watch(server: AgentServer, *, died: OnDeath, started: OnStart) -> bool:
         elif info is None and not has_lasted and not getattr(pool, "_closed", False):
             started(False)
 
-    # Not at once: a thread whose `setup_fnc` has raised is called ready, and then closed.
+    # Not at once: a thread that failed in `setup_fnc` is reported ready, and then closed.
     pool.on("process_ready", lambda process: loop.call_later(_LASTS_S, lasts, process))
     pool.on("process_closed", on_closed)
     return True

@@ -1,11 +1,11 @@
-// What does the page show, and what do its buttons do?
+// The page: what it shows, and what its buttons do.
 
 import { Level } from "./levels.js";
 import { Session } from "./session.js";
 import { IDLE, sayEvent, seconds } from "./words.js";
 
 const LEVELS_EVERY_MS = 100;
-const FALL = 0.08; // of a level in that time: a word would be gone before anybody has seen it
+const FALL = 0.08; // of a level in that time: a short word would be gone unseen
 
 const at = (id) => document.getElementById(id);
 const page = {
@@ -71,13 +71,13 @@ function show() {
   if (session) showTimeline();
 }
 
-// Only what differs: a live region that is written again is read out again.
+// Writes only a changed text: screen readers read a live region out again when it is written.
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
   element.hidden = !text;
 }
 
-// Whoever had the focus in what goes must not lose it.
+// Moves the focus away from an element that is about to be hidden, so that it is not lost.
 function swap(hidden, shown, focused) {
   if (hidden.hidden && !shown.hidden) return;
   const hadFocus = hidden.contains(document.activeElement) || document.activeElement === page.again;

@@ -1,5 +1,5 @@
-// How does the page hear what happens to its dispatch? By Usher's server-sent events, read with `fetch`:
-// an EventSource sends no Authorization header, and no token belongs into a URL.
+// Follows the dispatch by Usher's server-sent events, read with `fetch`: an EventSource sends no
+// Authorization header, and no token belongs in a URL.
 
 const AGAIN_MS = 1000;
 const SILENT_MS = 30_000; // Usher says something every 12 s; after so long the connection is dead

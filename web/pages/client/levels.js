@@ -1,4 +1,4 @@
-// How loud is a track? Measured on what is really sent and really received.
+// The loudness of a track, measured on the audio that is really sent or received.
 
 let context = null; // of the whole page: browsers allow few
 

@@ -1,5 +1,5 @@
-// What is one session? A token from Usher, a LiveKit room, and the dispatch that brings the agent.
-// LiveKit's own SDK fetches the token and joins, unchanged; Usher's part is the dispatch's events.
+// One session: a token from Usher, a LiveKit room, and the dispatch that brings the agent. LiveKit's
+// own SDK, unchanged, fetches the token and joins; Usher's part is the dispatch's events.
 
 import { follow } from "./following.js";
 import * as words from "./words.js";
@@ -59,7 +59,7 @@ export class Session {
 
   get saying() {
     if (this.phase === "asking") return words.ASKING;
-    // Why somebody is outside says more than that the dispatch has ended for it; but not why it failed.
+    // Why the person is outside is shown before the end of the dispatch, but not before its failure.
     if (this.over && this.#outside.tone === "bad" && this.record?.state !== "failed") return this.#outside;
     if (TERMINAL.includes(this.record?.state)) return words.sayDispatch(this.record);
     if (this.over) return this.#outside;
@@ -122,7 +122,7 @@ export class Session {
     try {
       answer = await fetch(`${ENDPOINT}/${this.dispatchId}`, { method: "DELETE", headers });
     } catch {
-      // nobody answered
+      // no answer
     }
     if (answer.status === 200) return this.leave(); // the events tell the rest
     const body = await answer.json().catch(() => null);

@@ -1,5 +1,5 @@
-// What does a person read? Every state, reason, event and error in plain words, each with what to do.
-// Nothing here touches the page, so that tests/browser can ask whether anything is left without words.
+// The page's texts: every state, reason, event and error in plain words, each with advice.
+// Nothing here touches the page, so that tests/browser can check that each of them has words.
 //
 // A "saying" is { tone, headline, advice, about }; the tone is one of "idle", "busy", "good", "bad" and
 // "over", and `about` is "key" where that is what is wrong.
@@ -104,7 +104,7 @@ const ANSWERS = {
   503: () => ["Usher cannot take sessions right now.", "Try again in some seconds."],
 };
 
-/** `status` 0: nobody answered. `detail` is the problem's own, if there is one. */
+/** `status` 0: no answer. `detail` is the problem's own, if there is one. */
 export function sayAnswer(status, detail, origin = "") {
   if (!status) return saying("bad", "Usher cannot be reached.", "Check your network, and that Usher is running; then try again.");
   if (status === 403 && detail.includes("origins")) {

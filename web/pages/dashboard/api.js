@@ -1,5 +1,5 @@
-// How does a page hear of news? It asks every two seconds, and mostly hears that there are none (304).
-// Hidden it does not ask; when something is away it says so, keeps what it shows, and goes on asking.
+// Polls the dashboard's API every two seconds; most answers are a 304. A hidden page does not poll.
+// When Usher or Redis is away, the page says so, keeps what it shows, and goes on polling.
 
 import { at, h, say, served, unserved } from "./dom.js";
 import { clock } from "./words.js";
@@ -72,7 +72,7 @@ export class Feed {
       }
     } catch {
       if (asking !== this.#asking || asking.signal.reason !== "late") {
-        if (asking.signal.aborted) return; // it is asked anew, or nobody looks
+        if (asking.signal.aborted) return; // another request replaces it, or the page is hidden
       }
     } finally {
       clearTimeout(late);

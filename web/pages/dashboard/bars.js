@@ -1,4 +1,4 @@
-// How many of what? A table whose numbers are drawn as bars, so that everybody can read it.
+// A table of counts, drawn as bars: as a table, screen readers can read it, too.
 
 import { h } from "./dom.js";
 import { number } from "./words.js";

@@ -1,4 +1,4 @@
-// Which clients may be chosen? Those that there are now; the choice stays.
+// The choice of a client, among those that exist now; the chosen one stays.
 
 import { h } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// How is the page written to? As text and elements, never as HTML; and only where something differs.
+// Writes to the page: text and elements, never HTML, and only where something differs.
 
 export const at = (id) => document.getElementById(id);
 
@@ -24,7 +24,7 @@ function filled(element, attributes, children) {
   return element;
 }
 
-/** Only what differs: a live region that is written again is read out again. */
+/** Writes only a changed text: screen readers read a live region out again when it is written. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -32,8 +32,8 @@ export function say(element, text) {
 const shown = new WeakMap();
 
 /**
- * Have `place` show what `render(data)` gives, unless it shows that already. Whoever had the focus in
- * it keeps it, by the focused element's `data-key`.
+ * Have `place` show what `render(data)` gives, unless it shows that already. The focus in it stays, by
+ * the focused element's `data-key`.
  */
 export function show(place, data, render) {
   const now = JSON.stringify(data) ?? "";

@@ -1,4 +1,4 @@
-// How long did it take, most of the time and at worst? Drawn as columns, with the percentiles in it.
+// A histogram of times, drawn as columns, with the percentiles in it.
 
 import { drawn, h, s, table } from "./dom.js";
 import { duration, many, number } from "./words.js";

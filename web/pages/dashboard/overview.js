@@ -1,4 +1,4 @@
-// How is everything? Asked anew every two seconds.
+// The overview, polled every two seconds.
 
 import { Feed } from "./api.js";
 import { at, say, show } from "./dom.js";

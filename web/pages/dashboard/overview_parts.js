@@ -1,4 +1,4 @@
-// What do the overview's parts look like? Each is a function from its data to elements.
+// The overview's parts: each is a function from its data to elements.
 
 import { bars } from "./bars.js";
 import { h, table } from "./dom.js";

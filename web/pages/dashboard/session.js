@@ -1,4 +1,4 @@
-// What has happened to this session, and why?
+// The page of one session: what has happened to it, and why.
 
 import { EVENTS } from "../../client/words.js";
 import { Feed } from "./api.js";

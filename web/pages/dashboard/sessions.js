@@ -1,4 +1,4 @@
-// Which sessions are there? The newest page follows what happens; an older one stands still.
+// The list of sessions. The newest page is kept up to date; an older one is not.
 
 import { Feed } from "./api.js";
 import { choices } from "./choices.js";

@@ -1,4 +1,4 @@
-// Which part of a session's way took how long? One row for each attempt, all on one clock.
+// The stages of a session and how long each took: one row for each attempt, all on one time axis.
 
 import { drawn, h, s, table } from "./dom.js";
 import { STAGES, duration, sayFailure } from "./words.js";

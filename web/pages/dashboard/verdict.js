@@ -1,4 +1,4 @@
-// Is everything well? If not, what is wrong, and what is to be done? Pure: from the overview to words.
+// The verdict on all parts: what is wrong, and what to do. A pure function from the overview to words.
 
 import { age, many, sayFailure, share } from "./words.js";
 

@@ -1,5 +1,5 @@
-// What does an operator read? States, reasons and stages in a few words each; times and shares.
-// A test asks whether anything that can happen is left without words.
+// The dashboard's texts: states, reasons and stages in a few words each; times and shares.
+// A test checks that everything that can happen has words.
 
 export const STATES = {
   queued: "queued",
