@@ -11,14 +11,13 @@ from pydantic import ValidationError
 
 from dispatcher.clients.models import Client
 from dispatcher.domain.models import PENDING, Dispatch, NewDispatch, State
-from dispatcher.domain.quotas import Admission
 from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
 from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.ledger.step import Step
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
-from web.api.redispatch import ask_for_redispatch, change, send_again
+from web.api.redispatch import admission, ask_for_redispatch, change, send_again
 from web.auth.api_keys import authenticate, is_publishable, limits_of, permitted, reader
 from web.contract.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
@@ -77,11 +76,7 @@ def _creation(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
-        admission=Admission(
-            limits=limits_of(client),
-            paced=len(here.clients.clients) > 1,
-            max_backlog=here.common.max_backlog,
-        ),
+        admission=admission(here, client),
         once=asked,
         not_after_ms=here.ledger.not_after_ms(),
     )
