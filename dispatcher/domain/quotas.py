@@ -54,7 +54,7 @@ NO_ADMISSION: Final = Admission()
 class Clearing:
     """Order to look into the room of a cancelled session, if LiveKit was ever asked for an agent.
 
-    A client that cancels many sessions wakes workers at a pace of its own; the sweeper does the rest.
+    A client that cancels many wakes workers at a pace of its own; the sweeper does the rest.
     """
 
     paced: bool
