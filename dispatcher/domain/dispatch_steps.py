@@ -59,14 +59,14 @@ class Seen:
     """What one try has seen so far.
 
     Attributes:
-            fenced: the agent's servers report themselves.
-            try_number: number of the try within this attempt, from 1.
-            maybe_asked: an earlier try may have asked for this generation; the answer was lost.
-            record: the record as this try has read it again; None: not read.
-            dispatches: LiveKit's dispatches in the room, as listed in this try; None: not listed.
-            taken_back: the dispatches of older generations are deleted.
-            agent_servers: their reports, as read in this try; None: not read.
-            room_made: this try has made the room, or has found it there.
+        fenced: the agent's servers report themselves.
+        try_number: number of the try within this attempt, from 1.
+        maybe_asked: an earlier try may have asked for this generation; the answer was lost.
+        record: the record as this try has read it again; None: not read.
+        dispatches: LiveKit's dispatches in the room, as listed in this try; None: not listed.
+        taken_back: the dispatches of older generations are deleted.
+        agent_servers: their reports, as read in this try; None: not read.
+        room_made: this try has made the room, or has found it there.
     """
 
     fenced: bool

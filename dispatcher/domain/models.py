@@ -136,7 +136,7 @@ class Dispatch(DispatchRef):
     loss: str = ""  # how its agent ended, as its agent server or its job reported it
     failure_reason: str = ""
     failure_message: str = ""
-    first_generation: int = 1  # of the latest request or redispatch by an operator
+    first_generation: int = 1  # of the latest request or requested redispatch
     losses: int = 0
     person_seen: bool = False
     unattended: bool = False  # it has lost its agent, and no person has ever joined

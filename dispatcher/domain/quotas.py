@@ -24,7 +24,7 @@ SESSION_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Limits that a new session, or a redispatch by an operator, has to pass.
+    """Limits that a new session, or a redispatch on request, has to pass.
 
     Attributes:
         limits: the client's limits.
