@@ -1,2 +1,2 @@
--- Answers with Redis's clock in ms.
+-- Returns Redis's clock in ms.
 return clock()
