@@ -10,7 +10,7 @@ local people = tonumber(ARGV[4])  -- -1 when the agent cannot see
 local lease_ms, abandon_after_ms, deserted_after_ms = tonumber(ARGV[5]), tonumber(ARGV[6]),
   tonumber(ARGV[7])
 local has_met = ARGV[8] == '1'                -- a person, at any time
-local still_to_come_ms = tonumber(ARGV[9])    -- so long a caller who has asked again counts as that
+local still_to_come_ms = tonumber(ARGV[9])    -- a caller counts so long as still to come
 
 local is = redis.call('HMGET', record, 'state', 'generation', 'job_id', 'person_seen',
   'alone_since_ms', 'loss', 'asked_at_ms', 'look_at_ms')
