@@ -16,7 +16,7 @@ from dispatcher.errors import ConfigurationError
 
 
 def refuse_cluster(url: str, *, timeout_s: float) -> None:
-    """Ask the Redis at `url` whether it is a cluster node; no answer is accepted, too.
+    """Ask the Redis at `url` whether it is a cluster node; a Redis that does not answer passes.
 
     Raises:
         ConfigurationError: it is one.

@@ -164,8 +164,10 @@ def _db(path: str) -> int:
 
 
 def check(url: str) -> None:
-    """Raises:
-    ValueError: `url` cannot be a Redis URL; the message does not contain it.
+    """Check the form of `url`.
+
+    Raises:
+        ValueError: it cannot be a Redis URL; the message does not contain it.
     """
     if by_sentinel(url) is None:
         without_tls_options(url)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
-    """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is Redis's clock."""
+    """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is the ledger's clock."""
     return Step(
         "report",
         (keys.AGENT_SERVERS, keys.WAITING),
@@ -148,7 +148,7 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
 
 
 def ping() -> Step[int]:
-    """Return Redis's clock in ms since the epoch."""
+    """Return the ledger's clock in ms since the epoch."""
     return Step("ping", (), (), int)
 
 
