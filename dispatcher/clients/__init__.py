@@ -1,1 +1,1 @@
-"""Tenants: which clients there are, what each may use, and the file that says so."""
+"""Clients (tenants): what each may use, and the file that configures them."""

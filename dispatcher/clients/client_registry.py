@@ -1,4 +1,4 @@
-"""All clients of a deployment, by id and by key."""
+"""Look-up of a deployment's clients by id and by key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dispatcher.errors import ConfigurationError
 
 
 class _Index:
-    """The clients by their id, and the keys that open something by their SHA-256."""
+    """The clients by id, and the keys of the enabled ones by SHA-256."""
 
     def __init__(self, clients: tuple[Client, ...]) -> None:
         self.clients = clients
@@ -25,7 +25,7 @@ class _Index:
 
 
 class ClientRegistry:
-    """All clients of this deployment. `clients` may be another tuple at the next look."""
+    """All clients of this deployment. `clients` may return another tuple at the next access."""
 
     def __init__(self, *, clients: Sequence[Client]) -> None:
         self._clients = tuple(clients)
@@ -38,18 +38,18 @@ class ClientRegistry:
 
     @property
     def error(self) -> str:
-        """What is wrong with the source, so that the clients are those of before; "" if nothing."""
+        """What is wrong with the source, so that the earlier clients still hold; "" if nothing."""
         return ""
 
     def has(self, client_id: str) -> bool:
-        """True while there is a client with this id."""
+        """Return True while a client with this id exists."""
         return client_id in self._indexed().by_id
 
     def by_id(self, client_id: str) -> Client:
-        """The client with this id.
+        """Return the client with this id.
 
         Raises:
-            ConfigurationError: a record names a client that is configured no longer.
+            ConfigurationError: no such client is configured (any longer).
         """
         if client := self._indexed().by_id.get(client_id):
             return client
@@ -58,11 +58,10 @@ class ClientRegistry:
         )
 
     def by_key(self, api_key: str) -> tuple[Client, ApiKey] | None:
-        """The client and the key itself; None when no client has it, or it is disabled.
+        """Return the client and the key itself; None for an unknown key or a disabled client.
 
-        It is looked up by its SHA-256: how long that takes depends on digests, and these tell
-        nothing of a key that shares a part of its own with another. The digests are compared in
-        constant time all the same.
+        The look-up is by SHA-256: its time depends on digests, and these tell nothing of a key that
+        has a part in common with another. The digests are compared in constant time nevertheless.
         """
         digest = sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()
         found = self._indexed().by_digest.get(digest)
@@ -71,7 +70,7 @@ class ClientRegistry:
         return found
 
     def _indexed(self) -> _Index:
-        """The index of the clients as they are now; made anew when they are others."""
+        """Return the index of the present clients; make a new one when they have changed."""
         clients, index = self.clients, self._index
         if index.clients is not clients:
             index = self._index = _Index(clients)

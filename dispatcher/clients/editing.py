@@ -1,6 +1,6 @@
-"""How is the file of clients edited, so that it is right, private and never half?
+"""Edit the file of clients: checked, private, and replaced atomically.
 
-Comments and order are kept. A fresh key is handed out once; the file keeps its SHA-256.
+Comments and order are kept. A new key is shown once; the file keeps its SHA-256.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class EditRefused(UsherError):
 KEY_BITS: Final = 256
 PREFIXES: Final = {KeyKind.SECRET: "usk_", KeyKind.PUBLISHABLE: "upk_"}
 
-Table = Any  # tomlkit's tables: dictionaries that remember how they were written
+Table = Any  # tomlkit's tables: dictionaries that keep their formatting
 
 
 def new_key(kind: KeyKind) -> str:
-    """A fresh key; its prefix tells people (and secret scanners) what it is."""
+    """Return a new key; its prefix tells people (and secret scanners) what it is."""
     return PREFIXES[kind] + secrets.token_urlsafe(KEY_BITS // 8)
 
 
 class ClientsFile:
-    """The file while it is being edited; nobody else edits it meanwhile."""
+    """The file during an edit; a lock keeps other edits out."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,16 +62,16 @@ class ClientsFile:
         return self.clients[client_id]
 
     def append(self, client_id: str, table: Table) -> None:
-        """Add a client at the end, with a line between it and the one before."""
+        """Add a client at the end, after an empty line."""
         last = tomlkit.document()
         last["clients"] = tomlkit.table(is_super_table=True).append(client_id, table)
         before = tomlkit.dumps(self.document).rstrip("\n")
         self.document = tomlkit.parse(f"{before}\n\n{tomlkit.dumps(last)}".lstrip("\n"))
 
     def write(self) -> None:
-        """Put the changed file in the place of the old one, if it is right.
+        """Replace the file with the changed one, if that is valid.
 
-        The secrets that it points to are not looked up: they may be another machine's.
+        The secrets that it points to are not looked up: they may be on another machine.
         """
         text = tomlkit.dumps(self.document).rstrip("\n") + "\n"
         around = Surroundings(environ={}, resolve=False, allow_private=schema.allow_private())
@@ -86,7 +86,7 @@ def _replace(path: Path, text: str) -> None:
     # mkstemp makes the file with mode 0600, before anything is in it.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        if path.exists():  # who could read it shall be able to read it still
+        if path.exists():  # keep owner and mode, so that the same users can read it
             os.fchown(handle, path.stat().st_uid, path.stat().st_gid)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -100,7 +100,7 @@ def _replace(path: Path, text: str) -> None:
 
 @contextmanager
 def editing(path: Path) -> Iterator[ClientsFile]:
-    # The folder is locked, not the file: that is another one after each edit.
+    # Lock the folder, not the file: each edit replaces the file by another.
     folder = os.open(path.resolve().parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -114,7 +114,7 @@ def keys_of(table: Table) -> list[Table]:
 
 
 def add_key(table: Table, kind: KeyKind) -> tuple[str, str]:
-    """A new key in the client's table; returns its id and the key itself."""
+    """Add a new key to the client's table; return its id and the key itself."""
     live = [key for key in keys_of(table) if key["kind"] == kind and not key.get("disabled")]
     if len(live) >= MAX_LIVE_KEYS:
         names = ", ".join(key["id"] for key in live)

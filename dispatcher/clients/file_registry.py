@@ -1,8 +1,8 @@
-"""How does a running process learn of a changed file of clients?
+"""Reload a changed file of clients in a running process.
 
-By looking at the file's time and size, at most once a second, when somebody asks for the clients.
-A file that is wrong changes nothing: the clients are those of before, and the mistake is logged
-once and told by `/readyz` until it is right.
+A reader of the clients has the file's time and size checked, at most once a second. A wrong file
+changes nothing: the earlier clients still hold, and the mistake is logged once and shown by
+`/readyz` until the file is right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Signature = dict[Path, tuple[int, int, int]]
 
 
 def _signature(paths: Iterable[Path]) -> _Signature:
-    """What changes when one of the files does; a missing one is all zeros."""
+    """Return a value that changes when one of the files does; a missing file is all zeros."""
     signature = {}
     for path in paths:
         try:
@@ -39,13 +39,13 @@ def _signature(paths: Iterable[Path]) -> _Signature:
 
 
 class FileRegistry(ClientRegistry):
-    """The clients of a file, as it is now or was when it was last right; thread-safe."""
+    """The clients of a file, as it is now or was when it was last valid; thread-safe."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            ConfigurationError: it is wrong, and there is nothing from before to go on with.
+            ConfigurationError: it is wrong, and there are no earlier clients.
         """
         self._path = path
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class FileRegistry(ClientRegistry):
 
     @property
     def clients(self) -> tuple[Client, ...]:
-        # A clock look, nearly always; and nobody waits for the one who reads.
+        # Nearly always only a clock read; and no thread waits for the one that reads the file.
         if time.monotonic() >= self._look_at and self._lock.acquire(blocking=False):
             try:
                 self._look()
@@ -67,12 +67,12 @@ class FileRegistry(ClientRegistry):
 
     @property
     def error(self) -> str:
-        _ = self.clients  # which looks at the file
+        _ = self.clients  # the access checks the file
         return self._error
 
     def _read(self) -> tuple[Client, ...]:
-        # The files that secrets are in are looked at too: a changed secret counts like a changed
-        # entry. Looked at before reading: what changes meanwhile is read again.
+        # The files of secrets are checked too: a changed secret counts like a changed entry. The
+        # signature is taken before the read, so that a change during the read causes another one.
         before = _signature(self._seen)
         files = {self._path}
         try:
@@ -85,7 +85,7 @@ class FileRegistry(ClientRegistry):
             return
         try:
             self._clients = self._read()
-        except Exception as error:  # whatever it is: who is served already goes on being served
+        except Exception as error:  # of any kind: the earlier clients are still served
             told = isinstance(error, ConfigurationError)
             self._error = str(error) if told else f"it cannot be read: {type(error).__name__}"
             logger.error(

@@ -1,4 +1,4 @@
-"""The clients of this deployment: what each may use, and which keys open it."""
+"""A client, its LiveKit credentials and its API keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LiveKitCredentials:
 
 
 class KeyKind(StrEnum):
-    """Where a key lives: on the client's servers, or in everybody's browser."""
+    """Where a key is used: on the client's servers, or in browsers, where it is public."""
 
     SECRET = "secret"  # nosec B105  # the name of a kind
     PUBLISHABLE = "publishable"
@@ -26,7 +26,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """One of a client's keys. Nobody here holds the key itself, only its SHA-256."""
+    """One of a client's keys. Usher has only its SHA-256, not the key."""
 
     key_id: str
     kind: KeyKind
@@ -46,17 +46,17 @@ class Client:
     deadline_s: float
     delegates: bool = True  # without Redis, LiveKit's own token dispatch brings the agent
     delegates_metadata: bool = False  # and the token may show the agent's metadata to its holder
-    origins: tuple[str, ...] = ()  # the pages from which a browser may call
+    origins: tuple[str, ...] = ()  # origins from which a browser may call
     limits: Limits = NO_LIMITS
-    webhook_url: str = ""  # the client's own server, which is told how dispatches end
+    webhook_url: str = ""  # on the client's own server, which gets the results of dispatches
     webhook_secret: str = field(default="", repr=False)
-    disabled: bool = False  # its keys open nothing; what runs is looked after to its end
+    disabled: bool = False  # its keys are refused; its open sessions go on to their end
 
     @property
     def default_agent_name(self) -> str:
-        """The agent that a request without `agent_name` gets: the first of the list."""
+        """Agent for a request without `agent_name`: the first of the list."""
         return self.agent_names[0]
 
     def may_use(self, agent_name: str) -> bool:
-        """True when this client may have `agent_name` dispatched."""
+        """Return True when this client may have `agent_name` dispatched."""
         return agent_name in self.agent_names

@@ -1,8 +1,8 @@
-"""Read the files that decide who may do what: the file of clients, and the secrets it points to.
+"""Read the file of clients and the secrets that it points to, with a check of their modes.
 
-A file that every user of the machine can change is refused, because each of them could give
-themselves a key. A secret that every user can read is told: container platforms mount secrets so
-(Kubernetes with mode 0644, Docker with 0444), where the container has one user.
+A file that every user of the machine can change is refused, because any user could add a key. A
+secret that every user can read is logged only: container platforms mount secrets like this
+(Kubernetes with mode 0644, Docker with 0444), and their containers have one user.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def read_file(path: Path) -> str:
-    """The text of a file that only its owner and group can change.
+    """Return the text of a file that only its owner and group can change.
 
     Raises:
-        ConfigurationError: it cannot be read, or everybody can change it; the message says what to
+        ConfigurationError: it cannot be read, or every user can change it; the message says what to
             do.
     """
     return _read(path)[0]
 
 
 def read_secret(path: Path) -> str:
-    """The secret in a file, without the space around it; logs a warning if everybody can read it.
+    """Return the stripped secret of a file; log a warning if every user can read it.
 
     Raises:
         ConfigurationError: as `read_file`.

@@ -1,4 +1,4 @@
-"""The clients of this deployment: of the file of clients, or the one of the environment."""
+"""The registry of this process: from the file of clients, or of one client in the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dispatcher.settings import ClientSettings, ClientsFileSettings, DispatcherS
 
 @lru_cache(maxsize=1)
 def registry() -> ClientRegistry:
-    """The registry of this process: the file of `USHER_CLIENTS_FILE`, else one client.
+    """Return the registry of this process: of the file `USHER_CLIENTS_FILE`, else of one client.
 
     Raises:
         ConfigurationError: a setting or the file is wrong; the message says where.

@@ -1,7 +1,7 @@
-"""What may stand in the file of clients, and in which line is it wrong?
+"""Schema of the file of clients, and its mistakes with their lines.
 
-docs/clients.md describes it for people. A wrong file is refused as a whole, with every mistake
-that pydantic or we can see, its line and its reason; no value is ever repeated.
+docs/clients.md describes the file for people. A wrong file is refused as a whole, with every
+mistake that pydantic or Usher finds, its line and its reason; no value is repeated.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from dispatcher.errors import ConfigurationError
 from dispatcher.observability import redaction
 from dispatcher.settings import ClientId, DispatcherSettings, Name, Sha256, load
 
-MAX_LIVE_KEYS: Final = 2  # of each kind: the one in use, and the one that is to replace it
+MAX_LIVE_KEYS: Final = 2  # of each kind: the present one and its replacement
 _ROOT: Final = ("clients",)
-_OURS: Final = "Value error, "  # what pydantic puts before the text of a ValueError
+_OURS: Final = "Value error, "  # pydantic's prefix to the text of a ValueError
 
 
 @dataclass
 class Surroundings:
-    """Where secrets come from, and which files were read for them."""
+    """Sources of secrets, and the files that were read for them."""
 
     environ: Mapping[str, str]
     files: set[Path] = field(default_factory=set)
-    resolve: bool = True  # false: look at the form only, the secrets are another machine's
+    resolve: bool = True  # false: check the form only; the secrets are on another machine
     allow_private: bool = False  # development: webhooks may go to private addresses
 
 
 def _secret(value: object, info: ValidationInfo) -> object:
-    """The secret that `env:NAME` or `file:/path` points to; anything else is refused."""
+    """Return the secret that `env:NAME` or `file:/path` points to; refuse anything else."""
     if not isinstance(value, str) or not value.startswith(("env:", "file:/")):
         raise ValueError(
             'must be "env:NAME" or "file:/path": a secret does not stand in this file itself'
@@ -61,7 +61,7 @@ def _secret(value: object, info: ValidationInfo) -> object:
     assert isinstance(around, Surroundings)
     kind, _, place = value.partition(":")
     if not around.resolve:
-        return value.ljust(32)  # long enough, and the same where it is the same place
+        return value.ljust(32)  # long enough, and equal where the reference is equal
     if kind == "env":
         secret = around.environ.get(place, "")
         if not secret:
@@ -75,7 +75,7 @@ def _secret(value: object, info: ValidationInfo) -> object:
 
 
 def _named(value: object, info: ValidationInfo) -> object:
-    """A LiveKit API key is no secret (every token shows it), but may come from the same place."""
+    """Return a LiveKit API key: no secret (every token shows it), but with the same sources."""
     if isinstance(value, str) and value.startswith(("env:", "file:/")):
         return _secret(value, info)
     return value
@@ -125,7 +125,7 @@ class ClientEntry(BaseModel):
     keys: list[KeyEntry] = []
 
     def client(self, client_id: str) -> Client:
-        """As the rest of Usher knows it."""
+        """Return the client for the rest of Usher."""
         return Client(
             client_id=client_id,
             keys=tuple(
@@ -158,12 +158,12 @@ class RegistryFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    # At least one: an empty file is one that was cut off, and would lock everybody out.
+    # At least one: an empty file is a truncated one, and would lock all clients out.
     clients: Annotated[dict[ClientId, ClientEntry], Field(min_length=1)]
 
 
 def parse(text: str, *, name: str, around: Surroundings) -> tuple[Client, ...]:
-    """The clients that `text` describes; `name` is the file's, for the message.
+    """Return the clients that `text` describes; `name` is the file's, for the message.
 
     Raises:
         ConfigurationError: every mistake with its line and reason, without its value.
@@ -187,10 +187,10 @@ def parse(text: str, *, name: str, around: Surroundings) -> tuple[Client, ...]:
 
 
 def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
-    """The clients of the file at `path`; `files` gets the files that secrets were read from.
+    """Return the clients of the file at `path`; add the files of secrets to `files`.
 
     Raises:
-        ConfigurationError: it cannot be read, everybody can change it, or it is wrong.
+        ConfigurationError: it cannot be read, every user can change it, or it is wrong.
     """
     try:
         text = read_file(path)
@@ -204,7 +204,7 @@ def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
 
 
 def allow_private() -> bool:
-    """True in development: webhooks may go to private addresses."""
+    """Return True in development: webhooks may go to private addresses."""
     return load(DispatcherSettings).webhook_allow_private
 
 
@@ -227,10 +227,11 @@ def _key_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
 
 
 def _livekit_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
-    """Whoever may name a room on a LiveKit server gets a token for it, whoever else uses it.
+    """Yield the mistakes of clients that share a LiveKit server or a key of one.
 
-    And whoever knows a LiveKit secret can make the participant tokens and webhooks of every client
-    that has it: the key's name stands in each of their tokens.
+    A client that may name any room on a LiveKit server gets tokens for the rooms of the server's
+    other clients. A client that knows a LiveKit secret can make the participant tokens and webhooks
+    of every client with that key: the key's name is in each of their tokens.
     """
     servers: dict[object, str] = {}
     secrets: dict[object, str] = {}
@@ -252,7 +253,7 @@ def _livekit_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
 
 
 def _loc(loc: Loc) -> Loc:
-    # What pydantic adds behind the place: of a wrong dictionary key, and of a type in a union.
+    # What pydantic appends to a location: for a wrong dictionary key, and for a type in a union.
     known = {*ClientEntry.model_fields, *KeyEntry.model_fields}
     keep = [part for part in loc[3:] if isinstance(part, int) or part in known]
     return (*loc[:3], *keep) if loc[2:3] != ("[key]",) else loc[:2]

@@ -1,8 +1,7 @@
-"""In which line of a TOML file does something stand?
+"""Line numbers of tables and keys in a TOML file.
 
-tomllib tells that of wrong syntax only. This is a simple search, good enough for messages: what it
-finds inside of a multi-line string does not matter, and a place that it misses falls back to the
-table around it.
+tomllib gives a line for wrong syntax only. This is a simple search, good enough for messages: hits
+inside a multi-line string do no harm, and a missed place falls back to the table around it.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-Loc = tuple[str | int, ...]  # as pydantic names a place: ("clients", "acme", "keys", 0, "id")
+Loc = tuple[str | int, ...]  # a pydantic location: ("clients", "acme", "keys", 0, "id")
 
 _TABLE: Final = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT: Final = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[\w"'-]+)*)\s*=""")
 
 
 def places(text: str) -> dict[Loc, int]:
-    """In which line each table and each key of a table begins."""
+    """Return the line in which each table and each key of a table begins."""
     found: dict[Loc, int] = {}
     count: Counter[Loc] = Counter()
     table: Loc = ()
@@ -40,7 +39,7 @@ def _parts(dotted: str) -> Loc:
 
 
 def line_of(lines: Mapping[Loc, int], loc: Loc) -> int:
-    """The line of the deepest place of `loc` that is in the text; else the first."""
+    """Return the line of the deepest part of `loc` that is in the text; else the first line."""
     for length in range(len(loc), 0, -1):
         if (line := lines.get(loc[:length])) is not None:
             return line

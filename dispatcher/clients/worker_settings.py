@@ -1,7 +1,7 @@
-"""Which clients and agents a worker process is set up for.
+"""Clients and agents for which a worker process is configured.
 
-Each worker reports it with its heartbeat, so that `dispatch doctor` and `/readyz` judge by what the
-workers have, and not by the environment in which they are asked.
+Each worker reports them with its heartbeat, so that `dispatch doctor` and `/readyz` judge by the
+configuration of the workers, not by that of the process that asks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dispatcher.domain.models import AgentServerReport
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One agent of one enabled client; `default` is what a request without a name gets."""
+    """One agent of one enabled client; `default` marks the agent of a request without a name."""
 
     client_id: str
     agent_name: str
@@ -25,7 +25,7 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """What one worker process serves, and which agents' servers report nothing to it."""
+    """What one worker process serves, and the agents whose servers report nothing to it."""
 
     worker: str
     queues: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class WorkerSettings:
 
 
 def services_of(clients: Iterable[Client]) -> tuple[Service, ...]:
-    """Every agent of every client that is not disabled."""
+    """Return every agent of every client that is not disabled."""
     return tuple(
         Service(
             client_id=client.client_id,
@@ -49,7 +49,7 @@ def services_of(clients: Iterable[Client]) -> tuple[Service, ...]:
 
 
 def all_services(here: Iterable[Service], workers: Iterable[WorkerSettings]) -> tuple[Service, ...]:
-    """Those of this process and of every worker, each once; a worker's word stands above."""
+    """Return the services of this process and of every worker, once each; a worker's entry wins."""
     found = {(each.client_id, each.agent_name): each for each in here}
     for worker in workers:
         found |= {(each.client_id, each.agent_name): each for each in worker.services}
@@ -57,7 +57,7 @@ def all_services(here: Iterable[Service], workers: Iterable[WorkerSettings]) -> 
 
 
 def serving(service: Service, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
-    """The agent servers that are there for it, online or not."""
+    """Return the agent servers for this service, online or not."""
     return [
         server
         for server in servers
@@ -72,7 +72,7 @@ def serving(service: Service, servers: Iterable[AgentServerReport]) -> list[Agen
 def without_server(
     services: Iterable[Service], servers: Sequence[AgentServerReport], unfenced: frozenset[str]
 ) -> list[Service]:
-    """Those that no agent server online takes; one that reports nothing cannot be missed."""
+    """Return the services with no agent server online; servers without reports cannot be missed."""
     return [
         service
         for service in services

@@ -1,1 +1,1 @@
-"""How Redis is reached: its URL, Sentinel, TLS, and what it says when it refuses."""
+"""Connections to Redis: its URL, Sentinel, TLS, and the errors with which it refuses."""

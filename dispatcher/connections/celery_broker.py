@@ -1,8 +1,7 @@
-"""Have Celery and Flower reach the Redis of `REDIS_URL`, the same one as the ledger.
+"""Connect Celery and Flower to the Redis of `REDIS_URL`, the same one as the ledger's.
 
-A Redis that answers with an error instead of working (`connections/redis_errors.py`) is a lost
-connection for them: Celery's worker ends on an error, and tries again for ever on a lost
-connection.
+For them a Redis that answers with a refusal (`connections/redis_errors.py`) is a lost connection:
+Celery's worker ends on an error, and reconnects for ever after a lost connection.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from dispatcher.errors import ConfigurationError
 
 
 class _LostWhenRefused:
-    """A connection that is lost when Redis refuses to work; before one of redis-py's."""
+    """Mixin for redis-py's connections: a refusal by Redis loses the connection."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]  # redis-py's
         except ResponseError as error:
-            # redis-py says CLIENT when it connects, and does without where its user may not
-            # (docs/redis.md gives no right to that).
+            # redis-py sends CLIENT when it connects, and goes on where its user may not do so
+            # (docs/redis.md does not grant it).
             if not refuses_to_work(error) or "'client" in str(error):
                 raise
             self.disconnect()  # type: ignore[attr-defined]  # redis-py's
@@ -61,27 +60,27 @@ class _MasterTLSConnection(_LostWhenRefused, MasterTLSConnection):
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's, with connections that are lost when Redis refuses to work."""
+    """kombu's channel, with connections that are lost when Redis refuses to work."""
 
     connection_class = _Connection
     connection_class_ssl = _TLSConnection
 
 
 class Transport(kombu_redis.Transport):
-    """What `redis://` and `rediss://` stand for in our processes."""
+    """Transport of `redis://` and `rediss://` in Usher's processes."""
 
     Channel = Channel
 
 
 class SentinelChannel(kombu_redis.SentinelChannel):
-    """The same, by Sentinel."""
+    """As `Channel`, by Sentinel."""
 
     connection_class = _MasterConnection
     connection_class_ssl = _MasterTLSConnection
 
 
 class SentinelTransport(kombu_redis.SentinelTransport):
-    """What `sentinel://` stands for in our processes."""
+    """Transport of `sentinel://` in Usher's processes."""
 
     Channel = SentinelChannel
 
@@ -103,7 +102,7 @@ _OVERRIDES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class ForCelery:
-    """How Celery and Flower reach the same Redis; `use_ssl` is None without TLS."""
+    """Celery's and Flower's settings for the same Redis; `use_ssl` is None without TLS."""
 
     url: str
     use_ssl: dict[str, Any] | None
@@ -112,10 +111,10 @@ class ForCelery:
 
 
 def refuse_another(environ: Mapping[str, str]) -> None:
-    """Return unless Celery's own variables name another broker, which it would take for ours.
+    """Refuse variables of Celery's own that name another broker, which Celery would prefer.
 
     Raises:
-        ConfigurationError: they do. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
+        ConfigurationError: there is one. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
     """
     named = [name for name in _OVERRIDES if environ.get(name)]
     if named:
@@ -126,7 +125,7 @@ def refuse_another(environ: Mapping[str, str]) -> None:
 
 
 def for_celery(url: str, *, timeout_s: float) -> ForCelery:
-    """What of `url` goes into which of Celery's settings.
+    """Translate `url` into Celery's settings.
 
     Source: `kombu.transport.redis.SentinelChannel`, `celery.backends.redis.SentinelBackend`.
     """

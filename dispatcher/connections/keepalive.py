@@ -1,9 +1,9 @@
-"""How soon does a process notice that the machine of its Redis has vanished?
+"""TCP keepalive options, so that a process soon notices that the machine of its Redis has vanished.
 
-A connection on which one only waits (BRPOP, a subscription) is told nothing when its other end goes
+A connection that only waits (BRPOP, a subscription) learns nothing when its other end vanishes
 without FIN or RST. By default kombu looks after 25 s and redis-py's probes take 45 s, so workers
-were deaf for 47 s (measured), more than a session has. The kernel probes these connections instead:
-nothing of ours runs, and an idle connection costs one packet every three seconds.
+were deaf for 47 s (measured), longer than a session has. Instead the kernel probes these
+connections: no code of Usher's runs, and an idle connection costs one packet every three seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VALUES: Final = {
     "TCP_KEEPIDLE": _IDLE_S,
     "TCP_KEEPINTVL": _EVERY_S,
     "TCP_KEEPCNT": _PROBES,
-    # The same for what was sent and is not confirmed: by default it is sent again for 15 minutes.
+    # The same limit for data that is sent and not confirmed: the default resends for 15 minutes.
     "TCP_USER_TIMEOUT": (_IDLE_S + _EVERY_S * _PROBES) * 1000,
 }
 

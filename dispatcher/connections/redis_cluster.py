@@ -1,6 +1,6 @@
 """Refuse a Redis Cluster when a process starts.
 
-The scripts of the ledger work on keys of several slots, which no cluster lets one command touch.
+The ledger's scripts use keys of several slots, and a cluster allows no command to do so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dispatcher.errors import ConfigurationError
 
 
 def refuse_cluster(url: str, *, timeout_s: float) -> None:
-    """Ask the Redis at `url` whether it is a node of a cluster; it need not answer.
+    """Ask the Redis at `url` whether it is a cluster node; a Redis that does not answer passes.
 
     Raises:
         ConfigurationError: it is one.
@@ -28,7 +28,7 @@ def refuse_cluster(url: str, *, timeout_s: float) -> None:
     try:
         clustered = bool(client.info("cluster").get("cluster_enabled"))
     except RedisError:
-        return  # it is away, or refuses: the process lives, and says so
+        return  # Redis is away or refuses: the process starts and reports it
     finally:
         sentinel.close(client)
     if clustered:

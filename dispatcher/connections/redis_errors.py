@@ -1,8 +1,7 @@
-"""Tell a Redis that refuses to work from one that has answered, and what to do about it.
+"""Redis's errors that mean "I do not work now", and the remedy for each.
 
-redis-py and kombu treat a refusal as the answer to the command that was sent, so that Celery's
-worker ends on it. It says nothing of that command: for as long as it lasts Redis is as good as
-down.
+redis-py and kombu treat such a refusal as the answer to the command that was sent, and Celery's
+worker ends on it. It says nothing about the command: while it lasts, Redis is as good as down.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from dispatcher.errors import LedgerUnavailable, StepFailed
 NO_CLUSTER: Final = "Redis Cluster is not supported: use one Redis, or Sentinel (docs/redis.md)"
 
 _MAX_CLIENTS: Final = "max number of clients reached"
-# By the first word of the error, which from within a script of Redis 6.2 stands behind an "ERR".
+# By the first word of the error, which stands behind an "ERR" in a script of Redis 6.2.
 _REMEDIES: Final[Mapping[str, str]] = {
     "READONLY": "it is a replica: point REDIS_URL at the master, or use redis+sentinel://",
-    # To a command that waits (Celery's) in the moment in which it becomes one.
+    # The answer to a blocked command (Celery's) at the moment in which Redis becomes a replica.
     "UNBLOCKED": "it has become a replica: point REDIS_URL at the master, or use redis+sentinel://",
     "NOREPLICAS": "bring its replicas back, or lower min-replicas-to-write",
     "MASTERDOWN": "it is a replica that has lost its master: point REDIS_URL at the master",
@@ -40,7 +39,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "CLUSTERDOWN": NO_CLUSTER,
 }
 _SIGN: Final = re.compile(rf"\b({'|'.join(_REMEDIES)})\b")
-# Where in a script of ours it happened; nobody outside can do anything with that.
+# The place in a script of Usher's: of no use to a reader of the message.
 _IN_SCRIPT: Final = re.compile(r",? script: [0-9a-f]{40}, on @user_script:\d+\.?")
 _SILENT: Final = "check REDIS_URL and that Redis is up"
 
@@ -55,24 +54,24 @@ def _sign(error: BaseException) -> str:
 
 
 def _refusal(error: RedisError) -> BaseException:
-    """Redis's own error, where it was made a lost connection of."""
+    """Return Redis's own error from a `Refused`; any other error as it is."""
     return error.__cause__ if error.__cause__ and _sign(error.__cause__) else error
 
 
 class Refused(RedisConnectionError):
-    """A connection that is lost because Redis refuses to work; Celery logs the repr of those."""
+    """A connection lost because Redis refuses to work; Celery logs its repr."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def refuses_to_work(error: ResponseError) -> bool:
-    """True when Redis has not answered the command, but says that it does not work now."""
+    """Return True when Redis says that it does not work now, instead of answering the command."""
     return _sign(error) != ""
 
 
 def explained(error: RedisError) -> str:
-    """What has happened and what to do, in a sentence, with Redis's own words."""
+    """Return a sentence with what has happened, what to do, and Redis's own words."""
     refusal = _refusal(error)
     sign = _sign(refusal)
     if sign:
@@ -86,7 +85,7 @@ def explained(error: RedisError) -> str:
 
 
 def unavailable(error: RedisError) -> LedgerUnavailable:
-    """What our own callers get instead of redis-py's error."""
+    """Return the error that the ledger's callers get instead of redis-py's."""
     sign = _sign(_refusal(error))
     if sign:
         return LedgerUnavailable(explained(error), refusal=f"{sign}: {_REMEDIES[sign]}")

@@ -1,10 +1,10 @@
-"""What does `REDIS_URL` say, for those who read it differently?
+"""Parse `REDIS_URL`, and translate it for redis-py, Celery and Flower.
 
-One Redis: `redis://` or `rediss://`. The one that Sentinel names: `redis+sentinel://` or, by TLS,
-`rediss+sentinel://`, with the Sentinels in place of the host and `?service=` for its name there.
+One Redis: `redis://` or `rediss://`. A Redis named by Sentinel: `redis+sentinel://` or, with TLS,
+`rediss+sentinel://`, with the Sentinels in place of the host and its service name in `?service=`.
 
-redis-py takes TLS options out of the URL's query, Celery's result backend some of them, as text,
-and Flower none; of Sentinel redis-py's URLs know nothing, and Celery wants a URL for each. So
+redis-py reads TLS options from the URL's query, Celery's result backend some of them, as text, and
+Flower none. redis-py has no URLs for Sentinel, and Celery wants one URL for each Sentinel. So
 Celery and Flower get URLs without options, and the options as values.
 """
 
@@ -32,7 +32,7 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-# Those of redis-py that are of use in a URL.
+# redis-py's options that are allowed in a URL.
 _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_cert_reqs": _CERT_REQS.__getitem__,
     "ssl_check_hostname": _boolean,
@@ -46,7 +46,7 @@ _SENTINEL_OPTIONS: Final = ("service", "sentinel_username", "sentinel_password")
 
 @dataclass(frozen=True, kw_only=True)
 class BySentinel:
-    """A Redis that has to be asked for; user and password are Redis's, not the Sentinels'."""
+    """A Redis named by Sentinels; user and password are those of Redis, not of the Sentinels."""
 
     hosts: tuple[tuple[str, int], ...]
     service: str
@@ -55,10 +55,10 @@ class BySentinel:
     password: str = field(repr=False)
     sentinel_username: str
     sentinel_password: str = field(repr=False)
-    tls: dict[str, Any] | None  # None: in the clear
+    tls: dict[str, Any] | None  # None: no TLS
 
     def celery_url(self) -> str:
-        """As kombu and Celery's result backend take it: a URL for each Sentinel."""
+        """Return the URL for kombu and Celery's result backend: one part for each Sentinel."""
         user = quote(self.username, safe="")
         who = f"{user}:{quote(self.password, safe='')}@" if self.username or self.password else ""
         return ";".join(f"sentinel://{who}{_bracketed(*each)}/{self.db}" for each in self.hosts)
@@ -103,10 +103,10 @@ def _tls(scheme: str, query: list[tuple[str, str]]) -> dict[str, Any] | None:
 
 
 def without_tls_options(url: str) -> tuple[str, dict[str, Any] | None]:
-    """The URL of one Redis without its TLS options, and these as values; None: it asks for no TLS.
+    """Return the URL of one Redis without its TLS options, and these as values (None: no TLS).
 
     Raises:
-        ValueError: it cannot be Redis's; the message does not repeat it.
+        ValueError: it cannot be a Redis URL; the message does not contain it.
     """
     parts = _split(url)
     query = parse_qsl(parts.query)
@@ -118,7 +118,7 @@ def without_tls_options(url: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def by_sentinel(url: str) -> BySentinel | None:
-    """Whom to ask for Redis; None where the URL names one Redis itself. Raises as above."""
+    """Return the Sentinels of `url`; None where it names one Redis itself. Raises as above."""
     parts = _split(url)
     if parts.scheme in _PLAIN:
         return None
@@ -164,15 +164,17 @@ def _db(path: str) -> int:
 
 
 def check(url: str) -> None:
-    """Raises:
-    ValueError: `url` cannot be Redis's; the message does not repeat it.
+    """Check the form of `url`.
+
+    Raises:
+        ValueError: it cannot be a Redis URL; the message does not contain it.
     """
     if by_sentinel(url) is None:
         without_tls_options(url)
 
 
 def address(url: str) -> str:
-    """Where Redis is looked for, for people: no user, no password, no options."""
+    """Return the address of Redis for people: no user, no password, no options."""
     sentinels = by_sentinel(url)
     if sentinels is not None:
         hosts = ", ".join(_bracketed(*each) for each in sentinels.hosts)

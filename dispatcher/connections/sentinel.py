@@ -1,8 +1,8 @@
-"""How does a process get the Redis of `REDIS_URL`, also where Sentinel says which it is?
+"""Clients of the Redis of `REDIS_URL`, with or without Sentinel.
 
-redis-py asks a Sentinel for each new connection, and drops those to another master when the answer
-has changed. What it leaves to us: that the asking is over in time when Sentinels are silent, that
-who calls himself master is one, and that no old connection is tried after the first has failed.
+redis-py asks a Sentinel for each new connection, and drops the connections to another master when
+the answer has changed. Added here: a bound on the time spent on silent Sentinels, a check that the
+named master is one, and no further use of old connections after the first has failed.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from dispatcher.connections.redis_url import BySentinel, by_sentinel
 
 # redis-py has no types in much of what is used here.
 
-# What a Redis says that may not be written to: it is a replica, or has lost its replicas, so
-# perhaps the others have another master by now. From a script it stands within an "ERR" (6.2).
+# Errors of a Redis that takes no writes: it is a replica, or has lost its replicas, so that another
+# may be the master by now. In a script they stand behind an "ERR" (6.2).
 _NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
-# An agent's last words may hold bytes that are no UTF-8; no record may become unreadable by them.
+# An agent's last words may hold bytes that are not UTF-8; they must not make a record unreadable.
 _ANY_TEXT: Final = {"encoding_errors": "replace"}
-# redis-py would look its own version up among the installed packages and tell it to Redis, for each
-# connection anew: an eighth of what Python did in an agent server while 40 joined.
+# By default redis-py looks up its own version among the installed packages and sends it to Redis on
+# each connection: an eighth of an agent server's Python time while 40 agents joined.
 _NO_DRIVER_INFO: Final = {"driver_info": None}
 _NO_MASTER: Final = "{} is no master any more"
 
 
 def _is_master(hello: Any) -> bool:
-    """What `HELLO` says: a mapping, or by protocol 2 its names and values in turn."""
+    """Return True if `HELLO` says so: a mapping, or in protocol 2 names and values in turn."""
     told = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
     return (told.get("role") or told.get(b"role")) in ("master", b"master")
 
@@ -48,10 +48,10 @@ def _is_no_master(error: ResponseError) -> bool:
 
 
 class MasterConnection(blocking.SentinelManagedConnection):
-    """A connection to a master that has said itself that it is one, and takes writes.
+    """A connection to a Redis that itself says that it is a master, and takes writes.
 
-    A Sentinel that was cut off, or a master that is just coming back, may take it for one still. A
-    refused write is a lost connection: who reconnects asks the Sentinels again. (As an answer it
+    A Sentinel that was cut off, or a master that is just coming back, may name the wrong one. A
+    refused write is a lost connection, and the reconnect asks the Sentinels again. (As an answer it
     ended Celery's workers, which wait with a command that writes.)
     """
 
@@ -72,7 +72,7 @@ class MasterConnection(blocking.SentinelManagedConnection):
 
 
 class MasterTLSConnection(MasterConnection, redis.SSLConnection):
-    """As `MasterConnection`, by TLS."""
+    """As `MasterConnection`, with TLS."""
 
 
 class _AsyncConnection(awaiting.SentinelManagedConnection):
@@ -99,7 +99,7 @@ class _AsyncTLSConnection(_AsyncConnection, redis.asyncio.SSLConnection):
 
 
 class _Sentinels(blocking.Sentinel):
-    """Says "time-out" where the time went to silent Sentinels: nobody repeats that at once."""
+    """Sentinels that raise a time-out where they are silent: a time-out is not retried at once."""
 
     def discover_master(self, service_name: str) -> Any:
         began = time.monotonic()
@@ -128,7 +128,7 @@ def _raise_if_late(error: Exception, began: float, options: dict[str, Any]) -> N
 
 
 def socket_options(timeout_s: float) -> dict[str, Any]:
-    """Of every connection, to Redis and to Sentinels."""
+    """Return the socket options of every connection, to Redis and to Sentinels."""
     return {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
@@ -138,7 +138,7 @@ def socket_options(timeout_s: float) -> dict[str, Any]:
 
 
 def sentinel_options(sentinels: BySentinel, *, timeout_s: float) -> dict[str, Any]:
-    """How redis-py reaches the Sentinels; all of them together may take `timeout_s`."""
+    """Return redis-py's options for the Sentinels; all together may take `timeout_s`."""
     options = socket_options(timeout_s / len(sentinels.hosts))
     if sentinels.sentinel_password:
         options["username"] = sentinels.sentinel_username or None
@@ -154,7 +154,7 @@ def _redis_options(sentinels: BySentinel) -> dict[str, Any]:
 
 
 def connect(url: str, *, timeout_s: float, **options: Any) -> redis.Redis:
-    """A client of the Redis of `url`, which opens its connections at their first use."""
+    """Return a client of the Redis of `url`; it opens its connections at their first use."""
     options |= socket_options(timeout_s) | _NO_DRIVER_INFO | _ANY_TEXT
     sentinels = by_sentinel(url)
     if sentinels is None:
@@ -188,17 +188,17 @@ def connect_async(url: str, *, timeout_s: float, **options: Any) -> redis.asynci
 
 
 def may_be_another(error: RedisError) -> bool:
-    """Whether to ask the Sentinels anew, instead of trying the next old connection."""
+    """Return True when the Sentinels may name another Redis, and old connections are of no use."""
     return isinstance(error, (RedisTimeoutError, RedisConnectionError))
 
 
 def asked_for(client: redis.asyncio.Redis) -> bool:
-    """Whether the Sentinels say which Redis it is."""
+    """Return True when Sentinels name the Redis of this client."""
     return isinstance(client.connection_pool, awaiting.SentinelConnectionPool)
 
 
 def forget(client: redis.Redis) -> None:
-    """Close the connections that wait for use, where Sentinel can name another Redis."""
+    """Close the idle connections, where Sentinel can name another Redis."""
     if isinstance(client.connection_pool, blocking.SentinelConnectionPool):
         client.connection_pool.disconnect(inuse_connections=False)
 

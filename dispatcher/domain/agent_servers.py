@@ -1,4 +1,4 @@
-"""Which agent servers may take a dispatch, and whether they have room for it. Pure."""
+"""Selection of the agent servers that may take a dispatch, and of their free slots. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dispatcher.domain.models import AgentServerReport, Dispatch
 
 
 def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
-    """The agent servers that are online and may take this dispatch, full or not."""
+    """Return the agent servers that are online and may take this dispatch, full or not."""
     return [server for server in serving(dispatch, servers) if server.online]
 
 
 def serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
-    """The agent servers that are there for this client, agent and container, online or not."""
+    """Return the agent servers for this client, agent and container, online or not."""
     return [
         server
         for server in servers
@@ -27,10 +27,10 @@ def serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[Ag
 
 
 def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
-    """True when an agent server that may take this dispatch has a free slot."""
+    """Return True when an agent server that may take this dispatch has a free slot."""
     return any(server.free_slots > 0 for server in eligible(dispatch, servers))
 
 
 def slots_for(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> int:
-    """Free slots of the agent servers that may take this dispatch."""
+    """Return the number of free slots of the agent servers that may take this dispatch."""
     return sum(server.free_slots for server in eligible(dispatch, servers))

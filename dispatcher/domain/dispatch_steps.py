@@ -1,7 +1,7 @@
-"""What one try of asking LiveKit for an agent does next. Pure.
+"""Next step of one attempt to ask LiveKit for an agent. Pure.
 
 `lifecycle/asking_livekit.py` carries the steps out and notes what it sees in a `Seen`; `next_step`
-decides, so that LiveKit is asked once, whatever became of the tries before.
+decides, such that LiveKit is asked once per generation, whatever the result of earlier tries.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from dispatcher.domain.rooms import RoomDispatch
 
 
 class Look(Enum):
-    """Find something out, and decide again."""
+    """Read something, and decide again."""
 
-    RECORD = "record"  # whether this generation is still wanted
-    DISPATCHES = "dispatches"  # what LiveKit has of this dispatch in the room
-    AGENT_SERVERS = "agent_servers"  # their reports; first whether LiveKit itself answers
+    RECORD = "record"  # is this generation still wanted
+    DISPATCHES = "dispatches"  # LiveKit's dispatches in the room that carry this dispatch's id
+    AGENT_SERVERS = "agent_servers"  # their reports, after checking that LiveKit itself answers
 
 
 class Ask(Enum):
     """Ask LiveKit for the agent."""
 
-    BY_ROOM = "by_room"  # with the room that is made for it; whether it was made is seen then
+    BY_ROOM = "by_room"  # with CreateRoom; the next look tells whether LiveKit has done it
     BY_DISPATCH = "by_dispatch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakeBack:
-    """Delete these dispatches of LiveKit's: they are of older generations."""
+    """Delete these LiveKit dispatches: they belong to older generations."""
 
     livekit_dispatch_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """LiveKit has been asked for this generation, and this is its id of the dispatch."""
+    """LiveKit has been asked for this generation; `livekit_dispatch_id` is LiveKit's id for it."""
 
     livekit_dispatch_id: str
 
@@ -47,8 +47,8 @@ class Asked:
 class GiveUp(Enum):
     """Do not ask LiveKit for this generation."""
 
-    OVERTAKEN = "overtaken"  # the record stands by another generation now, or has ended
-    NO_AGENT_SERVER = "no_agent_server"  # LiveKit is back, and they are not yet: it would drop it
+    OVERTAKEN = "overtaken"  # the record has a newer generation, or has ended
+    NO_AGENT_SERVER = "no_agent_server"  # LiveKit is back before them: it would drop the job
 
 
 Step = Look | Ask | TakeBack | Asked | GiveUp
@@ -60,13 +60,13 @@ class Seen:
 
     Attributes:
         fenced: the agent's servers report themselves.
-        try_number: of this attempt, from 1.
-        maybe_asked: a try before may have asked LiveKit for this generation; its answer was lost.
-        record: as read again in this try; None: not read.
-        dispatches: of LiveKit in the room, as listed in this try; None: not listed.
-        taken_back: those of older generations are deleted.
-        agent_servers: as reported in this try; None: not looked at.
-        room_made: the room was made in this try, or was there.
+        try_number: number of the try within this attempt, from 1.
+        maybe_asked: an earlier try may have asked for this generation; the answer was lost.
+        record: the record as this try has read it again; None: not read.
+        dispatches: LiveKit's dispatches in the room, as listed in this try; None: not listed.
+        taken_back: the dispatches of older generations are deleted.
+        agent_servers: their reports, as read in this try; None: not read.
+        room_made: this try has made the room, or has found it there.
     """
 
     fenced: bool
@@ -80,7 +80,7 @@ class Seen:
 
 
 def next_step(dispatch: Dispatch, seen: Seen) -> Step:
-    """What to do for the present generation of `dispatch`, after what this try has seen."""
+    """Return the next step for the present generation of `dispatch`."""
     if seen.try_number > 1 and seen.record is None:
         return Look.RECORD
     if seen.record is not None and _is_overtaken(dispatch, seen.record):
@@ -103,13 +103,13 @@ def _is_overtaken(dispatch: Dispatch, record: Dispatch) -> bool:
 
 
 def _maybe_asked(dispatch: Dispatch, seen: Seen) -> bool:
-    """True when LiveKit may have this dispatch already: the room is not made for it then."""
+    """Return True when LiveKit may have this dispatch already; then no room is made for it."""
     by_token = dispatch.state is State.DELEGATED
     return dispatch.generation > 1 or by_token or seen.maybe_asked
 
 
 def _ours(dispatch: Dispatch, seen: Seen) -> str | None:
-    """LiveKit's id of this generation, where it is listed."""
+    """Return LiveKit's id of this generation, if LiveKit lists it."""
     for listed in reversed(seen.dispatches or ()):
         if (listed.dispatch_id, listed.generation) == (dispatch.dispatch_id, dispatch.generation):
             return listed.livekit_dispatch_id
@@ -117,10 +117,10 @@ def _ours(dispatch: Dispatch, seen: Seen) -> str | None:
 
 
 def _older(dispatch: Dispatch, seen: Seen) -> tuple[str, ...]:
-    """LiveKit's ids of the generations before this one.
+    """Return LiveKit's ids of the generations before this one.
 
-    Only of those: a worker that was frozen for a while may come here with a stale generation, and
-    must not take the agent of the present one away.
+    Later ones are left alone: a worker that was frozen for a while may come here with a stale
+    generation, and must not take the agent of the present one away.
     """
     return tuple(
         listed.livekit_dispatch_id
@@ -131,7 +131,7 @@ def _older(dispatch: Dispatch, seen: Seen) -> tuple[str, ...]:
 
 
 def _if_no_agent_server(dispatch: Dispatch, seen: Seen) -> Look | GiveUp | None:
-    """Look for an agent server where LiveKit was away: they come back some seconds after it."""
+    """Require an agent server online after LiveKit was away: they register seconds after it."""
     was_away = seen.try_number > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
     if not seen.fenced or not was_away:
         return None

@@ -1,7 +1,7 @@
-"""Why a dispatch has no agent: the true reason, as a code and a sentence. Pure.
+"""The reason why a dispatch has no agent, as a code and a sentence. Pure.
 
-The sentences are a record's `failure_message`; what an operator is to do about a reason is in
-`explain/texts.py`.
+The sentence becomes the record's `failure_message`; `explain/texts.py` says what an operator can do
+about each reason.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dispatcher.domain.agent_servers import can_take, eligible, serving
 from dispatcher.domain.models import AgentServerReport, Dispatch, FailureReason, State
 from dispatcher.domain.timing import is_starting, unchanged_s
 
-# An attempt that is younger than this when its time is up has not shown anything: as long as it
-# takes to tell that LiveKit has dropped a job.
+# An attempt younger than this at the deadline has not shown anything yet: it takes as long to tell
+# that LiveKit has dropped a job.
 _FRESH_S: Final = 2.0
 
-FULL: Final = "full"  # the request filter's word for "every slot of mine is taken"
+FULL: Final = "full"  # the request filter's reason for a reject when all its slots are taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Reason:
 
 
 def why_promised(dispatch: Dispatch) -> Reason:
-    """Why a dispatch waits although agent servers report free slots."""
+    """Return why a dispatch waits although agent servers report free slots."""
     return Reason(
         code=FailureReason.NO_CAPACITY,
         message=f"every free slot for agent {dispatch.agent_name!r} is promised to another session "
@@ -39,7 +39,7 @@ def why_promised(dispatch: Dispatch) -> Reason:
 
 
 def why_paced(dispatch: Dispatch) -> Reason:
-    """Why a dispatch waits although agent servers have free slots that nobody is promised."""
+    """Return why a dispatch waits although some free slots are promised to no session."""
     return Reason(
         code=FailureReason.JOIN_TIMEOUT,
         message=f"LiveKit has dropped jobs for agent {dispatch.agent_name!r} just now, so only a "
@@ -50,9 +50,9 @@ def why_paced(dispatch: Dispatch) -> Reason:
 def why_no_agent(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:
-    """The true reason why the present attempt has brought no agent.
+    """Return the reason why the present attempt has brought no agent.
 
-    Of an agent whose servers report nothing (`fenced` is false) only its absence is known.
+    Where the agent's servers report nothing (`fenced` is false), only its absence is known.
     """
     rejected = dispatch.attempt.reason
     if not fenced:
@@ -81,7 +81,7 @@ def why_no_agent(
 
 
 def _why_accepted_and_not_there(dispatch: Dispatch) -> Reason:
-    """What to say of a job that an agent server has accepted and that has brought no agent."""
+    """Return the reason for a job that an agent server accepted and that brought no agent."""
     if is_starting(dispatch):
         return Reason(
             code=FailureReason.JOIN_TIMEOUT,
@@ -99,7 +99,7 @@ def _why_accepted_and_not_there(dispatch: Dispatch) -> Reason:
 
 
 def _why_none_has_room(dispatch: Dispatch, able: Sequence[AgentServerReport]) -> Reason | None:
-    """What to say where the agent servers that are online take no job; None where one would."""
+    """Return why the online agent servers take no job; None where one would take it."""
     wanted = f"agent {dispatch.agent_name!r}"
     busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
     if busy:
@@ -135,7 +135,7 @@ def _why_none_is_online(dispatch: Dispatch, servers: Sequence[AgentServerReport]
 
 
 def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason | None:
-    """What to say where the agent servers that may take it cannot start a job's process."""
+    """Return a reason where the agent servers that may take it cannot start a job's process."""
     ids = [s.agent_server_id for s in serving(dispatch, servers) if s.cannot_start]
     if not ids:
         return None
@@ -151,7 +151,7 @@ def _broken(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> Reason 
 def _of_another_deployment(
     dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> Reason | None:
-    """What to say where agent servers that would do are all of other deployments."""
+    """Return a reason where all suitable agent servers belong to other deployments."""
     names = {
         server.deployment
         for server in servers
@@ -178,11 +178,11 @@ def _of_another_deployment(
 def nothing_new(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, livekit_answers: bool
 ) -> bool:
-    """True when a waiting dispatch would only go on waiting, for the reason that it has already."""
+    """Return True when a waiting dispatch would only go on waiting for its present reason."""
     if dispatch.state is not State.WAITING or can_take(dispatch, servers):
         return False
     code = why_no_agent(dispatch, servers).code
-    # With LiveKit away no agent server is registered either, and then that is the reason.
+    # While LiveKit is away no agent server is registered either; LiveKit is the reason then.
     known = code != FailureReason.NO_AGENT_ONLINE or livekit_answers
     return known and code == dispatch.failure_reason
 
@@ -190,10 +190,10 @@ def nothing_new(
 def why_too_late(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Reason:
-    """The true reason why a dispatch that nobody works on has run out of time."""
+    """Return the reason why a dispatch that no worker holds has run out of time."""
     if is_starting(dispatch):
         return cut_short(dispatch) or why_no_agent(dispatch, servers, fenced=fenced)
-    if dispatch.failure_reason:  # what it has been waiting for
+    if dispatch.failure_reason:  # the reason for which it was waiting
         return Reason(code=dispatch.failure_reason, message=dispatch.failure_message)
     if reason := cut_short(dispatch) or left_by_its_worker(dispatch):
         return reason
@@ -207,10 +207,10 @@ def why_too_late(
 
 
 def cut_short(dispatch: Dispatch) -> Reason | None:
-    """What the attempt before has ended with, where the present one had no time to show anything.
+    """Return how the previous attempt ended, where the present one was too short to show anything.
 
-    Between two refused attempts a record is queued or just dispatched for a moment; a deadline that
-    comes in that very moment does not make the dispatcher or LiveKit the reason.
+    Between two refused attempts a record is queued or just dispatched for a moment. A deadline in
+    that moment does not make the dispatcher or LiveKit the reason.
     """
     fresh = unchanged_s(dispatch) < _FRESH_S
     undecided = dispatch.state in (State.QUEUED, State.DISPATCHING, State.DISPATCHED)
@@ -230,7 +230,7 @@ def cut_short(dispatch: Dispatch) -> Reason | None:
 
 
 def left_by_its_worker(dispatch: Dispatch) -> Reason | None:
-    """A worker that asks LiveKit for the agent ends the record itself, before its deadline."""
+    """Return the reason for a `dispatching` record: a live worker ends it before its deadline."""
     if dispatch.state is not State.DISPATCHING:
         return None
     return Reason(

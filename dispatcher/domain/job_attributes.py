@@ -1,8 +1,9 @@
-"""Which LiveKit attributes are ours?
+"""Usher's attributes of a LiveKit dispatch, and LiveKit's own agent name.
 
-LiveKit hands a dispatch's attributes to the job, and a participant's to everybody in the room. Ours
-leave the metadata to the client, unchanged: an agent finds in `ctx.job.metadata` what its caller
-sent. (In LiveKit since protocol 1.50 / server 1.13, `AgentDispatch.attributes`.)
+LiveKit hands a dispatch's attributes to the job, and a participant's attributes to all participants
+of the room. Because Usher uses attributes, the metadata is the client's alone: an agent finds in
+`ctx.job.metadata` what its caller sent. (LiveKit has `AgentDispatch.attributes` since protocol
+1.50, server 1.13.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ REQUESTED_AT_MS: Final = "usher.requested_at_ms"
 TRACEPARENT: Final = "usher.traceparent"  # W3C; only of a dispatch that is traced
 AGENT_NAME: Final = "lk.agent_name"  # set by livekit-agents on every agent's participant
 
-DELEGATED: Final = "delegated"  # the request type of what a token has LiveKit dispatch
+DELEGATED: Final = "delegated"  # request type of a dispatch that LiveKit makes from a token
 
 
 def job_attributes(
@@ -31,7 +32,7 @@ def job_attributes(
     requested_at_ms: int,
     traceparent: str = "",
 ) -> dict[str, str]:
-    """The attributes of a LiveKit dispatch, which reach its job."""
+    """Return the attributes of a LiveKit dispatch; LiveKit passes them to its job."""
     attributes = {
         DISPATCH_ID: dispatch_id,
         GENERATION: str(generation),

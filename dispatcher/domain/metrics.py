@@ -1,8 +1,7 @@
-"""What is counted about sessions and agents, and what do the numbers say?
+"""Metrics of sessions and agents: windows, histograms, counts and rates. Pure.
 
-Only values and pure functions. The numbers come into being inside the ledger's steps
-(`lua/counting.lua`) and are read by `ledger/statistics.py`; docs/metrics.md says what each of them
-means.
+The ledger's steps count (`lua/counting.lua`), `ledger/statistics.py` reads, and docs/metrics.md
+explains each number.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _QUARTER_MS: Final = 15 * _MINUTE_MS
 
 
 class Window(StrEnum):
-    """Over which time something is counted; `Figures.since_ms` says when that began exactly."""
+    """The time over which something is counted; `Figures.since_ms` says when it began exactly."""
 
     MINUTES = "5m"
     HOUR = "1h"
@@ -29,17 +28,17 @@ class Window(StrEnum):
 
     @property
     def minutes(self) -> int:
-        """Its length; 0 for all."""
+        """Length in minutes; 0 for all."""
         return {"5m": 5, "1h": 60, "1d": 1440, "all": 0}[self.value]
 
     @property
     def hashes(self) -> int:
-        """How many hashes it is made of, at the most, for each client and container."""
+        """Greatest number of hashes that the window spans, for each client and container."""
         return {"5m": 7, "1h": 61, "1d": 112, "all": 1}[self.value]
 
     @property
     def bucket_ms(self) -> int:
-        """On what it begins: it is as long as its name says, and up to one such bucket longer."""
+        """Bucket at whose start the window begins; it is up to one bucket longer than its name."""
         return _QUARTER_MS if self is Window.DAY else _MINUTE_MS
 
 
@@ -53,7 +52,7 @@ _COUNTS: Final = (1, 2, 3, 4, 5, 8, 12, 20)
 # The upper bounds of each histogram: times in ms, and numbers per session.
 BOUNDS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
     {
-        "time_to_join": _JOIN_MS,  # asked for -> in the room
+        "time_to_join": _JOIN_MS,  # request -> joined
         "queue_wait": _STAGE_MS,  # queued -> dispatching
         "dispatch": _STAGE_MS,  # dispatching -> dispatched
         "offer": _STAGE_MS,  # dispatched -> offered
@@ -65,7 +64,7 @@ BOUNDS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 )
 TIMES: Final = tuple(name for name in BOUNDS if name not in ("generations", "tries"))
 
-# The states of a session that has not ended, in the order in which people read them.
+# The states of a session that has not ended, in the order in which pages show them.
 OPEN_STATES: Final = (
     State.QUEUED,
     State.WAITING,
@@ -85,9 +84,9 @@ def _rate(part: int, whole: int) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How values are spread: `counts[i]` are those up to `bounds[i]`, the last those above all.
+    """A distribution: `counts[i]` are the values up to `bounds[i]`, the last those above all.
 
-    `counts` are not cumulative; `total` is their sum, `sum` that of the values.
+    `counts` are not cumulative; `total` is their sum, `sum` is the sum of the values.
     """
 
     bounds: tuple[float, ...]
@@ -101,10 +100,10 @@ class Histogram:
         return self.sum / self.total if self.total else None
 
     def quantile(self, q: float) -> float | None:
-        """The value below which a share `q` lies, as far as the buckets tell; None with no values.
+        """Estimate the `q` quantile (`q` from 0 to 1) from the buckets; None with no values.
 
-        Within a bucket the values are taken to be evenly spread, as Prometheus does; for those
-        above all bounds the answer is the greatest bound.
+        Values count as evenly spread within a bucket, as Prometheus does it. Above all bounds the
+        answer is the greatest bound.
         """
         if not self.total:
             return None
@@ -120,10 +119,10 @@ class Histogram:
 class ClientFigures:
     """One client's numbers over a window; `states` alone is of this moment.
 
-    `joined` counts every time that an agent came in (also in place of one that was lost), `failed`
-    every end without one, by reason. Of sessions, each once: `sessions_joined` got an agent,
-    `sessions_failed` never did, and of the former `sessions_lost` failed later, when theirs was
-    lost. `states` has the sessions that have not ended.
+    `joined` counts every join of an agent (a replacement's too), `failed` every end without an
+    agent, by reason. Each session counts once in `sessions_joined` (it got an agent) or
+    `sessions_failed` (it never got one); `sessions_lost` are those of the former that failed after
+    they had lost their agent. `states` counts the sessions that have not ended.
     """
 
     client_id: str
@@ -136,14 +135,14 @@ class ClientFigures:
     cancelled: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     attempts: int = 0  # requests to LiveKit for an agent
-    dispatched: int = 0  # those that LiveKit has answered with yes
+    dispatched: int = 0  # those that LiveKit has accepted
     agents_lost: int = 0  # while a person was in the room, or about to come
     idle_agents_lost: int = 0  # before any person had come
-    agents_crashed: int = 0  # raised or died before they were in the room
+    agents_crashed: int = 0  # raised or died before they had joined
     surplus_agents: int = 0
-    foreign_agents: int = 0  # of the same name, sent by another backend; each put out
+    foreign_agents: int = 0  # of the same name, sent by another backend, and removed from the room
     redispatches: int = 0
-    restored: int = 0  # of `dispatches`: written from somebody's memory, after an outage of Redis
+    restored: int = 0  # of `dispatches`: restored from a process's memory after an outage of Redis
     webhooks_delivered: int = 0
     webhook_failures: int = 0
     webhooks_dead: int = 0
@@ -152,12 +151,12 @@ class ClientFigures:
 
     @property
     def failures(self) -> int:
-        """How many have failed, for whatever reason."""
+        """Number of failures, of any reason."""
         return sum(self.failed.values())
 
     @property
     def served(self) -> int:
-        """Sessions that got an agent and did not fail for want of one later."""
+        """Sessions that got an agent and did not fail after losing it."""
         return max(0, self.sessions_joined - self.sessions_lost)  # it may have joined before
 
     @property
@@ -167,15 +166,15 @@ class ClientFigures:
 
     @property
     def success_rate(self) -> float | None:
-        """Of the sessions that came to a result the share that got an agent; None with none."""
+        """Share of the finished sessions that got an agent; None with no session."""
         return _rate(self.served, self.served + self.unserved)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentFigures:
-    """What the agent servers of one client, container and agent name have answered, over a window.
+    """The answers of the agent servers of one client, container and agent name, over a window.
 
-    The client id is empty for jobs that are not our dispatcher's.
+    The client id is empty for jobs that another dispatcher has made.
     """
 
     client_id: str
@@ -216,7 +215,7 @@ class AgentFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """The numbers of all clients that were asked for, as of one moment of Redis's clock."""
+    """The numbers of all requested clients, as of one moment of Redis's clock."""
 
     at_ms: int
     window: Window
@@ -227,7 +226,7 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentCounts:
-    """Increments of an agent server's counters; `key` is the hash that they are in."""
+    """Increments of an agent server's counters in the hash `key`."""
 
     key: str
     increments: Mapping[str, int]
@@ -237,12 +236,12 @@ NOTHING_COUNTED: Final = AgentCounts(key="", increments={})
 
 
 def percent(rate: float | None) -> str:
-    """A rate as people read it; `n/a` where there was nothing to take a share of."""
+    """Format a rate for people; `n/a` where it is None."""
     return "n/a" if rate is None else f"{100 * rate:.1f} %"
 
 
 def histogram(name: str, counters: Mapping[str, int]) -> Histogram:
-    """The histogram `name` from a hash's fields `<name>:<bound>`, `<name>:inf`, `<name>:sum`."""
+    """Return the histogram `name` from the fields `<name>:<bound>`, `<name>:inf`, `<name>:sum`."""
     bounds = BOUNDS[name]
     counts = tuple(counters.get(f"{name}:{bound}", 0) for bound in (*bounds, "inf"))
     return Histogram(
@@ -274,7 +273,7 @@ _AGENT_COUNTERS: Final = ("joins", "leaves", "adoptions", "assignment_timeouts")
 def client_figures(
     client_id: str, counters: Mapping[str, int], states: Mapping[State, int]
 ) -> ClientFigures:
-    """One client's figures from its counters."""
+    """Return one client's figures from its counters."""
     return ClientFigures(
         client_id=client_id,
         failed=_by_reason("failures:", counters),
@@ -287,7 +286,7 @@ def client_figures(
 def agent_figures(
     client_id: str, container: str, agent_name: str, counters: Mapping[str, int]
 ) -> AgentFigures:
-    """The figures of one client's agent servers in one container, from their counters."""
+    """Return the figures of one client's agent servers in one container, from their counters."""
     return AgentFigures(
         client_id=client_id,
         container=container,

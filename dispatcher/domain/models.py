@@ -1,7 +1,7 @@
-"""A dispatch's record, its states, and the other values that all parts of Usher know.
+"""A dispatch's record, its states, and the other values that all parts of Usher share.
 
-Only values and pure functions: no Redis, no LiveKit, no clock. The allowed changes of a record are
-in `domain/state_machine.py`.
+Only values and pure functions: no Redis, no LiveKit, no clock. `domain/state_machine.py` has the
+allowed transitions of a record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """Where a dispatch stands. `queued` to `ended` in this order; the rest beside them."""
+    """State of a dispatch. `queued` to `ended` follow each other; the others are side branches."""
 
     QUEUED = "queued"
     DISPATCHING = "dispatching"
@@ -20,7 +20,7 @@ class State(StrEnum):
     OFFERED = "offered"
     ACCEPTED = "accepted"
     JOINED = "joined"
-    LEAVING = "leaving"  # its agent is still in the room, and answers no more
+    LEAVING = "leaving"  # its agent is still in the room, and no longer answers
     ENDED = "ended"
     WAITING = "waiting"
     FAILED = "failed"
@@ -28,22 +28,22 @@ class State(StrEnum):
     DELEGATED = "delegated"
 
 
-# A dispatch must have ended before its deadline, so one with less time left than a tick of the
-# sweeper, a look at the room and a write take together is ended now.
+# A dispatch must end before its deadline. One with less time left than a tick of the sweeper, a
+# look at the room and a write take together is ended now.
 END_MARGIN_S: Final = 2.0
 
-# For as long can a participant token be used to join.
+# How long a participant token can be used to join.
 PARTICIPANT_TOKEN_TTL_S: Final = 600
 
 TERMINAL: Final = frozenset({State.ENDED, State.FAILED, State.CANCELLED})
 IN_FLIGHT: Final = frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED, State.ACCEPTED})
-# Nobody has asked LiveKit for this generation yet, or LiveKit has been asked by a token.
+# LiveKit has not been asked for this generation yet, except by a token.
 UNSENT: Final = frozenset({State.QUEUED, State.WAITING, State.DELEGATED})
 PENDING: Final = UNSENT | IN_FLIGHT
 
 
 class FailureReason(StrEnum):
-    """Why a dispatch ended without an agent; `rejected` is followed by the agent's own reason."""
+    """Why a dispatch ended without an agent; the agent's own reason follows `rejected`."""
 
     NO_AGENT_ONLINE = "no_agent_online"
     NO_CAPACITY = "no_capacity"
@@ -62,11 +62,11 @@ class FailureReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
-    """One allowed change of a record.
+    """One allowed transition of a record.
 
-    `event` is its name in the timeline. In a state of `moves` the record goes to `to`; in a state
-    of `notes` only its fields and the event are written (the fact is true, but the record is
-    further on already); in any other state nothing happens at all.
+    `event` is its name in the timeline. From a state in `moves` the record goes to `to`. In a state
+    in `notes` only fields and the event are written: the fact is true, but the record is already
+    further on. In any other state nothing is written.
     """
 
     event: str
@@ -74,12 +74,12 @@ class Transition:
     to: State
     notes: frozenset[State] = frozenset()
     new_generation: bool = False
-    anew: bool = False  # nothing of what the dispatch has been through counts any more
+    anew: bool = False  # the dispatch starts afresh: its history counts no longer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One generation of a dispatch: LiveKit's dispatch that we stand by, and what came of it."""
+    """One generation of a dispatch: the LiveKit dispatch made for it, and its outcome."""
 
     generation: int
     livekit_dispatch_id: str = ""
@@ -91,7 +91,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineEvent:
-    """Something that happened to a dispatch; `at_ms` is Redis's clock, in ms since the epoch."""
+    """One event of a dispatch; `at_ms` is Redis's clock, in ms since the epoch."""
 
     at_ms: int
     event: str
@@ -101,20 +101,20 @@ class TimelineEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchRef:
-    """Which generation of which dispatch somebody speaks of."""
+    """A reference to one generation of a dispatch."""
 
     dispatch_id: str
     client_id: str
     room_name: str
     agent_name: str
     generation: int
-    deployment: str = ""  # of the agent (LIVEKIT_AGENT_DEPLOYMENT); empty: of those without one
-    traceparent: str = ""  # where its trace goes on (W3C); empty while nobody traces
+    deployment: str = ""  # of the agent (LIVEKIT_AGENT_DEPLOYMENT); empty: it has none
+    traceparent: str = ""  # W3C trace context to continue; empty without tracing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch(DispatchRef):
-    """The record of one dispatch, as read. Times are ms since the epoch, of Redis's clock."""
+    """The record of one dispatch, as read. Times are ms since the epoch, by Redis's clock."""
 
     container: str = ""
     agent_metadata: str = field(default="", repr=False)
@@ -130,19 +130,19 @@ class Dispatch(DispatchRef):
     agent_identity: str = ""
     joined_at_ms: int | None = None
     time_to_join_ms: int | None = None
-    joined_seen_at_ms: int = 0  # as `joined_at_ms`, which is LiveKit's clock
-    asked_at_ms: int = 0  # when a caller has asked for it again, while an agent was there
-    left_by: str = ""  # whose doing it is that it is leaving: "program", "people_left"
-    loss: str = ""  # what its agent server or its job has said of the end of its agent
+    joined_seen_at_ms: int = 0  # by Redis's clock, where `joined_at_ms` is by LiveKit's
+    asked_at_ms: int = 0  # when a caller asked again while an agent was there
+    left_by: str = ""  # why it is leaving: "program" or "people_left"
+    loss: str = ""  # how its agent ended, as its agent server or its job reported it
     failure_reason: str = ""
     failure_message: str = ""
-    first_generation: int = 1  # since it was last asked for, by a request or by hand
+    first_generation: int = 1  # of the latest request or requested redispatch
     losses: int = 0
     person_seen: bool = False
-    unattended: bool = False  # it has lost its agent, and no person has ever come to it
+    unattended: bool = False  # it has lost its agent, and no person has ever joined
     alive_till_ms: int = 0
-    look_at_ms: int = 0  # when its room is to be looked into although its agent is alive
-    clearing: bool = False  # cancelled, and somebody has to see that no agent of it is left
+    look_at_ms: int = 0  # when a worker must look into its room although the agent is alive
+    clearing: bool = False  # cancelled; a worker must still check that no agent of it is left
     timeline_dropped: int = 0  # events before the first of `timeline`
     attempts_dropped: int = 0  # attempts before the first of `attempts`
     read_at_ms: int = 0
@@ -151,12 +151,12 @@ class Dispatch(DispatchRef):
 
     @property
     def terminal(self) -> bool:
-        """True when nothing more will happen by itself."""
+        """True when the record changes no more without a request."""
         return self.state in TERMINAL
 
     @property
     def remaining_s(self) -> float:
-        """Seconds from the moment it was read to its deadline; negative when that has passed."""
+        """Seconds from the read to its deadline; negative after the deadline."""
         return (self.deadline_at_ms - self.read_at_ms) / 1000
 
     @property
@@ -170,7 +170,7 @@ class Dispatch(DispatchRef):
 
 @dataclass(frozen=True, kw_only=True)
 class NewDispatch:
-    """What `web` knows when it asks for an agent; the ledger adds id, times and state."""
+    """What `web` knows of a new request; the ledger adds id, times and state."""
 
     dispatch_id: str
     client_id: str
@@ -185,9 +185,9 @@ class NewDispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class RememberedDispatch(DispatchRef):
-    """What a web process or an agent knows of a dispatch whose record Redis does not have.
+    """What a web process or an agent knows of a dispatch that has no record in Redis.
 
-    `age_ms` since the request, `deadline_ms` from now on; the rest only an agent knows.
+    `age_ms` counts from the request, `deadline_ms` from now; only an agent knows the rest.
     """
 
     state: State
@@ -203,10 +203,10 @@ class RememberedDispatch(DispatchRef):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerReport:
-    """What an agent server says of itself every few seconds.
+    """What an agent server reports about itself every few seconds.
 
-    `takes` is how many jobs its own load report lets it take just now, and `starts` how many more
-    agents it can have joining at the same time; None: as many as it has slots.
+    `takes` is how many jobs its own load report allows just now, and `starts` how many more agents
+    it can have joining at the same time; None: as many as it has slots.
     """
 
     agent_server_id: str
@@ -220,18 +220,18 @@ class AgentServerReport:
     registered: bool
     takes: int | None = None
     starts: int | None = None
-    cannot_start: bool = False  # no process for a job can be started there; it refuses every job
-    deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of that one only
+    cannot_start: bool = False  # it cannot start a process for a job, and refuses every job
+    deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of this one only
 
     @property
     def online(self) -> bool:
-        """True when LiveKit can offer it jobs: registered there, and able to run them."""
+        """True when LiveKit can offer it jobs: it is registered there, and able to run them."""
         return self.registered and not self.draining and not self.cannot_start
 
     def serves(
         self, *, client_id: str, agent_name: str, container: str, deployment: str | None = None
     ) -> bool:
-        """True when it takes such jobs; `container` is empty, `deployment` None where any will do.
+        """Return True when it takes such jobs; `container` "" and `deployment` None mean any.
 
         LiveKit compares deployments for equality: a job without one reaches no agent server that
         has one (livekit-server 1.13.5, pkg/service/agentservice.go `workerKey`).
@@ -245,7 +245,7 @@ class AgentServerReport:
 
     @property
     def free_slots(self) -> int:
-        """Jobs that it can still take."""
+        """Number of jobs that it can still take."""
         if not self.online:
             return 0
         free = max(0, self.slots - self.used_slots)
@@ -254,17 +254,17 @@ class AgentServerReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one client may ask for; 0 is as much as it likes."""
+    """Limits of one client; 0 is no limit."""
 
-    requests_per_minute: int = 0  # as many at once at most, and evenly refilled
+    requests_per_minute: int = 0  # also the most at once; refilled evenly
     max_sessions: int = 0  # dispatches that have not ended
-    bucket: str = ""  # in which its requests are counted, where that is not the client's own
+    bucket: str = ""  # bucket in which its requests count, if not the client's own
 
     def of_publishable_keys(self) -> Limits:
-        """What everybody's browsers may use up of it together.
+        """Return the part of these limits that all browsers together may use.
 
-        Their requests are counted apart, and the last quarter of the sessions is left to the
-        client's own servers: a publishable key is in everybody's hands.
+        Their requests count in a bucket of their own, and the last quarter of the sessions is
+        reserved for the client's own servers: a publishable key is public.
         """
         kept = self.max_sessions // 4
         return Limits(

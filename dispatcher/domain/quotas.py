@@ -1,7 +1,7 @@
-"""What one client may ask for: its limits, its pace, and its share of the backlog.
+"""A client's limits, its pace, and its share of the backlog.
 
-They are checked in the step that writes (`lua/limits.lua`), for a new session as for one that is
-sent again; here is what goes into that step, and what its refusals mean.
+`lua/limits.lua` checks them in the step that writes, for a new session as for a redispatch. Here
+are the values that go into that step, and the errors for its refusals.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from typing import Final
 from dispatcher.domain.models import NO_LIMITS, Limits
 from dispatcher.errors import LimitReached, Overloaded
 
-# A client's wake-ups go into the queue at once up to so many, then one in so many ms: behind 200 at
-# once another client's next one would be the 201st.
+# Up to so many wake-ups of a client go into the queue at once, then one in so many ms: without a
+# pace another client's next wake-up would stand behind 200 of this one's.
 AT_ONCE: Final = 20
 PACE_MS: Final = 20
 
-# Who has all the sessions that it may have shall ask again so much later: nobody knows when one
-# will end.
+# Retry-After for a client that has all its sessions: when one of them will end is not known.
 SESSION_RETRY_S: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What a new session has to pass, and one that is sent again by hand.
+    """Limits that a new session, or a redispatch on request, has to pass.
 
     Attributes:
-        limits: its client's.
-        paced: there are other clients, who shall not wait behind a long row of this one's.
-        max_backlog: how many sessions of all clients may be on their way; 0: any number.
+        limits: the client's limits.
+        paced: other clients exist, and must not wait behind a long row of this client's sessions.
+        max_backlog: how many sessions of all clients may be on their way; 0: no limit.
     """
 
     limits: Limits = NO_LIMITS
@@ -38,7 +37,7 @@ class Admission:
     max_backlog: int = 0
 
     def order(self) -> dict[str, int]:
-        """As `lua/create.lua` and `lua/advance.lua` read it."""
+        """Return the order that `lua/create.lua` and `lua/advance.lua` read."""
         return {
             "requests_per_minute": self.limits.requests_per_minute,
             "max_sessions": self.limits.max_sessions,
@@ -53,28 +52,28 @@ NO_ADMISSION: Final = Admission()
 
 @dataclass(frozen=True, kw_only=True)
 class Clearing:
-    """That the room of a cancelled session is to be looked into, if LiveKit was ever asked for it.
+    """Order to look into the room of a cancelled session, if LiveKit was ever asked for an agent.
 
-    Who cancels many wakes the workers for them at a pace of its own; the sweeper sees to the rest.
+    A client that cancels many wakes workers at a pace of its own; the sweeper does the rest.
     """
 
     paced: bool
 
     def order(self) -> dict[str, int]:
-        """As `lua/advance.lua` reads it."""
+        """Return the order that `lua/advance.lua` reads."""
         return {"pace_ms": PACE_MS if self.paced else 0, "at_once": AT_ONCE}
 
 
 def check(outcome: str, limits: Limits, *, wait_ms: Sequence[str | int]) -> None:
-    """Raise what a step's refusal means; any other outcome passes.
+    """Raise the error for a step's refusal; any other outcome passes.
 
-    `wait_ms` has in how many ms there may be one more, where the step says that.
+    `wait_ms` says in how many ms one more request is allowed, where the step knows.
 
     Raises:
         LimitReached: the client has used up its requests, has all the sessions it may have, or asks
             for so many at once that this one would be due too late for its deadline.
-        Overloaded: as many sessions of all clients are on their way as may be, and this client has
-            its share of them.
+        Overloaded: the backlog of all clients has reached its limit, and this client has its share
+            of it.
     """
     match outcome:
         case "too_many_requests":

@@ -1,7 +1,7 @@
-"""The participants of a LiveKit room as Usher sees them, and which agents are a dispatch's. Pure.
+"""Participants of a LiveKit room as Usher sees them, and which agents are a dispatch's. Pure.
 
-`livekit/client.py` reads these values; an agent with a fence (our request filter) carries the id
-and the generation of its dispatch in its attributes.
+`livekit/client.py` reads these values. A fenced agent (one with Usher's request filter) carries the
+id and the generation of its dispatch in its attributes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AgentParticipant:
 
 @dataclass(frozen=True, kw_only=True)
 class RoomDispatch:
-    """A dispatch as LiveKit lists it, with our own id and generation out of its attributes."""
+    """A dispatch as LiveKit lists it, with Usher's id and generation from its attributes."""
 
     livekit_dispatch_id: str
     dispatch_id: str
@@ -34,9 +34,9 @@ class RoomDispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class RoomView:
-    """Who is in a room: the ACTIVE agents, and the number of people, connected or connecting.
+    """Contents of a room: the ACTIVE agents, and the number of people, connected or connecting.
 
-    `joining`: agents whose connection is being made. On a busy machine that takes seconds.
+    `joining`: agents that are still connecting. On a busy machine that takes seconds.
     """
 
     agents: tuple[AgentParticipant, ...]
@@ -47,10 +47,10 @@ class RoomView:
 def our_agent(
     dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
 ) -> AgentParticipant | None:
-    """The agent in the room that this very generation has brought, if it is there.
+    """Return the agent in the room that this generation has brought, if it is there.
 
-    An unfenced agent (a livekit-agents program without our request filter) carries no dispatch id,
-    and counts by its agent name. A fenced one without a dispatch id is another backend's.
+    An unfenced agent (a livekit-agents program without Usher's request filter) carries no dispatch
+    id, and counts by its agent name. A fenced agent without a dispatch id is another backend's.
     """
     for agent in agents:
         if agent.dispatch_id == dispatch.dispatch_id and agent.generation == dispatch.generation:
@@ -63,7 +63,7 @@ def our_agent(
 def agent_to_keep(
     dispatch: Dispatch, agents: Sequence[AgentParticipant]
 ) -> AgentParticipant | None:
-    """Of unfenced agents: the one that the record stands by, else any that would do."""
+    """Return, of unfenced agents, the one in the record, else any suitable one."""
     for agent in agents:
         if agent.identity == dispatch.agent_identity:
             return agent
@@ -73,7 +73,7 @@ def agent_to_keep(
 def surplus_agents(
     dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
 ) -> list[AgentParticipant]:
-    """The agents of this dispatch, of any generation, that are not the one it stands by."""
+    """Return the agents of this dispatch, of any generation, other than the one in its record."""
     return [
         agent
         for agent in agents
@@ -88,7 +88,7 @@ def surplus_agents(
 def foreign_agents(
     dispatch: Dispatch, agents: Iterable[AgentParticipant]
 ) -> list[AgentParticipant]:
-    """The agents of the same name as this fenced one that carry no dispatch id of Usher's.
+    """Return the agents with this fenced agent's name that carry no dispatch id of Usher's.
 
     Another backend has sent them: by `CreateDispatch`, by a token, by a SIP dispatch rule.
     """

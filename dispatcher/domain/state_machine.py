@@ -1,4 +1,4 @@
-"""The changes that a dispatch's record may go through, and from which states."""
+"""The transitions that a dispatch's record may go through, and the states that each starts from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACCEPTED: Final = Transition(
     moves=frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED}),
     to=State.ACCEPTED,
 )
-# An agent that LiveKit has brought by a token while Redis was away, or whose record Redis has lost.
+# LiveKit brought the agent by a token while Redis was away, or Redis has lost the record.
 ADOPTED: Final = Transition(
     event="adopted",
     moves=UNSENT | {State.DISPATCHING, State.DISPATCHED, State.OFFERED},
@@ -37,23 +37,23 @@ AGENT_CONNECTED: Final = Transition(
     notes=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
 )
 JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
-# For agents that report nothing themselves: another one in the room than the one it stood by ...
+# Of agents that report nothing themselves: the room has another one than the record names ...
 AGENT_ADOPTED: Final = Transition(
     event="agent_adopted", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
 )
-# ... and, of whatever kind, one too many.
+# ... and, of any kind of agent: the room has a second one.
 SURPLUS_AGENT: Final = Transition(
     event="surplus_agent", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
 )
-# One of the same name that another backend has sent: it carries no dispatch of ours.
+# An agent of the same name that another backend has sent: it carries no dispatch id of Usher's.
 FOREIGN_AGENT: Final = Transition(
     event="foreign_agent",
     moves=frozenset(),
     to=State.JOINED,
     notes=IN_FLIGHT | {State.JOINED},
 )
-# The agent program has ended its session, or its people have left: the agent is still in the room,
-# for as long as the program's `on_session_end` takes, and answers no more.
+# The agent program has ended its session, or all people have left. The agent stays in the room
+# while the program's `on_session_end` runs, and no longer answers.
 AGENT_LEAVING: Final = Transition(
     event="agent_leaving", moves=frozenset({State.JOINED}), to=State.LEAVING
 )
@@ -62,29 +62,29 @@ AGENT_LEFT: Final = Transition(
     moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
     to=State.ENDED,
 )
-# A person is there again, or has asked again, since that agent's people have left.
+# A person is back, or a caller has asked again, since all people left the agent.
 CAME_BACK: Final = Transition(
     event="came_back",
     moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
     to=State.QUEUED,
     new_generation=True,
 )
-# The agent program has raised, or its process has died, before it was in the room.
+# The agent program raised, or its process died, before the agent joined.
 AGENT_CRASHED: Final = Transition(
     event="agent_crashed",
     moves=IN_FLIGHT,
     to=State.QUEUED,
     new_generation=True,
 )
-# Whoever gives an attempt up raises the generation in the same step, so that whatever is left of
-# that attempt, an offer on its way or an agent about to join, meets the fence.
+# Giving an attempt up raises the generation in the same step, so that any remains of that attempt,
+# such as an offer on its way or an agent about to join, meet the fence.
 WAIT: Final = Transition(
     event="waiting",
     moves=IN_FLIGHT | {State.QUEUED, State.DELEGATED},
     to=State.WAITING,
     new_generation=True,
 )
-# LiveKit has answered no try. A job that it has offered all the same is not given up for that.
+# LiveKit answered no try. A job that it has offered nevertheless is not given up.
 UNREACHED: Final = Transition(
     event="livekit_unreachable",
     moves=frozenset({State.DISPATCHING}),
@@ -105,11 +105,11 @@ REDISPATCH: Final = Transition(
     anew=True,
 )
 FAILED: Final = Transition(event="failed", moves=PENDING | {State.JOINED}, to=State.FAILED)
-# While a person is still in the room ...
+# The agent was lost while a person was in the room ...
 AGENT_LOST: Final = Transition(
     event="agent_lost", moves=frozenset({State.JOINED}), to=State.QUEUED, new_generation=True
 )
-# ... and when nobody is.
+# ... and while no person was.
 ROOM_OVER: Final = Transition(
     event="ended",
     moves=frozenset({State.JOINED, State.LEAVING, State.DELEGATED}),
@@ -118,8 +118,8 @@ ROOM_OVER: Final = Transition(
 NOBODY_CAME: Final = Transition(
     event="cancelled", moves=frozenset({State.ACCEPTED, State.JOINED}), to=State.CANCELLED
 )
-# By its client, from wherever it stands. Nothing moves a cancelled record but a redispatch, so
-# whatever is in flight meets that: a claim, a join, an answer of LiveKit's that comes back.
+# The client cancels, from any state. Only a redispatch moves a cancelled record, so a claim, a join
+# or a late answer of LiveKit's that is still in flight changes nothing.
 CANCEL: Final = Transition(
     event="cancelled_by_client",
     moves=PENDING | {State.JOINED, State.LEAVING},

@@ -1,4 +1,4 @@
-"""The time-outs and graces of a dispatch, and what the clock makes of a record. Pure."""
+"""Time-outs and grace periods of a dispatch, and the times that a record implies. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Final
 
 from dispatcher.domain.models import END_MARGIN_S, Dispatch, State
 
-# An agent that was to say that it is alive has so long still before it counts as silent: Redis may
-# have been away, and no agent could tell it anything.
+# Grace for an agent that is late to report itself alive: Redis may have been away, and then no
+# agent could report.
 GRACE_S: Final = 4.0
-# A caller who has asked again so lately for a session is still to come, although nobody is there.
+# A caller who has asked again within this time counts as still to come, although the room is empty.
 STILL_TO_COME_S: Final = 20.0
-# Three tries of the LiveKit time-out and the waits between them, and some air: a record that has
+# Three tries with the LiveKit time-out, the waits between them, and a margin: a record that has
 # been `dispatching` for longer has lost its worker.
 DISPATCHING_LEASE_S: Final = 12.0
-# How long after the end of a verification its record is looked at again.
+# Time from the end of a verification until the sweeper looks at its record again.
 VERIFY_GRACE_S: Final = 2.0
-# Agent servers with a load report of their own are sent a few at a time, which LiveKit offers
-# within 0.25 s; and they refuse by themselves, without a word to us, whenever that load is high.
+# Agent servers with their own load report are sent a few jobs at a time, which LiveKit offers
+# within 0.25 s. Above their load threshold they refuse by themselves, without a report to Usher.
 OWN_LOAD_OFFER_TIMEOUT_S: Final = 0.8
 
 _SOON_S: Final = 0.05
-# A record may have been read so long before its room was looked at.
+# A record may have been read this long before its room was looked at.
 _LOOK_MS: Final = 2_000
 
 
@@ -33,9 +33,9 @@ class Timings:
 
     Attributes:
         verify_timeout_s: how long a dispatched agent has to join, and an accepted one again.
-        verify_poll_s: how often the room is looked at while nothing is heard of the agent.
-        offer_timeout_s: a job that LiveKit has not offered by then has been dropped.
-        wake_grace_s: a queued record that nobody has touched for so long is woken again.
+        verify_poll_s: interval between looks at the room while the agent reports nothing.
+        offer_timeout_s: a job that LiveKit has not offered by then counts as dropped.
+        wake_grace_s: the sweeper wakes a worker again for a record that was queued for so long.
         retention_s: how long an ended record can be read.
     """
 
@@ -47,29 +47,30 @@ class Timings:
 
     @property
     def own_load_offer_timeout_s(self) -> float:
-        """As `offer_timeout_s`, where every agent server reports a load of its own."""
+        """`offer_timeout_s` for agents whose agent servers all have their own load report."""
         return min(OWN_LOAD_OFFER_TIMEOUT_S, self.offer_timeout_s)
 
 
 def time_is_up(dispatch: Dispatch) -> bool:
-    """True when the record must end now to end before its deadline."""
+    """Return True when the record must end now to end before its deadline."""
     return dispatch.remaining_s <= END_MARGIN_S
 
 
 def look_again_in_s(dispatch: Dispatch, wait_s: float) -> float:
-    """When to look at a waiting record again: after `wait_s`, or when its time is up."""
+    """Return the seconds until the next look at a waiting record: `wait_s`, or its time left."""
     return max(_SOON_S, min(wait_s, dispatch.remaining_s - END_MARGIN_S))
 
 
 def unchanged_s(dispatch: Dispatch) -> float:
-    """How long the record had stood as it is when it was read."""
+    """Return how many seconds the record had been unchanged when it was read."""
     return (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
 
 
 def time_to_join(dispatch: Dispatch, joined_at_ms: int) -> int:
-    """How long it has taken until its agent was there, in ms; `joined_at_ms` is LiveKit's clock.
+    """Return the time from the request until the agent joined, in ms.
 
-    Where that cannot be, the two clocks differ, and what is certain counts: it is there by now.
+    `joined_at_ms` is LiveKit's clock. Where the result cannot be true the two clocks differ, and
+    the time of the read counts: the agent has joined by then.
     """
     until_now_ms = dispatch.read_at_ms - dispatch.requested_at_ms
     by_livekit_ms = joined_at_ms - dispatch.requested_at_ms
@@ -78,15 +79,16 @@ def time_to_join(dispatch: Dispatch, joined_at_ms: int) -> int:
 
 
 def is_silent(dispatch: Dispatch) -> bool:
-    """True when its agent has said that it is alive before it was seen, and says so no more.
+    """Return True when its agent, not yet seen in the room, has stopped reporting itself alive.
 
-    LiveKit lists a dead one for 21 s. The grace is for a Redis that no agent could tell anything.
+    LiveKit lists a dead agent for 21 s. The grace covers an outage of Redis, in which no agent can
+    report.
     """
     return dispatch.alive_till_ms > 0 and silent_in_s(dispatch) < 0
 
 
 def silent_in_s(dispatch: Dispatch) -> float:
-    """When its agent would be silent; without an end while it has not said yet that it is alive.
+    """Return in how many seconds its agent counts as silent; infinite before its first report.
 
     0 while no agent server has accepted the job.
     """
@@ -98,9 +100,9 @@ def silent_in_s(dispatch: Dispatch) -> float:
 
 
 def is_starting(dispatch: Dispatch) -> bool:
-    """True while its job says that it lives, and has not connected yet: a slow start is no death.
+    """Return True while its job reports itself alive and has not connected: it starts slowly.
 
-    The session's deadline bounds it, and nothing else.
+    Only the session's deadline limits a slow start.
     """
     return (
         dispatch.state is State.ACCEPTED

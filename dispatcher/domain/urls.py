@@ -1,7 +1,7 @@
-"""Which addresses may a client's entry name?
+"""Checks of the URLs in a client's entry.
 
-Nothing that would carry a secret in the clear, and for webhooks, which a client points where it
-likes, nothing behind our own doors (SSRF).
+No URL may carry a secret in the clear, and a webhook URL, which the client chooses, must not lead
+into Usher's own network (SSRF).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-# What IANA has given out for hosts of the IPv6 internet. Beyond it lie translators (64:ff9b::/96,
-# ::ffff:0:0:0/96), old private space (fec0::/10), and what nobody has been given.
+# The IPv6 range that IANA allocates to internet hosts. Outside are translators (64:ff9b::/96,
+# ::ffff:0:0:0/96), old private space (fec0::/10), and unallocated ranges.
 _UNICAST: Final = IPv6Network("2000::/3")
-# Tunnels, whose addresses have an IPv4 address in them that the tunnel's end connects to, and what
-# Python 3.11 does not know as documentation.
+# Tunnels: their addresses contain an IPv4 address to which the tunnel's end connects. The last is
+# documentation space that Python 3.11 does not know.
 _TUNNELS: Final = (IPv6Network("2001::/32"), IPv6Network("2002::/16"), IPv6Network("3fff::/20"))
-_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214: in front of the IPv4 address
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214: before the IPv4 address
 _RELAYS: Final = IPv4Network("192.88.99.0/24")  # into the 6to4 tunnel
 
 
 def is_public(address: str) -> bool:
-    """True for a host's address on the public internet that hides no other address.
+    """Return True for a host's address on the public internet that contains no other address.
 
-    `::ffff:0:0/96` is IPv4 in IPv6's notation and counts as the IPv4 address that it is.
+    `::ffff:0:0/96` is IPv4 in IPv6 notation and counts as its IPv4 address.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an IP address.
     """
     ip: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
@@ -68,10 +68,10 @@ def _split(url: str, secure: tuple[str, ...], plain: tuple[str, ...]) -> SplitRe
 
 
 def livekit_url(url: str) -> str:
-    """`url` if it may be a client's LiveKit server.
+    """Return `url` if it is allowed for a client's LiveKit server.
 
     Raises:
-        ValueError: it may not; the message says why and does not repeat it.
+        ValueError: it is not; the message says why and does not contain it.
     """
     parts = _split(url, ("wss", "https"), ("ws", "http"))
     if parts.query or parts.fragment:
@@ -80,31 +80,31 @@ def livekit_url(url: str) -> str:
 
 
 def own_livekit_url(url: str) -> str:
-    """`url` if it may be the LiveKit server of the operator's own environment.
+    """Return `url` if it is allowed for the LiveKit server of the operator's own environment.
 
-    Unlike a client's it may do without TLS: it may be reached by a private network.
+    Unlike a client's LiveKit URL it may lack TLS: the server may be on a private network.
 
     Raises:
-        ValueError: it may not; the message says why and does not repeat it.
+        ValueError: it is not; the message says why and does not contain it.
     """
     _split(url, ("wss", "ws", "https", "http"), ())
     return url
 
 
 def webhook_url(url: str, *, allow_private: bool) -> str:
-    """`url` if it may be where a client wants to be told, as far as that is seen without asking.
+    """Return `url` if it is allowed for a client's webhooks, without a DNS look-up.
 
-    What its name stands for is checked when it is connected to (`lifecycle/webhook_http.py`).
+    `lifecycle/webhook_http.py` checks the address when it connects.
 
     Args:
-        allow_private: development; private addresses will do, and http to loopback.
+        allow_private: for development: private addresses are allowed, and http to loopback.
 
     Raises:
-        ValueError: it may not; the message says why and does not repeat it.
+        ValueError: it is not; the message says why and does not contain it.
     """
     host = _split(url, ("https",), ("http",) if allow_private else ()).hostname or ""
     if not host.isascii():
-        # HTTP libraries take full-width digits for digits, so that a name becomes an address.
+        # HTTP libraries read full-width digits as digits, so that a name would become an address.
         raise ValueError("must have its host in ASCII (xn--...)")
     if not allow_private and _is_private(host):
         raise ValueError("must not be a private address, which only development allows")
@@ -122,7 +122,7 @@ def _is_private(host: str) -> bool:
 
 
 def origin(text: str) -> str:
-    """`text` if it is an origin as browsers send it. Raises like `livekit_url`."""
+    """Return `text` if it is an origin as browsers send it. Raises like `livekit_url`."""
     parts = _split(text, ("https",), ("http",))
     default = parts.port is not None and parts.port == _DEFAULT_PORTS[parts.scheme]
     if parts.geturl() != f"{parts.scheme}://{parts.netloc}" or text != text.lower() or default:
@@ -134,17 +134,17 @@ def origin(text: str) -> str:
 
 
 def is_plain(url: str) -> bool:
-    """True when `url` is one without TLS, so on loopback."""
+    """Return True when `url` has no TLS; it is on loopback then."""
     return urlsplit(url).scheme in ("http", "ws")
 
 
 def server(url: str) -> tuple[str, int]:
-    """Host and port of `url`: two URLs with the same ones are one server.
+    """Return host and port of `url`: two URLs with the same pair lead to one server.
 
-    The host is as DNS takes it: without the dot at its end, in small letters, in ASCII.
+    The host is in DNS form: without a dot at its end, in lower case, in ASCII.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    with contextlib.suppress(UnicodeError):  # too long for DNS: it is what it is
+    with contextlib.suppress(UnicodeError):  # too long for DNS: the host stays as it is
         host = host.encode("idna").decode().lower()
     return host.rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme]

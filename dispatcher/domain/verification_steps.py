@@ -1,7 +1,7 @@
-"""What a verification does next: look, wait, write `joined`, or give the attempt up. Pure.
+"""Next step of a verification: look, wait, write `joined`, or give the attempt up. Pure.
 
 `lifecycle/verification.py` carries the steps out and notes what it sees in a `Watch`; `next_step`
-decides. All times are seconds of one clock, the event loop's.
+decides. All times are seconds of the event loop's clock.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from dispatcher.domain.timing import (
     unchanged_s,
 )
 
-# LiveKit lists an agent a moment after the agent itself says that it is connected: looked for so
-# soon, and each time after twice as long.
+# LiveKit lists an agent a moment after the agent reports that it is connected. The first look comes
+# after this pause, and each pause doubles.
 CONNECTED_POLL_S: Final = 0.05
-# An agent with a fence says when it is connected, so until then LiveKit is asked only every so many
-# polls, and so is the record once the job is claimed: of 40 asked for at once the last ones join
-# after some seconds, and each needs the CPU for it.
+# A fenced agent reports when it is connected, so until then LiveKit is asked only every so many
+# polls, and so is the record once the job is claimed: of 40 requests at once the last agents join
+# after some seconds, and each needs the CPU to do so.
 UNCONNECTED_POLLS: Final = 4
-# Of 40 asked for at once on two cores, LiveKit offered the last ones after 2.5 s.
+# Of 40 requests at once on two cores, LiveKit offered the last jobs after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
-# How often the room of a job is looked at that starts slowly; its agent says when it has connected.
+# Interval between looks at the room of a job that starts slowly; its agent reports its connection.
 STARTING_LOOK_S: Final = 1.0
 
 
 class Look(Enum):
-    """Find something out, and decide again."""
+    """Read something, and decide again."""
 
-    ROOM = "room"  # the participants, by LiveKit
-    AGENT_SERVERS = "agent_servers"  # their reports, in Redis
-    ON_THEIR_WAY = "on_their_way"  # how many others have been asked for and have not joined
+    ROOM = "room"  # the participants, from LiveKit
+    AGENT_SERVERS = "agent_servers"  # their reports, from Redis
+    ON_THEIR_WAY = "on_their_way"  # how many other dispatches are sent and have not joined
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Wait for news of the agent, at most for `pause_s`, and read the record again."""
+    """Wait up to `pause_s` for news of the agent, and read the record again."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Join:
-    """Write down that this agent has joined, in a room that looks like this."""
+    """Write `joined` for this agent, with the contents of its room."""
 
     agent: AgentParticipant
     room: RoomView
@@ -63,7 +63,7 @@ class Join:
 
 @dataclass(frozen=True, kw_only=True)
 class Extend:
-    """Watch on until `until_s`; the sweeper looks at the record in `due_in_s` (None: as before)."""
+    """Go on until `until_s`; the sweeper looks at the record in `due_in_s` (None: unchanged)."""
 
     until_s: float
     due_in_s: float | None = None
@@ -71,9 +71,9 @@ class Extend:
 
 @dataclass(frozen=True, kw_only=True)
 class Leave:
-    """End the verification, the record as it is, to be looked at in `due_in_s` (None: as before).
+    """End the verification, with the record unchanged and due in `due_in_s` (None: unchanged).
 
-    It has moved on, or another worker is at it, or its agent says by itself when it has connected.
+    The record has moved on, another worker holds it, or its agent will report its connection.
     """
 
     due_in_s: float | None = None
@@ -81,7 +81,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Give this attempt up: `after_no_join` says what follows."""
+    """Give this attempt up; `after_no_join` decides what follows."""
 
 
 Step = Look | Wait | Join | Extend | Leave | GiveUp
@@ -89,15 +89,15 @@ Step = Look | Wait | Join | Extend | Leave | GiveUp
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """How far one verification has come.
+    """Progress of one verification.
 
     Attributes:
         fenced: the agent's servers report themselves and their jobs.
-        now_s: when the record was read that the next step is about.
-        until_s: the agent has as long to join.
-        looked_at_s: when the room was looked at the last time, or the watch began.
-        woken: there was news of the agent since the record was read before.
-        connected_poll_s: the next pause, once the agent has said that it is connected.
+        now_s: when the record that the next step is about was read.
+        until_s: the agent has until then to join.
+        looked_at_s: when the room was last looked at, or the watch began.
+        woken: news of the agent has come since the previous read of the record.
+        connected_poll_s: the next pause, once the agent has reported that it is connected.
         room: as seen since the record was read; None: not looked at.
         agent_servers: as `room`.
         on_their_way: as `room`.
@@ -117,15 +117,15 @@ class Watch:
 
     @property
     def left_s(self) -> float:
-        """How much longer the agent has."""
+        """Seconds that the agent has left to join."""
         return self.until_s - self.now_s
 
     def saw_room(self, room: RoomView) -> Watch:
-        """The room has been looked at."""
+        """Return the watch after a look at the room."""
         return replace(self, room=room, looked_at_s=self.now_s)
 
     def waited(self, before: Dispatch, *, now_s: float, woken: bool) -> Watch:
-        """A pause is over; `before` is the record as it was then, and has been read again."""
+        """Return the watch after a pause and a new read; `before` is the record from before it."""
         longer = 2 if before.agent_identity else 1
         return replace(
             self,
@@ -140,15 +140,15 @@ class Watch:
 
 
 def begin(dispatch: Dispatch, timings: Timings, *, fenced: bool, now_s: float) -> Watch:
-    """The watch for an agent that has just been asked for, or is still looked for."""
+    """Return a new watch for a dispatch that has just been sent, or is verified further."""
     wait_s = min(timings.verify_timeout_s, max(0.0, dispatch.remaining_s - END_MARGIN_S))
     if is_starting(dispatch) and unchanged_s(dispatch) > timings.verify_timeout_s:
-        wait_s = 0.0  # one that starts slowly is only looked at
+        wait_s = 0.0  # a job that starts slowly is only looked at
     return Watch(fenced=fenced, now_s=now_s, until_s=now_s + wait_s, looked_at_s=now_s)
 
 
 def next_step(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
-    """What to do about a record as it was read last, and what has been seen since."""
+    """Return the next step for the record as last read, and what has been seen since."""
     if dispatch.state not in IN_FLIGHT:
         return Leave()
     if is_silent(dispatch):
@@ -182,15 +182,15 @@ def _pause_s(dispatch: Dispatch, watch: Watch, timings: Timings) -> float:
 
 
 def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
-    """What to do when the agent has had its time, and the room was just looked at.
+    """Return the step at the end of the agent's time, when the room was just looked at.
 
-    A dispatching record means that this message was one too many: its worker is still at it. Of a
-    job that starts slowly its agent says when it has connected, and until then it is looked at now
-    and then, so that it holds no worker.
+    A `dispatching` record means that this message was superfluous: its worker still holds it. The
+    agent of a job that starts slowly reports its connection. Until then the sweeper has it looked
+    at now and then, so that it occupies no worker.
 
-    An agent that was accepted late has what is left of the time that every agent has to join. One
-    whose connection is being made has twice that time: it is slow because its machine is busy, and
-    another in its place would be slower. Upgrades under load replaced healthy agents so.
+    An agent that was accepted late has the rest of the time that every agent has to join. One that
+    is connecting has twice that time: it is slow because its machine is busy, and a replacement
+    would be slower. Without this, upgrades under load replaced healthy agents.
     """
     if not time_is_up(dispatch):
         if is_starting(dispatch):
@@ -210,9 +210,9 @@ def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
 
 
 def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
-    """True when LiveKit has most likely dropped the job: it has asked no agent server, or no other.
+    """Return True when LiveKit probably dropped the job: it asked no agent server, or no other.
 
-    An `offered` job is one that an agent server has refused: LiveKit asks the next one at once.
+    An agent server has refused an `offered` job: LiveKit asks the next one at once.
     """
     return (
         dispatch.state in (State.DISPATCHED, State.OFFERED)
@@ -221,9 +221,9 @@ def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeou
 
 
 def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | GiveUp | None:
-    """Give up where LiveKit has dropped the job, or look at what is not known yet for that.
+    """Give up if LiveKit has dropped the job, or read what is still missing to tell.
 
-    Only a fenced agent's servers say that they were asked.
+    Only the servers of a fenced agent report that they were asked.
     """
     if not watch.fenced:
         return None
@@ -244,13 +244,14 @@ def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | Gi
         return None
     if watch.on_their_way is None:
         return Look.ON_THEIR_WAY
-    # In a burst LiveKit comes to some of them seconds later, and asking again would only add to it.
+    # In a burst LiveKit offers some jobs seconds later, and asking again would only add to the
+    # burst.
     return GiveUp() if lost(timeout_s + watch.on_their_way * OFFER_TIMEOUT_EACH_S) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redispatch:
-    """Give this attempt up and start the next at once."""
+    """Give this attempt up and start the next one at once."""
 
     reason: Reason
 
@@ -264,7 +265,7 @@ class AwaitCapacity:
 
 @dataclass(frozen=True, kw_only=True)
 class Fail:
-    """The time is up."""
+    """Fail the dispatch: its time is up."""
 
     reason: Reason
 
@@ -272,7 +273,7 @@ class Fail:
 def after_no_join(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
 ) -> Redispatch | AwaitCapacity | Fail:
-    """What to do with an attempt that has brought no agent."""
+    """Return what follows an attempt that has brought no agent."""
     reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
         return Fail(reason=cut_short(dispatch) or left_by_its_worker(dispatch) or reason)

@@ -1,1 +1,1 @@
-"""Every Redis key and every script, and nothing else."""
+"""The ledger: every Redis key and every Lua script, and nothing else."""

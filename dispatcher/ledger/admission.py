@@ -1,11 +1,11 @@
-"""How many dispatches may be on their way to an agent at once?
+"""Limit on the dispatches that are on their way to an agent at once.
 
-LiveKit drops what no agent server takes at once, so no more are sent than there are free slots.
-Each client's are counted for themselves: one whose LiveKit hangs must not use up the others' slots.
-Reports are a moment old, so what is on its way is counted in the ledger, in the step that sends it;
-the step that claims it takes a slot off its agent server's report.
-When LiveKit drops jobs all the same (livekit-agents' own load report is the CPU's, and goes over
-its threshold in a burst), fewer are sent at a time: half, and one more for each that arrives.
+LiveKit drops a job that no agent server takes at once, so no more are sent than there are free
+slots. Each client is counted by itself: one whose LiveKit hangs must not use up the others' slots.
+Reports are a moment old, so dispatches on their way are counted in the ledger, in the step that
+sends them; the step that claims one takes a slot off its agent server's report.
+When LiveKit drops jobs nevertheless (livekit-agents' own load report is the CPU's, and exceeds its
+threshold in a burst), fewer are sent at a time: half, and one more for each that arrives.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, Final
 
 from dispatcher.ledger import keys
 
-# A start that nobody ends counts for so long: tries, waits and the offer.
+# A start that no step ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
-# Without a drop for so long, all free slots are used again.
+# After so long without a drop, all free slots are used again.
 WINDOW_S: Final = 6
-# Never fewer: a job may be lost with an agent server that died, and the others shall not wait in a
-# row for that.
+# The smallest window: one job may be lost with an agent server that died, and the other dispatches
+# must not wait in a row because of it.
 LEAST_WINDOW: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class InFlight:
-    """What a change of state means for the others on their way to the same agent.
+    """Effect of a change of state on the other dispatches on their way to the same agent.
 
     Attributes:
         counts_s: from now on this dispatch counts as on its way, for so long; 0: it does not.
-        free_slots: refuse the change (`full`) when as many are on their way; None: ask nothing.
-        arrived: an agent server has taken it.
-        dropped: LiveKit has offered it to nobody.
+        free_slots: refuse the change (`full`) when as many are on their way; None: no check.
+        arrived: an agent server has taken the job.
+        dropped: LiveKit has offered the job to no agent server.
     """
 
     counts_s: float = 0.0
@@ -41,7 +41,7 @@ class InFlight:
     dropped: bool = False
 
     def order(self, agent_name: str) -> dict[str, Any]:
-        """As `lua/advance.lua` reads it."""
+        """Return the order that `lua/advance.lua` reads."""
         order: dict[str, Any] = {"arrived": self.arrived, "dropped": self.dropped}
         if self.counts_s:
             order["inflight_ms"] = int(self.counts_s * 1000)
@@ -62,5 +62,5 @@ DROPPED: Final = InFlight(dropped=True)
 
 
 def start(free_slots: int | None) -> InFlight:
-    """It is started if a free slot is left for it; None where nobody reports slots."""
+    """Return the start of an attempt that needs a free slot; None: the servers report no slots."""
     return InFlight(counts_s=STARTED_S, free_slots=free_slots)

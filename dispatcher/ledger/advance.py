@@ -1,4 +1,4 @@
-"""The command that `ledger.advance` carries out: a change of state, and all that goes with it."""
+"""The command that `ledger.advance` carries out: a transition and everything that goes with it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dispatcher.ledger.outbox import ANNOUNCED, announcement
 
 @dataclass(frozen=True, kw_only=True)
 class Provided:
-    """What has to hold; else nothing is done.
+    """Preconditions; unless all hold, nothing is written.
 
     Attributes:
-        any_generation: nothing about the record's generation; by itself it has to be the caller's.
-        not_after_ms: Redis comes to it by then, by its own clock (else `late`).
+        any_generation: skip the check that the record's generation is the caller's.
+        not_after_ms: Redis runs the step by then, by the ledger's clock (else `late`).
         unless_asked_for_s: no caller has asked for this session within so many seconds (`wanted`).
-        told: a worker can be told of it (`untold`); for what only its message tells of.
-        admission: its client may ask for that. Of a client that asks quickly it is due later, and
-            `wake` is left to the sweeper; where nothing moves that is `too_many_requests`.
+        told: a worker can be sent its message (`untold`); for facts that only the message carries.
+        admission: its client's limits. For a client that asks quickly the record is due later, and
+            the sweeper wakes instead of `wake`; where nothing moves that is `too_many_requests`.
     """
 
     any_generation: bool = False
@@ -38,12 +38,12 @@ class Provided:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """How long it has, from now on.
+    """Times of the record, from now on.
 
     Attributes:
-        deadline_in_s: the clock starts anew (for a redispatch by hand, or a lost agent).
-        deadline_as_before: the same, with as much time as the request was given.
-        lease_s: how long the agent counts as alive without a word; 0 has it looked at now. None
+        deadline_in_s: a new deadline (for a redispatch on request, or a lost agent).
+        deadline_as_before: the same, with the time that the request was given.
+        lease_s: how long the agent counts as alive without a renewal; 0 has a worker look now. None
             takes the record off the list of leases when it moves.
         retention_s: how long a record that ends here is kept; 0 is for ever.
     """
@@ -56,9 +56,9 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What an agent server counts with the change; the rest follows from the change itself.
+    """Counts of an agent server with the change; all other counts follow from the change itself.
 
-    With the same word `once` nothing is counted a second time, for what may be told twice.
+    A repetition with the same `once` counts nothing, for facts that may be reported twice.
     """
 
     agents: AgentCounts = NOTHING_COUNTED
@@ -69,7 +69,7 @@ class Counted:
 class Before:
     """An event that goes into the timeline before the transition's own.
 
-    When LiveKit's offer is that, `offered_ago_s` is how long ago it came.
+    If it is LiveKit's offer, `offered_ago_s` is how long ago that came.
     """
 
     event: str
@@ -82,15 +82,14 @@ class Advance:
     """Carry out `transition` on `dispatch`.
 
     Attributes:
-        due_in_s: when somebody must look again, at the latest just before the deadline; None takes
-            the record off the due list.
-        wake: a worker to be told when it is in the record. fields: what is written into the record
-        beside the state. attempt: fields of this generation's attempt. detail: what the timeline
-        says with the event. losses: agents that this dispatch has lost in a row, this one included.
-        inflight: what the change means for those on their way to the same agent
-        (`ledger/admission.py`). clears: it is due (`due_in_s`), and a worker to be told (`wake`),
-        because something of it may be left in its room; not where LiveKit has never been asked for
-        it.
+        due_in_s: when the sweeper must look again, at the latest just before the deadline; None
+            takes the record off the due list.
+        wake: message to a worker, sent when the change is in the record. fields: fields of the
+            record beside the state. attempt: fields of this generation's attempt. detail: details
+            of the event in the timeline. losses: agents that this dispatch has lost in a row, this
+            one included. inflight: effect on the others on their way to the same agent
+            (`ledger/admission.py`). clears: `due_in_s` and `wake` apply because an agent may be
+            left in the room; they are dropped where LiveKit has never been asked for one.
     """
 
     dispatch: DispatchRef
@@ -111,11 +110,11 @@ class Advance:
 
     @property
     def events(self) -> list[str]:
-        """What the timeline gets, in order."""
+        """Names of the timeline's new events, in order."""
         return [*([self.before.event] if self.before else []), self.transition.event]
 
     def keys(self) -> tuple[str, ...]:
-        """As `lua/advance.lua` names them."""
+        """Return the keys in the order in which `lua/advance.lua` names them."""
         ref, admission = self.dispatch, self.provided.admission
         agent = (ref.client_id, ref.agent_name, ref.deployment)
         return (
@@ -143,7 +142,7 @@ class Advance:
         )
 
     def order(self) -> str:
-        """As `lua/advance.lua` reads it: JSON, without what is not wanted."""
+        """Return the JSON that `lua/advance.lua` reads, without empty values."""
         ref, to, times = self.dispatch, self.transition.to, self.times
         order: dict[str, Any] = {
             "id": ref.dispatch_id,

@@ -1,4 +1,4 @@
-"""Carry the ledger's steps out with asyncio (dispatcher, agent server)."""
+"""The ledger's asyncio client (dispatcher, agent server)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dispatcher.settings import CommonSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFacts:
-    """What a Redis server says of itself; `appendfsync` is empty where it may not be asked."""
+    """A Redis server's settings; `appendfsync` is empty where it may not be asked."""
 
     version: str
     append_only: bool
@@ -34,9 +34,9 @@ class ServerFacts:
     max_bytes: int  # 0: no limit
     evicted: int
     replica: bool
-    by_sentinel: bool = False  # which Redis it is, the Sentinels have said
+    by_sentinel: bool = False  # Sentinels have named this Redis
     replicas: int = 0
-    min_replicas: int | None = None  # without so many it takes no write; None: it does not tell
+    min_replicas: int | None = None  # with fewer it takes no write; None: it does not tell
 
 
 class AsyncLedger:
@@ -71,7 +71,7 @@ class AsyncLedger:
         return done(step, reply)
 
     def _ask_together(self) -> None:
-        """Ask what has been wanted in one turn of the loop: a connection and a message for all."""
+        """Send the steps of one turn of the loop together: one connection, one message."""
         asked, self._waiting = self._waiting, []
         task = asyncio.create_task(self._ask(asked), name="ledger")
         self._asking.add(task)
@@ -82,17 +82,17 @@ class AsyncLedger:
             replies = await self._replies([step for step, _ in asked])
         except RedisError as error:
             replies = [error] * len(asked)
-        except Exception as error:  # a fault of ours: nobody may wait for ever
+        except Exception as error:  # a fault of Usher's: no coroutine may wait for ever
             for _, waiting in asked:
                 if not waiting.done():
                     waiting.set_exception(error)
             return
         lost = [each for each in replies if isinstance(each, RedisError)]
         if any(sentinel.may_be_another(error) for error in lost):
-            with contextlib.suppress(RedisError, OSError):  # nobody may wait for ever
+            with contextlib.suppress(RedisError, OSError):  # no coroutine may wait for ever
                 await sentinel.forget_async(self._redis)
         for (_, waiting), reply in zip(asked, replies, strict=True):
-            if not waiting.done():  # somebody waits for it still
+            if not waiting.done():  # a coroutine still waits for it
                 waiting.set_result(reply)
 
     async def _replies(self, steps: Sequence[Step[Any]]) -> list[Any]:
@@ -118,7 +118,7 @@ class AsyncLedger:
             )
 
     async def server_facts(self) -> ServerFacts:
-        """How the Redis server is set up.
+        """Return how the Redis server is set up.
 
         Raises:
             LedgerUnavailable: it does not answer, or does not tell.
@@ -128,7 +128,7 @@ class AsyncLedger:
         except RedisError as error:
             raise unavailable(error) from error
         settings: dict[str | None, str | None] = {}
-        with contextlib.suppress(RedisError):  # hosted ones do not let everybody ask
+        with contextlib.suppress(RedisError):  # hosted ones do not let every user ask
             for name in ("appendfsync", "min-replicas-to-write"):  # Redis 6 takes one at a time
                 settings |= await self._redis.config_get(name)
         return ServerFacts(

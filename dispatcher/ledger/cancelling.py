@@ -1,6 +1,7 @@
-"""How does a client end a dispatch of its own?
+"""Cancellation of a dispatch by its client.
 
-At once and for good, in the ledger; `lifecycle/cleanup.py` then takes its agent out of the room.
+It takes effect at once and for good in the ledger; `lifecycle/cleanup.py` then removes the agent
+from the room.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ def cancel(
     paced: bool = False,
     by: str = "its client",
 ) -> Step[Advanced]:
-    """Have a dispatch end as `cancelled`, whatever it is doing; one that has ended stays as it is.
+    """Move a dispatch to `cancelled`, whatever its state; one that has ended stays as it is.
 
     It is due (`clearing`) until `clear_away` has seen that nothing of it is left, and a worker is
-    told so at once; not where LiveKit has never been asked for it.
+    woken at once; neither where LiveKit has never been asked for it.
 
     Args:
-        within_s: so long after the record was read its caller is told that it has failed, and
-            nothing is done any more (`late`); None: it waits as long as it takes.
-        paced: there are other clients, who shall not wait behind a long row that this one cancels;
-            the sweeper comes to its rest.
-        by: who wants that.
+        within_s: the caller is told so long after the read that the request failed, and from then
+            on nothing is done (`late`); None: the caller waits without a limit.
+        paced: other clients exist, and must not wait behind a long row that this one cancels; the
+            sweeper does the rest of the row.
+        by: who cancels, for the timeline.
     """
     return dispatches.advance(
         Advance(
@@ -61,13 +62,13 @@ def cancel(
 
 
 def serving(dispatch: Dispatch) -> Step[str]:
-    """The id of the live dispatch of the room, if there is one."""
+    """Return the id of the room's live dispatch; "" if there is none."""
     live = keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name)
     return Step("serving", (live,), (), str)
 
 
 def cleared(dispatch: Dispatch) -> Step[int]:
-    """Nobody need look after a cancelled dispatch any more."""
+    """Note that nothing of a cancelled dispatch is left to clear away."""
     return Step(
         "cleared",
         (keys.record(dispatch.dispatch_id), keys.DUE),

@@ -1,11 +1,10 @@
-"""The wake-ups that the ledger puts into Celery's queues, in the step that makes them needed.
+"""Celery messages that the ledger pushes, in the step that makes them necessary.
 
-A new record and its wake-up are written in one step (`create.lua`), and so are "LiveKit has it" and
-its verification, or "cancelled" and the clearing away (`advance.lua`): neither is ever without the
-other. The message is Celery's own: each worker keeps in Redis what Celery would send for a task
-(`worker/message_templates.py`), and `celery_message.lua` fills in whom it is about. So an agent
-server, which has no Celery, wakes a worker, too. Why:
-`docs/decisions/0133-celerys-own-messages.md`.
+A new record and its wake-up are written in one step (`create.lua`), and so are `dispatched` and the
+verification, or `cancelled` and the cleanup (`advance.lua`): neither is ever without the other. The
+message is Celery's own: each worker keeps in Redis what Celery would send for a task
+(`worker/message_templates.py`), and `celery_message.lua` fills in the dispatch. So an agent server,
+which has no Celery, can wake a worker, too. Why: `docs/decisions/0133-celerys-own-messages.md`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SUPERVISE_TASK: Final = "dispatcher.tasks.supervise"
 CLEAR_TASK: Final = "dispatcher.tasks.clear_away"
 REDISPATCH_JOINED_TASK: Final = "dispatcher.tasks.redispatch_joined"
 
-# Into which queue the ledger puts the message for each task.
+# The queue for the message of each task.
 QUEUES: Final[Mapping[str, str]] = {
     DISPATCH_TASK: keys.DISPATCH_QUEUE,
     VERIFY_TASK: keys.VERIFY_QUEUE,
@@ -38,7 +37,7 @@ QUEUES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Wake:
-    """A worker to be told to do `task` about a dispatch."""
+    """A message that has a worker run `task` for a dispatch."""
 
     task: str
     dispatch_id: str
@@ -47,11 +46,11 @@ class Wake:
 
     @property
     def queue(self) -> str:
-        """The queue that its message goes into."""
+        """Queue of its message."""
         return QUEUES[self.task]
 
     def order(self) -> dict[str, str]:
-        """As `lua/celery_message.lua` reads it."""
+        """Return the order that `lua/celery_message.lua` reads."""
         return {
             "task": self.task,
             "task_id": self.task_id,
@@ -60,41 +59,41 @@ class Wake:
         }
 
     def json(self) -> str:
-        """The order as JSON."""
+        """Return the order as JSON."""
         return to_json(self.order()).decode()
 
 
 def dispatch(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker to dispatch it."""
+    """Return the message that has a worker dispatch it."""
     return Wake(task=DISPATCH_TASK, dispatch_id=dispatch_id, room=room)
 
 
 def verify(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker to verify it."""
+    """Return the message that has a worker verify it."""
     return Wake(task=VERIFY_TASK, dispatch_id=dispatch_id, room=room)
 
 
 def clear(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker that it is cancelled, and its agent to be taken away."""
+    """Return the message that has a worker remove the agent of a cancelled dispatch."""
     return Wake(task=CLEAR_TASK, dispatch_id=dispatch_id, room=room)
 
 
 def supervise(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker that its agent is lost."""
+    """Return the message that has a worker look after a lost agent."""
     return Wake(task=SUPERVISE_TASK, dispatch_id=dispatch_id, room=room)
 
 
 def redispatch_joined(dispatch_id: str, room: str) -> Wake:
-    """Tell a worker to send it again, unless its agent is there."""
+    """Return the message that has a worker redispatch it, unless its agent is there."""
     return Wake(task=REDISPATCH_JOINED_TASK, dispatch_id=dispatch_id, room=room)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """What Celery sends for `task`, with names in angle brackets where the values go.
+    """Celery's message for `task`, with names in angle brackets in place of the values.
 
     Attributes:
-        body: the task's arguments, as Celery has serialised them.
+        body: the task's arguments, as serialised by Celery.
         message: the envelope with headers and properties; `<body>` stands for the body.
     """
 
@@ -107,8 +106,8 @@ def keep(templates: Iterable[Template], *, replace: bool) -> Step[int]:
     """Keep the templates for all processes that push messages.
 
     Args:
-        replace: those of before, which another release of Celery may have written; else only what
-            Redis does not have is written.
+        replace: overwrite earlier templates, which another release of Celery may have written; else
+            write only what Redis does not have.
     """
     fields = [
         text

@@ -1,6 +1,6 @@
-"""Carry the ledger's steps out, blocking, within a bounded time (web, beat, CLI).
+"""The ledger's blocking client, with bounded times (web, beat, CLI).
 
-`async_client.py` does the same with asyncio. Neither repeats anything by itself: the caller
+`async_client.py` is the same with asyncio. Apart from a lost connection neither retries: the caller
 decides, and the HTTP answer must come within a second.
 """
 
@@ -27,25 +27,26 @@ from dispatcher.ledger.scripts import script, sha
 from dispatcher.ledger.step import Step, T, done
 from dispatcher.settings import CommonSettings
 
-# A pooled connection that Redis closed (a restart) fails at its first use, so a lost connection is
-# tried once more at once; every step may be repeated. A time-out is not: it has cost the time.
+# A pooled connection that Redis has closed (a restart) fails at its first use, so a step is tried
+# once more at once after a lost connection; every step may be repeated. A time-out is not retried:
+# the time is used up.
 RETRIES = 1
 
-# Everything that a process may do at once; whoever finds none free is refused at once, and
-# redis-py's own 100 are fewer than the dispatches and sweeps of a worker that meets a backlog.
+# Limit of a process's connections; a caller beyond it is refused at once. redis-py's own limit of
+# 100 is below the dispatches and sweeps of a worker that meets a backlog.
 MAX_CONNECTIONS = 1000
 
-# Of a process's threads or greenlets: Redis does one step at a time, each more takes a connection.
+# Of a process's threads or greenlets: Redis runs one step at a time, and each takes a connection.
 AT_ONCE: Final = 16
 
-# Of its time-out, so long is an answer given that is still read in time: the rest is for its way.
+# Part of the time-out within which Redis's answer still arrives in time; the rest is transport.
 _IN_TIME = 0.8
 
 _RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and that Redis is up"
 
 
-# With Redis hung every caller would wait for its own time-out, and those in line behind them for
-# several; so for this long after a time-out callers are refused at once.
+# With Redis hung each caller would wait for its own time-out, and the callers in line behind it for
+# several; so callers are refused at once for this long after a time-out.
 _REST_S = 0.3
 
 
@@ -80,7 +81,7 @@ class Ledger:
             pool.release(connection)
 
     def look_at_clock(self) -> None:
-        """Have Redis say what time it is.
+        """Read the ledger's clock from Redis.
 
         Raises:
             LedgerUnavailable: it does not answer.
@@ -89,7 +90,7 @@ class Ledger:
         self.clock.heard(self.run(reports.ping()), asked_at=asked_at)
 
     def not_after_ms(self) -> float | None:
-        """When, by the ledger's clock, the caller of what is asked now will be told that it failed.
+        """Return the time, by the ledger's clock, from which a step started now counts as failed.
 
         None: Redis has never answered, and does not now.
         """
@@ -143,8 +144,8 @@ class Ledger:
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
         """Listen on the channels of `pattern`.
 
-        Yields a function that waits at most so many seconds for a message and returns its channel;
-        "" when there was none. Whether Redis hangs it cannot tell: `run` something now and then.
+        Yields a function that waits at most so many seconds for a message and returns its channel,
+        or "" without a message. It cannot tell whether Redis hangs: `run` a step now and then.
 
         Raises:
             LedgerUnavailable: the connection is lost; the function raises it too.

@@ -1,9 +1,9 @@
-"""Where each client's LiveKit server is, told to agent servers through Redis.
+"""Each client's LiveKit server, published to agent servers through Redis.
 
-A job says for which client it is, and whoever has a key of the LiveKit server that offers it can
-have it say anything. Agent servers have no file of clients, so the workers write into Redis where
-each client's LiveKit is; an agent server believes of a job only that it is for a client of the
-LiveKit server that it is registered with itself.
+A job names its client, and any holder of a key of the LiveKit server that offers the job can forge
+that name. Agent servers have no file of clients, so the workers write each client's LiveKit server
+into Redis; an agent server accepts a job only for a client of the LiveKit server that it is itself
+registered with.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dispatcher.domain import urls
 from dispatcher.ledger import keys
 from dispatcher.ledger.step import Step
 
-# Without a word from any worker for so long nobody knows whose LiveKit is where.
+# After so long without a word from any worker, the clients' LiveKit servers are unknown.
 TTL_S = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveKitServer:
-    """One LiveKit server with one key, in a form that may stand in Redis.
+    """One LiveKit server with one key, in a form that may be stored in Redis.
 
-    `proof` comes from the key's secret, and tells no more of it than any token that it has signed;
-    two clients with the same one are one customer's (docs/clients.md). `address` is host and port.
+    `proof` is derived from the key's secret, and reveals no more of it than a token signed with it.
+    Two clients with the same proof are one customer's (docs/clients.md). `address`: host and port.
     """
 
     proof: str
@@ -37,26 +37,26 @@ class LiveKitServer:
 
     @classmethod
     def of(cls, url: str, api_key: str, api_secret: str) -> LiveKitServer:
-        """The server at `url`, as who has that key of it knows it."""
+        """Return the server at `url`, with the proof of a holder of that key."""
         address = ""
-        with suppress(ValueError, KeyError):  # a URL that nobody has checked
+        with suppress(ValueError, KeyError):  # the URL may be unchecked
             address = ":".join(map(str, urls.server(url)))
         proof = hmac.digest(api_secret.encode(), f"usher:{api_key}".encode(), "sha256").hex()
         return cls(proof=proof, address=address)
 
 
 def own() -> LiveKitServer:
-    """The one that this agent server, or the job in this process, is registered with.
+    """Return the server that this agent server, or the job in this process, is registered with.
 
-    livekit-agents puts what its program has told it into the environment (1.8.9,
-    `AgentServer.run`), where its job processes have it from.
+    livekit-agents puts the program's settings into the environment (1.8.9, `AgentServer.run`), and
+    its job processes have them from there.
     """
     names = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
     return LiveKitServer.of(*(os.environ.get(name, "") for name in names))
 
 
 def tell(clients: Iterable[Client]) -> Step[int]:
-    """Write down where these clients' LiveKit servers are; of others nothing is changed."""
+    """Write these clients' LiveKit servers; those of other clients stay unchanged."""
     told: list[str] = []
     for client in clients:
         livekit = client.livekit
@@ -66,7 +66,7 @@ def tell(clients: Iterable[Client]) -> Step[int]:
 
 
 def told() -> Step[dict[str, LiveKitServer]]:
-    """Where each client's LiveKit server is, as far as a worker has said so."""
+    """Return each client's LiveKit server, as far as a worker has written it."""
 
     def parse(reply: Iterable[str]) -> dict[str, LiveKitServer]:
         found = (json.loads(text) for text in reply)
@@ -79,11 +79,11 @@ def told() -> Step[dict[str, LiveKitServer]]:
 
 
 def clients_at(server: LiveKitServer, told: Mapping[str, LiveKitServer]) -> frozenset[str]:
-    """The clients whose LiveKit server that is.
+    """Return the clients of that LiveKit server.
 
     Those with the same key and secret, and those that share their LiveKit server. An agent server
-    may have a key of its own: then it goes by the address. Where there is only one client the
-    server is that one's, by whatever address it is reached from here.
+    may have a key of its own; then its address decides. An only client matches always, by whatever
+    address its server is reached from here.
     """
     addresses = {its.address for its in told.values() if its.proof == server.proof}
     addresses = addresses or {server.address}

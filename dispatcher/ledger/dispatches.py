@@ -1,8 +1,7 @@
-"""What is the truth about a dispatch, and how is it changed?
+"""Steps that create, change and read the record of a dispatch.
 
-Every operation is a `Step` (`ledger/step.py`): one Lua script, so one atomic round trip. What else
-is kept in Redis: `ledger/leases.py` (which agents are alive), `ledger/reports.py` (which parts are
-at work).
+Every operation is a `Step` (`ledger/step.py`): one Lua script, so one atomic round trip. Other
+steps: `ledger/leases.py` (agents alive), `ledger/reports.py` (parts at work).
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from dispatcher.ledger.step import Step
 from dispatcher.observability import state_changes
 from dispatcher.observability.state_changes import Change
 
-# How long a request with an `Idempotency-Key` is known.
+# How long a request with an `Idempotency-Key` is remembered.
 IDEMPOTENCY_S: Final = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Once:
-    """A request with an `Idempotency-Key`: digests of key and request, and what it is to get."""
+    """A request with an `Idempotency-Key`: digests of key and request, and the answer to repeat."""
 
     key_digest: str
     request_digest: str
@@ -42,9 +41,9 @@ class Once:
 class Created:
     """Answer to `create`: the id of the new record, or of the live one that was there already.
 
-    `room_name` and `identity` are set when the very request was answered before; `conflict` says
-    that another request came with its `Idempotency-Key`; `over` that nothing was written, because
-    that live one's people have left and its agent has other metadata.
+    `room_name` and `identity` are set when the same request was answered before. `conflict`:
+    another request came with its `Idempotency-Key`. `over`: nothing was written, because the live
+    dispatch's people have left and its agent has other metadata.
     """
 
     dispatch_id: str
@@ -58,17 +57,17 @@ class Created:
 
 @dataclass(frozen=True, kw_only=True)
 class Advanced:
-    """Answer to `advance`: whether the record changed, and where it stands now."""
+    """Answer to `advance`: whether the record changed, and its state now."""
 
     outcome: str
     state: str
     generation: int
     job_id: str
-    state_before: str = ""  # when it is applied
+    state_before: str = ""  # if applied
 
     @property
     def applied(self) -> bool:
-        """True when the fact is in the record now (moved on, or noted)."""
+        """True when the fact is in the record now (moved or noted)."""
         return self.outcome in ("moved", "noted")
 
     @property
@@ -78,7 +77,7 @@ class Advanced:
 
 
 def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
-    """The keys that `create.lua` and `restore.lua` write."""
+    """Return the keys that `create.lua` and `restore.lua` write."""
     return (
         keys.record(new.dispatch_id),
         keys.timeline(new.dispatch_id),
@@ -101,23 +100,22 @@ def create(
 ) -> Step[Created]:
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
-    The dispatcher is woken by a message that is written with it, except for a paced one, which the
-    sweeper wakes in its turn.
+    The same step pushes the message that wakes the dispatch worker, except for a paced dispatch,
+    which the sweeper wakes in its turn.
 
     Running it raises `LimitReached`, with nothing written, when the client has used up its
     requests, has all the sessions it may have, or has asked for so many at once that this one would
-    be due too late for its deadline; a live dispatch's request makes no session.
+    be due too late for its deadline; a request for a live dispatch makes no session.
     It raises `Overloaded` when too many sessions of all clients are on their way already and this
-    client has its share of them, and `TooLate` when Redis has come to it later than
-    `not_after_ms`, by the ledger's clock.
+    client has its share of them, and `TooLate` when Redis runs it later than `not_after_ms`, by the
+    ledger's clock.
 
     Args:
-        admission: what its client may ask for. Whoever has fewer than its share of the backlog,
-            which is that over the number of clients that have any, may have one more even so.
-        once: the same request gets for `IDEMPOTENCY_S` what it got first, whatever has become of
-            that.
-        not_after_ms: its caller is told by then that it has failed; None: somebody waits as long as
-            it takes.
+        admission: the client's limits. A client with fewer than its share of the backlog (the limit
+            over the number of clients that have any) may have one more in any case.
+        once: the same request gets its first answer again for `IDEMPOTENCY_S`, whatever has become
+            of the dispatch.
+        not_after_ms: when the caller is told that the request failed; None: it waits without limit.
     """
 
     def tell(created: Created) -> None:
@@ -138,7 +136,7 @@ def create(
         "limits": admission.order(),
         "once": _once(once) if once else False,
         "wake": wake_up.order(),
-        "not_after_ms": not_after_ms or False,  # to Lua null would be true
+        "not_after_ms": not_after_ms or False,  # in Lua null would be true
     }
     return Step(
         "create",
@@ -166,7 +164,7 @@ def count_request(client_id: str, limits: Limits, *, only_look: bool = False) ->
     Running it raises `LimitReached`, and counts nothing, when the client has used up its requests.
 
     Args:
-        only_look: ask whether there may be one more.
+        only_look: check the limit without counting.
     """
     return Step(
         "count_request",
@@ -210,10 +208,10 @@ def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
 
 
 def advance(command: Advance) -> Step[Advanced]:
-    """Move the record to its next state if it is still in the generation that the caller has seen.
+    """Move the record to its next state if its generation is still the caller's.
 
-    A record of another client than the dispatch's is `unknown`. Running it raises `LimitReached` or
-    `Overloaded` where its client may not ask for that.
+    For a record of another client than the dispatch's the answer is `unknown`. Running it raises
+    `LimitReached` or `Overloaded` where its client may not ask for that.
     """
     return Step(
         "advance",
@@ -238,12 +236,12 @@ def _advanced(reply: Sequence[Any], admission: Admission | None) -> Advanced:
 
 
 def _tell(command: Advance, done: Advanced) -> None:
-    """Say what a step has done: each event of the timeline once, from state to state."""
+    """Log and trace a step: each event of the timeline once, from state to state."""
     if not done.applied:
         return
     is_at = done.state_before
     for event in command.events:
-        # What goes before the transition's own event is the name of the state on the way.
+        # An event before the transition's own has the name of the intermediate state.
         to = done.state if event == command.events[-1] or not done.moved else event
         change = Change(
             event=event,
@@ -257,10 +255,10 @@ def _tell(command: Advance, done: Advanced) -> None:
 
 
 def read(dispatch_id: str) -> Step[Dispatch | None]:
-    """The whole record in one consistent look; None when there is none.
+    """Return the whole record in one consistent read; None when there is none.
 
-    What cannot be an id has none: it comes from URLs, command lines and other people's messages,
-    and `<id>:attempts` is another key of ours. Running it raises `UnreadableRecord`.
+    Text that cannot be an id has no record: ids come from URLs, command lines and messages of other
+    parties, and `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
     """
     known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
     return Step(
@@ -272,10 +270,10 @@ def read(dispatch_id: str) -> Step[Dispatch | None]:
 
 
 def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` dispatch ids whose time has come, the clients in turn, and push it on.
+    """Take up to `limit` due dispatch ids, the clients in turn, and push their due times on.
 
-    While the dispatch queue is as long as that, those that wait in it and have time left are left
-    to their own messages.
+    While the dispatch queue is as long as that, dispatches that wait in it and have time left are
+    left to their own messages.
     """
     return Step(
         "claim_due",
@@ -286,5 +284,5 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
-    """Have a record that is on the due list looked at again in `due_in_s`."""
+    """Move the due time of a record on the due list to `due_in_s` from now."""
     return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)

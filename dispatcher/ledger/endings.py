@@ -1,4 +1,4 @@
-"""How is a session ended that nobody came to, or that everybody has left?"""
+"""Steps that end a session that no person joined, or that all people have left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dispatcher.ledger.step import Step
 
 
 def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[Advanced]:
-    """`cancelled`: its agent has waited in vain."""
+    """End the session as `cancelled`: its agent has waited in vain."""
     return dispatches.advance(
         Advance(
             ref,
@@ -29,7 +29,7 @@ def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[
 def everybody_left(
     ref: DispatchRef, *, retention_s: int, reason: str = "nobody is in the room any more"
 ) -> Step[Advanced]:
-    """`ended`."""
+    """End the session as `ended`."""
     return dispatches.advance(
         Advance(ref, ROOM_OVER, detail={"reason": reason}, times=Times(retention_s=retention_s))
     )

@@ -1,6 +1,6 @@
-"""Keep work going that is done again and again, or for many records: one failure ends no other.
+"""Guards of repeated work and of work on many records: one failure ends no other work.
 
-What is expected (Redis away, LiveKit away) is handled where it happens. Anything else is a fault of
+Expected errors (Redis away, LiveKit away) are handled where they happen. Any other is a fault of
 Usher's or of a library's: it is logged once, with its traceback, and counted each time
 (`usher_internal_errors_total`).
 """
@@ -22,15 +22,15 @@ from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
 
-# The same failure of the same work is logged no more often than this.
+# Least time between two logs of the same failure of the same work.
 LOG_AGAIN_S: Final = 600.0
-# So long after a periodic work has ended with an exception it is begun again.
+# Pause before periodic work starts again after an exception.
 AGAIN_S: Final = 1.0
 _KEPT: Final = 1000
 
 
 class Work(StrEnum):
-    """What is guarded, as the log and the metric name it."""
+    """Guarded work, by its name in the log and the metric."""
 
     SWEEP = "sweep"
     STAND_IN_FOR_BEAT = "stand_in_for_beat"
@@ -51,7 +51,7 @@ class Work(StrEnum):
 
 
 class _Log:
-    """What has been logged lately; two threads at once log twice: no harm."""
+    """Latest logged failures; two threads at once may log twice, which does no harm."""
 
     def __init__(self) -> None:
         self._logged_at: dict[tuple[str, str, str], float] = {}
@@ -81,16 +81,16 @@ class Guard:
         *,
         expected: tuple[type[Exception], ...] = (LedgerUnavailable,),
     ) -> None:
-        """`expected` errors are raised, for the caller to handle; a step that failed is none."""
+        """`expected` errors pass to the caller; `StepFailed` never counts as expected."""
         self._store = store
         self._expected = expected
         self._log = _Log()
 
     @contextlib.asynccontextmanager
     async def one(self, work: Work, *, of: str = "") -> AsyncIterator[None]:
-        """A block that is one turn of `work`, for the record, message or client `of`.
+        """Guard one turn of `work`, for the record, message or client `of`.
 
-        Raises: what is expected, and nothing else.
+        Raises: expected errors only.
         """
         try:
             yield
@@ -102,7 +102,7 @@ class Guard:
                 await self._store.run(reports.internal_error(work))
 
     async def keep(self, work: Work, run: Callable[[], Awaitable[None]]) -> None:
-        """Have `run` run for as long as it wants to, again whenever an exception has ended it."""
+        """Run `run` until it returns; start it again after an exception."""
         while True:
             with contextlib.suppress(*self._expected):
                 async with self.one(work):
@@ -112,7 +112,7 @@ class Guard:
 
 
 class ThreadGuard:
-    """The same for threads."""
+    """`Guard` for threads."""
 
     def __init__(self, run: Callable[[Step[int]], int]) -> None:
         """`run` carries a step out, as `Ledger.run` does."""

@@ -1,21 +1,21 @@
-"""Which Redis keys are there?
+"""Redis keys of the ledger.
 
-The only module that knows them.
+No other module knows them.
 
 | key | type | what |
 | --- | --- | --- |
 | `usher:dispatch:<id>` | hash | the record: state, generation, times, names |
 | `usher:dispatch:<id>:attempts` | hash | `<generation>.<field>` of every attempt |
 | `usher:dispatch:<id>:timeline` | list | JSON events, oldest first, at most 200 |
-| `usher:due` | sorted set | dispatch id by the time (ms) at which somebody must look at it |
+| `usher:due` | sorted set | dispatch id by the time (ms) at which the sweeper must look at it |
 | `usher:waiting` | sorted set | dispatch ids that wait for an agent server, by time of request |
-| `usher:leases` | sorted set | joined dispatch ids by the time their agent counts as alive till |
-| `usher:leases:looked_at` | string | when somebody last looked for ended leases (ms) |
-| `usher:parked` | hash | ids of records that nobody can work with, with the reason |
+| `usher:leases` | sorted set | joined dispatch ids by the time until which their agent is alive |
+| `usher:leases:looked_at` | string | when a worker last looked for ended leases (ms) |
+| `usher:parked` | hash | ids of records that no worker can work with, with the reason |
 | `usher:live:<client>:<agent>:<room>` | string | the live dispatch of that room |
 | `usher:index:<client>` | sorted set | every dispatch id of a client by the time it was made |
 | `usher:sessions:<client>` | sorted set | those that have not ended, by state (`OPEN_STATES`) |
-| `usher:failed:<client>` | sorted set | those of them that have failed, by when (ms) |
+| `usher:failed:<client>` | sorted set | a client's failed dispatches, by when they failed (ms) |
 | `usher:events_wanted` | sorted set | clients whose servers want events, by the last word (ms) |
 | `usher:outbox:<client>` | sorted set | event ids by the time of their next delivery |
 | `usher:event:<id>` | hash | an event for a client's own server, until it is delivered |
@@ -25,18 +25,18 @@ The only module that knows them.
 | `usher:rate:<client>:publishable` | string | the same of the requests with publishable keys |
 | `usher:wrong_passwords:<address>` | string | wrong operator's passwords from there, for a minute |
 | `usher:pace:<client>` | string | when (ms) its last wake-up would be due at an even pace |
-| `usher:clearing_pace:<client>` | string | the same, of its rooms that are looked into |
+| `usher:clearing_pace:<client>` | string | the same for looks into its cancelled rooms |
 | `usher:busy` | set | `usher:sessions:` keys of clients that may have some on their way |
 | `usher:clients` | hash | which LiveKit server each client has, with an expiry |
 | `usher:key_uses:<client>` | hash | key id by the time (ms) of its last use |
 | `usher:idempotency:<client>:<digest>` | hash | what a request with that `Idempotency-Key` got |
 | `usher:agent_servers` | hash | the last report of every agent server, with its expiry |
-| `usher:inflight:<client>:<agent>` | sorted set | what is on its way, till when each counts |
-| `usher:window:<client>:<agent>` | string | how many may be, while LiveKit drops some |
+| `usher:inflight:<client>:<agent>` | sorted set | dispatches on their way, by when they expire |
+| `usher:window:<client>:<agent>` | string | limit of dispatches on their way after drops |
 | `usher:alive` | hash | parts that are at work (workers, sweeper, LiveKit), with their expiry |
 | `usher:worker_settings` | hash | the clients and agents of every worker, with their expiry |
 | `usher:clock` | string | the ledger's clock and Redis's (ms), as noted lately (`clock.lua`) |
-| `usher:birth` | string | a mark that is written once: another one tells of lost data |
+| `usher:birth` | string | a mark that is written once: another mark tells of lost data |
 | `usher:probed` | string | when Redis was last asked whether it takes writes (s) |
 | `usher:metrics:ledger` | hash | counters of what Redis has lost, and of unexpected failures |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
@@ -87,42 +87,42 @@ WEBHOOK_QUEUE: Final = "webhooks"
 
 
 def is_dispatch_id(text: str) -> bool:
-    """True when it can be an id of ours: it becomes part of a key, and there is more behind ids."""
+    """Return True when it can be a dispatch id: it becomes part of a key, and keys add to ids."""
     return _DISPATCH_ID.fullmatch(text) is not None
 
 
 def record(dispatch_id: str) -> str:
-    """The record of one dispatch."""
+    """Key of one dispatch's record."""
     return f"{RECORD_PREFIX}{dispatch_id}"
 
 
 def attempts(dispatch_id: str) -> str:
-    """The attempts of one dispatch."""
+    """Key of one dispatch's attempts."""
     return f"{RECORD_PREFIX}{dispatch_id}:attempts"
 
 
 def timeline(dispatch_id: str) -> str:
-    """The timeline of one dispatch."""
+    """Key of one dispatch's timeline."""
     return f"{RECORD_PREFIX}{dispatch_id}:timeline"
 
 
 def live(client_id: str, agent_name: str, room_name: str) -> str:
-    """Which dispatch serves this room."""
+    """Key of the id of the dispatch that serves this room."""
     return f"{LIVE_PREFIX}{client_id}:{quote(agent_name, safe='')}:{quote(room_name, safe='')}"
 
 
 def index(client_id: str) -> str:
-    """Every dispatch of one client that Redis still has, by the time it was made (ms)."""
+    """Key of one client's dispatches that have a record, by the time of their creation (ms)."""
     return f"usher:index:{client_id}"
 
 
 def open_sessions(client_id: str) -> str:
-    """The dispatches of one client that have not ended."""
+    """Key of one client's dispatches that have not ended."""
     return f"{SESSIONS_PREFIX}{client_id}"
 
 
 def failed_sessions(client_id: str) -> str:
-    """The dispatches of one client that have failed and that Redis still has, by when they did."""
+    """Key of one client's failed dispatches that have a record, by the time of failure."""
     return f"usher:failed:{client_id}"
 
 
@@ -132,64 +132,64 @@ def _agent(agent_name: str, deployment: str) -> str:
 
 
 def inflight(client_id: str, agent_name: str, deployment: str = "") -> str:
-    """Which dispatches of a client are on their way to an agent of that name and deployment."""
+    """Key of a client's dispatches on their way to an agent of that name and deployment."""
     return f"usher:inflight:{client_id}:{_agent(agent_name, deployment)}"
 
 
 def window(client_id: str, agent_name: str, deployment: str = "") -> str:
-    """How many may be on their way at once, while LiveKit drops some of them."""
+    """Key of the number that may be on their way at once, after LiveKit has dropped some."""
     return f"usher:window:{client_id}:{_agent(agent_name, deployment)}"
 
 
 def rate(client_id: str, bucket: str = "") -> str:
-    """How much of its requests per minute a client has used; each bucket counts by itself."""
+    """Key of a client's used requests per minute; each bucket counts by itself."""
     return f"usher:rate:{client_id}:{bucket}" if bucket else f"usher:rate:{client_id}"
 
 
 def wrong_passwords(address: str) -> str:
-    """How many wrong operator's passwords have come from an address lately."""
+    """Key of the number of recent wrong operator's passwords from an address."""
     return f"usher:wrong_passwords:{address}"
 
 
 def pace(client_id: str) -> str:
-    """How far a client is ahead of an even pace."""
+    """Key of how far a client is ahead of an even pace."""
     return f"usher:pace:{client_id}"
 
 
 def clearing_pace(client_id: str) -> str:
-    """How far a client that cancels is ahead of an even pace."""
+    """Key of how far a client that cancels is ahead of an even pace."""
     return f"usher:clearing_pace:{client_id}"
 
 
 def key_uses(client_id: str) -> str:
-    """When each key of a client was last used."""
+    """Key of the times at which a client's API keys were last used."""
     return f"usher:key_uses:{client_id}"
 
 
 def idempotency(client_id: str, digest: str) -> str:
-    """What a request with an `Idempotency-Key` of that digest was answered with."""
+    """Key of the answer to a request with an `Idempotency-Key` of that digest."""
     return f"usher:idempotency:{client_id}:{digest}"
 
 
 def dispatch_metrics(client_id: str) -> str:
-    """Hash of the dispatcher's counters for one client."""
+    """Key of the dispatcher's counters for one client."""
     return f"usher:metrics:dispatch:{client_id}"
 
 
 def agent_metrics(client_id: str, container: str, agent_name: str) -> str:
-    """Hash of the agent servers' counters for one client, container and agent name."""
+    """Key of the agent servers' counters for one client, container and agent name."""
     parts = (quote(part, safe="") for part in (client_id, container, agent_name))
     return ":".join(("usher:metrics:agent", *parts))
 
 
 def names_of_agent_metrics(key: str) -> tuple[str, str, str]:
-    """Client, container and agent name whose counters are under `key`."""
+    """Return client, container and agent name of the counters under `key`."""
     client_id, container, agent_name = map(unquote, key.split(":")[3:6])
     return client_id, container, agent_name
 
 
 def counted(reporter: str) -> str:
-    """Which batch of counts of this agent server or job has been counted last."""
+    """Key of the last counted batch of this agent server or job."""
     return f"usher:counted:{reporter}"
 
 
@@ -199,20 +199,20 @@ def wake_channel(dispatch_id: str) -> str:
 
 
 def outbox(client_id: str) -> str:
-    """Events for one client's own server, by the time of their next delivery."""
+    """Key of the events for one client's own server, by the time of their next delivery."""
     return f"usher:outbox:{client_id}"
 
 
 def event(event_id: str) -> str:
-    """One event that is to be delivered."""
+    """Key of one event that is to be delivered."""
     return f"{EVENT_PREFIX}{event_id}"
 
 
 def dead_events(client_id: str) -> str:
-    """Events of one client that were given up."""
+    """Key of one client's events that were given up."""
     return f"usher:dead_events:{client_id}"
 
 
 def webhook_seen(client_id: str, event_id: str) -> str:
-    """That this webhook of one client's LiveKit has been received."""
+    """Key that marks this webhook of one client's LiveKit as received."""
     return f"usher:webhook_seen:{client_id}:{event_id}"

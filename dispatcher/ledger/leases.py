@@ -1,8 +1,8 @@
-"""Which agents are alive in their sessions, and which dispatches wait for one?
+"""Leases of the agents in their sessions, and dispatches that wait for an agent.
 
-An agent renews its dispatch's lease about once a second. A lease that runs out is looked into by
-`lifecycle/supervision.py`. Time alone decides nothing: whoever replaces an agent raises the
-generation, and an agent that comes back too late finds itself stale.
+An agent renews its dispatch's lease about once a second; `lifecycle/supervision.py` looks into a
+lease that has run out. Time alone decides nothing: replacing an agent raises the generation, and an
+agent that comes back too late finds itself stale.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from dispatcher.ledger.step import Step
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
-# Until an agent has said for the first time that it is alive: in a burst LiveKit lists it seconds
-# before its own process comes to it.
+# Lease until an agent's first renewal: in a burst LiveKit lists the agent seconds before its own
+# process renews.
 FIRST_LEASE_S: Final = 6.0
-# Nobody looked for ended leases for so long: Redis was away, and perhaps nobody could renew.
+# With no look for ended leases for so long, Redis was away, and perhaps no agent could renew.
 GAP_S: Final = 1.5
-# A worker that was woken for a lost agent has looked by then, or its message is lost.
+# A worker that was woken for a lost agent looks within this time, or its message is lost.
 LOOKED_AT_S: Final = 2.0
 
 
 class Renewal(StrEnum):
-    """The ledger's answer to an agent that says it is alive."""
+    """The ledger's answer to an agent's renewal."""
 
     OK = "ok"
     STALE = "stale"
     UNKNOWN = "unknown"
-    ABANDONED = "abandoned"  # nobody has ever come
-    DESERTED = "deserted"  # everybody has left, and nobody has come back
-    SUPERSEDED = "superseded"  # it is leaving, and another dispatch serves the room by now
+    ABANDONED = "abandoned"  # no person has ever come
+    DESERTED = "deserted"  # all people have left, and none has come back
+    SUPERSEDED = "superseded"  # it is leaving, and another dispatch now serves the room
 
 
 def renew(
@@ -46,11 +46,11 @@ def renew(
     deserted_after_s: float,
     met: bool = False,
 ) -> Step[Renewal]:
-    """Say that the agent of `job_id` is alive, with that many people in the room.
+    """Renew the lease of the agent of `job_id`, with that many people in the room.
 
     Args:
-        people: -1 when it is cut off from LiveKit just now and cannot say.
-        met: it has met a person before.
+        people: -1 when the agent is cut off from LiveKit and cannot see the room.
+        met: the agent has met a person before.
     """
     return Step(
         "renew",
@@ -75,7 +75,7 @@ def renew(
 
 
 def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Take up to `limit` dispatch ids whose lease has run out, and push it on."""
+    """Take up to `limit` dispatch ids whose lease has run out, and push their leases on."""
     return Step(
         "claim_leases",
         (keys.LEASES, keys.LEASES_LOOKED_AT),
@@ -89,7 +89,7 @@ def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
 
 
 def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
-    """Have a worker look into the room of a dispatch with an agent, whatever that agent renews."""
+    """Have a worker look into the room of a dispatch with an agent, regardless of its renewals."""
     return Step(
         "look_again",
         (keys.record(dispatch_id), keys.LEASES),
@@ -99,9 +99,9 @@ def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
 
 
 def looked(dispatch: Dispatch) -> Step[int]:
-    """Note that a worker has looked, since `dispatch` was read, and has seen the agent.
+    """Note that a worker has looked since `dispatch` was read, and has seen the agent.
 
-    0 is answered when another look was asked for meanwhile.
+    0 is the answer when another look was asked for meanwhile.
     """
     return Step(
         "looked",
@@ -112,10 +112,10 @@ def looked(dispatch: Dispatch) -> Step[int]:
 
 
 def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
-    """Have the lease of `job_id` end now, because its agent is lost, and wake a worker to look.
+    """End the lease of `job_id` now, because its agent is lost, and wake a worker to look.
 
-    `loss` says what has become of it, for people: "RuntimeError at agent:30". 0 is answered when
-    the record does not stand by that job, or it is not in the room.
+    `loss` says how the agent ended, for people: "RuntimeError at agent:30". 0 is the answer when
+    that job does not serve the dispatch, or is not in the room.
     """
     wake = celery_messages.supervise(ref.dispatch_id, ref.room_name)
     return Step(
@@ -136,7 +136,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
 def on_their_way(
     client_id: str, agent_name: str, deployment: str = ""
 ) -> Step[tuple[int, int | None]]:
-    """How many are on their way to that agent, and how many may be while LiveKit drops some."""
+    """Return how many are on their way to that agent, and the limit after drops by LiveKit."""
     agent = (client_id, agent_name, deployment)
     return Step(
         "on_their_way",
@@ -147,7 +147,7 @@ def on_their_way(
 
 
 def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
-    """How many dispatches with a caller wait for that agent, by client id and container."""
+    """Return how many dispatches with a caller wait for that agent, by client id and container."""
     return Step(
         "waiting_ahead",
         (keys.WAITING,),
@@ -162,9 +162,9 @@ def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
 
 
 def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
-    """Up to `limit` waiting dispatches: each client's oldest first, the clients in turn.
+    """Return up to `limit` waiting dispatches: each client's oldest first, the clients in turn.
 
-    Those that nobody has ever come to are the last.
+    Dispatches that no person has ever joined come last.
     """
     return Step(
         "pick_waiting",

@@ -1,7 +1,7 @@
-"""Which events must still reach a client's own server?
+"""Outbox of the events for clients' own servers.
 
-`advance.lua` and `restore.lua` write them, in the same step as the change that they tell of, for
-the clients that want any. Here is what becomes of them then.
+`advance.lua` and `restore.lua` write them, in the same step as the change that they announce, for
+the clients that want any. The steps here deliver them, delay them or give them up.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dispatcher.ledger import keys
 from dispatcher.ledger.step import Step
 
 DEAD_MAX: Final = 1_000
-# What a client's own server is told of.
+# The states that are announced to a client's own server.
 ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
-# How long an event is kept that nobody can deliver.
+# How long an undeliverable event is kept.
 EVENT_RETENTION_S: Final = 86_400
 
 
 def announcement(dispatch: DispatchRef) -> dict[str, Any]:
-    """What `announce.lua` needs to write an event of that dispatch into the outbox."""
+    """Return what `announce.lua` needs to write an event of that dispatch into the outbox."""
     return {
         "id": dispatch.dispatch_id,
         "client": dispatch.client_id,
@@ -49,7 +49,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class DueEvent:
-    """An event that somebody shall deliver now, and whose it is; `good_till_ms` it is claimed."""
+    """An event that a webhook worker must deliver now; it holds the claim until `good_till_ms`."""
 
     event_id: str
     dispatch_id: str
@@ -74,9 +74,9 @@ def _parse(event_id: str, fields: dict[str, str], read_at_ms: int = 0) -> Event 
 
 
 def want_events(client_ids: Sequence[str]) -> Step[int]:
-    """Have events written for these clients, too; for as long as an event would be kept.
+    """Have events written for these clients, too, for as long as an event is kept.
 
-    Other workers may want them for others: in an upgrade their files of clients differ.
+    Other workers may name other clients: during an upgrade their files of clients differ.
     """
     return Step("want_events", (keys.NOTIFIED,), (str(EVENT_RETENTION_S), *client_ids), int)
 
@@ -102,7 +102,7 @@ def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[
 
 
 def read(event_id: str) -> Step[Event | None]:
-    """The event; None when it has been delivered or given up."""
+    """Return the event; None when it has been delivered or given up."""
 
     def parse(reply: tuple[int, list[str]]) -> Event | None:
         read_at_ms, flat = reply
@@ -117,25 +117,25 @@ def _keys(event: Event) -> tuple[str, str, str]:
 
 
 def sent(event: Event) -> Step[int]:
-    """It has been delivered."""
+    """Note that the event has been delivered."""
     return Step("event_sent", _keys(event), (event.event_id,), int)
 
 
 def later(event: Event, *, due_in_s: float, error: str = "") -> Step[int]:
-    """Try (again) in `due_in_s`; with an `error` a try has failed."""
+    """Have the event tried (again) in `due_in_s`; with an `error` a try has failed."""
     args = (event.event_id, str(int(due_in_s * 1000)), error)
     return Step("event_later", _keys(event), args, int)
 
 
 def bury(event: Event, *, error: str) -> Step[int]:
-    """The last try has failed: keep it among the dead ones."""
+    """Give the event up after its last failed try: keep it among the dead events."""
     dead_key = keys.dead_events(event.client_id)
     args = (event.event_id, error, str(DEAD_MAX))
     return Step("event_dead", (*_keys(event), dead_key), args, int)
 
 
 def dead(client_id: str) -> Step[list[Event]]:
-    """The events of one client that were given up, the latest first."""
+    """Return the given-up events of one client, the latest first."""
 
     def parse(reply: list[str]) -> list[Event]:
         found = (json.loads(text) for text in reply)
@@ -146,7 +146,7 @@ def dead(client_id: str) -> Step[list[Event]]:
 
 
 def resend(client_id: str, event_id: str = "") -> Step[int]:
-    """Put a dead event, or every one, back into the outbox, with the id it had; how many."""
+    """Put one dead event, or all, back into the outbox with the same id; return how many."""
     return Step(
         "resend",
         (keys.dead_events(client_id), keys.outbox(client_id)),

@@ -1,4 +1,4 @@
-"""How does Redis's answer become a record?"""
+"""Parse Redis's answers into records."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ T = TypeVar("T")
 
 
 def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
-    """`cls` of these fields, without those that this release does not know.
+    """Return a `cls` of these fields, without fields that this release does not know.
 
-    In a rolling upgrade a newer one writes more, and this one must go on working meanwhile.
+    During a rolling upgrade a newer release writes more, and this one must go on working.
     """
     known = _names(cls)  # type: ignore[arg-type]  # every class is hashable
     return cls(**{name: value for name, value in fields.items() if name in known})
 
 
-@cache  # asked for each event of each record that is read
+@cache  # used for each event of each record that is read
 def _names(cls: type) -> frozenset[str]:
     return frozenset(field.name for field in fields_of(cls))
 
@@ -56,7 +56,7 @@ def _optional_int(text: str | None) -> int | None:
 def parse_dispatch(
     dispatch_id: str, now_ms: int, record: list[str], attempts: list[str], timeline: list[str]
 ) -> Dispatch | None:
-    """The record from what `lua/read.lua` answers; None when there is none.
+    """Return the record from the answer of `lua/read.lua`; None when there is none.
 
     Raises:
         UnreadableRecord: it makes no sense.

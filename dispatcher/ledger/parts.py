@@ -1,4 +1,4 @@
-"""The names of the parts that report themselves at work, and how long a report holds."""
+"""Names of the parts that report themselves at work, and the lifetime of such a report."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SWEEPER: Final = "sweeper"
 
 
 def worker(queue: str) -> str:
-    """Name of the workers of one queue."""
+    """Return the name of the workers of one queue."""
     return f"worker:{queue}"
 
 
 def livekit(client_id: str) -> str:
-    """Name of one client's LiveKit server."""
+    """Return the name of one client's LiveKit server."""
     return f"livekit:{client_id}"

@@ -1,10 +1,10 @@
-"""Wake coroutines that wait for news of a dispatch, by one Redis subscription per process.
+"""Redis subscription of a process, which wakes coroutines that wait for news of a dispatch.
 
 One task subscribes to the news of all dispatches, and alone uses that connection: redis-py (8.1)
-reconnects it for the reader and for each that subscribes at the same time, loses connections by
-that, and raises RuntimeError or AttributeError to whichever came second. A coroutine listens for
-one dispatch id and is woken by the event's name that `advance` publishes. A lost message costs the
-rest of the caller's polling period, so nothing here is retried or stored.
+reconnects it for the reader and for each simultaneous subscriber, loses connections by that, and
+raises RuntimeError or AttributeError to the second one. A coroutine listens for one dispatch id and
+is woken by the event's name that `advance` publishes. A lost message costs the rest of the caller's
+polling period, so nothing here is retried or stored.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ class Wakeups:
         self._guard = guard
         self._redis = sentinel.connect_async(
             settings.redis_url.get_secret_value(),
-            # Bounds connecting and subscribing; redis-py exempts the waiting for messages from it.
+            # Bounds connecting and subscribing; redis-py does not apply it to the wait for
+            # messages.
             timeout_s=settings.redis_worker_timeout_s,
             decode_responses=True,
         )
         self._listeners: dict[str, dict[asyncio.Event, Collection[str]]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._tried = asyncio.Event()  # to subscribe for the first time, with or without success
+        self._tried = asyncio.Event()  # the first try to subscribe is over, with or without success
 
     def listen(
         self, dispatch_id: str, *, but: Collection[str] = ()
     ) -> AbstractAsyncContextManager[asyncio.Event]:
-        """Yields an event that is set whenever the record of `dispatch_id` changes.
+        """Yield an event that is set whenever the record of `dispatch_id` changes.
 
         Args:
-            but: events of the timeline that are no news to the caller.
+            but: events of the timeline that do not wake the caller.
         """
         return self.listen_on(wake_channel(dispatch_id), but=but)
 
@@ -85,10 +86,10 @@ class Wakeups:
             await asyncio.sleep(_RECONNECT_S)
 
     async def _pass_on(self, pubsub: PubSub) -> None:
-        """Wake the listeners of each message, until there is none.
+        """Wake the listeners of each message, until no message is left.
 
-        Nothing asks for that, but the kernel's ETIMEDOUT (Redis's machine has gone without a word)
-        is taken for a time-out of ours by redis-py 8.1, again and again and without a pause.
+        The loop ends without a message because redis-py 8.1 takes the kernel's ETIMEDOUT (the
+        machine of Redis has vanished) for its own time-out, again and again and without a pause.
         """
         while (message := await pubsub.get_message(timeout=None)) is not None:
             if message["type"] == "pmessage":

@@ -1,4 +1,4 @@
-"""Which dispatches are there, of one client or of several, and what has happened to one since?"""
+"""Lists of dispatches, of one client or of several, and the news of one dispatch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
 
-# Of one call, so that no call holds Redis up for long (1,000 records: some 3 ms).
+# Records read by one call, so that no call holds Redis up for long (1,000 records: some 3 ms).
 MOST_LOOKED_AT: Final = 1000
 
-# A record without what may be long: its agent's metadata.
+# Fields of a record without the one that may be long: its agent's metadata.
 _FIELDS: Final = (
     "client_id",
     "room_name",
@@ -39,7 +39,7 @@ _FIELDS: Final = (
     "failure_reason",
     "failure_message",
 )
-# A position as text. Callers are told that it means nothing to them.
+# A position as text, opaque to callers.
 POSITION: Final = r"([0-9]{1,15})\.([A-Za-z0-9_-]{1,256})"
 
 
@@ -55,10 +55,10 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """The position that was given out as `text`.
+        """Return the position that was given out as `text`.
 
         Raises:
-            ValueError: none was.
+            ValueError: it is no position.
         """
         found = re.fullmatch(POSITION, text, re.ASCII)
         if found is None:
@@ -78,7 +78,7 @@ class Page:
 
 
 def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
-    """Up to `limit` dispatches of one client, in `state` if there is one, that follow `after`."""
+    """Return up to `limit` dispatches of one client, in `state` if given, that follow `after`."""
     return Step(
         "list",
         (keys.index(client_id),),
@@ -104,15 +104,15 @@ def search(
     limit: int,
     after: Position | None = None,
 ) -> Step[Page]:
-    """Up to `limit` dispatches of those clients, newest first, that follow `after`.
+    """Return up to `limit` dispatches of those clients, newest first, that follow `after`.
 
-    Those that have failed are looked for alone when nothing else is wanted: their time is then
-    when they did. The time of others is when they were asked for.
+    If only failed dispatches are wanted, their time is that of the failure; else the time is that
+    of the request.
 
     Args:
-        states: only those in one of them; none: in any.
-        since_ms: only those of this time (ms since the epoch) or later.
-        text: only those whose room's name has it in it, or whose id begins with it.
+        states: only dispatches in one of them; empty: in any.
+        since_ms: only dispatches of this time (ms since the epoch) or later.
+        text: only dispatches with it in the room's name, or at the beginning of the id.
     """
     index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
     return Step(
@@ -152,14 +152,14 @@ def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
     try:
         return parse_dispatch(dispatch_id, now_ms, flat, [], [])
     except (KeyError, TypeError, ValueError):
-        # One that nobody can read must not hide the others; the sweeper parks it.
+        # An unreadable record must not hide the others; the sweeper parks it.
         logger.exception("this record cannot be read", extra={"dispatch_id": dispatch_id})
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """Where a dispatch stands (None: there is no such record), and what happened to it last.
+    """State of a dispatch (None: there is no such record), and its latest events.
 
     `position` is the number of the last of `events`, counted from the dispatch's first.
     """
@@ -170,7 +170,7 @@ class News:
 
 
 def news(dispatch_id: str, *, after: int) -> Step[News]:
-    """What has happened to a dispatch after its event number `after`."""
+    """Return the events of a dispatch after its event number `after`."""
     return Step(
         "news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (str(after),), _news
     )

@@ -1,4 +1,4 @@
-"""Which agent servers and which parts are at work, and what do they count?"""
+"""Reports of agent servers, workers and other parts, and the counts that they send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
-    """Keep an agent server's report for `ttl_s`; 0 takes it away at once. Answers Redis's clock."""
+    """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is the ledger's clock."""
     return Step(
         "report",
         (keys.AGENT_SERVERS, keys.WAITING),
@@ -36,7 +36,7 @@ def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]
 
 
 def agent_servers() -> Step[list[AgentServerReport]]:
-    """Every agent server that has reported itself lately."""
+    """Return every agent server that has reported itself lately."""
     return Step(
         "fresh",
         (keys.AGENT_SERVERS,),
@@ -52,7 +52,7 @@ def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
 
 @lru_cache(maxsize=1000)  # most are read many times before they change
 def agent_server(text: str) -> AgentServerReport | None:
-    """An agent server's report; None, and a line in the log, when it cannot be read."""
+    """Return an agent server's report; None, and a line in the log, when it is unreadable."""
     try:
         return of_any_release(AgentServerReport, json.loads(text))
     except (ValueError, TypeError, AttributeError) as error:
@@ -65,7 +65,7 @@ def agent_server(text: str) -> AgentServerReport | None:
 def read_with_agent_servers(
     dispatch_id: str,
 ) -> Step[tuple[Dispatch | None, list[AgentServerReport]]]:
-    """The record, as `ledger.read` gives it, and every agent server, in one look."""
+    """Return the record, as `ledger.read` does, and every agent server, in one consistent read."""
     step = dispatches.read(dispatch_id)
 
     def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:
@@ -76,7 +76,7 @@ def read_with_agent_servers(
 
 
 def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
-    """Keep what a worker process is set up for, for `ttl_s`."""
+    """Keep a worker process's settings for `ttl_s`."""
     text = json.dumps(asdict(settings))
     return Step(
         "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
@@ -84,7 +84,7 @@ def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
 
 
 def workers() -> Step[list[WorkerSettings]]:
-    """What every worker process is set up for."""
+    """Return the settings of every worker process."""
     return Step("fresh", (keys.WORKER_SETTINGS,), (), _workers)
 
 
@@ -95,7 +95,7 @@ def _workers(reply: Iterable[str]) -> list[WorkerSettings]:
 
 @lru_cache(maxsize=1000)
 def _worker(text: str) -> WorkerSettings | None:
-    """A worker's settings; None, and a line in the log, when they cannot be read."""
+    """Return a worker's settings; None, and a line in the log, when they are unreadable."""
     try:
         fields = json.loads(text)
         fields["services"] = tuple(of_any_release(Service, each) for each in fields["services"])
@@ -112,18 +112,18 @@ def report_alive(name: str, *, ttl_s: float) -> Step[int]:
 
 
 def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
-    """Note that the sweeper is at work, as `report_alive`; false when it has begun just before."""
+    """Note that a sweep begins, like `report_alive`; false if another has just begun."""
     args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
     return Step("begin_sweep", (keys.ALIVE,), args, bool)
 
 
 def alive() -> Step[frozenset[str]]:
-    """The names of the parts that are at work."""
+    """Return the names of the parts that are at work."""
     return Step("fresh", (keys.ALIVE,), (), lambda reply: frozenset(map(part, reply)))
 
 
 def part(text: str) -> str:
-    """The name of a part that has reported itself; what cannot be read is none that we know."""
+    """Return the name of a reported part; an unreadable one matches no known part."""
     try:
         return str(json.loads(text))
     except ValueError:
@@ -131,9 +131,9 @@ def part(text: str) -> str:
 
 
 def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int]:
-    """Add the counts of a reporter's batch of that number (from 1), once however often it is sent.
+    """Add a reporter's numbered batch of counts (from 1), once however often it is sent.
 
-    A batch with a number that is not greater than the last one's is no new batch.
+    A batch whose number is not greater than the last one's is a repetition.
     """
     return Step(
         "count",
@@ -148,22 +148,22 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
 
 
 def ping() -> Step[int]:
-    """Redis's clock in ms since the epoch."""
+    """Return the ledger's clock in ms since the epoch."""
     return Step("ping", (), (), int)
 
 
 def probe() -> Step[int]:
-    """The same, and whether Redis takes a write."""
+    """Return Redis's clock after a test write."""
     return Step("probe", (keys.PROBED,), (), int)
 
 
 def internal_error(work: str) -> Step[int]:
-    """Count a failure of `work` that nothing has expected."""
+    """Count an unexpected failure of `work`."""
     return Step("internal_error", (keys.LEDGER_METRICS,), (work,), int)
 
 
 def park(dispatch_id: str, reason: str) -> Step[int]:
-    """Take a record that nobody can work with out of every list, and keep its id and the reason."""
+    """Take a record that no worker can work with off every list; keep its id and the reason."""
     return Step(
         "park",
         (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
@@ -173,7 +173,7 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
 
 
 def parked() -> Step[dict[str, str]]:
-    """The parked dispatch ids, each with its reason."""
+    """Return the parked dispatch ids, each with its reason."""
     return Step(
         "hash", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
     )
@@ -185,17 +185,17 @@ def forget(dispatch_id: str) -> Step[int]:
 
 
 def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
-    """How many messages wait in a queue (Celery keeps a queue as a list of its name)."""
+    """Return the length of a queue (Celery keeps a queue as a list of its name)."""
     return Step("backlog", (queue,), (), int)
 
 
 def key_used(client_id: str, key_id: str) -> Step[int]:
-    """Note that one of a client's keys is in use, by Redis's clock."""
+    """Note that one of a client's API keys is used now, by Redis's clock."""
     return Step("key_used", (keys.key_uses(client_id),), (key_id,), int)
 
 
 def key_uses(client_id: str) -> Step[dict[str, int]]:
-    """When each of a client's keys was last used (ms since the epoch), as far as it was."""
+    """Return when each of a client's API keys was last used (ms since the epoch), if it was."""
     return Step(
         "hash",
         (keys.key_uses(client_id),),
@@ -205,19 +205,19 @@ def key_uses(client_id: str) -> Step[dict[str, int]]:
 
 
 def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
-    """Begin an attempt at the operator's password from that address, which counts as a wrong one.
+    """Begin an attempt at the operator's password from that address; it counts as wrong at first.
 
-    Answers the ms to wait when `most` have been wrong `within_s`, else 0.
+    The answer is the ms to wait when `most` have been wrong `within_s`, else 0.
     """
     args = (str(most), str(int(within_s * 1000)), "begin")
     return Step("attempt", (keys.wrong_passwords(address),), args, int)
 
 
 def password_right(address: str) -> Step[int]:
-    """Take back an attempt that was right."""
+    """Take back the count of an attempt that was right."""
     return Step("attempt", (keys.wrong_passwords(address),), ("0", "0", "right"), int)
 
 
 def open_sessions(client_id: str) -> Step[int]:
-    """How many dispatches of a client have not ended."""
+    """Return how many dispatches of a client have not ended."""
     return Step("cardinality", (keys.open_sessions(client_id),), (), int)

@@ -1,7 +1,7 @@
-"""How does the ledger get back what Redis has lost, or never had?
+"""Restoration of records that Redis has lost, or never had.
 
-Web processes remember what they have promised, agents know what they are there for; either can
-write the record again. Whoever looks at it next goes by what LiveKit says.
+Web processes remember the dispatches that they have accepted, agents those that they serve; both
+can write the record again. The next look at it goes by what LiveKit says.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dispatcher.observability.state_changes import Change
 # Keys of one call, so that no call holds Redis up for long.
 STANDING_LIMIT: Final = 500
 
-# Who has promised it to a client that has shown its key.
+# The web process, which accepted the dispatch from a client that had shown its key.
 WEB: Final = "web"
 
 _NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
 
 
 class Restored(StrEnum):
-    """The ledger's answer to a record that somebody remembers."""
+    """The ledger's answer to a remembered record."""
 
     RESTORED = "restored"
     EXISTS = "exists"
@@ -42,8 +42,8 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     """Write the record of `dispatch` unless Redis has it; it is due at once.
 
     Args:
-        by: who remembers it, for the timeline. `WEB` knows whose it is: a record of that id that
-            is another client's gives way to it.
+        by: the process that remembers it, for the timeline. `WEB` knows the dispatch's client: a
+            record with that id of another client is replaced.
         retention_s: how long a record that is closed here is kept.
     """
     fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
@@ -90,16 +90,16 @@ def _tell(dispatch: RememberedDispatch, detail: Mapping[str, str], restored: Res
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How remembered dispatches stand: those that have no record, and those that have ended."""
+    """State of remembered dispatches: those that have no record, and those that have ended."""
 
     missing: frozenset[str]
     ended: frozenset[str]
 
 
 def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Step[Standing]:
-    """How at most `STANDING_LIMIT` dispatches stand.
+    """Return the state of at most `STANDING_LIMIT` dispatches.
 
-    With `client_ids`, one for each, what is another client's record counts as missing.
+    With `client_ids`, one for each, another client's record counts as missing.
     """
 
     def parse(reply: list[list[int]]) -> Standing:
@@ -115,7 +115,7 @@ def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Ste
 
 
 def birth(seen: str) -> Step[tuple[str, bool]]:
-    """Redis's mark, and whether it is another one than `seen`: then Redis has lost its data."""
+    """Return Redis's mark, and whether it differs from `seen`: then Redis has lost its data."""
     return Step(
         "birth",
         (keys.BIRTH, keys.LEDGER_METRICS),

@@ -1,4 +1,4 @@
-"""The Lua scripts that steps run in Redis, each put together from its file and those it uses."""
+"""The Lua scripts that steps run in Redis, each assembled from its file and the files it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher.domain.models import END_MARGIN_S
 from dispatcher.ledger import keys
 from dispatcher.ledger.admission import WINDOW_S
 
-# What other scripts are part of a script, in this order; and `clock` of each that asks it.
+# The files that are part of a script, in this order; `clock` is added where a script calls it.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "advance": (
         "announce",
@@ -41,7 +41,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @cache
 def script(name: str) -> str:
-    """Source of `lua/<name>.lua`, with the functions of other files where it uses them."""
+    """Return the source of `lua/<name>.lua`, after the other files that it uses."""
     parts = _PARTS.get(name, ())
     source = (_lua_tables() if "counting" in parts else "") + "".join(
         _source(part) for part in (*parts, name)
@@ -55,7 +55,7 @@ def _source(name: str) -> str:
 
 
 def _lua_constants() -> str:
-    """What the scripts must know that ask the clock."""
+    """Return the constants for scripts that call the clock."""
     return (
         f"local CLOCK, MESSAGES = '{keys.CLOCK}', '{keys.MESSAGES}'\n"
         f"local END_MARGIN_MS, WINDOW_MS = {END_MARGIN_S * 1000:.0f}, {WINDOW_S * 1000:.0f}\n"
@@ -63,7 +63,7 @@ def _lua_constants() -> str:
 
 
 def _lua_tables() -> str:
-    """What Lua must know of the metrics: the bounds, and the score of each open state."""
+    """Return the metrics' tables: the bounds, and the score of each open state."""
     bounds = ", ".join(
         f"{name} = {{{', '.join(map(str, values))}}}" for name, values in BOUNDS.items()
     )

@@ -1,8 +1,8 @@
-"""What has been counted, and how does everything stand?
+"""Counted figures, and the health of the ledger.
 
-`figures` reads what the other steps have counted, `health` what they have left to do; each in one
-consistent look. With a thousand containers the look at a day would hold Redis for 130 ms, so `read`
-takes many.
+`figures` reads what the other steps have counted, `health` the work that is left; each in one
+consistent read. With a thousand containers the read of a day would hold Redis for 130 ms, so `read`
+takes many steps.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from dispatcher.ledger.async_client import AsyncLedger
     from dispatcher.ledger.client import Ledger
 
-# Celery's queues; `sweep` and `verify` belong to the routes of celeryconfig.py.
+# Celery's queues; `sweep` and `verify` are in the routes of celeryconfig.py.
 QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
-NOT_OURS: Final = ""  # the client of jobs that are not our dispatcher's
+NOT_OURS: Final = ""  # the client of jobs that another dispatcher has made
 _INTERNAL: Final = "internal_errors:"
-EVERY: Final = "*"  # every client of whom an agent server has counted anything
-# Hashes that one look adds up; the window of a day has a hundred for each client and container.
+EVERY: Final = "*"  # every client for which an agent server has counted anything
+# Hashes that one step adds up; the window of a day has a hundred for each client and container.
 _HASHES: Final = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """How everything stands, as of one moment of Redis's clock. Ages are in ms; None: never."""
+    """Health at one moment of Redis's clock. Ages are in ms; None: never."""
 
     at_ms: int
     agent_servers: tuple[AgentServerReport, ...] = ()
     queues: Mapping[str, int] = field(default_factory=dict)  # messages that wait, by queue
     waiting: int = 0  # dispatches that wait for an agent server
-    oldest_waiting_ms: int = 0  # for how long the oldest of them has been asked for
-    overdue: int = 0  # records whose time has come and that no sweep has taken yet
+    oldest_waiting_ms: int = 0  # since the request of the oldest of them
+    overdue: int = 0  # records that are due and that no sweep has taken yet
     oldest_overdue_ms: int = 0
     sweeper_silent_ms: int | None = None  # since the last sweep
     workers: frozenset[str] = frozenset()  # queues that a worker serves
@@ -58,7 +58,7 @@ class Health:
 
 
 def figures(window: Window, client_ids: Iterable[str]) -> Step[Figures]:
-    """What was counted for these clients, in one look; of many containers `read` it instead.
+    """Return what was counted for these clients, in one step; for many containers use `read`.
 
     `NOT_OURS` and `EVERY` may be among them; those have agents' figures only.
     """
@@ -67,7 +67,7 @@ def figures(window: Window, client_ids: Iterable[str]) -> Step[Figures]:
 
 
 def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
-    """As `figures`, in pieces that hold Redis for some milliseconds each.
+    """Return `figures`, read in steps that hold Redis for some milliseconds each.
 
     Raises:
         LedgerUnavailable: Redis does not answer.
@@ -82,7 +82,7 @@ def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
 
 
 async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[str]) -> Figures:
-    """As `read`."""
+    """As `read`, with asyncio."""
     looks = _pieces(window, client_ids)
     look = next(looks)
     try:
@@ -95,7 +95,7 @@ async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[st
 def _pieces(
     window: Window, client_ids: Iterable[str]
 ) -> Generator[Step[Figures], Figures, Figures]:
-    """One look after the other, each at so many hashes; returns what all of them have shown."""
+    """Yield one step after the other, each for so many hashes; return the sum of their figures."""
     wanted = tuple(dict.fromkeys(client_ids))
     named = yield _look(window, (), "named", of=wanted)
     of_agents = [
@@ -123,7 +123,7 @@ def _look(
     at_ms: int = 0,
     agents: Sequence[str] = (),
 ) -> Step[Figures]:
-    """One look, as `lua/figures.lua` takes it."""
+    """Return one step of `lua/figures.lua`."""
     of_clients = ((keys.dispatch_metrics(each), keys.open_sessions(each)) for each in client_ids)
     return Step(
         "figures",
@@ -161,7 +161,7 @@ def _figures(window: Window, client_ids: Sequence[str], reply: Sequence[Any]) ->
 
 
 def health() -> Step[Health]:
-    """How everything stands."""
+    """Return the health of the ledger."""
     return Step(
         "health",
         (

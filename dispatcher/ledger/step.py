@@ -1,6 +1,6 @@
-"""One atomic operation on the ledger, described without doing it.
+"""One atomic operation on the ledger, as a value.
 
-`ledger/client.py` carries steps out, blocking or with asyncio.
+`ledger/client.py` carries steps out blocking, `ledger/async_client.py` with asyncio.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Step(Generic[T]):
     """One atomic operation on the ledger: a script, its keys and arguments, its answer's reader.
 
-    `tell` is what is said to the log and the trace once it has been carried out, if anything.
+    `tell`, if given, logs and traces the step after it has been carried out.
     """
 
     script_name: str
@@ -27,7 +27,7 @@ class Step(Generic[T]):
 
 
 def done(step: Step[T], reply: Any) -> T:
-    """Make the answer of a step from Redis's reply, and tell whom it is to be told."""
+    """Return a step's answer from Redis's reply, after `tell` has logged it."""
     answer = step.parse(reply)
     if step.tell is not None:
         step.tell(answer)

@@ -1,8 +1,8 @@
-"""What does LiveKit itself tell of a room, and who shall look sooner because of it?
+"""LiveKit's webhooks as hints to look at a room sooner.
 
-A webhook is a hint and changes no record: a waiting verification looks at once, and a joined
-dispatch is due for supervision now; both then ask LiveKit and go by the answer. Without webhooks
-they look by themselves, a little later.
+A webhook changes no record: a waiting verification looks at once, and a joined dispatch is due for
+supervision now; both then ask LiveKit and go by the answer. Without webhooks they look by
+themselves, a little later.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import Final
 from dispatcher.ledger import keys
 from dispatcher.ledger.step import Step
 
-# Events older than this are refused, so an id must be remembered for longer, clocks being as they
-# are.
+# Events older than this are refused, so an id must be remembered for longer, because clocks differ.
 MAX_AGE_S: Final = 300
 SEEN_S: Final = 2 * MAX_AGE_S + 60
 
 
 class News(StrEnum):
-    """What an event means to us."""
+    """Meaning of an event for Usher."""
 
     NOTHING = ""
     JOINED = "joined"
@@ -30,7 +29,7 @@ class News(StrEnum):
 
 
 class Taken(StrEnum):
-    """What came of a hint."""
+    """Result of a hint."""
 
     REPLAYED = "replayed"
     HINTED = "hinted"
@@ -39,7 +38,7 @@ class Taken(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Hint:
-    """One event of one client's LiveKit; `dispatch_id` where the participant carries ours."""
+    """One event of one client's LiveKit; `dispatch_id` if the participant carries Usher's."""
 
     event_id: str
     event: str
@@ -50,7 +49,7 @@ class Hint:
 
 
 def take(hint: Hint, agent_names: Sequence[str]) -> Step[Taken]:
-    """Note that the event has been received, and have whoever it concerns look."""
+    """Note that the event has been received, and have the dispatches that it concerns looked at."""
     rooms = tuple(keys.live(hint.client_id, name, hint.room_name) for name in agent_names)
     return Step(
         "hint",

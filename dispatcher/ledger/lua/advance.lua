@@ -1,13 +1,13 @@
--- One change of state: compared with state and generation, then written whole, or not at all.
+-- Carries out one transition: checks state and generation, then writes everything, or nothing.
 -- Returns {outcome, state, generation, job id, state before} with outcome one of
 --   "moved", "noted", "refused" (not in this state), "stale" (another generation),
---   "late" (nobody waits for the answer any more), "occupied" (another dispatch serves the room),
+--   "late" (the caller no longer waits), "occupied" (another dispatch serves the room),
 --   "wanted" (a caller has asked for the session again since then), "full" (every free slot is
---   promised to another one that is on its way), "paced" (LiveKit has dropped some: as many as it
---   may be sent are on their way), "untold" (no worker can be told of it just now),
---   "too_many_requests", "too_many_sessions", "overloaded" (what its client may ask for is used up;
---   instead of the job id: in how many ms it may ask again), "unknown" (there is none, or it is
---   another client's).
+--   promised to another dispatch on its way), "paced" (LiveKit has dropped some jobs: as many as
+--   allowed are on their way), "untold" (no worker can be sent a message now),
+--   "too_many_requests", "too_many_sessions", "too_fast", "overloaded" (its client has reached a
+--   limit; instead of the job id: in how many ms it may ask again), "unknown" (there is no such
+--   record, or it is another client's).
 local record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
   agent_servers, notified, outbox, agent_metrics, agent_metrics_index, failed, queue, rate,
   pace_key, busy = unpack(KEYS)
@@ -30,13 +30,13 @@ end
 local state, generation, job_id = was.state, was.generation, was.job_id or ''
 local function not_done(outcome, instead) return {outcome, state, generation, instead or job_id} end
 
--- A job says for which client it is, and that is anybody's claim who has a LiveKit key: nobody
--- changes another client's record, nor learns that there is one.
+-- A job names its client, and any holder of a LiveKit key can forge that: a caller must neither
+-- change another client's record, nor learn that it exists.
 if not state or (was.client_id and was.client_id ~= order.client) then
   return {'unknown', '', '0', ''}
 end
 
--- Is it still what the caller has seen, and is it still wanted?
+-- Check that the record is as the caller has seen it, and that the change is still wanted.
 if order.generation and order.generation ~= tonumber(generation) then return not_done('stale') end
 local moves, notes = order.moves[state], order.notes[state]
 if not moves and not notes then return not_done('refused') end
@@ -54,7 +54,7 @@ end
 local message = order.wake and celery_message(order.wake)
 if order.only_if_told and not message then return not_done('untold') end
 
--- Has its client used up what it may ask for?
+-- Check its client's limits.
 if order.limits then
   local function over(outcome, wait_ms)
     return not_done(outcome, string.format('%.0f', wait_ms or 0))
@@ -86,8 +86,7 @@ if moves and order.revive then
   for _, key in ipairs({record, attempts, timeline}) do redis.call('PERSIST', key) end
 end
 
--- Is there a free slot for it? What is on its way counts until its agent server's report tells of
--- it.
+-- Check for a free slot. A dispatch on its way counts until its agent server's report includes it.
 if moves and order.admit then
   redis.call('ZREMRANGEBYSCORE', inflight, '-inf', now)
   local at_most = window_of(window) or order.admit
@@ -96,10 +95,10 @@ if moves and order.admit then
   if under_way >= at_most then return not_done('paced') end
 end
 
--- It is cancelled: something of it may be left in its room.
+-- It is cancelled: an agent of it may be left in its room.
 if moves and order.clears then
   if state == 'queued' and generation == '1' then
-    -- A worker says in the record that it asks LiveKit before it does: nothing can be in the room.
+    -- A worker writes `dispatching` before it asks LiveKit: the room has no agent of it.
     order.due_in_ms, order.wake = nil, nil
   else
     order.fields.clearing = '1'
@@ -111,10 +110,10 @@ if moves and order.clears then
     end
   end
 end
--- No worker can be told (`celery_message.lua`): the sweeper wakes one.
+-- No worker can be sent a message (`celery_message.lua`): the sweeper wakes one.
 if order.wake and not message and order.due_in_ms then order.due_in_ms = 0 end
 
--- From here on everything is done.
+-- All checks have passed; from here on it writes.
 local before = state
 if moves then
   state = order.to
@@ -124,7 +123,7 @@ if moves then
     redis.call('ZREM', inflight, order.id)
   end
   if order.arrived then
-    -- It has a slot from now on, not only from its agent server's next report on.
+    -- It occupies a slot from now on, not only from its agent server's next report on.
     local server_id = order.fields.agent_server_id or ''
     local expires, report = string.match(redis.call('HGET', agent_servers, server_id) or '',
       '^(%d+) (.*)$')
@@ -142,8 +141,8 @@ if moves then
     end
   end
   if order.dropped then
-    -- LiveKit takes fewer at once than there are slots: half of them, and then one more for each
-    -- that arrives, until nothing has been dropped for WINDOW_MS.
+    -- LiveKit can take fewer at once than there are slots: half of them, and one more for each that
+    -- arrives, until nothing has been dropped for WINDOW_MS.
     local half = math.floor((redis.call('ZCARD', inflight) + 1) / 2)
     redis.call('SET', window, math.max(order.least_window, half), 'PX', WINDOW_MS)
   end
@@ -195,7 +194,7 @@ for _, event in ipairs(order.events) do
 end
 local too_many = redis.call('LLEN', timeline) - 200
 if too_many > 0 then
-  -- An event keeps its number: who follows the timeline asks for what comes after it.
+  -- An event keeps its number: followers of the timeline ask for the events after it.
   redis.call('LTRIM', timeline, -200, -1)
   redis.call('HINCRBY', record, 'timeline_dropped', too_many)
 end
@@ -230,7 +229,7 @@ if moves then
   end
   if order.to == 'failed' then
     redis.call('ZADD', failed, now_s, order.id)
-    -- Their records have gone.
+    -- The records of these dispatches have expired.
     if order.retention_s > 0 then
       redis.call('ZREMRANGEBYSCORE', failed, '-inf', now - 1000 * order.retention_s)
     end
@@ -244,11 +243,11 @@ if moves then
   end
 end
 
--- Who is told, and what is counted.
+-- Announcements and counts.
 if moves and order.announce then
   announce(record, notified, outbox, order.announce, generation, state, now_s)
 end
--- What may be told twice, and then counts once.
+-- A fact that may be reported twice counts once.
 if not order.once or redis.call('HSETNX', record, 'counted:' .. order.once, '1') == 1 then
   set_all(record, '', stages(counts, was, order, moves, now))
   if moves and (order.terminal or order.to == 'joined') and not (was.measured or order.anew) then

@@ -1,5 +1,5 @@
 -- Puts an event for the client's own server into the outbox, in the same step as the change that it
--- tells of, so that no death of a process can come between them. Part of other scripts.
+-- announces, so that no death of a process can come between them. Part of other scripts.
 -- keys: clients that want events, outbox of this client. o: id, client, prefix, retention_s.
 local function announce(record_key, notified_key, outbox_key, o, generation, state, now_s)
   if not redis.call('ZSCORE', notified_key, o.client) then return end
@@ -11,7 +11,7 @@ local function announce(record_key, notified_key, outbox_key, o, generation, sta
   for i, name in ipairs(names) do
     if values[i] and values[i] ~= '' then summary[name] = values[i] end
   end
-  -- One per dispatch, generation and state: however often it is sent, its id is the same.
+  -- One per dispatch, generation and state: its id stays the same however often it is sent.
   local event_id = string.gsub(o.id, '^dsp_', 'msg_') .. '_' .. generation .. '_' .. state
   redis.call('HSET', o.prefix .. event_id, 'event_type', 'dispatch.' .. state,
     'client_id', o.client, 'dispatch_id', o.id, 'at_ms', now_s,

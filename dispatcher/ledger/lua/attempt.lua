@@ -1,4 +1,4 @@
--- Counts an attempt to show a password before it is judged, so that many at once are not all judged;
+-- Counts an attempt to show a password before it is judged, which limits simultaneous attempts;
 -- a right one is given back. Returns ms to wait before another is judged, or 0.
 local attempts = KEYS[1]  -- from one address
 local most, window_ms, what = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]  -- "begin" or "right"
@@ -8,7 +8,7 @@ if what == 'right' then
   if count > 0 then redis.call('DECR', attempts) end
   return 0
 end
--- Redis lets a key expire by its own clock: when that has gone back, it would stay for longer.
+-- Redis expires a key by its own clock: if that has gone back, the key would stay for longer.
 if count == 0 or redis.call('PTTL', attempts) > window_ms then
   redis.call('SET', attempts, count, 'PX', window_ms)
 end

@@ -1,5 +1,5 @@
--- Notes that a sweep begins, unless another one has just begun: messages that nobody took pile up in
--- their queue, and one sweep does for all of them. Returns 1, or 0 when this one is too soon.
+-- Notes that a sweep begins, unless another one has just begun: unread messages pile up in their
+-- queue, and one sweep serves all of them. Returns 1, or 0 when this one is too soon.
 local alive = KEYS[1]
 local sweeper, report, ttl_ms, pause_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 

@@ -1,5 +1,5 @@
--- Has Redis lost what it held? A mark that is written once tells: with the data, the mark is gone.
--- Returns {mark, 1 if it is another one than before}. Each loss is counted once.
+-- Detects that Redis has lost its data: the mark, written once, is lost with it.
+-- Returns {mark, 1 if it differs from the one seen before}. Each loss is counted once.
 local birth, metrics = unpack(KEYS)
 local seen, fresh = ARGV[1], ARGV[2]  -- the mark as last seen (empty: never), one to write
 

@@ -1,11 +1,11 @@
--- A record does not grow without end, however often it is sent again: whoever reads it reads all of
--- it, and Redis does nothing else meanwhile. Part of other scripts.
+-- Bounds the size of a record, however often it is sent again: a reader reads all of it, and Redis
+-- does nothing else meanwhile. Part of other scripts.
 
--- Of the attempts so many are kept: the 200 events of a timeline tell of about as many.
+-- Attempts to keep: the 200 events of a timeline cover about as many.
 local KEPT_ATTEMPTS = 50
--- Of the notes of what is counted once; a name of LiveKit's or of a job is in each.
+-- Notes of things counted once; each contains a name of LiveKit's or of a job.
 local KEPT_NOTES = 100
-local AT_ONCE = 1000  -- what one call of Redis's is given
+local AT_ONCE = 1000  -- arguments of one call of Redis
 
 local function delete_fields(key, fields)
   for i = 1, #fields, AT_ONCE do
@@ -13,7 +13,7 @@ local function delete_fields(key, fields)
   end
 end
 
--- `latest` is the generation that begins. The record keeps how many attempts are not there any more.
+-- `latest` is the generation that begins. The record keeps the number of dropped attempts.
 local function forget_the_oldest(record, attempts, latest)
   if redis.call('HLEN', attempts) > KEPT_ATTEMPTS then
     local old, seen, dropped = {}, {}, 0

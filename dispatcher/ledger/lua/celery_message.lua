@@ -1,13 +1,13 @@
--- Celery's message for a task, from what a worker has kept of it (`ledger/celery_messages.py`). Part of other
--- scripts; MESSAGES, the key of the templates, stands before it.
+-- Builds Celery's message for a task from a worker's template (`ledger/celery_messages.py`). Part
+-- of other scripts; MESSAGES, the key of the templates, stands before it.
 
 local function json_text(text) return string.sub(cjson.encode(text), 2, -2) end
 
--- Put the values in the places that have their names in angle brackets.
+-- Replace the names in angle brackets by their values.
 local function filled(template, values) return (string.gsub(template, '<([%l_]+)>', values)) end
 
--- `wake` is what `Wake.order` gives. Returns nil where no worker has said yet what Celery sends,
--- because Redis has just been emptied: the caller then has the sweeper come at once.
+-- `wake` is the result of `Wake.order`. Returns nil where Redis has no template yet, because it has
+-- just been emptied: the caller then makes the record due at once for the sweeper.
 local function celery_message(wake)
   local kept = redis.call('HMGET', MESSAGES, wake.task, wake.task .. ':body')
   local message, body = kept[1], kept[2]

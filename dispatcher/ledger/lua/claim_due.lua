@@ -1,6 +1,6 @@
--- Takes the oldest due records and pushes their due time on, so that nobody else wakes them too. Of
--- more than may be taken, the clients' in turn: one with thousands shall not hold the others' up.
--- Returns the dispatch ids.
+-- Takes the oldest due records and pushes their due time on, so that no other sweep wakes them too.
+-- If more are due than may be taken, the clients' come in turn: one client's thousands must not
+-- hold up the others'. Returns the dispatch ids.
 local due, queue = KEYS[1], KEYS[2]
 local limit, push_ms, record_prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local long_queue = tonumber(ARGV[4])
@@ -10,7 +10,7 @@ local ids = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now),
   'LIMIT', 0, math.max(limit, 2000))
 
 -- With a long queue, records that wait in it and have time left are only pushed on: their own
--- message comes, and whoever looked at each would keep a worker from the queue.
+-- messages will come, and a look at each of them would keep a worker from the queue.
 if redis.call('LLEN', queue) >= long_queue then
   local others = {}
   for _, id in ipairs(ids) do
@@ -25,12 +25,12 @@ if redis.call('LLEN', queue) >= long_queue then
   ids = others
 end
 
--- Of more than may be taken, the clients' in turn.
+-- More than may be taken: the clients' in turn.
 if #ids > limit then
   local line, picked = new_line(), {}
   for _, id in ipairs(ids) do
     local client = redis.pcall('HGET', record_prefix .. id, 'client_id')
-    if type(client) ~= 'string' then client = '' end  -- no record: whoever reads it will see
+    if type(client) ~= 'string' then client = '' end  -- no record: its reader finds out
     join_line(line, client, id)
   end
   pick_in_turn(line, picked, limit)

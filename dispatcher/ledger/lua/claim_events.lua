@@ -1,7 +1,7 @@
--- Takes due events of every client, so many each, and pushes their time on, so that nobody else
+-- Takes due events of every client, so many each, and pushes their time on, so that no other worker
 -- sends them meanwhile.
--- Returns {until when they are claimed (ms), {event id, dispatch id and room of each}} (empty where the
--- event is gone or cannot be read: its delivery finds that out, too, and no other event waits for it).
+-- Returns {end of the claim (ms), {event id, dispatch id and room of each}} (empty where the event
+-- is gone or cannot be read: its delivery finds that out, too, and no other event waits for it).
 local outboxes = KEYS
 local limit, push_ms, event_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 

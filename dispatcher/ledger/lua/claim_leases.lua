@@ -1,8 +1,8 @@
--- Takes the joined records whose agent has not been heard of, and pushes their lease on.
--- When nobody has looked for longer than gap_ms, Redis or everybody who looks was away, and so
--- perhaps nobody could renew: every agent then has grace_ms to say that it is alive. Once: for one
--- that has not said so since, only the time beyond gap_ms does not count. So a dead one is found
--- whatever the pauses between the looks are. Returns the dispatch ids.
+-- Takes the joined records whose agent has not renewed its lease, and pushes their lease on.
+-- After a gap of more than gap_ms between two looks, Redis or all sweepers were away, and perhaps
+-- no agent could renew: every agent then has grace_ms to do so. Only once: for an agent that has
+-- not renewed since, only the time beyond gap_ms is left out. So a dead agent is found however long
+-- the pauses between the looks are. Returns the dispatch ids.
 local leases, looked_at = unpack(KEYS)
 local limit, push_ms, gap_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local grace_ms, record_prefix = tonumber(ARGV[4]), ARGV[5]
@@ -28,7 +28,7 @@ local ids = redis.call('ZRANGEBYSCORE', leases, '-inf', string.format('%.0f', no
 local next_at = string.format('%.0f', now + push_ms)
 for _, id in ipairs(ids) do
   redis.call('ZADD', leases, 'XX', next_at, id)
-  -- A look that was asked for is asked for until a worker has looked (`looked.lua`).
+  -- A requested look stays due until a worker has looked (`looked.lua`).
   local look_at = redis.pcall('HGET', record_prefix .. id, 'look_at_ms')
   if type(look_at) == 'string' then redis.call('HSET', record_prefix .. id, 'look_at_ms', next_at) end
 end

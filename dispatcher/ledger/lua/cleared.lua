@@ -1,5 +1,5 @@
--- Nothing of a cancelled dispatch is left in its room, so nobody need look again. One that has been
--- sent again meanwhile is left alone. Returns 1 or 0.
+-- Takes a cancelled dispatch off the due list, because nothing of it is left in its room. One that
+-- has been sent again meanwhile is left alone. Returns 1 or 0.
 local record, due = unpack(KEYS)
 local id, generation = ARGV[1], ARGV[2]
 

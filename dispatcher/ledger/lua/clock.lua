@@ -1,9 +1,9 @@
 -- The ledger's clock: Redis's own, made such that it never goes back. Part of other scripts.
--- Every time that the ledger keeps is of this clock. When Redis's goes back (somebody has set it, or
--- a replica whose clock is behind has taken over), the ledger's goes on from where it was, a fiftieth
--- slower until the two agree: so nothing that is due, leased, paced or counted waits for longer than
--- its own time.
--- CLOCK, the key, stands before it: "<the ledger's clock> <Redis's>" (ms), as they were lately.
+-- Every time in the ledger is of this clock. When Redis's clock goes back (an operator has set it,
+-- or a replica whose clock is behind has taken over), the ledger's goes on from where it was, a
+-- fiftieth slower until the two agree: so nothing that is due, leased, paced or counted waits for
+-- longer than its own time.
+-- CLOCK, the key, stands before it: "<the ledger's clock> <Redis's>" (ms), as last noted.
 local NOTED_EVERY_MS, SLOWER_BY = 1000, 50
 
 -- The time in ms.
@@ -18,7 +18,7 @@ local function clock()
     now = math.max(is, tonumber(noted) + math.floor(passed - passed / SLOWER_BY))
   end
   if not noted or is < was or is - was >= NOTED_EVERY_MS then
-    -- A Redis that takes no writes just now can be read all the same.
+    -- A Redis that takes no writes now can still be read.
     redis.pcall('SET', CLOCK, string.format('%.0f %.0f', now, is))
   end
   return now

@@ -1,5 +1,5 @@
--- Adds to the counters of agent servers, each numbered batch of a reporter once, however often it is
--- sent. Returns 1, or 0 when this batch has been counted before.
+-- Adds to the counters of agent servers, each numbered batch of a reporter once, however often it
+-- is sent. Returns 1, or 0 when this batch has been counted before.
 local index, counted = KEYS[1], KEYS[2]  -- counted: the reporter's last batch
 local TOTALS = 3                         -- the hashes of totals from here on
 local number, increments = ARGV[1], cjson.decode(ARGV[2])  -- one object for each hash

@@ -1,7 +1,7 @@
 -- Counts in the same step as the change that is counted, so that no death of a process can come
 -- between them. Part of other scripts; BOUNDS, the histograms' upper bounds, stands before it.
--- Beside every hash of totals there is one of the same fields for each minute and for each quarter
--- of an hour, for what happened lately.
+-- Beside every hash of totals there is one with the same fields for each minute and for each
+-- quarter of an hour, for recent windows.
 local MINUTE_MS, QUARTER_MS = 60000, 900000
 
 local function add(counts, name, by) counts[name] = (counts[name] or 0) + by end
@@ -24,15 +24,15 @@ local function write_counts(totals, counts, now)
   local quarter = totals .. ':quarter:' .. math.floor(now / QUARTER_MS)
   for name, by in pairs(counts) do
     redis.call('HINCRBY', totals, name, by)
-    -- The first to count it there: the hash may be new.
+    -- The first count of this field: the hash may be new.
     if redis.call('HINCRBY', minute, name, by) == by then redis.call('EXPIRE', minute, 7200) end
     if redis.call('HINCRBY', quarter, name, by) == by then redis.call('EXPIRE', quarter, 90000) end
   end
 end
 
--- Of agent servers. Their containers come and go, and client ids in jobs are anybody's claim: what
--- has not been counted for 30 days is forgotten, and of more than so many kinds the newest ones are
--- counted together, under no name at all.
+-- Counts of agent servers. Their containers come and go, and client ids in jobs can be forged: a
+-- hash without a count for 30 days is forgotten, and beyond a number of hashes the new ones are
+-- counted together, under an empty name.
 local function write_agent_counts(index, totals, counts, now)
   if not next(counts) then return end
   if not redis.call('ZSCORE', index, totals) then

@@ -1,18 +1,17 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
--- request was answered before, or a limit has been reached. Of a client that asks quickly, the
--- later ones are due later.
--- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over", dispatch
---   id, state} (the people of that one have left, and its agent has other metadata: nothing is written),
---   {"repeated", dispatch id, state, room, identity} (what that request was answered with) or
---   {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until there may be
---   one more}, {"too_many_sessions"}, {"overloaded"}, {"too_fast", ms until one more would be due early
---   enough before its deadline} or {"late"} (its caller has been told that it failed). No more than is
---   needed: every value costs the web tens of microseconds to read.
--- `queue` may be where messages are held back.
+-- request was answered before, or a limit has been reached. For a client that asks quickly, later
+-- records are due later.
+-- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over",
+--   dispatch id, state} (the people of that one have left, and its agent has other metadata:
+--   nothing is written), {"repeated", dispatch id, state, room, identity} (the first answer to that
+--   request) or {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until
+--   one more is allowed}, {"too_many_sessions"}, {"overloaded"}, {"too_fast", ms until one more
+--   would be due early enough before its deadline} or {"late"} (its caller has been told that it
+--   failed). No more than is needed: every value costs the web tens of microseconds to read.
 local record, timeline, due, live, metrics, index, sessions, rate, pace_key, repeated, queue,
   busy = unpack(KEYS)
 local record_prefix = ARGV[1]
-local order = cjson.decode(ARGV[2])  -- see `create` in ledger.py
+local order = cjson.decode(ARGV[2])  -- see `create` in ledger/dispatches.py
 local FIELDS = 3                     -- field, value, field, value, ... from here on
 local id, limits, once = order.id, order.limits, order.once
 
@@ -22,20 +21,20 @@ if order.not_after_ms and now > order.not_after_ms then return {'late'} end
 local early, full_at = bucket(rate, limits.requests_per_minute, now)
 if early then return {'too_many_requests', early} end
 
--- The agent may be about to leave, because its people have left: it asks whether this came since.
--- And whoever asks is there: the session is no longer one that nobody has come to.
+-- The agent may be about to leave, because all people have left: it checks for a request since. And
+-- the caller is still to come: the session is no longer `unattended`.
 local function asked_again(of, is)
   redis.call('HDEL', of, 'unattended')
   if is == 'accepted' or is == 'joined' then redis.call('HSET', of, 'asked_at_ms', now_s) end
 end
 
--- Idempotency-Key: the same request gets what it got before, whatever has become of that.
+-- Idempotency-Key: the same request gets its first answer again, whatever has become of it.
 if once then
   local before = redis.call('HMGET', repeated, 'request', 'dispatch_id', 'room', 'identity')
   if before[1] then
     count_request(rate, full_at, now)
     if before[1] ~= once.request then return {'conflict', before[2]} end
-    -- A record that has ended and gone before its key: it has ended.
+    -- The record is gone before the key, so it has ended.
     local is = redis.call('HGET', record_prefix .. before[2], 'state') or 'ended'
     asked_again(record_prefix .. before[2], is)
     return {'repeated', before[2], is, before[3], before[4]}
@@ -48,7 +47,7 @@ local function remember(answered)
   redis.call('EXPIRE', repeated, once.ttl_s)
 end
 
--- Promised to this very request while Redis was away, and written since.
+-- Accepted by a web process for this very request while Redis was away, and written since.
 local promised = once and redis.call('HGET', record, 'state')
 if promised then
   count_request(rate, full_at, now)
@@ -57,7 +56,7 @@ if promised then
   return {'repeated', id, promised, once.room, once.identity}
 end
 
--- The room has a live one.
+-- The room has a live dispatch.
 local existing = redis.call('GET', live)
 local found = existing and redis.call('HMGET', record_prefix .. existing, 'state',
   'alone_since_ms', 'person_seen', 'agent_metadata') or {}
@@ -76,18 +75,18 @@ if state then
   return {'existing', existing, state}
 end
 
--- Has its client used up what it may ask for?
+-- Check its client's limits.
 if has_all_sessions(sessions, limits.max_sessions, 0) then return {'too_many_sessions'} end
 if has_used_its_share(due, busy, sessions, limits.backlog) then return {'overloaded'} end
--- When it must end to end before its deadline. The way into the room takes its time, too: half of
--- what there is, at the least.
+-- When it must end to end before its deadline. Half of that time, at least, is left for the way
+-- into the room.
 local time = math.max(0, order.deadline_ms - END_MARGIN_MS)
 local due_in, paced = pace(pace_key, limits.pace_ms, limits.at_once, now)
 if due_in > time / 2 then return {'too_fast', math.ceil(due_in - time / 2)} end
 keep_pace(pace_key, paced, now)
 count_request(rate, full_at, now)
 
--- It is written, with the message that wakes the dispatcher. Where no worker can be told
+-- Write it, with the message that wakes the dispatch worker. Where no worker can be sent a message
 -- (`celery_message.lua`) it is due at once, and the sweeper wakes one.
 local message = due_in == 0 and celery_message(order.wake)
 if due_in == 0 and message then due_in = order.due_in_ms end
@@ -102,7 +101,7 @@ redis.call('ZADD', index, now_s, id)
 redis.call('ZADD', sessions, PLACES.queued, id)
 if limits.backlog > 0 then redis.call('SADD', busy, sessions) end
 write_counts(metrics, {dispatches = 1}, now)
--- Of the index three are looked at, so that what has gone goes from there too, whoever lists or not.
+-- Three members of the index are checked, so that expired ones go from it even without listings.
 for _, one in ipairs(redis.call('ZRANDMEMBER', index, 3)) do
   if redis.call('EXISTS', record_prefix .. one) == 0 then redis.call('ZREM', index, one) end
 end

@@ -1,4 +1,4 @@
--- Nobody tries any more: the event is kept among the dead ones, the latest first.
+-- Gives the event up: it is kept among the dead ones, the latest first.
 local event_key, outbox, metrics, dead = unpack(KEYS)
 local id, failure, most_kept = ARGV[1], ARGV[2], tonumber(ARGV[3])
 

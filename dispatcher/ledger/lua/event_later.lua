@@ -1,4 +1,4 @@
--- The event is tried (again) later. Returns 1, or 0 when it is not there any more.
+-- Has the event tried (again) later. Returns 1, or 0 when it no longer exists.
 local event, outbox, metrics = unpack(KEYS)
 local id, due_in_ms, failure = ARGV[1], tonumber(ARGV[2]), ARGV[3]  -- "": it was not even tried
 

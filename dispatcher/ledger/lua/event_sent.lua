@@ -1,4 +1,4 @@
--- Returns 1, or 0 when somebody else had sent it.
+-- Deletes a delivered event. Returns 1, or 0 when another worker had sent it.
 local event, outbox, metrics = unpack(KEYS)
 local id = ARGV[1]
 redis.call('ZREM', outbox, id)

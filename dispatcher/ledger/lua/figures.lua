@@ -1,13 +1,13 @@
--- What has been counted, in all or lately: for a window the hashes of the quarters of an hour and of
--- the minutes that it is made of are added up.
--- Returns {time, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters as
---   field, value, field, value, ...
+-- Reads what has been counted, in all or in a window: for a window it adds up the hashes of the
+-- quarters of an hour and of the minutes that the window spans.
+-- Returns {time, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters
+--   as field, value, field, value, ...
 local index = KEYS[1]        -- of agent metrics
 local CLIENTS = 2            -- from here on for each client its metrics and its sessions
 local minutes = tonumber(ARGV[1])    -- length of the window; 0 for all
 local bucket_ms = tonumber(ARGV[2])  -- of the bucket that it begins with
 local states = tonumber(ARGV[3])     -- number of open states
-local now = tonumber(ARGV[4])        -- 0: as it is
+local now = tonumber(ARGV[4])        -- 0: the present time
 local of_clients = tonumber(ARGV[5])
 -- Which agent metrics: "counted" (those of KEYS that follow the clients'), "found" (by the index,
 -- those of the clients that ARGV names) or "named" (their keys only).

@@ -1,7 +1,7 @@
--- How everything stands.
+-- Reads the health of the ledger.
 -- Returns {now, reports of agent servers, parts at work, waiting, first of those, overdue, first of
 --   those, last sweep, parked, metrics of the ledger (field, value, ...), {length of each queue}};
---   what is not there is ''.
+--   a missing value is ''.
 local agent_servers, alive, waiting, due, swept_at, parked, metrics = unpack(KEYS, 1, 7)
 local QUEUES = 8  -- Celery's, from here on
 

@@ -1,7 +1,7 @@
--- LiveKit says that something has happened in a room. Nothing is changed: whoever waits for it or
--- looks after it looks sooner than it would have.
--- Of a joined one somebody looks at once when its agent has left, or when an agent has joined that
--- carries no dispatch: another backend has sent it.
+-- Takes a webhook of LiveKit's as a hint. No record's state changes: a verification that waits for
+-- the event, or the supervision of the dispatch, looks sooner.
+-- A joined dispatch is looked at at once when its agent has left, or when an agent without a
+-- dispatch id has joined: another backend has sent it.
 -- Returns "replayed", "hinted" or "nothing".
 local seen, leases = KEYS[1], KEYS[2]
 local LIVE = 3  -- the keys under which a dispatch may serve that room, from here on

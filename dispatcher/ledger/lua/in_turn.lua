@@ -1,9 +1,9 @@
--- The clients in turn: one with thousands that wait shall not hold the others' up. Part of other
+-- Takes the clients in turn: one client's thousands must not hold up the others'. Part of other
 -- scripts.
 
 local function new_line() return {queues = {}, clients = {}} end
 
--- Put `id` at the end of its client's queue; the clients stand in the order in which they came.
+-- Put `id` at the end of its client's queue; the clients are in the order of their first id.
 local function join_line(line, client, id)
   if not line.queues[client] then
     line.queues[client] = {}

@@ -1,7 +1,7 @@
--- Keep what Celery would send for each task, for `celery_message.lua`.
--- Returns how many fields are new or other than before.
+-- Keeps what Celery would send for each task, for `celery_message.lua`.
+-- Returns how many fields are new.
 local messages = KEYS[1]
-local replace = ARGV[1] == '1'  -- else only what is not there is written
+local replace = ARGV[1] == '1'  -- else only missing fields are written
 local FIELDS = 2                -- field, value, field, value, ... from here on
 
 local written = 0

@@ -1,10 +1,10 @@
--- What a client may ask for, the same for a new session and for one that is sent again. Part of
+-- Checks a client's limits, the same for a new session and for one that is sent again. Part of
 -- other scripts; PLACES, the score of each open state, stands before it.
 
 -- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
--- will be full again: one number, which Redis forgets by itself when that has come.
+-- will be full again: one number, which Redis expires at that moment.
 -- Returns for how many ms it is empty (nil: it is not), and when it is full again with one request
--- more (nil: any number may be sent).
+-- more (nil: there is no limit).
 local function bucket(key, per_minute, now)
   if per_minute <= 0 then return nil, nil end
   local full_at = math.max(now, tonumber(redis.call('GET', key) or '0')) + 60000 / per_minute
@@ -18,8 +18,8 @@ local function count_request(key, full_at, now)
   redis.call('SET', key, string.format('%.3f', full_at), 'PX', math.ceil(full_at - now))
 end
 
--- One that is leaving does not stand in the way of the next, but its agent holds a slot still.
--- `counted`: 1 where the session that is asked for is among the open ones already.
+-- A session that is leaving does not block the next one, but its agent still holds a slot.
+-- `counted`: 1 where the requested session is among the open ones already.
 local function has_all_sessions(sessions, at_most, counted)
   if at_most <= 0 then return false end
   return redis.call('ZCOUNT', sessions, '-inf', '(' .. PLACES.leaving) - counted >= at_most
@@ -30,10 +30,11 @@ local function on_their_way(sessions)
   return redis.call('ZCOUNT', sessions, '-inf', '(' .. PLACES.joined)
 end
 
--- Whether as many sessions of all clients are on their way as may be, and this one's client has its
--- share of them: the limit over the clients that have any. What is cancelled is not on its way, and
--- one client's many cost the others nothing. Only where the due list is long is it counted, and
--- whoever has none on their way is forgotten then. `busy`: the keys of the clients' open sessions.
+-- Whether the sessions of all clients on their way have reached the limit, and this client has its
+-- share of them: the limit over the number of clients that have any. Cancelled sessions are not on
+-- their way, and one client's many cost the others nothing. It is counted only where the due list
+-- is long, and clients with none on their way are forgotten then. `busy`: the keys of the clients'
+-- open sessions.
 local function has_used_its_share(due, busy, sessions, at_most)
   if at_most <= 0 or redis.call('ZCARD', due) < at_most then return false end
   local own = on_their_way(sessions)
@@ -51,8 +52,8 @@ local function has_used_its_share(due, busy, sessions, at_most)
   return all >= at_most and own >= at_most / clients
 end
 
--- Of a client that asks quickly the later ones are due later. Returns in how many ms this one is,
--- and what `keep_pace` is to keep when it is sent.
+-- The pace of a client: if it asks quickly, later sessions are due later. Returns in how many ms
+-- this one is due, and the value for `keep_pace` when it is sent.
 local function pace(key, step, at_once, now)
   if step <= 0 then return 0, nil end
   local paced = math.max(now, tonumber(redis.call('GET', key) or '0')) + step

@@ -1,11 +1,11 @@
--- One page of a client's dispatches, newest first. Ids whose record has gone are dropped from the
--- index as they are met.
+-- Reads one page of a client's dispatches, newest first. Ids whose record has expired are dropped
+-- from the index on the way.
 -- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
 local index = KEYS[1]
 local record_prefix, state, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])  -- state "": any
 local after_score, after_id = ARGV[4], ARGV[5]  -- after these it goes on; "": from the newest
 local most = tonumber(ARGV[6])                  -- so many are looked at
-local FIELDS = 7                                -- the names of those that are wanted, from here on
+local FIELDS = 7                                -- the names of the wanted fields, from here on
 local last_score, last_id = after_score, after_id
 local BATCH = 100
 

@@ -1,5 +1,5 @@
--- Has the room of a record with an agent looked into in so many ms, whatever its agent says of
--- itself meanwhile; a look that is due sooner stays.
+-- Has a worker look into the room of a record with an agent in so many ms, whatever its agent
+-- reports meanwhile; an earlier look stays due.
 -- KEYS: record, leases. ARGV: id, in_ms. Returns 1, or 0 for a record without a lease.
 local now = clock()
 local due = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or nil)

@@ -1,7 +1,7 @@
--- The room of a record was looked into, and its agent is there: it is due again when the agent falls
--- silent, or when a look was asked for while this one went on.
+-- Notes that a worker has looked into the room of a record and seen its agent: the record is due
+-- again when the agent falls silent, or when a look was requested during this one.
 -- KEYS: record, leases. ARGV: id, look_at_ms as it was before the look (0: none).
--- Returns 1, or 0 where another look has been asked for.
+-- Returns 1, or 0 where another look has been requested.
 local record = redis.call('HMGET', KEYS[1], 'look_at_ms', 'alive_till_ms')
 if (record[1] or '0') ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[1], 'look_at_ms')

@@ -1,6 +1,6 @@
--- What has happened to a dispatch since its first so many events.
--- Returns {state (empty: no such record), how many there are, events}; all that are kept where more
--- are known than there are (Redis has lost data, and the record is new).
+-- Reads the events of a dispatch after the first so many.
+-- Returns {state (empty: no such record), number of events, events}; all kept events where the
+-- caller knows more than there are (Redis has lost data, and the record is new).
 local record, timeline = unpack(KEYS)
 local known = tonumber(ARGV[1])
 

@@ -1,4 +1,4 @@
--- Returns {how many are on their way, how many may be or nothing}.
+-- Returns {number of dispatches on their way, limit after drops or nothing}.
 local inflight, window = unpack(KEYS)
 local now = clock()
 return {redis.call('ZCOUNT', inflight, '(' .. string.format('%.0f', now), '+inf'),

@@ -1,6 +1,6 @@
--- How a page of records is read from an index. Part of other scripts.
+-- Reads pages of records from an index. Part of other scripts.
 
--- Byte by byte, as Redis sorts members of one score; Lua's own `<` goes by the locale.
+-- Compares byte by byte, as Redis sorts members of one score; Lua's own `<` depends on the locale.
 local function before(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)
@@ -9,8 +9,8 @@ local function before(a, b)
   return #a < #b
 end
 
--- {field, value, ...} of those that ARGV names from `first` on; nil where there is no record, and
--- empty where something else has its name.
+-- Returns {field, value, ...} of the fields that ARGV names from `first` on; nil where there is no
+-- record, and empty where the key is of another type.
 local function named_fields(key, first)
   local values = redis.pcall('HMGET', key, unpack(ARGV, first))
   if values.err then return {} end

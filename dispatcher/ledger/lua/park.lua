@@ -1,17 +1,17 @@
--- Takes a record that nobody can work with out of every list, and keeps its id with the reason.
+-- Takes a record that no worker can work with off every list, and keeps its id with the reason.
 local parked, record = KEYS[1], KEYS[2]
 local LISTS = 3  -- every list that a record can be on, from here on
 local id, reason, sessions_prefix, live_prefix = unpack(ARGV)
 
 for i = LISTS, #KEYS do redis.call('ZREM', KEYS[i], id) end
--- Whose the record is, only the record says, if it can.
+-- Only the record names its client, if it can be read.
 if redis.call('TYPE', record).ok == 'hash' then
   local client, agent, room = unpack(redis.call('HMGET', record, 'client_id', 'agent_name',
     'room_name'))
   if client then redis.call('ZREM', sessions_prefix .. client, id) end
   if client and agent and room then
-    -- The room is free: the next request for it gets a dispatch that somebody works on.
-    local function quoted(name)  -- as in keys.py
+    -- Free the room: the next request for it gets a dispatch that works.
+    local function quoted(name)  -- as in ledger/keys.py
       return (string.gsub(name, '[^%w_.~-]', function(c)
         return string.format('%%%02X', string.byte(c))
       end))

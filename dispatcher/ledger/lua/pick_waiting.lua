@@ -1,6 +1,6 @@
--- The waiting dispatches to wake now that agent servers have room: each client's oldest first, the
--- clients in turn; and after all of these, in the same way, those that nobody has ever come to.
--- Returns dispatch ids; those are not due for push_ms, so that the sweeper does not wake them too.
+-- Takes the waiting dispatches to wake now that agent servers have room: each client's oldest
+-- first, the clients in turn; after them, in the same way, those that no person has ever joined.
+-- Returns dispatch ids; they are not due for push_ms, so that the sweeper does not wake them too.
 local waiting, due = unpack(KEYS)
 local limit, push_ms, record_prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 
@@ -8,7 +8,7 @@ local attended, unattended = new_line(), new_line()
 for _, id in ipairs(redis.call('ZRANGE', waiting, 0, 999)) do
   local record = redis.pcall('HMGET', record_prefix .. id, 'client_id', 'unattended')
   local client = record[1]
-  if record.err then client = '' end  -- no record: whoever reads it will see
+  if record.err then client = '' end  -- no record: the worker that reads it finds out
   if not client then
     redis.call('ZREM', waiting, id)
   else

@@ -1,2 +1,2 @@
--- Answers with Redis's clock in ms.
+-- Returns the ledger's clock in ms.
 return clock()

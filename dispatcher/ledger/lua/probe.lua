@@ -1,5 +1,5 @@
--- Writes a key, because a Redis that takes no writes answers questions still.
--- Answers with Redis's clock in ms.
+-- Writes a key, because a Redis that takes no writes still answers reads.
+-- Returns Redis's clock in ms.
 local probed = KEYS[1]
 local t = redis.call('TIME')
 redis.call('SET', probed, t[1], 'PX', 60000)

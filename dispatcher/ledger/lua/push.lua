@@ -1,5 +1,5 @@
--- Pushes the due time of a record on that is being woken, so that nobody else wakes it too: for so
--- long, but not past the moment at which it must end to end before its deadline. Part of other
+-- Pushes the due time of a record that is being woken on, so that no other sweep wakes it too: for
+-- so long, but not past the moment at which it must end to end before its deadline. Part of other
 -- scripts; END_MARGIN_MS stands before it.
 local function push(due_key, prefix, id, now, push_ms)
   local deadline = redis.pcall('HGET', prefix .. id, 'deadline_at_ms')

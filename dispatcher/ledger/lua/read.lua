@@ -1,6 +1,6 @@
--- Returns the record, its attempts and its timeline, the agent servers for who wants them, too, and
--- Redis's clock in ms, in one consistent look; of what is something else under a record's name, the
--- error instead, as a record that cannot be read.
+-- Returns the record, its attempts and its timeline, the agent servers on request, and Redis's
+-- clock in ms, in one consistent read; for a key of another type under a record's name, the error
+-- instead, as for a record that cannot be read.
 local record_key, attempts_key, timeline_key, agent_servers = unpack(KEYS)
 
 local now = clock()

@@ -1,16 +1,16 @@
--- An agent in its session, or on its way there, says that it is alive, and how many people are with
--- it. (For one that cannot say so, the worker that has seen it does; it has no job id.)
--- Returns "ok", "stale" (another job or generation serves this dispatch, or none, or its agent has been
--- told to be lost), "unknown" (no such record), "abandoned" (no person has ever come, and the time for
--- it is over), "deserted" (everybody has left, and did not come back in time) or "superseded" (it is
--- leaving, and another dispatch serves the room).
+-- Renews the lease of an agent that is in its session, or on its way there, and notes how many
+-- people are with it. (For an agent that cannot report, the worker that has seen it renews, without
+-- a job id.) Returns "ok", "stale" (another job or generation serves this dispatch, or none, or its
+-- agent has been reported lost), "unknown" (no such record), "abandoned" (no person has ever come,
+-- and the time for it is over), "deserted" (all people have left, and none came back in time) or
+-- "superseded" (it is leaving, and another dispatch serves the room).
 local record, leases, live = unpack(KEYS)
 local id, generation, job_id = ARGV[1], ARGV[2], ARGV[3]
 local people = tonumber(ARGV[4])  -- -1 when the agent cannot see
 local lease_ms, abandon_after_ms, deserted_after_ms = tonumber(ARGV[5]), tonumber(ARGV[6]),
   tonumber(ARGV[7])
 local has_met = ARGV[8] == '1'                -- a person, at any time
-local still_to_come_ms = tonumber(ARGV[9])    -- so long a caller who has asked again counts as that
+local still_to_come_ms = tonumber(ARGV[9])    -- a caller counts so long as still to come
 
 local is = redis.call('HMGET', record, 'state', 'generation', 'job_id', 'person_seen',
   'alone_since_ms', 'loss', 'asked_at_ms', 'look_at_ms')
@@ -20,7 +20,7 @@ if not state then return 'unknown' end
 local open = state == 'accepted' or state == 'joined' or state == 'leaving'
 if not open or is[2] ~= generation or (is[3] or '') ~= job_id or loss then return 'stale' end
 local now = clock()
--- It may have met them while it could not say so: Redis was away, or LiveKit was about to go.
+-- The agent may have met people while it could not report: Redis was away, or LiveKit about to go.
 if (people > 0 or has_met) and not seen then
   redis.call('HSET', record, 'person_seen', '1')
   seen = '1'
@@ -30,7 +30,7 @@ if state == 'leaving' then
   if serving and serving ~= id then return 'superseded' end
 end
 if people ~= 0 then
-  -- Where the agent was cut off, people have as long to come back as if they had left now.
+  -- If the agent was cut off, people have as long to come back as if they had left now.
   if alone_since then redis.call('HDEL', record, 'alone_since_ms') end
 elseif state ~= 'accepted' and not alone_since then
   redis.call('HSET', record, 'alone_since_ms', string.format('%.0f', now))
@@ -42,7 +42,7 @@ end
 local till = string.format('%.0f', now + lease_ms)
 redis.call('HSET', record, 'alive_till_ms', till)
 if state ~= 'accepted' then
-  -- A look that was asked for (a foreign agent, a webhook) is not put off by an agent that lives.
+  -- A requested look (a foreign agent, a webhook) is not put off by a live agent.
   if look_at and tonumber(look_at) < tonumber(till) then till = look_at end
   redis.call('ZADD', leases, till, id)
 end

@@ -1,4 +1,4 @@
--- Keeps a report for a while. Returns Redis's clock (ms).
+-- Keeps a report for a while. Returns the ledger's clock (ms).
 local reports, waiting = KEYS[1], KEYS[2]  -- waiting: only with a channel
 local name, report, ttl_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])  -- ttl 0 takes it away
 local channel, message = ARGV[4], ARGV[5]  -- to tell when dispatches wait, if any

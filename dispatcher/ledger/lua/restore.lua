@@ -1,17 +1,17 @@
--- Writes a record that Redis does not have, from what somebody remembers: a web process what it has
--- promised, an agent what it is there for. When another dispatch serves that room by now the record
--- is written as cancelled, so that whoever asks for it learns why.
+-- Writes a record that Redis does not have, from the memory of a web process that accepted it or of
+-- an agent that serves it. When another dispatch serves that room by now, the record is written as
+-- cancelled, so that a reader learns why.
 -- Returns {"restored" | "exists" | "occupied", id of the dispatch that serves the room}.
 local record, timeline, due, live, metrics, index, sessions, notified, outbox = unpack(KEYS)
 local id, state, generation, age_ms, deadline_ms, detail, closed_reason, closed_message,
   retention_s, announcement, web_says = unpack(ARGV, 1, 11)
--- web_says: whose it is by the word of the web, which has seen a key of that client's (empty: an
+-- web_says: the client, by the word of the web, which has seen a key of that client's (empty: an
 -- agent says so)
 local FIELDS = 12  -- field, value, field, value, ... from here on
 
 local whose = redis.call('HGET', record, 'client_id')
 if whose and web_says ~= '' and whose ~= web_says then
-  -- An agent of another client's has said that it is there for that id, which is no secret.
+  -- An agent of another client's has claimed that id, which is no secret.
   redis.call('DEL', record, record .. ':attempts', timeline)
 elseif redis.call('EXISTS', record) == 1 then
   return {'exists', id}

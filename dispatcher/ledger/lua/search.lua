@@ -1,4 +1,4 @@
--- One page of the dispatches of several clients, newest first.
+-- Reads one page of the dispatches of several clients, newest first.
 -- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
 local of_clients = KEYS  -- their indexes
 local record_prefix, limit = ARGV[1], tonumber(ARGV[2])
@@ -15,7 +15,7 @@ for i = STATES, first_field - 1 do
 end
 local BATCH = 100
 
--- What is wanted of a record; nil where it is not what is looked for.
+-- Returns the wanted fields of a record; nil where the record does not match.
 local function fields_of(id)
   local key = record_prefix .. id
   if states or text ~= '' then
@@ -30,7 +30,7 @@ local function fields_of(id)
   return fields and #fields > 0 and fields or nil
 end
 
--- Each index is read in batches, from its newest; the newest of all heads is next.
+-- Each index is read in batches, from its newest; the newest of all heads comes next.
 local max = after_score == '' and '+inf' or after_score
 local function head(of)
   repeat

@@ -1,6 +1,6 @@
--- What a change of state says about the way of a session. Part of advance.lua.
--- r: the record before, by field. a: the order. moves: whether the state changes. MARKS are the times
--- (ms) at which this generation has entered each stage. Returns those that are to be written.
+-- Derives the stages of a session from a change of state. Part of advance.lua.
+-- r: the record before, by field. a: the order. moves: whether the state changes. MARKS are the
+-- times (ms) at which this generation entered each stage. Returns those that are to be written.
 local MARKS = {'queued_at_ms', 'dispatching_at_ms', 'dispatched_at_ms', 'offered_at_ms',
   'accepted_at_ms'}
 local BY_STATE = {joined = 'joined', ended = 'ended', cancelled = 'cancelled', failed = 'failures'}
@@ -24,7 +24,7 @@ local function stages(counts, r, a, moves, now)
     end
     mark('dispatching_at_ms', now)
   end
-  -- An offer may be told before CreateDispatch has come back.
+  -- An offer may be reported before CreateDispatch has returned.
   if before == 'offered' and not r.offered_at_ms then
     mark('offered_at_ms', now - (a.offered_ago_ms or 0))
     took('offer', 'dispatched_at_ms', r.offered_at_ms)
@@ -50,11 +50,11 @@ local function stages(counts, r, a, moves, now)
     if a.to == 'failed' then add(counts, 'failures:' .. (a.fields.failure_reason or ''), 1) end
   end
   if BY_EVENT[event] then
-    -- Of one that nobody has ever entered no person has missed the agent.
+    -- In a session that no person ever joined, no person has missed the agent.
     local idle = event == 'agent_lost' and a.fields.unattended == '1'
     add(counts, idle and 'idle_agents_lost' or BY_EVENT[event], 1)
   end
-  -- Of sessions, each once: it gets its agent or not; and one that had it may still lose it.
+  -- Each session counts once: it gets its agent or not; and one that had it may still lose it.
   if moves and a.to == 'joined' and not r.measured then add(counts, 'sessions_joined', 1) end
   if moves and a.to == 'failed' then
     add(counts, r.measured and 'sessions_lost' or 'sessions_failed', 1)
@@ -62,10 +62,10 @@ local function stages(counts, r, a, moves, now)
   return set
 end
 
--- How many generations and tries a session has taken: once, when it has joined or ended first.
+-- Number of generations and tries of a session: counted once, when it first joins or ends.
 local function first_result(counts, r, generation)
   observe(counts, 'generations', generation - tonumber(r.first_generation or '1') + 1)
-  -- One that LiveKit has carried out before it has answered counts too.
+  -- A try that LiveKit has carried out but not answered counts too.
   local unanswered = r.dispatching_at_ms and not r.dispatched_at_ms and not r.tried and 1 or 0
   observe(counts, 'tries', tonumber(r.tries or '0') + unanswered)
 end

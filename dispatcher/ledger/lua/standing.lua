@@ -1,7 +1,7 @@
--- Returns the positions (from 1) of the records that are not there (another client's record is not the
--- one that is meant), and of those that have ended.
+-- Returns the positions (from 1) of the records that are missing (another client's record counts as
+-- missing), and of those that have ended.
 local records, end_states = KEYS, ARGV[1]  -- the states with commas between
-local OF_CLIENTS = 2                       -- whose each record is, from here on, if anything
+local OF_CLIENTS = 2                       -- the client of each record, from here on, if given
 
 local ends = {}
 for state in string.gmatch(end_states, '[^,]+') do ends[state] = true end

@@ -1,5 +1,5 @@
--- How many dispatches with a caller wait for an agent of that name. Not those whose LiveKit is away:
--- they take no slot.
+-- Counts the dispatches with a caller that wait for an agent of that name, without those whose
+-- LiveKit is away: they take no slot.
 -- Returns {client, container, number, client, container, number, ...}.
 local waiting = KEYS[1]
 local record_prefix, agent_name = ARGV[1], ARGV[2]

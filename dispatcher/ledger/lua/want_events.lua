@@ -1,5 +1,5 @@
--- Notes for which clients events are wanted, by a worker that knows them; those whom no worker has
--- named for so long are forgotten. Returns how many it has named.
+-- Notes the clients for which a worker wants events; clients that no worker has named for so long
+-- are forgotten. Returns how many it has named.
 local notified, kept_s = KEYS[1], tonumber(ARGV[1])
 local CLIENTS = 2  -- their ids, from here on
 

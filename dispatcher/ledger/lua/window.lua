@@ -1,6 +1,6 @@
--- How many may be on their way at once to agents that LiveKit has dropped some of; nil when it has
--- dropped none lately. Part of other scripts; WINDOW_MS stands before it.
--- Redis lets a key expire by its own clock: when that has gone back, the key would stay for as much
+-- Returns how many may be on their way at once to agents after LiveKit has dropped jobs; nil when
+-- it has dropped none lately. Part of other scripts; WINDOW_MS stands before it.
+-- Redis expires a key by its own clock: if that has gone back, the key would stay for as much
 -- longer.
 local function window_of(key)
   local window = tonumber(redis.call('GET', key) or nil)
