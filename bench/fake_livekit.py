@@ -108,11 +108,11 @@ class FakeLiveKit:
         return web.Response(text=json.dumps(self.order), content_type="application/json")
 
     async def count(self, request: web.Request) -> web.Response:
-        """How many have come of the rooms `<prefix>-<number>`."""
+        """Answer with the number of rooms `<prefix>-<number>` that have come."""
         return web.json_response(self.by_prefix[request.query.get("prefix", "")])
 
     async def let_join(self, request: web.Request) -> web.Response:
-        """Whether there is an agent in every room, from now on."""
+        """Set whether there is an agent in every room, from now on."""
         self.joins = await request.text() == "on"
         return web.Response()
 

@@ -139,7 +139,7 @@ class LiveKitLog:
             self.calls[event.room][event.name] += 1
 
     def first_active_ms(self, room: str) -> float | None:
-        """When the first agent was ACTIVE in that room (ms since the epoch)."""
+        """Return when the first agent was ACTIVE in that room (ms since the epoch)."""
         return min(self.agents[room].values(), default=None) if room in self.agents else None
 
     async def wait_for_agents(

@@ -16,7 +16,7 @@ class Unit:
     """The smallest thing that is measured, kept and never measured twice.
 
     Attributes:
-        measure: whose it is.
+        measure: the measurement that it belongs to.
         kind: the testbed that it needs.
         key: its name within that measurement, such as "2/usher/40".
         contender: the contender's name, or empty where it is Usher's alone.

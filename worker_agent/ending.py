@@ -125,7 +125,7 @@ def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
 
 
 def of_shutdown_callback(reason: str) -> Ending:
-    """As `of_shutdown`, by the reason alone: all that a shutdown callback is told."""
+    """Decide as `of_shutdown`, by the reason alone: a shutdown callback is told no more."""
     asked_for = reason not in _NOT_ASKED_FOR and reason != _ROOM_DISCONNECTED
     return of_shutdown(reason, asked_for=asked_for)
 

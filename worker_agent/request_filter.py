@@ -84,7 +84,7 @@ class RequestFilter:
 
     @property
     def may_begin(self) -> int:
-        """How many more agents this process may have joining at the same time."""
+        """The number of further agents that may be joining in this process at the same time."""
         return joining.room_for(self._jobs())
 
     def _jobs(self) -> set[str]:

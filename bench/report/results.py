@@ -56,7 +56,7 @@ class Results:
         }
 
     def burst_sizes(self, kind: Kind) -> list[int]:
-        """Which sizes were measured."""
+        """Return the sizes that were measured."""
         return sorted({n for k, n, _ in map(_burst, self.of("burst")) if k is kind})
 
     def answers_at_once_ms(self, count: int, contender: str) -> list[float]:
@@ -110,7 +110,7 @@ def measured(results: Results, names: Sequence[str] = tuple(CONTENDERS)) -> list
 
 
 def seconds(sessions: Sequence[Session], field: str) -> list[float]:
-    """That field of the sessions that have it, in seconds."""
+    """Return that field of the sessions that have it, in seconds."""
     return [session[field] / 1000 for session in sessions if session.get(field) is not None]
 
 

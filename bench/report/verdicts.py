@@ -151,7 +151,7 @@ def _lag_and_calls(results: Results) -> Iterator[Verdict]:
 
 
 def redis_commands(counted: dict[str, float]) -> tuple[float, float]:
-    """How many a session takes: sent by processes, and by scripts."""
+    """Return how many a session takes: sent by processes, and by scripts."""
     inside = sum(count for name, count in counted.items() if name.startswith("script "))
     return sum(counted.values()) - inside, inside
 
