@@ -450,13 +450,20 @@ class Fence:
             return await self._adopt()
         if renewal is Renewal.ABANDONED:
             ending = endings.nobody_came(
-                self._offer.ref, waited_s=common.abandon_after_s, retention_s=common.retention_s
+                self._offer.ref,
+                waited_s=common.abandon_after_s,
+                retention_s=common.retention_s,
+                unless_asked_for_s=leases.STILL_TO_COME_S,
             )
-            await self._finish(ending, "nobody has come")
-        elif renewal is Renewal.DESERTED:
-            ending = endings.everybody_left(self._offer.ref, retention_s=common.retention_s)
-            await self._finish(ending, "everybody has left")
-        elif renewal is not Renewal.OK:
+            return not await self._finish(ending, "nobody has come")
+        if renewal is Renewal.DESERTED:
+            ending = endings.everybody_left(
+                self._offer.ref,
+                retention_s=common.retention_s,
+                unless_asked_for_s=leases.STILL_TO_COME_S,
+            )
+            return not await self._finish(ending, "everybody has left")
+        if renewal is not Renewal.OK:
             self._withdraw("leaving again")
         return renewal is Renewal.OK
 
@@ -523,12 +530,15 @@ class Fence:
             await asyncio.sleep(RENEW_S)
         return True
 
-    async def _finish(self, ending: Step[Advanced], what: str) -> None:
-        """End the record, then the job: there is nobody whom it could serve."""
+    async def _finish(self, ending: Step[Advanced], what: str) -> bool:
+        """End the record, then the job; false when a caller has just asked for it again."""
         with tracing.inside(self._session):
-            await self._store.run(ending)
+            done = await self._store.run(ending)
+        if done.outcome == "wanted":
+            return False
         self._dismissed = True
         self._leave_at_once(what)
+        return True
 
     def _withdraw(self, what: str) -> None:
         """Leave, because another job or generation serves this dispatch now."""

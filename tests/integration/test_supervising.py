@@ -8,7 +8,7 @@ import pytest
 import redis
 from livekit import api
 
-from dispatcher import dispatching, leases, ledger, models, reports, verification
+from dispatcher import dispatching, leases, ledger, models, reports, supervising, verification
 from dispatcher.errors import UnknownDispatch
 from dispatcher.figures import figures
 from dispatcher.metrics import Window
@@ -132,6 +132,27 @@ async def test_who_has_just_asked_counts_as_a_person_about_to_come(
 
     assert not look().unattended
     assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
+
+
+async def test_a_caller_who_asks_again_while_its_room_is_looked_into_is_not_left_alone(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+    store: Ledger,
+) -> None:
+    """The caller was told "joined", and the look before that has seen an empty room."""
+    await joined(services, request_dispatch(deadline_ms=90_000), house)
+    asked_for_a_minute_ago(raw)
+    seen = look()
+    again = new_dispatch("dsp_2", room_name=house.room)
+    assert store.run(ledger.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+
+    assert not await supervising._end(services, seen)
+
+    fall_silent(raw)
+    assert await supervise(services, "dsp_1") is State.QUEUED
 
 
 async def test_a_caller_who_asks_again_makes_it_one_with_a_caller(
