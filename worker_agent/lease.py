@@ -8,6 +8,7 @@ from typing import Final
 
 from livekit import rtc
 
+from dispatcher.domain.timing import STILL_TO_COME_S
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import endings, leases
 from dispatcher.ledger.dispatches import Advanced
@@ -123,19 +124,29 @@ class Lease:
             return await self._fence.adopt()
         if renewal is Renewal.ABANDONED:
             ending = endings.nobody_came(
-                job.offer.ref, waited_s=common.abandon_after_s, retention_s=common.retention_s
+                job.offer.ref,
+                waited_s=common.abandon_after_s,
+                retention_s=common.retention_s,
+                unless_asked_for_s=STILL_TO_COME_S,
             )
-            await self._finish(ending, "no person has come")
-        elif renewal is Renewal.DESERTED:
-            ending = endings.everybody_left(job.offer.ref, retention_s=common.retention_s)
-            await self._finish(ending, "all people have left")
-        elif renewal is not Renewal.OK:
+            return not await self._finish(ending, "no person has come")
+        if renewal is Renewal.DESERTED:
+            ending = endings.everybody_left(
+                job.offer.ref,
+                retention_s=common.retention_s,
+                unless_asked_for_s=STILL_TO_COME_S,
+            )
+            return not await self._finish(ending, "all people have left")
+        if renewal is not Renewal.OK:
             job.withdraw("leaving again")
         return renewal is Renewal.OK
 
-    async def _finish(self, ending: Step[Advanced], what: str) -> None:
-        """End the record, then the job: there is no person to serve."""
+    async def _finish(self, ending: Step[Advanced], what: str) -> bool:
+        """End the record, then the job; false when a caller has just asked for it again."""
         with tracing.inside(self._job.session_span):
-            await self._job.store.run(ending)
+            done = await self._job.store.run(ending)
+        if done.outcome == "wanted":
+            return False
         self._job.dismissed = True
         self._job.leave_at_once(what)
+        return True

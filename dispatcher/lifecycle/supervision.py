@@ -11,6 +11,7 @@ from dispatcher.domain.failure_reasons import Reason
 from dispatcher.domain.models import Dispatch, FailureReason, State
 from dispatcher.domain.rooms import RoomView, agent_to_keep
 from dispatcher.domain.state_machine import AGENT_ADOPTED, AGENT_LOST, CAME_BACK
+from dispatcher.domain.timing import STILL_TO_COME_S
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import celery_messages, dispatches, endings, leases
 from dispatcher.ledger.advance import Advance, Times
@@ -95,8 +96,13 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
 
 
 async def _end(services: Services, dispatch: Dispatch) -> bool:
+    # One that is leaving is not asked for again: its callers get another dispatch.
+    leaving = dispatch.state is State.LEAVING
     step = endings.everybody_left(
-        dispatch, retention_s=services.common.retention_s, reason=_why_over(dispatch)
+        dispatch,
+        retention_s=services.common.retention_s,
+        reason=_why_over(dispatch),
+        unless_asked_for_s=None if leaving else STILL_TO_COME_S,
     )
     return (await services.ledger.run(step)).moved
 
@@ -168,7 +174,10 @@ async def _cancel(services: Services, dispatch: Dispatch) -> bool:
     common = services.common
     done = await services.ledger.run(
         endings.nobody_came(
-            dispatch, waited_s=common.abandon_after_s, retention_s=common.retention_s
+            dispatch,
+            waited_s=common.abandon_after_s,
+            retention_s=common.retention_s,
+            unless_asked_for_s=STILL_TO_COME_S,
         )
     )
     return done.moved

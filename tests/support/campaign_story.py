@@ -153,15 +153,20 @@ class Story:
         deadline_at: float = END,
         agent: str = "",
         joined_at: float | None = None,
+        asked_at: float | None = None,
         dispatch_id: str = DISPATCH,
     ) -> Story:
+        """`asked_at` is when its last attempt began."""
+        asked = (
+            [] if asked_at is None else [{"at_ms": int(asked_at * 1000), "event": "dispatching"}]
+        )
         joined = [] if joined_at is None else [{"at_ms": int(joined_at * 1000), "event": "joined"}]
         body = {
             "state": state,
             "failure_reason": reason or None,
             "agent_identity": agent or None,
             "deadline_at_ms": int(deadline_at * 1000),
-            "timeline": [*joined, {"at_ms": int(ended_at * 1000), "event": state}],
+            "timeline": [*asked, *joined, {"at_ms": int(ended_at * 1000), "event": state}],
         }
         return self._record(200, body, dispatch_id)
 

@@ -70,8 +70,8 @@ _SERVERS: Final = frozenset({Kind.AGENT, Kind.FREEZE_AGENT, Kind.DRAIN})
 _WORKERS: Final = frozenset({Kind.DISPATCH, Kind.VERIFY, Kind.FREEZE_WORKER})
 _REDIS: Final = frozenset({Kind.REDIS, Kind.REFUSES})
 # Which faults can have led to which reason, by its word before a colon. A neighbour is no cause,
-# nor is garbage: there is time to ask LiveKit again. `CRASH` is that of an agent of the same room.
-# An entry point that fails is no reason for `join_timeout`: it has its own.
+# nor is garbage while there is time to ask LiveKit again. `CRASH` is that of an agent of the same
+# room. An entry point that fails is no reason for `join_timeout`: it has its own.
 CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "no_agent_online": _SERVERS | _REDIS | {Kind.LIVEKIT},
     "no_capacity": _SERVERS,
@@ -426,9 +426,21 @@ def _what_is_wrong(body: Mapping[str, Any], room: Room, evidence: Evidence) -> s
         met = _met(agents, room, evidence)
         return "nobody_came, and its person had met the agent" if met else ""
     causes = CAUSES.get(reason.partition(":")[0], frozenset())
+    if reason == "livekit_unreachable" and _garbage_to_the_last(body["timeline"], evidence):
+        return ""
     if not causes & _done_to(room, ended_at, evidence):
         return f"{body['state']}: {reason}, and nothing was done that leads to that"
     return ""
+
+
+def _garbage_to_the_last(timeline: list[Mapping[str, Any]], evidence: Evidence) -> bool:
+    """True when all answers to a dispatch's last attempt were garbage: no time was left to ask."""
+    starts = [event["at_ms"] / 1000 for event in timeline if event["event"] == "dispatching"]
+    ended_at = timeline[-1]["at_ms"] / 1000
+    return bool(starts) and any(
+        fault.kind is Kind.GARBAGE and fault.at <= starts[-1] and ended_at <= fault.until
+        for fault in evidence.faults
+    )
 
 
 def _done_to(room: Room, ended_at: float, evidence: Evidence) -> set[str]:

@@ -17,7 +17,7 @@ from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.statistics import figures
-from dispatcher.lifecycle import dispatching, verification
+from dispatcher.lifecycle import dispatching, supervision, verification
 from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.supervision import LOOK_AGAIN_S, supervise
 from tests.support.house import House, OpenServices, Request
@@ -135,6 +135,27 @@ async def test_who_has_just_asked_counts_as_a_person_about_to_come(
 
     assert not look().unattended
     assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
+
+
+async def test_a_caller_who_asks_again_while_its_room_is_looked_into_is_not_left_alone(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    raw: redis.Redis,
+    house: House,
+    store: Ledger,
+) -> None:
+    """The caller was told "joined", and the look before that has seen an empty room."""
+    await joined(services, request_dispatch(deadline_ms=90_000), house)
+    asked_for_a_minute_ago(raw)
+    seen = look()
+    again = new_dispatch("dsp_2", room_name=house.room)
+    assert store.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+
+    assert not await supervision._end(services, seen)
+
+    fall_silent(raw)
+    assert await supervise(services, "dsp_1") is State.QUEUED
 
 
 async def test_a_caller_who_asks_again_makes_it_one_with_a_caller(

@@ -55,6 +55,14 @@ def test_garbage_of_a_gateways_is_no_reason_to_fail() -> None:
     ]
 
 
+@pytest.mark.parametrize(("asked_at", "verdict"), [(17.8, []), (17.2, ["unexplained"])])
+def test_garbage_for_all_of_the_last_attempt_is_one(asked_at: float, verdict: list[str]) -> None:
+    story = honest().fault(17.5, Kind.GARBAGE, until=19.5)
+    story.record("failed", "livekit_unreachable", asked_at=asked_at, ended_at=19.0)
+
+    assert found(story.judged()) == verdict
+
+
 def test_whoever_asks_for_as_long_as_a_page_waits_and_is_never_accepted_is_refused() -> None:
     story = ended().fault(40.0, Kind.REDIS, 9).gives_up_asking(60.0)
 
