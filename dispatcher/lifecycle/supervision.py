@@ -79,6 +79,8 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
     elif verdict is Verdict.OVER:
         if await _end(services, dispatch):
             await remove_all(services, dispatch, room)
+        else:  # a caller has asked again meanwhile, and waits for an agent
+            await services.ledger.run(leases.look_again(dispatch_id, in_s=0.0))
     elif verdict is Verdict.PARK:
         reason = Reason(
             code=FailureReason.AGENT_LOST,

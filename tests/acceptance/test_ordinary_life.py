@@ -25,6 +25,7 @@ from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
 from dispatcher.domain.metrics import ClientFigures, Window
 from dispatcher.ledger.statistics import figures
+from worker_agent.departure import _TELL_FOR_S
 
 from .ordinary import CONFIDENTIAL
 from .session import Caller, active_agents, end_rooms, run_step, wait_ready
@@ -355,6 +356,26 @@ async def test_an_agent_that_is_leaving_says_so_and_gives_way_to_another(
         await back.answered(within_s=ANSWERS_WITHIN_S, by_another_than=first)
         await back.leave()
     await until(caller, answer, "ended", within_s=15)
+
+
+async def test_an_agent_that_could_not_tell_of_a_person_who_is_back_tells_it_later(
+    stack: RunningStack, caller: Caller
+) -> None:
+    """Its `AgentSession` is over; Redis is away for longer than one telling of it is tried."""
+    async with a_session(caller, microphone=True, session=True) as (answer, person, first):
+        await person.leave()
+        await until(caller, answer, "leaving", within_s=5)
+        assert "stopped" in await asyncio.to_thread(stack.supervisorctl, "stop", "servers:redis")
+        try:
+            back = await joins(answer)
+            await asyncio.sleep(_TELL_FOR_S + 3)  # in which it gave up for good
+        finally:
+            started = await asyncio.to_thread(stack.supervisorctl, "start", "servers:redis")
+        assert "started" in started
+        await back.answered(within_s=15, by_another_than=first)
+        told = detail(await record(caller, answer), "came_back")
+        assert "job_id" in told, f"not its agent, but a worker that has found it silent: {told}"
+        await back.leave()
 
 
 async def test_an_agent_that_nobody_comes_to_is_out_of_the_room_although_its_program_waits(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import redis
+from livekit import api
 
 from devstack import PROJECT_ROOT
 from dispatcher.cli.showing import look
@@ -170,6 +171,12 @@ def told_of(redis_url: str, dispatch_id: str) -> str:
     finally:
         store.close()
     return " ".join((told.headline, told.cause, told.advice, *told.evidence))
+
+
+def join_token(api_key: str, api_secret: str, room: str) -> str:
+    """A token with which a participant, "agent", joins `room`."""
+    grants = api.VideoGrants(room_join=True, room=room)
+    return api.AccessToken(api_key, api_secret).with_identity("agent").with_grants(grants).to_jwt()
 
 
 def run_python(program: str, *arguments: str, **environ: str) -> str:

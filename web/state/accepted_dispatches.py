@@ -85,8 +85,8 @@ class Promises:
                 return self._promises[known]
             if self._full():
                 raise LedgerUnavailable("Redis does not answer, and no more can be remembered")
+            self._spool.keep(new)  # before the look can settle it, which deletes the file
             promise = self._add(new, delegated=True)
-        self._spool.keep(new)
         logger.warning("delegated to LiveKit", extra={**_log_fields(new), "error": because})
         return promise
 

@@ -56,11 +56,11 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._usable = _make(directory)
+        _make(directory)  # says at the start what is wrong
 
     def keep(self, new: NewDispatch) -> None:
-        """Write the promise down; where that fails it is in this process's memory alone."""
-        if not self._usable:
+        """Write the promise down; where that cannot be done it is in this process alone."""
+        if not _make(self._directory):  # again: what cleans /tmp may have deleted it
             return
         path = self._path(new.dispatch_id)
         unfinished = path.with_suffix(".unfinished")
@@ -86,7 +86,7 @@ class Spool:
         `known` tells those that this process keeps already: in a restarted container it may have
         the process id of one that is gone.
         """
-        if not self._usable:
+        if not _is_ours(self._directory):
             return
         for path in sorted(self._directory.glob("dsp_*")):
             dispatch_id, _, pid = path.name.partition(".")
@@ -130,18 +130,29 @@ def _lives(pid: int) -> bool:
 
 
 def _make(directory: Path) -> bool:
-    """Make the directory; return whether it is there, and this user's alone."""
+    """Make the directory; return false where it cannot be used, which is logged."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
     except OSError as error:
-        logger.warning("promises are kept in memory alone", extra={"error": str(error)})
+        logger.warning(
+            "promises are kept in memory alone: set TMPDIR to a folder that can be written to",
+            extra={"error": str(error)},
+        )
         return False
-    private = not found.st_mode & 0o077
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and private:
+    if _is_ours(directory):
         return True
     logger.warning(
-        "promises are kept in memory alone: this folder is not this user's alone",
+        "promises are kept in memory alone: this folder is not this user's alone; delete it",
         extra={"folder": str(directory)},
     )
     return False
+
+
+def _is_ours(directory: Path) -> bool:
+    """Return true for a directory that only this user can read and write."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    private = not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and private

@@ -35,5 +35,6 @@ async def closing_when_cancelled(room: rtc.Room, connect: Coroutine[Any, Any, No
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await asyncio.shield(connecting)
         if not connecting.cancelled() and connecting.exception() is None:
-            await room.disconnect()
+            with contextlib.suppress(Exception):  # the connection is over, whatever it says
+                await room.disconnect()
         raise

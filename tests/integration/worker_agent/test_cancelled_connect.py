@@ -6,9 +6,7 @@ import json
 import uuid
 from typing import Protocol
 
-from livekit import api
-
-from tests.support.values import run_python
+from tests.support.values import join_token, run_python
 
 # Cancels a connection that has just begun, then looks whom LiveKit lists in that room for as long
 # as a connection takes to come about.
@@ -46,12 +44,7 @@ class LiveKitServer(Protocol):
 
 def _cancel(livekit: LiveKitServer, *, mended: bool) -> str:
     room = f"cancelled-{uuid.uuid4().hex}"
-    token = (
-        api.AccessToken(livekit.api_key, livekit.api_secret)
-        .with_identity("agent")
-        .with_grants(api.VideoGrants(room_join=True, room=room))
-        .to_jwt()
-    )
+    token = join_token(livekit.api_key, livekit.api_secret, room)
     order = [livekit.url, livekit.api_key, livekit.api_secret, room, token, mended]
     return run_python(_CANCEL, json.dumps(order))
 

@@ -6,9 +6,7 @@ import json
 import uuid
 from typing import Protocol
 
-from livekit import api
-
-from tests.support.values import run_python
+from tests.support.values import join_token, run_python
 
 # It is the square of their number that is spared; of many more the library's log loses records.
 ROOMS = 8
@@ -52,10 +50,7 @@ class LiveKitServer(Protocol):
 
 def _looks(livekit: LiveKitServer, *, sparing: bool) -> int:
     tokens = [
-        api.AccessToken(livekit.api_key, livekit.api_secret)
-        .with_identity("agent")
-        .with_grants(api.VideoGrants(room_join=True, room=f"options-{uuid.uuid4().hex}"))
-        .to_jwt()
+        join_token(livekit.api_key, livekit.api_secret, f"options-{uuid.uuid4().hex}")
         for _ in range(ROOMS)
     ]
     said = run_python(_CONNECT, json.dumps([livekit.url, tokens, sparing]), LIVEKIT_RTC_DEBUG="1")
