@@ -94,6 +94,9 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
     elif await _replace(services, dispatch, room):
         await remove_all(services, dispatch, room)
         return State.QUEUED
+    elif dispatch.state is State.LEAVING and await _end(services, dispatch):
+        # Another dispatch serves the people who are back: this one's agent hangs beside its agent.
+        await remove_all(services, dispatch, room)
     return (await read(services, dispatch_id)).state
 
 

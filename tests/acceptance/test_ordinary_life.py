@@ -24,6 +24,7 @@ from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
 from devstack.testing import RunningStack, running_stack
 from dispatcher.domain.metrics import ClientFigures, Window
+from dispatcher.ledger.leases import LEASE_S
 from dispatcher.ledger.statistics import figures
 from worker_agent.departure import _TELL_FOR_S
 
@@ -277,7 +278,7 @@ async def test_a_job_whose_process_is_killed_is_replaced_without_waiting_for_its
 
 @contextlib.asynccontextmanager
 async def _in_a_process(
-    stack: RunningStack, caller: Caller
+    stack: RunningStack, caller: Caller, *, microphone: bool = False, **life: object
 ) -> AsyncIterator[tuple[dict[str, Any], Person, str, psutil.Process]]:
     """A session whose job has a process of its own, and that process."""
     port = int(stack.livekit_url.rpartition(":")[2])
@@ -292,7 +293,7 @@ async def _in_a_process(
 
     for _ in range(24):  # the other agent server takes as many
         before = await asyncio.to_thread(jobs)
-        async with a_session(caller) as (answer, person, first):
+        async with a_session(caller, microphone=microphone, **life) as (answer, person, first):
             found = await record(caller, answer)
             if _pid_of_server(found) != stack.pids("agent")[0]:
                 continue
@@ -356,6 +357,30 @@ async def test_an_agent_that_is_leaving_says_so_and_gives_way_to_another(
         await back.answered(within_s=ANSWERS_WITHIN_S, by_another_than=first)
         await back.leave()
     await until(caller, answer, "ended", within_s=15)
+
+
+async def test_a_leaving_agent_that_hangs_is_removed_when_another_serves_its_people(
+    stack: RunningStack, caller: Caller
+) -> None:
+    a_process = _in_a_process(stack, caller, microphone=True, session=True)
+    async with a_process as (answer, person, first, job):
+        room = answer["room_name"]
+        await person.leave()
+        await until(caller, answer, "leaving", within_s=2)
+        job.suspend()
+        try:
+            back = await joins(await ask(caller, room))
+            second = await back.answered(within_s=ANSWERS_WITHIN_S, by_another_than=first)
+            await eventually(
+                "the hanging agent's removal",
+                lambda: active_agents(stack, room)[room] == [second],
+                within_s=LEASE_S + 1.0,
+            )
+        finally:
+            job.resume()
+        await back.answered(within_s=ANSWERS_WITHIN_S)
+        await back.leave()
+    await until(caller, answer, "ended", within_s=5)
 
 
 async def test_an_agent_that_could_not_tell_of_a_person_who_is_back_tells_it_later(
