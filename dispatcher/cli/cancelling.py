@@ -21,7 +21,7 @@ from dispatcher.ledger import cancelling
 def command(dispatch_id: str, as_json: bool) -> None:
     """End a dispatch at once; its agent is taken out of the room. One that has ended stays so."""
     store = reach.open_ledger()
-    dispatch = reach.read(store, dispatch_id, as_json=as_json)
+    dispatch = reach.read(store, dispatch_id)
     retention_s = reach.common_settings().retention_s
     done = store.run(
         cancelling.cancel(

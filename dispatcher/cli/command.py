@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NoReturn
 
@@ -17,7 +17,6 @@ from dispatcher.connections import redis_url
 from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,
-    RedispatchRefused,
     UnknownDispatch,
     UnreadableRecord,
     UsherError,
@@ -52,10 +51,11 @@ _CODES: Final[dict[Exit, str]] = {
 class Problem(click.ClickException):
     """An error for people, with its exit code; with --json it is JSON on standard output."""
 
-    def __init__(self, message: str, exit_code: Exit, *, as_json: bool = False) -> None:
+    as_json = False  # `Command` sets it
+
+    def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(message)
         self.code = exit_code
-        self.as_json = as_json
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
@@ -85,7 +85,7 @@ def redis_address() -> str:
     return redis_url.address(load(CommonSettings).redis_url.get_secret_value())
 
 
-def _problem(error: UsherError, *, as_json: bool) -> Problem:
+def _problem(error: UsherError) -> Problem:
     message, code = str(error), Exit.NEGATIVE
     match error:
         case LedgerUnavailable():
@@ -98,14 +98,22 @@ def _problem(error: UsherError, *, as_json: bool) -> Problem:
             code = Exit.NOT_FOUND
         case UnreadableRecord():
             message = f"its record cannot be read ({error}); `show` says what to do"
-        case RedispatchRefused():
-            code = Exit.NEGATIVE
-    return Problem(message, code, as_json=as_json)
+    return Problem(message, code)
 
 
-def fail(message: str, code: Exit, *, as_json: bool) -> NoReturn:
-    """End the command with an error."""
-    raise Problem(message, code, as_json=as_json)
+@contextlib.contextmanager
+def _reported(*, as_json: bool) -> Iterator[None]:
+    """Turn an error of the block into a `Problem`; wrong usage stays click's, but for JSON."""
+    try:
+        yield
+    except (UsherError, Problem, click.UsageError) as error:
+        if isinstance(error, UsherError):
+            error = _problem(error)
+        elif as_json and isinstance(error, click.UsageError):
+            error = Problem(error.format_message(), Exit.USAGE)
+        if isinstance(error, Problem):
+            error.as_json = as_json
+        raise error from None
 
 
 def leave(code: Exit) -> NoReturn:
@@ -127,27 +135,15 @@ class Command(click.Command):
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        as_json = "--json" in args
-        try:
+        with _reported(as_json="--json" in args):
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            if as_json:
-                message = error.format_message()
-                raise Problem(message, Exit.USAGE, as_json=True) from None
-            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         # Log records are for the processes' logs; a command prints its own messages.
         logging.getLogger().addHandler(logging.NullHandler())
-        as_json = bool(ctx.params.get("as_json"))
         try:
-            return super().invoke(ctx)
-        except UsherError as error:
-            raise _problem(error, as_json=as_json) from None
-        except click.UsageError as error:
-            if as_json:
-                raise Problem(error.format_message(), Exit.USAGE, as_json=True) from None
-            raise
+            with _reported(as_json=bool(ctx.params.get("as_json"))):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
 

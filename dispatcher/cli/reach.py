@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from dispatcher.cli.command import Exit, fail
+from dispatcher.cli.command import Exit, Problem
 from dispatcher.clients.editing import ClientsFile, EditRefused
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.timing import Timings
@@ -88,15 +88,14 @@ def where_clients_come_from() -> str:
     )
 
 
-def read(store: Ledger, dispatch_id: str, *, as_json: bool) -> Dispatch:
+def read(store: Ledger, dispatch_id: str) -> Dispatch:
     """Return the record; end the command with an error if there is none."""
     dispatch = store.run(dispatches.read(dispatch_id))
     if dispatch is None:
-        fail(
+        raise Problem(
             f"no dispatch {dispatch_id!r}: it never existed or its retention time is over "
             "(`list` shows what there is)",
             Exit.NOT_FOUND,
-            as_json=as_json,
         )
     return dispatch
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from dispatcher.cli.command import Command, Exit, emit, fail, leave, printable
+from dispatcher.cli.command import Command, Exit, Problem, emit, leave, printable
 from dispatcher.cli.options import Duration
 from dispatcher.cli.rendering import table
 from dispatcher.selftest.results import Outcome, Result, as_shape, junit, passed
@@ -78,7 +78,7 @@ def command(
     many at once, the counters of the agent servers, cancelling, and that nothing is left. Ends
     with 0 when all is well, with 1 when something failed.
     """
-    key = _key(key_file, as_json=as_json)
+    key = _key(key_file)
     options = Options(agent=agent, concurrency=concurrency, deadline_s=deadline_s)
     began = time.monotonic()
     results, interrupted = asyncio.run(_run(url, key, options, began))
@@ -95,23 +95,18 @@ def command(
     leave(Exit.INTERRUPTED if interrupted else code)
 
 
-def _key(path: Path | None, *, as_json: bool) -> str:
+def _key(path: Path | None) -> str:
     key = os.environ.get("USHER_API_KEY") or os.environ.get("API_KEY") or ""
     if path is not None:
         key = path.read_text("utf-8").strip()
     if not key:
-        fail(
+        raise Problem(
             "no key to test with: set USHER_API_KEY to a secret key of a client, or name a file "
             "with --key-file (an option would show it to everybody on this machine)",
             Exit.CONFIGURATION,
-            as_json=as_json,
         )
     if not (key.isascii() and key.isprintable()):
-        fail(
-            "the key is none: it has characters that no key has",
-            Exit.CONFIGURATION,
-            as_json=as_json,
-        )
+        raise Problem("the key is none: it has characters that no key has", Exit.CONFIGURATION)
     return key
 
 

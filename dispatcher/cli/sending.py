@@ -7,13 +7,13 @@ limits apply.
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import click
 
 from dispatcher.cli import reach, rendering, shapes
-from dispatcher.cli.command import Command, Exit, emit, fail, printable
+from dispatcher.cli.command import Command, Exit, Problem, emit, printable
 from dispatcher.cli.following import wait_for_join
 from dispatcher.cli.options import client_option
 from dispatcher.clients.models import Client
@@ -86,8 +86,8 @@ def command(
     A room that has a live dispatch already keeps that one. With --wait it ends with 0 when the
     agent is in the room, with 1 when the dispatch has failed, and with 6 when neither was seen.
     """
-    client = _client(client_id, as_json=as_json)
-    new = replace(_new(client, room, agent, metadata, as_json=as_json), deployment=deployment)
+    client = _client(client_id)
+    new = replace(_new(client, room, agent, metadata), deployment=deployment)
     store = reach.open_ledger()
     settings = reach.common_settings()
     created = store.run(
@@ -110,24 +110,23 @@ def command(
     _report(created, new, dispatch, as_json=as_json)
 
 
-def _client(client_id: str | None, *, as_json: bool) -> Client:
+def _client(client_id: str | None) -> Client:
     clients = registry().clients
     names = ", ".join(client.client_id for client in clients)
     if client_id is None and len(clients) > 1:
         raise click.UsageError(f"name one with --client: {names}")
     found = next((c for c in clients if client_id in (None, c.client_id)), None)
     if found is None:
-        fail(f"no client {client_id!r}; there is: {names}", Exit.NOT_FOUND, as_json=as_json)
+        raise Problem(f"no client {client_id!r}; there is: {names}", Exit.NOT_FOUND)
     return found
 
 
-def _new(client: Client, room: str, agent: str, metadata: str, *, as_json: bool) -> NewDispatch:
+def _new(client: Client, room: str, agent: str, metadata: str) -> NewDispatch:
     if agent and not client.may_use(agent):
-        fail(
+        raise Problem(
             f"client {client.client_id!r} may not use agent {agent!r}; it may use: "
             + ", ".join(client.agent_names),
             Exit.NEGATIVE,
-            as_json=as_json,
         )
     return NewDispatch(
         dispatch_id=f"dsp_{secrets.token_urlsafe(16)}",
@@ -162,7 +161,7 @@ def _report(
                 "new": created.new,
                 "state": state,
                 "dispatch": shapes.record(dispatch) if dispatch else None,
-                "explanation": shapes.explanation(told) if told else None,
+                "explanation": asdict(told) if told else None,
             }
         )
     elif dispatch and told:

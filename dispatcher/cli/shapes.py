@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from dispatcher.domain.models import AgentServerReport, Dispatch
-from dispatcher.explain.explanation import Explanation
 from dispatcher.explain.stages import stages
 
 _SUMMARY: Final = (
@@ -38,11 +37,6 @@ def record(dispatch: Dispatch) -> dict[str, Any]:
         "timeline": [asdict(event) for event in dispatch.timeline],
         "stages": [asdict(stage) for stage in stages(dispatch)],
     }
-
-
-def explanation(told: Explanation) -> dict[str, Any]:
-    """Return an explanation."""
-    return {**asdict(told), "evidence": list(told.evidence)}
 
 
 def agent_server(report: AgentServerReport) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from dispatcher.cli import reach, rendering, shapes
@@ -35,7 +37,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
     dispatch, told, code = look(store, dispatch_id, reach.timings())
     if as_json:
         record = shapes.record(dispatch) if dispatch else None
-        emit({"dispatch": record, "explanation": shapes.explanation(told)})
+        emit({"dispatch": record, "explanation": asdict(told)})
     else:
         lines = rendering.shown(dispatch, told) if dispatch else rendering.explained(told)
         click.echo("\n".join(lines))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from dispatcher.cli import reach, rendering, shapes
+from dispatcher.cli import reach, rendering
 from dispatcher.cli.command import Command, emit, printable
 from dispatcher.cli.following import follow, follow_all
 from dispatcher.cli.options import Duration, client_option, dispatch_id_argument
@@ -55,7 +55,7 @@ def command(
 
 
 def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) -> None:
-    before = reach.read(store, dispatch_id, as_json=as_json)
+    before = reach.read(store, dispatch_id)
     start_ms = before.timeline[0].at_ms if before.timeline else before.created_at_ms
     for state, event in follow(store, dispatch_id, until=until):
         if as_json:
@@ -64,11 +64,11 @@ def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) 
             detail = rendering.pairs(event.detail)
             took = event.at_ms - start_ms
             click.echo(f"{took:>7}  {event.generation:>2} {event.event:<20} {detail}".rstrip())
-    dispatch = reach.read(store, dispatch_id, as_json=as_json)
+    dispatch = reach.read(store, dispatch_id)
     told = explain(dispatch, reach.timings())
     if as_json:
         last: dict[str, Any] = {"dispatch_id": dispatch_id, "state": dispatch.state}
-        emit({**last, "explanation": shapes.explanation(told)}, indent=None)
+        emit({**last, "explanation": asdict(told)}, indent=None)
     else:
         click.echo("\n".join(rendering.explained(told)))
     click.get_current_context().exit(exit_code(dispatch))

@@ -16,6 +16,7 @@ from dispatcher.explain.texts import CLI, Words, words_for
 
 # So many incidents are told in the cause; all of them are in the evidence.
 _TOLD: Final = 3
+_WITH_A_REASON: Final = (State.FAILED, State.CANCELLED, State.WAITING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,11 @@ def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
 
     `timings` are the workers' time-outs, which the sentences name.
     """
-    return _BY_STATE[dispatch.state](dispatch, timings)
+    words = _BY_STATE[dispatch.state](dispatch, timings)
+    evidence = troubles(dispatch, timings)
+    if dispatch.state in _WITH_A_REASON and dispatch.failure_message:
+        evidence = (f"The record says: {dispatch.failure_message}.", *evidence)
+    return Explanation(**vars(words), evidence=evidence)
 
 
 def explain_unknown(dispatch_id: str, timings: Timings) -> Explanation:
@@ -82,31 +87,23 @@ def _words(dispatch: Dispatch) -> Words:
     )
 
 
-def _evidence(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
-    said = f"The record says: {dispatch.failure_message}."
-    told = troubles(dispatch, timings)
-    return (said, *told) if dispatch.failure_message else told
-
-
-def _failed(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _failed(dispatch: Dispatch, timings: Timings) -> Words:
     words = _words(dispatch)
-    return Explanation(
+    return Words(
         headline=f"Failed: {words.headline}",
         cause=words.cause,
         advice=f"{words.advice} If people are still in the room: "
         f"`{CLI} redispatch {dispatch.dispatch_id}`.",
-        evidence=_evidence(dispatch, timings),
     )
 
 
-def _cancelled(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _cancelled(dispatch: Dispatch, timings: Timings) -> Words:
     words = _words(dispatch)
-    left = (" Somebody still sees to it that no agent of it is left.",) if dispatch.clearing else ()
-    return Explanation(
+    left = " Workers still see to it that no agent of it is left." if dispatch.clearing else ""
+    return Words(
         headline=f"Cancelled: {words.headline}",
-        cause="".join((words.cause, *left)),
+        cause=words.cause + left,
         advice=words.advice,
-        evidence=_evidence(dispatch, timings),
     )
 
 
@@ -118,55 +115,51 @@ def _on_the_way(dispatch: Dispatch, timings: Timings) -> str:
     return "On the way: " + " ".join(told[:_TOLD]) + more
 
 
-def _joined(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _joined(dispatch: Dispatch, timings: Timings) -> Words:
     took = dispatch.time_to_join_ms
     after = f", {seconds(took)} after it was asked for" if took is not None else ""
-    return Explanation(
+    return Words(
         headline=f"Joined: the agent is in the room{after}",
         cause=_on_the_way(dispatch, timings),
         advice="Nothing is to be done. Without sound in the room look into the log of agent server "
         f"{dispatch.agent_server_id or '(unknown)'} for job {dispatch.job_id or '(unknown)'}.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _leaving(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _leaving(dispatch: Dispatch, timings: Timings) -> Words:
     reason = dispatch.timeline[-1].detail.get("reason", "") if dispatch.timeline else ""
-    return Explanation(
+    return Words(
         headline="Leaving: the session is over, and its agent is still in the room",
         cause=f"Its agent answers no more{f' ({reason})' if reason else ''}. It leaves when its "
         "program has finished, when the room closes, or when the room is asked for again. "
         f"{_on_the_way(dispatch, timings)}",
         advice="Nothing is to be done: a caller who asks for the room again gets another agent.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _ended(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _ended(dispatch: Dispatch, timings: Timings) -> Words:
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
     served = dispatch.joined_at_ms is not None or dispatch.agent_identity != ""
-    why = {"agent_left": "The agent's session has ended", "ended": "The session is over"}
-    cause = f"{why.get(last.event if last else '', 'The session is over')}"
-    return Explanation(
+    left = last is not None and last.event == "agent_left"
+    cause = "The agent's session has ended" if left else "The session is over"
+    return Words(
         headline="Ended: the session was served and is over"
         if served
         else "Ended: nobody needs an agent any more",
         cause=f"{cause}{f' ({reason})' if reason else ''}. {_on_the_way(dispatch, timings)}",
         advice="Nothing is to be done.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _waiting(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _waiting(dispatch: Dispatch, timings: Timings) -> Words:
     words = _words(dispatch)
     left_ms = max(0.0, dispatch.remaining_s * 1000)
-    return Explanation(
+    return Words(
         headline=f"Waiting: {words.headline}; {seconds(left_ms)} left",
         cause=words.cause,
         advice=f"{words.advice} It goes on by itself as soon as it can, and fails with this reason "
         "at its deadline.",
-        evidence=_evidence(dispatch, timings),
     )
 
 
@@ -174,10 +167,10 @@ def _since_ms(dispatch: Dispatch) -> int:
     return max(0, dispatch.read_at_ms - dispatch.updated_at_ms)
 
 
-def _queued(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _queued(dispatch: Dispatch, timings: Timings) -> Words:
     since_ms = _since_ms(dispatch)
     late = is_slow_start(since_ms, timings)
-    return Explanation(
+    return Words(
         headline=f"Queued for {seconds(since_ms)}",
         cause="No dispatch worker has taken it up, and a few milliseconds are usual: the workers "
         "are away, frozen or busy, or its wake-up was lost and the sweeper is about to find it."
@@ -186,14 +179,13 @@ def _queued(dispatch: Dispatch, timings: Timings) -> Explanation:
         advice=f"`{CLI} doctor` says whether workers and sweeper live and how long the queue is."
         if late
         else "Look again in a second.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _dispatching(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _dispatching(dispatch: Dispatch, timings: Timings) -> Words:
     since_ms = _since_ms(dispatch)
     gone = since_ms >= DISPATCHING_LEASE_S * 1000
-    return Explanation(
+    return Words(
         headline=f"Dispatching for {seconds(since_ms)}: LiveKit is being asked",
         cause="The dispatch worker that has it in hand was killed or hangs; another one takes it "
         "over now."
@@ -203,19 +195,17 @@ def _dispatching(dispatch: Dispatch, timings: Timings) -> Explanation:
         advice=f"`{CLI} doctor` asks every client's LiveKit and says whether workers live."
         if gone or is_slow_start(since_ms, timings)
         else "Look again in a second.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _starting(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _starting(dispatch: Dispatch, timings: Timings) -> Words:
     left_ms = max(0.0, dispatch.remaining_s * 1000)
-    return Explanation(
+    return Words(
         headline=f"Accepted {seconds(_since_ms(dispatch))} ago: the agent is still starting",
         cause=f"Job {dispatch.job_id} of agent server {dispatch.agent_server_id} is alive and has "
         f"not connected to the room yet; it has {seconds(left_ms)} left.",
         advice="If this is usual: have the program load models in its setup_fnc, keep more idle "
         "processes (USHER_AGENT_IDLE_PROCESSES), or raise the client's deadline_s.",
-        evidence=troubles(dispatch, timings),
     )
 
 
@@ -227,7 +217,7 @@ def _offer_timeout(timings: Timings) -> str:
     return f"{told} ({own_load} where the agent servers have a load report of their own)"
 
 
-def _in_flight(dispatch: Dispatch, timings: Timings) -> Explanation:
+def _in_flight(dispatch: Dispatch, timings: Timings) -> Words:
     if is_starting(dispatch):
         return _starting(dispatch, timings)
     since = seconds(_since_ms(dispatch))
@@ -249,26 +239,24 @@ def _in_flight(dispatch: Dispatch, timings: Timings) -> Explanation:
             "it is given up and replaced.",
         ),
     }[dispatch.state]
-    return Explanation(
+    return Words(
         headline=headline,
         cause=cause,
         advice=f"Look again in a second, or follow it: `{CLI} watch {dispatch.dispatch_id}`.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-def _delegated(dispatch: Dispatch, timings: Timings) -> Explanation:
-    return Explanation(
+def _delegated(dispatch: Dispatch, timings: Timings) -> Words:
+    return Words(
         headline="Delegated: LiveKit itself brings the agent when the person joins",
         cause="Redis did not answer when the session was asked for, so the participant's token "
         "carries the agent, and nobody knows yet what LiveKit has made of it.",
         advice=f"It is looked into within seconds now that Redis answers. Find out why Redis was "
         f"away: `{CLI} doctor`.",
-        evidence=troubles(dispatch, timings),
     )
 
 
-_BY_STATE: Final[Mapping[State, Callable[[Dispatch, Timings], Explanation]]] = {
+_BY_STATE: Final[Mapping[State, Callable[[Dispatch, Timings], Words]]] = {
     State.QUEUED: _queued,
     State.DISPATCHING: _dispatching,
     State.DISPATCHED: _in_flight,

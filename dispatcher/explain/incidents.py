@@ -6,12 +6,12 @@ Pure: read from the record's attempts and timeline, one plain sentence each, in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from dispatcher.domain.models import Attempt, Dispatch, TimelineEvent
 from dispatcher.domain.timing import Timings
-from dispatcher.explain.stages import ADOPTION, QUEUE_WAIT, WAITING, Stage, stages
+from dispatcher.explain.stages import ADOPTION, QUEUE_WAIT, WAITING, stages
 
 # While a verify worker watches, a connected agent is seen within some 50 ms.
 SLOW_LOOK_MS: Final = 1000
@@ -20,6 +20,21 @@ _UNITS: Final = (
     (3600, "an hour", "hours"),
     (60, "a minute", "minutes"),
 )
+# The sentence of an event, with the names of its detail.
+_EVENTS: Final[Mapping[str, str]] = {
+    "restored": "Redis did not have the record: it was away when the session was asked for, or has "
+    "lost data since; {by} wrote it.",
+    "adopted": "LiveKit brought the agent by the participant's token; it was taken over.",
+    "surplus_agent": "A second agent {agent_identity} was there and was put out.",
+    "foreign_agent": "Agent {agent_identity} of the same name, sent by another backend and not by "
+    "Usher, was there and was put out.",
+    "agent_adopted": "The agent had gone and another one of its name, {agent_identity}, had taken "
+    "its place.",
+    "agent_lost": "Agent {agent_identity} was given up: {reason}.",
+    "redispatch": "It was dispatched again by {by}.",
+    "redispatch_refused": "A redispatch was refused: {message}.",
+}
+_WRITERS: Final = {"agent": "the agent itself", "web": "the web process that had promised it"}
 
 
 def seconds(ms: float) -> str:
@@ -69,16 +84,13 @@ def _slow_starts(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, st
 def _waits(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
     for stage in stages(dispatch):
         if stage.name == WAITING and not stage.open:
-            yield stage.began_at_ms, f"It waited {seconds(stage.took_ms)}: {_reasons(stage)}."
+            reason = stage.reason or "the reason is not in the timeline"
+            yield stage.began_at_ms, f"It waited {seconds(stage.took_ms)}: {reason}."
         if stage.name == ADOPTION and not stage.open:
             yield (
                 stage.began_at_ms,
                 f"It took {seconds(stage.took_ms)} to find out what LiveKit had done meanwhile.",
             )
-
-
-def _reasons(stage: Stage) -> str:
-    return stage.reason or "the reason is not in the timeline"
 
 
 def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
@@ -187,41 +199,12 @@ def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
 
 
 def _said(event: TimelineEvent) -> str:
-    detail = event.detail
-    match event.event:
-        case "restored":
-            return (
-                "Redis did not have the record: it was away when the session was asked for, or "
-                f"has lost data since; {_who(detail.get('by', ''))} wrote it."
-            )
-        case "adopted":
-            return "LiveKit brought the agent by the participant's token; it was taken over."
-        case "surplus_agent":
-            return f"A second agent {detail.get('agent_identity', '')} was there and was put out."
-        case "foreign_agent":
-            return (
-                f"Agent {detail.get('agent_identity', '')} of the same name, sent by another "
-                "backend and not by Usher, was there and was put out."
-            )
-        case "agent_adopted":
-            return (
-                f"The agent had gone and another one of its name, "
-                f"{detail.get('agent_identity', '')}, had taken its place."
-            )
-        case "agent_lost":
-            return (
-                f"Agent {detail.get('agent_identity', '')} was given up: "
-                f"{detail.get('reason', 'it fell silent')}."
-            )
-        case "redispatch":
-            return f"It was dispatched again by {detail.get('by', 'hand')}."
-        case "redispatch_refused":
-            return f"A redispatch was refused: {detail.get('message', '')}."
-    return ""
-
-
-def _who(by: str) -> str:
-    return {"agent": "the agent itself", "web": "the web process that had promised it"}.get(by, by)
+    usual = {"agent_identity": "", "by": "hand", "message": "", "reason": "it fell silent"}
+    detail = {**usual, **event.detail}
+    if event.event == "restored":
+        by = event.detail.get("by", "")
+        detail["by"] = _WRITERS.get(by, by)
+    return _EVENTS.get(event.event, "").format(**detail)
 
 
 def _slow_look(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
