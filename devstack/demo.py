@@ -148,15 +148,9 @@ def _print_tasks(config: StackConfig) -> None:
     """Print the Celery tasks of the dispatch, as Flower shows them."""
     print("\nCelery tasks, by Flower's API")
     try:
-        tasks = (
-            httpx.get(
-                f"{config.flower_url}/api/tasks",
-                auth=(FLOWER_USER, config.credentials.flower_password),
-                trust_env=False,
-            )
-            .raise_for_status()
-            .json()
-        )
+        auth = (FLOWER_USER, config.credentials.flower_password)
+        listed = httpx.get(f"{config.flower_url}/api/tasks", auth=auth, trust_env=False)
+        tasks = listed.raise_for_status().json()
     except httpx.HTTPError as error:
         print(f"  Flower does not answer: {error}")
         return

@@ -32,7 +32,7 @@ _PROGRESS_EVERY_S = 10
 class GoProgram:
     """A program, its version, and texts for the developer who waits for the build.
 
-    `instead` says what to do where it cannot be built.
+    `variable` names a binary of the developer's own.
     """
 
     name: str
@@ -41,13 +41,32 @@ class GoProgram:
     version: str
     packages_about: int
     minutes: str
-    instead: str
+    variable: str
     tags: str = ""
 
     @property
     def installed_as(self) -> str:
         """The file name that `go install` gives it: the last part of its package."""
         return self.package.rpartition("/")[2]
+
+    @property
+    def instead(self) -> str:
+        """What to do where it cannot be built."""
+        return f"name a binary: {self.variable}=/path/to/{self.name}"
+
+
+def found(program: GoProgram, environ: Mapping[str, str]) -> Path | None:
+    """Return the binary that the program's variable names, else the machine's own.
+
+    Raises:
+        StackError: the variable names no program.
+    """
+    if named := environ.get(program.variable):
+        if not os.access(named, os.X_OK) or Path(named).is_dir():
+            raise StackError(f"{program.variable}={named} is no program that can be run")
+        return Path(named).resolve()
+    path = shutil.which(program.name, path=environ.get("PATH"))
+    return Path(path) if path else None
 
 
 def built(program: GoProgram, environ: Mapping[str, str], tools_dir: Path = TOOLS_DIR) -> Path:

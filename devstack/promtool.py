@@ -5,7 +5,6 @@
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ _PROMTOOL = go_build.GoProgram(
     version="v0.316.0",  # Prometheus 3.16
     packages_about=1250,
     minutes="2.5",
-    instead="name a binary: USHER_PROMTOOL=/path/to/promtool",
+    variable="USHER_PROMTOOL",
     # Without the clients of two dozen clouds, for Prometheus's service discovery.
     tags="remove_all_sd",
 )
@@ -28,14 +27,8 @@ _PROMTOOL = go_build.GoProgram(
 
 def found_promtool(environ: Mapping[str, str]) -> Path | None:
     """Return the one that USHER_PROMTOOL names, else the machine's, else one built here."""
-    if named := environ.get("USHER_PROMTOOL"):
-        if not os.access(named, os.X_OK) or Path(named).is_dir():
-            raise StackError(f"USHER_PROMTOOL={named} is no program that can be run")
-        return Path(named).resolve()
-    if found := shutil.which("promtool", path=environ.get("PATH")):
-        return Path(found)
     built = go_build.built_path(_PROMTOOL)
-    return built if built.exists() else None
+    return go_build.found(_PROMTOOL, environ) or (built if built.exists() else None)
 
 
 def main() -> int:

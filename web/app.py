@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from flask import Flask, Request
 from werkzeug.exceptions import SecurityError
@@ -19,11 +18,7 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.client import AT_ONCE, Ledger
 from dispatcher.observability import tracing
 from dispatcher.observability.logs import configure
-from dispatcher.settings import (
-    CommonSettings,
-    DispatcherSettings,
-    load,
-)
+from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
 from web.contract import problems
 from web.contract.answer_schemas import Accepted
@@ -55,14 +50,17 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1_000_000
 # Probes and scrapes go to a process's own address, and their answers contain no URL of Usher's.
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+# Each has a `blueprint`.
+_VIEWS: Final = (
+    *(dispatches, livekit_webhooks, openapi, health, metrics),
+    *(client_page, dashboard_pages, dashboard_api),
+)
+# Each has a `register`. Flask calls their `after_request` hooks in the opposite order.
+_HOOKS: Final = (patience, request_tracing, metrics, problems, abuse_limits, cors, security_headers)
 
 
 class Application(Flask):
-    """Flask without coroutine views and without routing by host name."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `func`: no view or hook of ours is a coroutine, so Flask need not check each."""
-        return func
+    """Flask without routing by host name."""
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Make the URL adapter with one check of the host name, not three; no route needs it."""
@@ -102,21 +100,10 @@ def build() -> Flask:
     if proxies := settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
         app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
-    app.register_blueprint(dispatches.blueprint)
-    app.register_blueprint(health.blueprint)
-    app.register_blueprint(metrics.blueprint)
-    app.register_blueprint(livekit_webhooks.blueprint)
-    app.register_blueprint(openapi.blueprint)
-    app.register_blueprint(client_page.blueprint)
-    app.register_blueprint(dashboard_pages.blueprint)
-    app.register_blueprint(dashboard_api.blueprint)
-    patience.register(app)
-    request_tracing.register(app)
-    metrics.register(app)
-    problems.register(app)
-    abuse_limits.register(app)
-    cors.register(app)
-    security_headers.register(app)
+    for views in _VIEWS:
+        app.register_blueprint(views.blueprint)
+    for hooks in _HOOKS:
+        hooks.register(app)
     _warm_up(app, here)
     return app
 

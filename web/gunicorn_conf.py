@@ -20,12 +20,7 @@ from typing import Any
 from dispatcher.celery import app as celery_app
 from dispatcher.clients.registry import registry
 from dispatcher.connections.redis_cluster import refuse_cluster
-from dispatcher.settings import (
-    CommonSettings,
-    DispatcherSettings,
-    load,
-    or_stop,
-)
+from dispatcher.settings import CommonSettings, DispatcherSettings, load, or_stop
 from web.settings import ServerSettings, StreamSettings, WebSettings
 
 with or_stop():

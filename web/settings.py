@@ -5,12 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from dispatcher.settings import MIN_PASSWORD_CHARS, Port, Settings
 

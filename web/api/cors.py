@@ -57,7 +57,7 @@ def _preflight() -> Response | None:
     if not asks or not request.path.startswith(_PREFIX):
         return None
     if request.headers.get("Origin", "") not in _anybodys():
-        return Problem(403, "Forbidden", "no client of ours has a page at this origin").response()
+        return Problem(403, "no client of ours has a page at this origin").response()
     answer = Response(status=204)
     answer.headers["Access-Control-Allow-Methods"] = _METHODS
     answer.headers["Access-Control-Allow-Headers"] = _headers()

@@ -39,7 +39,7 @@ def _body(here: Services, client: Client) -> TokenRequest:
         return TokenRequest.model_validate_json(raw or b"{}")
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            raise Problem(400, "Bad Request", "the body is not valid JSON") from None
+            raise Problem(400, "the body is not valid JSON") from None
         raise invalid_fields(error) from None
 
 
@@ -48,7 +48,6 @@ def _agent_name(client: Client, wanted: TokenRequest) -> str:
     if not client.may_use(agent_name):
         raise Problem(
             403,
-            "Forbidden",
             f"agent {agent_name!r} is not one that you may use; yours: "
             + ", ".join(client.agent_names),
         )
@@ -214,7 +213,7 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
         # Redis has just come back. With a 404 the caller could not cancel what is written next.
         dispatch = here.ledger.run(dispatches.read(dispatch_id))
     if dispatch is None or dispatch.client_id != client.client_id:
-        raise Problem(404, "Not Found", f"you have no dispatch {dispatch_id!r}")
+        raise Problem(404, f"you have no dispatch {dispatch_id!r}")
     return dispatch
 
 
@@ -260,9 +259,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
     if dispatch.state in PENDING:
-        raise Problem(
-            409, "Conflict", f"it is {dispatch.state} already, and goes on by itself; look again"
-        )
+        raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
     if dispatch.state is State.JOINED:
         ask_for_redispatch(here, client, dispatch)
     else:

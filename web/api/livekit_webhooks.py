@@ -16,17 +16,17 @@ from typing import Final
 from flask import Blueprint, request
 from google.protobuf.json_format import Parse, ParseError
 from jwt import PyJWTError
-from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.webhook import WebhookEvent
 
 from dispatcher.clients.client_registry import ClientRegistry
-from dispatcher.clients.models import Client
+from dispatcher.clients.models import Client, LiveKitCredentials
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.ledger import webhook_hints
 from dispatcher.ledger.keys import is_dispatch_id
 from dispatcher.ledger.webhook_hints import MAX_AGE_S, Hint, News, Taken
+from web.auth.api_keys import unverified
 from web.contract.problems import Problem
 from web.server import patience
 from web.services import services
@@ -42,37 +42,30 @@ _AHEAD_S: Final = 60
 _LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", "room_finished"})
 
 
-def _unauthorized() -> Problem:
-    return Problem(
-        401,
-        "Unauthorized",
-        "this is not signed by the LiveKit key of any client, or the body is not the signed one",
-    )
-
-
 def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
     """Return the client whose LiveKit key has signed `body`; several where they share a key.
 
     Raises:
         Problem: 401, no client's key has.
     """
-    try:
-        issuer = decode_jwt(token, options={"verify_signature": False}).get("iss")
-    except PyJWTError:
-        raise _unauthorized() from None
-    found = []
-    for client in clients.clients:
-        key = client.livekit
-        if key.api_key == issuer and _is_signed(token, body, key.api_key, key.api_secret):
-            found.append(client)
+    issuer = unverified(token).get("iss")
+    found = [
+        client
+        for client in clients.clients
+        if client.livekit.api_key == issuer and _is_signed(token, body, client.livekit)
+    ]
     if not found:
-        raise _unauthorized()
+        raise Problem(
+            401,
+            "this is not signed by the LiveKit key of any client, or the body is not the signed "
+            "one",
+        )
     return found
 
 
-def _is_signed(token: str, body: bytes, api_key: str, api_secret: str) -> bool:
+def _is_signed(token: str, body: bytes, key: LiveKitCredentials) -> bool:
     try:
-        claims = TokenVerifier(api_key, api_secret).verify(token)
+        claims = TokenVerifier(key.api_key, key.api_secret).verify(token)
         signed = base64.b64decode(claims.sha256 or "", validate=True)
     except (PyJWTError, ValueError, TypeError, AttributeError, binascii.Error):
         return False
@@ -88,11 +81,11 @@ def parse(body: bytes) -> WebhookEvent:
     try:
         event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
     except (ParseError, UnicodeDecodeError):
-        raise Problem(400, "Bad Request", "the body is no webhook event of LiveKit's") from None
+        raise Problem(400, "the body is no webhook event of LiveKit's") from None
     if not 0 < len(event.id) <= _MAX_ID:
-        raise Problem(400, "Bad Request", "the event has no id")
+        raise Problem(400, "the event has no id")
     if not -_AHEAD_S <= time.time() - event.created_at <= MAX_AGE_S:
-        raise Problem(400, "Bad Request", "the event is too old, or the clocks do not agree")
+        raise Problem(400, "the event is too old, or the clocks do not agree")
     return event
 
 
@@ -129,5 +122,5 @@ def livekit_webhook() -> tuple[str, int]:
     # An event without news is not kept: most of what LiveKit sends about a busy room.
     taken = {here.ledger.run(webhook_hints.take(hint, names)) for hint, names in found if hint.news}
     if taken == {Taken.REPLAYED}:
-        raise Problem(409, "Conflict", "this event has been received before")
+        raise Problem(409, "this event has been received before")
     return "", 204

@@ -59,7 +59,7 @@ def ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> No
         )
     )
     if not change(here, step).applied:
-        raise Problem(409, "Conflict", "it has just changed; look again")
+        raise Problem(409, "it has just changed; look again")
 
 
 def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
@@ -80,6 +80,6 @@ def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
         ),
     )
     if done.outcome == "occupied":
-        raise Problem(409, "Conflict", f"its room is served by dispatch {done.job_id} now")
+        raise Problem(409, f"its room is served by dispatch {done.job_id} now")
     if not done.moved:
-        raise Problem(409, "Conflict", "it has just changed; look again")
+        raise Problem(409, "it has just changed; look again")

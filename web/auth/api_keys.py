@@ -22,7 +22,7 @@ from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.domain.models import Limits
 from dispatcher.errors import UnreadableRecord
 from dispatcher.ledger import dispatches
-from web.contract.problems import Problem
+from web.contract.problems import Problem, too_many
 from web.contract.request_schemas import TokenRequest
 from web.services import services
 
@@ -67,12 +67,8 @@ def _bearer() -> str:
     sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
     scheme, _, credential = sent.partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
-        raise Problem(
-            401,
-            "Unauthorized",
-            "send your API key as: Authorization: Bearer <key>",
-            headers=_CHALLENGE,
-        )
+        detail = "send your API key as: Authorization: Bearer <key>"
+        raise Problem(401, detail, headers=_CHALLENGE)
     return credential.strip()
 
 
@@ -80,13 +76,8 @@ def _invalid(detail: str) -> Problem:
     """Make the 401 for a wrong key; a 429 after too many of them from that address."""
     retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
     if retry_after_s:
-        return Problem(
-            429,
-            "Too Many Requests",
-            "too many wrong keys from your address",
-            headers={"Retry-After": str(retry_after_s)},
-        )
-    return Problem(401, "Unauthorized", detail, headers=_CHALLENGE)
+        return too_many("too many wrong keys from your address", retry_after_s=retry_after_s)
+    return Problem(401, detail, headers=_CHALLENGE)
 
 
 def _why_invalid(credential: str, *, reading: bool) -> str:
@@ -95,7 +86,7 @@ def _why_invalid(credential: str, *, reading: bool) -> str:
     Args:
         reading: a participant token of the dispatch would have been enough.
     """
-    claims = _unverified(credential)
+    claims = unverified(credential)
     if "video" not in claims:
         return "this API key is not valid"
     if not reading:
@@ -115,10 +106,6 @@ def _why_invalid(credential: str, *, reading: bool) -> str:
     )
 
 
-def _forbidden(detail: str) -> Problem:
-    return Problem(403, "Forbidden", detail)
-
-
 def _admit(client: Client, key: ApiKey | None) -> Client:
     """Note the caller and the use of its key.
 
@@ -127,7 +114,7 @@ def _admit(client: Client, key: ApiKey | None) -> Client:
     """
     g.usher_caller = Caller(client=client, key=key)
     if client.disabled:
-        raise _forbidden(f"client {client.client_id!r} is disabled")
+        raise Problem(403, f"client {client.client_id!r} is disabled")
     if key is not None:
         services().key_uses.note(client.client_id, key.key_id)
     return client
@@ -152,7 +139,7 @@ def authenticate(
     client = _admit(*found)
     if found[1].kind is KeyKind.PUBLISHABLE:
         if not publishable:
-            raise _forbidden("a publishable key may only ask for a session; use a secret key")
+            raise Problem(403, "a publishable key may only ask for a session; use a secret key")
         _from_own_page(client)
     return client
 
@@ -160,9 +147,10 @@ def authenticate(
 def _from_own_page(client: Client) -> None:
     origin = request.headers.get("Origin", "")
     if origin not in client.origins:
-        raise _forbidden(
+        raise Problem(
+            403,
             "a publishable key works only from a page of yours: the Origin of this request is not "
-            "among the client's origins"
+            "among the client's origins",
         )
 
 
@@ -176,12 +164,13 @@ def permitted(wanted: TokenRequest) -> TokenRequest:
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
     if chosen:
-        raise _forbidden(f"with a publishable key you may not choose {', '.join(chosen)}")
+        raise Problem(403, f"with a publishable key you may not choose {', '.join(chosen)}")
     if wanted.room_name and len(wanted.room_name) < MIN_PUBLIC_ROOM_CHARS:
-        raise _forbidden(
+        raise Problem(
+            403,
             "with a publishable key a room_name has at least "
             f"{MIN_PUBLIC_ROOM_CHARS} characters that nobody can guess (crypto.randomUUID()): "
-            "whoever knows it can enter; leave it out to get one"
+            "whoever knows it can enter; leave it out to get one",
         )
     return wanted
 
@@ -200,7 +189,7 @@ def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
     return authenticate(clients, reading=True) if client is None else _admit(client, None)
 
 
-def _unverified(token: str) -> dict[str, Any]:
+def unverified(token: str) -> dict[str, Any]:
     """Return a token's claims without a look at its signature; empty where it is no token."""
     try:
         claims: dict[str, Any] = decode_jwt(token, options={"verify_signature": False})
@@ -210,7 +199,7 @@ def _unverified(token: str) -> dict[str, Any]:
 
 
 def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
-    issuer = _unverified(token).get("iss")
+    issuer = unverified(token).get("iss")
     signers = [
         client
         for client in clients.clients
@@ -233,6 +222,4 @@ def _signed(client: Client, token: str, dispatch_id: str) -> bool:
         attributes = verifier.verify(token).attributes
     except (PyJWTError, ValueError, TypeError, AttributeError):
         return False  # signed, but not a token of LiveKit's format: it may hold any JSON
-    if not dispatch_id or not isinstance(attributes, dict):
-        return False
-    return attributes.get(DISPATCH_ID) == dispatch_id
+    return isinstance(attributes, dict) and attributes.get(DISPATCH_ID) == dispatch_id

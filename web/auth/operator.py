@@ -15,7 +15,7 @@ from typing import Final
 
 from flask import request
 
-from web.contract.problems import Problem
+from web.contract.problems import Problem, too_many
 from web.services import services
 
 REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
@@ -63,12 +63,7 @@ def judged(user: str, password: str) -> tuple[bool, int]:
 def _check_credential(user: str, password: str) -> None:
     right, wait_s = judged(user, password)
     if wait_s:
-        raise Problem(
-            429,
-            "Too Many Requests",
-            "too many wrong passwords from your address",
-            headers={"Retry-After": str(wait_s)},
-        )
+        raise too_many("too many wrong passwords from your address", retry_after_s=wait_s)
     if not right:
         raise _unauthorized("that is not the operator's user and password")
 
@@ -119,4 +114,4 @@ def _basic(credential: str) -> tuple[str, str]:
 
 
 def _unauthorized(detail: str) -> Problem:
-    return Problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": REALM})
+    return Problem(401, detail, headers={"WWW-Authenticate": REALM})

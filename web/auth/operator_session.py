@@ -81,4 +81,4 @@ def check_own_form() -> None:
         origin = request.headers.get("Origin")
         own = origin is None or origin.partition("://")[2] == request.host
     if not own:
-        raise Problem(403, "Forbidden", "this form was sent from another site; use Usher's own")
+        raise Problem(403, "this form was sent from another site; use Usher's own")

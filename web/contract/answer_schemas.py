@@ -234,10 +234,6 @@ def _shown(dispatch: Dispatch) -> Dispatch:
     return replace(dispatch, container=dispatch.agent_container or dispatch.container)
 
 
-def _summary(dispatch: Dispatch) -> DispatchSummary:
-    return DispatchSummary.model_validate(_shown(dispatch))
-
-
 def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
     """Make the body of `GET /api/v1/dispatches/{id}`: the record, without the agent's metadata."""
     return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
@@ -246,7 +242,7 @@ def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
 def page_answer(page: Page) -> dict[str, Any]:
     """Make the body of `GET /api/v1/dispatches`."""
     return DispatchPage(
-        dispatches=[_summary(dispatch) for dispatch in page.dispatches],
+        dispatches=[DispatchSummary.model_validate(_shown(each)) for each in page.dispatches],
         next_cursor=str(page.next) if page.next else None,
     ).model_dump(mode="json")
 

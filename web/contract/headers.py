@@ -6,8 +6,6 @@ from typing import Final
 
 # From an answer that is data nothing may be loaded, framed or sent.
 NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-
 ALWAYS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -15,12 +15,15 @@ from flask import Flask, Response
 from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# RFC 9110 has renamed the 422, which werkzeug does not know yet.
+_TITLES: Final = {**HTTP_STATUS_CODES, 422: "Unprocessable Content"}
 RETRY_AFTER_S = 1
 # The mistakes of one request that an answer names.
 MAX_MISTAKES: Final = 20
@@ -33,7 +36,6 @@ class Problem(Exception):
     def __init__(
         self,
         status: int,
-        title: str,
         detail: str,
         *,
         headers: dict[str, str] | None = None,
@@ -41,14 +43,13 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.title = title
         self.detail = detail
         self.headers = headers or {}
         self.errors = errors
 
     def response(self) -> Response:
-        """Make the answer."""
-        body = problem_body(self.status, self.title, self.detail, self.errors)
+        """Make the answer, with HTTP's name of the status as its title."""
+        body = problem_body(self.status, _TITLES[self.status], self.detail, self.errors)
         return Response(body, status=self.status, headers=self.headers, mimetype=MEDIA_TYPE)
 
 
@@ -79,7 +80,7 @@ def invalid_fields(error: ValidationError) -> Problem:
     names = ", ".join(sorted({item["field"] for item in errors}))
     if len(found) > MAX_MISTAKES:
         names += f"; these are the first {MAX_MISTAKES} of {len(found)} mistakes"
-    return Problem(422, "Unprocessable Content", f"wrong fields: {names}", errors=errors)
+    return Problem(422, f"wrong fields: {names}", errors=errors)
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
@@ -89,41 +90,39 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 def unavailable(detail: str) -> Problem:
     """Make a 503 with `Retry-After`."""
-    return Problem(503, "Service Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+    return Problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def too_many(detail: str, *, retry_after_s: int) -> Problem:
+    """Make a 429 with `Retry-After`."""
+    return Problem(429, detail, headers={"Retry-After": str(retry_after_s)})
 
 
 def register(app: Flask) -> None:
     """Answer every error of `app` as a problem."""
     _register_ledgers(app)
-
-    @app.errorhandler(Problem)
-    def problem(error: Problem) -> Response:
-        return error.response()
+    app.register_error_handler(Problem, Problem.response)
 
     @app.errorhandler(ParseException)
     def misframed(error: ParseException) -> Response:
         """Answer a body with malformed chunks, which gunicorn meets when the body is read."""
         logger.info("not an HTTP request", extra={"error": type(error).__name__})
-        return Problem(400, "Bad Request", "the body is not framed as HTTP/1.1 says").response()
+        return Problem(400, "the body is not framed as HTTP/1.1 says").response()
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
-        status = error.code or 500
         headers = {
             name: value
             for name, value in error.get_headers()
             if name not in ("Content-Type", "Content-Length")
         }
-        return Problem(
-            status, error.name, error.description or error.name, headers=headers
-        ).response()
+        detail = error.description or error.name
+        return Problem(error.code or 500, detail, headers=headers).response()
 
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         logger.exception("unexpected error")
-        return Problem(
-            500, "Internal Server Error", "a fault of ours; it has been logged"
-        ).response()
+        return Problem(500, "a fault of ours; it has been logged").response()
 
 
 def _register_ledgers(app: Flask) -> None:
@@ -141,7 +140,6 @@ def _register_ledgers(app: Flask) -> None:
         logger.error("a record cannot be read", extra={"error": str(error)})
         return Problem(
             410,
-            "Gone",
             "the record of this dispatch is damaged, or of another release of Usher, so nobody "
             "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Annotated, Any, TypeVar
 
@@ -28,7 +29,6 @@ from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
 from web.dashboard import queries
 from web.dashboard.queries import Sought
 from web.dashboard.serializers import (
-    explanation_answer,
     failure_answer,
     health_answer,
     page_answer,
@@ -48,9 +48,9 @@ QueryT = TypeVar("QueryT", bound=BaseModel)
 def _operator_only() -> None:
     operator = services().operator
     if not operator.named:
-        raise Problem(403, "Forbidden", "set USHER_OPERATOR_AUTH to switch the dashboard on")
+        raise Problem(403, "set USHER_OPERATOR_AUTH to switch the dashboard on")
     if not signed_in(operator):
-        raise Problem(401, "Unauthorized", "sign in at /dashboard/login")
+        raise Problem(401, "sign in at /dashboard/login")
 
 
 def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
@@ -172,4 +172,4 @@ def session(dispatch_id: str) -> Response:
             if dispatch is not None:
                 return _answer(session_answer(dispatch, here.timings, flower_url=here.flower_url))
             explanation = explain_unknown(dispatch_id, here.timings)
-    return _answer({"explanation": explanation_answer(explanation)}, 404)
+    return _answer({"explanation": asdict(explanation)}, 404)

@@ -1,6 +1,7 @@
 """The dashboard's reads from the ledger, each cached for a short time per process.
 
-Figures and health may be a second old, costlier reads some seconds.
+Figures and health may be a second old, costlier reads some seconds. Each raises
+`LedgerUnavailable` when Redis does not answer.
 """
 
 from __future__ import annotations
@@ -41,11 +42,7 @@ class Sought:
 
 
 def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> Figures:
-    """Return the figures of one window.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return the figures of one window."""
     return here.snapshots.get(
         ("figures", window, *client_ids),
         _KEEP_WINDOW_S[window],
@@ -54,11 +51,7 @@ def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> F
 
 
 def read_health(here: Services) -> Health:
-    """Return the health of all parts.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return the health of all parts."""
     return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(statistics.health()))
 
 
@@ -72,11 +65,7 @@ def missing(here: Services, standing: Health) -> list[str]:
 
 
 def find(store: Ledger, sought: Sought) -> Page:
-    """Return a page of what is sought, after `MOST_LOOKS` looks at the most.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return a page of what is sought, after `MOST_LOOKS` looks at the most."""
     found: list[Dispatch] = []
     after = sought.after
     for _ in range(MOST_LOOKS):
@@ -98,11 +87,7 @@ def find(store: Ledger, sought: Sought) -> Page:
 
 
 def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch, ...]:
-    """Return the whole records of the newest sessions that have failed.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return the whole records of the newest sessions that have failed."""
     sought = Sought(client_ids=tuple(client_ids), states=(State.FAILED,), limit=NEWEST_FAILURES)
 
     def read() -> tuple[Dispatch, ...]:
@@ -114,11 +99,7 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
 
 
 def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
-    """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`."""
     name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
     return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
 
@@ -132,11 +113,7 @@ def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
 
 
 def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """Return a record, read half a second ago at the most; None: there is no readable one.
-
-    Raises:
-        LedgerUnavailable: Redis does not answer.
-    """
+    """Return a record, read half a second ago at the most; None: there is no readable one."""
     try:
         return read_dispatch(here, dispatch_id)
     except UnreadableRecord:
@@ -147,7 +124,6 @@ def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
     """Return a record, read half a second ago at the most; None: there is none.
 
     Raises:
-        LedgerUnavailable: Redis does not answer.
         UnreadableRecord: the record cannot be read.
     """
     return here.snapshots.get(

@@ -13,7 +13,7 @@ from typing import Any
 from dispatcher.domain.metrics import BOUNDS, AgentFigures, ClientFigures, Figures, Histogram
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.domain.timing import Timings
-from dispatcher.explain.explanation import Explanation, explain
+from dispatcher.explain.explanation import explain
 from dispatcher.explain.stages import stages
 from dispatcher.ledger.queries import Page
 from dispatcher.ledger.statistics import Health
@@ -167,11 +167,6 @@ def page_answer(page: Page, *, at_ms: int) -> dict[str, Any]:
     }
 
 
-def explanation_answer(explanation: Explanation) -> dict[str, Any]:
-    """Show the explanation: the cause in words."""
-    return asdict(explanation)
-
-
 def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = "") -> dict[str, Any]:
     """Show one session whole."""
     return {
@@ -192,6 +187,6 @@ def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = ""
         "attempts": [asdict(attempt) for attempt in dispatch.attempts],
         "timeline": [asdict(event) for event in dispatch.timeline],
         "stages": [asdict(stage) for stage in stages(dispatch)],
-        "explanation": explanation_answer(explain(dispatch, timings)),
+        "explanation": asdict(explain(dispatch, timings)),
         "flower_url": flower_url,
     }

@@ -24,7 +24,7 @@ from dispatcher.domain.models import Limits
 from dispatcher.errors import LedgerUnavailable, LimitReached
 from dispatcher.ledger import dispatches, reports
 from dispatcher.ledger.client import Ledger
-from web.contract.problems import Problem
+from web.contract.problems import Problem, too_many
 
 MAX_JSON_DEPTH: Final = 32
 # Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
@@ -60,7 +60,6 @@ def check_depth(body: bytes) -> None:
     if brackets:
         raise Problem(
             400,
-            "Bad Request",
             f"the body is nested deeper than {MAX_JSON_DEPTH} levels, or its brackets do not match",
         )
 
@@ -177,6 +176,4 @@ def register(app: Flask) -> None:
     @app.errorhandler(LimitReached)
     def reached(error: LimitReached) -> Response:
         wait_s = max(1, math.ceil(error.retry_after_s))
-        return Problem(
-            429, "Too Many Requests", str(error), headers={"Retry-After": str(wait_s)}
-        ).response()
+        return too_many(str(error), retry_after_s=wait_s).response()

@@ -23,8 +23,6 @@ from web.contract.request_schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
 HEADER: Final = "Idempotency-Key"
 _IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
 MAX_KEPT: Final = 10_000
-
-
 # With a publishable key any browser asks, and the same idempotency key leads to the same room: it
 # must be as hard to guess as the room's name that it takes the place of.
 MIN_PUBLIC_KEY_CHARS: Final = 32
@@ -53,7 +51,6 @@ def idempotency_key(*, public: bool) -> str | None:
             )
         raise Problem(
             422,
-            "Unprocessable Content",
             f"wrong fields: {HEADER}",
             errors=[{"field": HEADER, "message": message}],
         )
@@ -64,7 +61,6 @@ def conflict() -> Problem:
     """Make the answer to another request with a key that is taken."""
     return Problem(
         409,
-        "Conflict",
         f"this {HEADER} came with another request before; take a new one for a new request",
     )
 

@@ -27,7 +27,7 @@ from dispatcher.ledger import dispatches, queries
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import News
 from web.contract.answer_schemas import dispatch_answer, event_answer
-from web.contract.problems import Problem, unavailable
+from web.contract.problems import Problem, too_many, unavailable
 from web.server import patience
 from web.settings import StreamSettings
 from web.streaming.changes import Changes
@@ -63,10 +63,6 @@ def last_event_id() -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
-def _never() -> bool:
-    return False
-
-
 class Streams:
     """The open event streams of this process."""
 
@@ -78,7 +74,7 @@ class Streams:
         self._lock = threading.Lock()
         self._changes = Changes(store)
         self._looking = threading.Semaphore(LOOKS_AT_ONCE)
-        self._stopping: Callable[[], bool] = _never
+        self._stopping: Callable[[], bool] = lambda: False
 
     def end_when(self, stopping: Callable[[], bool]) -> None:
         """End every stream soon after `stopping` returns true; its page reconnects by itself."""
@@ -189,12 +185,8 @@ class Streams:
 
 
 def _too_many(whose: str) -> Problem:
-    return Problem(
-        429,
-        "Too Many Requests",
-        f"too many event streams {whose} are open; close some, or ask for the dispatch itself",
-        headers={"Retry-After": str(RETRY_AFTER_S)},
-    )
+    detail = f"too many event streams {whose} are open; close some, or ask for the dispatch itself"
+    return too_many(detail, retry_after_s=RETRY_AFTER_S)
 
 
 def _frames(news: News) -> bytes:

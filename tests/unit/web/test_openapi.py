@@ -95,8 +95,8 @@ def test_a_stream_is_as_documented() -> None:
 
 
 def test_a_problem_is_as_documented() -> None:
-    problem = Problem(422, "t", "d", errors=[{"field": "f", "message": "m"}])
-    for each in (problem, Problem(404, "t", "d")):
+    problem = Problem(422, "d", errors=[{"field": "f", "message": "m"}])
+    for each in (problem, Problem(404, "d")):
         sent = each.response().get_json()
         assert ProblemAnswer.model_validate(sent).model_dump(exclude_unset=True) == sent
 
