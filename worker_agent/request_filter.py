@@ -17,7 +17,6 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 
 from dispatcher.domain.job_attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import client_servers
 from dispatcher.ledger.advance import Before
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.guarding import Guard, Work
@@ -66,7 +65,7 @@ class RequestFilter:
         self._guard = Guard(store)
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
-        self.tenants = Tenants(store, own_client_id=server.client_id, server=client_servers.own())
+        self.tenants = Tenants(store, own_client_id=server.client_id)
         self._claims = Claims(server, store, self.metrics, self.tenants, retention_s=retention_s)
         self.clock = self._claims.clock  # set by the agent server's reports
         self._accepting: set[str] = set()
