@@ -84,7 +84,7 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
     fields = {name: value for name, value in named.items() if value}
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             ADOPTED,
             due_in_s=DUE_S,
             fields=fields,

@@ -56,7 +56,6 @@ class Attachment:
             # slot is taken.
             server.update_options(load_threshold=math.inf)
         server.on("worker_started", self._started)
-        server.on("worker_registered", self._registered)
 
     async def on_request(self, request: JobRequest) -> None:
         """Answer an offer, as livekit-agents' `on_request` does."""
@@ -69,10 +68,6 @@ class Attachment:
 
     def _load(self) -> float:
         return 0.0 if self._reporter is None else self._reporter.load()
-
-    def _registered(self, *_: object) -> None:
-        if self._reporter is not None:
-            self._reporter.registered()
 
     def _started(self) -> None:
         """Begin; called in the server's loop before it registers at LiveKit."""
@@ -117,6 +112,7 @@ class Attachment:
         self._filter = RequestFilter(identity, store, retention_s=common.retention_s)
         self._reporter = Reporter(identity, self._server, self._filter, store, options)
         self._filter.changed = self._reporter.changed
+        self._server.on("worker_registered", self._reporter.registered)
         Processes(self._server, self._filter, store).watch()
         self._spawn("reporter", _report(self._reporter, store))
         guard = Guard(store)

@@ -60,12 +60,13 @@ _ELSEWHERE: Final = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
-    """A job as LiveKit offers it, with what our dispatcher has put into its attributes."""
+class Offer(DispatchRef):
+    """A job as LiveKit offers it, with what our dispatcher has put into its attributes.
+
+    One that is not our dispatcher's has no dispatch id, and refers to no dispatch.
+    """
 
     job_id: str
-    room_name: str
-    agent_name: str
     participant_count: int
     request_type: str
     dispatch_id: str = ""
@@ -73,9 +74,7 @@ class Offer:
     client_id: str = ""
     container: str = ""
     agent_metadata: str = field(default="", repr=False)
-    deployment: str = ""
     requested_at_ms: int = 0
-    traceparent: str = ""
 
     @property
     def delegated(self) -> bool:
@@ -94,19 +93,6 @@ class Offer:
             container="",
             requested_at_ms=0,
             traceparent="",
-        )
-
-    @property
-    def ref(self) -> DispatchRef:
-        """The dispatch that this job is for."""
-        return DispatchRef(
-            dispatch_id=self.dispatch_id,
-            client_id=self.client_id,
-            room_name=self.room_name,
-            agent_name=self.agent_name,
-            generation=self.generation,
-            deployment=self.deployment,
-            traceparent=self.traceparent,
         )
 
 

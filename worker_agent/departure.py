@@ -81,8 +81,7 @@ class Departure:
         return Told.OVER
 
     async def _lost(self, ending: Ending, dispatch: Dispatch | None) -> Told:
-        crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
-        told = await tell_loss(self._patiently, self._offer, ending, crashes=crashes)
+        told = await tell_loss(self._patiently, self._offer, ending, dispatch)
         return Told.OVER if told else Told.UNTOLD
 
     async def tell_before_joining(self, ending: Ending, dispatch: Dispatch | None) -> None:
@@ -133,14 +132,15 @@ class Run(Protocol):
     async def __call__(self, step: Step[T], /) -> T | None: ...
 
 
-async def tell_loss(run: Run, offer: Offer, ending: Ending, *, crashes: int) -> bool:
+async def tell_loss(run: Run, offer: Offer, ending: Ending, dispatch: Dispatch | None) -> bool:
     """Tell that a job's agent is lost, in its room or before; false when Redis has not answered.
 
     The record may know of its joining sooner than the job itself, or later: whichever step fits.
     """
-    lapsed = await run(leases.lapse(offer.ref, job_id=offer.job_id, loss=ending.reason))
+    lapsed = await run(leases.lapse(offer, job_id=offer.job_id, loss=ending.reason))
     if lapsed == 0:
         if ending.blameless:
             return await run(steps.given_up(offer, ending.reason)) is not None
+        crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
         return await run(steps.crashed(offer, ending.reason, crashes=crashes)) is not None
     return lapsed is not None

@@ -93,8 +93,9 @@ _ROOM_OVER: Final[Mapping[int, Ending]] = {
 }
 # The reasons of livekit-agents (1.8.9, ipc/job_proc_lazy_main.py) for a shutdown that the program
 # has not asked for.
-_NOT_ASKED_FOR: Final = frozenset({"", "job crashed", "parent process shutdown"})
-_ROOM_DISCONNECTED: Final = "room disconnected"
+_NOT_ASKED_FOR: Final = frozenset(
+    {"", "job crashed", "parent process shutdown", "room disconnected"}
+)
 
 
 def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
@@ -126,8 +127,7 @@ def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
 
 def of_shutdown_callback(reason: str) -> Ending:
     """Decide as `of_shutdown`, by the reason alone: a shutdown callback is told no more."""
-    asked_for = reason not in _NOT_ASKED_FOR and reason != _ROOM_DISCONNECTED
-    return of_shutdown(reason, asked_for=asked_for)
+    return of_shutdown(reason, asked_for=reason not in _NOT_ASKED_FOR)
 
 
 def of_exception(error: BaseException) -> Ending:

@@ -12,7 +12,7 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import client_servers, dispatches
+from dispatcher.ledger import dispatches
 from dispatcher.ledger.leases import RENEW_S
 from dispatcher.observability import tracing
 from worker_agent import metrics, prewarm
@@ -44,8 +44,7 @@ class Fence:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        own_client_id = job.guard.client_id
-        self._tenants = Tenants(job.store, own_client_id=own_client_id, server=client_servers.own())
+        self._tenants = Tenants(job.store, own_client_id=job.guard.client_id)
         self._began_at = asyncio.get_running_loop().time()
         self.claimed = not job.offer.delegated
         self.dispatch: Dispatch | None = None

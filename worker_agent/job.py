@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from livekit.agents import JobContext
+from livekit.agents.utils.aio import TaskSet
 
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.ledger import keys, reports
@@ -67,7 +68,7 @@ class Job:
         self.people = PeopleInRoom(ctx.room)
         self.sign_of_life = SignOfLife(offer, unwanted=lambda: self.withdraw("not connecting"))
         self.news = asyncio.Event()  # wakes the lease: there is something to tell
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self.joining_span = self.begin_span("join")
         self.session_span = tracing.NO_SPAN
 
@@ -80,14 +81,14 @@ class Job:
     def log_fields(self) -> dict[str, object]:
         """The fields of every line of the log about this job."""
         return {
-            **log_fields(self.offer.ref),
+            **log_fields(self.offer),
             "generation": self.offer.generation,
             "job_id": self.offer.job_id,
         }
 
     def begin_span(self, name: str) -> tracing.Span:
         """Begin a span of this job, in the trace of its dispatch."""
-        attributes = {**span_attributes(self.offer.ref), "usher.job_id": self.offer.job_id}
+        attributes = {**span_attributes(self.offer), "usher.job_id": self.offer.job_id}
         return tracing.begin(name, parent=self.offer.traceparent, attributes=attributes)
 
     def counts(self, increments: Mapping[str, int]) -> AgentCounts:
@@ -101,10 +102,7 @@ class Job:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` in a task of the job's."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # or the loop would hold it only weakly
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.create_task(work)
 
     def withdraw(self, what: str) -> None:
         """Leave, because another job or generation serves this dispatch now."""

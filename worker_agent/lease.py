@@ -108,7 +108,7 @@ class Lease:
         job = self._job
         return await job.store.run(
             leases.renew(
-                job.offer.ref,
+                job.offer,
                 job_id=job.offer.job_id,
                 people=people,
                 abandon_after_s=job.common.abandon_after_s,
@@ -124,7 +124,7 @@ class Lease:
             return await self._fence.adopt()
         if renewal is Renewal.ABANDONED:
             ending = endings.nobody_came(
-                job.offer.ref,
+                job.offer,
                 waited_s=common.abandon_after_s,
                 retention_s=common.retention_s,
                 unless_asked_for_s=STILL_TO_COME_S,
@@ -132,7 +132,7 @@ class Lease:
             return not await self._finish(ending, "no person has come")
         if renewal is Renewal.DESERTED:
             ending = endings.everybody_left(
-                job.offer.ref,
+                job.offer,
                 retention_s=common.retention_s,
                 unless_asked_for_s=STILL_TO_COME_S,
             )

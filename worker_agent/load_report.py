@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from livekit.agents import AgentServer
 from livekit.agents.utils.hw import get_cpu_monitor
@@ -182,11 +182,7 @@ class Reporter:
         identity = self._identity
         self._reported = used, takes, starts = self._figures()
         report = AgentServerReport(
-            agent_server_id=identity.agent_server_id,
-            agent_name=identity.agent_name,
-            container=identity.container,
-            client_id=identity.client_id,
-            slots=identity.slots,
+            **asdict(identity),
             used_slots=used,
             load=round(used / identity.slots, 3),
             draining=self._server.draining,
@@ -194,7 +190,6 @@ class Reporter:
             takes=takes,
             starts=starts,
             cannot_start=self._filter.cannot_start,
-            deployment=identity.deployment,
         )
         asked_at = time.monotonic()
         try:

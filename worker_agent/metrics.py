@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -46,8 +46,8 @@ class AgentMetrics:
     def __init__(self, server: AgentServerIdentity, store: AsyncLedger) -> None:
         self._server = server
         self._store = store
-        self._own: dict[str, Counter[str]] = {}
-        self._pending: dict[str, Counter[str]] = {}
+        self._own: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._pending: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._batch: tuple[AgentCounts, ...] = ()
         self._number = 0
         self._telling = asyncio.Lock()
@@ -64,7 +64,7 @@ class AgentMetrics:
         self._granted[job_id] = None
         if len(self._granted) > _MAX_GRANTED:
             self._granted.popitem(last=False)
-        self._add(self._own, client_id, answered(decision))
+        self._own[client_id].update(answered(decision))
 
     def was_granted(self, job_id: str) -> bool:
         """True when this process knows that the ledger has counted an accept of that job."""
@@ -72,8 +72,8 @@ class AgentMetrics:
 
     def note(self, client_id: str, increments: Mapping[str, int]) -> None:
         """Count something that the ledger is told later."""
-        self._add(self._own, client_id, increments)
-        self._add(self._pending, client_id, increments)
+        self._own[client_id].update(increments)
+        self._pending[client_id].update(increments)
 
     async def flush(self, *, within_s: float = FLUSH_S) -> None:
         """Tell the ledger what has been noted; what does not arrive now is told again later."""
@@ -85,7 +85,7 @@ class AgentMetrics:
                             self.counts(client_id, noted)
                             for client_id, noted in self._pending.items()
                         )
-                        self._pending = {}
+                        self._pending.clear()
                         self._number += 1
                     reporter = self._server.agent_server_id
                     await self._store.run(reports.count(reporter, self._number, self._batch))
@@ -115,9 +115,3 @@ class AgentMetrics:
             for each in found.agents
             if (each.container, each.agent_name) == (server.container, server.agent_name)
         )
-
-    @staticmethod
-    def _add(
-        counters: dict[str, Counter[str]], client_id: str, increments: Mapping[str, int]
-    ) -> None:
-        counters.setdefault(client_id, Counter()).update(increments)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from livekit.agents import AgentServer
 from livekit.agents.job import RunningJobInfo
+from livekit.agents.utils.aio import TaskSet
 
-from dispatcher.domain.agent_losses import crashes_in_a_row
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.async_client import AsyncLedger
@@ -42,7 +41,7 @@ class Processes:
         self._filter = request_filter
         self._store = store
         self._failures = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def watch(self) -> None:
         """Begin to watch; called when the server has started its first processes, or failed to."""
@@ -79,21 +78,15 @@ class Processes:
     def _died(self, info: RunningJobInfo, how: str) -> None:
         offer = read_offer(info.job)
         if offer.dispatch_id:
-            self._spawn(self._tell(offer, how))
+            self._tasks.create_task(self._tell(offer, how))
 
     async def _tell(self, offer: Offer, how: str) -> None:
         logger.error(
             "a job's process has died",
-            extra={**log_fields(offer.ref), "job_id": offer.job_id, "how": how},
+            extra={**log_fields(offer), "job_id": offer.job_id, "how": how},
         )
         with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
             dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
-            crashes = 0 if dispatch is None else crashes_in_a_row(dispatch)
             ending = Ending(cause=Cause.LOST, reason=how)
-            await tell_loss(self._store.run, offer, ending, crashes=crashes)
+            await tell_loss(self._store.run, offer, ending, dispatch)
         self._filter.changed()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # or the loop would hold it only weakly
-        task.add_done_callback(self._tasks.discard)

@@ -17,7 +17,6 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 
 from dispatcher.domain.job_attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import client_servers
 from dispatcher.ledger.advance import Before
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.guarding import Guard, Work
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
     """Begin a span about an offer, below the call to LiveKit that it comes from."""
-    attributes = {**span_attributes(offer.ref), "usher.job_id": offer.job_id}
+    attributes = {**span_attributes(offer), "usher.job_id": offer.job_id}
     return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
 
 
@@ -66,7 +65,7 @@ class RequestFilter:
         self._guard = Guard(store)
         self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
-        self.tenants = Tenants(store, own_client_id=server.client_id, server=client_servers.own())
+        self.tenants = Tenants(store, own_client_id=server.client_id)
         self._claims = Claims(server, store, self.metrics, self.tenants, retention_s=retention_s)
         self.clock = self._claims.clock  # set by the agent server's reports
         self._accepting: set[str] = set()
@@ -151,7 +150,7 @@ class RequestFilter:
             if not await self.tenants.here(offer.client_id):
                 logger.warning(
                     "a job claims to be for a client whose LiveKit server is another one; refused",
-                    extra={**log_fields(offer.ref), "job_id": offer.job_id},
+                    extra={**log_fields(offer), "job_id": offer.job_id},
                 )
                 return True
         return False
@@ -202,10 +201,12 @@ class RequestFilter:
             # LiveKit has dropped the job; verification finds no agent and goes on.
             logger.warning(
                 "LiveKit did not assign the job",
-                extra={**log_fields(offer.ref), "job_id": offer.job_id},
+                extra={**log_fields(offer), "job_id": offer.job_id},
             )
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
-            await self._give_back(offer)
+            # The claim has come to nothing: the next attempt need not wait for its time-out.
+            with contextlib.suppress(LedgerUnavailable):
+                await self._store.run(steps.not_assigned(offer))
         except Exception:
             if self.is_assigned(offer.job_id):
                 # livekit-agents has tried three processes, and none has started.
@@ -227,13 +228,6 @@ class RequestFilter:
                     async with self._guard.one(Work.RENEW_STARTING):
                         await self._store.run(steps.starting(offer))
 
-    async def _give_back(self, offer: Offer) -> None:
-        """End a claim that came to nothing, so that the next attempt need not wait."""
-        if not offer.dispatch_id:
-            return
-        with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(steps.not_assigned(offer))
-
     async def _report_reject(self, offer: Offer, decision: Decision) -> None:
         if not offer.dispatch_id or decision.terminate:
             return
@@ -244,7 +238,7 @@ class RequestFilter:
         logger.info(
             "job accepted" if decision.accept else "job rejected",
             extra={
-                **log_fields(offer.ref),
+                **log_fields(offer),
                 "container": self._server.container,
                 "request_type": offer.request_type,
                 "participant_count": offer.participant_count,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
 from livekit.agents import AgentSession, CloseEvent, CloseReason, JobContext
+from livekit.agents.utils.aio import TaskSet
 
 from worker_agent.ending import Cause, Ending
 from worker_agent.livekit_workarounds import agent_session
@@ -27,7 +28,7 @@ class SessionClose:
         self._ctx = ctx
         self._closed = closed
         self._session: AgentSession[Any] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     def look(self) -> None:
         """Find the session, if the program has started it since the last look."""
@@ -36,12 +37,7 @@ class SessionClose:
             self._session = session
             session.on("close", self._on_close)
             if agent_session.has_closed(session):  # since the last look
-                self._spawn(self._after_close(None))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # or the loop would hold it only weakly
-        task.add_done_callback(self._tasks.discard)
+                self._tasks.create_task(self._after_close(None))
 
     def person_left(self) -> None:
         """Look whether it closes for a person who has just left.
@@ -60,7 +56,7 @@ class SessionClose:
         if event.reason is CloseReason.PARTICIPANT_DISCONNECTED:
             self._closed(LEFT)
         elif event.reason is not CloseReason.JOB_SHUTDOWN:
-            self._spawn(self._after_close(event))
+            self._tasks.create_task(self._after_close(event))
 
     async def _after_close(self, event: CloseEvent | None) -> None:
         await asyncio.sleep(CLOSED_S)

@@ -50,7 +50,7 @@ def claim(
     names = {"job_id": offer.job_id, "agent_server_id": server.agent_server_id}
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             ACCEPTED,
             before=Before("offered", offered_ago_s=offered_ago_s),
             provided=Provided(not_after_ms=not_after_ms),
@@ -67,7 +67,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
     """Note that this agent server does not take the offered job, and that another one may."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             REJECTED,
             before=Before("offered"),
             due_in_s=CLAIM_DUE_S,
@@ -87,7 +87,7 @@ def not_assigned(offer: Offer) -> Step[Advanced]:
     """End a claim when LiveKit has not assigned its job, so that the next attempt need not wait."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             NEXT_GENERATION,
             due_in_s=0.0,
             attempt={"outcome": "given_up", "reason": "assignment_timeout"},
@@ -103,7 +103,7 @@ def declined(
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             FAILED,
             before=before,
             fields={"failure_reason": code, "failure_message": message},
@@ -117,7 +117,7 @@ def declined(
 def starting(offer: Offer) -> Step[Renewal]:
     """Renew for a job that has not connected, and cannot say which people are in its room."""
     return leases.renew(
-        offer.ref, job_id=offer.job_id, people=-1, abandon_after_s=0, deserted_after_s=0
+        offer, job_id=offer.job_id, people=-1, abandon_after_s=0, deserted_after_s=0
     )
 
 
@@ -127,7 +127,7 @@ def connected(
     """Note that the job's agent is in its room; `verify`: and have a worker look at once."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
@@ -141,7 +141,7 @@ def leaving(offer: Offer, ending: Ending, people: People) -> Step[Advanced]:
     """Note that the agent answers no more and is about to leave, so that the room is free."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             AGENT_LEAVING,
             fields={"left_by": ending.cause},
             detail={"job_id": offer.job_id, "reason": ending.reason},
@@ -162,7 +162,7 @@ def left(
     """End the record, unless a caller has asked since the people have left."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             AGENT_LEFT,
             detail={"job_id": offer.job_id, "reason": reason},
             counted=Counted(agents=counts),
@@ -176,7 +176,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
     """Ask for the next generation: people are there, and this agent no longer answers."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             CAME_BACK,
             due_in_s=_WAKE_GRACE_S,
             attempt={"outcome": "left", "reason": ending.reason},
@@ -192,7 +192,7 @@ def given_up(offer: Offer, what: str) -> Step[Advanced]:
     """End an attempt for which the agent program is not to blame; another one follows soon."""
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             NEXT_GENERATION,
             due_in_s=_GIVEN_UP_PAUSE_S,
             attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
@@ -218,7 +218,7 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     )
     return dispatches.advance(
         Advance(
-            offer.ref,
+            offer,
             AGENT_CRASHED,
             due_in_s=pause_s or _WAKE_GRACE_S,
             fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},

@@ -15,7 +15,7 @@ from typing import Final
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import client_servers
 from dispatcher.ledger.async_client import AsyncLedger
-from dispatcher.ledger.client_servers import LiveKitServer, clients_at
+from dispatcher.ledger.client_servers import clients_at
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ FRESH_S: Final = 2.0
 class Tenants:
     """The clients of the LiveKit server that one process is registered with."""
 
-    def __init__(self, store: AsyncLedger, *, own_client_id: str, server: LiveKitServer) -> None:
+    def __init__(self, store: AsyncLedger, *, own_client_id: str) -> None:
         """`own_client_id` is the operator's setting (`USHER_AGENT_CLIENT_ID`); empty: none."""
         self._store = store
         self._own = own_client_id
-        self._server = server
+        self._server = client_servers.own()
         self._here: frozenset[str] | None = None  # None: no worker has told yet
         self._looked_at: float | None = None
 

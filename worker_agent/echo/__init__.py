@@ -2,5 +2,3 @@
 
 from worker_agent.echo.agent import GREETING as GREETING
 from worker_agent.echo.agent import entrypoint as entrypoint
-
-__all__ = ["GREETING", "entrypoint"]

@@ -74,22 +74,18 @@ def sample_task(monitor: Any, lag: float) -> Any:
 
 def restrain(executor: JobExecutorType) -> None:
     """Have the watchdogs of a process with many jobs wake less often, and warn of longer blocks."""
-    if _is_safe and executor is JobExecutorType.THREAD:
-        _watch_loosely(warn_s=_THREADS_WARN_S, tick_s=_THREADS_TICK_S)
-
-
-def _watch_loosely(*, warn_s: float, tick_s: float) -> None:
-    """Set the monitor's defaults, in this process and no other.
-
-    LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, which is livekit-agents' own switch, goes before them: with
-    another threshold the tick is livekit-agents' own, too.
-    """
-    loop_monitor.DEFAULT_WARN_THRESHOLD = warn_s
+    if not _is_safe or executor is not JobExecutorType.THREAD:
+        return
+    # LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, which is livekit-agents' own switch, goes before these
+    # defaults: with another threshold the tick is livekit-agents' own, too.
+    loop_monitor.DEFAULT_WARN_THRESHOLD = _THREADS_WARN_S
     own = getattr(loop_monitor, _TICK, None)
     if own is None:
         unknown_release.warn("livekit-agents", "event loops' watchdogs keep its own tick")
         return
-    setattr(loop_monitor, _TICK, lambda warn: tick_s if warn == warn_s else own(warn))
+    setattr(
+        loop_monitor, _TICK, lambda warn: _THREADS_TICK_S if warn == _THREADS_WARN_S else own(warn)
+    )
 
 
 def turn_off() -> None:

@@ -215,7 +215,7 @@ def test_the_trace_travels_with_our_other_ids_and_nothing_does_without_one(
     assert attributes.get(TRACEPARENT, "") == traceparent
     assert (TRACEPARENT in attributes) is bool(traceparent)
     offer = read_offer(Job(id="AJ_1", agent_name="agent", attributes=attributes))
-    assert offer.ref.traceparent == traceparent
+    assert offer.traceparent == traceparent
     same = job_attributes(
         dispatch_id="dsp_1",
         generation=1,
