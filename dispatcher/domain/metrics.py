@@ -7,7 +7,7 @@ explains each number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -261,13 +261,9 @@ def _by_reason(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
-_CLIENT_COUNTERS: Final = (
-    *("dispatches", "joined", "sessions_joined", "sessions_failed", "sessions_lost", "ended"),
-    *("cancelled", "attempts", "dispatched", "agents_lost", "idle_agents_lost"),
-    *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
-    *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
-)
-_AGENT_COUNTERS: Final = ("joins", "leaves", "adoptions", "assignment_timeouts")
+# The fields that have a counter of the same name: all numbers.
+_CLIENT_COUNTERS: Final = [each.name for each in fields(ClientFigures) if each.default == 0]
+_AGENT_COUNTERS: Final = [each.name for each in fields(AgentFigures) if each.default == 0]
 
 
 def client_figures(

@@ -70,8 +70,8 @@ class Transition:
     """
 
     event: str
-    moves: frozenset[State]
     to: State
+    moves: frozenset[State] = frozenset()
     notes: frozenset[State] = frozenset()
     new_generation: bool = False
     anew: bool = False  # the dispatch starts afresh: its history counts no longer

@@ -32,23 +32,21 @@ REJECTED: Final = Transition(
 )
 AGENT_CONNECTED: Final = Transition(
     event="agent_connected",
-    moves=frozenset(),
     to=State.ACCEPTED,
     notes=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
 )
 JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
 # Of agents that report nothing themselves: the room has another one than the record names ...
 AGENT_ADOPTED: Final = Transition(
-    event="agent_adopted", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
+    event="agent_adopted", to=State.JOINED, notes=frozenset({State.JOINED})
 )
 # ... and, of any kind of agent: the room has a second one.
 SURPLUS_AGENT: Final = Transition(
-    event="surplus_agent", moves=frozenset(), to=State.JOINED, notes=frozenset({State.JOINED})
+    event="surplus_agent", to=State.JOINED, notes=frozenset({State.JOINED})
 )
 # An agent of the same name that another backend has sent: it carries no dispatch id of Usher's.
 FOREIGN_AGENT: Final = Transition(
     event="foreign_agent",
-    moves=frozenset(),
     to=State.JOINED,
     notes=IN_FLIGHT | {State.JOINED},
 )
@@ -92,7 +90,7 @@ UNREACHED: Final = Transition(
     new_generation=True,
 )
 STILL_WAITING: Final = Transition(
-    event="still_waiting", moves=frozenset(), to=State.WAITING, notes=frozenset({State.WAITING})
+    event="still_waiting", to=State.WAITING, notes=frozenset({State.WAITING})
 )
 NEXT_GENERATION: Final = Transition(
     event="requeued", moves=IN_FLIGHT, to=State.QUEUED, new_generation=True
@@ -127,13 +125,11 @@ CANCEL: Final = Transition(
 )
 REDISPATCH_REQUESTED: Final = Transition(
     event="redispatch_requested",
-    moves=frozenset(),
     to=State.JOINED,
     notes=frozenset({State.JOINED}),
 )
 REDISPATCH_REFUSED: Final = Transition(
     event="redispatch_refused",
-    moves=frozenset(),
     to=State.JOINED,
     notes=PENDING | {State.JOINED},
 )

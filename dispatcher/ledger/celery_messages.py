@@ -51,12 +51,7 @@ class Wake:
 
     def order(self) -> dict[str, str]:
         """Return the order that `lua/celery_message.lua` reads."""
-        return {
-            "task": self.task,
-            "task_id": self.task_id,
-            "dispatch_id": self.dispatch_id,
-            "room": self.room,
-        }
+        return dict(vars(self))
 
     def json(self) -> str:
         """Return the order as JSON."""

@@ -116,7 +116,8 @@ class Ledger:
             self._places.release()
 
     def _ask_now(self, step: Step[Any]) -> Any:
-        self._check_rest()
+        if time.monotonic() < self._resting_until:
+            raise LedgerUnavailable(_RESTING)
         try:
             try:
                 return self._redis.evalsha(
@@ -128,10 +129,6 @@ class Ledger:
                 )
         except RedisError as error:
             raise self._unavailable(error) from error
-
-    def _check_rest(self) -> None:
-        if time.monotonic() < self._resting_until:
-            raise LedgerUnavailable(_RESTING)
 
     def _unavailable(self, error: RedisError) -> LedgerUnavailable:
         if isinstance(error, RedisTimeoutError):

@@ -25,6 +25,10 @@ from dispatcher.observability.state_changes import Change
 
 # How long a request with an `Idempotency-Key` is remembered.
 IDEMPOTENCY_S: Final = 86_400
+# Parts of a new dispatch that its record has under another name, or in its keys.
+_WRITTEN_OTHERWISE: Final = frozenset(
+    {"dispatch_id", "generation", "state", "age_ms", "deadline_ms"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,15 @@ class Once:
     request_digest: str
     room_name: str
     identity: str
+
+    def order(self) -> dict[str, Any]:
+        """Return the order that `lua/create.lua` reads."""
+        return {
+            "request": self.request_digest,
+            "room": self.room_name,
+            "identity": self.identity,
+            "ttl_s": IDEMPOTENCY_S,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +102,12 @@ def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]
     )
 
 
+def fields_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+    """Return the fields that `create.lua` and `restore.lua` write as they are: name, value, ..."""
+    fields = ((name, value) for name, value in vars(new).items() if name not in _WRITTEN_OTHERWISE)
+    return tuple(text for name, value in fields if value != "" for text in (name, value))
+
+
 def create(
     new: NewDispatch,
     *,
@@ -101,32 +120,14 @@ def create(
     """Write the record of a new dispatch; a live one for client, room and agent wins over it.
 
     The same step pushes the message that wakes the dispatch worker, except for a paced dispatch,
-    which the sweeper wakes in its turn.
-
-    Running it raises `LimitReached`, with nothing written, when the client has used up its
-    requests, has all the sessions it may have, or has asked for so many at once that this one would
-    be due too late for its deadline; a request for a live dispatch makes no session.
-    It raises `Overloaded` when too many sessions of all clients are on their way already and this
-    client has its share of them, and `TooLate` when Redis runs it later than `not_after_ms`, by the
-    ledger's clock.
+    which the sweeper wakes in its turn. Running it raises, with nothing written, as `quotas.check`,
+    and `TooLate` when Redis runs it later than `not_after_ms`, by the ledger's clock.
 
     Args:
-        admission: the client's limits. A client with fewer than its share of the backlog (the limit
-            over the number of clients that have any) may have one more in any case.
         once: the same request gets its first answer again for `IDEMPOTENCY_S`, whatever has become
             of the dispatch.
         not_after_ms: when the caller is told that the request failed; None: it waits without limit.
     """
-
-    def tell(created: Created) -> None:
-        if created.new:
-            state_changes.tell_created(new, detail)
-
-    fields = {
-        key: value
-        for key, value in vars(new).items()  # all are plain values; asdict() would copy each
-        if key not in ("dispatch_id", "deadline_ms") and value != ""
-    }
     wake_up = celery_messages.dispatch(new.dispatch_id, new.room_name)
     order = {
         "id": new.dispatch_id,
@@ -134,7 +135,7 @@ def create(
         "due_in_ms": int(due_in_s * 1000),
         "detail": to_json(detail).decode(),
         "limits": admission.order(),
-        "once": _once(once) if once else False,
+        "once": once.order() if once else False,
         "wake": wake_up.order(),
         "not_after_ms": not_after_ms or False,  # in Lua null would be true
     }
@@ -148,13 +149,9 @@ def create(
             wake_up.queue,
             keys.BUSY,
         ),
-        (
-            keys.RECORD_PREFIX,
-            to_json(order).decode(),
-            *(text for pair in fields.items() for text in pair),
-        ),
+        (keys.RECORD_PREFIX, to_json(order).decode(), *fields_of_new_record(new)),
         lambda reply: _created(reply, new, admission.limits),
-        tell,
+        lambda created: _tell_created(created, new, detail),
     )
 
 
@@ -179,15 +176,6 @@ def _check_rate(early_ms: int, limits: Limits) -> None:
         quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
 
 
-def _once(once: Once) -> dict[str, Any]:
-    return {
-        "request": once.request_digest,
-        "room": once.room_name,
-        "identity": once.identity,
-        "ttl_s": IDEMPOTENCY_S,
-    }
-
-
 def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
     if reply[0] == "created":
         return Created(dispatch_id=new.dispatch_id, state=State.QUEUED, new=True)
@@ -205,6 +193,11 @@ def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
         conflict=outcome == "conflict",
         over=outcome == "over",
     )
+
+
+def _tell_created(created: Created, new: NewDispatch, detail: Mapping[str, str]) -> None:
+    if created.new:
+        state_changes.tell_created(new, detail)
 
 
 def advance(command: Advance) -> Step[Advanced]:

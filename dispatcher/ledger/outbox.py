@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dispatcher.domain.models import TERMINAL, DispatchRef, State
 from dispatcher.ledger import keys
+from dispatcher.ledger.parsing import pairs
 from dispatcher.ledger.step import Step
 
 DEAD_MAX: Final = 1_000
@@ -47,7 +48,7 @@ class Event:
     read_at_ms: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DueEvent:
     """An event that a webhook worker must deliver now; it holds the claim until `good_till_ms`."""
 
@@ -84,17 +85,9 @@ def want_events(client_ids: Sequence[str]) -> Step[int]:
 def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
     """Take up to `limit` due events of each client; they are due again in `push_s`."""
 
-    def parse(reply: tuple[int, list[list[str]]]) -> list[DueEvent]:
+    def parse(reply: tuple[int, list[tuple[str, str, str]]]) -> list[DueEvent]:
         good_till_ms, claimed = reply
-        return [
-            DueEvent(
-                event_id=event_id,
-                dispatch_id=dispatch_id,
-                room_name=room_name,
-                good_till_ms=good_till_ms,
-            )
-            for event_id, dispatch_id, room_name in claimed
-        ]
+        return [DueEvent(*names, good_till_ms) for names in claimed]
 
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
     args = (str(limit), str(int(push_s * 1000)), keys.EVENT_PREFIX)
@@ -106,7 +99,7 @@ def read(event_id: str) -> Step[Event | None]:
 
     def parse(reply: tuple[int, list[str]]) -> Event | None:
         read_at_ms, flat = reply
-        return _parse(event_id, dict(zip(flat[::2], flat[1::2], strict=True)), read_at_ms)
+        return _parse(event_id, pairs(flat), read_at_ms)
 
     return Step("read_event", (keys.event(event_id),), (), parse)
 

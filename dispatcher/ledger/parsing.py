@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dispatcher.domain.models import Attempt, Dispatch, State, TimelineEvent
 from dispatcher.errors import UnreadableRecord
 
 T = TypeVar("T")
+
+# How a field of a record is read, by its type in `Dispatch`; the others are text.
+_BY_TYPE: Final[Mapping[Any, Callable[[str], Any]]] = {
+    "int": int,
+    "int | None": lambda text: int(text) if text else None,
+    "bool": lambda text: text == "1",
+    "State": State,
+}
+_READERS: Final = {
+    each.name: _BY_TYPE[each.type] for each in fields_of(Dispatch) if each.type in _BY_TYPE
+}
 
 
 def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
@@ -27,13 +39,19 @@ def _names(cls: type) -> frozenset[str]:
     return frozenset(field.name for field in fields_of(cls))
 
 
-def _pairs(flat: list[str]) -> dict[str, str]:
+def pairs(flat: Sequence[str]) -> dict[str, str]:
+    """Return a hash, which Redis answers as names and values in turn."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def numbers(flat: Sequence[str]) -> dict[str, int]:
+    """As `pairs`, of a hash of whole numbers."""
+    return {name: int(value) for name, value in pairs(flat).items()}
 
 
 def _parse_attempts(flat: list[str]) -> tuple[Attempt, ...]:
     by_generation: dict[int, dict[str, str]] = {}
-    for name, value in _pairs(flat).items():
+    for name, value in pairs(flat).items():
         generation, _, key = name.partition(".")
         by_generation.setdefault(int(generation), {})[key] = value
     return tuple(
@@ -49,10 +67,6 @@ def _parse_attempts(flat: list[str]) -> tuple[Attempt, ...]:
     )
 
 
-def _optional_int(text: str | None) -> int | None:
-    return int(text) if text else None
-
-
 def parse_dispatch(
     dispatch_id: str, now_ms: int, record: list[str], attempts: list[str], timeline: list[str]
 ) -> Dispatch | None:
@@ -63,7 +77,7 @@ def parse_dispatch(
     """
     if not record:
         return None
-    fields: dict[str, Any] = _pairs(record)
+    fields: dict[str, Any] = pairs(record)
     client_id = fields.get("client_id", "")
     if "unreadable" in fields:
         raise UnreadableRecord(f"it is no record: {fields['unreadable']}")
@@ -81,23 +95,7 @@ def _parse(
     attempts: list[str],
     timeline: list[str],
 ) -> Dispatch:
-    fields["asked_at_ms"] = int(fields.get("asked_at_ms", 0))
-    fields["joined_seen_at_ms"] = int(fields.get("joined_seen_at_ms", 0))
-    for name in ("generation", "created_at_ms", "requested_at_ms", "updated_at_ms"):
-        fields[name] = int(fields[name])
-    fields["deadline_at_ms"] = int(fields["deadline_at_ms"])
-    for name in ("joined_at_ms", "time_to_join_ms"):
-        fields[name] = _optional_int(fields.get(name))
-    fields["alive_till_ms"] = int(fields.get("alive_till_ms", 0))
-    fields["look_at_ms"] = int(fields.get("look_at_ms", 0))
-    fields["first_generation"] = int(fields.get("first_generation", 1))
-    fields["losses"] = int(fields.get("losses", 0))
-    fields["timeline_dropped"] = int(fields.get("timeline_dropped", 0))
-    fields["attempts_dropped"] = int(fields.get("attempts_dropped", 0))
-    fields["clearing"] = fields.get("clearing") == "1"
-    fields["person_seen"] = fields.get("person_seen") == "1"
-    fields["unattended"] = fields.get("unattended") == "1"
-    fields["state"] = State(fields["state"])
+    fields |= {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
     fields |= {
         "dispatch_id": dispatch_id,
         "read_at_ms": now_ms,

@@ -13,7 +13,7 @@ from dispatcher.clients.worker_settings import Service, WorkerSettings
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.ledger import dispatches, keys
-from dispatcher.ledger.parsing import of_any_release
+from dispatcher.ledger.parsing import numbers, of_any_release, pairs
 from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,7 @@ def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]
 
 def agent_servers() -> Step[list[AgentServerReport]]:
     """Return every agent server that has reported itself lately."""
-    return Step(
-        "fresh",
-        (keys.AGENT_SERVERS,),
-        (),
-        _agent_servers,
-    )
+    return Step("fresh", (keys.AGENT_SERVERS,), (), _agent_servers)
 
 
 def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
@@ -174,9 +169,7 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
 
 def parked() -> Step[dict[str, str]]:
     """Return the parked dispatch ids, each with its reason."""
-    return Step(
-        "hash", (keys.PARKED,), (), lambda reply: dict(zip(reply[::2], reply[1::2], strict=True))
-    )
+    return Step("hash", (keys.PARKED,), (), pairs)
 
 
 def forget(dispatch_id: str) -> Step[int]:
@@ -196,12 +189,7 @@ def key_used(client_id: str, key_id: str) -> Step[int]:
 
 def key_uses(client_id: str) -> Step[dict[str, int]]:
     """Return when each of a client's API keys was last used (ms since the epoch), if it was."""
-    return Step(
-        "hash",
-        (keys.key_uses(client_id),),
-        (),
-        lambda reply: {key: int(at_ms) for key, at_ms in zip(reply[::2], reply[1::2], strict=True)},
-    )
+    return Step("hash", (keys.key_uses(client_id),), (), numbers)
 
 
 def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:

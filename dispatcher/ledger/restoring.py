@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from dispatcher.domain.models import TERMINAL, FailureReason, RememberedDispatch, State
 from dispatcher.ledger import keys
-from dispatcher.ledger.dispatches import keys_of_new_record
+from dispatcher.ledger.dispatches import fields_of_new_record, keys_of_new_record
 from dispatcher.ledger.outbox import announcement
 from dispatcher.ledger.step import Step
 from dispatcher.observability import state_changes
@@ -26,8 +26,6 @@ STANDING_LIMIT: Final = 500
 
 # The web process, which accepted the dispatch from a client that had shown its key.
 WEB: Final = "web"
-
-_NO_FIELDS: Final = frozenset({"dispatch_id", "generation", "state", "age_ms", "deadline_ms"})
 
 
 class Restored(StrEnum):
@@ -46,7 +44,6 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             record with that id of another client is replaced.
         retention_s: how long a record that is closed here is kept.
     """
-    fields = {k: v for k, v in asdict(dispatch).items() if k not in _NO_FIELDS and v != ""}
     detail = {"by": by}
     return Step(
         "restore",
@@ -67,7 +64,7 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
             str(retention_s),
             json.dumps(announcement(dispatch)),
             dispatch.client_id if by == WEB else "",
-            *(text for pair in fields.items() for text in pair),
+            *fields_of_new_record(dispatch),
         ),
         lambda reply: Restored(reply[0]),
         lambda restored: _tell(dispatch, detail, restored),

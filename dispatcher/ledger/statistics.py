@@ -22,6 +22,7 @@ from dispatcher.domain.metrics import (
 )
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.ledger import keys, parts, reports
+from dispatcher.ledger.parsing import numbers, pairs
 from dispatcher.ledger.step import Step
 
 if TYPE_CHECKING:
@@ -136,10 +137,6 @@ def _look(
     )
 
 
-def _counters(flat: Sequence[str]) -> dict[str, int]:
-    return {name: int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
-
-
 def _figures(window: Window, client_ids: Sequence[str], reply: Sequence[Any]) -> Figures:
     at_ms, since_ms, clients, agents = reply
     return Figures(
@@ -147,14 +144,12 @@ def _figures(window: Window, client_ids: Sequence[str], reply: Sequence[Any]) ->
         window=window,
         since_ms=since_ms,
         clients=tuple(
-            client_figures(
-                client_id, _counters(flat), dict(zip(OPEN_STATES, in_states, strict=True))
-            )
+            client_figures(client_id, numbers(flat), dict(zip(OPEN_STATES, in_states, strict=True)))
             for client_id, (flat, in_states) in zip(client_ids, clients, strict=True)
             if client_id not in (NOT_OURS, EVERY)
         ),
         agents=tuple(
-            agent_figures(*keys.names_of_agent_metrics(key), _counters(flat))
+            agent_figures(*keys.names_of_agent_metrics(key), numbers(flat))
             for key, flat in sorted(zip(agents[::2], agents[1::2], strict=True))
         ),
     )
@@ -176,7 +171,7 @@ def health() -> Step[Health]:
 
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
-    counted = dict(zip(flat[::2], flat[1::2], strict=True))
+    counted = pairs(flat)
     at_work = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:

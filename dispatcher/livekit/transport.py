@@ -65,7 +65,7 @@ class LiveKitServer:
             return ""
         return (
             f"LiveKit has answered none of the last {self._breaker.threshold} calls or more; "
-            "it is asked again every few seconds, and everybody else when it has answered"
+            "it is asked again every few seconds, and for all sessions when it has answered"
         )
 
     async def call(self, request: Awaitable[T], *, probe: bool = False) -> T:
@@ -92,7 +92,7 @@ class LiveKitServer:
             if not asked:
                 raise NoSlot(f"{MAX_CALLS} calls wait for its answers") from error
             if begun is not None and self._breaker.failed(begun, time.monotonic()):
-                logger.warning("a LiveKit server answers nobody: its circuit is open")
+                logger.warning("a LiveKit server answers no call: its circuit is open")
             raise
         except LiveKitAway:
             raise
