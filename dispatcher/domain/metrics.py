@@ -64,7 +64,9 @@ BOUNDS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 )
 TIMES: Final = tuple(name for name in BOUNDS if name not in ("generations", "tries"))
 
-# The states of a session that has not ended, in the order in which pages show them.
+# The states of a session that has not ended, in the order in which pages show them. A state's place
+# here is its score in `usher:sessions:<client>` too (`ledger/scripts.py`), which limits compare: a
+# new state between two others is a change to live data.
 OPEN_STATES: Final = (
     State.QUEUED,
     State.WAITING,

@@ -12,7 +12,11 @@ from typing import Final
 
 
 class State(StrEnum):
-    """State of a dispatch. `queued` to `ended` follow each other; the others are side branches."""
+    """State of a dispatch, in the usual order up to `ended`; the others are side branches.
+
+    `offered`: agent servers have refused the job, and none has accepted it. A job that the first
+    one accepts goes from `dispatched` to `accepted`.
+    """
 
     QUEUED = "queued"
     DISPATCHING = "dispatching"
@@ -170,7 +174,7 @@ class Dispatch(DispatchRef):
 
 @dataclass(frozen=True, kw_only=True)
 class NewDispatch:
-    """What `web` knows of a new request; the ledger adds id, times and state."""
+    """What `web` knows of a new request; the ledger adds times and state."""
 
     dispatch_id: str
     client_id: str

@@ -1,4 +1,4 @@
-"""The command that `ledger.advance` carries out: a transition and everything that goes with it."""
+"""The command that `dispatches.advance` carries out: a transition and all that goes with it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ REDISPATCH_JOINED_TASK: Final = "dispatcher.tasks.redispatch_joined"
 QUEUES: Final[Mapping[str, str]] = {
     DISPATCH_TASK: keys.DISPATCH_QUEUE,
     VERIFY_TASK: keys.VERIFY_QUEUE,
-    SUPERVISE_TASK: keys.DISPATCH_QUEUE,
+    # Not behind the dispatches that wait: an agent is gone, and a person may be alone.
+    SUPERVISE_TASK: keys.SWEEP_QUEUE,
     CLEAR_TASK: keys.VERIFY_QUEUE,
     REDISPATCH_JOINED_TASK: keys.DISPATCH_QUEUE,
 }

@@ -41,12 +41,12 @@ No other module knows them.
 | `usher:metrics:ledger` | hash | counters of what Redis has lost, and of unexpected failures |
 | `usher:metrics:dispatch:<client>` | hash | counters of the dispatcher |
 | `usher:metrics:agent:<client>:<container>:<agent>` | hash | counters of the agent servers |
-| `<either of these>:minute:<n>` | hash | those of the n-th minute, for 2 hours |
-| `<either of these>:quarter:<n>` | hash | those of the n-th quarter of an hour, for 25 hours |
+| `<one of these three>:minute:<n>` | hash | those of the n-th minute, for 2 hours |
+| `<one of these three>:quarter:<n>` | hash | those of the n-th quarter of an hour, for 25 hours |
 | `usher:metrics:agents` | sorted set | keys of agent servers' counters, by the last count (ms) |
 | `usher:counted:<reporter>` | string | the last batch of counts from an agent server or a job |
 | `usher:messages:1` | hash | what Celery sends for each task: `<task>`, `<task>:body` |
-| `dispatch`, `verify`, `webhooks` | list | Celery's queues (its other keys are its own affair) |
+| `dispatch`, `verify`, `sweep`, `webhooks` | list | Celery's queues (it has other keys) |
 | `usher:wake:<id>` | channel | the event's name, after every change of the record |
 | `usher:capacity` | channel | an agent name, when a server for it has room and dispatches wait |
 """
@@ -83,6 +83,7 @@ CAPACITY_CHANNEL: Final = "usher:capacity"
 MESSAGES: Final = "usher:messages:1"  # its number changes with the meaning of the templates
 DISPATCH_QUEUE: Final = "dispatch"
 VERIFY_QUEUE: Final = "verify"
+SWEEP_QUEUE: Final = "sweep"
 WEBHOOK_QUEUE: Final = "webhooks"
 
 

@@ -60,7 +60,7 @@ def agent_server(text: str) -> AgentServerReport | None:
 def read_with_agent_servers(
     dispatch_id: str,
 ) -> Step[tuple[Dispatch | None, list[AgentServerReport]]]:
-    """Return the record, as `ledger.read` does, and every agent server, in one consistent read."""
+    """Return the record (see `dispatches.read`) and every agent server, in one consistent read."""
     step = dispatches.read(dispatch_id)
 
     def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from dispatcher.ledger.async_client import AsyncLedger
     from dispatcher.ledger.client import Ledger
 
-# Celery's queues; `sweep` and `verify` are in the routes of celeryconfig.py.
-QUEUES: Final = (keys.DISPATCH_QUEUE, "verify", "sweep", keys.WEBHOOK_QUEUE)
+QUEUES: Final = (keys.DISPATCH_QUEUE, keys.VERIFY_QUEUE, keys.SWEEP_QUEUE, keys.WEBHOOK_QUEUE)
 NOT_OURS: Final = ""  # the client of jobs that another dispatcher has made
 _INTERNAL: Final = "internal_errors:"
 EVERY: Final = "*"  # every client for which an agent server has counted anything

@@ -2,7 +2,8 @@
 
 No other module calls it. Answers become values of ours (`domain/rooms.py`), errors become
 `PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). This module never repeats
-a call: `livekit/retry.py` does, which is why livekit-api's own failover is off. Every server has
+a call, and livekit-api's own failover is off: requests for an agent are repeated by
+`livekit/retry.py`, and no others. Every server has
 connections and a circuit breaker of its own (`livekit/transport.py`), so a server that hangs delays
 only its own clients.
 """

@@ -1,10 +1,11 @@
-"""The only retry policy for LiveKit calls.
+"""The retry policy for requests for an agent, the only LiveKit calls that are repeated.
 
-tenacity's exponential backoff, 3 attempts with 1 s and 2 s between them (the next would be 4 s),
-for `TransientLiveKitError` alone. Any other exception passes through untouched at the first
-attempt, and so does `LiveKitAway`: a server behind an open circuit breaker is called again when it
-is back, and no thread waits for it. There is no jitter: the waits are part of the published
-contract, and sessions are spread by their own arrival.
+All others (looks, removals) are made again with the next poll, or by the sweeper. tenacity's
+exponential backoff, 3 attempts with 1 s and 2 s between them, for `TransientLiveKitError` alone.
+Any other exception passes through untouched at the first attempt, and so does `LiveKitAway`: a
+server behind an open circuit breaker is called again when it is back, and no thread waits for it.
+There is no jitter: the waits are part of the published contract, and sessions are spread by their
+own arrival.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dispatcher.domain.failure_reasons import FULL
 from dispatcher.domain.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
 from dispatcher.domain.models import FailureReason
+from dispatcher.explain.texts import REJECTED
 from dispatcher.ledger import parts
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.statistics import QUEUES, Health
@@ -60,13 +62,14 @@ _PER_SESSION: Final = {
     "tries": "Requests to LiveKit for an agent per session, at its first join or its end.",
 }
 # Prometheus sees no growth in a counter that appears with the first failure, so each reason is
-# there from the beginning.
+# there from the beginning. A session with one of these was cancelled, and counts elsewhere.
+_CANCELLED: Final = frozenset(
+    {FailureReason.NOBODY_CAME, FailureReason.SUPERSEDED, FailureReason.CANCELLED_BY_CLIENT}
+)
 _NONE_FAILED: Final = dict.fromkeys(
     (
-        *(FailureReason.NO_AGENT_ONLINE, FailureReason.NO_CAPACITY, FailureReason.REJECTED),
-        *(FailureReason.LIVEKIT_UNREACHABLE, FailureReason.LIVEKIT_REFUSED),
-        *(FailureReason.JOIN_TIMEOUT, FailureReason.AGENT_LOST),
-        FailureReason.DISPATCHER_UNAVAILABLE,
+        *(str(reason) for reason in FailureReason if reason not in _CANCELLED),
+        *(f"{FailureReason.REJECTED}: {why}" for why in REJECTED if why != FULL),
     ),
     0,
 )

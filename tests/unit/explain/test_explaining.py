@@ -74,7 +74,9 @@ def test_every_state_is_explained(state: State) -> None:
     assert "{" not in everything(explanation)
 
 
-@pytest.mark.parametrize("reason", [*FailureReason, *(f"rejected: {each}" for each in sorted(REJECTS))])
+@pytest.mark.parametrize(
+    "reason", [*FailureReason, *(f"rejected: {each}" for each in sorted(REJECTS))]
+)
 def test_every_reason_has_words_of_its_own(reason: str) -> None:
     explanation = explain(failed(reason))
 
