@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import redis
+from celery import Celery
 from pydantic_settings import BaseSettings
 
 from devstack import PROJECT_ROOT
@@ -110,11 +111,14 @@ def wrong_about(row: Row, redis_url: str, cwd: Path) -> str:
 
 @pytest.fixture
 def queues(redis_url: str) -> Iterator[redis.Redis]:
-    """A message in every queue."""
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+    """A message in every queue, of Celery's own making."""
+    with (
+        redis.Redis.from_url(redis_url, decode_responses=True) as client,
+        Celery(broker=redis_url, set_as_current=False) as sender,
+    ):
         client.flushall()
         for queue in ("dispatch", "verify", "sweep", "webhooks"):
-            client.lpush(queue, "a message")
+            sender.send_task("dispatcher.tasks.dispatch_agent", ("dsp_1", "room"), queue=queue)
         yield client
 
 

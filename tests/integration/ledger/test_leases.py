@@ -252,7 +252,7 @@ def test_a_lost_agent_s_lease_ends_now_and_a_worker_is_woken(
     record = read(store)
     assert record.loss == "its process was killed"  # the first to tell knows best
     assert dispatch.updated_at_ms <= record.alive_till_ms <= record.read_at_ms
-    message = keyspace(raw)["dispatch"][-1]
+    message = keyspace(raw)["sweep"][-1]
     assert "dispatcher.tasks.supervise" in message
     assert "dsp_1" in message
 
