@@ -14,6 +14,9 @@ python := .venv/bin/python
 bench_python := .venv-bench/bin/python
 bench_installed := .venv-bench/.installed-$(folder)
 checked := dispatcher web worker_agent devstack
+# Two test processes, each with servers of its own: most tests wait more than they work. Those that
+# time an exact moment (outages) or load all processors (deployments) run one by one.
+in_two := -n 2 --dist loadfile
 
 .PHONY: help demo up test outages apart ordinary deployments package controls faults fuzz check campaign bench setup clean clients vendor monitoring screenshots
 .DEFAULT_GOAL := help
@@ -27,18 +30,18 @@ demo: $(installed) ## send one real dispatch through the whole stack and show ho
 up: $(installed) ## run the whole stack until Ctrl-C
 	@exec $(python) -m devstack up --with-parent
 
-test: setup ## run the tests, on the real Redis and the real LiveKit server (some 15 minutes)
+test: setup ## run the tests, on the real Redis and the real LiveKit server (some 13 minutes)
 	@echo "[4/4] running the tests"
-	@exec $(python) -m pytest -m "not long and not control and not deployment and not ordinary and not apart and not outage and not package"
+	@exec $(python) -m pytest $(in_two) -m "not long and not control and not deployment and not ordinary and not apart and not outage and not package"
 
 outages: setup ## test one part killed, frozen or cut off at its exact moment, and abuse of the web (some 7 minutes)
 	@exec $(python) -m pytest -m "outage and not long"
 
-apart: setup ## test that one wrong tenant, server or setting reaches no other (9 minutes)
-	@exec $(python) -m pytest -m "apart and not long"
+apart: setup ## test that one wrong tenant, server or setting reaches no other (6 minutes)
+	@exec $(python) -m pytest $(in_two) -m "apart and not long"
 
-ordinary: setup ## test agents that raise, end, start slowly and are left, and programs of others (7 minutes)
-	@exec $(python) -m pytest -m "ordinary and not long"
+ordinary: setup ## test agents that raise, end, start slowly and are left, and programs of others (5 minutes)
+	@exec $(python) -m pytest $(in_two) -m "ordinary and not long"
 
 deployments: setup ## test restarts of every process and random kills under load, on one machine and several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
@@ -47,7 +50,7 @@ package: setup ## build the wheel, install it in empty environments, one for eac
 	@exec $(python) -m pytest -m package
 
 controls: setup ## test that the campaign fails with each safeguard taken out (12 minutes)
-	@exec $(python) -m pytest -m control
+	@exec $(python) -m pytest -n 2 -m control
 
 faults: setup ## run the tests that take minutes or want a quiet machine (21 minutes)
 	@exec $(python) -m pytest -m long
