@@ -46,7 +46,7 @@ ordinary: setup ## test agents that raise, end, start slowly and are left, and p
 deployments: setup ## test restarts of every process and random kills under load, on one machine and several (5 minutes)
 	@exec $(python) -m pytest -m "deployment and not long"
 
-package: setup ## build the wheel, install it in empty environments, one for each kind of machine, and run it (3 minutes)
+package: setup ## build the wheel, install it in empty environments, one for each kind of machine, and run it (6 minutes)
 	@exec $(python) -m pytest -m package
 
 controls: setup ## test that the campaign fails with each safeguard taken out (12 minutes)
