@@ -2,10 +2,9 @@
 
 No other module calls it. Answers become values of ours (`domain/rooms.py`), errors become
 `PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). This module never repeats
-a call, and livekit-api's own failover is off: requests for an agent are repeated by
-`livekit/retry.py`, and no others. Every server has
-connections and a circuit breaker of its own (`livekit/transport.py`), so a server that hangs delays
-only its own clients.
+a call, and livekit-api's own failover is off: `livekit/retry.py` repeats requests for an agent, and
+no other call. Every server has connections and a circuit breaker of its own
+(`livekit/transport.py`), so a server that hangs delays only its own clients.
 """
 
 from __future__ import annotations

@@ -222,4 +222,6 @@ def _signed(client: Client, token: str, dispatch_id: str) -> bool:
         attributes = verifier.verify(token).attributes
     except (PyJWTError, ValueError, TypeError, AttributeError):
         return False  # signed, but not a token of LiveKit's format: it may hold any JSON
-    return isinstance(attributes, dict) and attributes.get(DISPATCH_ID) == dispatch_id
+    if not dispatch_id or not isinstance(attributes, dict):
+        return False
+    return attributes.get(DISPATCH_ID) == dispatch_id
