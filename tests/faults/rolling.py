@@ -24,11 +24,12 @@ from devstack.testing import RunningStack
 from tests.acceptance.session import wait_for
 
 from .campaign.evidence import Evidence, read_evidence
-from .campaign.journal import Journal, read_journal
+from .campaign.journal import Journal, Tail, read_journal
+from .campaign.liveness import Liveness
 from .campaign.plan import Plan, Visit
 from .campaign.rounds import last_look, note_lag, settle
 from .campaign.visitors import Street
-from .campaign.watching import Watch
+from .campaign.watching import LOOK_EVERY_S, Watch
 
 WEBS = 2
 PER_S = 0.8
@@ -39,7 +40,12 @@ _DRAIN_S = 60
 # its job processes.
 _STOPS_WITHIN_S = 100.0
 _STARTS_WITHIN_S = 60.0
+# How long an agent must be in its room to be in LiveKit's list that is looked at.
+_LISTED_AFTER_S = 2 * LOOK_EVERY_S
+# LiveKit may give the other agent server several sessions one after the other.
+_SERVES_WITHIN_S = 30.0
 AGENTS = ("agent", "agent2")
+JOIN_LOG = "agents.jsonl"
 SERVERS = ("redis", "livekit")
 
 
@@ -104,11 +110,14 @@ def live_when_stopped(evidence: Evidence, server: Drained) -> int:
 class Restarts:
     """Ends processes, and waits until what is started in their place does its work.
 
-    `kill`: by SIGKILL, with all that they have started, as a control.
+    An agent server is ended when `join_log`, the agents' own, says that it has a session: else
+    its end would show nothing. `kill`: by SIGKILL, with all that they have started, as a control.
     """
 
-    def __init__(self, stack: RunningStack, *, kill: bool = False) -> None:
+    def __init__(self, stack: RunningStack, join_log: Path, *, kill: bool = False) -> None:
         self._stack = stack
+        self._join_log = Tail(join_log)
+        self._liveness = Liveness()
         self._kill = kill
         self.stopped_s: dict[str, float] = {}
         self.drained: list[Drained] = []
@@ -150,6 +159,8 @@ class Restarts:
             self._program(name)
 
     def _program(self, name: str) -> None:
+        if name in AGENTS:
+            wait_for(f"a session of {name}", lambda: self._serves(name), within_s=_SERVES_WITHIN_S)
         pids, at = self._stack.pids(name), time.time()
         alive = self._stack.run_dir / f"{name}.alive"
         took_s = self._end(psutil.Process(pids[0]))
@@ -165,6 +176,17 @@ class Restarts:
             return True if name == "flower" or alive.stat().st_mtime > at + took_s else None
 
         wait_for(f"{name} at work again", at_work, within_s=_STARTS_WITHIN_S)
+
+    def _serves(self, name: str) -> bool | None:
+        for event in self._join_log.news():
+            self._liveness.take(event)
+        pids, now = self._stack.pids(name), time.time()
+        joined_at = [
+            self._liveness.joined_at(agent)
+            for agent, pid in self._liveness.agents_alive_now()
+            if pid in pids
+        ]
+        return any(at is not None and at + _LISTED_AFTER_S <= now for at in joined_at) or None
 
     def _end(self, process: psutil.Process) -> float:
         began = time.monotonic()
@@ -183,7 +205,7 @@ def environment(directory: Path) -> dict[str, str]:
     """What the stack of `write_procfile` wants on top."""
     return {
         "USHER_AGENT_ENTRYPOINT": "tests.faults.campaign.agent:entrypoint",
-        "USHER_CAMPAIGN_JOIN_LOG": str(directory / "agents.jsonl"),
+        "USHER_CAMPAIGN_JOIN_LOG": str(directory / JOIN_LOG),
         "USHER_AGENT_DRAIN_S": str(_DRAIN_S),
         "USHER_AGENT_IDLE_PROCESSES": "2",
     }
@@ -198,7 +220,7 @@ async def upgrade(
 ) -> Evidence:
     """Restart while people come and go; returns when the last of them has left."""
     journal = Journal(directory / "driver.jsonl")
-    watch = Watch(stack, journal, directory / "agents.jsonl")
+    watch = Watch(stack, journal, directory / JOIN_LOG)
     background = [asyncio.create_task(watch.run()), asyncio.create_task(note_lag(journal))]
     journal.write("begins")
     visits: list[Visit] = []
@@ -221,7 +243,7 @@ async def upgrade(
         journal.write("ends")
         journal.close()
     return read_evidence(
-        read_journal(directory / "driver.jsonl"), read_journal(directory / "agents.jsonl")
+        read_journal(directory / "driver.jsonl"), read_journal(directory / JOIN_LOG)
     )
 
 

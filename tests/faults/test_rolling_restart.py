@@ -15,6 +15,7 @@ from .campaign.evidence import Evidence
 from .campaign.oracle import judge
 from .rolling import (
     AGENTS,
+    JOIN_LOG,
     Restarts,
     environment,
     identities,
@@ -67,7 +68,7 @@ def assert_nobody_noticed(evidence: Evidence, restarts: Restarts) -> None:
 def test_an_upgrade_of_everything_loses_doubles_and_refuses_nothing(
     stack: RunningStack, tmp_path: Path
 ) -> None:
-    restarts = Restarts(stack)
+    restarts = Restarts(stack, tmp_path / JOIN_LOG)
 
     evidence = asyncio.run(upgrade(stack, tmp_path, lambda: restarts.all(in_turn=False)))
 
@@ -78,7 +79,7 @@ def test_an_upgrade_of_everything_loses_doubles_and_refuses_nothing(
 
 @pytest.mark.long
 def test_nor_does_a_slow_one_with_long_sessions(stack: RunningStack, tmp_path: Path) -> None:
-    restarts = Restarts(stack)
+    restarts = Restarts(stack, tmp_path / JOIN_LOG)
 
     evidence = asyncio.run(
         upgrade(stack, tmp_path, lambda: restarts.all(in_turn=True), stays_s=(8.0, 20.0))
@@ -92,7 +93,7 @@ def test_nor_does_a_slow_one_with_long_sessions(stack: RunningStack, tmp_path: P
 def test_agent_servers_that_are_killed_instead_are_noticed(
     stack: RunningStack, tmp_path: Path
 ) -> None:
-    restarts = Restarts(stack, kill=True)
+    restarts = Restarts(stack, tmp_path / JOIN_LOG, kill=True)
 
     async def kill() -> None:
         await asyncio.to_thread(restarts.programs, *AGENTS)
