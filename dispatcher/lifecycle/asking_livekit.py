@@ -88,7 +88,10 @@ async def _carry_out(
         case Look.RECORD:
             return replace(seen, record=await read(services, dispatch.dispatch_id))
         case Look.DISPATCHES:
-            listed = await livekit.list_dispatch(room_name, there=seen.room_made)
+            # Only a room that had an agent can have been deleted.
+            listed = await livekit.list_dispatch(
+                room_name, there=seen.room_made, deleted=dispatch.generation > 1
+            )
             return replace(seen, dispatches=listed)
         case Look.AGENT_SERVERS:
             await livekit.look(room_name)  # raises if LiveKit itself is the reason

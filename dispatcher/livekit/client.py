@@ -9,9 +9,10 @@ no other call. Every server has connections and a circuit breaker of its own
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from dispatcher.clients.models import LiveKitCredentials
 from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID, GENERATION, job_attributes
 from dispatcher.domain.models import Dispatch
 from dispatcher.domain.rooms import AgentParticipant, RoomDispatch, RoomView
-from dispatcher.errors import LiveKitError, PermanentLiveKitError
+from dispatcher.errors import LiveKitError
 from dispatcher.livekit.errors import classify
 from dispatcher.livekit.jwt import signed
 from dispatcher.livekit.transport import LiveKitServer
@@ -36,6 +37,9 @@ T = TypeVar("T")
 _TOKEN_S: Final = 60
 _TOKEN_TTL_S: Final = 6 * 3600
 _ROOMS: Final = 256
+
+# LiveKit says at once (10 ms, measured) that it has lost a room, and otherwise nothing for 3 s.
+LOST_ROOM_ANSWERS_WITHIN_S: Final = 0.5
 
 # The kinds of participants that an agent is there for (livekit-agents' DEFAULT_PARTICIPANT_KINDS).
 PEOPLE: Final = frozenset(
@@ -175,16 +179,27 @@ class LiveKitClient:
             created = await self._call(livekit.agent_dispatch.create_dispatch(request))
         return created.id
 
-    async def list_dispatch(self, room_name: str, *, there: bool = False) -> list[RoomDispatch]:
+    async def list_dispatch(
+        self, room_name: str, *, there: bool = False, deleted: bool = False
+    ) -> list[RoomDispatch]:
         """Return our dispatches in a room; empty if there is no such room.
 
         `ListDispatch` takes 3 s for a room that does not exist, and answers 503 (measured). So the
         room is looked up first, unless it is known to be `there`.
+
+        Args:
+            deleted: the room may have been deleted while somebody was joining it. A missing room is
+                looked at more closely, for `LOST_ROOM_ANSWERS_WITHIN_S`.
+
+        Raises:
+            TransientLiveKitError: LiveKit has lost the room (`livekit/errors.py`), among others.
         """
         livekit = self._in(room_name)
         if not there:
             request = api.ListRoomsRequest(names=[room_name])
             if not (await self._call(livekit.room.list_rooms(request))).rooms:
+                if deleted:
+                    await self._require_no_lost_room(room_name)
                 return []
         listed = await self._call(livekit.agent_dispatch.list_dispatch(room_name))
         return [
@@ -196,6 +211,17 @@ class LiveKitClient:
             for item in listed
             if DISPATCH_ID in item.attributes and not item.state.deleted_at
         ]
+
+    async def _require_no_lost_room(self, room_name: str) -> None:
+        """Raise a TransientLiveKitError if LiveKit still has a room that it does not list.
+
+        LiveKit answers `ListDispatch` with 404 at once where a room of that name has been and is
+        lost, and says nothing for 3 s where there is none.
+        """
+        request = self._in(room_name).agent_dispatch.list_dispatch(room_name)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOST_ROOM_ANSWERS_WITHIN_S):
+                await self._call(request, probe=True)
 
     async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
         """Delete a dispatch: its agent leaves within 2 s. No error if there is none any more."""
@@ -230,7 +256,7 @@ class LiveKitClient:
         """Make a call that ends something; ignore that there is nothing to end (404)."""
         try:
             await self._call(request)
-        except PermanentLiveKitError as error:
+        except LiveKitError as error:
             cause = error.__cause__
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):
                 raise

@@ -13,12 +13,7 @@ from dispatcher.livekit.transport import NoSlot, Redirected
 def classify(error: Exception) -> LiveKitError:
     """Return the error to raise for `error`; a transient one says if LiveKit may have acted."""
     if isinstance(error, api.TwirpError):
-        text = f"LiveKit answered {error.status} {error.code}: {error.message}"
-        if error.status == 429:
-            return TransientLiveKitError(text, outcome_unknown=False)
-        if error.status >= 500 or error.status == 408:  # 408: Twirp's deadline_exceeded, canceled
-            return TransientLiveKitError(text, outcome_unknown=True)
-        return PermanentLiveKitError(text)
+        return _classify_answer(error)
     if isinstance(error, aiohttp.ClientConnectorError):
         return TransientLiveKitError(
             f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
@@ -44,4 +39,29 @@ def classify(error: Exception) -> LiveKitError:
         )
     return TransientLiveKitError(
         f"LiveKit did not answer: {type(error).__name__}", outcome_unknown=True
+    )
+
+
+def _classify_answer(error: api.TwirpError) -> LiveKitError:
+    text = f"LiveKit answered {error.status} {error.code}: {error.message}"
+    if error.status == 429:
+        return TransientLiveKitError(text, outcome_unknown=False)
+    if error.status >= 500 or error.status == 408:  # 408: Twirp's deadline_exceeded, canceled
+        return TransientLiveKitError(text, outcome_unknown=True)
+    if error.code == api.TwirpErrorCode.NOT_FOUND:
+        return _room_is_lost(text)
+    return PermanentLiveKitError(text)
+
+
+def _room_is_lost(what: str) -> TransientLiveKitError:
+    """Return the error for a room that LiveKit does not find, although somebody may be in it.
+
+    A room that is deleted while a person joins it leaves that person in a room that LiveKit
+    (1.13.5) no longer finds: no agent can be brought there, and no call ends it
+    (https://github.com/livekit/livekit/issues/4726). It heals as soon as anybody joins again.
+    """
+    return TransientLiveKitError(
+        f"{what}: the room was deleted while somebody was joining it, and LiveKit has lost them; "
+        "whoever is in it has to leave it and join again",
+        outcome_unknown=False,
     )

@@ -105,6 +105,9 @@ class Story:
     def left(self, at: float, agent: str, *, why: str = "the last person has left") -> Story:
         return self._agent(at, agent, "agent_left", why=why)
 
+    def deletes_room(self, at: float, agent: str) -> Story:
+        return self._agent(at, agent, "agent_deletes_room")
+
     def raises(self, at: float, agent: str) -> Story:
         self._agent(at, agent, "agent_raises")
         return self.left(at, agent, why="job crashed")

@@ -46,6 +46,7 @@ class Liveness:
         self._killed: dict[int, list[float]] = defaultdict(list)
         self._crashes: dict[str, Crash] = {}
         self._foreign: set[str] = set()
+        self._deletes_room_at: dict[str, float] = {}
 
     def take(self, event: Event) -> None:
         """Learn from one line of the agents' log."""
@@ -63,6 +64,8 @@ class Liveness:
             self._joined[agent] = at
         elif what in ("agent_raises", "agent_returns"):
             self._crashes[agent] = Crash(at=at, room=self._lives[agent].room, agent=agent)
+        elif what == "agent_deletes_room":
+            self._deletes_room_at[agent] = at
         elif what in ("agent_left", "agent_disconnected"):
             self._left.setdefault(agent, at)
             if event.get("why") == _ENDED_BY_SERVER:
@@ -128,6 +131,14 @@ class Liveness:
     def agents_of(self, room: str) -> set[str]:
         """Every agent that was started for that room."""
         return {agent for agent, life in self._lives.items() if life.room == room}
+
+    def deleted(self, room: str) -> list[tuple[float, float]]:
+        """When its agents deleted that room: from asking LiveKit to being out of it."""
+        return [
+            (at, max(at, self._left.get(agent, at)))
+            for agent, at in self._deletes_room_at.items()
+            if self._lives[agent].room == room
+        ]
 
     def is_foreign(self, agent: str) -> bool:
         """True of an agent that Usher has not dispatched."""

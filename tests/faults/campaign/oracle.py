@@ -10,8 +10,9 @@ person comes back into the room; while nothing can be said (`helpless.py`) it st
 well: an accepted dispatch that the product does not know at the end, or says nothing final about.
 
 unanswered: a person has left, asked again and joined again, no fault could be felt in that session,
-and no agent answered within `ANSWERS_AGAIN_S`. Unanswered as well: a person who was never answered
-in all of a stay although the record had said `joined`.
+LiveKit has not lost them in a room that was being deleted, and no agent answered within
+`ANSWERS_AGAIN_S`. Unanswered as well: a person who was never answered in all of a stay although the
+record had said `joined`.
 
 doubled: more than one living agent in a room for longer than a recovery may take
 (`OVERLAP_ALLOWED_S`); or more than one listed, alive or not, for longer than LiveKit itself lists a
@@ -45,9 +46,11 @@ from .recovery import (
     CRASH,
     DEADLINE_S,
     LATE_S,
+    LOST_ROOM,
     Recovery,
     Return,
     disturbed,
+    lost_to_livekit,
     recoveries,
     returns,
 )
@@ -70,13 +73,13 @@ _SERVERS: Final = frozenset({Kind.AGENT, Kind.FREEZE_AGENT, Kind.DRAIN})
 _WORKERS: Final = frozenset({Kind.DISPATCH, Kind.VERIFY, Kind.FREEZE_WORKER})
 _REDIS: Final = frozenset({Kind.REDIS, Kind.REFUSES})
 # Which faults can have led to which reason, by its word before a colon. A neighbour is no cause,
-# nor is garbage while there is time to ask LiveKit again. `CRASH` is that of an agent of the same
-# room. An entry point that fails is no reason for `join_timeout`: it has its own.
+# nor is garbage while there is time to ask LiveKit again. `CRASH` and `LOST_ROOM` are those of the
+# same room. An entry point that fails is no reason for `join_timeout`: it has its own.
 CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "no_agent_online": _SERVERS | _REDIS | {Kind.LIVEKIT},
     "no_capacity": _SERVERS,
     "rejected": _REDIS,
-    "livekit_unreachable": frozenset({Kind.LIVEKIT}),
+    "livekit_unreachable": frozenset({Kind.LIVEKIT, LOST_ROOM}),
     "join_timeout": (_AGENTS - {CRASH}) | _REDIS | {Kind.LIVEKIT},
     "agent_lost": _AGENTS,
     "agent_crashed": _AGENTS,
@@ -450,6 +453,9 @@ def _done_to(room: Room, ended_at: float, evidence: Evidence) -> set[str]:
     crashes = evidence.liveness.crashes
     if any(crash.room == room.name and since <= crash.at <= ended_at for crash in crashes):
         done.add(CRASH)
+    stays = [stay for stay in room.stays if since <= stay.start <= ended_at]
+    if any(lost_to_livekit(room, stay, evidence) for stay in stays):
+        done.add(LOST_ROOM)
     return done
 
 

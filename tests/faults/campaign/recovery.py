@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
-from .evidence import Evidence, Injected, Room, Span
+from .evidence import Evidence, Injected, Room, Span, Stay
 from .liveness import STOPS_WITHIN_S
 from .occupancy import agents_ever, blind, listed_at
 from .plan import NEIGHBOURS, Kind
@@ -19,6 +19,7 @@ LATE_S: Final = 2.5
 ANSWERS_AGAIN_S: Final = 3.0
 
 CRASH: Final = "the agent's program raises"
+LOST_ROOM: Final = "a person joins a room that is being deleted"
 LOSSES: Final = frozenset({Kind.AGENT, Kind.JOB, Kind.FREEZE_AGENT, Kind.FREEZE_JOB})
 # For how long after a fault, or after its end, any session may feel it: until the process is at
 # work again, and the time that what it had in hand waits for another one.
@@ -43,6 +44,9 @@ DISTURBS_S: Final[Mapping[Kind, float]] = {
     **dict.fromkeys(NEIGHBOURS, 0.0),
 }
 _ONE_SESSION_S: Final = 10.0
+# LiveKit ends the deletion, and a person knows of having joined, so much later than the agent that
+# deletes the room knows of being out.
+_SEEN_LATE_S: Final = 1.0
 # After these a recovery cannot be expected to have had another agent server online.
 _AGENT_AWAY_S: Final = 12.0
 _AWAY_S: Final[Mapping[Kind, float]] = {Kind.LIVEKIT: 25.0, Kind.DRAIN: STOPS_WITHIN_S}
@@ -187,9 +191,22 @@ def returns(room: Room, evidence: Evidence) -> Iterator[Return]:
             at=stay.start,
             waited_s=until - stay.start,
             answered=answered,
-            undisturbed=not disturbed(room, window, evidence),
+            undisturbed=not disturbed(room, window, evidence)
+            and not lost_to_livekit(room, stay, evidence),
             bound_s=bound_s,
         )
+
+
+def lost_to_livekit(room: Room, stay: Stay, evidence: Evidence) -> bool:
+    """True when a person joined while the room was being deleted.
+
+    LiveKit leaves them in a room that it does not find again (livekit/livekit#4726). An agent
+    cannot be brought there, but an explicit failure is owed.
+    """
+    return any(
+        since <= stay.start <= until + _SEEN_LATE_S
+        for since, until in evidence.liveness.deleted(room.name)
+    )
 
 
 def disturbed(room: Room, span: Span, evidence: Evidence) -> bool:

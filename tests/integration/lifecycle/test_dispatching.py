@@ -20,6 +20,7 @@ from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching
 from dispatcher.lifecycle.services import Services
+from dispatcher.livekit import client
 from tests.support.house import House, OpenServices, Request
 from tests.support.sockets import LossyProxy, listening, never_answering
 from tests.support.values import UNREACHABLE, a_server, counts, keyspace
@@ -125,6 +126,33 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     assert [error.partition(":")[0] for error in attempt.errors] == ["try 1", "try 2", "try 3"]
     assert all("cannot be reached" in error for error in attempt.errors)
     assert counts(raw, METRICS)["attempts"] == 3
+
+
+async def test_a_room_that_livekit_has_lost_gets_its_agent_when_its_person_joins_again(
+    services: Services,
+    request_dispatch: Request,
+    look: Look,
+    store: Ledger,
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was deleted while the person joined. An agent could not meet them, and nothing is wrong
+    with the client's LiveKit."""
+    monkeypatch.setattr(client, "LOST_ROOM_ANSWERS_WITHIN_S", 2.0)  # on a busy machine
+    async with house.lost():
+        request_dispatch(deadline_ms=60_000)
+        for transition in (state_machine.DISPATCH_STARTED, state_machine.NEXT_GENERATION):
+            store.run(dispatches.advance(Advance(look(), transition, due_in_s=12)))
+
+        with pytest.raises(TransientLiveKitError):
+            await dispatching.dispatch_agent(services, "dsp_1", sleep=Waits())
+
+        record = look()
+        assert (record.state, record.failure_reason) == (State.WAITING, "livekit_unreachable")
+        assert "has to leave it and join again" in record.failure_message
+        await house.join("late", agent=False)
+        assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+    assert await house.generations() == [("dsp_1", "3")]
 
 
 async def test_after_an_outage_nothing_is_sent_before_an_agent_server_is_back(

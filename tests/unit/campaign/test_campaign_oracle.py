@@ -322,6 +322,32 @@ def test_a_return_that_is_never_answered_is_unanswered() -> None:
     assert not result.returns[0].answered
 
 
+@pytest.mark.parametrize(
+    ("deletes_at", "left_at", "lost"),
+    [
+        pytest.param(11.8, 11.9, True, id="while she joined"),
+        pytest.param(10.5, 10.8, False, id="long before she joined"),
+        pytest.param(13.0, 13.2, False, id="after she had joined"),
+    ],
+)
+def test_a_person_who_joins_a_room_that_is_being_deleted_is_owed_an_explicit_failure(
+    deletes_at: float, left_at: float, lost: bool
+) -> None:
+    """LiveKit (1.13.5) has lost her, and no agent can be brought to where she is."""
+
+    def story() -> Story:
+        told = Story().visit(person=Person.RELOADS, agent=Behaviour.DELETES).accepted(1.0)
+        told.person(1.5, 10.0, ("one", 1.6, 10.0)).accepted(11.5)
+        told.person(12.0, 40.0, back_after_s=1.0).listed(1.6, "one").joined(1.6, "one", pid=7)
+        told.deletes_room(deletes_at, "one").left(left_at, "one").listed(left_at)
+        return told.listed(41.0)
+
+    failed = story().record("failed", "livekit_unreachable", ended_at=31.0).final()
+    assert found(failed.judged()) == ([] if lost else ["unanswered", "unexplained"])
+    # Saying nothing is not excused.
+    assert "lost" in found(story().record("ended", agent="one", ended_at=41.0).final().judged())
+
+
 def test_an_agent_that_starts_slowly_may_answer_a_return_so_much_later() -> None:
     late = {"first_answer": 12.0 + ANSWERS_AGAIN_S + LATE_S + 4.0}
     slow = {"agent": Behaviour.SLOW}

@@ -56,7 +56,6 @@ def twirp(status: int, code: str) -> Handler:
         (400, "invalid_argument"),
         (401, "unauthenticated"),
         (403, "permission_denied"),
-        (404, "not_found"),
         (404, "bad_route"),
         (409, "already_exists"),
         (412, "failed_precondition"),
@@ -68,6 +67,15 @@ async def test_a_refusal_is_permanent(status: int, code: str) -> None:
 
     assert isinstance(error, PermanentLiveKitError)
     assert str(error) == f"LiveKit answered {status} {code}: because"
+
+
+async def test_a_room_that_is_not_found_is_lost_until_its_person_joins_again() -> None:
+    async with served(twirp(404, "not_found")) as url:
+        error = await error_of(url)
+
+    assert isinstance(error, TransientLiveKitError)
+    assert not error.outcome_unknown
+    assert "join again" in str(error)
 
 
 @pytest.mark.parametrize(
