@@ -6,6 +6,7 @@ that join creates the room, and promises nothing. The record is written when Red
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -54,12 +55,28 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
         age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
         return age_s < ADOPTION_S
+    why_over = await _why_over(services, dispatch) if room.people == 0 else ""
+    if not why_over:
+        return False
+    retention_s = services.common.retention_s
+    over = endings.everybody_left(dispatch, retention_s=retention_s, reason=why_over)
+    return (await services.ledger.run(over)).moved
+
+
+async def _why_over(services: Services, dispatch: Dispatch) -> str:
+    """Return why nobody is to come into an empty room; empty when the person may still come."""
     asked_before_s = (dispatch.read_at_ms - dispatch.requested_at_ms) / 1000
-    if room.people == 0 and asked_before_s > PARTICIPANT_TOKEN_TTL_S:
-        over = endings.everybody_left(
-            dispatch,
-            retention_s=services.common.retention_s,
-            reason="nobody is in the room, and the token has expired",
-        )
-        return (await services.ledger.run(over)).moved
-    return False
+    if asked_before_s > PARTICIPANT_TOKEN_TTL_S:
+        return "nobody is in the room, and the token has expired"
+    livekit = services.livekit(dispatch)
+    try:
+        listed = await livekit.list_dispatch(dispatch.room_name)
+        if any(each.dispatch_id == dispatch.dispatch_id for each in listed):
+            # The person has joined: that has LiveKit dispatch the token's agent. LiveKit has the
+            # room a moment before it lists the person, so look again.
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if (await livekit.look(dispatch.room_name)).people == 0:
+                return "everybody has left while Redis was away"
+    except LiveKitError as error:
+        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+    return ""

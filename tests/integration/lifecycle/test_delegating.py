@@ -51,10 +51,27 @@ async def test_what_its_token_has_had_livekit_dispatch_is_not_asked_for_twice(
     services: Services, house: House, delegated: Dispatch
 ) -> None:
     by_token = await services.livekit(delegated).create_dispatch(delegated)
+    await house.join("ann", agent=False)
 
     await dispatch_agent(services, "dsp_1")
 
     assert [item.id for item in await house.dispatches()] == [by_token]
+
+
+async def test_nobody_is_dispatched_to_a_room_that_its_person_has_left_while_redis_was_away(
+    services: Services, house: House, delegated: Dispatch, look: Look
+) -> None:
+    """Her agent could not tell in time that it is over. LiveKit keeps the room for a while."""
+    await services.livekit(delegated).create_dispatch(delegated)  # as her token did when she joined
+    await house.join("ann", agent=False)
+    await house.everybody_leaves()
+
+    assert await dispatch_agent(services, "dsp_1") is State.DELEGATED  # as it was when it was read
+
+    record = look()
+    assert (record.state, record.failure_reason) == (State.ENDED, "")
+    assert record.timeline[-1].detail["reason"] == "everybody has left while Redis was away"
+    assert len(await house.dispatches()) == 1
 
 
 async def test_its_agent_is_given_time_to_take_it_over(
