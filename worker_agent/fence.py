@@ -55,8 +55,8 @@ class Fence:
         with tracing.inside(span), tracing.span("fence"):
             holds = await self._holds()
         if not holds:
-            span.failed("Fenced")
-            span.end()
+            tracing.fail(span, "Fenced")
+            tracing.end(span)
         return holds
 
     async def _holds(self) -> bool:

@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
     """Begin a span about an offer, below the call to LiveKit that it comes from."""
     attributes = {**span_attributes(offer), "usher.job_id": offer.job_id}
-    return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
+    kind = tracing.SpanKind.CONSUMER
+    return tracing.span(name, parent=offer.traceparent, kind=kind, attributes=attributes)
 
 
 def _span_fields(decision: Decision) -> dict[str, str]:
@@ -117,7 +118,9 @@ class RequestFilter:
             if decision.reason is not Reason.DELEGATED:  # a delegated job means that Redis is away
                 await self.metrics.flush()  # before LiveKit is answered: survives a kill
             self._log(offer, decision)
-            span.set({"usher.container": self._server.container, **_span_fields(decision)})
+            span.set_attributes(
+                {"usher.container": self._server.container, **_span_fields(decision)}
+            )
             self.changed()
             if decision.accept:
                 await self._accept(request, offer, decision)
@@ -168,7 +171,7 @@ class RequestFilter:
         await self.metrics.flush()
         self._log(offer, decision)
         with _traced("offer", offer) as span:
-            span.set(_span_fields(decision))
+            span.set_attributes(_span_fields(decision))
             if final:
                 await self._report_declined(offer)
             else:
@@ -193,7 +196,7 @@ class RequestFilter:
             return
         waiting = asyncio.create_task(self._say_that_it_starts(offer))
         try:
-            with tracing.span("accept", kind="client"):
+            with tracing.span("accept", kind=tracing.SpanKind.CLIENT):
                 await request.accept(
                     attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
                 )

@@ -115,7 +115,7 @@ class Session:
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         job = self._job
         if state == rtc.ConnectionState.CONN_CONNECTED and not job.connected:
-            job.joining_span.event("connected", {})
+            job.joining_span.add_event("connected")
             job.sign_of_life.stop()
             joining.ended(job.offer.job_id)
             job.renewing = asyncio.create_task(self._lease.keep())
@@ -142,8 +142,8 @@ class Session:
         await self.farewell.left(reason)
         await job.store.aclose()
         if not job.connected:
-            job.joining_span.failed("NotConnected")
-            job.session_span.failed("NotConnected")
-        job.joining_span.end()
-        job.session_span.set({"usher.reason": reason})
-        job.session_span.end()
+            tracing.fail(job.joining_span, "NotConnected")
+            tracing.fail(job.session_span, "NotConnected")
+        tracing.end(job.joining_span)
+        job.session_span.set_attribute("usher.reason", reason)
+        tracing.end(job.session_span)
