@@ -94,7 +94,6 @@ class Fence:
                 agent_identity=room.local_participant.identity if room.isconnected() else "",
             ),
             counts=job.counts(metrics.ADOPTED),
-            retention_s=job.common.retention_s,
         )
         self.claimed = decision.accept
         if not decision.accept:

@@ -62,9 +62,7 @@ class Job:
         self.leaving: Ending | None = None
         self.people_had_left = False
         self._metrics_key = keys.agent_metrics(offer.client_id, guard.container, offer.agent_name)
-        self.departure = Departure(
-            store, offer, retention_s=common.retention_s, counts=self.counts(metrics.LEFT)
-        )
+        self.departure = Departure(store, offer, self.counts(metrics.LEFT))
         self.people = PeopleInRoom(ctx.room)
         self.sign_of_life = SignOfLife(offer, unwanted=lambda: self.withdraw("not connecting"))
         self.news = asyncio.Event()  # wakes the lease: there is something to tell

@@ -58,16 +58,13 @@ def _span_fields(decision: Decision) -> dict[str, str]:
 class RequestFilter:
     """The `on_request` of an agent server."""
 
-    def __init__(
-        self, server: AgentServerIdentity, store: AsyncLedger, *, retention_s: int = 86_400
-    ) -> None:
+    def __init__(self, server: AgentServerIdentity, store: AsyncLedger) -> None:
         self._server = server
         self._store = store
         self._guard = Guard(store)
-        self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
         self.tenants = Tenants(store, own_client_id=server.client_id)
-        self._claims = Claims(server, store, self.metrics, self.tenants, retention_s=retention_s)
+        self._claims = Claims(server, store, self.metrics, self.tenants)
         self.clock = self._claims.clock  # set by the agent server's reports
         self._accepting: set[str] = set()
         # The ids of the running jobs; set by the agent server.
@@ -185,7 +182,7 @@ class RequestFilter:
             "reject(terminate=False) another agent server would have been asked"
         )
         step = steps.declined(
-            offer, message, retention_s=self._retention_s, before=Before("offered")
+            offer, message, retention_s=self._store.retention_s, before=Before("offered")
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(step)
