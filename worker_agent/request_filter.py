@@ -22,7 +22,6 @@ from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.guarding import Guard, Work
 from dispatcher.ledger.leases import RENEW_S
 from dispatcher.observability import tracing
-from dispatcher.observability.state_changes import log_fields, span_attributes
 from worker_agent import steps
 from worker_agent.claims import Claims
 from worker_agent.decisions import (
@@ -41,11 +40,14 @@ from worker_agent.tenants import Tenants
 logger = logging.getLogger(__name__)
 
 
-def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
+def _traced(offer: Offer) -> AbstractContextManager[tracing.Span]:
     """Begin a span about an offer, below the call to LiveKit that it comes from."""
-    attributes = {**span_attributes(offer), "usher.job_id": offer.job_id}
-    kind = tracing.SpanKind.CONSUMER
-    return tracing.span(name, parent=offer.traceparent, kind=kind, attributes=attributes)
+    return tracing.span(
+        "offer",
+        parent=offer.traceparent,
+        kind=tracing.SpanKind.CONSUMER,
+        attributes=offer.span_attributes,
+    )
 
 
 def _span_fields(decision: Decision) -> dict[str, str]:
@@ -93,7 +95,7 @@ class RequestFilter:
         `offered_at` is when it has come, by the monotonic clock, if that is not just now.
         """
         offer = read_offer(request.job)
-        with _traced("offer", offer) as span:
+        with _traced(offer) as span:
             await self._answer(request, offer, offered_at or time.monotonic(), span)
 
     async def _answer(
@@ -150,7 +152,7 @@ class RequestFilter:
             if not await self.tenants.here(offer.client_id):
                 logger.warning(
                     "a job claims to be for a client whose LiveKit server is another one; refused",
-                    extra={**log_fields(offer), "job_id": offer.job_id},
+                    extra=offer.log_fields,
                 )
                 return True
         return False
@@ -167,7 +169,7 @@ class RequestFilter:
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
         self._log(offer, decision)
-        with _traced("offer", offer) as span:
+        with _traced(offer) as span:
             span.set_attributes(_span_fields(decision))
             if final:
                 await self._report_declined(offer)
@@ -199,10 +201,7 @@ class RequestFilter:
                 )
         except AssignmentTimeoutError:
             # LiveKit has dropped the job; verification finds no agent and goes on.
-            logger.warning(
-                "LiveKit did not assign the job",
-                extra={**log_fields(offer), "job_id": offer.job_id},
-            )
+            logger.warning("LiveKit did not assign the job", extra=offer.log_fields)
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             # The claim has come to nothing: the next attempt need not wait for its time-out.
             with contextlib.suppress(LedgerUnavailable):
@@ -238,13 +237,11 @@ class RequestFilter:
         logger.info(
             "job accepted" if decision.accept else "job rejected",
             extra={
-                **log_fields(offer),
+                **offer.log_fields,
                 "container": self._server.container,
                 "request_type": offer.request_type,
                 "participant_count": offer.participant_count,
                 "decision": "accept" if decision.accept else "reject",
                 "reason": str(decision.reason),
-                "generation": offer.generation,
-                "job_id": offer.job_id,
             },
         )

@@ -44,5 +44,5 @@ async def _answer(job: Job, ask: Callable[[RoomService], Awaitable[T]]) -> T | N
         async with asyncio.timeout(LOOK_TIMEOUT_S):
             return await ask(job.ctx.api.room)
     except Exception as error:  # whatever it is: LiveKit has not answered
-        logger.warning("cannot see the room", extra={**job.log_fields, "error": str(error)})
+        logger.warning("cannot see the room", extra={**job.offer.log_fields, "error": str(error)})
         return None

@@ -27,7 +27,6 @@ from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,
     LiveKitError,
-    PermanentLiveKitError,
 )
 from dispatcher.ledger import keys, reports, statistics
 from dispatcher.ledger.async_client import AsyncLedger
@@ -210,10 +209,8 @@ async def _probe(servers: LiveKitClients, client: Client) -> Finding:
     began = time.monotonic()
     try:
         await servers.for_credentials(client.livekit).probe()
-    except PermanentLiveKitError as error:
-        return server_findings.of_livekit_refusal(client, str(error))
     except LiveKitError as error:
-        return server_findings.of_livekit_silence(client, str(error))
+        return server_findings.of_livekit_error(client, error)
     return server_findings.of_livekit(client, (time.monotonic() - began) * 1000)
 
 
