@@ -185,8 +185,11 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
     took = dispatch.time_to_join_ms
-    served = dispatch.joined_at_ms is not None or dispatch.agent_identity != ""
+    served = "nobody needs an agent any more"
+    if dispatch.joined_at_ms is not None or dispatch.agent_identity:
+        served = "the session was served and is over"
     left = last is not None and last.event == "agent_left"
+    clearing = " Workers still see to it that no agent of it is left."
     container = dispatch.container
     return {
         "record": dispatch,
@@ -201,14 +204,10 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
         "left": seconds(max(0.0, dispatch.remaining_s * 1000)),
         "after": "" if took is None else f", {seconds(took)} after it was asked for",
         "why": f" ({reason})" if reason else "",
-        "served": "the session was served and is over"
-        if served
-        else "nobody needs an agent any more",
+        "served": served,
         "over": "The agent's session has ended" if left else "The session is over",
         "refusal": dispatch.attempt.reason or "no reason",
-        "clearing": " Workers still see to it that no agent of it is left."
-        if dispatch.clearing
-        else "",
+        "clearing": clearing if dispatch.clearing else "",
         "offer_timeout": _offer_timeout(timings),
         "verify_timeout": duration(timings.verify_timeout_s),
         "on_the_way": _on_the_way(incidents),
