@@ -44,14 +44,7 @@ class Taker:
     agent_identity: str = ""
 
 
-async def adopt(
-    store: AsyncLedger,
-    offer: Offer,
-    taker: Taker,
-    *,
-    counts: AgentCounts,
-    retention_s: int,
-) -> Decision:
+async def adopt(store: AsyncLedger, offer: Offer, taker: Taker, *, counts: AgentCounts) -> Decision:
     """Claim the dispatch of `offer` for its job, writing its record if there is none.
 
     `counts` is counted when the claim is new.
@@ -63,7 +56,7 @@ async def adopt(
     if claim.outcome != "unknown":
         return decide_claim(offer, claim, reason=Reason.ADOPTED)
     remembered = _remembered(offer, taker)
-    step = restoring.restore(remembered, by="agent", retention_s=retention_s)
+    step = restoring.restore(remembered, by="agent", retention_s=store.retention_s)
     restored = await store.run(step)
     if restored is Restored.EXISTS:  # a web process was quicker
         claim = await store.run(_claim(offer, taker, counts))

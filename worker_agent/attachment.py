@@ -109,10 +109,10 @@ class Attachment:
         summary_every_s: float,
     ) -> None:
         store = AsyncLedger(common)
-        self._filter = RequestFilter(identity, store, retention_s=common.retention_s)
+        self._filter = RequestFilter(identity, store)
         self._reporter = Reporter(identity, self._server, self._filter, store, options)
         self._filter.changed = self._reporter.changed
-        self._server.on("worker_registered", self._reporter.registered)
+        self._server.on("worker_registered", self._reporter.changed)
         Processes(self._server, self._filter, store).watch()
         self._spawn("reporter", _report(self._reporter, store))
         guard = Guard(store)

@@ -42,14 +42,11 @@ class Claims:
         store: AsyncLedger,
         metrics: AgentMetrics,
         tenants: Tenants,
-        *,
-        retention_s: int,
     ) -> None:
         self._server = server
         self._store = store
         self._metrics = metrics
         self._tenants = tenants
-        self._retention_s = retention_s
         self.clock = LedgerClock()  # set by the agent server's reports
         self._lines = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
@@ -121,15 +118,11 @@ class Claims:
             async with asyncio.timeout(DELEGATED_CLAIM_S):
                 if not await self._tenants.here(offer.client_id):
                     return reject(Reason.WRONG_CLIENT)
-                return await adopt(
-                    self._store,
-                    offer,
-                    Taker(
-                        container=self._server.container,
-                        agent_server_id=self._server.agent_server_id,
-                    ),
-                    counts=self._metrics.counts(offer.client_id, ADOPTED),
-                    retention_s=self._retention_s,
+                taker = Taker(
+                    container=self._server.container,
+                    agent_server_id=self._server.agent_server_id,
                 )
+                counts = self._metrics.counts(offer.client_id, ADOPTED)
+                return await adopt(self._store, offer, taker, counts=counts)
         except (LedgerUnavailable, TimeoutError):
             return Decision(accept=True, reason=Reason.DELEGATED)

@@ -25,6 +25,8 @@ from dispatcher.domain.job_attributes import (
 from dispatcher.domain.models import DispatchRef, State
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.keys import is_dispatch_id
+from dispatcher.observability.state_changes import log_fields, span_attributes
+from dispatcher.observability.tracing import Value
 
 
 class Reason(StrEnum):
@@ -80,6 +82,16 @@ class Offer(DispatchRef):
     def delegated(self) -> bool:
         """True when LiveKit offers it by a participant's token, not because we have asked."""
         return self.request_type == DELEGATED
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """The fields of every line of the log about this job."""
+        return {**log_fields(self), "generation": self.generation, "job_id": self.job_id}
+
+    @property
+    def span_attributes(self) -> dict[str, Value]:
+        """The attributes of every span about this job."""
+        return {**span_attributes(self), "usher.job_id": self.job_id}
 
     @property
     def disowned(self) -> Offer:

@@ -45,13 +45,10 @@ class Told(StrEnum):
 class Departure:
     """The report of one job to the ledger that its agent answers no more."""
 
-    def __init__(
-        self, store: AsyncLedger, offer: Offer, *, retention_s: int, counts: AgentCounts
-    ) -> None:
+    def __init__(self, store: AsyncLedger, offer: Offer, counts: AgentCounts) -> None:
         """`counts` is counted with the end of an agent that has joined."""
         self._store = store
         self._offer = offer
-        self._retention_s = retention_s
         self._counts = counts
         self.counted = False
 
@@ -90,12 +87,14 @@ class Departure:
             await self._lost(ending, dispatch)
             return
         message = f"the agent program has ended the job before it joined ({ending.reason})"
-        await self._patiently(steps.declined(self._offer, message, retention_s=self._retention_s))
+        await self._patiently(
+            steps.declined(self._offer, message, retention_s=self._store.retention_s)
+        )
 
     def left(self, reason: str, people: People | None = None) -> Step[Advanced]:
         """Make the step that ends the record, unless a caller has asked since its people left."""
         return steps.left(
-            self._offer, reason, people, counts=self._counts, retention_s=self._retention_s
+            self._offer, reason, people, counts=self._counts, retention_s=self._store.retention_s
         )
 
     async def came_back(self, ending: Ending) -> Told:

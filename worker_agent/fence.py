@@ -55,8 +55,8 @@ class Fence:
         with tracing.inside(span), tracing.span("fence"):
             holds = await self._holds()
         if not holds:
-            span.failed("Fenced")
-            span.end()
+            tracing.fail(span, "Fenced")
+            tracing.end(span)
         return holds
 
     async def _holds(self) -> bool:
@@ -94,7 +94,6 @@ class Fence:
                 agent_identity=room.local_participant.identity if room.isconnected() else "",
             ),
             counts=job.counts(metrics.ADOPTED),
-            retention_s=job.common.retention_s,
         )
         self.claimed = decision.accept
         if not decision.accept:

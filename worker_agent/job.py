@@ -15,7 +15,6 @@ from dispatcher.domain.metrics import AgentCounts
 from dispatcher.ledger import keys, reports
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.observability import tracing
-from dispatcher.observability.state_changes import log_fields, span_attributes
 from dispatcher.settings import CommonSettings
 from worker_agent import metrics
 from worker_agent.decisions import Offer
@@ -62,9 +61,7 @@ class Job:
         self.leaving: Ending | None = None
         self.people_had_left = False
         self._metrics_key = keys.agent_metrics(offer.client_id, guard.container, offer.agent_name)
-        self.departure = Departure(
-            store, offer, retention_s=common.retention_s, counts=self.counts(metrics.LEFT)
-        )
+        self.departure = Departure(store, offer, self.counts(metrics.LEFT))
         self.people = PeopleInRoom(ctx.room)
         self.sign_of_life = SignOfLife(offer, unwanted=lambda: self.withdraw("not connecting"))
         self.news = asyncio.Event()  # wakes the lease: there is something to tell
@@ -77,19 +74,10 @@ class Job:
         """True once its agent has been in the room."""
         return self.renewing is not None
 
-    @property
-    def log_fields(self) -> dict[str, object]:
-        """The fields of every line of the log about this job."""
-        return {
-            **log_fields(self.offer),
-            "generation": self.offer.generation,
-            "job_id": self.offer.job_id,
-        }
-
     def begin_span(self, name: str) -> tracing.Span:
         """Begin a span of this job, in the trace of its dispatch."""
-        attributes = {**span_attributes(self.offer), "usher.job_id": self.offer.job_id}
-        return tracing.begin(name, parent=self.offer.traceparent, attributes=attributes)
+        offer = self.offer
+        return tracing.begin(name, parent=offer.traceparent, attributes=offer.span_attributes)
 
     def counts(self, increments: Mapping[str, int]) -> AgentCounts:
         """Make increments of the counters of this job's client, container and agent name."""
@@ -113,7 +101,7 @@ class Job:
         logger.warning(
             "surplus agent, %s: this dispatch is over, or served by another job or generation",
             what,
-            extra=self.log_fields,
+            extra=self.offer.log_fields,
         )
         self.leave_at_once("surplus agent")
 

@@ -65,7 +65,7 @@ class Lease:
                     if not job.joined:
                         with tracing.inside(job.joining_span):
                             await report_joined(job, self._fence)
-                        job.joining_span.end()
+                        tracing.end(job.joining_span)
                     if not wanted or not await self._renew():
                         return
             with contextlib.suppress(asyncio.TimeoutError):

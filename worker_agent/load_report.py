@@ -87,7 +87,6 @@ class Reporter:
         self._guard = Guard(store)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        self._urgent = asyncio.Event()
         self._reported: tuple[int, int | None, int | None] = (0, None, None)
         self._away_since: float | None = None
         self._measured_at = 0.0
@@ -97,12 +96,8 @@ class Reporter:
         if options.one_process:
             joining.changed = self._one_has_joined
 
-    def registered(self, *_: object) -> None:
-        """livekit-agents' `worker_registered` event: told at once, for sessions that wait."""
-        self._urgent.set()
-
-    def changed(self) -> None:
-        """Report soon, because slots have been taken or have become free."""
+    def changed(self, *_: object) -> None:
+        """Report soon: slots have been taken or have become free, or LiveKit has registered it."""
         self._news.set()
 
     def load(self) -> float:
@@ -159,24 +154,13 @@ class Reporter:
         try:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
-                self._urgent.clear()
                 async with self._guard.one(Work.REPORT_AGENT_SERVER):
                     await self._report(ttl_s=self._options.period_s * _LOST_AFTER_PERIODS)
+                await asyncio.sleep(min(_GAP_S, self._options.period_s))
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._options.period_s))
-                    continue
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._any_news(), self._options.period_s)
+                    await asyncio.wait_for(self._news.wait(), self._options.period_s)
         finally:
             await self._report(ttl_s=0)
-
-    async def _any_news(self) -> None:
-        waits = [asyncio.create_task(event.wait()) for event in (self._news, self._urgent)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _report(self, *, ttl_s: float) -> None:
         identity = self._identity

@@ -31,15 +31,10 @@ _lines = threading.BoundedSemaphore(_CONNECTIONS)
 _done = False
 
 
-class Prepared:
-    """A program's `setup_fnc` with our preparation before it; pickled for each job process."""
-
-    def __init__(self, own: Callable[[JobProcess], Any] | None) -> None:
-        self._own = own
-
-    def __call__(self, process: JobProcess) -> Any:
-        prepare()
-        return None if self._own is None else self._own(process)
+def set_up(own: Callable[[JobProcess], Any] | None, process: JobProcess) -> Any:
+    """Prepare a process, and then call the program's own `setup_fnc`, if it has one."""
+    prepare()
+    return None if own is None else own(process)
 
 
 def prepare() -> None:

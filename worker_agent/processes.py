@@ -17,7 +17,6 @@ from livekit.agents.utils.aio import TaskSet
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.async_client import AsyncLedger
-from dispatcher.observability.state_changes import log_fields
 from worker_agent.decisions import Offer, read_offer
 from worker_agent.departure import tell_loss
 from worker_agent.ending import Cause, Ending
@@ -81,10 +80,7 @@ class Processes:
             self._tasks.create_task(self._tell(offer, how))
 
     async def _tell(self, offer: Offer, how: str) -> None:
-        logger.error(
-            "a job's process has died",
-            extra={**log_fields(offer), "job_id": offer.job_id, "how": how},
-        )
+        logger.error("a job's process has died", extra={**offer.log_fields, "how": how})
         with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
             dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
             ending = Ending(cause=Cause.LOST, reason=how)

@@ -16,11 +16,11 @@ from livekit.agents import AgentServer, JobContext, JobRequest, WorkerOptions
 
 from worker_agent import session
 from worker_agent.attachment import Attachment
-from worker_agent.entrypoint import EntryPoint
 from worker_agent.livekit_workarounds import agent_server as server_state
 from worker_agent.livekit_workarounds import loop_watchdog
-from worker_agent.prewarm import Prepared
+from worker_agent.prewarm import set_up
 from worker_agent.program_on_request import OnRequest
+from worker_agent.session import EntryPoint
 
 
 @overload
@@ -97,7 +97,7 @@ def agent_server(options: WorkerOptions, *, own_load: bool = False) -> AgentServ
 
 
 def _prepare(server: AgentServer) -> None:
-    server.setup_fnc = Prepared(server.setup_fnc)
+    server.setup_fnc = functools.partial(set_up, server.setup_fnc)
     # Now: what livekit-agents starts a job's process from takes its environment with it.
     loop_watchdog.restrain(server_state.executor(server))
 

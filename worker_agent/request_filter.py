@@ -22,7 +22,6 @@ from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.guarding import Guard, Work
 from dispatcher.ledger.leases import RENEW_S
 from dispatcher.observability import tracing
-from dispatcher.observability.state_changes import log_fields, span_attributes
 from worker_agent import steps
 from worker_agent.claims import Claims
 from worker_agent.decisions import (
@@ -41,10 +40,14 @@ from worker_agent.tenants import Tenants
 logger = logging.getLogger(__name__)
 
 
-def _traced(name: str, offer: Offer) -> AbstractContextManager[tracing.Span]:
+def _traced(offer: Offer) -> AbstractContextManager[tracing.Span]:
     """Begin a span about an offer, below the call to LiveKit that it comes from."""
-    attributes = {**span_attributes(offer), "usher.job_id": offer.job_id}
-    return tracing.span(name, parent=offer.traceparent, kind="consumer", attributes=attributes)
+    return tracing.span(
+        "offer",
+        parent=offer.traceparent,
+        kind=tracing.SpanKind.CONSUMER,
+        attributes=offer.span_attributes,
+    )
 
 
 def _span_fields(decision: Decision) -> dict[str, str]:
@@ -57,16 +60,13 @@ def _span_fields(decision: Decision) -> dict[str, str]:
 class RequestFilter:
     """The `on_request` of an agent server."""
 
-    def __init__(
-        self, server: AgentServerIdentity, store: AsyncLedger, *, retention_s: int = 86_400
-    ) -> None:
+    def __init__(self, server: AgentServerIdentity, store: AsyncLedger) -> None:
         self._server = server
         self._store = store
         self._guard = Guard(store)
-        self._retention_s = retention_s
         self.metrics = AgentMetrics(server, store)
         self.tenants = Tenants(store, own_client_id=server.client_id)
-        self._claims = Claims(server, store, self.metrics, self.tenants, retention_s=retention_s)
+        self._claims = Claims(server, store, self.metrics, self.tenants)
         self.clock = self._claims.clock  # set by the agent server's reports
         self._accepting: set[str] = set()
         # The ids of the running jobs; set by the agent server.
@@ -95,7 +95,7 @@ class RequestFilter:
         `offered_at` is when it has come, by the monotonic clock, if that is not just now.
         """
         offer = read_offer(request.job)
-        with _traced("offer", offer) as span:
+        with _traced(offer) as span:
             await self._answer(request, offer, offered_at or time.monotonic(), span)
 
     async def _answer(
@@ -117,7 +117,9 @@ class RequestFilter:
             if decision.reason is not Reason.DELEGATED:  # a delegated job means that Redis is away
                 await self.metrics.flush()  # before LiveKit is answered: survives a kill
             self._log(offer, decision)
-            span.set({"usher.container": self._server.container, **_span_fields(decision)})
+            span.set_attributes(
+                {"usher.container": self._server.container, **_span_fields(decision)}
+            )
             self.changed()
             if decision.accept:
                 await self._accept(request, offer, decision)
@@ -150,7 +152,7 @@ class RequestFilter:
             if not await self.tenants.here(offer.client_id):
                 logger.warning(
                     "a job claims to be for a client whose LiveKit server is another one; refused",
-                    extra={**log_fields(offer), "job_id": offer.job_id},
+                    extra=offer.log_fields,
                 )
                 return True
         return False
@@ -167,8 +169,8 @@ class RequestFilter:
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
         self._log(offer, decision)
-        with _traced("offer", offer) as span:
-            span.set(_span_fields(decision))
+        with _traced(offer) as span:
+            span.set_attributes(_span_fields(decision))
             if final:
                 await self._report_declined(offer)
             else:
@@ -182,7 +184,7 @@ class RequestFilter:
             "reject(terminate=False) another agent server would have been asked"
         )
         step = steps.declined(
-            offer, message, retention_s=self._retention_s, before=Before("offered")
+            offer, message, retention_s=self._store.retention_s, before=Before("offered")
         )
         with contextlib.suppress(LedgerUnavailable):
             await self._store.run(step)
@@ -193,16 +195,13 @@ class RequestFilter:
             return
         waiting = asyncio.create_task(self._say_that_it_starts(offer))
         try:
-            with tracing.span("accept", kind="client"):
+            with tracing.span("accept", kind=tracing.SpanKind.CLIENT):
                 await request.accept(
                     attributes={DISPATCH_ID: offer.dispatch_id, GENERATION: str(offer.generation)}
                 )
         except AssignmentTimeoutError:
             # LiveKit has dropped the job; verification finds no agent and goes on.
-            logger.warning(
-                "LiveKit did not assign the job",
-                extra={**log_fields(offer), "job_id": offer.job_id},
-            )
+            logger.warning("LiveKit did not assign the job", extra=offer.log_fields)
             self.metrics.note(offer.client_id, ASSIGNMENT_TIMED_OUT)
             # The claim has come to nothing: the next attempt need not wait for its time-out.
             with contextlib.suppress(LedgerUnavailable):
@@ -238,13 +237,11 @@ class RequestFilter:
         logger.info(
             "job accepted" if decision.accept else "job rejected",
             extra={
-                **log_fields(offer),
+                **offer.log_fields,
                 "container": self._server.container,
                 "request_type": offer.request_type,
                 "participant_count": offer.participant_count,
                 "decision": "accept" if decision.accept else "reject",
                 "reason": str(decision.reason),
-                "generation": offer.generation,
-                "job_id": offer.job_id,
             },
         )

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import pkgutil
 import signal
+from typing import cast
 
 from livekit.agents import AgentServer, JobExecutorType
 
-from worker_agent.entrypoint import load_entrypoint
+from dispatcher.errors import ConfigurationError
 from worker_agent.program import rtc_session
+from worker_agent.session import EntryPoint
 from worker_agent.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,26 @@ def build(settings: AgentSettings) -> AgentServer:
     )
     rtc_session(server, entrypoint, agent_name=settings.agent_name)
     return server
+
+
+def load_entrypoint(path: str) -> EntryPoint:
+    """Import the coroutine function that `module:function` names.
+
+    Raises:
+        ConfigurationError: there is no such module or function.
+    """
+    try:
+        entrypoint = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path}: {error}; name it as "
+            "<module>:<function>, with the module's folder in PYTHONPATH"
+        ) from error
+    if not asyncio.iscoroutinefunction(entrypoint):
+        raise ConfigurationError(
+            f"Usher cannot start, USHER_AGENT_ENTRYPOINT={path} is not an async function: name one"
+        )
+    return cast(EntryPoint, entrypoint)
 
 
 async def serve(settings: AgentSettings) -> None:

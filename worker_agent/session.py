@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from livekit import rtc
@@ -23,7 +24,6 @@ from dispatcher.settings import CommonSettings, load
 from worker_agent import prewarm
 from worker_agent.decisions import read_offer
 from worker_agent.ending import Cause, Ending
-from worker_agent.entrypoint import EntryPoint
 from worker_agent.farewell import Farewell
 from worker_agent.fence import Fence
 from worker_agent.job import Job
@@ -32,6 +32,8 @@ from worker_agent.lease import Lease
 from worker_agent.livekit_workarounds import ffi_events, otel, room_options, shutdown
 from worker_agent.session_close import SessionClose
 from worker_agent.settings import GuardSettings
+
+EntryPoint = Callable[[JobContext], Awaitable[None]]
 
 # An entry point that has returned without connecting may have left that to a task of its own.
 NOT_CONNECTED_S: Final = 2.0
@@ -115,7 +117,7 @@ class Session:
     def _on_connection_state(self, state: rtc.ConnectionState.ValueType) -> None:
         job = self._job
         if state == rtc.ConnectionState.CONN_CONNECTED and not job.connected:
-            job.joining_span.event("connected", {})
+            job.joining_span.add_event("connected")
             job.sign_of_life.stop()
             joining.ended(job.offer.job_id)
             job.renewing = asyncio.create_task(self._lease.keep())
@@ -142,8 +144,8 @@ class Session:
         await self.farewell.left(reason)
         await job.store.aclose()
         if not job.connected:
-            job.joining_span.failed("NotConnected")
-            job.session_span.failed("NotConnected")
-        job.joining_span.end()
-        job.session_span.set({"usher.reason": reason})
-        job.session_span.end()
+            tracing.fail(job.joining_span, "NotConnected")
+            tracing.fail(job.session_span, "NotConnected")
+        tracing.end(job.joining_span)
+        job.session_span.set_attribute("usher.reason", reason)
+        tracing.end(job.session_span)

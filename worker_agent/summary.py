@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Final
 
 from dispatcher.domain.metrics import AgentFigures, Window, percent
@@ -30,10 +31,8 @@ def _listed(counts: Mapping[str, int]) -> str:
 def fields(figures: AgentFigures, window: str) -> dict[str, object]:
     """Make the fields of a summary's line."""
     return {
+        **asdict(figures),
         "window": window,
-        "client_id": figures.client_id,
-        "container": figures.container,
-        "agent_name": figures.agent_name,
         "requests": figures.requests,
         "accepts": figures.accepts,
         "rejects": figures.rejects,
@@ -41,10 +40,6 @@ def fields(figures: AgentFigures, window: str) -> dict[str, object]:
         "rejection_rate": percent(figures.rejection_rate),
         "accept_reasons": _listed(figures.accept_reasons),
         "reject_reasons": _listed(figures.reject_reasons),
-        "joins": figures.joins,
-        "leaves": figures.leaves,
-        "adoptions": figures.adoptions,
-        "assignment_timeouts": figures.assignment_timeouts,
     }
 
 

@@ -7,13 +7,13 @@ second. A key is shown once, when it is made: the file keeps its SHA-256.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import tomlkit
 
+from dispatcher.cli.rendering import clock
 from dispatcher.clients.editing import ClientsFile, EditRefused, add_key, editing, keys_of
 from dispatcher.clients.models import KeyKind
 from dispatcher.errors import LedgerUnavailable, UsherError
@@ -114,11 +114,7 @@ def show(path: Path, client_id: str) -> None:
     for key in keys_of(table):
         state = "disabled" if key.get("disabled") else "live"
         used_ms = uses.get(key["id"])
-        used = (
-            datetime.fromtimestamp(used_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            if used_ms
-            else unknown
-        )
+        used = clock(used_ms, date=True) if used_ms else unknown
         made = key.get("created", "unknown")
         click.echo(f"  {key['kind']} key {key['id']}  {state}  made {made}  last used {used}")
 

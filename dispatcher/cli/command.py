@@ -55,17 +55,12 @@ class Problem(click.ClickException):
 
     def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(message)
-        self.code = exit_code
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
-        """The exit code of the process."""
-        return int(self.code)
+        self.exit_code = exit_code  # type: ignore[misc]  # click has it as a class variable
 
     def show(self, file: Any = None) -> None:
         if self.as_json:
-            about = {"code": _CODES[self.code], "message": self.message}
-            emit({"error": {**about, "exit_code": int(self.code)}})
+            code = Exit(self.exit_code)
+            emit({"error": {"code": _CODES[code], "message": self.message, "exit_code": code}})
         else:
             click.echo(f"Error: {printable(self.message)}", err=True)
 

@@ -7,10 +7,10 @@ hangs. `server_findings.py`, `work_findings.py` and `worker_findings.py` interpr
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Final
 
 import click
@@ -27,7 +27,6 @@ from dispatcher.errors import (
     ConfigurationError,
     LedgerUnavailable,
     LiveKitError,
-    PermanentLiveKitError,
 )
 from dispatcher.ledger import keys, reports, statistics
 from dispatcher.ledger.async_client import AsyncLedger
@@ -55,20 +54,13 @@ def command(quiet: bool, strict: bool, as_json: bool) -> None:
     Ends with 0 when nothing failed, with 1 when something did, and with 4 when Redis did not
     answer. It takes five seconds at most, whatever hangs.
     """
-    examination = _Examination()
-    thread = threading.Thread(target=examination.run, name="doctor", daemon=True)
-    thread.start()
-    thread.join(WITHIN_S + 0.5)
-    found = examination.found()
-    code = _exit_code(found, strict=strict)
+    # `asyncio.run`, and Python at its end, would wait for a thread that hangs in a DNS look-up.
+    found = asyncio.new_event_loop().run_until_complete(_examine())
     if as_json:
         emit({"verdict": findings.verdict(found), "checks": [asdict(each) for each in found]})
     else:
         _print(found, quiet=quiet)
-    if thread.is_alive():
-        # A thread hangs (in a DNS look-up), and Python would wait for it at its end.
-        leave(code)
-    click.get_current_context().exit(code)
+    leave(_exit_code(found, strict=strict))
 
 
 def _exit_code(found: Sequence[Finding], *, strict: bool) -> Exit:
@@ -78,8 +70,7 @@ def _exit_code(found: Sequence[Finding], *, strict: bool) -> Exit:
     return Exit.NEGATIVE if any(each.status in bad for each in found) else Exit.OK
 
 
-def _print(found: Iterable[Finding], *, quiet: bool) -> None:
-    found = list(found)
+def _print(found: Sequence[Finding], *, quiet: bool) -> None:
     for each in found:
         if quiet and each.status is Status.OK:
             continue
@@ -93,119 +84,111 @@ def _print(found: Iterable[Finding], *, quiet: bool) -> None:
     click.echo(click.style(f"{worst}: {told}", fg=_COLOURS[worst], bold=True))
 
 
-class _Examination:
-    """All checks, in an event loop of their own; the findings so far can be read at any time."""
+async def _examine() -> list[Finding]:
+    """Return the findings of all checks, part by part."""
+    found, clients = _settings()
+    parts = (_part("redis", _redis(clients)), _part("livekit", _livekit(clients)))
+    return list(chain(found, *await asyncio.gather(*parts)))
 
-    def __init__(self) -> None:
-        self._found: dict[str, list[Finding]] = {}
-        self._clients: tuple[Client, ...] = ()
 
-    def found(self) -> list[Finding]:
-        """Return all findings so far, part by part."""
-        return [finding for part in list(self._found.values()) for finding in part]
+async def _part(name: str, part: AsyncIterator[Finding]) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            async for finding in part:
+                found.append(finding)
+    except TimeoutError:
+        advice = "Something on the way there hangs: look at the network and the name server."
+        found.append(findings.fail(name, f"no answer within {WITHIN_S:.0f} s", advice))
+    return found
 
-    def run(self) -> None:
-        """Run all checks."""
-        asyncio.run(self._run())
 
-    async def _run(self) -> None:
-        self._found["settings"] = list(self._settings())
-        parts = {"redis": self._redis(), "livekit": self._livekit()}
-        for name in parts:
-            self._found[name] = [findings.fail(name, f"no answer within {WITHIN_S:.0f} s", "")]
-        await asyncio.gather(*(self._part(name, part) for name, part in parts.items()))
+def _settings() -> tuple[list[Finding], tuple[Client, ...]]:
+    """Return what is to say of this environment's settings, and the clients in them."""
+    clients: tuple[Client, ...] = ()
+    try:
+        everyone = registry()
+        clients = tuple(client for client in everyone.clients if not client.disabled)
+        load(DispatcherSettings)
+        reach.common_settings()
+    except ConfigurationError as error:
+        message = str(error).replace("Usher cannot start, set", "set")
+        advice = "Run this with the environment that the workers have (README, Run it)."
+        return [findings.fail("settings", message, advice)], clients
+    found = [findings.ok("settings", f"{len(clients)} client(s) enabled")]
+    if everyone.error:
+        found.append(
+            findings.warn("clients file", everyone.error, "Correct it: the old one holds.")
+        )
+    return found, clients
 
-    async def _part(self, name: str, part: AsyncIterator[Finding]) -> None:
-        found: list[Finding] = []
+
+async def _redis(clients: Sequence[Client]) -> AsyncIterator[Finding]:
+    try:
+        settings, address = reach.common_settings(), redis_address()
+    except ConfigurationError as error:
+        yield findings.fail("redis", str(error), "Set REDIS_URL.")
+        return
+    async with AsyncLedger(settings) as store:
         try:
-            async with asyncio.timeout(WITHIN_S):
-                async for finding in part:
-                    found.append(finding)
-        except TimeoutError:
-            advice = "Something on the way there hangs: look at the network and the name server."
-            found.append(findings.fail(name, f"no answer within {WITHIN_S:.0f} s", advice))
-        self._found[name] = found
-
-    def _settings(self) -> Iterable[Finding]:
-        try:
-            everyone = registry()
-            self._clients = tuple(c for c in everyone.clients if not c.disabled)
-            load(DispatcherSettings)
-            reach.common_settings()
-        except ConfigurationError as error:
-            yield findings.fail(
-                "settings",
-                str(error).replace("Usher cannot start, set", "set"),
-                "Run this with the environment that the workers have (README, Run it).",
-            )
-            return
-        yield findings.ok("settings", f"{len(self._clients)} client(s) enabled")
-        if everyone.error:
-            yield findings.warn("clients file", everyone.error, "Correct it: the old one holds.")
-
-    async def _redis(self) -> AsyncIterator[Finding]:
-        try:
-            settings, address = reach.common_settings(), redis_address()
-        except ConfigurationError as error:
-            yield findings.fail("redis", str(error), "Set REDIS_URL.")
-            return
-        async with AsyncLedger(settings) as store:
-            try:
-                latency_ms, skew_s = await _ping(store)
-                facts = await store.server_facts()
-                for finding in server_findings.of_redis(address, facts, latency_ms):
-                    yield finding
-                yield server_findings.of_clock("Redis", skew_s, allowed_s=server_findings.SKEW_S)
-                for finding in await self._ledger(store):
-                    yield finding
-            except LedgerUnavailable as error:
-                yield findings.fail(
-                    "redis",
-                    f"{address}: {error}",
-                    "Mend that: until then sessions are delegated to LiveKit, or refused where "
-                    "the client wants that.",
-                )
-                yield findings.skipped("ledger", "agents, workers, queues: Redis must answer")
-
-    async def _ledger(self, store: AsyncLedger) -> list[Finding]:
-        names = [client.client_id for client in self._clients]
-        servers = await store.run(reports.agent_servers())
-        workers = await store.run(reports.workers())
-        here = services_of(self._clients)
-        unfenced = self._unfenced().union(*(worker.unfenced for worker in workers))
-        found = list(worker_findings.of_settings(here, workers))
-        found += work_findings.of_agents(all_services(here, workers), servers, unfenced)
-        webhooks = [client for client in self._clients if client.webhook_url]
-        health = await store.run(statistics.health())
-        found += work_findings.of_health(health, webhooks=bool(webhooks))
-        found += worker_findings.of_livekit(workers, health)
-        for client in webhooks:
-            dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
-            found.append(work_findings.of_dead_webhooks(client, dead))
-        lately = await statistics.read_async(store, Window.MINUTES, names)
-        return [*found, *work_findings.of_figures(lately)]
-
-    def _unfenced(self) -> frozenset[str]:
-        try:
-            return load(DispatcherSettings).unfenced_names
-        except ConfigurationError:
-            return frozenset()
-
-    async def _livekit(self) -> AsyncIterator[Finding]:
-        if not self._clients:
-            yield findings.skipped("livekit", "no client is configured here")
-            return
-        servers = LiveKitClients(timeout_s=_LIVEKIT_TIMEOUT_S)
-        try:
-            probes = [_probe(servers, client) for client in self._clients]
-            for finding in await asyncio.gather(*probes):
+            latency_ms, skew_s = await _ping(store)
+            facts = await store.server_facts()
+            for finding in server_findings.of_redis(address, facts, latency_ms):
                 yield finding
-        finally:
-            await servers.aclose()
-        urls = {client.livekit.url for client in self._clients}
-        for clock in await asyncio.gather(*(_clock(url) for url in sorted(urls))):
-            if clock is not None:
-                yield clock
+            yield server_findings.of_clock("Redis", skew_s, allowed_s=server_findings.SKEW_S)
+            for finding in await _ledger(store, clients):
+                yield finding
+        except LedgerUnavailable as error:
+            yield findings.fail(
+                "redis",
+                f"{address}: {error}",
+                "Mend that: until then sessions are delegated to LiveKit, or refused where "
+                "the client wants that.",
+            )
+            yield findings.skipped("ledger", "agents, workers, queues: Redis must answer")
+
+
+async def _ledger(store: AsyncLedger, clients: Sequence[Client]) -> list[Finding]:
+    names = [client.client_id for client in clients]
+    servers = await store.run(reports.agent_servers())
+    workers = await store.run(reports.workers())
+    here = services_of(clients)
+    unfenced = _unfenced().union(*(worker.unfenced for worker in workers))
+    found = list(worker_findings.of_settings(here, workers))
+    found += work_findings.of_agents(all_services(here, workers), servers, unfenced)
+    webhooks = [client for client in clients if client.webhook_url]
+    health = await store.run(statistics.health())
+    found += work_findings.of_health(health, webhooks=bool(webhooks))
+    found += worker_findings.of_livekit(workers, health)
+    for client in webhooks:
+        dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
+        found.append(work_findings.of_dead_webhooks(client, dead))
+    lately = await statistics.read_async(store, Window.MINUTES, names)
+    return [*found, *work_findings.of_figures(lately)]
+
+
+def _unfenced() -> frozenset[str]:
+    try:
+        return load(DispatcherSettings).unfenced_names
+    except ConfigurationError:
+        return frozenset()
+
+
+async def _livekit(clients: Sequence[Client]) -> AsyncIterator[Finding]:
+    if not clients:
+        yield findings.skipped("livekit", "no client is configured here")
+        return
+    servers = LiveKitClients(timeout_s=_LIVEKIT_TIMEOUT_S)
+    try:
+        probes = [_probe(servers, client) for client in clients]
+        for finding in await asyncio.gather(*probes):
+            yield finding
+    finally:
+        await servers.aclose()
+    urls = {client.livekit.url for client in clients}
+    for clock in await asyncio.gather(*(_clock(url) for url in sorted(urls))):
+        if clock is not None:
+            yield clock
 
 
 async def _ping(store: AsyncLedger) -> tuple[float, float]:
@@ -226,10 +209,8 @@ async def _probe(servers: LiveKitClients, client: Client) -> Finding:
     began = time.monotonic()
     try:
         await servers.for_credentials(client.livekit).probe()
-    except PermanentLiveKitError as error:
-        return server_findings.of_livekit_refusal(client, str(error))
     except LiveKitError as error:
-        return server_findings.of_livekit_silence(client, str(error))
+        return server_findings.of_livekit_error(client, error)
     return server_findings.of_livekit(client, (time.monotonic() - began) * 1000)
 
 

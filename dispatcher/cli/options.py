@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import click
@@ -39,16 +39,10 @@ class Duration(click.ParamType[float]):
 STATES: Final = click.Choice([str(state) for state in State])
 
 
-def _matching(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
-def complete_clients(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def complete_clients(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the ids of the configured clients."""
     try:
-        return _matching(client_ids(), incomplete)
+        return [name for name in client_ids() if name.startswith(incomplete)]
     except UsherError:
         return []
 

@@ -134,13 +134,11 @@ async def _one(
         else:
             dispatch = await redispatching.redispatch(services, dispatch_id, by="cli")
             message, outcome = f"generation {dispatch.generation}", SENT
-    except UnknownDispatch as error:
-        return Result(dispatch_id=dispatch_id, outcome=UNKNOWN, message=str(error))
-    except RedispatchRefused as error:
-        return Result(dispatch_id=dispatch_id, outcome=REFUSED, message=str(error))
-    except UnreadableRecord as error:
-        message = f"its record cannot be read ({error})"
-        return Result(dispatch_id=dispatch_id, outcome=REFUSED, message=message)
+    except (UnknownDispatch, RedispatchRefused, UnreadableRecord) as error:
+        outcome = UNKNOWN if isinstance(error, UnknownDispatch) else REFUSED
+        unreadable = isinstance(error, UnreadableRecord)
+        message = f"its record cannot be read ({error})" if unreadable else str(error)
+        return Result(dispatch_id=dispatch_id, outcome=outcome, message=message)
     return Result(
         dispatch_id=dispatch_id,
         outcome=outcome,

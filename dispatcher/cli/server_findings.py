@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from dispatcher.cli.findings import Finding, fail, ok, warn
 from dispatcher.clients.models import Client
+from dispatcher.errors import LiveKitError, PermanentLiveKitError
 from dispatcher.ledger.async_client import ServerFacts
 
 SLOW_REDIS_MS: Final = 20.0
@@ -100,19 +101,12 @@ def of_livekit(client: Client, latency_ms: float) -> Finding:
     return ok(f"livekit {client.client_id}", message)
 
 
-def of_livekit_refusal(client: Client, error: str) -> Finding:
-    """Report a LiveKit server that answers and refuses the client."""
-    return fail(
-        f"livekit {client.client_id}",
-        f"{address(client.livekit.url)}: {error}",
-        "Correct this client's LIVEKIT_URL, key or secret: they do not belong together.",
-    )
-
-
-def of_livekit_silence(client: Client, error: str) -> Finding:
-    """Report a LiveKit server that does not answer."""
-    return fail(
-        f"livekit {client.client_id}",
-        f"{address(client.livekit.url)}: {error}",
-        "Start that server, or correct LIVEKIT_URL or the network between: its sessions wait.",
-    )
+def of_livekit_error(client: Client, error: LiveKitError) -> Finding:
+    """Report a LiveKit server that refuses the client, or does not answer."""
+    if isinstance(error, PermanentLiveKitError):
+        advice = "Correct this client's LIVEKIT_URL, key or secret: they do not belong together."
+    else:
+        advice = (
+            "Start that server, or correct LIVEKIT_URL or the network between: its sessions wait."
+        )
+    return fail(f"livekit {client.client_id}", f"{address(client.livekit.url)}: {error}", advice)

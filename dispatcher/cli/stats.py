@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
@@ -23,11 +24,11 @@ from dispatcher.explain.incidents import seconds
 from dispatcher.ledger import statistics
 
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-_COUNTERS: Final = (
-    *("dispatches", "joined", "sessions_joined", "sessions_failed", "sessions_lost"),
-    *("ended", "cancelled", "attempts", "agents_lost", "idle_agents_lost"),
-    *("agents_crashed", "surplus_agents", "foreign_agents", "redispatches", "restored"),
-    *("webhooks_delivered", "webhook_failures", "webhooks_dead"),
+_RATES: Final = ("requests", "accepts", "rejects", "acceptance_rate", "rejection_rate")
+# Counters that are shown only where one of them is not 0.
+_ODD: Final = (
+    *("agents_lost", "idle_agents_lost", "agents_crashed", "surplus_agents", "foreign_agents"),
+    *("restored", "redispatches", "webhooks_dead"),
 )
 
 
@@ -58,9 +59,7 @@ def command(window: str, client_id: str | None, as_json: bool) -> None:
 def as_shape(counted: Figures) -> dict[str, Any]:
     """Return the statistics as --json prints them."""
     return {
-        "at_ms": counted.at_ms,
-        "window": counted.window,
-        "since_ms": counted.since_ms,
+        **asdict(counted),
         "clients": [_client(client) for client in counted.clients],
         "agents": [_agent(agent) for agent in counted.agents],
     }
@@ -68,37 +67,20 @@ def as_shape(counted: Figures) -> dict[str, Any]:
 
 def _client(client: ClientFigures) -> dict[str, Any]:
     return {
-        "client_id": client.client_id,
-        **{name: getattr(client, name) for name in _COUNTERS},
-        "failed": dict(client.failed),
+        **asdict(client),
         "failures": client.failures,
         "success_rate": client.success_rate,
-        "states": {str(state): count for state, count in client.states.items()},
         "histograms": {name: _histogram(h) for name, h in client.histograms.items()},
     }
 
 
 def _histogram(of: Histogram) -> dict[str, Any]:
-    return {
-        "total": of.total,
-        "sum": of.sum,
-        "mean": of.mean,
-        **{name: of.quantile(q) for name, q in _QUANTILES.items()},
-        "bounds": list(of.bounds),
-        "counts": list(of.counts),
-    }
+    quantiles = {name: of.quantile(q) for name, q in _QUANTILES.items()}
+    return {**asdict(of), "mean": of.mean, **quantiles}
 
 
 def _agent(agent: AgentFigures) -> dict[str, Any]:
-    names = ("client_id", "container", "agent_name", "requests", "accepts", "rejects")
-    more = ("joins", "leaves", "adoptions", "assignment_timeouts")
-    return {
-        **{name: getattr(agent, name) for name in (*names, *more)},
-        "accept_reasons": dict(agent.accept_reasons),
-        "reject_reasons": dict(agent.reject_reasons),
-        "acceptance_rate": agent.acceptance_rate,
-        "rejection_rate": agent.rejection_rate,
-    }
+    return {**asdict(agent), **{name: getattr(agent, name) for name in _RATES}}
 
 
 def _lines(counted: Figures) -> Iterator[str]:
@@ -128,12 +110,9 @@ def _of_client(client: ClientFigures) -> Iterator[str]:
         yield f"  failed for: {_by_count(client.failed)}"
     now = {str(state): count for state, count in client.states.items() if count}
     yield f"  now: {_by_count(now) if now else 'no session'}"
-    names = ("agents_lost", "idle_agents_lost", "agents_crashed", "surplus_agents")
-    more = ("foreign_agents", "restored")
-    odd = {name: getattr(client, name) for name in (*names, *more)}
-    odd |= {name: getattr(client, name) for name in ("redispatches", "webhooks_dead")}
-    if any(odd.values()):
-        yield f"  {_by_count({name.replace('_', ' '): n for name, n in odd.items() if n})}"
+    odd = {name.replace("_", " "): count for name in _ODD if (count := getattr(client, name))}
+    if odd:
+        yield f"  {_by_count(odd)}"
     times = {name: client.histograms[name] for name in TIMES if name in client.histograms}
     if any(histogram.total for histogram in times.values()):
         heads = ("  stage", "count", "mean", *_QUANTILES)

@@ -5,7 +5,7 @@ Pure: from the record to what an operator reads at 3 a.m., on the command line a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,104 @@ from dispatcher.explain.texts import CLI, Words, words_for
 # So many incidents are told in the cause; all of them are in the evidence.
 _TOLD: Final = 3
 _WITH_A_REASON: Final = (State.FAILED, State.CANCELLED, State.WAITING)
+
+# The words of a state; `{words}` are those of the reason that the record gives, and `_values` has
+# what else is filled in.
+_SOON: Final = "Look again in a second."
+_FOLLOW: Final = f"Look again in a second, or follow it: `{CLI} watch {{record.dispatch_id}}`."
+_ASKING: Final = (
+    "A dispatch worker asks the LiveKit of client {client}; more than a second means that LiveKit "
+    "answers slowly or not at all (up to three tries)."
+)
+_ASK_DOCTOR: Final = f"`{CLI} doctor` asks every client's LiveKit and says whether workers live."
+
+_QUEUED_LONG: Final = Words(
+    headline="Queued for {since}",
+    cause="No dispatch worker has taken it up, and a few milliseconds are usual: the workers are "
+    "away, frozen or busy, or its wake-up was lost and the sweeper is about to find it.",
+    advice=f"`{CLI} doctor` says whether workers and sweeper live and how long the queue is.",
+)
+_DISPATCHING: Final = "Dispatching for {since}: LiveKit is being asked"
+_DISPATCHING_LONG: Final = Words(headline=_DISPATCHING, cause=_ASKING, advice=_ASK_DOCTOR)
+_DISPATCHING_LOST: Final = Words(
+    headline=_DISPATCHING,
+    cause="The dispatch worker that has it in hand was killed or hangs; another one takes it over "
+    "now.",
+    advice=_ASK_DOCTOR,
+)
+_STARTING: Final = Words(
+    headline="Accepted {since} ago: the agent is still starting",
+    cause="Job {record.job_id} of agent server {record.agent_server_id} is alive and has not "
+    "connected to the room yet; it has {left} left.",
+    advice="If this is usual: have the program load models in its setup_fnc, keep more idle "
+    "processes (USHER_AGENT_IDLE_PROCESSES), or raise the client's deadline_s.",
+)
+_STATES: Final[Mapping[State, Words]] = {
+    State.QUEUED: Words(
+        headline="Queued for {since}",
+        cause="A dispatch worker takes it up any moment.",
+        advice=_SOON,
+    ),
+    State.DISPATCHING: Words(headline=_DISPATCHING, cause=_ASKING, advice=_SOON),
+    State.DISPATCHED: Words(
+        headline="Dispatched {since} ago: nobody has been offered the job yet",
+        cause="LiveKit has taken the request and offers the job within some 0.25 s; what is not "
+        "offered within {offer_timeout} has been dropped, and is asked for again.",
+        advice=_FOLLOW,
+    ),
+    State.OFFERED: Words(
+        headline="Offered, and refused {since} ago",
+        cause="An agent server has refused the job ({refusal}); LiveKit asks the next one.",
+        advice=_FOLLOW,
+    ),
+    State.ACCEPTED: Words(
+        headline="Accepted {since} ago: the agent is on its way",
+        cause="Agent server {record.agent_server_id} has accepted job {record.job_id}; its agent "
+        "has not been seen in the room yet. After {verify_timeout} it is given up and replaced.",
+        advice=_FOLLOW,
+    ),
+    State.JOINED: Words(
+        headline="Joined: the agent is in the room{after}",
+        cause="{on_the_way}",
+        advice="Nothing is to be done. Without sound in the room look into the log of agent server "
+        "{server} for job {job}.",
+    ),
+    State.LEAVING: Words(
+        headline="Leaving: the session is over, and its agent is still in the room",
+        cause="Its agent answers no more{why}. It leaves when its program has finished, when the "
+        "room closes, or when the room is asked for again. {on_the_way}",
+        advice="Nothing is to be done: a caller who asks for the room again gets another agent.",
+    ),
+    State.ENDED: Words(
+        headline="Ended: {served}",
+        cause="{over}{why}. {on_the_way}",
+        advice="Nothing is to be done.",
+    ),
+    State.WAITING: Words(
+        headline="Waiting: {words.headline}; {left} left",
+        cause="{words.cause}",
+        advice="{words.advice} It goes on by itself as soon as it can, and fails with this reason "
+        "at its deadline.",
+    ),
+    State.FAILED: Words(
+        headline="Failed: {words.headline}",
+        cause="{words.cause}",
+        advice="{words.advice} If people are still in the room: "
+        f"`{CLI} redispatch {{record.dispatch_id}}`.",
+    ),
+    State.CANCELLED: Words(
+        headline="Cancelled: {words.headline}",
+        cause="{words.cause}{clearing}",
+        advice="{words.advice}",
+    ),
+    State.DELEGATED: Words(
+        headline="Delegated: LiveKit itself brings the agent when the person joins",
+        cause="Redis did not answer when the session was asked for, so the participant's token "
+        "carries the agent, and nobody knows yet what LiveKit has made of it.",
+        advice="It is looked into within seconds now that Redis answers. Find out why Redis was "
+        f"away: `{CLI} doctor`.",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +132,10 @@ def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
 
     `timings` are the workers' time-outs, which the sentences name.
     """
-    words = _BY_STATE[dispatch.state](dispatch, timings)
     evidence = troubles(dispatch, timings)
+    values = _values(dispatch, timings, evidence)
+    values["words"] = _filled(words_for(dispatch.failure_reason), values)
+    words = _filled(_words(dispatch, timings), values)
     if dispatch.state in _WITH_A_REASON and dispatch.failure_message:
         evidence = (f"The record says: {dispatch.failure_message}.", *evidence)
     return Explanation(**vars(words), evidence=evidence)
@@ -67,146 +167,66 @@ def explain_parked(dispatch_id: str, reason: str) -> Explanation:
     )
 
 
-def _filled(text: str, dispatch: Dispatch) -> str:
-    container = dispatch.container or "(any)"
-    return text.format(
-        agent=repr(dispatch.agent_name),
-        container=container,
-        in_container=f" in container {container}" if dispatch.container else "",
-        client=repr(dispatch.client_id),
-        reason=dispatch.failure_reason,
-    )
+def _words(dispatch: Dispatch, timings: Timings) -> Words:
+    """Choose the words for a record's state, and for how long it has lasted."""
+    since_ms = _since_ms(dispatch)
+    slow = is_slow_start(since_ms, timings)
+    if dispatch.state is State.QUEUED and slow:
+        return _QUEUED_LONG
+    if dispatch.state is State.DISPATCHING and since_ms >= DISPATCHING_LEASE_S * 1000:
+        return _DISPATCHING_LOST
+    if dispatch.state is State.DISPATCHING and slow:
+        return _DISPATCHING_LONG
+    return _STARTING if is_starting(dispatch) else _STATES[dispatch.state]
 
 
-def _words(dispatch: Dispatch) -> Words:
-    words = words_for(dispatch.failure_reason)
-    return Words(
-        headline=_filled(words.headline, dispatch),
-        cause=_filled(words.cause, dispatch),
-        advice=_filled(words.advice, dispatch),
-    )
-
-
-def _failed(dispatch: Dispatch, timings: Timings) -> Words:
-    words = _words(dispatch)
-    return Words(
-        headline=f"Failed: {words.headline}",
-        cause=words.cause,
-        advice=f"{words.advice} If people are still in the room: "
-        f"`{CLI} redispatch {dispatch.dispatch_id}`.",
-    )
-
-
-def _cancelled(dispatch: Dispatch, timings: Timings) -> Words:
-    words = _words(dispatch)
-    left = " Workers still see to it that no agent of it is left." if dispatch.clearing else ""
-    return Words(
-        headline=f"Cancelled: {words.headline}",
-        cause=words.cause + left,
-        advice=words.advice,
-    )
-
-
-def _on_the_way(dispatch: Dispatch, timings: Timings) -> str:
-    told = troubles(dispatch, timings)
-    if not told:
-        return "Nothing went wrong."
-    more = f" ({len(told) - _TOLD} more below.)" if len(told) > _TOLD else ""
-    return "On the way: " + " ".join(told[:_TOLD]) + more
-
-
-def _joined(dispatch: Dispatch, timings: Timings) -> Words:
-    took = dispatch.time_to_join_ms
-    after = f", {seconds(took)} after it was asked for" if took is not None else ""
-    return Words(
-        headline=f"Joined: the agent is in the room{after}",
-        cause=_on_the_way(dispatch, timings),
-        advice="Nothing is to be done. Without sound in the room look into the log of agent server "
-        f"{dispatch.agent_server_id or '(unknown)'} for job {dispatch.job_id or '(unknown)'}.",
-    )
-
-
-def _leaving(dispatch: Dispatch, timings: Timings) -> Words:
-    reason = dispatch.timeline[-1].detail.get("reason", "") if dispatch.timeline else ""
-    return Words(
-        headline="Leaving: the session is over, and its agent is still in the room",
-        cause=f"Its agent answers no more{f' ({reason})' if reason else ''}. It leaves when its "
-        "program has finished, when the room closes, or when the room is asked for again. "
-        f"{_on_the_way(dispatch, timings)}",
-        advice="Nothing is to be done: a caller who asks for the room again gets another agent.",
-    )
-
-
-def _ended(dispatch: Dispatch, timings: Timings) -> Words:
+def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) -> dict[str, object]:
+    """Return what the words of states and reasons name."""
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
-    served = dispatch.joined_at_ms is not None or dispatch.agent_identity != ""
+    took = dispatch.time_to_join_ms
+    served = "nobody needs an agent any more"
+    if dispatch.joined_at_ms is not None or dispatch.agent_identity:
+        served = "the session was served and is over"
     left = last is not None and last.event == "agent_left"
-    cause = "The agent's session has ended" if left else "The session is over"
-    return Words(
-        headline="Ended: the session was served and is over"
-        if served
-        else "Ended: nobody needs an agent any more",
-        cause=f"{cause}{f' ({reason})' if reason else ''}. {_on_the_way(dispatch, timings)}",
-        advice="Nothing is to be done.",
-    )
+    clearing = " Workers still see to it that no agent of it is left."
+    container = dispatch.container
+    return {
+        "record": dispatch,
+        "agent": repr(dispatch.agent_name),
+        "client": repr(dispatch.client_id),
+        "container": container or "(any)",
+        "in_container": f" in container {container}" if container else "",
+        "reason": dispatch.failure_reason,
+        "server": dispatch.agent_server_id or "(unknown)",
+        "job": dispatch.job_id or "(unknown)",
+        "since": seconds(_since_ms(dispatch)),
+        "left": seconds(max(0.0, dispatch.remaining_s * 1000)),
+        "after": "" if took is None else f", {seconds(took)} after it was asked for",
+        "why": f" ({reason})" if reason else "",
+        "served": served,
+        "over": "The agent's session has ended" if left else "The session is over",
+        "refusal": dispatch.attempt.reason or "no reason",
+        "clearing": clearing if dispatch.clearing else "",
+        "offer_timeout": _offer_timeout(timings),
+        "verify_timeout": duration(timings.verify_timeout_s),
+        "on_the_way": _on_the_way(incidents),
+    }
 
 
-def _waiting(dispatch: Dispatch, timings: Timings) -> Words:
-    words = _words(dispatch)
-    left_ms = max(0.0, dispatch.remaining_s * 1000)
-    return Words(
-        headline=f"Waiting: {words.headline}; {seconds(left_ms)} left",
-        cause=words.cause,
-        advice=f"{words.advice} It goes on by itself as soon as it can, and fails with this reason "
-        "at its deadline.",
-    )
+def _filled(words: Words, values: Mapping[str, object]) -> Words:
+    return Words(**{name: text.format(**values) for name, text in vars(words).items()})
 
 
 def _since_ms(dispatch: Dispatch) -> int:
     return max(0, dispatch.read_at_ms - dispatch.updated_at_ms)
 
 
-def _queued(dispatch: Dispatch, timings: Timings) -> Words:
-    since_ms = _since_ms(dispatch)
-    late = is_slow_start(since_ms, timings)
-    return Words(
-        headline=f"Queued for {seconds(since_ms)}",
-        cause="No dispatch worker has taken it up, and a few milliseconds are usual: the workers "
-        "are away, frozen or busy, or its wake-up was lost and the sweeper is about to find it."
-        if late
-        else "A dispatch worker takes it up any moment.",
-        advice=f"`{CLI} doctor` says whether workers and sweeper live and how long the queue is."
-        if late
-        else "Look again in a second.",
-    )
-
-
-def _dispatching(dispatch: Dispatch, timings: Timings) -> Words:
-    since_ms = _since_ms(dispatch)
-    gone = since_ms >= DISPATCHING_LEASE_S * 1000
-    return Words(
-        headline=f"Dispatching for {seconds(since_ms)}: LiveKit is being asked",
-        cause="The dispatch worker that has it in hand was killed or hangs; another one takes it "
-        "over now."
-        if gone
-        else f"A dispatch worker asks the LiveKit of client {dispatch.client_id!r}; more than a "
-        "second means that LiveKit answers slowly or not at all (up to three tries).",
-        advice=f"`{CLI} doctor` asks every client's LiveKit and says whether workers live."
-        if gone or is_slow_start(since_ms, timings)
-        else "Look again in a second.",
-    )
-
-
-def _starting(dispatch: Dispatch, timings: Timings) -> Words:
-    left_ms = max(0.0, dispatch.remaining_s * 1000)
-    return Words(
-        headline=f"Accepted {seconds(_since_ms(dispatch))} ago: the agent is still starting",
-        cause=f"Job {dispatch.job_id} of agent server {dispatch.agent_server_id} is alive and has "
-        f"not connected to the room yet; it has {seconds(left_ms)} left.",
-        advice="If this is usual: have the program load models in its setup_fnc, keep more idle "
-        "processes (USHER_AGENT_IDLE_PROCESSES), or raise the client's deadline_s.",
-    )
+def _on_the_way(incidents: tuple[str, ...]) -> str:
+    if not incidents:
+        return "Nothing went wrong."
+    more = f" ({len(incidents) - _TOLD} more below.)" if len(incidents) > _TOLD else ""
+    return "On the way: " + " ".join(incidents[:_TOLD]) + more
 
 
 def _offer_timeout(timings: Timings) -> str:
@@ -215,58 +235,3 @@ def _offer_timeout(timings: Timings) -> str:
         return told
     own_load = duration(timings.own_load_offer_timeout_s)
     return f"{told} ({own_load} where the agent servers have a load report of their own)"
-
-
-def _in_flight(dispatch: Dispatch, timings: Timings) -> Words:
-    if is_starting(dispatch):
-        return _starting(dispatch, timings)
-    since = seconds(_since_ms(dispatch))
-    headline, cause = {
-        State.DISPATCHED: (
-            f"Dispatched {since} ago: nobody has been offered the job yet",
-            "LiveKit has taken the request and offers the job within some 0.25 s; what is not "
-            f"offered within {_offer_timeout(timings)} has been dropped, and is asked for again.",
-        ),
-        State.OFFERED: (
-            f"Offered, and refused {since} ago",
-            f"An agent server has refused the job ({dispatch.attempt.reason or 'no reason'}); "
-            "LiveKit asks the next one.",
-        ),
-        State.ACCEPTED: (
-            f"Accepted {since} ago: the agent is on its way",
-            f"Agent server {dispatch.agent_server_id} has accepted job {dispatch.job_id}; its "
-            f"agent has not been seen in the room yet. After {duration(timings.verify_timeout_s)} "
-            "it is given up and replaced.",
-        ),
-    }[dispatch.state]
-    return Words(
-        headline=headline,
-        cause=cause,
-        advice=f"Look again in a second, or follow it: `{CLI} watch {dispatch.dispatch_id}`.",
-    )
-
-
-def _delegated(dispatch: Dispatch, timings: Timings) -> Words:
-    return Words(
-        headline="Delegated: LiveKit itself brings the agent when the person joins",
-        cause="Redis did not answer when the session was asked for, so the participant's token "
-        "carries the agent, and nobody knows yet what LiveKit has made of it.",
-        advice=f"It is looked into within seconds now that Redis answers. Find out why Redis was "
-        f"away: `{CLI} doctor`.",
-    )
-
-
-_BY_STATE: Final[Mapping[State, Callable[[Dispatch, Timings], Words]]] = {
-    State.QUEUED: _queued,
-    State.DISPATCHING: _dispatching,
-    State.DISPATCHED: _in_flight,
-    State.OFFERED: _in_flight,
-    State.ACCEPTED: _in_flight,
-    State.JOINED: _joined,
-    State.LEAVING: _leaving,
-    State.ENDED: _ended,
-    State.WAITING: _waiting,
-    State.FAILED: _failed,
-    State.CANCELLED: _cancelled,
-    State.DELEGATED: _delegated,
-}

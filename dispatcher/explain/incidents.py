@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 from dispatcher.domain.models import Attempt, Dispatch, TimelineEvent
@@ -58,111 +59,97 @@ def is_slow_start(queued_ms: int, timings: Timings) -> bool:
 
 def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
     """Return one sentence for each incident; none if all went as it should."""
-    told: list[tuple[int, int, str]] = []  # (when, order, sentence)
-    for at_ms, text in _slow_starts(dispatch, timings):
-        told.append((at_ms, len(told), text))
-    for source in (_waits, _of_attempts, _of_events, _slow_look):
-        told += [(at_ms, len(told), text) for at_ms, text in source(dispatch)]
-    if dispatch.attempts_dropped:
-        told.append((0, 0, f"The first {dispatch.attempts_dropped} attempts are no longer kept."))
-    if dispatch.timeline_dropped:
-        told.append((0, 0, f"The first {dispatch.timeline_dropped} events are no longer kept."))
-    return tuple(text for _, _, text in sorted(told))
+    told = [
+        *_dropped(dispatch),
+        *_of_stages(dispatch, timings),
+        *_of_attempts(dispatch),
+        *_of_events(dispatch),
+        *_slow_look(dispatch),
+    ]
+    return tuple(text for _, text in sorted(told, key=itemgetter(0)))
 
 
-def _slow_starts(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, str]]:
+def _dropped(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
+    for what, count in (
+        ("attempts", dispatch.attempts_dropped),
+        ("events", dispatch.timeline_dropped),
+    ):
+        if count:
+            yield 0, f"The first {count} {what} are no longer kept."
+
+
+def _of_stages(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, str]]:
     for stage in stages(dispatch):
-        slow = stage.name == QUEUE_WAIT and is_slow_start(stage.took_ms, timings)
-        if slow and not stage.open:
-            yield (
-                stage.began_at_ms,
-                f"It stood in the queue for {seconds(stage.took_ms)} before anybody took it up: "
-                "its wake-up was lost, or the dispatch workers were away or busy.",
+        if stage.open:
+            continue
+        took, text = seconds(stage.took_ms), ""
+        if stage.name == QUEUE_WAIT and is_slow_start(stage.took_ms, timings):
+            text = (
+                f"It stood in the queue for {took} before anybody took it up: its wake-up was "
+                "lost, or the dispatch workers were away or busy."
             )
-
-
-def _waits(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
-    for stage in stages(dispatch):
-        if stage.name == WAITING and not stage.open:
-            reason = stage.reason or "the reason is not in the timeline"
-            yield stage.began_at_ms, f"It waited {seconds(stage.took_ms)}: {reason}."
-        if stage.name == ADOPTION and not stage.open:
-            yield (
-                stage.began_at_ms,
-                f"It took {seconds(stage.took_ms)} to find out what LiveKit had done meanwhile.",
-            )
+        elif stage.name == WAITING:
+            text = f"It waited {took}: {stage.reason or 'the reason is not in the timeline'}."
+        elif stage.name == ADOPTION:
+            text = f"It took {took} to find out what LiveKit had done meanwhile."
+        if text:
+            yield stage.began_at_ms, text
 
 
 def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
     for attempt in dispatch.attempts:
+        name = f"Attempt {attempt.generation}"
         events = [e for e in dispatch.timeline if e.generation == attempt.generation]
         at_ms = events[-1].at_ms if events else 0
         for error in attempt.errors:
-            yield at_ms, f"Attempt {attempt.generation}, {error}."
-        if attempt.outcome == "crashed":
-            yield at_ms, f"Attempt {attempt.generation}: {_crash(attempt, dispatch.timeline)}"
-        elif text := _outcome(attempt, events, dispatch.timeline):
-            yield at_ms, f"Attempt {attempt.generation}: {text}"
+            yield at_ms, f"{name}, {error}."
+        if text := _outcome(attempt, dispatch.timeline):
+            yield at_ms, f"{name}: {text}"
         if attempt.outcome and _answer_not_noted(events):
             yield (
                 at_ms,
-                f"Attempt {attempt.generation}: LiveKit did as it was asked, and its answer was "
-                "never written down: the dispatch worker died or was cut off in that moment.",
+                f"{name}: LiveKit did as it was asked, and its answer was never written down: the "
+                "dispatch worker died or was cut off in that moment.",
             )
 
 
-def _crash(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
-    """Tell what ended an attempt before its agent joined (the next generation's first event)."""
-    said = [
-        event.detail.get("reason", "")
-        for event in timeline
-        if event.event == "agent_crashed" and event.generation == attempt.generation + 1
-    ]
-    return f"it ended before its agent was in the room: {said[0] if said else 'the job crashed'}."
-
-
-def _nobody_had_come(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> bool:
-    """Return whether an agent was lost before any person joined (the next generation's event)."""
-    return any(
-        event.event == "agent_lost"
-        and event.generation == attempt.generation + 1
-        and event.detail.get("people") == "0"
-        for event in timeline
-    )
-
-
-def _outcome(
-    attempt: Attempt, events: list[TimelineEvent], timeline: Iterable[TimelineEvent]
-) -> str:
-    if attempt.outcome == "abandoned":
-        return (
-            "the dispatch worker that had it in hand was killed, frozen or cut off; it was taken "
-            "over after its lease."
-        )
-    if attempt.outcome == "lost" and _nobody_had_come(attempt, timeline):
-        return f"its agent was lost before any person had come ({attempt.reason})."
-    if attempt.outcome == "lost":
-        return (
-            "its agent was lost while a person was in the room, or about to come "
-            f"({attempt.reason}); it was replaced."
-        )
-    if attempt.outcome == "left":
-        return (
-            f"its agent was leaving ({attempt.reason}) when a person came back; another one was "
-            "sent."
-        )
-    if attempt.outcome != "given_up":
-        return ""
-    if attempt.reason == "assignment_timeout":
-        return "an agent server accepted the job, and LiveKit did not assign it in time."
-    accepted = next((e for e in events if e.event == "accepted"), None)
-    if accepted is not None:
-        return (
-            f"agent server {accepted.detail.get('agent_server_id', '')} accepted job "
-            f"{accepted.detail.get('job_id', '')}, and nothing was heard of it after that: the "
-            "job or its machine died, or hung, before it was connected."
-        )
-    return f"it was given up ({attempt.reason})."
+def _outcome(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
+    """Tell how an attempt ended; the next generation's first event says more of it."""
+    details = {(event.event, event.generation): event.detail for event in timeline}
+    match attempt.outcome:
+        case "abandoned":
+            return (
+                "the dispatch worker that had it in hand was killed, frozen or cut off; it was "
+                "taken over after its lease."
+            )
+        case "crashed":
+            crash = details.get(("agent_crashed", attempt.generation + 1), {})
+            reason = crash.get("reason", "the job crashed")
+            return f"it ended before its agent was in the room: {reason}."
+        case "lost":
+            loss = details.get(("agent_lost", attempt.generation + 1), {})
+            if loss.get("people") == "0":
+                return f"its agent was lost before any person had come ({attempt.reason})."
+            return (
+                "its agent was lost while a person was in the room, or about to come "
+                f"({attempt.reason}); it was replaced."
+            )
+        case "left":
+            return (
+                f"its agent was leaving ({attempt.reason}) when a person came back; another one "
+                "was sent."
+            )
+        case "given_up" if attempt.reason == "assignment_timeout":
+            return "an agent server accepted the job, and LiveKit did not assign it in time."
+        case "given_up" if accepted := details.get(("accepted", attempt.generation)):
+            return (
+                f"agent server {accepted.get('agent_server_id', '')} accepted job "
+                f"{accepted.get('job_id', '')}, and nothing was heard of it after that: the "
+                "job or its machine died, or hung, before it was connected."
+            )
+        case "given_up":
+            return f"it was given up ({attempt.reason})."
+    return ""
 
 
 def _answer_not_noted(events: list[TimelineEvent]) -> bool:

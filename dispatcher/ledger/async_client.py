@@ -43,6 +43,7 @@ class AsyncLedger:
 
     def __init__(self, settings: CommonSettings) -> None:
         self.timeout_s = settings.redis_worker_timeout_s
+        self.retention_s = settings.retention_s  # of records that end
         self._waiting: list[tuple[Step[Any], asyncio.Future[Any]]] = []
         self._asking: set[asyncio.Task[None]] = set()
         self._redis = sentinel.connect_async(

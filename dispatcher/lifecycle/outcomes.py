@@ -48,7 +48,7 @@ def traced(task: str, dispatch: Dispatch) -> AbstractContextManager[tracing.Span
     return tracing.span(
         f"process {task}",
         parent=dispatch.traceparent,
-        kind="consumer",
+        kind=tracing.SpanKind.CONSUMER,
         attributes={
             **state_changes.span_attributes(dispatch),
             "messaging.system": "celery",

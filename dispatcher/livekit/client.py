@@ -69,7 +69,7 @@ def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
         container=dispatch.container,
         request_type="dispatch" if dispatch.generation == 1 else "redispatch",
         requested_at_ms=dispatch.requested_at_ms,
-        traceparent=asking.traceparent or dispatch.traceparent,
+        traceparent=tracing.traceparent(asking) or dispatch.traceparent,
     )
 
 
@@ -270,7 +270,9 @@ class LiveKitClient:
         }
         if resend:
             attributes["http.request.resend_count"] = resend
-        return tracing.span(f"livekit.{method}", kind="client", attributes=attributes)
+        return tracing.span(
+            f"livekit.{method}", kind=tracing.SpanKind.CLIENT, attributes=attributes
+        )
 
 
 class LiveKitClients:

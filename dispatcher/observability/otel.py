@@ -1,10 +1,9 @@
-"""OpenTelemetry behind `tracing`: its spans, and the providers that its environment configures.
+"""The providers of OpenTelemetry's SDK, as its environment configures them.
 
-Only `tracing.start` imports this module, so a process without traces loads nothing of
-OpenTelemetry. OpenTelemetry itself reads sampler, limits, batches, endpoints, headers and
-certificates from the `OTEL_` variables. This module replaces the rest of its set-up, which would
-choose one global provider for every library, list all installed packages, and wait half a minute
-at the end.
+Only `tracing.start` imports this module, so a process without traces does not load the SDK. The SDK
+itself reads sampler, limits, batches, endpoints, headers and certificates from the `OTEL_`
+variables. This module replaces the rest of its set-up, which would choose one global provider for
+every library, list all installed packages, and wait half a minute at the end.
 """
 
 from __future__ import annotations
@@ -13,16 +12,13 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import entry_points
 from multiprocessing.util import Finalize
-from typing import Final, Unpack
+from typing import Final
 
-from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
@@ -32,9 +28,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-from dispatcher.observability.spans import NO_SPAN, Options, Span, Value
+from opentelemetry.trace import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -54,109 +48,34 @@ _CHATTY: Final = (
 _exporting: ContextVar[bool] = ContextVar("usher_exporting", default=False)
 
 
-class LiveSpan(Span):
-    """A span backed by OpenTelemetry. A `lazy` one is dropped if nothing happens in it."""
+def set_up(service: str) -> tuple[Tracer, TracerProvider]:
+    """Set up the exporters that the environment names.
 
-    def __init__(self, span: trace.Span, *, parent: Span, lazy: bool) -> None:
-        self.span = span
-        self._parent = parent
-        self._forget = lazy
-        context = span.get_span_context()
-        self.traceparent = (
-            f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
-        )
+    Returns Usher's tracer, and a provider that exports libraries' spans as parts of ours.
 
-    def keep(self) -> None:
-        """Have this span and its parents exported: something has happened in it."""
-        self._forget = False
-        if isinstance(self._parent, LiveSpan):
-            self._parent.keep()
-
-    def set(self, attributes: Mapping[str, Value]) -> None:
-        if self.span.is_recording():
-            self.span.set_attributes(attributes)
-
-    def event(self, name: str, attributes: Mapping[str, Value]) -> bool:
-        if not self.span.is_recording():
-            return False
-        self.keep()
-        self.span.add_event(name, attributes)
-        return True
-
-    def link(self, traceparent: str) -> None:
-        other = _remote(traceparent)
-        if other is not None and self.span.is_recording():
-            self.span.add_link(trace.get_current_span(other).get_span_context())
-
-    def failed(self, error_type: str) -> None:
-        if self.span.is_recording():
-            self.keep()
-            self.span.set_attribute("error.type", error_type)
-            self.span.set_status(trace.Status(trace.StatusCode.ERROR))
-
-    def end(self) -> None:
-        if self.span.is_recording() and not self._forget:
-            self.span.end()
-
-    def for_others(self) -> AbstractContextManager[object]:
-        # The span's owner decides what an error of the block means for it.
-        return trace.use_span(self.span, record_exception=False, set_status_on_exception=False)
-
-
-class Tracer:
-    """Usher's tracer, and `guests`, the provider that exports libraries' spans as parts of ours."""
-
-    def __init__(self, service: str) -> None:
-        """Set up the exporters that the environment names.
-
-        Raises:
-            ValueError: a variable names an exporter or a protocol that there is not.
-        """
-        resource = _resource(service)
-        processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in _exporters()]
-        # `_stop_at_the_end` shuts it down: a provider by itself waits half a minute for a receiver.
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self.guests = TracerProvider(
-            resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False
-        )
-        for processor in processors:
-            provider.add_span_processor(processor)
-            self.guests.add_span_processor(processor)
-        for name in _CHATTY:
-            logging.getLogger(name).addFilter(lambda _: not _exporting.get())
-        self._tracer = provider.get_tracer("usher")
-        _stop_at_the_end(provider)
-
-    def begin(self, name: str, *, above: Span, **options: Unpack[Options]) -> Span:
-        """Begin a span below the parent that the options name, or else below `above`."""
-        parent = options.get("parent", "")
-        above = NO_SPAN if parent else above
-        context = _remote(parent)
-        if context is None and isinstance(above, LiveSpan):
-            above.keep()
-            context = trace.set_span_in_context(above.span)
-        if context is None and not options.get("root"):
-            return NO_SPAN
-        # An empty context, so that a root is not below another instrumentation's current span.
-        span = self._tracer.start_span(
-            name,
-            context=context or Context(),
-            kind=trace.SpanKind[options.get("kind", "internal").upper()],
-            attributes=dict(options.get("attributes", {})),
-        )
-        return LiveSpan(span, parent=above, lazy=options.get("lazy", False))
-
-
-def _remote(traceparent: str) -> Context | None:
-    """Return the context of a traceparent; None if it is not valid."""
-    context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
-    return context if trace.get_current_span(context).get_span_context().is_valid else None
+    Raises:
+        ValueError: a variable names an exporter or a protocol that there is not.
+    """
+    resource = _resource(service)
+    processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in _exporters()]
+    # `_stop_at_the_end` shuts it down: a provider by itself waits half a minute for a receiver.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    guests = TracerProvider(
+        resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False
+    )
+    for processor in processors:
+        provider.add_span_processor(processor)
+        guests.add_span_processor(processor)
+    for name in _CHATTY:
+        logging.getLogger(name).addFilter(lambda _: not _exporting.get())
+    _stop_at_the_end(provider)
+    return provider.get_tracer("usher"), guests
 
 
 def _resource(service: str) -> Resource:
     # `Resource.create` goes through all installed packages, which would delay a job.
     named = OTELResourceDetector().detect()
-    ours: dict[str, Value] = {"telemetry.sdk.language": "python", "process.pid": os.getpid()}
+    ours: dict[str, str | int] = {"telemetry.sdk.language": "python", "process.pid": os.getpid()}
     if "service.name" not in named.attributes:
         ours |= {"service.name": service, "service.namespace": "usher"}
     return Resource(ours).merge(named)

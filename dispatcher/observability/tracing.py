@@ -1,9 +1,12 @@
-"""Traces of a dispatch, from the HTTP request to its agent; a no-op without tracing.
+"""Traces of a dispatch, from the HTTP request to its agent; spans that do nothing without tracing.
 
-`start` loads OpenTelemetry (`observability/otel.py`) where the standard `OTEL_` variables ask for
+`start` sets OpenTelemetry up (`observability/otel.py`) where the standard `OTEL_` variables ask for
 traces. The trace context travels in the dispatch's record and in its LiveKit attributes, never in
 a Celery message, which may be lost. A span holds ids, states and reasons; no metadata, token, key
 or text of an error.
+
+The current span is this module's own: spans that libraries create are parts of it only where
+`for_others` says so.
 """
 
 from __future__ import annotations
@@ -12,21 +15,27 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
-from dispatcher.observability.spans import NO_SPAN as NO_SPAN
-from dispatcher.observability.spans import Options
-from dispatcher.observability.spans import Span as Span
-from dispatcher.observability.spans import Value as Value
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span as Span
+from opentelemetry.trace import SpanContext, Tracer
+from opentelemetry.trace import SpanKind as SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from dispatcher.observability.otel import Tracer
-
 logger = logging.getLogger(__name__)
+
+Value = str | int | float | bool
+
+NO_SPAN: Final[Span] = trace.INVALID_SPAN
+_HEADER: Final = TraceContextTextMapPropagator()
 
 
 def configured() -> bool:
@@ -49,7 +58,10 @@ def trace_id(traceparent: str) -> str:
 
 _current: ContextVar[Span] = ContextVar("usher_span", default=NO_SPAN)
 _tracer: Tracer | None = None
+_guests: TracerProvider | None = None
 _starting = threading.Lock()
+# Spans in which something has happened: an event, a part, a failure.
+_busy: WeakSet[Span] = WeakSet()
 
 
 def start(service: str) -> None:
@@ -57,14 +69,14 @@ def start(service: str) -> None:
 
     A wrong setting is logged as an error, and the process goes on without traces.
     """
-    global _tracer
+    global _tracer, _guests
     with _starting:
         if _tracer is not None or not configured():
             return
         try:
-            from dispatcher.observability.otel import Tracer
+            from dispatcher.observability import otel
 
-            _tracer = Tracer(service)
+            _tracer, _guests = otel.set_up(service)
         except Exception as error:
             logger.error("no traces: %s; set the OTEL_ variables right, see docs/tracing.md", error)
 
@@ -76,7 +88,7 @@ def on() -> bool:
 
 def guests() -> TracerProvider | None:
     """Return the provider for libraries' spans, which exports only those that are parts of ours."""
-    return None if _tracer is None else _tracer.guests
+    return _guests
 
 
 def current() -> Span:
@@ -84,9 +96,56 @@ def current() -> Span:
     return _current.get()
 
 
-def begin(name: str, **options: Unpack[Options]) -> Span:
-    """Begin a span that lasts until its `end()`."""
-    return NO_SPAN if _tracer is None else _tracer.begin(name, above=current(), **options)
+def traceparent(span: Span) -> str:
+    """Return a span's W3C traceparent; empty without tracing."""
+    carrier: dict[str, str] = {}
+    if span is not NO_SPAN:
+        _HEADER.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier.get("traceparent", "")
+
+
+def context(traceparent: str) -> SpanContext:
+    """Return the span context that a W3C traceparent names; an invalid one if it names none."""
+    found = _HEADER.extract({"traceparent": traceparent}, Context())
+    return trace.get_current_span(found).get_span_context()
+
+
+def begin(
+    name: str,
+    *,
+    parent: str = "",
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, Value] | None = None,
+    root: bool = False,
+) -> Span:
+    """Begin a span that lasts until `end`.
+
+    It is a part of `parent`, a W3C traceparent, or without one of the current span. Without any
+    parent a `root` begins a trace, and any other span is none.
+    """
+    if _tracer is None:
+        return NO_SPAN
+    above = trace.NonRecordingSpan(context(parent)) if parent else current()
+    if not (root or above.get_span_context().is_valid):
+        return NO_SPAN
+    _busy.add(above)
+    # In a context of its own, so that a root is not below another instrumentation's current span.
+    below = trace.set_span_in_context(above, Context())
+    return _tracer.start_span(name, context=below, kind=kind, attributes=attributes)
+
+
+def end(span: Span) -> None:
+    """End the span. A second call does nothing."""
+    if span.is_recording():
+        span.end()
+
+
+def fail(span: Span, error_type: str) -> None:
+    """Mark the span as failed, unless it has ended."""
+    if span.is_recording():
+        _busy.add(span)
+        span.set_attribute("error.type", error_type)
+        span.set_status(trace.StatusCode.ERROR)
 
 
 @contextmanager
@@ -100,17 +159,28 @@ def inside(span: Span) -> Iterator[Span]:
 
 
 @contextmanager
-def span(name: str, **options: Unpack[Options]) -> Iterator[Span]:
-    """Make a span for the block; an error that leaves the block marks the span as failed."""
-    begun = begin(name, **options)
+def span(
+    name: str,
+    *,
+    parent: str = "",
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, Value] | None = None,
+    lazy: bool = False,
+) -> Iterator[Span]:
+    """Make a span for the block, as `begin` does; an error that leaves the block fails the span.
+
+    A `lazy` one is exported only if something happens in it.
+    """
+    begun = begin(name, parent=parent, kind=kind, attributes=attributes)
     with inside(begun):
         try:
             yield begun
         except Exception as error:
-            begun.failed(type(error).__name__)
+            fail(begun, type(error).__name__)
             raise
         finally:
-            begun.end()
+            if not lazy or begun in _busy:
+                end(begun)
 
 
 def happened(
@@ -128,15 +198,20 @@ def happened(
     if _tracer is None or not parent:
         return
     here = current()
-    same = trace_id(here.traceparent) == trace_id(parent)
-    if same and here.event(name, attributes):
+    same = trace_id(traceparent(here)) == trace_id(parent)
+    if same and here.is_recording():
+        _busy.add(here)
+        here.add_event(name, attributes)
         return
     mark = begin(name, parent=parent, attributes={**attributes, **(about or {})})
-    if here.traceparent and not same:
-        mark.link(here.traceparent)
+    if not same:
+        mark.add_link(here.get_span_context())
     mark.end()
 
 
 def for_others(span: Span) -> AbstractContextManager[object]:
     """Make spans that libraries create in the block parts of `span`."""
-    return span.for_others()
+    if span is NO_SPAN:
+        return nullcontext()
+    # The span's owner decides what an error of the block means for it.
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)

@@ -29,11 +29,10 @@ from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from tests.acceptance.session import wait_for
 from worker_agent.attachment import identify
-from worker_agent.entrypoint import load_entrypoint
 from worker_agent.load_report import Reporter, ReportOptions
 from worker_agent.program import Guarded, rtc_session
 from worker_agent.request_filter import RequestFilter
-from worker_agent.server import serve
+from worker_agent.server import load_entrypoint, serve
 from worker_agent.settings import AgentSettings
 
 _STARTS_WITHIN_S = 60
@@ -72,7 +71,7 @@ async def _serve(kind: str, settings: AgentSettings, common: CommonSettings) -> 
         server.load_fnc = reporter.load
         guarded = Guarded(entrypoint)
         server.rtc_session(guarded, agent_name=settings.agent_name, on_request=request_filter)
-        server.on("worker_registered", reporter.registered)
+        server.on("worker_registered", reporter.changed)
         server.on("worker_started", lambda *_: tasks.append(asyncio.create_task(reporter.run())))
         tasks: list[asyncio.Task[None]] = []
         await server.run()

@@ -13,8 +13,8 @@ from livekit.agents import JobRequest
 from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from tests.faults.agents import bare_server
-from worker_agent.entrypoint import load_entrypoint
 from worker_agent.program import rtc_session
+from worker_agent.server import load_entrypoint
 from worker_agent.settings import AgentSettings
 
 

@@ -64,7 +64,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
         agent_metadata=wanted.agent.metadata,
         deployment=wanted.agent.deployment,
         deadline_ms=int(client.deadline_s * 1000),
-        traceparent=tracing.current().traceparent,
+        traceparent=tracing.traceparent(tracing.current()),
     )
 
 
@@ -178,7 +178,7 @@ def _note(of: Accepted | Dispatch) -> None:
     here = tracing.current()
     if here is tracing.NO_SPAN:
         return
-    here.set(
+    here.set_attributes(
         {
             "usher.dispatch_id": of.dispatch_id,
             "usher.client_id": of.client_id,
@@ -187,8 +187,9 @@ def _note(of: Accepted | Dispatch) -> None:
             "usher.state": str(of.state),
         }
     )
-    if tracing.trace_id(of.traceparent) != tracing.trace_id(here.traceparent):
-        here.link(of.traceparent)
+    of_dispatch = tracing.context(of.traceparent)
+    if of_dispatch.trace_id != here.get_span_context().trace_id:
+        here.add_link(of_dispatch)
 
 
 def _base_url() -> str:

@@ -30,7 +30,7 @@ def _begin() -> None:
     span = tracing.begin(
         f"{request.method} {route}",
         parent=request.headers.get("traceparent", ""),
-        kind="server",
+        kind=tracing.SpanKind.SERVER,
         attributes={
             "http.request.method": request.method,
             "http.route": route,
@@ -47,9 +47,9 @@ def _begin() -> None:
 def _note(response: Response) -> Response:
     if "traced" in g:
         span, _ = g.traced
-        span.set({"http.response.status_code": response.status_code})
+        span.set_attribute("http.response.status_code", response.status_code)
         if response.status_code >= 500:
-            span.failed(str(response.status_code))
+            tracing.fail(span, str(response.status_code))
     return response
 
 
@@ -58,5 +58,5 @@ def _end(error: BaseException | None) -> None:
         span, within = g.pop("traced")
         within.__exit__(None, None, None)
         if error is not None:
-            span.failed(type(error).__name__)
-        span.end()
+            tracing.fail(span, type(error).__name__)
+        tracing.end(span)

@@ -22,18 +22,14 @@ one watchdog for all threads of a process, or a switch for its tick.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from contextlib import suppress
 from typing import Any, Final
 
 from livekit.agents import JobExecutorType
 from livekit.agents.telemetry import loop_monitor
-from livekit.agents.version import __version__
 
 from worker_agent.livekit_workarounds import unknown_release
-
-logger = logging.getLogger(__name__)
 
 _MENDED_IN: Final = (3, 12)
 _METHOD: Final = "_sample_loop_thread"
@@ -90,12 +86,10 @@ def restrain(executor: JobExecutorType) -> None:
 
 def turn_off() -> None:
     """Leave event loops unwatched, and say so."""
-    logger.warning(
-        "livekit-agents %s samples blocked event loops in a way that can stop Python %s: they are "
-        "not watched, unless %s is set",
-        __version__,
-        sys.version.split()[0],
-        loop_monitor.ENV_WARN_THRESHOLD_MS,
+    unknown_release.warn(
+        "livekit-agents",
+        "its samples of blocked event loops may stop this Python, so they are not watched, unless "
+        f"{loop_monitor.ENV_WARN_THRESHOLD_MS} is set",
     )
     loop_monitor.DEFAULT_WARN_THRESHOLD = 0
 

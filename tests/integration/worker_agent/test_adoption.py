@@ -66,7 +66,6 @@ async def ask(store: AsyncLedger, offered: Offer, agent_identity: str = "") -> D
         offered,
         Taker(container="box-1", agent_server_id="server-1", agent_identity=agent_identity),
         counts=AgentCounts(key=COUNTERS, increments=ADOPTIONS),
-        retention_s=500,
     )
 
 

@@ -26,7 +26,13 @@ from dispatcher.clients.models import Client, LiveKitCredentials
 from dispatcher.clients.worker_settings import Service, WorkerSettings, services_of
 from dispatcher.domain.metrics import Figures, Window, client_figures
 from dispatcher.domain.models import State, TimelineEvent
-from dispatcher.errors import ConfigurationError, LedgerUnavailable, UnknownDispatch
+from dispatcher.errors import (
+    ConfigurationError,
+    LedgerUnavailable,
+    PermanentLiveKitError,
+    TransientLiveKitError,
+    UnknownDispatch,
+)
 from dispatcher.explain.explanation import explain
 from dispatcher.ledger.async_client import ServerFacts
 from dispatcher.ledger.statistics import Health
@@ -317,8 +323,10 @@ def test_every_finding_that_is_not_in_order_says_what_to_do() -> None:
         *server_findings.of_redis("redis", replace(REDIS, append_only=False, evicted=1), 99.0),
         server_findings.of_clock("Redis", 5.0, allowed_s=1.0),
         server_findings.of_livekit(client, 900.0),
-        server_findings.of_livekit_refusal(client, "401"),
-        server_findings.of_livekit_silence(client, "TimeoutError"),
+        server_findings.of_livekit_error(client, PermanentLiveKitError("401")),
+        server_findings.of_livekit_error(
+            client, TransientLiveKitError("TimeoutError", outcome_unknown=True)
+        ),
         *work_findings.of_agents(services_of([client]), [], frozenset()),
         *work_findings.of_health(replace(ill, parked=1, data_losses=1), webhooks=True),
         work_findings.of_dead_webhooks(client, 3),

@@ -104,15 +104,16 @@ def test_who_asks_for_the_native_library_s_log_gets_it() -> None:
 
 
 _SET_UP = """
+import functools
 import os
 import pickle
 from livekit.agents import JobExecutorType, JobProcess
 from livekit.rtc._ffi_client import FfiClient
 from tests.unit.worker_agent.test_preparing import own_setup
-from worker_agent.prewarm import Prepared
+from worker_agent.prewarm import set_up
 
 process = JobProcess(executor_type=JobExecutorType.PROCESS, user_arguments=None, http_proxy=None)
-pickle.loads(pickle.dumps(Prepared(own_setup)))(process)
+pickle.loads(pickle.dumps(functools.partial(set_up, own_setup)))(process)
 print(process.userdata, FfiClient._instance is not None, flush=True)
 os._exit(0)  # the native library aborts at Python's end, once in some 30 times
 """
