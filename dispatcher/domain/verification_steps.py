@@ -13,8 +13,16 @@ from typing import Final
 
 from dispatcher.domain.agent_servers import can_take, eligible
 from dispatcher.domain.failure_reasons import Reason, cut_short, left_by_its_worker, why_no_agent
-from dispatcher.domain.models import END_MARGIN_S, IN_FLIGHT, AgentServerReport, Dispatch, State
+from dispatcher.domain.models import (
+    END_MARGIN_S,
+    IN_FLIGHT,
+    AgentServerReport,
+    Dispatch,
+    State,
+    Transition,
+)
 from dispatcher.domain.rooms import AgentParticipant, RoomView, our_agent
+from dispatcher.domain.state_machine import FAILED, NEXT_GENERATION, WAIT
 from dispatcher.domain.timing import (
     VERIFY_GRACE_S,
     Timings,
@@ -249,34 +257,17 @@ def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | Gi
     return GiveUp() if lost(timeout_s + watch.on_their_way * OFFER_TIMEOUT_EACH_S) else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Redispatch:
-    """Give this attempt up and start the next one at once."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class AwaitCapacity:
-    """Give this attempt up and wait until an agent server can take the job."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fail:
-    """Fail the dispatch: its time is up."""
-
-    reason: Reason
-
-
 def after_no_join(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
-) -> Redispatch | AwaitCapacity | Fail:
-    """Return what follows an attempt that has brought no agent."""
+) -> tuple[Transition, Reason]:
+    """Return what follows an attempt that has brought no agent, and why it has brought none.
+
+    `FAILED` when the time is up, `NEXT_GENERATION` when the next attempt may start at once, `WAIT`
+    until an agent server can take the job.
+    """
     reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
-        return Fail(reason=cut_short(dispatch) or left_by_its_worker(dispatch) or reason)
+        return FAILED, cut_short(dispatch) or left_by_its_worker(dispatch) or reason
     if not fenced or can_take(dispatch, servers):
-        return Redispatch(reason=reason)
-    return AwaitCapacity(reason=reason)
+        return NEXT_GENERATION, reason
+    return WAIT, reason

@@ -44,7 +44,7 @@ def ahead_of(
     )
 
 
-async def _somebody_is_there(services: Services, dispatch: Dispatch) -> bool:
+async def _person_is_there(services: Services, dispatch: Dispatch) -> bool:
     """Return whether a person is in the room now; no agent is there that would have reported it."""
     try:
         return (await services.livekit(dispatch).look(dispatch.room_name)).people > 0
@@ -70,7 +70,7 @@ async def why_behind(
     )
     if not ahead or slots_for(dispatch, servers) - sent > ahead:
         return None
-    if await _somebody_is_there(services, dispatch):
+    if await _person_is_there(services, dispatch):
         return None
     return Reason(
         code=FailureReason.NO_CAPACITY,

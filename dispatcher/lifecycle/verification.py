@@ -16,19 +16,16 @@ from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents
 from dispatcher.domain.state_machine import (
     ACCEPTED,
     DISPATCH_CREATED,
+    FAILED,
     JOINED,
-    NEXT_GENERATION,
-    WAIT,
 )
 from dispatcher.domain.timing import time_to_join
 from dispatcher.domain.verification_steps import (
     Extend,
-    Fail,
     GiveUp,
     Join,
     Leave,
     Look,
-    Redispatch,
     Wait,
     Watch,
     after_no_join,
@@ -185,16 +182,13 @@ async def _joined(
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
     fenced = not services.unfenced(dispatch.agent_name)
-    decision = after_no_join(dispatch, servers, fenced=fenced)
-    if isinstance(decision, Fail):
-        given_up = await fail(services, dispatch, decision.reason)
+    transition, reason = after_no_join(dispatch, servers, fenced=fenced)
+    if transition is FAILED:
+        given_up = await fail(services, dispatch, reason)
     else:
-        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
         # LiveKit has dropped a job that it has offered to no agent server, and would drop others.
         dropped = fenced and dispatch.state is State.DISPATCHED
-        given_up = await give_up(
-            services, dispatch, transition, decision.reason, {}, dropped=dropped
-        )
+        given_up = await give_up(services, dispatch, transition, reason, {}, dropped=dropped)
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares a late agent a useless start. Only the worker
         # that has given the attempt up does it: another one may have seen the agent join.

@@ -12,7 +12,8 @@ from dispatcher.domain.agent_losses import LONG_LIFE_S, Verdict
 from dispatcher.domain.failure_reasons import why_no_agent, why_too_late
 from dispatcher.domain.models import AgentServerReport, Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant, RoomView, surplus_agents
-from dispatcher.domain.verification_steps import Fail, Redispatch, after_no_join, offer_is_lost
+from dispatcher.domain.state_machine import FAILED, NEXT_GENERATION
+from dispatcher.domain.verification_steps import after_no_join, offer_is_lost
 from tests.support.values import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
@@ -239,5 +240,5 @@ def test_without_reports_only_the_absence_of_an_agent_is_known(remaining_s: floa
     why = why_no_agent(dispatch, [], fenced=False)
 
     assert why.code == why_too_late(dispatch, [], fenced=False).code == "join_timeout"
-    expected = Redispatch(reason=why) if remaining_s > 2 else Fail(reason=why)
-    assert after_no_join(dispatch, [], fenced=False) == expected
+    expected = NEXT_GENERATION if remaining_s > 2 else FAILED
+    assert after_no_join(dispatch, [], fenced=False) == (expected, why)
