@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -37,6 +39,7 @@ class Services:
     verifying: Lanes
     receivers: Receivers
     deliveries: Slots
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep  # between two tries
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
         """Return the LiveKit client for the client that owns this dispatch."""
