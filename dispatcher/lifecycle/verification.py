@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 from typing import Final
 
 from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
@@ -74,40 +73,25 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
     timings, fenced = services.timings, not services.unfenced(dispatch.agent_name)
     watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
     while True:
-        step = next_step(dispatch, watch, timings)
-        if isinstance(step, Wait):
-            woken = await _news_within(news, step.pause_s)
-            before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
-            watch = watch.waited(before, now_s=loop.time(), woken=woken)
-            continue
-        done = await _carry_out(services, dispatch, watch, step)
-        if isinstance(done, State):
-            return done
-        watch = done
-
-
-async def _carry_out(
-    services: Services,
-    dispatch: Dispatch,
-    watch: Watch,
-    step: Look | Join | Extend | Leave | GiveUp,
-) -> Watch | State:
-    """Carry out a step; return the watch to go on with, or the record's state at the end."""
-    match step:
-        case Look():
-            return await _see(services, dispatch, watch, step)
-        case Join():
-            if await _joined(services, dispatch, step.agent, step.room):
-                return State.JOINED
-            return replace(watch, overtaken=True)
-        case Extend():
-            await _defer(services, dispatch, step.due_in_s)
-            return replace(watch, until_s=step.until_s)
-        case Leave():
-            await _defer(services, dispatch, step.due_in_s)
-            return dispatch.state
-        case GiveUp():
-            return await _no_join(services, dispatch)
+        match next_step(dispatch, watch, timings):
+            case Look() as look:
+                await _see(services, dispatch, watch, look)
+            case Wait() as wait:
+                woken = await _news_within(news, wait.pause_s)
+                before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
+                watch.waited(before, now_s=loop.time(), woken=woken)
+            case Join() as join:
+                if await _joined(services, dispatch, join.agent, join.room):
+                    return State.JOINED
+                watch.overtaken = True
+            case Extend() as more:
+                await _defer(services, dispatch, more.due_in_s)
+                watch.until_s = more.until_s
+            case Leave() as leave:
+                await _defer(services, dispatch, leave.due_in_s)
+                return dispatch.state
+            case GiveUp():
+                return await _no_join(services, dispatch)
 
 
 async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
@@ -119,17 +103,15 @@ async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
     return woken
 
 
-async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> Watch:
+async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> None:
     match look:
         case Look.ROOM:
-            return watch.saw_room(await _look(services, dispatch))
+            watch.room, watch.looked_at_s = await _look(services, dispatch), watch.now_s
         case Look.AGENT_SERVERS:
-            servers = await services.ledger.run(reports.agent_servers())
-            return replace(watch, agent_servers=servers)
+            watch.agent_servers = await services.ledger.run(reports.agent_servers())
         case Look.ON_THEIR_WAY:
             agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
-            others, _ = await services.ledger.run(leases.on_their_way(*agent))
-            return replace(watch, on_their_way=others)
+            watch.on_their_way, _ = await services.ledger.run(leases.on_their_way(*agent))
 
 
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
