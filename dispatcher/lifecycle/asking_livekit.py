@@ -100,7 +100,7 @@ async def _look_for_it(
 async def _has_agent_server(services: Services, dispatch: Dispatch, tries: Tries) -> bool:
     """Require an agent server online after LiveKit was away: they register seconds after it."""
     was_away = tries.count > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
-    if not was_away or services.unfenced(dispatch.agent_name):
+    if not was_away or not services.fenced(dispatch):
         return True
     # Raises if LiveKit itself is the reason.
     await services.livekit(dispatch).look(dispatch.room_name)

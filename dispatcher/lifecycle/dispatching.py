@@ -98,7 +98,7 @@ async def _dispatch(
         if abandoned is None:
             return dispatch.state
         dispatch = abandoned
-    free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
+    free_slots = slots_for(dispatch, servers) if services.fenced(dispatch) else None
     # With no server online LiveKit itself is away: make the tries, so that the record has them.
     step = dispatches.advance(
         Advance(
@@ -138,7 +138,7 @@ def _worth_trying(
     tries.
     """
     return (
-        services.unfenced(dispatch.agent_name)
+        not services.fenced(dispatch)
         or can_take(dispatch, servers)
         or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
     )

@@ -61,7 +61,7 @@ async def why_behind(
         LedgerUnavailable: Redis did not answer.
         PermanentLiveKitError: LiveKit refuses this client.
     """
-    if not dispatch.unattended or services.unfenced(dispatch.agent_name):
+    if not dispatch.unattended or not services.fenced(dispatch):
         return None
     waiting = await services.ledger.run(leases.waiting_ahead(dispatch.agent_name))
     ahead = ahead_of(dispatch, servers, waiting)

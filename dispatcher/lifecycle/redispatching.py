@@ -161,8 +161,7 @@ async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:
             f"cannot see whether room {dispatch.room_name!r} has its agent: {error}; "
             "dispatching blindly could double it, try again when LiveKit answers"
         ) from error
-    fenced = not services.unfenced(dispatch.agent_name)
-    agent = our_agent(dispatch, agents, fenced=fenced)
+    agent = our_agent(dispatch, agents, fenced=services.fenced(dispatch))
     if agent is not None:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} already has its agent {agent.identity} "

@@ -58,9 +58,9 @@ class Services:
             dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone, wake=wake
         )
 
-    def unfenced(self, agent_name: str) -> bool:
-        """Return whether that agent's servers run without our request filter and reports."""
-        return self.settings.unfenced(agent_name)
+    def fenced(self, dispatch: Dispatch) -> bool:
+        """Return whether its agent's servers run with our request filter and reports."""
+        return not self.settings.unfenced(dispatch.agent_name)
 
     @property
     def timings(self) -> Timings:

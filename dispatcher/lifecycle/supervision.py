@@ -61,7 +61,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         await services.ledger.run(leases.look_again(dispatch_id, in_s=LOOK_AGAIN_S))
         return dispatch.state
-    fenced = not services.unfenced(dispatch.agent_name)
+    fenced = services.fenced(dispatch)
     verdict = judge(
         dispatch,
         room,

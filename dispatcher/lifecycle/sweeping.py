@@ -152,7 +152,7 @@ async def _look_at_each(
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
             answers = parts.livekit(dispatch.client_id) in sight.alive
-            waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
+            waits = not time_is_up(dispatch) and services.fenced(dispatch)
             if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
                 await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
@@ -183,7 +183,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Dis
         if left_s < PUSH_S:
             await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=left_s))
     # A look every few seconds at an agent that reports nothing is routine, so no event.
-    routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+    routine = dispatch.state is State.JOINED and not services.fenced(dispatch)
     if not routine:
         tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
     logger.log(

@@ -70,7 +70,7 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
 
 async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
-    timings, fenced = services.timings, not services.unfenced(dispatch.agent_name)
+    timings, fenced = services.timings, services.fenced(dispatch)
     watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
     while True:
         match next_step(dispatch, watch, timings):
@@ -126,7 +126,7 @@ async def _look(services: Services, dispatch: Dispatch) -> RoomView:
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         return RoomView(agents=(), people=0)
-    if not services.unfenced(dispatch.agent_name):
+    if services.fenced(dispatch):
         await remove_foreign(services, dispatch, view)
     return view
 
@@ -163,7 +163,7 @@ async def _joined(
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
-    fenced = not services.unfenced(dispatch.agent_name)
+    fenced = services.fenced(dispatch)
     transition, reason = after_no_join(dispatch, servers, fenced=fenced)
     if transition is FAILED:
         given_up = await fail(services, dispatch, reason)
