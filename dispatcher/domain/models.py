@@ -188,17 +188,14 @@ class NewDispatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RememberedDispatch(DispatchRef):
+class RememberedDispatch(NewDispatch):
     """What a web process or an agent knows of a dispatch that has no record in Redis.
 
     `age_ms` counts from the request, `deadline_ms` from now; only an agent knows the rest.
     """
 
     state: State
-    container: str
-    agent_metadata: str = field(repr=False)
     age_ms: int
-    deadline_ms: int
     job_id: str = ""
     agent_server_id: str = ""
     agent_container: str = ""
