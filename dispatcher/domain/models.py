@@ -173,18 +173,13 @@ class Dispatch(DispatchRef):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewDispatch:
+class NewDispatch(DispatchRef):
     """What `web` knows of a new request; the ledger adds times and state."""
 
-    dispatch_id: str
-    client_id: str
-    room_name: str
-    agent_name: str
+    generation: int = 1
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
-    deployment: str = ""
-    traceparent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ async def why_behind(
     waiting = await services.ledger.run(leases.waiting_ahead(dispatch.agent_name))
     ahead = ahead_of(dispatch, servers, waiting)
     sent, _ = await services.ledger.run(
-        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+        leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     )
     if not ahead or slots_for(dispatch, servers) - sent > ahead:
         return None

@@ -111,7 +111,8 @@ async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look)
             watch.agent_servers = await services.ledger.run(reports.agent_servers())
         case Look.ON_THEIR_WAY:
             agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
-            watch.on_their_way, _ = await services.ledger.run(leases.on_their_way(*agent))
+            others, _ = await services.ledger.run(leases.on_their_way(*agent))
+            watch.on_their_way = others
 
 
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
