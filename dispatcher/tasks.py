@@ -73,15 +73,13 @@ def dispatch_agent(dispatch_id: str, room: str) -> str:
     The ledger chains the verification to it: it writes the state `dispatched` and the message for
     `verify_dispatch` in one step.
     """
-    process = runtime()
-    return process.run(dispatching.dispatch_agent(process.services, dispatch_id))
+    return runtime().run(dispatching.dispatch_agent, dispatch_id)
 
 
 @app.task(name=VERIFY_TASK, throws=(UsherError,))
 def verify_dispatch(dispatch_id: str, room: str) -> str:
     """Verify that the agent of one dispatch is in its room; return the state of its record."""
-    process = runtime()
-    return process.run(verification.verify_dispatch(process.services, dispatch_id))
+    return runtime().run(verification.verify_dispatch, dispatch_id)
 
 
 @app.task(name="dispatcher.tasks.redispatch", throws=(UsherError,), ignore_result=False)
@@ -90,8 +88,7 @@ def redispatch(dispatch_id: str) -> str:
 
     `celery -A dispatcher result <task id>` prints the answer.
     """
-    process = runtime()
-    dispatch = process.run(redispatching.redispatch(process.services, dispatch_id))
+    dispatch = runtime().run(redispatching.redispatch, dispatch_id)
     return f"dispatching {dispatch_id} again, generation {dispatch.generation}"
 
 
@@ -101,15 +98,13 @@ def redispatch_joined(dispatch_id: str, room: str) -> str:
 
     The timeline says which.
     """
-    process = runtime()
-    return process.run(redispatching.redispatch_joined(process.services, dispatch_id))
+    return runtime().run(redispatching.redispatch_joined, dispatch_id)
 
 
 @app.task(name="dispatcher.tasks.clear_away", throws=(UsherError,))
 def clear_away(dispatch_id: str, room: str) -> str:
     """Remove the agent of a cancelled dispatch from its room; return the state of its record."""
-    process = runtime()
-    return process.run(cleanup.clear_away(process.services, dispatch_id))
+    return runtime().run(cleanup.clear_away, dispatch_id)
 
 
 def _good_till_ms(task: Any) -> int:
@@ -120,37 +115,31 @@ def _good_till_ms(task: Any) -> int:
 @app.task(name="dispatcher.tasks.supervise", throws=(UsherError,), bind=True)
 def supervise(self: Any, dispatch_id: str, room: str) -> str:
     """Supervise a joined dispatch whose agent has fallen silent; return the state of its record."""
-    process = runtime()
-    return process.run(
-        supervision.supervise(process.services, dispatch_id, good_till_ms=_good_till_ms(self))
-    )
+    return runtime().run(supervision.supervise, dispatch_id, good_till_ms=_good_till_ms(self))
 
 
 @app.task(name="dispatcher.tasks.deliver_webhook", throws=(UsherError,), bind=True)
 def deliver_webhook(self: Any, event_id: str, dispatch_id: str = "", room: str = "") -> str:
     """Deliver one event to its client's webhook URL; return the outcome."""
-    process = runtime()
-    return process.run(
-        webhook_delivery.deliver(process.services, event_id, good_till_ms=_good_till_ms(self))
-    )
+    return runtime().run(webhook_delivery.deliver, event_id, good_till_ms=_good_till_ms(self))
 
 
 @app.task(name="dispatcher.tasks.dead_webhooks", throws=(UsherError,), ignore_result=False)
 def dead_webhooks(client_id: str) -> list[str]:
     """Return the dead events of one client, one a line, the latest first."""
-    process = runtime()
+    events = runtime().run(lambda services: services.ledger.run(outbox.dead(client_id)))
     return [
         f"{event.event_id} {event.event_type} {event.dispatch_id} tries={event.tries}: "
         f"{event.error}"
-        for event in process.run(process.services.ledger.run(outbox.dead(client_id)))
+        for event in events
     ]
 
 
 @app.task(name="dispatcher.tasks.resend_webhooks", throws=(UsherError,), ignore_result=False)
 def resend_webhooks(client_id: str, event_id: str = "") -> str:
     """Make a dead event, or every dead one of the client, due again, with the same id."""
-    process = runtime()
-    count = process.run(process.services.ledger.run(outbox.resend(client_id, event_id)))
+    step = outbox.resend(client_id, event_id)
+    count = runtime().run(lambda services: services.ledger.run(step))
     return f"{count} events are due again"
 
 
@@ -159,10 +148,9 @@ def resend_webhooks(client_id: str, event_id: str = "") -> str:
 def sweep() -> int:
     """Wake workers for every record that is due; return how many (beat sends this)."""
     process = runtime()
-    store = process.services.ledger
     begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)
-    if not process.run(store.run(begin)):
+    if not process.run(lambda services: services.ledger.run(begin)):
         return 0
-    wake_ups = process.run(sweeping.sweep_all(process.services))
-    process.run(sweeping.publish_all(process.services, wake_ups))
+    wake_ups = process.run(sweeping.sweep_all)
+    process.run(sweeping.publish_all, wake_ups)
     return len(wake_ups)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -261,12 +262,8 @@ def _loc(loc: Loc) -> Loc:
 
 def _message(name: str, text: str, mistakes: list[tuple[Loc, str]]) -> str:
     lines = places(text)
-    located = sorted(((line_of(lines, loc), loc, reason) for loc, reason in mistakes), key=_by_line)
+    located = [(line_of(lines, loc), loc, reason) for loc, reason in mistakes]
     return f"{name}: " + "; ".join(
         f"line {line}, {'.'.join(str(part) for part in loc)}: {reason}"
-        for line, loc, reason in located
+        for line, loc, reason in sorted(located, key=itemgetter(0))
     )
-
-
-def _by_line(mistake: tuple[int, Loc, str]) -> int:
-    return mistake[0]

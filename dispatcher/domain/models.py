@@ -173,32 +173,24 @@ class Dispatch(DispatchRef):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewDispatch:
+class NewDispatch(DispatchRef):
     """What `web` knows of a new request; the ledger adds times and state."""
 
-    dispatch_id: str
-    client_id: str
-    room_name: str
-    agent_name: str
+    generation: int = 1
     container: str
     agent_metadata: str = field(repr=False)
     deadline_ms: int
-    deployment: str = ""
-    traceparent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RememberedDispatch(DispatchRef):
+class RememberedDispatch(NewDispatch):
     """What a web process or an agent knows of a dispatch that has no record in Redis.
 
     `age_ms` counts from the request, `deadline_ms` from now; only an agent knows the rest.
     """
 
     state: State
-    container: str
-    agent_metadata: str = field(repr=False)
     age_ms: int
-    deadline_ms: int
     job_id: str = ""
     agent_server_id: str = ""
     agent_container: str = ""

@@ -44,6 +44,27 @@ class RoomView:
     joining: tuple[AgentParticipant, ...] = ()
 
 
+def sent_now(dispatch: Dispatch, listed: Sequence[RoomDispatch]) -> str | None:
+    """Return LiveKit's id of the present generation, if LiveKit lists it."""
+    for each in reversed(listed):
+        if (each.dispatch_id, each.generation) == (dispatch.dispatch_id, dispatch.generation):
+            return each.livekit_dispatch_id
+    return None
+
+
+def sent_before(dispatch: Dispatch, listed: Iterable[RoomDispatch]) -> list[str]:
+    """Return LiveKit's ids of the generations before the present one.
+
+    Later ones are left alone: a worker that was frozen for a while may come here with a stale
+    generation, and must not take the agent of the present one away.
+    """
+    return [
+        each.livekit_dispatch_id
+        for each in listed
+        if each.dispatch_id == dispatch.dispatch_id and (each.generation or 0) < dispatch.generation
+    ]
+
+
 def our_agent(
     dispatch: Dispatch, agents: Iterable[AgentParticipant], *, fenced: bool
 ) -> AgentParticipant | None:

@@ -7,14 +7,22 @@ decides. All times are seconds of the event loop's clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from dispatcher.domain.agent_servers import can_take, eligible
 from dispatcher.domain.failure_reasons import Reason, cut_short, left_by_its_worker, why_no_agent
-from dispatcher.domain.models import END_MARGIN_S, IN_FLIGHT, AgentServerReport, Dispatch, State
+from dispatcher.domain.models import (
+    END_MARGIN_S,
+    IN_FLIGHT,
+    AgentServerReport,
+    Dispatch,
+    State,
+    Transition,
+)
 from dispatcher.domain.rooms import AgentParticipant, RoomView, our_agent
+from dispatcher.domain.state_machine import FAILED, NEXT_GENERATION, WAIT
 from dispatcher.domain.timing import (
     VERIFY_GRACE_S,
     Timings,
@@ -87,7 +95,7 @@ class GiveUp:
 Step = Look | Wait | Join | Extend | Leave | GiveUp
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Watch:
     """Progress of one verification.
 
@@ -120,23 +128,13 @@ class Watch:
         """Seconds that the agent has left to join."""
         return self.until_s - self.now_s
 
-    def saw_room(self, room: RoomView) -> Watch:
-        """Return the watch after a look at the room."""
-        return replace(self, room=room, looked_at_s=self.now_s)
-
-    def waited(self, before: Dispatch, *, now_s: float, woken: bool) -> Watch:
-        """Return the watch after a pause and a new read; `before` is the record from before it."""
-        longer = 2 if before.agent_identity else 1
-        return replace(
-            self,
-            now_s=now_s,
-            woken=woken,
-            connected_poll_s=self.connected_poll_s * longer,
-            room=None,
-            agent_servers=None,
-            on_their_way=None,
-            overtaken=False,
-        )
+    def waited(self, before: Dispatch, *, now_s: float, woken: bool) -> None:
+        """Note a pause and a new read of the record; `before` is the record from before it."""
+        if before.agent_identity:
+            self.connected_poll_s *= 2
+        self.now_s, self.woken = now_s, woken
+        self.room = self.agent_servers = self.on_their_way = None
+        self.overtaken = False
 
 
 def begin(dispatch: Dispatch, timings: Timings, *, fenced: bool, now_s: float) -> Watch:
@@ -209,74 +207,44 @@ def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
     return Extend(until_s=until_s, due_in_s=left_s + VERIFY_GRACE_S if joining else None)
 
 
-def offer_is_lost(dispatch: Dispatch, *, since_dispatched_s: float, offer_timeout_s: float) -> bool:
-    """Return True when LiveKit probably dropped the job: it asked no agent server, or no other.
-
-    An agent server has refused an `offered` job: LiveKit asks the next one at once.
-    """
-    return (
-        dispatch.state in (State.DISPATCHED, State.OFFERED)
-        and since_dispatched_s >= offer_timeout_s
-    )
-
-
 def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | GiveUp | None:
     """Give up if LiveKit has dropped the job, or read what is still missing to tell.
 
-    Only the servers of a fenced agent report that they were asked.
+    Only the servers of a fenced agent report that they were asked. An agent server has refused an
+    `offered` job: LiveKit asks the next one at once.
     """
-    if not watch.fenced:
+    if not watch.fenced or dispatch.state not in (State.DISPATCHED, State.OFFERED):
         return None
-
-    def lost(timeout_s: float) -> bool:
-        since_s = unchanged_s(dispatch)
-        return offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=timeout_s)
-
+    since_s = unchanged_s(dispatch)
     timeout_s = timings.own_load_offer_timeout_s
-    if not lost(timeout_s):
+    if since_s < timeout_s:
         return None
     if watch.agent_servers is None:
         return Look.AGENT_SERVERS
     able = eligible(dispatch, watch.agent_servers)
     if not able or any(server.takes is None for server in able):
         timeout_s = timings.offer_timeout_s
-    if not lost(timeout_s):
+    if since_s < timeout_s:
         return None
     if watch.on_their_way is None:
         return Look.ON_THEIR_WAY
     # In a burst LiveKit offers some jobs seconds later, and asking again would only add to the
     # burst.
-    return GiveUp() if lost(timeout_s + watch.on_their_way * OFFER_TIMEOUT_EACH_S) else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Redispatch:
-    """Give this attempt up and start the next one at once."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class AwaitCapacity:
-    """Give this attempt up and wait until an agent server can take the job."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fail:
-    """Fail the dispatch: its time is up."""
-
-    reason: Reason
+    timeout_s += watch.on_their_way * OFFER_TIMEOUT_EACH_S
+    return GiveUp() if since_s >= timeout_s else None
 
 
 def after_no_join(
     dispatch: Dispatch, servers: Sequence[AgentServerReport], *, fenced: bool = True
-) -> Redispatch | AwaitCapacity | Fail:
-    """Return what follows an attempt that has brought no agent."""
+) -> tuple[Transition, Reason]:
+    """Return what follows an attempt that has brought no agent, and why it has brought none.
+
+    `FAILED` when the time is up, `NEXT_GENERATION` when the next attempt may start at once, `WAIT`
+    until an agent server can take the job.
+    """
     reason = why_no_agent(dispatch, servers, fenced=fenced)
     if time_is_up(dispatch):
-        return Fail(reason=cut_short(dispatch) or left_by_its_worker(dispatch) or reason)
+        return FAILED, cut_short(dispatch) or left_by_its_worker(dispatch) or reason
     if not fenced or can_take(dispatch, servers):
-        return Redispatch(reason=reason)
-    return AwaitCapacity(reason=reason)
+        return NEXT_GENERATION, reason
+    return WAIT, reason

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from dispatcher.domain import quotas
-from dispatcher.domain.models import Dispatch, Limits, NewDispatch, RememberedDispatch, State
+from dispatcher.domain.models import Dispatch, Limits, NewDispatch, State
 from dispatcher.domain.quotas import NO_ADMISSION, Admission
 from dispatcher.errors import TooLate
 from dispatcher.ledger import celery_messages, keys
@@ -89,7 +89,7 @@ class Advanced:
         return self.outcome == "moved"
 
 
-def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+def keys_of_new_record(new: NewDispatch) -> tuple[str, ...]:
     """Return the keys that `create.lua` and `restore.lua` write."""
     return (
         keys.record(new.dispatch_id),
@@ -102,7 +102,7 @@ def keys_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]
     )
 
 
-def fields_of_new_record(new: NewDispatch | RememberedDispatch) -> tuple[str, ...]:
+def fields_of_new_record(new: NewDispatch) -> tuple[str, ...]:
     """Return the fields that `create.lua` and `restore.lua` write as they are: name, value, ..."""
     fields = ((name, value) for name, value in vars(new).items() if name not in _WRITTEN_OTHERWISE)
     return tuple(text for name, value in fields if value != "" for text in (name, value))

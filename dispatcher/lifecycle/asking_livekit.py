@@ -1,22 +1,28 @@
-"""Request the agent of one attempt from LiveKit, once, in as many tries as the retry policy allows.
-
-What a try does next is decided in `domain/dispatch_steps.py`.
-"""
+"""Request the agent of one attempt from LiveKit, once, within the tries of the retry policy."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 
-from dispatcher.domain.dispatch_steps import Ask, Asked, GiveUp, Look, Seen, TakeBack, next_step
-from dispatcher.domain.models import END_MARGIN_S, Dispatch
+from dispatcher.domain.agent_servers import eligible
+from dispatcher.domain.models import END_MARGIN_S, Dispatch, FailureReason, State
+from dispatcher.domain.rooms import sent_before, sent_now
 from dispatcher.errors import TransientLiveKitError
 from dispatcher.ledger import reports
 from dispatcher.lifecycle.outcomes import read
 from dispatcher.lifecycle.services import Services
 from dispatcher.livekit.retry import policy
+
+
+class GiveUp(Enum):
+    """Why LiveKit is not asked for this generation."""
+
+    OVERTAKEN = "overtaken"  # the record has a newer generation, or has ended
+    NO_AGENT_SERVER = "no_agent_server"  # LiveKit is back before them: it would drop the job
 
 
 @dataclass
@@ -25,7 +31,7 @@ class Tries:
 
     count: int = 0
     errors: list[str] = field(default_factory=list)
-    maybe_asked: bool = False
+    maybe_asked: bool = False  # LiveKit may have been asked for this generation
 
     def note(self, number: int, error: BaseException) -> None:
         """Keep the error of try `number`."""
@@ -38,13 +44,7 @@ class Tries:
         return {"tries": str(self.count), "errors": json.dumps(self.errors), **more}
 
 
-async def ask(
-    services: Services,
-    dispatch: Dispatch,
-    tries: Tries,
-    *,
-    sleep: Callable[[float], Awaitable[None]],
-) -> str | GiveUp:
+async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
     """Try until LiveKit answers; return LiveKit's dispatch id, or why it was not asked.
 
     Raises:
@@ -59,50 +59,53 @@ async def ask(
 
     # An answer after that would come too late for the deadline.
     async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
-        answer: str | GiveUp = await policy(on_failure=tries.note, sleep=sleep)(one_try)
+        answer: str | GiveUp = await policy(on_failure=tries.note, sleep=services.sleep)(one_try)
     return answer
 
 
 async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
-    """Make one try."""
-    fenced = not services.unfenced(dispatch.agent_name)
-    seen = Seen(fenced=fenced, try_number=tries.count, maybe_asked=tries.maybe_asked)
-    while True:
-        step = next_step(dispatch, seen)
-        if isinstance(step, GiveUp):
-            return step
-        if isinstance(step, Asked):
-            return step.livekit_dispatch_id
-        if step is Ask.BY_DISPATCH:
-            livekit = services.livekit(dispatch)
-            return await livekit.create_dispatch(dispatch, resend=tries.count - 1)
-        seen = await _carry_out(services, dispatch, tries, seen, step)
+    """Make one try: ask for this generation, unless LiveKit has been asked or need not be."""
+    if tries.count > 1:
+        record = await read(services, dispatch.dispatch_id)
+        if record.generation != dispatch.generation or record.terminal:
+            return GiveUp.OVERTAKEN
+    by_token = dispatch.state is State.DELEGATED
+    maybe_asked = tries.maybe_asked or dispatch.generation > 1 or by_token
+    if maybe_asked and (found := await _look_for_it(services, dispatch)):
+        return found
+    if not await _has_agent_server(services, dispatch, tries):
+        return GiveUp.NO_AGENT_SERVER
+    livekit, resend = services.livekit(dispatch), tries.count - 1
+    if not maybe_asked:
+        automatic = services.settings.automatic_agents
+        await livekit.create_room(dispatch, automatic=automatic, resend=resend)
+        tries.maybe_asked = True  # the next try must look first
+        # For a room that was there before LiveKit has not been asked.
+        if found := await _look_for_it(services, dispatch, room_is_there=True):
+            return found
+    return await livekit.create_dispatch(dispatch, resend=resend)
 
 
-async def _carry_out(
-    services: Services, dispatch: Dispatch, tries: Tries, seen: Seen, step: Look | Ask | TakeBack
-) -> Seen:
-    """Carry out a step that comes before the answer; return what has been seen since."""
-    livekit, room_name = services.livekit(dispatch), dispatch.room_name
-    match step:
-        case Look.RECORD:
-            return replace(seen, record=await read(services, dispatch.dispatch_id))
-        case Look.DISPATCHES:
-            # Only a room that had an agent can have been deleted.
-            listed = await livekit.list_dispatch(
-                room_name, there=seen.room_made, deleted=dispatch.generation > 1
-            )
-            return replace(seen, dispatches=listed)
-        case Look.AGENT_SERVERS:
-            await livekit.look(room_name)  # raises if LiveKit itself is the reason
-            servers = await services.ledger.run(reports.agent_servers())
-            return replace(seen, agent_servers=servers)
-        case TakeBack():
-            for livekit_dispatch_id in step.livekit_dispatch_ids:
-                await livekit.delete_dispatch(livekit_dispatch_id, room_name)
-            return replace(seen, taken_back=True)
-        case Ask():
-            automatic = services.settings.automatic_agents
-            await livekit.create_room(dispatch, automatic=automatic, resend=tries.count - 1)
-            tries.maybe_asked = True  # the next try must look first
-            return replace(seen, room_made=True)
+async def _look_for_it(
+    services: Services, dispatch: Dispatch, *, room_is_there: bool = False
+) -> str | None:
+    """Return LiveKit's id of this generation, if LiveKit lists it; delete the older ones."""
+    livekit = services.livekit(dispatch)
+    # Only a room that had an agent can have been deleted.
+    listed = await livekit.list_dispatch(
+        dispatch.room_name, there=room_is_there, deleted=dispatch.generation > 1
+    )
+    for older in sent_before(dispatch, listed):
+        await livekit.delete_dispatch(older, dispatch.room_name)
+    return sent_now(dispatch, listed)
+
+
+async def _has_agent_server(services: Services, dispatch: Dispatch, tries: Tries) -> bool:
+    """Require an agent server online after LiveKit was away: they register seconds after it."""
+    was_away = tries.count > 1 or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
+    if not was_away or not services.fenced(dispatch):
+        return True
+    # Raises if LiveKit itself is the reason.
+    await services.livekit(dispatch).look(dispatch.room_name)
+    servers = await services.ledger.run(reports.agent_servers())
+    return bool(eligible(dispatch, servers))

@@ -37,7 +37,7 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         return False  # the dispatch's own tries record the error, and look before they ask
-    fenced = not services.unfenced(dispatch.agent_name)
+    fenced = services.fenced(dispatch)
     agent = our_agent(dispatch, room.agents, fenced=fenced)
     if agent is not None and not fenced:
         joined = dispatches.advance(

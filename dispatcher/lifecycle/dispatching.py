@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from dispatcher.domain.agent_losses import crashes_in_a_row, why_crashed
 from dispatcher.domain.agent_servers import can_take, slots_for
-from dispatcher.domain.dispatch_steps import GiveUp
 from dispatcher.domain.failure_reasons import Reason, why_no_agent, why_paced, why_promised
 from dispatcher.domain.models import UNSENT, AgentServerReport, Dispatch, FailureReason, State
 from dispatcher.domain.state_machine import (
@@ -36,7 +34,7 @@ from dispatcher.errors import (
 from dispatcher.ledger import admission, celery_messages, dispatches, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.lifecycle import delegation, precedence
-from dispatcher.lifecycle.asking_livekit import Tries, ask
+from dispatcher.lifecycle.asking_livekit import GiveUp, Tries, ask
 from dispatcher.lifecycle.outcomes import (
     end_in_time,
     fail,
@@ -54,12 +52,7 @@ logger = logging.getLogger(__name__)
 _WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
 
 
-async def dispatch_agent(
-    services: Services,
-    dispatch_id: str,
-    *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> State:
+async def dispatch_agent(services: Services, dispatch_id: str) -> State:
     """Request a queued (or waiting, or abandoned) dispatch from LiveKit; return its record's state.
 
     A superfluous message changes nothing: a record in any other state is left alone.
@@ -87,17 +80,14 @@ async def dispatch_agent(
             raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
         with traced("dispatch_agent", dispatch):
             try:
-                return await _dispatch(services, dispatch, servers, sleep)
+                return await _dispatch(services, dispatch, servers)
             except PermanentLiveKitError as error:
                 # From a look before anything was sent: another look would give the same answer.
                 raise await _refused(services, dispatch, error, {}) from error
 
 
 async def _dispatch(
-    services: Services,
-    dispatch: Dispatch,
-    servers: Sequence[AgentServerReport],
-    sleep: Callable[[float], Awaitable[None]],
+    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> State:
     if dispatch.state is State.DELEGATED and await delegation.settled(services, dispatch):
         return dispatch.state
@@ -108,7 +98,7 @@ async def _dispatch(
         if abandoned is None:
             return dispatch.state
         dispatch = abandoned
-    free_slots = None if services.unfenced(dispatch.agent_name) else slots_for(dispatch, servers)
+    free_slots = slots_for(dispatch, servers) if services.fenced(dispatch) else None
     # With no server online LiveKit itself is away: make the tries, so that the record has them.
     step = dispatches.advance(
         Advance(
@@ -125,7 +115,7 @@ async def _dispatch(
         return await _wait(services, dispatch, why_paced(dispatch))
     if not started.moved:
         return dispatch.state
-    return await _create(services, dispatch, sleep)
+    return await _create(services, dispatch)
 
 
 async def _why_not_yet(
@@ -148,7 +138,7 @@ def _worth_trying(
     tries.
     """
     return (
-        services.unfenced(dispatch.agent_name)
+        not services.fenced(dispatch)
         or can_take(dispatch, servers)
         or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
     )
@@ -202,12 +192,10 @@ async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
     return await read(services, dispatch.dispatch_id)
 
 
-async def _create(
-    services: Services, dispatch: Dispatch, sleep: Callable[[float], Awaitable[None]]
-) -> State:
+async def _create(services: Services, dispatch: Dispatch) -> State:
     tries = Tries()
     try:
-        asked = await ask(services, dispatch, tries, sleep=sleep)
+        asked = await ask(services, dispatch, tries)
     except TimeoutError:
         tries.errors.append(f"try {tries.count}: no answer before the deadline")
         reason = Reason(

@@ -85,8 +85,7 @@ async def end_in_time(
     """End a record that has run out of time as `failed`; return the true reason."""
     if servers is None:
         servers = await services.ledger.run(reports.agent_servers())
-    fenced = not services.unfenced(dispatch.agent_name)
-    reason = why_too_late(dispatch, servers, fenced=fenced)
+    reason = why_too_late(dispatch, servers, fenced=services.fenced(dispatch))
     await fail(services, dispatch, reason)
     return reason
 

@@ -44,7 +44,7 @@ def ahead_of(
     )
 
 
-async def _somebody_is_there(services: Services, dispatch: Dispatch) -> bool:
+async def _person_is_there(services: Services, dispatch: Dispatch) -> bool:
     """Return whether a person is in the room now; no agent is there that would have reported it."""
     try:
         return (await services.livekit(dispatch).look(dispatch.room_name)).people > 0
@@ -61,16 +61,16 @@ async def why_behind(
         LedgerUnavailable: Redis did not answer.
         PermanentLiveKitError: LiveKit refuses this client.
     """
-    if not dispatch.unattended or services.unfenced(dispatch.agent_name):
+    if not dispatch.unattended or not services.fenced(dispatch):
         return None
     waiting = await services.ledger.run(leases.waiting_ahead(dispatch.agent_name))
     ahead = ahead_of(dispatch, servers, waiting)
     sent, _ = await services.ledger.run(
-        leases.on_their_way(dispatch.client_id, dispatch.agent_name)
+        leases.on_their_way(dispatch.client_id, dispatch.agent_name, dispatch.deployment)
     )
     if not ahead or slots_for(dispatch, servers) - sent > ahead:
         return None
-    if await _somebody_is_there(services, dispatch):
+    if await _person_is_there(services, dispatch):
         return None
     return Reason(
         code=FailureReason.NO_CAPACITY,

@@ -155,14 +155,13 @@ async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
 
 async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:
     try:
-        agents = await services.livekit(dispatch).list_agents(dispatch.room_name)
+        room = await services.livekit(dispatch).look(dispatch.room_name)
     except LiveKitError as error:
         raise RedispatchRefused(
             f"cannot see whether room {dispatch.room_name!r} has its agent: {error}; "
             "dispatching blindly could double it, try again when LiveKit answers"
         ) from error
-    fenced = not services.unfenced(dispatch.agent_name)
-    agent = our_agent(dispatch, agents, fenced=fenced)
+    agent = our_agent(dispatch, room.agents, fenced=services.fenced(dispatch))
     if agent is not None:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} already has its agent {agent.identity} "

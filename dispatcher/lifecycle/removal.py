@@ -22,7 +22,7 @@ LOOK_AGAIN_S: Final = 1.0
 
 async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) -> None:
     """Remove every agent of this name but the dispatch's own; each removal is counted."""
-    fenced = not services.unfenced(dispatch.agent_name)
+    fenced = services.fenced(dispatch)
     for agent in surplus_agents(dispatch, room.agents, fenced=fenced):
         await _remove_and_tell(services, dispatch, agent, SURPLUS_AGENT)
     if fenced:
@@ -51,9 +51,9 @@ async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> 
     if dispatch.livekit_dispatch_id:
         with contextlib.suppress(LiveKitError):
             await livekit.delete_dispatch(dispatch.livekit_dispatch_id, dispatch.room_name)
-    fenced = not services.unfenced(dispatch.agent_name)
     stood_by = [a for a in room.agents if a.identity == dispatch.agent_identity]
-    for agent in surplus_agents(dispatch, room.agents, fenced=fenced) + stood_by:
+    surplus = surplus_agents(dispatch, room.agents, fenced=services.fenced(dispatch))
+    for agent in [*surplus, *stood_by]:
         logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
         await _remove(services, dispatch, agent.identity)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -37,6 +39,7 @@ class Services:
     verifying: Lanes
     receivers: Receivers
     deliveries: Slots
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep  # between two tries
 
     def livekit(self, dispatch: Dispatch) -> LiveKitClient:
         """Return the LiveKit client for the client that owns this dispatch."""
@@ -55,9 +58,9 @@ class Services:
             dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone, wake=wake
         )
 
-    def unfenced(self, agent_name: str) -> bool:
-        """Return whether that agent's servers run without our request filter and reports."""
-        return self.settings.unfenced(agent_name)
+    def fenced(self, dispatch: Dispatch) -> bool:
+        """Return whether its agent's servers run with our request filter and reports."""
+        return not self.settings.unfenced(dispatch.agent_name)
 
     @property
     def timings(self) -> Timings:

@@ -61,7 +61,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         await services.ledger.run(leases.look_again(dispatch_id, in_s=LOOK_AGAIN_S))
         return dispatch.state
-    fenced = not services.unfenced(dispatch.agent_name)
+    fenced = services.fenced(dispatch)
     verdict = judge(
         dispatch,
         room,
@@ -69,13 +69,12 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         max_losses=services.settings.max_losses,
         abandon_after_s=services.common.abandon_after_s,
     )
-    if verdict is Verdict.ALIVE and fenced:
-        # The lease has not expired: the look had another cause.
+    if verdict is Verdict.ALIVE:
         await services.ledger.run(leases.looked(dispatch))
-        await remove_others(services, dispatch, room)
-    elif verdict is Verdict.ALIVE:
-        await services.ledger.run(leases.looked(dispatch))
-        await _vouch(services, dispatch, room)
+        if fenced:  # the lease has not expired: the look had another cause
+            await remove_others(services, dispatch, room)
+        else:
+            await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
         if await _end(services, dispatch):
             await remove_all(services, dispatch, room)

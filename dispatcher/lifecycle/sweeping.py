@@ -30,13 +30,19 @@ from dispatcher.ledger import dispatches, leases, parts, reports
 from dispatcher.ledger.cancelling import cleared
 from dispatcher.ledger.endings import everybody_left
 from dispatcher.ledger.guarding import Work
+from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import verification, webhook_delivery
 from dispatcher.lifecycle.outcomes import end_in_time, fail, log_fields
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.webhook_delivery import Delivery
 from dispatcher.observability import tracing
 from dispatcher.observability.state_changes import span_attributes
-from dispatcher.publish import wake_clearing, wake_dispatch, wake_supervision, wake_verification
+from dispatcher.publish import (
+    wake_clearing,
+    wake_delivery,
+    wake_dispatch,
+    wake_supervision,
+    wake_verification,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,49 +65,43 @@ STAND_IN_S: Final = 0.5
 REMOVED_S: Final = 60.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class WakeUp:
-    """A wake-up for one dispatch; the record's state decides the task."""
+def publish(due: Dispatch | DueEvent) -> None:
+    """Publish the message that wakes a worker for a record, by its state, or for an event.
 
-    dispatch: Dispatch
-
-    @property
-    def of(self) -> str:
-        """The dispatch id, for logs."""
-        return self.dispatch.dispatch_id
-
-    def publish(self) -> None:
-        """Publish the message. Raises kombu's `OperationalError` without Redis."""
-        dispatch = self.dispatch
-        if dispatch.clearing:
-            wake_clearing(dispatch.dispatch_id, dispatch.room_name)
-        elif dispatch.state in (State.JOINED, State.LEAVING):
-            # After that the sweeper claims it again, if the lease is still expired.
-            good_till_ms = dispatch.read_at_ms + int(PUSH_S * 1000)
-            wake_supervision(dispatch.dispatch_id, dispatch.room_name, good_till_ms=good_till_ms)
-        elif dispatch.state in IN_FLIGHT - {State.DISPATCHING}:
-            wake_verification(dispatch.dispatch_id, dispatch.room_name)
-        else:
-            wake_dispatch(dispatch.dispatch_id, dispatch.room_name)
+    Raises kombu's `OperationalError` without Redis.
+    """
+    if isinstance(due, DueEvent):
+        wake_delivery(due.event_id, due.dispatch_id, due.room_name, good_till_ms=due.good_till_ms)
+    elif due.clearing:
+        wake_clearing(due.dispatch_id, due.room_name)
+    elif due.state in (State.JOINED, State.LEAVING):
+        # After that the sweeper claims it again, if the lease is still expired.
+        good_till_ms = due.read_at_ms + int(PUSH_S * 1000)
+        wake_supervision(due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
+    elif due.state in IN_FLIGHT - {State.DISPATCHING}:
+        wake_verification(due.dispatch_id, due.room_name)
+    else:
+        wake_dispatch(due.dispatch_id, due.room_name)
 
 
-async def publish_all(services: Services, wake_ups: Iterable[WakeUp | Delivery]) -> None:
+async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]) -> None:
     """Publish each. Raises kombu's `OperationalError` without Redis."""
-    for wake_up in wake_ups:
-        async with services.guard.one(Work.PUBLISH, of=wake_up.of):
-            await asyncio.to_thread(wake_up.publish)
+    for due in all_due:
+        of = due.event_id if isinstance(due, DueEvent) else due.dispatch_id
+        async with services.guard.one(Work.PUBLISH, of=of):
+            await asyncio.to_thread(publish, due)
 
 
-async def sweep_all(services: Services) -> list[WakeUp | Delivery]:
-    """Return wake-ups for all dispatches and webhook events that are due. Raises like `sweep`."""
-    found: list[WakeUp | Delivery] = [*await sweep(services)]
+async def sweep_all(services: Services) -> list[Dispatch | DueEvent]:
+    """Return all dispatches and webhook events to wake a worker for. Raises like `sweep`."""
+    found: list[Dispatch | DueEvent] = [*await sweep(services)]
     async with services.guard.one(Work.WEBHOOKS_DUE):
         found += await webhook_delivery.due(services)
     return found
 
 
-async def sweep(services: Services) -> list[WakeUp]:
-    """Return wake-ups for due records, and for joined ones whose agent has fallen silent.
+async def sweep(services: Services) -> list[Dispatch]:
+    """Return the records to wake a worker for: due ones, and joined ones with a silent agent.
 
     A long queue is not made longer: the records in it have a message there. A record that waits for
     an agent server costs no message while none has a free slot (a hundred a second of one client's
@@ -143,16 +143,16 @@ class _Sight:
 
 async def _look_at_each(
     services: Services, dispatch_ids: Iterable[str], sight: _Sight
-) -> list[WakeUp]:
+) -> list[Dispatch]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def look(dispatch_id: str) -> WakeUp | None:
+    async def look(dispatch_id: str) -> Dispatch | None:
         async with at_once, services.guard.one(Work.SWEEP, of=dispatch_id):
             dispatch = await read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
             answers = parts.livekit(dispatch.client_id) in sight.alive
-            waits = not time_is_up(dispatch) and not services.unfenced(dispatch.agent_name)
+            waits = not time_is_up(dispatch) and services.fenced(dispatch)
             if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
                 await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
@@ -161,10 +161,10 @@ async def _look_at_each(
         return None
 
     looked_at = await asyncio.gather(*(look(dispatch_id) for dispatch_id in dispatch_ids))
-    return [wake_up for wake_up in looked_at if wake_up is not None]
+    return [dispatch for dispatch in looked_at if dispatch is not None]
 
 
-async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> WakeUp | None:
+async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Dispatch | None:
     if not services.clients.has(dispatch.client_id):
         await _without_client(services, dispatch)
         return None
@@ -183,7 +183,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
         if left_s < PUSH_S:
             await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=left_s))
     # A look every few seconds at an agent that reports nothing is routine, so no event.
-    routine = dispatch.state is State.JOINED and services.unfenced(dispatch.agent_name)
+    routine = dispatch.state is State.JOINED and not services.fenced(dispatch)
     if not routine:
         tracing.happened(WOKEN, {}, parent=dispatch.traceparent, about=span_attributes(dispatch))
     logger.log(
@@ -191,7 +191,7 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Wak
         WOKEN,
         extra=log_fields(dispatch, state=str(dispatch.state)),
     )
-    return WakeUp(dispatch=dispatch)
+    return dispatch
 
 
 async def _without_client(services: Services, dispatch: Dispatch) -> None:

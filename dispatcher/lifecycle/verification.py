@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import replace
 from typing import Final
 
 from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
@@ -16,19 +15,16 @@ from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents
 from dispatcher.domain.state_machine import (
     ACCEPTED,
     DISPATCH_CREATED,
+    FAILED,
     JOINED,
-    NEXT_GENERATION,
-    WAIT,
 )
 from dispatcher.domain.timing import time_to_join
 from dispatcher.domain.verification_steps import (
     Extend,
-    Fail,
     GiveUp,
     Join,
     Leave,
     Look,
-    Redispatch,
     Wait,
     Watch,
     after_no_join,
@@ -74,43 +70,28 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
 
 async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
-    timings, fenced = services.timings, not services.unfenced(dispatch.agent_name)
+    timings, fenced = services.timings, services.fenced(dispatch)
     watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
     while True:
-        step = next_step(dispatch, watch, timings)
-        if isinstance(step, Wait):
-            woken = await _news_within(news, step.pause_s)
-            before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
-            watch = watch.waited(before, now_s=loop.time(), woken=woken)
-            continue
-        done = await _carry_out(services, dispatch, watch, step)
-        if isinstance(done, State):
-            return done
-        watch = done
-
-
-async def _carry_out(
-    services: Services,
-    dispatch: Dispatch,
-    watch: Watch,
-    step: Look | Join | Extend | Leave | GiveUp,
-) -> Watch | State:
-    """Carry out a step; return the watch to go on with, or the record's state at the end."""
-    match step:
-        case Look():
-            return await _see(services, dispatch, watch, step)
-        case Join():
-            if await _joined(services, dispatch, step.agent, step.room):
-                return State.JOINED
-            return replace(watch, overtaken=True)
-        case Extend():
-            await _defer(services, dispatch, step.due_in_s)
-            return replace(watch, until_s=step.until_s)
-        case Leave():
-            await _defer(services, dispatch, step.due_in_s)
-            return dispatch.state
-        case GiveUp():
-            return await _no_join(services, dispatch)
+        match next_step(dispatch, watch, timings):
+            case Look() as look:
+                await _see(services, dispatch, watch, look)
+            case Wait() as wait:
+                woken = await _news_within(news, wait.pause_s)
+                before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
+                watch.waited(before, now_s=loop.time(), woken=woken)
+            case Join() as join:
+                if await _joined(services, dispatch, join.agent, join.room):
+                    return State.JOINED
+                watch.overtaken = True
+            case Extend() as more:
+                await _defer(services, dispatch, more.due_in_s)
+                watch.until_s = more.until_s
+            case Leave() as leave:
+                await _defer(services, dispatch, leave.due_in_s)
+                return dispatch.state
+            case GiveUp():
+                return await _no_join(services, dispatch)
 
 
 async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
@@ -122,17 +103,16 @@ async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
     return woken
 
 
-async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> Watch:
+async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> None:
     match look:
         case Look.ROOM:
-            return watch.saw_room(await _look(services, dispatch))
+            watch.room, watch.looked_at_s = await _look(services, dispatch), watch.now_s
         case Look.AGENT_SERVERS:
-            servers = await services.ledger.run(reports.agent_servers())
-            return replace(watch, agent_servers=servers)
+            watch.agent_servers = await services.ledger.run(reports.agent_servers())
         case Look.ON_THEIR_WAY:
             agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
             others, _ = await services.ledger.run(leases.on_their_way(*agent))
-            return replace(watch, on_their_way=others)
+            watch.on_their_way = others
 
 
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
@@ -147,7 +127,7 @@ async def _look(services: Services, dispatch: Dispatch) -> RoomView:
     except LiveKitError as error:
         logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
         return RoomView(agents=(), people=0)
-    if not services.unfenced(dispatch.agent_name):
+    if services.fenced(dispatch):
         await remove_foreign(services, dispatch, view)
     return view
 
@@ -184,17 +164,14 @@ async def _joined(
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
-    fenced = not services.unfenced(dispatch.agent_name)
-    decision = after_no_join(dispatch, servers, fenced=fenced)
-    if isinstance(decision, Fail):
-        given_up = await fail(services, dispatch, decision.reason)
+    fenced = services.fenced(dispatch)
+    transition, reason = after_no_join(dispatch, servers, fenced=fenced)
+    if transition is FAILED:
+        given_up = await fail(services, dispatch, reason)
     else:
-        transition = NEXT_GENERATION if isinstance(decision, Redispatch) else WAIT
         # LiveKit has dropped a job that it has offered to no agent server, and would drop others.
         dropped = fenced and dispatch.state is State.DISPATCHED
-        given_up = await give_up(
-            services, dispatch, transition, decision.reason, {}, dropped=dropped
-        )
+        given_up = await give_up(services, dispatch, transition, reason, {}, dropped=dropped)
     with contextlib.suppress(LiveKitError):
         # The fence holds without this; it only spares a late agent a useless start. Only the worker
         # that has given the attempt up does it: another one may have seen the agent join.

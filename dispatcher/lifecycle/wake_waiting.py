@@ -11,13 +11,13 @@ from dispatcher.domain.timing import look_again_in_s
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.guarding import Work
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.sweeping import PUSH_S, WakeUp, read_or_park
+from dispatcher.lifecycle.sweeping import PUSH_S, read_or_park
 
 _CANDIDATES: Final = 100
 
 
-async def waiting_for(services: Services) -> list[WakeUp]:
-    """Return wake-ups for waiting dispatches, now that agent servers have reported free slots.
+async def waiting_for(services: Services) -> list[Dispatch]:
+    """Return the waiting dispatches to wake a worker for, now that slots are reported free.
 
     Each client's oldest first, the clients in turn, and no more than there are free slots.
     """
@@ -29,7 +29,7 @@ async def waiting_for(services: Services) -> list[WakeUp]:
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
     room: dict[tuple[str, str, str], int] = {}
-    wake_ups: list[WakeUp] = []
+    wake_ups: list[Dispatch] = []
     for dispatch_id in ids:
         async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
             dispatch = await read_or_park(services, dispatch_id)
@@ -40,7 +40,7 @@ async def waiting_for(services: Services) -> list[WakeUp]:
                 room[whose] = await _room(services, dispatch, servers)
             if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
                 room[whose] -= 1
-                wake_ups.append(WakeUp(dispatch=dispatch))
+                wake_ups.append(dispatch)
             else:
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
                 await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))

@@ -12,7 +12,6 @@ import json
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +19,8 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from dispatcher.clients.models import Client
 from dispatcher.ledger import keys, outbox, reports
-from dispatcher.ledger.outbox import Event
+from dispatcher.ledger.outbox import DueEvent, Event
 from dispatcher.lifecycle.webhook_http import TIMEOUT_S, NotDelivered
-from dispatcher.publish import wake_delivery
 
 if TYPE_CHECKING:
     from dispatcher.lifecycle.services import Services
@@ -42,28 +40,12 @@ _NUMBERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delivery(outbox.DueEvent):
-    """A wake-up for one event that is due."""
-
-    @property
-    def of(self) -> str:
-        """The event id, for logs."""
-        return self.event_id
-
-    def publish(self) -> None:
-        """Publish the message. Raises kombu's `OperationalError` without Redis."""
-        wake_delivery(
-            self.event_id, self.dispatch_id, self.room_name, good_till_ms=self.good_till_ms
-        )
-
-
 def wanting(clients: Sequence[Client]) -> list[str]:
     """Return the ids of the clients that have a webhook URL."""
     return [client.client_id for client in clients if client.webhook_url]
 
 
-async def due(services: Services) -> list[Delivery]:
+async def due(services: Services) -> list[DueEvent]:
     """Claim the events that are due now; a client with many waits its turn.
 
     Raises:
@@ -74,8 +56,7 @@ async def due(services: Services) -> list[Delivery]:
         return []
     if await services.ledger.run(reports.backlog(keys.WEBHOOK_QUEUE)) > _BACKLOG_MAX:
         return []
-    step = outbox.claim(clients, limit=CLAIM_LIMIT, push_s=CLAIM_S)
-    return [Delivery(**asdict(each)) for each in await services.ledger.run(step)]
+    return await services.ledger.run(outbox.claim(clients, limit=CLAIM_LIMIT, push_s=CLAIM_S))
 
 
 async def deliver(services: Services, event_id: str, *, good_till_ms: int = 0) -> str:

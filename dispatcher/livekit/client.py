@@ -241,10 +241,6 @@ class LiveKitClient:
             joining=tuple(_agent(p) for p in agents if p.state in _JOINING),
         )
 
-    async def list_agents(self, room_name: str) -> list[AgentParticipant]:
-        """Return the ACTIVE agents in a room, of any kind and owner; empty if there is no room."""
-        return list((await self.look(room_name)).agents)
-
     async def remove_participant(self, identity: str, room_name: str) -> None:
         """Remove a participant from a room. No error if there is none any more."""
         who = api.RoomParticipantIdentity(room=room_name, identity=identity)

@@ -12,11 +12,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dispatcher.ledger.guarding import Work
 from dispatcher.lifecycle.services import Services, open_services
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,15 +27,22 @@ class Runtime:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="usher-loop", daemon=True).start()
-        self.services = self.run(open_services())
+        opened = asyncio.run_coroutine_threadsafe(open_services(), self._loop)
+        self.services = opened.result()
 
     def start(self, work: Work, run: Callable[[Services], Awaitable[None]]) -> None:
         """Run the periodic `work` in the loop for as long as the process lives."""
         kept = self.services.guard.keep(work, lambda: run(self.services))
         asyncio.run_coroutine_threadsafe(kept, self._loop)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run `coroutine` in the loop and wait for its result; called from a pool thread."""
+    def run(
+        self,
+        work: Callable[Concatenate[Services, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **options: P.kwargs,
+    ) -> T:
+        """Run `work(services, ...)` in the loop and wait for its result, in a pool thread."""
+        coroutine = work(self.services, *args, **options)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 

@@ -22,17 +22,5 @@ class Promise:
 
     def remembered(self, now: float) -> RememberedDispatch:
         """Return what the ledger restores: a verification must look whether the agent came."""
-        return RememberedDispatch(
-            dispatch_id=self.new.dispatch_id,
-            client_id=self.new.client_id,
-            room_name=self.new.room_name,
-            agent_name=self.new.agent_name,
-            generation=1,
-            state=State.DELEGATED,
-            container=self.new.container,
-            agent_metadata=self.new.agent_metadata,
-            deployment=self.new.deployment,
-            age_ms=int((now - self.made_at) * 1000),
-            deadline_ms=self.new.deadline_ms,
-            traceparent=self.new.traceparent,
-        )
+        age_ms = int((now - self.made_at) * 1000)
+        return RememberedDispatch(**vars(self.new), state=State.DELEGATED, age_ms=age_ms)

@@ -64,10 +64,12 @@ class Spool:
             return
         path = self._path(new.dispatch_id)
         unfinished = path.with_suffix(".unfinished")
+        fields = asdict(new)
+        del fields["generation"]  # it is 1; earlier releases cannot read a file with it
         try:
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                json.dump(asdict(new), file)
+                json.dump(fields, file)
             unfinished.rename(path)
         except OSError as error:
             logger.warning(

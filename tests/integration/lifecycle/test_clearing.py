@@ -150,7 +150,7 @@ async def test_the_sweeper_has_it_done_when_the_message_was_lost(
 
     (wake_up,) = await sweeping.sweep(services)
 
-    assert wake_up.dispatch.clearing
+    assert wake_up.clearing
     age(raw, SETTLED_S)
     await clear_away(services, "dsp_1")
     assert await sweeping.sweep(services) == []

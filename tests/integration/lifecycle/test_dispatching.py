@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from livekit import api
 from dispatcher.domain import models, state_machine
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
-from dispatcher.ledger import dispatches, reports
+from dispatcher.ledger import cancelling, dispatches, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching
@@ -111,7 +112,7 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     waits = Waits()
 
     with pytest.raises(TransientLiveKitError):
-        await dispatching.dispatch_agent(services, "dsp_1", sleep=waits)
+        await dispatching.dispatch_agent(replace(services, sleep=waits), "dsp_1")
 
     record = look()
     assert waits.seconds == [1.0, 2.0]
@@ -175,6 +176,33 @@ async def test_after_an_outage_nothing_is_sent_before_an_agent_server_is_back(
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
 
+async def test_after_an_outage_a_full_agent_server_is_there_too(
+    services: Services, request_dispatch: Request, house: House
+) -> None:
+    dispatch = request_dispatch()
+    step = dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=UNREACHABLE))
+    await services.ledger.run(step)
+    full = a_server(used_slots=a_server().slots)
+    await services.ledger.run(reports.report_agent_server(full, ttl_s=60))
+
+    assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    assert await house.generations() == [("dsp_1", "2")]
+
+
+async def test_what_is_cancelled_between_two_tries_is_asked_for_no_more(
+    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+) -> None:
+    services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
+    request_dispatch()
+
+    async def cancelled(_: float) -> None:
+        store.run(cancelling.cancel(look(), retention_s=60))
+
+    waiting = replace(services, sleep=cancelled)
+    assert await dispatching.dispatch_agent(waiting, "dsp_1") is State.CANCELLED
+
+
 async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
     services_for: OpenServices,
     request_dispatch: Request,
@@ -192,7 +220,10 @@ async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
 
     async with listening(proxy) as port:
         services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
-        assert await dispatching.dispatch_agent(services, "dsp_1", sleep=gone) is State.WAITING
+        assert (
+            await dispatching.dispatch_agent(replace(services, sleep=gone), "dsp_1")
+            is State.WAITING
+        )
 
     assert look().failure_reason == "no_agent_online"
     assert (look().attempts[0].tries, len(look().attempts[0].errors)) == (2, 1)
@@ -212,7 +243,7 @@ async def test_a_job_that_was_offered_all_the_same_is_not_given_up(
         )
         store.run(step)
 
-    state = await dispatching.dispatch_agent(services, "dsp_1", sleep=accepted_meanwhile)
+    state = await dispatching.dispatch_agent(replace(services, sleep=accepted_meanwhile), "dsp_1")
 
     assert state is State.ACCEPTED
     assert (look().state, look().generation, look().job_id) == (State.ACCEPTED, 1, "AJ_1")
@@ -224,7 +255,7 @@ async def test_what_waited_for_livekit_goes_on_when_livekit_is_back(
     down = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
     request_dispatch()
     with pytest.raises(TransientLiveKitError):
-        await dispatching.dispatch_agent(down, "dsp_1", sleep=Waits())
+        await dispatching.dispatch_agent(replace(down, sleep=Waits()), "dsp_1")
 
     up = await services_for()
     assert await dispatching.dispatch_agent(up, "dsp_1") is State.DISPATCHED
@@ -240,7 +271,7 @@ async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
     waits = Waits()
 
     with pytest.raises(DispatchFailed, match="livekit_refused"):
-        await dispatching.dispatch_agent(services, "dsp_1", sleep=waits)
+        await dispatching.dispatch_agent(replace(services, sleep=waits), "dsp_1")
 
     record = look()
     assert waits.seconds == []
@@ -273,7 +304,7 @@ async def test_a_lost_reply_is_looked_for_before_the_next_try(
 
     async with listening(proxy) as port:
         services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
-        await dispatching.dispatch_agent(services, "dsp_1", sleep=Waits())
+        await dispatching.dispatch_agent(replace(services, sleep=Waits()), "dsp_1")
 
     (listed,) = await house.dispatches()
     record = look()
@@ -347,7 +378,10 @@ async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
 
     async with listening(handle) as port:
         slow = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
-        assert await dispatching.dispatch_agent(slow, "dsp_1", sleep=overtaken) is State.QUEUED
+        assert (
+            await dispatching.dispatch_agent(replace(slow, sleep=overtaken), "dsp_1")
+            is State.QUEUED
+        )
 
     assert await house.dispatches() == []
     assert (look().state, look().generation) == (State.QUEUED, 2)
@@ -372,7 +406,10 @@ async def test_a_worker_that_was_overtaken_leaves_the_next_generation_alone(
 
     async with listening(proxy) as port:
         slow = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
-        assert await dispatching.dispatch_agent(slow, "dsp_1", sleep=overtaken) is State.DISPATCHED
+        assert (
+            await dispatching.dispatch_agent(replace(slow, sleep=overtaken), "dsp_1")
+            is State.DISPATCHED
+        )
 
     assert await house.generations() == [("dsp_1", "2")]
     assert proxy.seen == 1

@@ -241,7 +241,7 @@ async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at
     assert time.monotonic() - started_s < 7
     assert look().generation == 2
     assert not raw.hexists("usher:dispatch:dsp_1", "alive_till_ms")
-    assert await services.livekit(dispatch).list_agents(house.room) == []
+    assert (await services.livekit(dispatch).look(house.room)).agents == ()
 
 
 async def test_what_an_agent_server_has_accepted_is_not_given_up_early(

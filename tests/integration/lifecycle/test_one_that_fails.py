@@ -17,9 +17,9 @@ from dispatcher.ledger import cancelling, dispatches, guarding, keys, reports
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import Guard, Work
+from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import sweeping
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.sweeping import WakeUp
 from dispatcher.settings import CommonSettings
 from dispatcher.worker import heartbeat
 from tests.support.house import Request
@@ -67,7 +67,8 @@ def read(store: Ledger, dispatch_id: str) -> Dispatch:
 
 
 async def woken(services: Services) -> list[str]:
-    return [wake_up.of for wake_up in await sweeping.sweep_all(services)]
+    found = await sweeping.sweep_all(services)
+    return [due.event_id if isinstance(due, DueEvent) else due.dispatch_id for due in found]
 
 
 @pytest.mark.parametrize("body", ["[]", '"x"', "", "null"])
@@ -197,7 +198,7 @@ async def test_a_message_that_cannot_be_published_holds_up_no_other(
     services: Services, raw: redis.Redis
 ) -> None:
     wake_ups = [
-        WakeUp(dispatch=a_dispatch(dispatch_id=name, state=State.QUEUED, room_name=room))
+        a_dispatch(dispatch_id=name, state=State.QUEUED, room_name=room)
         for name, room in (("dsp_odd", object()), ("dsp_well", "room"))
     ]
 

@@ -16,7 +16,6 @@ from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import sweeping, wake_waiting
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.sweeping import WakeUp
 from tests.support.house import House, OpenServices, Request
 from tests.support.values import UNREACHABLE, a_dispatch, a_server, counts, keyspace
 
@@ -29,7 +28,7 @@ def due(raw: redis.Redis, *dispatch_ids: str) -> None:
 
 
 async def woken(services: Services) -> list[str]:
-    return [wake_up.dispatch.dispatch_id for wake_up in await sweeping.sweep(services)]
+    return [wake_up.dispatch_id for wake_up in await sweeping.sweep(services)]
 
 
 def listed(raw: redis.Redis, dispatch_id: str) -> list[str]:
@@ -79,7 +78,7 @@ def test_each_is_woken_in_the_way_of_its_state(
             sweeping, f"wake_{name}", lambda *args, name=name, **_: published.append((name, *args))
         )
 
-    WakeUp(dispatch=a_dispatch(state=state)).publish()
+    sweeping.publish(a_dispatch(state=state))
 
     assert published == [(task, "dsp_1", "room-1")]
 

@@ -30,7 +30,7 @@ async def joined(services_for: OpenServices, request_dispatch: Request, house: H
 
 
 async def inside(house: House, services: Services, dispatch: Dispatch) -> list[str]:
-    return [a.identity for a in await services.livekit(dispatch).list_agents(house.room)]
+    return [a.identity for a in (await services.livekit(dispatch).look(house.room)).agents]
 
 
 async def test_a_second_one_is_put_out_and_counted_and_the_first_stays(

@@ -52,7 +52,7 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
     assert await verifying is State.JOINED
 
     record = look()
-    (listed,) = await services.livekit(record).list_agents(house.room)
+    (listed,) = (await services.livekit(record).look(house.room)).agents
     assert record.agent_identity == identity
     assert record.joined_at_ms == listed.joined_at_ms
     time_to_join_ms = listed.joined_at_ms - record.requested_at_ms

@@ -80,9 +80,7 @@ async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
     raw.zadd("usher:waiting", {"dsp_1": 1}, xx=True)  # it has waited longer
     picked = store.run(leases.pick_waiting(limit=9, push_s=2.0))
     assert picked == [caller, "dsp_1"]
-    assert [each.dispatch.dispatch_id for each in await wake_waiting.waiting_for(services)] == [
-        caller
-    ]
+    assert [each.dispatch_id for each in await wake_waiting.waiting_for(services)] == [caller]
     # A person who enters makes it a session like any other.
     person = await house.join("person", agent=False)
     assert await precedence.why_behind(services, look(), store.run(reports.agent_servers())) is None
@@ -297,7 +295,7 @@ async def test_no_more_of_those_that_wait_are_woken_than_there_are_free_slots(
 
     woken = await wake_waiting.waiting_for(services)
 
-    assert [wake_up.dispatch.dispatch_id for wake_up in woken] == ["dsp_0", "dsp_1", "dsp_2"]
+    assert [wake_up.dispatch_id for wake_up in woken] == ["dsp_0", "dsp_1", "dsp_2"]
 
 
 async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(

@@ -23,7 +23,6 @@ from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import client_limits, sweeping, webhook_delivery
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.webhook_delivery import Delivery
 from dispatcher.lifecycle.webhook_http import NotDelivered, Receivers
 from dispatcher.worker import heartbeat
 from tests.support.house import OpenServices, Request
@@ -57,7 +56,7 @@ async def telling(services_for: OpenServices, receiver: Receiver, store: Ledger)
 async def deliver_due(services: Services) -> list[str]:
     """One sweep, and what came of each delivery."""
     found = await sweeping.sweep_all(services)
-    ids = [each.event_id for each in found if isinstance(each, Delivery)]
+    ids = [each.event_id for each in found if isinstance(each, outbox.DueEvent)]
     return [await webhook_delivery.deliver(services, event_id) for event_id in ids]
 
 
@@ -278,7 +277,7 @@ async def test_a_delivery_whose_worker_died_is_made_by_another_with_the_same_id(
 ) -> None:
     join(store, request_dispatch())
     taken = await sweeping.sweep_all(telling)
-    assert [each.event_id for each in taken if isinstance(each, Delivery)] == [JOINED_ID]
+    assert [each.event_id for each in taken if isinstance(each, outbox.DueEvent)] == [JOINED_ID]
     # Whoever was told is dead. Nobody else takes it for a while; then it is due again.
     assert await deliver_due(telling) == []
     assert raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time() < webhook_delivery.CLAIM_S + 1

@@ -137,7 +137,7 @@ async def test_listing_a_missing_room_is_empty_and_quick(
     started_s = time.monotonic()
 
     assert await livekit.list_dispatch(house.room) == []
-    assert await livekit.list_agents(house.room) == []
+    assert (await livekit.look(house.room)).agents == ()
     assert time.monotonic() - started_s < 2.5  # LiveKit's own ListDispatch takes 3 s for it
 
 
@@ -173,7 +173,7 @@ async def test_a_wrong_secret_is_refused_for_good(
         stranger.create_room(dispatch),
         stranger.create_dispatch(dispatch),
         stranger.list_dispatch(house.room),
-        stranger.list_agents(house.room),
+        stranger.look(house.room),
         stranger.delete_dispatch("AD_1", house.room),
     ):
         with pytest.raises(PermanentLiveKitError, match="401"):
@@ -219,7 +219,7 @@ async def test_only_agents_that_are_there_are_listed(
     identity = await house.join_for(dispatch)
     await house.join("foreign")
 
-    agents = {agent.identity: agent for agent in await livekit.list_agents(house.room)}
+    agents = {agent.identity: agent for agent in (await livekit.look(house.room)).agents}
     assert set(agents) == {identity, "foreign"}
     assert agents[identity].dispatch_id == "dsp_1"
     assert agents[identity].generation == 3
@@ -245,7 +245,7 @@ async def test_an_agent_that_is_still_joining_is_not_there_yet(
         (slow,) = listed.participants
         assert slow.state != ParticipantInfo.ACTIVE
 
-        assert await livekit.list_agents(house.room) == []
+        assert (await livekit.look(house.room)).agents == ()
 
 
 async def test_deleting_a_dispatch_of_a_missing_room_does_not_take_for_ever(

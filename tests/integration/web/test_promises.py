@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -284,6 +285,7 @@ async def test_what_a_killed_process_had_delegated_another_one_writes(
     assert killed.returncode == -signal.SIGKILL
     (file,) = (tmp_path / "spool").iterdir()
     assert file.stat().st_mode & 0o077 == 0
+    assert "generation" not in json.loads(file.read_text())  # earlier releases cannot read it
     os.utime(file, (time.time() - 7, time.time() - 7))
     own_redis.start()
 

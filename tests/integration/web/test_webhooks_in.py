@@ -25,7 +25,6 @@ from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, sweeping, verification
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.sweeping import WakeUp
 from dispatcher.settings import CommonSettings
 from tests.support.house import House, OpenServices, Request
 from tests.support.values import AGENT_NAME, WAIT_S, eventually, keyspace
@@ -122,8 +121,7 @@ async def test_what_is_looked_after_sooner_is_found_by_the_sweep_and_its_lease_d
     send(door, an_event())
 
     (wake_up,) = await sweeping.sweep(services)
-    assert isinstance(wake_up, WakeUp)
-    assert wake_up.dispatch.state is State.JOINED
+    assert wake_up.state is State.JOINED
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dispatcher.domain.agent_servers import can_take, eligible
 from dispatcher.domain.failure_reasons import why_no_agent, why_too_late
 from dispatcher.domain.models import END_MARGIN_S, AgentServerReport, Attempt, Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant, foreign_agents, our_agent
+from dispatcher.domain.state_machine import FAILED, NEXT_GENERATION, WAIT
 from dispatcher.domain.timing import (
     GRACE_S,
     is_silent,
@@ -21,7 +22,7 @@ from dispatcher.domain.timing import (
     time_is_up,
     time_to_join,
 )
-from dispatcher.domain.verification_steps import AwaitCapacity, Fail, Redispatch, after_no_join
+from dispatcher.domain.verification_steps import after_no_join
 from tests.support.values import a_dispatch, a_server, an_agent
 
 SOON_S = 0.05
@@ -293,14 +294,14 @@ def test_near_the_deadline_the_dispatch_fails_whoever_could_take_it(
     dispatch = a_dispatch(remaining_s=remaining_s)
 
     assert time_is_up(dispatch)
-    assert after_no_join(dispatch, servers) == Fail(reason=why_no_agent(dispatch, servers))
+    assert after_no_join(dispatch, servers) == (FAILED, why_no_agent(dispatch, servers))
 
 
 def test_with_time_and_a_free_slot_left_the_next_attempt_starts_at_once() -> None:
     dispatch = a_dispatch(remaining_s=END_MARGIN_S + 0.1)
 
     assert not time_is_up(dispatch)
-    assert after_no_join(dispatch, [FREE]) == Redispatch(reason=why_no_agent(dispatch, [FREE]))
+    assert after_no_join(dispatch, [FREE]) == (NEXT_GENERATION, why_no_agent(dispatch, [FREE]))
 
 
 @pytest.mark.parametrize("servers", [[], [BUSY], [DRAINING], [UNREGISTERED]])
@@ -309,7 +310,7 @@ def test_with_time_and_no_free_slot_left_the_dispatch_waits(
 ) -> None:
     dispatch = a_dispatch()
 
-    assert after_no_join(dispatch, servers) == AwaitCapacity(reason=why_no_agent(dispatch, servers))
+    assert after_no_join(dispatch, servers) == (WAIT, why_no_agent(dispatch, servers))
 
 
 @pytest.mark.parametrize(
@@ -330,9 +331,9 @@ def test_a_deadline_between_two_refused_attempts_has_the_refusal_as_its_reason(
     dispatch = a_cut_short_dispatch(state, since_s=1.9)
 
     assert why_too_late(dispatch, [FREE]).code == "rejected: wrong_client"
-    decision = after_no_join(dispatch, [FREE])
-    assert isinstance(decision, Fail)
-    assert decision.reason.code == "rejected: wrong_client"
+    transition, reason = after_no_join(dispatch, [FREE])
+    assert transition is FAILED
+    assert reason.code == "rejected: wrong_client"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from dispatcher.domain.agent_losses import LONG_LIFE_S, Verdict
 from dispatcher.domain.failure_reasons import why_no_agent, why_too_late
 from dispatcher.domain.models import AgentServerReport, Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant, RoomView, surplus_agents
-from dispatcher.domain.verification_steps import Fail, Redispatch, after_no_join, offer_is_lost
+from dispatcher.domain.state_machine import FAILED, NEXT_GENERATION
+from dispatcher.domain.verification_steps import after_no_join
 from tests.support.values import a_dispatch, a_server, an_agent
 
 OURS = an_agent()
@@ -187,25 +188,6 @@ def test_how_long_an_agent_has_lived_is_told_by_redis_s_clock_and_not_by_livekit
     assert agent_losses.losses_in_a_row(behind) == 4
 
 
-@pytest.mark.parametrize("state", [State.DISPATCHED, State.OFFERED])
-@pytest.mark.parametrize(("since_s", "lost"), [(0.0, False), (1.99, False), (2.0, True)])
-def test_a_dispatch_that_was_offered_to_nobody_or_nobody_else_in_time_is_lost(
-    since_s: float, lost: bool, state: State
-) -> None:
-    dispatch = a_dispatch(state=state)
-
-    assert offer_is_lost(dispatch, since_dispatched_s=since_s, offer_timeout_s=2.0) is lost
-
-
-@pytest.mark.parametrize("state", sorted(set(State) - {State.DISPATCHED, State.OFFERED}))
-def test_no_offer_is_lost_before_livekit_has_the_dispatch_or_after_somebody_accepted(
-    state: State,
-) -> None:
-    dispatch = a_dispatch(state=state)
-
-    assert not offer_is_lost(dispatch, since_dispatched_s=99, offer_timeout_s=2.0)
-
-
 @pytest.mark.parametrize("servers", [[], [a_server()]])
 @pytest.mark.parametrize("state", [State.QUEUED, State.WAITING])
 def test_what_waited_for_something_is_too_late_because_of_that(
@@ -239,5 +221,5 @@ def test_without_reports_only_the_absence_of_an_agent_is_known(remaining_s: floa
     why = why_no_agent(dispatch, [], fenced=False)
 
     assert why.code == why_too_late(dispatch, [], fenced=False).code == "join_timeout"
-    expected = Redispatch(reason=why) if remaining_s > 2 else Fail(reason=why)
-    assert after_no_join(dispatch, [], fenced=False) == expected
+    expected = NEXT_GENERATION if remaining_s > 2 else FAILED
+    assert after_no_join(dispatch, [], fenced=False) == (expected, why)

@@ -111,9 +111,9 @@ def test_one_that_cannot_be_written_down_is_not_tried_again_before_the_record_is
     seen = watch(room=THERE, overtaken=True)
 
     assert step(record(), seen) == Wait(pause_s=0.5)
-    again = seen.waited(record(), now_s=NOW_S + 1, woken=True)
-    assert (again.room, again.overtaken) == (None, False)
-    assert step(record(), again) is Look.ROOM
+    seen.waited(record(), now_s=NOW_S + 1, woken=True)
+    assert (seen.room, seen.overtaken) == (None, False)
+    assert step(record(), seen) is Look.ROOM
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_pause_ends_before_the_agent_counts_as_silent() -> None:
 
 def test_of_a_connected_agent_the_room_is_looked_at_ever_more_rarely() -> None:
     connected = record(State.ACCEPTED, agent_identity="agent-AJ_1")
-    seen = watch(room=EMPTY).waited(connected, now_s=NOW_S + 0.1, woken=False)
+    seen = watch(room=EMPTY)
+    seen.waited(connected, now_s=NOW_S + 0.1, woken=False)
     assert seen.connected_poll_s == CONNECTED_POLL_S * 2
 
-    assert seen.waited(record(), now_s=NOW_S + 1, woken=True).connected_poll_s == (
-        CONNECTED_POLL_S * 2
-    )
+    seen.waited(record(), now_s=NOW_S + 1, woken=True)
+    assert seen.connected_poll_s == CONNECTED_POLL_S * 2
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ async def error_of(url: str) -> LiveKitError:
             LiveKitCredentials(url=url, api_key="key", api_secret=SECRET)
         )
         with pytest.raises(LiveKitError) as caught:
-            await client.list_agents("room")
+            await client.look("room")
         return caught.value
     finally:
         await clients.aclose()
@@ -216,7 +216,7 @@ async def test_a_generation_that_no_dispatch_can_have_is_none() -> None:
         client = clients.for_credentials(
             LiveKitCredentials(url=url, api_key="key", api_secret=SECRET)
         )
-        (agent,) = await client.list_agents("room")
+        (agent,) = (await client.look("room")).agents
         await clients.aclose()
 
     assert (agent.identity, agent.generation) == ("odd", None)
