@@ -23,6 +23,7 @@ from dispatcher.explain.explanation import explain_parked, explain_unknown
 from dispatcher.ledger import reports
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import NOT_OURS
+from web.auth.operator import operator_credential
 from web.auth.operator_session import PATH, signed_in
 from web.contract.problems import Problem, invalid_fields
 from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
@@ -46,10 +47,9 @@ QueryT = TypeVar("QueryT", bound=BaseModel)
 
 @blueprint.before_request
 def _operator_only() -> None:
-    operator = services().operator
-    if not operator.named:
+    if not operator_credential():
         raise Problem(403, "set USHER_OPERATOR_AUTH to switch the dashboard on")
-    if not signed_in(operator):
+    if not signed_in():
         raise Problem(401, "sign in at /dashboard/login")
 
 
@@ -170,6 +170,8 @@ def session(dispatch_id: str) -> Response:
             explanation = explain_parked(dispatch_id, str(error))
         else:
             if dispatch is not None:
-                return _answer(session_answer(dispatch, here.timings, flower_url=here.flower_url))
+                return _answer(
+                    session_answer(dispatch, here.timings, flower_url=here.settings.flower_url)
+                )
             explanation = explain_unknown(dispatch_id, here.timings)
     return _answer({"explanation": asdict(explanation)}, 404)

@@ -13,10 +13,9 @@ from typing import Final
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web.auth.operator import judged
+from web.auth.operator import judged, operator_credential
 from web.auth.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
 from web.pages import static_files
-from web.services import services
 
 blueprint = Blueprint(
     "dashboard", __name__, url_prefix=PATH, template_folder=static_files.TEMPLATES
@@ -33,12 +32,11 @@ _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\
 
 def _page(name: str) -> AnyResponse:
     """Return the page, or a redirect to the login."""
-    here = services()
-    if not here.operator.named:
+    if not operator_credential():
         return _switched_off()
     # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if not crossing and not signed_in(here.operator):
+    if not crossing and not signed_in():
         wanted = _own_page(request.full_path.rstrip("?"))
         return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
     answer = static_files.page(f"dashboard/{name}")
@@ -82,8 +80,7 @@ def session(dispatch_id: str) -> AnyResponse:
 @blueprint.get("/login")
 def login() -> AnyResponse:
     """Show the login form."""
-    here = services()
-    if not here.operator.named:
+    if not operator_credential():
         return _switched_off()
     return _form()
 
@@ -111,8 +108,7 @@ def log_in() -> AnyResponse:
     Raises:
         Problem: 403, another site has sent the form.
     """
-    here = services()
-    if not here.operator.named:
+    if not operator_credential():
         return _switched_off()
     check_own_form()
     right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
@@ -122,7 +118,7 @@ def log_in() -> AnyResponse:
         return _form(status=401, trouble="wrong")
     answer = _own(Response(status=303))
     answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))
-    sign_in(here.operator, answer)
+    sign_in(answer)
     return answer
 
 

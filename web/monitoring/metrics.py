@@ -79,7 +79,7 @@ def _look_at_ledger() -> LedgerCollector:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """Show every metric to the operator; with USHER_METRICS_LOCAL, to this machine, too."""
-    if not (services().metrics_local and is_on_this_machine()):
+    if not (services().settings.metrics_local and is_on_this_machine()):
         require_operator()
     registry = CollectorRegistry()
     registry.register(_look_at_ledger())
