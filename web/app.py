@@ -31,7 +31,6 @@ from web.path_prefix import PathPrefix
 from web.server import patience
 from web.services import Services, services
 from web.settings import StreamSettings, WebSettings
-from web.state import abuse_limits
 from web.state.abuse_limits import WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
 from web.state.cache import Snapshots
@@ -53,7 +52,7 @@ _VIEWS: Final = (
     *(client_page, dashboard_pages, dashboard_api),
 )
 # Each has a `register`. Flask calls their `after_request` hooks in the opposite order.
-_HOOKS: Final = (patience, request_tracing, metrics, problems, abuse_limits, cors, security_headers)
+_HOOKS: Final = (patience, request_tracing, metrics, problems, cors, security_headers)
 
 
 def build() -> Flask:
