@@ -22,7 +22,6 @@ from devstack.supervision import read_procfile, supervisor_config
 def config(tmp_path: Path) -> StackConfig:
     return StackConfig(
         run_dir=tmp_path,
-        procfile=PROJECT_ROOT / "Procfile",
         ports=choose_ports(dict.fromkeys(PORT_VARIABLES, "0")),
         credentials=load_credentials(tmp_path / "secrets.json"),
     )

@@ -118,7 +118,6 @@ def two_tenants(
     run_dir_2.mkdir()
     second = StackConfig(
         run_dir=run_dir_2,
-        procfile=PROJECT_ROOT / "Procfile",
         # The web is one for both: LiveKit's webhooks go there.
         ports=dataclasses.replace(_ports(apart_from=ports), web=ports.web),
         credentials=load_credentials(run_dir_2 / "secrets.json"),

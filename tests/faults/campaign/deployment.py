@@ -110,9 +110,7 @@ def _environ_of(ports: Ports) -> dict[str, str]:
 def _second_livekit(run_dir: Path, ports: Ports) -> StackConfig:
     run_dir.mkdir()
     credentials = load_credentials(run_dir / "secrets.json")
-    return StackConfig(
-        run_dir=run_dir, procfile=run_dir / "none", ports=ports, credentials=credentials
-    )
+    return StackConfig(run_dir=run_dir, ports=ports, credentials=credentials)
 
 
 def _clients(path: Path, livekit_url: str, second: StackConfig) -> Path:
