@@ -6,6 +6,7 @@ changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -146,7 +147,9 @@ def sessions() -> Response:
         after=wanted.cursor,
     )
     # An id finds its session, regardless of the other filters and of its age.
-    exact = queries.find_dispatch(here, text) if text.startswith("dsp_") else None
+    exact = None
+    with contextlib.suppress(UnreadableRecord):
+        exact = queries.read_dispatch(here, text) if text.startswith("dsp_") else None
     page = (
         Page(dispatches=(exact,), next=None)
         if exact is not None

@@ -6,6 +6,7 @@ Figures and health may be a second old, costlier reads some seconds. Each raises
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -91,9 +92,13 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
     sought = Sought(client_ids=tuple(client_ids), states=(State.FAILED,), limit=NEWEST_FAILURES)
 
     def read() -> tuple[Dispatch, ...]:
-        page = find(here.ledger, sought)
-        whole = (_readable(here.ledger, each.dispatch_id) for each in page.dispatches)
-        return tuple(each for each in whole if each is not None and each.state is State.FAILED)
+        found = []
+        for each in find(here.ledger, sought).dispatches:
+            with contextlib.suppress(UnreadableRecord):  # the others are shown
+                dispatch = read_dispatch(here, each.dispatch_id)
+                if dispatch is not None and dispatch.state is State.FAILED:
+                    found.append(dispatch)
+        return tuple(found)
 
     return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
 
@@ -102,22 +107,6 @@ def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
     """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`."""
     name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
     return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
-
-
-def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
-    """Return the record; None where there is none, or it cannot be read: the others are shown."""
-    try:
-        return store.run(dispatches.read(dispatch_id))
-    except UnreadableRecord:
-        return None
-
-
-def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """Return a record, read half a second ago at the most; None: there is no readable one."""
-    try:
-        return read_dispatch(here, dispatch_id)
-    except UnreadableRecord:
-        return None
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:

@@ -247,21 +247,17 @@ class Promises:
         self._closing.set()
         self._thread.join(timeout=2)
         until = time.monotonic() + (ORPHANS_LAST_S if os.getppid() != self._parent else 0.0)
-        while not self._written():
-            if time.monotonic() < until:
-                time.sleep(LOOK_S)
-                continue
-            for new in self._unwritten():
-                logger.error("ends without having written a delegated one", extra=_log_fields(new))
-            return
-
-    def _written(self) -> bool:
-        """Write what is missing; return true when all that was delegated is written."""
-        try:
-            self.look()
-        except LedgerUnavailable:
-            return not self._unwritten()
-        return True
+        while True:
+            with contextlib.suppress(LedgerUnavailable):
+                self.look()
+            unwritten = self._unwritten()
+            if not unwritten:
+                return
+            if time.monotonic() >= until:
+                break
+            time.sleep(LOOK_S)
+        for new in unwritten:
+            logger.error("ends without having written a delegated one", extra=_log_fields(new))
 
     def _unwritten(self) -> list[NewDispatch]:
         with self._lock:
