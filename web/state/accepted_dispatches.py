@@ -18,16 +18,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from dispatcher.domain.models import NewDispatch
+from dispatcher.domain.models import NewDispatch, RememberedDispatch, State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import restoring
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import ThreadGuard, Work
 from dispatcher.observability.state_changes import log_fields
-from web.state.promise import Promise
 from web.state.promise_files import Spool
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,38 @@ MAX_BYTES: Final = 64_000_000
 MAX_PROMISES: Final = 100_000
 # How many are looked at every second.
 EACH_LOOK: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """A dispatch that was answered with a 200; `made_at` is this process's monotonic clock."""
+
+    new: NewDispatch
+    made_at: float
+    requested_at_ms: int
+    delegated: bool
+
+    @property
+    def room_key(self) -> tuple[str, str, str]:
+        """The same for two dispatches that would bring the same agent into the same room."""
+        return self.new.client_id, self.new.agent_name, self.new.room_name
+
+    def remembered(self, now: float) -> RememberedDispatch:
+        """Return what the ledger restores: a verification must look whether the agent came."""
+        return RememberedDispatch(
+            dispatch_id=self.new.dispatch_id,
+            client_id=self.new.client_id,
+            room_name=self.new.room_name,
+            agent_name=self.new.agent_name,
+            generation=1,
+            state=State.DELEGATED,
+            container=self.new.container,
+            agent_metadata=self.new.agent_metadata,
+            deployment=self.new.deployment,
+            age_ms=int((now - self.made_at) * 1000),
+            deadline_ms=self.new.deadline_ms,
+            traceparent=self.new.traceparent,
+        )
 
 
 class Promises:
