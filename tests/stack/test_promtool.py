@@ -16,7 +16,7 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.promtool import found_promtool
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 FOLDER = PROJECT_ROOT / "monitoring"
 

@@ -20,11 +20,11 @@ from devstack.config import StackConfig
 from devstack.credentials import load_credentials
 from devstack.ports import PORT_VARIABLES, Ports, choose_ports
 from devstack.servers import find_livekit_server, write_livekit_config
-from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller
 from tests.conftest import PATIENT
 from tests.faults.neighbour import NOBODYS_AGENT
 from tests.support.clientsfile import a_key
+from tests.support.stacks import RunningStack, running_stack
 
 AGENT = "session-agent-rag"
 

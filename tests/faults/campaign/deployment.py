@@ -21,8 +21,8 @@ from devstack.credentials import load_credentials
 from devstack.ports import LOOPBACK, PORT_VARIABLES, Ports, choose_ports
 from devstack.servers import find_livekit_server, write_livekit_config
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack
 from tests.faults.neighbour import NOBODYS_AGENT
+from tests.support.stacks import RunningStack
 
 PEOPLE: Final = "demo"  # the stack's own client
 NEIGHBOUR: Final = "neighbour"
