@@ -67,9 +67,7 @@ def running_stack(
         try:
             print(f"[4/4] starting the stack, its logs are in {config.log_dir}", flush=True)
             servers = _prepare(config, redis, livekit, environ)
-            supervised = supervisor_config(
-                run_dir=run_dir, log_dir=config.log_dir, servers=servers, processes=processes
-            )
+            supervised = supervisor_config(servers=servers, processes=processes)
             supervisor.start(supervised, config.process_environment(environ))
             _wait_until_ready(config, supervisor)
             write_private(config.env_file, config.shell_variables())
