@@ -221,6 +221,11 @@ def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
     return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
 
 
+def dispatch_summary(dispatch: Dispatch) -> dict[str, Any]:
+    """Show a dispatch as it is listed."""
+    return DispatchSummary.model_validate(_shown(dispatch)).model_dump(mode="json")
+
+
 def page_answer(page: Page) -> dict[str, Any]:
     """Make the body of `GET /api/v1/dispatches`."""
     return DispatchPage(
