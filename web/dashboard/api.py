@@ -39,6 +39,7 @@ from web.dashboard.serializers import (
     success_answer,
     window_answer,
 )
+from web.monitoring import health
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")
@@ -116,6 +117,7 @@ def overview() -> Response:
     by_window = {each: queries.read_figures(here, each, counted) for each in Window}
     shown = by_window[wanted.window]
     standing = queries.read_health(here)
+    missing = health.missing(here.clients, here.dispatcher, standing)
     failures = queries.newest_failures(here, ids)
     return _answer(
         {
@@ -125,7 +127,7 @@ def overview() -> Response:
             "success": {each: success_answer(by_window[each].clients) for each in Window},
             "states": states_answer(by_window[Window.MINUTES].clients),
             **window_answer(shown),
-            "health": health_answer(standing, queries.missing(here, standing), ids),
+            "health": health_answer(standing, missing, ids),
             "newest_failures": [failure_answer(each, here.timings) for each in failures],
         }
     )

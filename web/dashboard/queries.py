@@ -14,11 +14,10 @@ from typing import Final
 from dispatcher.domain.metrics import Figures, Window
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnreadableRecord
-from dispatcher.ledger import dispatches, parts, queries, statistics
+from dispatcher.ledger import dispatches, queries, statistics
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import Health
-from web.monitoring import health
 from web.services import Services
 
 NEWEST_FAILURES: Final = 6
@@ -54,15 +53,6 @@ def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> F
 def read_health(here: Services) -> Health:
     """Return the health of all parts."""
     return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(statistics.health()))
-
-
-def missing(here: Services, standing: Health) -> list[str]:
-    """Return the parts that have not reported themselves, as `/readyz` does."""
-    alive = {parts.worker(queue) for queue in standing.workers}
-    alive |= {parts.livekit(client_id) for client_id in standing.livekit}
-    alive |= {parts.SWEEPER} if standing.sweeper_alive else set()
-    servers = list(standing.agent_servers)
-    return health.missing(here.clients, here.dispatcher, frozenset(alive), servers)
 
 
 def find(store: Ledger, sought: Sought) -> Page:
