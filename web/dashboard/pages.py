@@ -30,10 +30,16 @@ _POLICY: Final = (
 _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\?[!-~]{0,500})?")
 
 
+@blueprint.before_request
+def _is_switched_on() -> Response | None:
+    """Say how to switch the dashboard on where no credential is set; that page needs its style."""
+    if operator_credential() or request.endpoint == "dashboard.part":
+        return None
+    return _own(Response(render_template("dashboard/off.html"), status=403))
+
+
 def _page(name: str) -> AnyResponse:
     """Return the page, or a redirect to the login."""
-    if not operator_credential():
-        return _switched_off()
     # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in():
@@ -42,10 +48,6 @@ def _page(name: str) -> AnyResponse:
     answer = static_files.page(f"dashboard/{name}")
     answer.vary.add("Cookie")
     return _own(answer)
-
-
-def _switched_off() -> Response:
-    return _own(Response(render_template("dashboard/off.html"), status=403))
 
 
 def _own(answer: Response) -> Response:
@@ -80,8 +82,6 @@ def session(dispatch_id: str) -> AnyResponse:
 @blueprint.get("/login")
 def login() -> AnyResponse:
     """Show the login form."""
-    if not operator_credential():
-        return _switched_off()
     return _form()
 
 
@@ -108,8 +108,6 @@ def log_in() -> AnyResponse:
     Raises:
         Problem: 403, another site has sent the form.
     """
-    if not operator_credential():
-        return _switched_off()
     check_own_form()
     right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
