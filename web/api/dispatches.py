@@ -13,7 +13,6 @@ from dispatcher.domain.models import PENDING, Dispatch, NewDispatch, State
 from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
 from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
-from dispatcher.ledger.step import Step
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
 from web.api.redispatch import admission, ask_for_redispatch, change, send_again
@@ -67,34 +66,6 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _creation(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> Step[Created]:
-    return dispatches.create(
-        new,
-        due_in_s=here.common.wake_grace_s,
-        detail={"by": "http"},
-        admission=admission(here, client),
-        once=asked,
-        not_after_ms=here.ledger.not_after_ms(),
-    )
-
-
-def _instead_of(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
-) -> Created:
-    """End the room's dispatch, which its people have left, and create `new`.
-
-    Its agent has other metadata: a caller that asks with new metadata wants a new session.
-    """
-    dispatch = here.ledger.run(dispatches.read(over.dispatch_id))
-    if dispatch is not None:
-        reason = "everybody has left, and the room was asked for again with other agent metadata"
-        retention_s = here.common.retention_s
-        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
-    return here.ledger.run(_creation(here, client, new, asked))
-
-
 def _create(here: Services, client: Client, new: NewDispatch, asked: Once | None) -> Created:
     """Create `new`, or find its room's live dispatch.
 
@@ -104,19 +75,41 @@ def _create(here: Services, client: Client, new: NewDispatch, asked: Once | None
         Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
     """
+
+    def create() -> Created:
+        step = dispatches.create(
+            new,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            admission=admission(here, client),
+            once=asked,
+            not_after_ms=here.ledger.not_after_ms(),
+        )
+        return here.ledger.run(step)
+
     try:
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = create()
     except TooLate:
         # The caller still waits: this process was busy, or had a wrong offset of Redis's clock.
         here.ledger.look_at_clock()
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = create()
     if created.over:
-        created = _instead_of(here, client, new, asked, created)
+        _end_left(here, created.dispatch_id)
+        created = create()
     if created.conflict:
         raise conflict()
     if created.new:
         here.promises.remember(new)
     return created
+
+
+def _end_left(here: Services, dispatch_id: str) -> None:
+    """End a dispatch whose people have left: a caller with new metadata wants a new session."""
+    dispatch = here.ledger.run(dispatches.read(dispatch_id))
+    if dispatch is not None:
+        reason = "everybody has left, and the room was asked for again with other agent metadata"
+        retention_s = here.common.retention_s
+        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
 
 
 @blueprint.post("/dispatches")
