@@ -14,7 +14,7 @@ from devstack.files import write_private
 from devstack.interrupts import ignore_signals
 from devstack.ports import choose_ports
 from devstack.processes import end_processes_of_stack
-from devstack.readiness import not_ready, probes
+from devstack.readiness import why_not_ready
 from devstack.rundir import STOPPING, announce, hold_run_dir
 from devstack.servers import (
     find_livekit_server,
@@ -103,14 +103,14 @@ def _prepare(
 
 
 def _wait_until_ready(config: StackConfig, supervisor: Supervisor) -> None:
-    asked = probes(config)
     give_up_at = time.monotonic() + _READY_WITHIN_S
     told = ""
     while True:
         if not supervisor.alive:
             raise StackError(f"supervisord did not start:\n{_log_tail(config, 'supervisord')}")
-        programs = supervisor.programs()
-        waited_for = not_ready(programs, asked) if programs else {"supervisord": "starting"}
+        reasons = {each.name: why_not_ready(each, config) for each in supervisor.programs()}
+        reasons = reasons or {"supervisord": "starting"}
+        waited_for = {name: reason for name, reason in reasons.items() if reason}
         if not waited_for:
             return
         text = ", ".join(f"{name} ({reason})" for name, reason in waited_for.items())
