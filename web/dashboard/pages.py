@@ -33,7 +33,7 @@ _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\
 @blueprint.before_request
 def _is_switched_on() -> Response | None:
     """Say how to switch the dashboard on where no credential is set; that page needs its style."""
-    if operator_credential() or request.endpoint == "dashboard.part":
+    if request.endpoint == "dashboard.part" or operator_credential():
         return None
     return _own(Response(render_template("dashboard/off.html"), status=403))
 
