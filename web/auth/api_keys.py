@@ -66,8 +66,7 @@ def caller() -> Caller | None:
 
 
 def _bearer() -> str:
-    sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
-    scheme, _, credential = sent.partition(" ")
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         detail = "send your API key as: Authorization: Bearer <key>"
         raise Problem(401, detail, headers=_CHALLENGE)
