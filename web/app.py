@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from flask import Flask, request
@@ -119,8 +118,7 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(AT_ONCE)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda _: _rehearse(app, here), range(AT_ONCE)))
+        _rehearse(app, here)
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",
