@@ -76,7 +76,7 @@ campaign: setup ## kill processes at random for three hours, and report on every
 		--command 'make campaign$(if $(CAMPAIGN), CAMPAIGN="$(CAMPAIGN)")' $(CAMPAIGN)
 
 monitoring: setup ## check alerts and metrics with Prometheus's promtool (built once, 3-5 minutes)
-	@exec $(python) -m devstack.promtool
+	@exec $(python) -m tests.support.promtool
 
 # `make bench BENCH="--quick"` takes some minutes, `BENCH="--only http,join"` measures these alone; both
 # report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.

@@ -24,7 +24,7 @@ from bench.contenders import CONTENDERS, Contender
 from bench.livekit_log import LiveKitLog, Tail
 from bench.procfiles import Kind, Plan, plan
 from bench.sessions import Caller, Session
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 _STARTS_WITHIN_S: Final = 60
 # What idle contenders take is below this; what still is busy has something left to do.

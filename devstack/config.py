@@ -22,10 +22,9 @@ _KEPT_PREFIXES = ("USHER_", "OTEL_", "LC_", "PYTHON", "COVERAGE_")
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """One stack: where it keeps its data, what it runs, and how its parts reach each other."""
+    """One stack: where it keeps its data, and how its parts reach each other."""
 
     run_dir: Path
-    procfile: Path
     ports: Ports
     credentials: Credentials
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from devstack.files import write_private
 
@@ -12,17 +13,21 @@ FLOWER_USER = "usher"
 OPERATOR_USER = "operator"
 
 
+def _secret(prefix: str = "") -> Any:
+    return field(repr=False, default_factory=lambda: f"{prefix}{secrets.token_urlsafe(32)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
     """The secrets of one run directory, kept in it, so that clients survive a restart."""
 
-    api_key: str = field(repr=False)
-    publishable_key: str = field(repr=False)
-    livekit_api_key: str = field(repr=False)
-    livekit_api_secret: str = field(repr=False)
-    redis_password: str = field(repr=False)
-    flower_password: str = field(repr=False)
-    operator_password: str = field(repr=False)
+    api_key: str = _secret("usk_")
+    publishable_key: str = _secret("upk_")
+    livekit_api_key: str = _secret("API")
+    livekit_api_secret: str = _secret()
+    redis_password: str = _secret()
+    flower_password: str = _secret()
+    operator_password: str = _secret()
 
     @property
     def api_key_sha256(self) -> str:
@@ -38,16 +43,7 @@ class Credentials:
 def load_credentials(path: Path) -> Credentials:
     """Return the secrets kept in `path`; make and write the missing ones first."""
     kept = json.loads(path.read_text()) if path.exists() else {}
-    made = Credentials(
-        api_key=f"usk_{secrets.token_urlsafe(32)}",
-        publishable_key=f"upk_{secrets.token_urlsafe(32)}",
-        livekit_api_key=f"API{secrets.token_hex(6)}",
-        livekit_api_secret=secrets.token_urlsafe(32),
-        redis_password=secrets.token_urlsafe(32),
-        flower_password=secrets.token_urlsafe(32),
-        operator_password=secrets.token_urlsafe(32),
-    )
-    merged = replace(made, **kept)  # an older version may have kept fewer
-    if asdict(merged) != kept:
-        write_private(path, json.dumps(asdict(merged), indent=2) + "\n")
-    return merged
+    credentials = Credentials(**kept)
+    if asdict(credentials) != kept:
+        write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
+    return credentials

@@ -29,29 +29,19 @@ class Ports:
     agent: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Setting:
-    """A TCP port: the field of `Ports` it fills, its variable and its default."""
+# The field of `Ports`, its variable and its default.
+_TCP_PORTS = {
+    "web": ("USHER_WEB_PORT", 8080),
+    "redis": ("USHER_REDIS_PORT", 6390),
+    "livekit": ("USHER_LIVEKIT_PORT", 7890),
+    "livekit_tcp": ("USHER_LIVEKIT_TCP_PORT", 7891),
+    "flower": ("USHER_FLOWER_PORT", 5566),
+    "agent": ("USHER_AGENT_PORT", 8091),
+}
+_UDP_START = "USHER_LIVEKIT_UDP_PORT_START"
+_UDP_END = "USHER_LIVEKIT_UDP_PORT_END"
 
-    field: str
-    variable: str
-    default: int
-
-
-_TCP_SETTINGS = (
-    _Setting(field="web", variable="USHER_WEB_PORT", default=8080),
-    _Setting(field="redis", variable="USHER_REDIS_PORT", default=6390),
-    _Setting(field="livekit", variable="USHER_LIVEKIT_PORT", default=7890),
-    _Setting(field="livekit_tcp", variable="USHER_LIVEKIT_TCP_PORT", default=7891),
-    _Setting(field="flower", variable="USHER_FLOWER_PORT", default=5566),
-    _Setting(field="agent", variable="USHER_AGENT_PORT", default=8091),
-)
-_UDP_START = _Setting(
-    field="livekit_udp_start", variable="USHER_LIVEKIT_UDP_PORT_START", default=52_000
-)
-_UDP_END = _Setting(field="livekit_udp_end", variable="USHER_LIVEKIT_UDP_PORT_END", default=54_000)
-
-PORT_VARIABLES = tuple(s.variable for s in (*_TCP_SETTINGS, _UDP_START, _UDP_END))
+PORT_VARIABLES = (*(variable for variable, _ in _TCP_PORTS.values()), _UDP_START, _UDP_END)
 
 
 def choose_ports(environ: Mapping[str, str], *, move_busy_defaults: bool = False) -> Ports:
@@ -63,47 +53,45 @@ def choose_ports(environ: Mapping[str, str], *, move_busy_defaults: bool = False
         StackError: a port is in use, or a value is not a port.
     """
     chosen: dict[str, int] = {}
+    taken: dict[int, str] = {}  # by which variable
     with ExitStack() as held:
-        for setting in _TCP_SETTINGS:
-            wanted = _wanted_port(setting, environ)
-            if wanted and wanted in chosen.values():
-                [other] = [s for s in _TCP_SETTINGS if chosen.get(s.field) == wanted]
+        for name, (variable, default) in _TCP_PORTS.items():
+            wanted = _wanted_port(variable, default, environ)
+            if wanted in taken:
                 raise StackError(
-                    f"{setting.variable} and {other.variable} are both {wanted}: "
+                    f"{variable} and {taken[wanted]} are both {wanted}: "
                     "set one of them to another port (0 takes any free one)"
                 )
-            if wanted and (listener := _listen(wanted)):
-                held.enter_context(closing(listener))
-            elif wanted and not (move_busy_defaults and setting.variable not in environ):
+            listener = _listen(wanted) if wanted else None
+            if wanted and not listener and not (move_busy_defaults and variable not in environ):
                 raise StackError(
                     f"port {wanted} is in use: stop what uses it, "
-                    f"or set {setting.variable} to another port (0 takes any free one)"
+                    f"or set {variable} to another port (0 takes any free one)"
                 )
-            else:
-                listener = _listen_on_free_port()
-                held.enter_context(closing(listener))
-            chosen[setting.field] = listener.getsockname()[1]
+            listener = listener or _listen_on_free_port()
+            held.enter_context(closing(listener))
+            chosen[name] = listener.getsockname()[1]
+            taken[chosen[name]] = variable
     udp_start, udp_end = _choose_udp_range(environ)
     return Ports(**chosen, livekit_udp_start=udp_start, livekit_udp_end=udp_end)
 
 
 def _choose_udp_range(environ: Mapping[str, str]) -> tuple[int, int]:
     """Choose the first and last UDP port for LiveKit, which itself skips those in use."""
-    start, end = _wanted_port(_UDP_START, environ), _wanted_port(_UDP_END, environ)
+    start = _wanted_port(_UDP_START, 52_000, environ)
+    end = _wanted_port(_UDP_END, 54_000, environ)
     if start == 0 or end == 0:
         start = random.choice(_FREE_UDP_RANGES)  # nosec B311  # no secret
         return start, start + _FREE_UDP_RANGES.step - 1
     if start > end:
-        raise StackError(
-            f"{_UDP_START.variable}={start} lies above {_UDP_END.variable}={end}: set both"
-        )
+        raise StackError(f"{_UDP_START}={start} lies above {_UDP_END}={end}: set both")
     return start, end
 
 
-def _wanted_port(setting: _Setting, environ: Mapping[str, str]) -> int:
-    text = environ.get(setting.variable, str(setting.default))
+def _wanted_port(variable: str, default: int, environ: Mapping[str, str]) -> int:
+    text = environ.get(variable, str(default))
     if not text.isdecimal() or int(text) > 65_535:
-        raise StackError(f"{setting.variable}={text} is no port: set a number from 0 to 65535")
+        raise StackError(f"{variable}={text} is no port: set a number from 0 to 65535")
     return int(text)
 
 

@@ -18,23 +18,11 @@ _STOPS_WITHIN_S = 40
 _POLL_EVERY_S = 0.2
 
 
-class RunDirLock:
-    """The lock, held for as long as a stack may have processes."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def announce(self, note: str = "") -> None:
-        """Tell other runs the holder's pid, and whether they need only wait (STOPPING)."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(f"{os.getpid()} {note}")
-        self._file.flush()
-
-
 @contextmanager
-def hold_run_dir(run_dir: Path) -> Iterator[RunDirLock]:
+def hold_run_dir(run_dir: Path) -> Iterator[IO[str]]:
     """Hold `run_dir`, made where it is missing, after waiting for a run that is stopping.
+
+    Yield the locked file, which tells other runs about this one (`announce`).
 
     Raises:
         StackError: another run holds it and is not about to stop.
@@ -43,9 +31,16 @@ def hold_run_dir(run_dir: Path) -> Iterator[RunDirLock]:
     run_dir.chmod(0o700)
     with (run_dir / "devstack.pid").open("a+") as file:
         _take(file, run_dir)
-        lock = RunDirLock(file)
-        lock.announce()
-        yield lock
+        announce(file)
+        yield file
+
+
+def announce(file: IO[str], note: str = "") -> None:
+    """Tell other runs the holder's pid, and whether they need only wait (STOPPING)."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()} {note}")
+    file.flush()
 
 
 def _take(file: IO[str], run_dir: Path) -> None:

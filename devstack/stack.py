@@ -4,9 +4,8 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from devstack import PROJECT_ROOT, StackError
 from devstack.config import StackConfig
@@ -15,8 +14,8 @@ from devstack.files import write_private
 from devstack.interrupts import ignore_signals
 from devstack.ports import choose_ports
 from devstack.processes import end_processes_of_stack
-from devstack.readiness import not_ready, probes
-from devstack.rundir import STOPPING, RunDirLock, hold_run_dir
+from devstack.readiness import why_not_ready
+from devstack.rundir import STOPPING, announce, hold_run_dir
 from devstack.servers import (
     find_livekit_server,
     find_redis_server,
@@ -31,20 +30,14 @@ _LOG_TAIL_LINES = 25
 _LEFTOVER_GRACE_S = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServerBinaries:
-    redis: Path
-    livekit: Path
-
-
-def provision(environ: Mapping[str, str]) -> ServerBinaries:
-    """Return the server binaries; build a missing LiveKit server first."""
+def provision(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Return the binaries of Redis and LiveKit; build a missing LiveKit server first."""
     redis = find_redis_server(environ)
     print(f"[2/4] Redis: {redis}", flush=True)
     print("[3/4] LiveKit server", flush=True)
     livekit = find_livekit_server(environ)
     print(f"      {livekit}", flush=True)
-    return ServerBinaries(redis=redis, livekit=livekit)
+    return redis, livekit
 
 
 @contextmanager
@@ -61,23 +54,21 @@ def running_stack(
         StackError: it cannot start or is not ready in time.
     """
     processes = read_procfile(procfile)
-    binaries = provision(environ)
+    redis, livekit = provision(environ)
     with hold_run_dir(run_dir) as lock:
         if ended := end_processes_of_stack(run_dir, grace_s=_LEFTOVER_GRACE_S):
             print(f"      ended {ended} processes that a killed run had left", flush=True)
         config = StackConfig(
             run_dir=run_dir,
-            procfile=procfile,
             ports=choose_ports(environ, move_busy_defaults=move_busy_defaults),
             credentials=load_credentials(run_dir / "secrets.json"),
         )
         supervisor = Supervisor(run_dir)
         try:
             print(f"[4/4] starting the stack, its logs are in {config.log_dir}", flush=True)
-            supervisor.start(
-                _prepare(config, processes, binaries, environ),
-                config.process_environment(environ),
-            )
+            servers = _prepare(config, redis, livekit, environ)
+            supervised = supervisor_config(servers=servers, processes=processes)
+            supervisor.start(supervised, config.process_environment(environ))
             _wait_until_ready(config, supervisor)
             write_private(config.env_file, config.shell_variables())
             yield config, supervisor
@@ -98,37 +89,28 @@ def wait_while_alive(supervisor: Supervisor) -> NoReturn:
 
 
 def _prepare(
-    config: StackConfig,
-    processes: Mapping[str, str],
-    binaries: ServerBinaries,
-    environ: Mapping[str, str],
-) -> str:
-    """Write the servers' configuration files; return supervisord's configuration."""
+    config: StackConfig, redis: Path, livekit: Path, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Write the servers' configuration files; return the servers' commands."""
     config.env_file.unlink(missing_ok=True)
     config.log_dir.mkdir(exist_ok=True)
-    redis_config = write_redis_config(config, environ)
-    livekit_config = write_livekit_config(config)
-    servers = {
-        "redis": shlex.join(["exec", str(binaries.redis), str(redis_config)]),
-        "livekit": shlex.join(
-            # Lower priority than the web, as in the Procfile: a room costs more than an answer.
-            ["exec", "nice", "-n", "10", str(binaries.livekit), "--config", str(livekit_config)]
-        ),
+    livekit_command = [str(livekit), "--config", str(write_livekit_config(config))]
+    return {
+        "redis": shlex.join(["exec", str(redis), str(write_redis_config(config, environ))]),
+        # Lower priority than the web, as in the Procfile: a room costs more than an answer.
+        "livekit": shlex.join(["exec", "nice", "-n", "10", *livekit_command]),
     }
-    return supervisor_config(
-        run_dir=config.run_dir, log_dir=config.log_dir, servers=servers, processes=processes
-    )
 
 
 def _wait_until_ready(config: StackConfig, supervisor: Supervisor) -> None:
-    asked = probes(config)
     give_up_at = time.monotonic() + _READY_WITHIN_S
     told = ""
     while True:
         if not supervisor.alive:
             raise StackError(f"supervisord did not start:\n{_log_tail(config, 'supervisord')}")
-        programs = supervisor.programs()
-        waited_for = not_ready(programs, asked) if programs else {"supervisord": "starting"}
+        reasons = {each.name: why_not_ready(each, config) for each in supervisor.programs()}
+        reasons = reasons or {"supervisord": "starting"}
+        waited_for = {name: reason for name, reason in reasons.items() if reason}
         if not waited_for:
             return
         text = ", ".join(f"{name} ({reason})" for name, reason in waited_for.items())
@@ -149,10 +131,10 @@ def _log_tail(config: StackConfig, name: str) -> str:
     return "\n".join([f"--- the end of {path}", *lines])
 
 
-def _stop(config: StackConfig, supervisor: Supervisor, lock: RunDirLock) -> None:
+def _stop(config: StackConfig, supervisor: Supervisor, lock: IO[str]) -> None:
     ignore_signals()
     print("stopping", flush=True)
-    lock.announce(STOPPING)
+    announce(lock, STOPPING)
     config.env_file.unlink(missing_ok=True)
     supervisor.stop()
     end_processes_of_stack(config.run_dir, grace_s=0)

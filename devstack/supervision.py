@@ -50,55 +50,35 @@ def read_procfile(path: Path) -> dict[str, str]:
     return processes
 
 
-def supervisor_config(
-    *, run_dir: Path, log_dir: Path, servers: Mapping[str, str], processes: Mapping[str, str]
-) -> str:
-    """Make supervisord's configuration; sh runs every command, as with honcho."""
-    socket_path = run_dir / "supervisor.sock"
-    if len(bytes(socket_path)) > _SOCKET_PATH_MAX_BYTES:
-        raise StackError(
-            f"the path {run_dir} is too long for a socket: set a shorter USHER_RUN_DIR"
-        )
-    sections = [
-        f"""
+_CONFIG = """
 [supervisord]
 nodaemon=true
 silent=true
-directory={_escaped(str(PROJECT_ROOT))}
-logfile={_escaped(str(log_dir))}/supervisord.log
+logfile=%(here)s/log/supervisord.log
 logfile_maxbytes=10MB
 logfile_backups=1
-pidfile={_escaped(str(run_dir))}/supervisord.pid
-childlogdir={_escaped(str(log_dir))}
+pidfile=%(here)s/supervisord.pid
+childlogdir=%(here)s/log
 
 [unix_http_server]
-file={_escaped(str(socket_path))}
+file=%(here)s/supervisor.sock
 chmod=0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
-serverurl=unix://{_escaped(str(socket_path))}
+serverurl=unix://%(here)s/supervisor.sock
 """
-    ]
-    for group, programs in ((_SERVER_GROUP, servers), (_APP_GROUP, processes)):
-        members = ",".join(programs)
-        sections.append(f"\n[group:{group}]\nprograms={members}\npriority={_PRIORITY[group]}\n")
-        sections += [
-            _program_section(name, command, log_dir, stop_wait_s=_STOP_WAIT_S[group])
-            for name, command in programs.items()
-        ]
-    return "".join(sections)
-
-
-def _program_section(name: str, command: str, log_dir: Path, *, stop_wait_s: int) -> str:
-    if " ;" in command or " #" in command:
-        raise StackError(f"{name}: supervisord takes what follows ` ;` or ` #` for a comment")
-    # A process that ends within startsecs is started again 1, 2, 3, ... s later, any other at once.
-    return f"""
+_GROUP = """
+[group:{group}]
+programs={programs}
+priority={priority}
+"""
+# A process that ends within startsecs is started again 1, 2, 3, ... s later, any other at once.
+_PROGRAM = """
 [program:{name}]
-command=/bin/sh -c {_escaped(shlex.quote(command))}
+command=/bin/sh -c {command}
 autorestart=true
 startsecs=1
 startretries=1000000
@@ -106,15 +86,28 @@ stopasgroup=true
 killasgroup=true
 stopwaitsecs={stop_wait_s}
 redirect_stderr=true
-stdout_logfile={_escaped(str(log_dir))}/{name}.log
+stdout_logfile=%(here)s/log/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=1
 """
 
 
-def _escaped(text: str) -> str:
-    """Escape `text` for supervisord's %(name)s expansion."""
-    return text.replace("%", "%%")
+def supervisor_config(*, servers: Mapping[str, str], processes: Mapping[str, str]) -> str:
+    """Make supervisord's configuration; sh runs every command, as with honcho."""
+    sections = [_CONFIG]
+    for group, commands in ((_SERVER_GROUP, servers), (_APP_GROUP, processes)):
+        programs = ",".join(commands)
+        sections.append(_GROUP.format(group=group, programs=programs, priority=_PRIORITY[group]))
+        for name, command in commands.items():
+            if " ;" in command or " #" in command:
+                raise StackError(
+                    f"{name}: supervisord takes what follows ` ;` or ` #` for a comment"
+                )
+            escaped = shlex.quote(command).replace("%", "%%")
+            sections.append(
+                _PROGRAM.format(name=name, command=escaped, stop_wait_s=_STOP_WAIT_S[group])
+            )
+    return "".join(sections)
 
 
 class Supervisor:
@@ -123,6 +116,10 @@ class Supervisor:
     def __init__(self, run_dir: Path) -> None:
         self._config_path = run_dir / "supervisord.conf"
         self._socket_path = run_dir / "supervisor.sock"
+        if len(bytes(self._socket_path)) > _SOCKET_PATH_MAX_BYTES:
+            raise StackError(
+                f"the path {run_dir} is too long for a socket: set a shorter USHER_RUN_DIR"
+            )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, config: str, environ: Mapping[str, str]) -> None:
@@ -130,6 +127,7 @@ class Supervisor:
         write_private(self._config_path, config)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_path)],
+            cwd=PROJECT_ROOT,
             env=environ,
             stdin=subprocess.DEVNULL,
             # A Ctrl-C is for this process alone, which then stops supervisord in order.

@@ -17,8 +17,8 @@ import pytest
 import redis
 
 from devstack.servers import find_livekit_server, find_redis_server
-from devstack.testing import RunningStack, running_stack
 from tests.browser.serving import PageServer, serve_pages
+from tests.support.stacks import RunningStack, running_stack
 
 STARTS_WITHIN_S = 60
 # For a stack whose Redis no test stops or hangs: on a slow machine its Redis must not seem away.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from flask import Flask, Request
+from flask import Flask, request
 from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import MapAdapter
+from werkzeug.sansio.utils import host_is_trusted
 
 from dispatcher import gc_freeze
 from dispatcher.clients.registry import registry
-from dispatcher.domain.models import State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.client import AT_ONCE, Ledger
 from dispatcher.observability import tracing
@@ -21,7 +19,6 @@ from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, DispatcherSettings, load
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
 from web.contract import problems
-from web.contract.answer_schemas import Accepted
 from web.contract.participant_tokens import participant_token
 from web.contract.request_schemas import TokenRequest
 from web.dashboard import api as dashboard_api
@@ -31,15 +28,13 @@ from web.monitoring import tracing as request_tracing
 from web.pages import client_page
 from web.path_prefix import PathPrefix
 from web.server import patience
-from web.services import Services
+from web.services import Services, services
 from web.settings import StreamSettings, WebSettings
-from web.state import abuse_limits
 from web.state.abuse_limits import WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
 from web.state.cache import Snapshots
 from web.state.idempotency import Delegations
 from web.state.key_usage import KeyUses
-from web.state.operator import operator_of
 from web.state.promise_files import Spool, directory_for
 from web.streaming.sse import Streams
 
@@ -56,34 +51,7 @@ _VIEWS: Final = (
     *(client_page, dashboard_pages, dashboard_api),
 )
 # Each has a `register`. Flask calls their `after_request` hooks in the opposite order.
-_HOOKS: Final = (patience, request_tracing, metrics, problems, abuse_limits, cors, security_headers)
-
-
-class Application(Flask):
-    """Flask without routing by host name."""
-
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Make the URL adapter with one check of the host name, not three; no route needs it."""
-        if request is None:
-            return None
-        if request.path not in _ASKED_BY_ADDRESS:
-            request.trusted_hosts = self.config["TRUSTED_HOSTS"]
-        try:
-            host = request.host
-        except SecurityError:
-            raise SecurityError(
-                "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
-            ) from None
-        return MapAdapter(
-            self.url_map,
-            server_name=host,
-            script_name=request.root_path or "/",
-            subdomain="",
-            url_scheme=request.scheme,
-            path_info=request.path,
-            default_method=request.method,
-            query_args=request.environ.get("QUERY_STRING", ""),
-        )
+_HOOKS: Final = (patience, request_tracing, metrics, problems, cors, security_headers)
 
 
 def build() -> Flask:
@@ -91,11 +59,10 @@ def build() -> Flask:
     common = load(CommonSettings)
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
-    app = Application("web", static_folder=None)
+    app = Flask("web", static_folder=None)
     settings = load(WebSettings)
     here = _services(common, settings)
     app.extensions["usher"] = here
-    app.config["TRUSTED_HOSTS"] = settings.host_names
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
@@ -104,8 +71,21 @@ def build() -> Flask:
         app.register_blueprint(views.blueprint)
     for hooks in _HOOKS:
         hooks.register(app)
+    app.before_request(_check_host)
     _warm_up(app, here)
     return app
+
+
+def _check_host() -> None:
+    """Refuse a request by a host name that is not in `USHER_TRUSTED_HOSTS`, if that is set.
+
+    Flask's own check (`TRUSTED_HOSTS`) has no exception for probes, and repeats the name.
+    """
+    names = services().settings.host_names
+    if names and request.path not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, names):
+        raise SecurityError(
+            "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
+        )
 
 
 def _services(common: CommonSettings, settings: WebSettings) -> Services:
@@ -114,6 +94,7 @@ def _services(common: CommonSettings, settings: WebSettings) -> Services:
     return Services(
         common=common,
         dispatcher=load(DispatcherSettings),
+        settings=settings,
         clients=registry(),
         ledger=ledger,
         promises=Promises(
@@ -125,11 +106,8 @@ def _services(common: CommonSettings, settings: WebSettings) -> Services:
         wrong_keys=WrongKeys(),
         delegations=Delegations(),
         streams=Streams(ledger, load(StreamSettings)),
-        operator=operator_of(settings),
-        metrics_local=settings.metrics_local,
         wrong_passwords=WrongPasswords(ledger),
         snapshots=Snapshots(),
-        flower_url=settings.flower_url,
     )
 
 
@@ -140,8 +118,7 @@ def _warm_up(app: Flask, here: Services) -> None:
     """
     try:
         here.ledger.warm_up(AT_ONCE)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda _: _rehearse(app, here), range(AT_ONCE)))
+        _rehearse(app, here)
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",
@@ -155,8 +132,5 @@ def _rehearse(app: Flask, here: Services) -> None:
     with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
         app.full_dispatch_request()
         here.ledger.look_at_clock()
-        accepted = Accepted(
-            dispatch_id="-", state=State.QUEUED, room_name="-", agent_name="-", client_id="-"
-        )
         credentials = here.clients.clients[0].livekit
-        participant_token(credentials, TokenRequest(), accepted, identity="nobody")
+        participant_token(credentials, TokenRequest(), dispatch_id="-", room_name="-", identity="-")

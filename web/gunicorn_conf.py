@@ -6,7 +6,7 @@ traceback.
 
 from __future__ import annotations
 
-from web.server.worker_class import GREENLETS, WORKER_CLASS  # before all other imports: see there
+from web.server.gunicorn_worker import Worker  # before all other imports: it patches Python
 
 # isort: split
 
@@ -105,12 +105,11 @@ def _connections() -> int:
 
 
 bind = listening.address(_server.host, str(_server.port))
-worker_class = WORKER_CLASS
+# A greenlet for each connection: an event stream or a slow caller costs some 50 kB, and no thread.
+worker_class = Worker
 worker_connections = _connections()
 # Two processes by default, so that one that dies is not the whole service.
 workers = _server.workers
-# For "gthread" alone, which has a thread for each request and each event stream; made when needed.
-threads = 8 + _streams.streams
 # Not preloaded: threads and connections must be made in each worker, after the fork.
 preload_app = False
 # The master kills a worker that is silent for so long; every time-out of ours is below a second.
@@ -138,7 +137,7 @@ on_starting = listening.check
 def post_fork(server: Any, worker: Any) -> None:
     """Initialize gRPC for gevent in a new worker (called by gunicorn): gRPC waits in C."""
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    if WORKER_CLASS == GREENLETS and "grpc" in map(os.environ.get, names):
+    if "grpc" in map(os.environ.get, names):
         from grpc.experimental import gevent as grpc_with_gevent
 
         grpc_with_gevent.init_gevent()

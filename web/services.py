@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import current_app
 
@@ -11,15 +11,13 @@ from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain.timing import Timings
 from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, DispatcherSettings, timings
+from web.settings import WebSettings
 from web.state.abuse_limits import WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
 from web.state.cache import Snapshots
 from web.state.idempotency import Delegations
 from web.state.key_usage import KeyUses
 from web.streaming.sse import Streams
-
-if TYPE_CHECKING:
-    from web.state.operator import Operator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +26,7 @@ class Services:
 
     common: CommonSettings
     dispatcher: DispatcherSettings
+    settings: WebSettings
     clients: ClientRegistry
     ledger: Ledger
     promises: Promises
@@ -35,11 +34,8 @@ class Services:
     wrong_keys: WrongKeys
     delegations: Delegations
     streams: Streams
-    operator: Operator
-    metrics_local: bool  # callers on this machine may read /metrics without a credential
     wrong_passwords: WrongPasswords
     snapshots: Snapshots
-    flower_url: str  # where a browser finds Flower; empty: not set
 
     @property
     def timings(self) -> Timings:

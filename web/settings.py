@@ -43,10 +43,9 @@ class WebSettings(Settings):
     )  # where the operator's browser finds Flower: a link on the dashboard
 
     @property
-    def host_names(self) -> list[str] | None:
-        """The names by which callers reach us; None: any."""
-        names = [name.strip() for name in self.trusted_hosts.lower().split(",") if name.strip()]
-        return names or None
+    def host_names(self) -> list[str]:
+        """The names by which callers reach us; empty: any."""
+        return [name.strip() for name in self.trusted_hosts.lower().split(",") if name.strip()]
 
     @field_validator("trusted_hosts")
     @classmethod

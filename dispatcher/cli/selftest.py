@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -14,8 +15,9 @@ import click
 from dispatcher.cli.command import Command, Exit, Problem, emit, leave, printable
 from dispatcher.cli.options import Duration
 from dispatcher.cli.rendering import table
+from dispatcher.selftest.deployment import Deployment
 from dispatcher.selftest.results import Outcome, Result, as_shape, junit, passed
-from dispatcher.selftest.running import Options, open_test
+from dispatcher.selftest.running import Options, SelfTest
 
 _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
 
@@ -79,7 +81,12 @@ def command(
     with 0 when all is well, with 1 when something failed.
     """
     key = _key(key_file)
-    options = Options(agent=agent, concurrency=concurrency, deadline_s=deadline_s)
+    options = Options(
+        agent=agent,
+        concurrency=concurrency,
+        deadline_s=deadline_s,
+        operator_auth=os.environ.get("USHER_OPERATOR_AUTH", ""),
+    )
     began = time.monotonic()
     results, interrupted = asyncio.run(_run(url, key, options, began))
     took_s = time.monotonic() - began
@@ -114,8 +121,8 @@ async def _run(url: str, key: str, options: Options, began: float) -> tuple[list
     def progress(text: str) -> None:
         click.echo(f"{time.monotonic() - began:6.1f} s  {printable(text)}", err=True)
 
-    auth = os.environ.get("USHER_OPERATOR_AUTH", "")
-    async with open_test(url, key, auth, options, progress) as test:
+    async with contextlib.aclosing(Deployment(url, key)) as deployment:
+        test = SelfTest(deployment, options, progress)
         running = asyncio.create_task(test.run())
         stopping = False
 

@@ -45,12 +45,7 @@ class Participant:
 
     async def stay(self, met: Callable[[list[str]], bool], *, for_s: float) -> bool:
         """Return whether `met` held for the agents during all of `for_s`."""
-        began = time.monotonic()
-        while time.monotonic() - began < for_s:
-            if not met(self.agents()):
-                return False
-            await asyncio.sleep(_LOOK_S)
-        return True
+        return await self.wait(lambda agents: not met(agents), within_s=for_s) is None
 
 
 @contextlib.asynccontextmanager

@@ -8,8 +8,18 @@ from enum import StrEnum
 from typing import Any
 from xml.etree import ElementTree  # nosec B405  # it only writes
 
+from dispatcher.errors import UsherError
+
 Progress = Callable[[str], None]
 Done = tuple[str, dict[str, Any]]  # a check's message for people, and its numbers for programs
+
+
+class Went(UsherError):
+    """A check failed; the message says how."""
+
+
+class Skipped(UsherError):
+    """A check could not be made; the message says why."""
 
 
 class Outcome(StrEnum):

@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dispatcher.errors import UsherError
-from dispatcher.selftest.counters import Accepts, Counters, rises, too_little
-from dispatcher.selftest.deployment import Deployment, NoAnswer
+from dispatcher.selftest.counters import Accepts, accepts, too_little
+from dispatcher.selftest.deployment import (
+    PREFIX,
+    Deployment,
+    NoAnswer,
+    Record,
+    Session,
+    fresh_room,
+)
 from dispatcher.selftest.many import at_once
 from dispatcher.selftest.participant import Participant, in_room
-from dispatcher.selftest.results import Done, Outcome, Progress, Result
-from dispatcher.selftest.sessions import PREFIX, Session, Went, ask_for, fresh_room, joined
+from dispatcher.selftest.results import Done, Outcome, Progress, Result, Skipped, Went
 
 # The answer time that every caller is promised (I4).
 ANSWER_S: Final = 1.0
@@ -25,12 +31,7 @@ _LEAVE_S: Final = 15.0
 _CLEAN_UP_S: Final = 20.0
 _JOINERS: Final = 5
 _TOLD: Final = 3  # so many failures are named one by one
-_LIVE: Final = frozenset(
-    {
-        *("queued", "dispatching", "dispatched", "offered", "accepted", "joined"),
-        *("waiting", "delegated"),
-    }
-)
+_OVER: Final = frozenset({"leaving", "failed", "cancelled", "ended"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Options:
     agent: str  # empty: the client's default one
     concurrency: int
     deadline_s: float
+    operator_auth: str  # to read the counters; may be empty
 
 
 @dataclass
@@ -47,15 +49,14 @@ class SelfTest:
     """One run of the self-test. `results` has the results so far, also after an interruption."""
 
     deployment: Deployment
-    counters: Counters
     options: Options
     progress: Progress
     results: list[Result] = field(default_factory=list)
-    _single: Session | None = None
+    _single: Session | None = None  # once its agent has joined
     _participant: Participant | None = None
     _sessions: dict[str, Session] = field(default_factory=dict)
-    _records: list[Mapping[str, Any]] = field(default_factory=list)
-    _before: Accepts | None = None
+    _records: list[Record] = field(default_factory=list)
+    _before: Accepts | Skipped | None = None  # the counters before many sessions at once
     _rooms: set[str] = field(default_factory=set)
     _asked: int = 0
     _answered: int = 0
@@ -64,33 +65,34 @@ class SelfTest:
         """Run every check; in any case end the sessions that were started."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                if not await self._check("reachable", self._reachable):
-                    self._skip_rest("the deployment does not answer as it should")
+                checks: dict[str, Callable[[], Awaitable[Done]]] = {
+                    "single dispatch": self._one,
+                    "agent seen in the room": lambda: self._seen(stack),
+                    "idempotency": self._idempotency,
+                    f"{self.options.concurrency} at once": self._stress,
+                    "counters": self._counted,
+                    "cancelled, nothing left": self._ended,
+                }
+                if await self._check("reachable", self._reachable):
+                    for name, check in checks.items():
+                        await self._check(name, check)
                     return
-                if await self._check("single dispatch", self._one):
-                    await self._check("agent seen in the room", lambda: self._seen(stack))
-                    await self._check("idempotency", self._idempotency)
-                else:
-                    self._skip("there is no session", "agent seen in the room", "idempotency")
-                await self._read_counters()
-                await self._check(f"{self.options.concurrency} at once", self._stress)
-                await self._check("counters", self._counted)
-                await self._check("cancelled, nothing left", self._ended)
+                for name in checks:
+                    why = "the deployment does not answer as it should"
+                    self._add(name, Outcome.SKIPPED, why)
         finally:
             await asyncio.shield(self._clean_up())
 
-    async def _check(self, name: str, check: Callable[[], Awaitable[Done | str]]) -> bool:
-        """Run one check; a text alone says why it was skipped. Return whether it passed."""
+    async def _check(self, name: str, check: Callable[[], Awaitable[Done]]) -> bool:
+        """Run one check; return whether it passed."""
         self.progress(f"{name} ...")
         began = time.monotonic()
         numbers: dict[str, Any] = {}
         outcome = Outcome.OK
         try:
-            done = await check()
-            if isinstance(done, str):
-                outcome, message = Outcome.SKIPPED, done
-            else:
-                message, numbers = done
+            message, numbers = await check()
+        except Skipped as why:
+            outcome, message = Outcome.SKIPPED, str(why)
         except UsherError as error:
             outcome, message = Outcome.FAILED, str(error)
         self._add(name, outcome, message, took_s=time.monotonic() - began, numbers=numbers)
@@ -99,15 +101,6 @@ class SelfTest:
     def _add(self, name: str, outcome: Outcome, message: str, **more: Any) -> None:
         self.results.append(Result(name=name, outcome=outcome, message=message, **more))
         self.progress(f"{name}: {outcome}: {message}")
-
-    def _skip(self, why: str, *names: str) -> None:
-        for name in names:
-            self._add(name, Outcome.SKIPPED, why)
-
-    def _skip_rest(self, why: str) -> None:
-        names = ("single dispatch", "agent seen in the room", "idempotency")
-        many = f"{self.options.concurrency} at once"
-        self._skip(why, *names, many, "counters", "cancelled, nothing left")
 
     async def _reachable(self) -> Done:
         alive = await self.deployment.ask("GET", "/healthz")
@@ -127,25 +120,34 @@ class SelfTest:
         room = room or fresh_room()
         self._rooms.add(room)  # before the request: its answer may get lost
         self._asked += 1
-        session = await ask_for(self.deployment, agent=self.options.agent, room=room, once=once)
+        session = await self.deployment.session(room, agent=self.options.agent, once=once)
         self._answered += 1
         self._sessions.setdefault(session.dispatch_id, session)
         return session
 
+    async def _joined(self, session: Session) -> Record:
+        return await self.deployment.joined(session.dispatch_id, within_s=self.options.deadline_s)
+
     async def _one(self) -> Done:
-        self._single = await self._ask()
-        record = await joined(self.deployment, self._single, within_s=self.options.deadline_s)
-        answer_ms, join_ms = self._single.answer_s * 1000, record["time_to_join_ms"]
-        if self._single.answer_s > ANSWER_S:
+        session = await self._ask()
+        record = await self._joined(session)
+        answer_ms, join_ms = session.answer_s * 1000, record["time_to_join_ms"]
+        if session.answer_s > ANSWER_S:
             raise Went(f"the answer took {answer_ms:.0f} ms; at most {ANSWER_S:.0f} s is promised")
+        self._single = session
         return (
             f"answered in {answer_ms:.0f} ms, agent joined after {join_ms} ms",
             {"answer_ms": round(answer_ms, 1), "time_to_join_ms": join_ms},
         )
 
+    def _single_session(self) -> Session:
+        if self._single is None:
+            raise Skipped("there is no session")
+        return self._single
+
     async def _seen(self, stack: contextlib.AsyncExitStack) -> Done:
-        assert self._single is not None
-        joining = in_room(self._single.server_url, self._single.token)
+        single = self._single_session()
+        joining = in_room(single.server_url, single.token)
         self._participant = await stack.enter_async_context(joining)
         took_s = await self._participant.wait(bool, within_s=self.options.deadline_s)
         if took_s is None:
@@ -153,61 +155,63 @@ class SelfTest:
         if not await self._participant.stay(_exactly_one, for_s=_SETTLED_S):
             raise Went(f"not exactly one agent in the room: {self._participant.agents()}")
         [seen] = self._participant.agents()
-        record = (await self.deployment.record(self._single.dispatch_id)).body
+        record = (await self.deployment.record(single.dispatch_id)).body
         if record.get("agent_identity") != seen:
             raise Went(f"in the room is {seen}; the record names {record.get('agent_identity')}")
         return f"a participant sees exactly one agent, {seen}", {"agent_identity": seen}
 
     async def _idempotency(self) -> Done:
-        assert self._single is not None
-        again = await self._ask(room=self._single.room)
-        if again.dispatch_id != self._single.dispatch_id:
+        single = self._single_session()
+        again = await self._ask(room=single.room)
+        if again.dispatch_id != single.dispatch_id:
             raise Went(f"the same room again made a second dispatch, {again.dispatch_id}")
         key, room = fresh_room(), fresh_room()
         first = await self._ask(room=room, once=key)
         second = await self._ask(room=room, once=key)
         if (second.dispatch_id, second.identity) != (first.dispatch_id, first.identity):
             raise Went("the same request with the same Idempotency-Key was answered otherwise")
-        other = await self.deployment.send(self._single.room, once=key)
+        other = await self.deployment.send(single.room, once=key)
         if other.status != 409:
             raise Went(f"another request with that Idempotency-Key: {other.status}, not 409")
-        await joined(self.deployment, first, within_s=self.options.deadline_s)
+        await self._joined(first)
         if self._participant and not await self._participant.stay(_exactly_one, for_s=_SETTLED_S):
             raise Went(f"asking again brought another agent: {self._participant.agents()}")
         return "asking again made no second dispatch and no second agent", {}
 
-    async def _read_counters(self) -> None:
-        if self._single is not None:
-            self._before = await self.counters.read(self._single.dispatch_id)
+    async def _accepts(self) -> Accepts:
+        dispatch_id = self._single_session().dispatch_id
+        return await accepts(self.deployment, self.options.operator_auth, dispatch_id)
 
     async def _stress(self) -> Done:
-        self._records, done = await at_once(
+        try:
+            self._before = await self._accepts()
+        except Skipped as why:
+            self._before = why
+        return await at_once(
             self.deployment,
             self._ask,
+            self._records,
             count=self.options.concurrency,
             deadline_s=self.options.deadline_s,
             progress=self.progress,
         )
-        if isinstance(done, str):
-            raise Went(done)
-        return done
 
-    async def _counted(self) -> Done | str:
-        if self._single is None or self._before is None:
-            return self.counters.why_not or "there was no session before"
+    async def _counted(self) -> Done:
+        if not isinstance(self._before, Accepts):
+            raise self._before or Skipped("they could not be read before")
         if not self._records:
-            return "no session has joined"
-        after = await self.counters.read(self._single.dispatch_id)
-        if after is None or after.source != self._before.source:
-            return self.counters.why_not or "they cannot be read any more"
-        rose = rises(self._before, after)
+            raise Skipped("no session has joined")
+        after = await self._accepts()
+        if after.source != self._before.source:
+            raise Skipped("they cannot be read any more")
+        rose = after.by_container - self._before.by_container
         expected = Counter(str(record.get("container") or "") for record in self._records)
         if short := too_little(rose, expected):
             raise Went(f"accepted jobs by {after.source} rose by less: {short}")
         told = ", ".join(f"{name} +{rose[name]}" for name in sorted(expected))
         return (
-            f"accepted jobs by {after.source}: {told}, for {sum(expected.values())} sessions",
-            {"source": after.source, "rose": rose, "sessions": dict(expected)},
+            f"accepted jobs by {after.source}: {told}, for {expected.total()} sessions",
+            {"source": after.source, "rose": dict(rose), "sessions": dict(expected)},
         )
 
     async def _ended(self) -> Done:
@@ -233,7 +237,7 @@ class SelfTest:
         return [
             str(record["dispatch_id"])
             for record in newest
-            if record["room_name"] in self._rooms and record["state"] in _LIVE
+            if record["room_name"] in self._rooms and record["state"] not in _OVER
         ]
 
     async def _clean_up(self) -> None:
@@ -267,17 +271,3 @@ async def _is_left(session: Session, limit: asyncio.Semaphore) -> bool:
     async with limit, in_room(session.server_url, session.token) as participant:
         # LiveKit tells a participant at its connect which others are there.
         return await participant.wait(_none, within_s=_LEAVE_S) is not None
-
-
-@contextlib.asynccontextmanager
-async def open_test(
-    url: str, key: str, operator_auth: str, options: Options, progress: Progress
-) -> AsyncIterator[SelfTest]:
-    """Open a self-test of the deployment at `url`."""
-    async with Deployment(url, key) as deployment:
-        yield SelfTest(
-            deployment=deployment,
-            counters=Counters(deployment, operator_auth),
-            options=options,
-            progress=progress,
-        )

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from devstack.testing import RunningStack
 from tests.support.nginx import proxied
+from tests.support.stacks import RunningStack
 
 from .session import Caller
 

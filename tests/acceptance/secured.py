@@ -20,9 +20,9 @@ import redis
 from devstack import PROJECT_ROOT
 from devstack.servers import find_redis_server
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT, free_port, process
 from tests.support.clientsfile import digest
+from tests.support.stacks import RunningStack, running_stack
 from tests.support.tls import make_certificates, tls_front
 
 PAGE = "https://app.acme.example"

@@ -15,10 +15,10 @@ import httpx
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from devstack.testing import RunningStack
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
+from tests.support.stacks import RunningStack
 
 T = TypeVar("T")
 

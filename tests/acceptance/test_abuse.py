@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller, wait_for
 from .slow_callers import KINDS

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import Caller, active_agents, end_rooms, wait_for
 

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from devstack.testing import RunningStack
 from tests.acceptance.session import Caller, active_agents, wait_for
 from tests.support.shell import Shell
+from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
 from .test_http_contract import assert_problem

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
 from tests.conftest import free_port, wait_until_answers
 from tests.support.clientsfile import a_client, a_key, digest
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
 from .streams import follow

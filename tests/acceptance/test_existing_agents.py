@@ -20,9 +20,9 @@ import redis
 from livekit import api
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack, running_stack
 from dispatcher.domain.metrics import AgentFigures, ClientFigures, Window
 from dispatcher.ledger.statistics import figures
+from tests.support.stacks import RunningStack, running_stack
 
 from .session import Caller, active_agents, end_rooms, run_step, wait_for
 from .test_outages import stopped

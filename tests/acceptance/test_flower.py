@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
 from tests.conftest import free_port
+from tests.support.stacks import RunningStack
 
 from .session import Caller, end_rooms, wait_for
 

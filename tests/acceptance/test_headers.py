@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller, end_rooms
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 import redis
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller, active_agents, end_rooms, wait_for
 

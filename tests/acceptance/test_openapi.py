@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 # Of each operation; schemathesis adds the edge cases that it knows by itself.
 EXAMPLES = int(os.environ.get("USHER_FUZZ_EXAMPLES", "5"))

@@ -22,10 +22,10 @@ from livekit import api, rtc
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
 from dispatcher.domain.metrics import ClientFigures, Window
 from dispatcher.ledger.leases import LEASE_S
 from dispatcher.ledger.statistics import figures
+from tests.support.stacks import RunningStack, running_stack
 from worker_agent.departure import _TELL_FOR_S
 
 from .ordinary import CONFIDENTIAL

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT
 

@@ -19,9 +19,9 @@ import pytest
 import redis
 from livekit import api
 
-from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT, free_port
 from tests.support.clientsfile import a_key
+from tests.support.stacks import RunningStack, running_stack
 
 from .programs.launching import PLAIN, AgentServerProcess, Programs
 from .programs.person import Answer, Person, in_room, until

@@ -17,8 +17,8 @@ import pytest
 import redis
 from livekit import rtc
 
-from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT
+from tests.support.stacks import RunningStack, running_stack
 
 from .session import Caller, active_agents, end_rooms, make_room, wait_for, wait_ready
 from .test_outages import stopped

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import redis
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .secured import (
     ACME_KEY,

@@ -8,9 +8,9 @@ from typing import Any
 import psutil
 import pytest
 
-from devstack.testing import RunningStack
 from dispatcher.domain.metrics import Figures, Window
 from dispatcher.ledger.statistics import figures
+from tests.support.stacks import RunningStack
 
 from .session import Caller, active_agents, end_rooms, post_at_once, run_step, wait_for
 

@@ -19,8 +19,8 @@ import redis
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
 from tests.support.collector import Collector, GotSpan, collecting
+from tests.support.stacks import RunningStack, running_stack
 
 from .session import ENDPOINT, Caller, end_rooms, wait_for
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from devstack.testing import RunningStack, running_stack
 from tests.support.shell import Shell
+from tests.support.stacks import RunningStack, running_stack
 
 from .session import Caller, wait_for
 from .test_outages import stopped

@@ -22,9 +22,9 @@ import pytest
 import redis
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT, free_port
 from tests.support.clientsfile import a_key
+from tests.support.stacks import RunningStack, running_stack
 from tests.support.values import keyspace
 
 from .session import ENDPOINT, Caller, wait_for

@@ -7,7 +7,7 @@ import asyncio
 import redis
 from livekit import api
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .session import ENDPOINT, Caller
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from devstack.testing import RunningStack, running_stack
 from tests.conftest import PATIENT
 from tests.faults.stacks import kill
 from tests.support.receiver import SECRET, Receiver, receiving
+from tests.support.stacks import RunningStack, running_stack
 
 from .session import Caller, end_rooms, wait_for
 

@@ -24,7 +24,7 @@ import httpx
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 from .conftest import CHROMIUM_FLAGS, CHROMIUM_NAMES
 

@@ -16,10 +16,10 @@ import httpx
 import pytest
 from playwright.async_api import Page, expect
 
-from devstack.testing import RunningStack
 from dispatcher.domain.models import FailureReason, State
 from dispatcher.explain import stages
 from tests.support.ledgers import Told, report_server
+from tests.support.stacks import RunningStack
 from worker_agent.decisions import Reason
 
 from .conftest import Browsing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from devstack.testing import RunningStack
 from tests.acceptance.session import Caller, end_rooms
+from tests.support.stacks import RunningStack
 
 from .conftest import Browsing
 from .flower import TASKS, found_tasks

@@ -23,11 +23,11 @@ from typing import Any
 from livekit.agents import AgentServer, JobExecutorType
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from tests.acceptance.session import wait_for
+from tests.support.stacks import RunningStack
 from worker_agent.attachment import identify
 from worker_agent.load_report import Reporter, ReportOptions
 from worker_agent.program import Guarded, rtc_session

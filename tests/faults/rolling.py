@@ -20,8 +20,8 @@ import psutil
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack
 from tests.acceptance.session import wait_for
+from tests.support.stacks import RunningStack
 
 from .campaign.evidence import Evidence, read_evidence
 from .campaign.journal import Journal, Tail, read_journal

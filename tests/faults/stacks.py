@@ -16,8 +16,8 @@ from livekit import api
 from devstack import PROJECT_ROOT
 from devstack.ports import PORT_VARIABLES, Ports, choose_ports
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack
 from tests.acceptance.session import ENDPOINT, Caller, active_agents, wait_for, wait_ready
+from tests.support.stacks import RunningStack
 
 __all__ = ["ENDPOINT", "Caller", "active_agents", "wait_for", "wait_ready"]
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 from .agents import agent_server
 from .stacks import (

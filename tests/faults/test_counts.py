@@ -22,13 +22,13 @@ import pytest
 from livekit import api
 from prometheus_client.parser import text_string_to_metric_families
 
-from devstack.testing import RunningStack, running_stack
 from dispatcher.domain.metrics import AgentFigures, ClientFigures, Figures, Window
 from dispatcher.domain.models import State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import reports
 from dispatcher.ledger.statistics import NOT_OURS, figures, health
 from tests.acceptance.session import run_step
+from tests.support.stacks import RunningStack, running_stack
 
 from .stacks import Caller, active_agents, kill, livekit_api, wait_for, write_procfile
 

@@ -20,9 +20,9 @@ import psutil
 import pytest
 from livekit import rtc
 
-from devstack.testing import RunningStack, running_stack
 from tests.acceptance.test_recovery import job_processes
 from tests.support.shell import Shell
+from tests.support.stacks import RunningStack, running_stack
 from tests.support.values import told_of
 
 from .agents import agent_server

@@ -13,9 +13,9 @@ import pytest
 import redis
 from livekit import rtc
 
-from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller, active_agents, wait_for
 from tests.acceptance.test_recovery import job_processes
+from tests.support.stacks import RunningStack, running_stack
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 

@@ -18,7 +18,7 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 from tests.support.values import told_of
 
 from .gate import Gate, gates

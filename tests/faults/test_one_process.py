@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.testing import running_stack
+from tests.support.stacks import running_stack
 
 from .agents import agent_server
 from .stacks import Caller, active_agents, wait_for

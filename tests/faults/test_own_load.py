@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from devstack.testing import running_stack
+from tests.support.stacks import running_stack
 
 from .agents import agent_server
 from .stacks import Caller, active_agents, wait_for

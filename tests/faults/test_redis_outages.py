@@ -17,7 +17,7 @@ import httpx
 import pytest
 from livekit import rtc
 
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 from .stacks import (
     ENDPOINT,

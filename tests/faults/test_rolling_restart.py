@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 from .campaign.evidence import Evidence
 from .campaign.oracle import judge

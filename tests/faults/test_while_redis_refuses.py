@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack, running_stack
 from tests.support.refusing import REFUSALS, refusing
 from tests.support.shell import Shell
+from tests.support.stacks import RunningStack, running_stack
 
 from .stacks import ENDPOINT, Caller, active_agents, kill, wait_for, wait_ready
 

@@ -19,8 +19,8 @@ import psutil
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller
+from tests.support.stacks import RunningStack, running_stack
 
 _SESSIONS: Final = 30
 _IDLE_S: Final = 10.0

@@ -24,7 +24,6 @@ import redis
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack, running_stack
 from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import DispatchRef
@@ -36,6 +35,7 @@ from dispatcher.settings import CommonSettings
 from tests.acceptance.session import Caller, end_rooms
 from tests.measure.switch import OFF, install
 from tests.support.ownredis import OwnRedis
+from tests.support.stacks import RunningStack, running_stack
 from tests.support.values import AGENT_NAME, new_dispatch
 
 AT_MOST = 0.02

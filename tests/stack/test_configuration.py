@@ -15,14 +15,13 @@ from devstack.config import StackConfig
 from devstack.credentials import load_credentials
 from devstack.ports import PORT_VARIABLES, choose_ports
 from devstack.servers import find_livekit_server, write_livekit_config, write_redis_config
-from devstack.supervision import read_procfile, supervisor_config
+from devstack.supervision import Supervisor, read_procfile, supervisor_config
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> StackConfig:
     return StackConfig(
         run_dir=tmp_path,
-        procfile=PROJECT_ROOT / "Procfile",
         ports=choose_ports(dict.fromkeys(PORT_VARIABLES, "0")),
         credentials=load_credentials(tmp_path / "secrets.json"),
     )
@@ -32,49 +31,41 @@ def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def parsed_supervisor_config(run_dir: Path, **processes: str) -> configparser.RawConfigParser:
+def parsed_supervisor_config(**processes: str) -> configparser.RawConfigParser:
     """Read as supervisord reads it, but for its %(name)s expansion."""
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
-    parser.read_string(
-        supervisor_config(
-            run_dir=run_dir,
-            log_dir=run_dir / "log",
-            servers={"redis": "exec redis-server"},
-            processes=processes,
-        )
-    )
+    servers = {"redis": "exec redis-server"}
+    parser.read_string(supervisor_config(servers=servers, processes=processes))
     return parser
 
 
-def test_every_process_of_the_procfile_is_supervised_besides_the_servers(tmp_path: Path) -> None:
+def test_every_process_of_the_procfile_is_supervised_besides_the_servers() -> None:
     processes = read_procfile(PROJECT_ROOT / "Procfile")
 
-    supervised = parsed_supervisor_config(tmp_path, **processes)
+    supervised = parsed_supervisor_config(**processes)
 
     names = [section.partition(":")[2] for section in supervised if section.startswith("program:")]
     assert names == ["redis", "web", "dispatch", "verify", "beat", "agent", "flower"]
 
 
-def test_a_command_reaches_the_shell_as_the_procfile_has_it(tmp_path: Path) -> None:
+def test_a_command_reaches_the_shell_as_the_procfile_has_it() -> None:
     command = """exec web "it's 100%" --name dispatch@%h --many ${MANY:-64} 'x y'"""
 
-    supervised = parsed_supervisor_config(tmp_path, web=command)
+    supervised = parsed_supervisor_config(web=command)
 
     expanded = supervised["program:web"]["command"] % {}
     assert shlex.split(expanded) == ["/bin/sh", "-c", command]
 
 
 @pytest.mark.parametrize("command", ["a ; b", "a # b"])
-def test_a_command_that_supervisord_would_cut_short_is_refused(
-    tmp_path: Path, command: str
-) -> None:
+def test_a_command_that_supervisord_would_cut_short_is_refused(command: str) -> None:
     with pytest.raises(StackError, match="web: supervisord takes what follows"):
-        parsed_supervisor_config(tmp_path, web=command)
+        parsed_supervisor_config(web=command)
 
 
 def test_a_run_directory_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="shorter USHER_RUN_DIR"):
-        parsed_supervisor_config(tmp_path / ("x" * 100), web="true")
+        Supervisor(tmp_path / ("x" * 100))
 
 
 def test_a_procfile_without_a_process_is_refused(tmp_path: Path) -> None:

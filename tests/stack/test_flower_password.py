@@ -13,7 +13,7 @@ import pytest
 
 from devstack import PROJECT_ROOT
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from devstack import StackError
-from devstack.livekit_build import LIVEKIT_VERSION, built_livekit_server
+from devstack.go_build import built
+from devstack.servers import LIVEKIT
 
-SERVER = f"livekit-server-{LIVEKIT_VERSION}"
+SERVER = f"livekit-server-{LIVEKIT.version}"
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def environment_with_go(tmp_path: Path, install: str) -> dict[str, str]:
 def test_a_server_is_built_once(tools_dir: Path, tmp_path: Path) -> None:
     builds = environment_with_go(tmp_path, 'echo built > "$GOBIN/server"')
 
-    server = built_livekit_server(builds, tools_dir)
+    server = built(LIVEKIT, builds, tools_dir)
 
     assert server == tools_dir / SERVER
     assert server.read_text() == "built\n"
     fails = environment_with_go(tmp_path, "exit 1")
-    assert built_livekit_server(fails, tools_dir) == server
+    assert built(LIVEKIT, fails, tools_dir) == server
 
 
 def test_a_build_that_fails_says_what_to_do_and_leaves_no_server(
@@ -42,7 +43,7 @@ def test_a_build_that_fails_says_what_to_do_and_leaves_no_server(
     fails = environment_with_go(tmp_path, 'echo half > "$GOBIN/server"; echo no proxy; exit 1')
 
     with pytest.raises(StackError, match="USHER_LIVEKIT_SERVER") as raised:
-        built_livekit_server(fails, tools_dir)
+        built(LIVEKIT, fails, tools_dir)
 
     log = tools_dir / "livekit-server-build.log"
     assert str(log) in str(raised.value)

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from devstack import PROJECT_ROOT
-from devstack.promtool import found_promtool
-from devstack.testing import RunningStack
+from tests.support.promtool import found_promtool
+from tests.support.stacks import RunningStack
 
 FOLDER = PROJECT_ROOT / "monitoring"
 

@@ -16,7 +16,7 @@ import pytest
 from devstack import PROJECT_ROOT
 from devstack.ports import LOOPBACK, PORT_VARIABLES
 from devstack.processes import processes_of_stack
-from devstack.testing import RunningStack, running_stack
+from tests.support.stacks import RunningStack, running_stack
 
 ENDS_WITHIN_S = 60
 

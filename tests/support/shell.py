@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack import PROJECT_ROOT
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "dispatcher", "dispatch")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from devstack.second_run import AT_MOST, last_failed, why_not
+from tests.second_run import AT_MOST, last_failed, why_not
 
 
 def test_a_few_failed_tests_are_run_again() -> None:

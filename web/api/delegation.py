@@ -7,26 +7,14 @@ it only where the client wants that, or where the holder has sent it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from livekit.api import RoomConfiguration
 
 from dispatcher.clients.models import Client
-from dispatcher.domain.models import NewDispatch, State
+from dispatcher.domain.models import NewDispatch
 from dispatcher.errors import LedgerUnavailable
-from web.contract.answer_schemas import Accepted
 from web.contract.participant_tokens import delegated_agents
 from web.contract.problems import unavailable
 from web.state.accepted_dispatches import Promises
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delegated:
-    """A delegated dispatch; `agents` is for the token, if this token is to bring the agent."""
-
-    accepted: Accepted
-    promised: NewDispatch
-    agents: RoomConfiguration | None
 
 
 def delegate(
@@ -36,8 +24,10 @@ def delegate(
     *,
     public: bool,
     because: LedgerUnavailable,
-) -> Delegated:
+) -> tuple[NewDispatch, RoomConfiguration | None]:
     """Accept `new`, or return what was accepted for its room already.
+
+    The second is for the token, if this token is to bring the agent.
 
     Args:
         public: a page has sent it with a publishable key, and so knows its metadata.
@@ -60,10 +50,5 @@ def delegate(
     # The caller that asked for this room first may have sent other metadata; its token has that.
     known = ("", new.agent_metadata if public else "")
     shown = client.delegates_metadata or promised.agent_metadata in known
-    return Delegated(
-        accepted=Accepted.of(promised, dispatch_id=promised.dispatch_id, state=State.DELEGATED),
-        promised=promised,
-        agents=delegated_agents(promised, requested_at_ms=promise.requested_at_ms)
-        if shown
-        else None,
-    )
+    agents = delegated_agents(promised, requested_at_ms=promise.requested_at_ms)
+    return promised, agents if shown else None

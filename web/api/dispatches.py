@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, Response, request
-from livekit.api import RoomConfiguration
 from pydantic import ValidationError
 
 from dispatcher.clients.models import Client
@@ -14,12 +13,11 @@ from dispatcher.domain.models import PENDING, Dispatch, NewDispatch, State
 from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
 from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
-from dispatcher.ledger.step import Step
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
 from web.api.redispatch import admission, ask_for_redispatch, change, send_again
 from web.auth.api_keys import authenticate, is_publishable, limits_of, permitted, reader
-from web.contract.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
+from web.contract.answer_schemas import dispatch_answer, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
 from web.contract.problems import Problem, invalid_fields
 from web.contract.request_schemas import ListQuery, TokenRequest
@@ -68,40 +66,8 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _creation(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> Step[Created]:
-    return dispatches.create(
-        new,
-        due_in_s=here.common.wake_grace_s,
-        detail={"by": "http"},
-        admission=admission(here, client),
-        once=asked,
-        not_after_ms=here.ledger.not_after_ms(),
-    )
-
-
-def _instead_of(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
-) -> Created:
-    """End the room's dispatch, which its people have left, and create `new`.
-
-    Its agent has other metadata: a caller that asks with new metadata wants a new session.
-    """
-    dispatch = here.ledger.run(dispatches.read(over.dispatch_id))
-    if dispatch is not None:
-        reason = "everybody has left, and the room was asked for again with other agent metadata"
-        retention_s = here.common.retention_s
-        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
-    return here.ledger.run(_creation(here, client, new, asked))
-
-
-def _create(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> tuple[Accepted, str]:
-    """Create `new`, or find its room's live dispatch; return it and, if known, its identity.
-
-    The identity is the participant's of an earlier request with the same `Idempotency-Key`.
+def _create(here: Services, client: Client, new: NewDispatch, asked: Once | None) -> Created:
+    """Create `new`, or find its room's live dispatch.
 
     Raises:
         Problem: 409, the `Idempotency-Key` came with another request before.
@@ -109,23 +75,41 @@ def _create(
         Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
     """
+
+    def create() -> Created:
+        step = dispatches.create(
+            new,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            admission=admission(here, client),
+            once=asked,
+            not_after_ms=here.ledger.not_after_ms(),
+        )
+        return here.ledger.run(step)
+
     try:
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = create()
     except TooLate:
         # The caller still waits: this process was busy, or had a wrong offset of Redis's clock.
         here.ledger.look_at_clock()
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = create()
     if created.over:
-        created = _instead_of(here, client, new, asked, created)
+        _end_left(here, created.dispatch_id)
+        created = create()
     if created.conflict:
         raise conflict()
     if created.new:
         here.promises.remember(new)
-        accepted = Accepted.of(new, dispatch_id=new.dispatch_id, state=State.QUEUED)
-        return accepted, created.identity
-    answered = replace(new, room_name=created.room_name or new.room_name)
-    accepted = Accepted.of(answered, dispatch_id=created.dispatch_id, state=created.state)
-    return accepted, created.identity
+    return created
+
+
+def _end_left(here: Services, dispatch_id: str) -> None:
+    """End a dispatch whose people have left: a caller with new metadata wants a new session."""
+    dispatch = here.ledger.run(dispatches.read(dispatch_id))
+    if dispatch is not None:
+        reason = "everybody has left, and the room was asked for again with other agent metadata"
+        retention_s = here.common.retention_s
+        here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
 
 
 @blueprint.post("/dispatches")
@@ -146,55 +130,56 @@ def create_dispatch() -> Response:
         identity = asked.identity or identity
     agents = None
     try:
-        accepted, given = _create(here, client, new, asked)
+        created = _create(here, client, new, asked)
+        state, identity = created.state, created.identity or identity
+        room_name = created.room_name or new.room_name
+        dispatch = replace(new, dispatch_id=created.dispatch_id, room_name=room_name)
     except LedgerUnavailable as error:
-        delegated = delegate(here.promises, client, new, public=public, because=error)
-        accepted, given, agents = delegated.accepted, "", delegated.agents
+        state = State.DELEGATED
+        dispatch, agents = delegate(here.promises, client, new, public=public, because=error)
         if asked is not None:
-            here.delegations.keep(delegated.promised, asked)
-    _note(accepted)
-    body = _answer(client, wanted, accepted, given or identity, agents)
+            here.delegations.keep(dispatch, asked)
+    _note(dispatch, state)
+    token = participant_token(
+        client.livekit,
+        wanted,
+        dispatch_id=dispatch.dispatch_id,
+        room_name=dispatch.room_name,
+        identity=identity,
+        agents=agents,
+    )
+    body = token_answer(
+        dispatch,
+        state,
+        server_url=client.livekit.url,
+        token=token,
+        identity=identity,
+        base_url=_base_url(),
+    )
     return Response(body, mimetype="application/json")
 
 
-def _answer(
-    client: Client,
-    wanted: TokenRequest,
-    accepted: Accepted,
-    identity: str,
-    agents: RoomConfiguration | None,
-) -> str:
-    return token_answer(
-        server_url=client.livekit.url,
-        token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
-        identity=identity,
-        accepted=accepted,
-        base_url=_base_url(),
-    )
-
-
-def _note(of: Accepted | Dispatch) -> None:
+def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
     """Put the dispatch's attributes into the request's span, and a link to the dispatch's trace."""
     here = tracing.current()
     if here is tracing.NO_SPAN:
         return
     here.set_attributes(
         {
-            "usher.dispatch_id": of.dispatch_id,
-            "usher.client_id": of.client_id,
-            "usher.room": of.room_name,
-            "usher.agent_name": of.agent_name,
-            "usher.state": str(of.state),
+            "usher.dispatch_id": dispatch.dispatch_id,
+            "usher.client_id": dispatch.client_id,
+            "usher.room": dispatch.room_name,
+            "usher.agent_name": dispatch.agent_name,
+            "usher.state": str(state),
         }
     )
-    of_dispatch = tracing.context(of.traceparent)
+    of_dispatch = tracing.context(dispatch.traceparent)
     if of_dispatch.trace_id != here.get_span_context().trace_id:
         here.add_link(of_dispatch)
 
 
 def _base_url() -> str:
-    # `host_url` would parse it again.
-    return f"{request.scheme}://{request.host}{request.root_path}"
+    return request.root_url.rstrip("/")
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
@@ -258,7 +243,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     here = services()
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
-    _note(dispatch)
+    _note(dispatch, dispatch.state)
     if dispatch.state in PENDING:
         raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
     if dispatch.state is State.JOINED:
@@ -275,7 +260,7 @@ def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     here = services()
     client = authenticate(here.clients)
     dispatch = _own(here, client, dispatch_id)
-    _note(dispatch)
+    _note(dispatch, dispatch.state)
     step = cancelling.cancel(
         dispatch,
         retention_s=here.common.retention_s,

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from flask import Blueprint, Response, request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from flask import Blueprint, Response, render_template, request
 from pydantic.json_schema import models_json_schema
 
 from web.contract.answer_schemas import (
@@ -30,7 +29,7 @@ from web.contract.answer_schemas import (
 from web.contract.request_schemas import TokenRequest
 from web.pages.static_files import PAGES, TEMPLATES
 
-blueprint = Blueprint("openapi", __name__)
+blueprint = Blueprint("openapi", __name__, template_folder=TEMPLATES)
 
 
 def document() -> dict[str, Any]:
@@ -71,19 +70,15 @@ def _document_text(prefix: str) -> str:
 
 @lru_cache(maxsize=16)
 def _page(prefix: str) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["schema_name"] = schema_name
-    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2)
-    template = environment.get_template("docs.html")
-    return template.render(api=json.loads(_document_text(prefix)), root_path=prefix)
+    return render_template("docs.html", api=json.loads(_document_text(prefix)), root_path=prefix)
 
 
+@blueprint.app_template_filter("pretty")
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2)
+
+
+@blueprint.app_template_filter()
 def schema_name(schema: Mapping[str, Any]) -> str:
     """Name a schema for people: "list of DispatchSummary", "string or null"."""
     if "$ref" in schema:

@@ -39,21 +39,16 @@ def _connections() -> str:
 
 
 def _mark(response: Response) -> Response:
-    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118  # pairs otherwise
-    for name, value in ALWAYS.items():  # `setdefault` raises and catches for each
-        if name.lower() not in there:
-            response.headers.add(name, value)
     policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
         policy = _PAGE.format(connect=_connections())
-    if "content-security-policy" not in there:
-        response.headers.add("Content-Security-Policy", policy)
-    if "cache-control" not in there:
-        # Tokens, records and permissions must not be kept by a proxy or on a shared disk.
-        response.headers.add("Cache-Control", "no-store")
+    # Tokens, records and permissions must not be kept by a proxy or on a shared disk.
+    defaults = {**ALWAYS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
     if request.is_secure:
-        response.headers.setdefault("Strict-Transport-Security", _HSTS)
+        defaults["Strict-Transport-Security"] = _HSTS
+    for name, value in defaults.items():
+        response.headers.setdefault(name, value)
     return response
 
 

@@ -7,6 +7,7 @@ read its own dispatch.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ from flask import g, request
 from jwt import PyJWTError
 from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
+from livekit.api.access_token import Claims
 
 from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import ApiKey, Client, KeyKind
@@ -64,8 +66,7 @@ def caller() -> Caller | None:
 
 
 def _bearer() -> str:
-    sent: str = request.environ.get("HTTP_AUTHORIZATION", "")
-    scheme, _, credential = sent.partition(" ")
+    scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         detail = "send your API key as: Authorization: Bearer <key>"
         raise Problem(401, detail, headers=_CHALLENGE)
@@ -198,30 +199,36 @@ def unverified(token: str) -> dict[str, Any]:
     return claims
 
 
-def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
+def signers(clients: ClientRegistry, token: str) -> list[tuple[Client, Claims]]:
+    """Return the clients whose LiveKit key has signed `token`, each with the token's claims.
+
+    Several clients may share a key.
+    """
     issuer = unverified(token).get("iss")
-    signers = [
+    found = []
+    for client in clients.clients:
+        if client.livekit.api_key == issuer:
+            verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
+            # A signed token that is not of LiveKit's format may hold any JSON.
+            with contextlib.suppress(PyJWTError, ValueError, TypeError, AttributeError):
+                found.append((client, verifier.verify(token)))
+    return found
+
+
+def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
+    """Return the client with whose LiveKit key the token of that dispatch is signed, if any."""
+    owners = [
         client
-        for client in clients.clients
-        if client.livekit.api_key == issuer and _signed(client, token, dispatch_id)
+        for client, claims in signers(clients, token)
+        if dispatch_id
+        and isinstance(claims.attributes, dict)
+        and claims.attributes.get(DISPATCH_ID) == dispatch_id
     ]
-    if len(signers) < 2:
-        return signers[0] if signers else None
+    if len(owners) < 2:
+        return owners[0] if owners else None
     try:
         dispatch = services().ledger.run(dispatches.read(dispatch_id))
         owner = dispatch.client_id if dispatch else ""
     except UnreadableRecord as error:
         owner = error.client_id
-    return next((client for client in signers if client.client_id == owner), signers[0])
-
-
-def _signed(client: Client, token: str, dispatch_id: str) -> bool:
-    """Return true when the token came with that dispatch, signed with this client's secret."""
-    verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
-    try:
-        attributes = verifier.verify(token).attributes
-    except (PyJWTError, ValueError, TypeError, AttributeError):
-        return False  # signed, but not a token of LiveKit's format: it may hold any JSON
-    if not dispatch_id or not isinstance(attributes, dict):
-        return False
-    return attributes.get(DISPATCH_ID) == dispatch_id
+    return next((client for client in owners if client.client_id == owner), owners[0])

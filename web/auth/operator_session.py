@@ -13,8 +13,8 @@ from typing import Final
 from flask import Response, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from web.auth.operator import operator_credential
 from web.contract.problems import Problem
-from web.state.operator import Operator
 
 COOKIE: Final = "usher_dashboard"
 PATH: Final = "/dashboard"
@@ -23,29 +23,29 @@ SESSION_S: Final = 12 * 3600
 
 
 @cache
-def _serializer(operator: Operator) -> URLSafeTimedSerializer:
+def _serializer(credential: str) -> URLSafeTimedSerializer:
     # Slow to compute: the password must not be found from a cookie by trying passwords.
-    secret = f"{operator.user}:{operator.password}".encode()
-    key = hashlib.scrypt(secret, salt=COOKIE.encode(), n=2**14, r=8, p=1)
+    key = hashlib.scrypt(credential.encode(), salt=COOKIE.encode(), n=2**14, r=8, p=1)
     return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": hashlib.sha256})
 
 
-def signed_in(operator: Operator) -> bool:
+def signed_in() -> bool:
     """Return true when the present request carries a valid session."""
-    if not operator.named:
+    credential = operator_credential()
+    if not credential:
         return False
     try:
-        _serializer(operator).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+        _serializer(credential).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
     except BadSignature:
         return False
     return True
 
 
-def sign_in(operator: Operator, answer: Response) -> None:
+def sign_in(answer: Response) -> None:
     """Set the session's cookie in `answer`."""
     answer.set_cookie(
         COOKIE,
-        _serializer(operator).dumps("operator"),
+        _serializer(operator_credential()).dumps("operator"),
         max_age=SESSION_S,
         path=_path(),
         secure=request.is_secure,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
@@ -17,30 +17,6 @@ from dispatcher.ledger.queries import Page
 Filled = Annotated[str | None, BeforeValidator(lambda text: text or None)]
 Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, by Redis's clock.")]
 DispatchId = Annotated[str, Field(examples=["dsp_BWA-BKOFuK9gGdfLrxlpdg"])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """A dispatch that the caller can rely on: a new one, or the live one of its room."""
-
-    dispatch_id: str
-    state: State
-    room_name: str
-    agent_name: str
-    client_id: str
-    traceparent: str = ""
-
-    @classmethod
-    def of(cls, new: NewDispatch, *, dispatch_id: str, state: State) -> Accepted:
-        """Make the accepted dispatch for `new`: itself, or the live dispatch of its room."""
-        return cls(
-            dispatch_id=dispatch_id,
-            state=state,
-            room_name=new.room_name,
-            agent_name=new.agent_name,
-            client_id=new.client_id,
-            traceparent=new.traceparent,
-        )
 
 
 class TokenAnswer(BaseModel):
@@ -213,18 +189,24 @@ class Readiness(BaseModel):
 
 
 def token_answer(
-    *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
+    dispatch: NewDispatch,
+    state: State,
+    *,
+    server_url: str,
+    token: str,
+    identity: str,
+    base_url: str,
 ) -> str:
     """Make the body of the 200: LiveKit's `TokenSourceResponse` and the dispatch's URLs."""
-    status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
+    status_url = f"{base_url}/api/v1/dispatches/{dispatch.dispatch_id}"
     return TokenAnswer(
         server_url=server_url,
         participant_token=token,
-        room_name=accepted.room_name,
+        room_name=dispatch.room_name,
         participant_identity=identity,
-        dispatch_id=accepted.dispatch_id,
-        status=accepted.state,
-        state=accepted.state,
+        dispatch_id=dispatch.dispatch_id,
+        status=state,
+        state=state,
         status_url=status_url,
         events_url=f"{status_url}/events",
     ).model_dump_json()
@@ -237,6 +219,11 @@ def _shown(dispatch: Dispatch) -> Dispatch:
 def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
     """Make the body of `GET /api/v1/dispatches/{id}`: the record, without the agent's metadata."""
     return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
+
+
+def dispatch_summary(dispatch: Dispatch) -> dict[str, Any]:
+    """Show a dispatch as it is listed."""
+    return DispatchSummary.model_validate(_shown(dispatch)).model_dump(mode="json")
 
 
 def page_answer(page: Page) -> dict[str, Any]:

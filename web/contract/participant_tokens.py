@@ -19,7 +19,6 @@ from dispatcher.clients.models import LiveKitCredentials
 from dispatcher.domain.job_attributes import DELEGATED, DISPATCH_ID, job_attributes
 from dispatcher.domain.models import PARTICIPANT_TOKEN_TTL_S, NewDispatch
 from dispatcher.livekit.jwt import signed
-from web.contract.answer_schemas import Accepted
 from web.contract.request_schemas import TokenRequest
 
 _MAY: Final = dict.fromkeys(("roomJoin", "canPublish", "canSubscribe", "canPublishData"), True)
@@ -33,8 +32,9 @@ def unguessable(prefix: str) -> str:
 def participant_token(
     credentials: LiveKitCredentials,
     request: TokenRequest,
-    accepted: Accepted,
     *,
+    dispatch_id: str,
+    room_name: str,
     identity: str,
     agents: RoomConfiguration | None = None,
 ) -> str:
@@ -53,8 +53,8 @@ def participant_token(
         "sub": identity,
         "nbf": now,
         "exp": now + PARTICIPANT_TOKEN_TTL_S,
-        "video": {"room": accepted.room_name, **_MAY},
-        "attributes": {**request.participant_attributes, DISPATCH_ID: accepted.dispatch_id},
+        "video": {"room": room_name, **_MAY},
+        "attributes": {**request.participant_attributes, DISPATCH_ID: dispatch_id},
     }
     if request.participant_name:
         claims["name"] = request.participant_name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
+from dispatcher.errors import LedgerUnavailable, LimitReached, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,11 @@ def _register_ledgers(app: Flask) -> None:
             "the record of this dispatch is damaged, or of another release of Usher, so nobody "
             "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()
+
+    @app.errorhandler(LimitReached)
+    def limit_reached(error: LimitReached) -> Response:
+        wait_s = max(1, math.ceil(error.retry_after_s))
+        return too_many(str(error), retry_after_s=wait_s).response()
 
     @app.errorhandler(Overloaded)
     def overloaded(error: Overloaded) -> Response:

@@ -6,6 +6,7 @@ changed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from dispatcher.explain.explanation import explain_parked, explain_unknown
 from dispatcher.ledger import reports
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import NOT_OURS
+from web.auth.operator import operator_credential
 from web.auth.operator_session import PATH, signed_in
 from web.contract.problems import Problem, invalid_fields
 from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
@@ -37,6 +39,7 @@ from web.dashboard.serializers import (
     success_answer,
     window_answer,
 )
+from web.monitoring import health
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")
@@ -46,10 +49,9 @@ QueryT = TypeVar("QueryT", bound=BaseModel)
 
 @blueprint.before_request
 def _operator_only() -> None:
-    operator = services().operator
-    if not operator.named:
+    if not operator_credential():
         raise Problem(403, "set USHER_OPERATOR_AUTH to switch the dashboard on")
-    if not signed_in(operator):
+    if not signed_in():
         raise Problem(401, "sign in at /dashboard/login")
 
 
@@ -115,6 +117,7 @@ def overview() -> Response:
     by_window = {each: queries.read_figures(here, each, counted) for each in Window}
     shown = by_window[wanted.window]
     standing = queries.read_health(here)
+    missing = health.missing(here.clients, here.dispatcher, standing)
     failures = queries.newest_failures(here, ids)
     return _answer(
         {
@@ -124,7 +127,7 @@ def overview() -> Response:
             "success": {each: success_answer(by_window[each].clients) for each in Window},
             "states": states_answer(by_window[Window.MINUTES].clients),
             **window_answer(shown),
-            "health": health_answer(standing, queries.missing(here, standing), ids),
+            "health": health_answer(standing, missing, ids),
             "newest_failures": [failure_answer(each, here.timings) for each in failures],
         }
     )
@@ -146,7 +149,9 @@ def sessions() -> Response:
         after=wanted.cursor,
     )
     # An id finds its session, regardless of the other filters and of its age.
-    exact = queries.find_dispatch(here, text) if text.startswith("dsp_") else None
+    exact = None
+    with contextlib.suppress(UnreadableRecord):
+        exact = queries.read_dispatch(here, text) if text.startswith("dsp_") else None
     page = (
         Page(dispatches=(exact,), next=None)
         if exact is not None
@@ -170,6 +175,8 @@ def session(dispatch_id: str) -> Response:
             explanation = explain_parked(dispatch_id, str(error))
         else:
             if dispatch is not None:
-                return _answer(session_answer(dispatch, here.timings, flower_url=here.flower_url))
+                return _answer(
+                    session_answer(dispatch, here.timings, flower_url=here.settings.flower_url)
+                )
             explanation = explain_unknown(dispatch_id, here.timings)
     return _answer({"explanation": asdict(explanation)}, 404)

@@ -13,10 +13,9 @@ from typing import Final
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web.auth.operator import judged
+from web.auth.operator import judged, operator_credential
 from web.auth.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
 from web.pages import static_files
-from web.services import services
 
 blueprint = Blueprint(
     "dashboard", __name__, url_prefix=PATH, template_folder=static_files.TEMPLATES
@@ -31,23 +30,24 @@ _POLICY: Final = (
 _OWN_PAGE: Final = re.compile(r"/dashboard(/sessions(/[A-Za-z0-9_-]{1,256})?)?(\?[!-~]{0,500})?")
 
 
+@blueprint.before_request
+def _is_switched_on() -> Response | None:
+    """Say how to switch the dashboard on where no credential is set; that page needs its style."""
+    if request.endpoint == "dashboard.part" or operator_credential():
+        return None
+    return _own(Response(render_template("dashboard/off.html"), status=403))
+
+
 def _page(name: str) -> AnyResponse:
     """Return the page, or a redirect to the login."""
-    here = services()
-    if not here.operator.named:
-        return _switched_off()
     # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if not crossing and not signed_in(here.operator):
+    if not crossing and not signed_in():
         wanted = _own_page(request.full_path.rstrip("?"))
         return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
     answer = static_files.page(f"dashboard/{name}")
     answer.vary.add("Cookie")
     return _own(answer)
-
-
-def _switched_off() -> Response:
-    return _own(Response(render_template("dashboard/off.html"), status=403))
 
 
 def _own(answer: Response) -> Response:
@@ -82,9 +82,6 @@ def session(dispatch_id: str) -> AnyResponse:
 @blueprint.get("/login")
 def login() -> AnyResponse:
     """Show the login form."""
-    here = services()
-    if not here.operator.named:
-        return _switched_off()
     return _form()
 
 
@@ -111,9 +108,6 @@ def log_in() -> AnyResponse:
     Raises:
         Problem: 403, another site has sent the form.
     """
-    here = services()
-    if not here.operator.named:
-        return _switched_off()
     check_own_form()
     right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
@@ -122,7 +116,7 @@ def log_in() -> AnyResponse:
         return _form(status=401, trouble="wrong")
     answer = _own(Response(status=303))
     answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))
-    sign_in(here.operator, answer)
+    sign_in(answer)
     return answer
 
 

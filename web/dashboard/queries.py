@@ -6,6 +6,7 @@ Figures and health may be a second old, costlier reads some seconds. Each raises
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +14,10 @@ from typing import Final
 from dispatcher.domain.metrics import Figures, Window
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnreadableRecord
-from dispatcher.ledger import dispatches, parts, queries, statistics
+from dispatcher.ledger import dispatches, queries, statistics
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import Health
-from web.monitoring import health
 from web.services import Services
 
 NEWEST_FAILURES: Final = 6
@@ -55,15 +55,6 @@ def read_health(here: Services) -> Health:
     return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(statistics.health()))
 
 
-def missing(here: Services, standing: Health) -> list[str]:
-    """Return the parts that have not reported themselves, as `/readyz` does."""
-    alive = {parts.worker(queue) for queue in standing.workers}
-    alive |= {parts.livekit(client_id) for client_id in standing.livekit}
-    alive |= {parts.SWEEPER} if standing.sweeper_alive else set()
-    servers = list(standing.agent_servers)
-    return health.missing(here.clients, here.dispatcher, frozenset(alive), servers)
-
-
 def find(store: Ledger, sought: Sought) -> Page:
     """Return a page of what is sought, after `MOST_LOOKS` looks at the most."""
     found: list[Dispatch] = []
@@ -91,9 +82,13 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
     sought = Sought(client_ids=tuple(client_ids), states=(State.FAILED,), limit=NEWEST_FAILURES)
 
     def read() -> tuple[Dispatch, ...]:
-        page = find(here.ledger, sought)
-        whole = (_readable(here.ledger, each.dispatch_id) for each in page.dispatches)
-        return tuple(each for each in whole if each is not None and each.state is State.FAILED)
+        found = []
+        for each in find(here.ledger, sought).dispatches:
+            with contextlib.suppress(UnreadableRecord):  # the others are shown
+                dispatch = read_dispatch(here, each.dispatch_id)
+                if dispatch is not None and dispatch.state is State.FAILED:
+                    found.append(dispatch)
+        return tuple(found)
 
     return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
 
@@ -102,22 +97,6 @@ def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
     """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`."""
     name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
     return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
-
-
-def _readable(store: Ledger, dispatch_id: str) -> Dispatch | None:
-    """Return the record; None where there is none, or it cannot be read: the others are shown."""
-    try:
-        return store.run(dispatches.read(dispatch_id))
-    except UnreadableRecord:
-        return None
-
-
-def find_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """Return a record, read half a second ago at the most; None: there is no readable one."""
-    try:
-        return read_dispatch(here, dispatch_id)
-    except UnreadableRecord:
-        return None
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:

@@ -17,6 +17,7 @@ from dispatcher.explain.explanation import explain
 from dispatcher.explain.stages import stages
 from dispatcher.ledger.queries import Page
 from dispatcher.ledger.statistics import Health
+from web.contract.answer_schemas import dispatch_answer, dispatch_summary
 
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -80,7 +81,6 @@ def window_answer(figures: Figures) -> dict[str, Any]:
     """Show the figures of one window."""
     histograms = [each.histograms["time_to_join"] for each in figures.clients]
     return {
-        "since_ms": figures.since_ms,
         "time_to_join": histogram_answer(merged(histograms, "time_to_join")),
         "failures": _by_reason(each.failed for each in figures.clients),
         "rejects": _by_reason(each.reject_reasons for each in figures.agents),
@@ -142,19 +142,11 @@ def failure_answer(dispatch: Dispatch, timings: Timings) -> dict[str, Any]:
 
 
 def summary_answer(dispatch: Dispatch) -> dict[str, Any]:
-    """Show a line of a list of sessions."""
+    """Show a line of a list of sessions: as the API lists it, and its client."""
     return {
-        "dispatch_id": dispatch.dispatch_id,
+        **dispatch_summary(dispatch),
         "client_id": dispatch.client_id,
-        "room_name": dispatch.room_name,
-        "agent_name": dispatch.agent_name,
-        "container": dispatch.agent_container or dispatch.container,
-        "state": dispatch.state,
-        "generation": dispatch.generation,
-        "created_at_ms": dispatch.created_at_ms,
         "updated_at_ms": dispatch.updated_at_ms,
-        "time_to_join_ms": dispatch.time_to_join_ms,
-        "failure_reason": dispatch.failure_reason,
     }
 
 
@@ -170,22 +162,16 @@ def page_answer(page: Page, *, at_ms: int) -> dict[str, Any]:
 def session_answer(dispatch: Dispatch, timings: Timings, *, flower_url: str = "") -> dict[str, Any]:
     """Show one session whole."""
     return {
-        **summary_answer(dispatch),
+        **dispatch_answer(dispatch),
+        "client_id": dispatch.client_id,
         "at_ms": dispatch.read_at_ms,
         "terminal": dispatch.terminal,
         "requested_at_ms": dispatch.requested_at_ms,
-        "deadline_at_ms": dispatch.deadline_at_ms,
-        "joined_at_ms": dispatch.joined_at_ms,
         "agent_server_id": dispatch.agent_server_id,
-        "agent_identity": dispatch.agent_identity,
         "job_id": dispatch.job_id,
         "livekit_dispatch_id": dispatch.livekit_dispatch_id,
-        "failure_message": dispatch.failure_message,
-        "losses": dispatch.losses,
         "attempts_dropped": dispatch.attempts_dropped,
         "timeline_dropped": dispatch.timeline_dropped,
-        "attempts": [asdict(attempt) for attempt in dispatch.attempts],
-        "timeline": [asdict(event) for event in dispatch.timeline],
         "stages": [asdict(stage) for stage in stages(dispatch)],
         "explanation": asdict(explain(dispatch, timings)),
         "flower_url": flower_url,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -14,8 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from dispatcher.domain.failure_reasons import FULL
-from dispatcher.domain.metrics import BOUNDS, TIMES, AgentFigures, ClientFigures, Figures, Histogram
-from dispatcher.domain.models import FailureReason
+from dispatcher.domain.metrics import AgentFigures, ClientFigures, Figures
+from dispatcher.domain.models import AgentServerReport, FailureReason
 from dispatcher.explain.texts import REJECTED
 from dispatcher.ledger import parts
 from dispatcher.ledger.guarding import Work
@@ -75,6 +77,18 @@ _NONE_FAILED: Final = dict.fromkeys(
 )
 _NO_ERRORS: Final = dict.fromkeys(map(str, Work), 0)
 _OF_AGENTS: Final = ("client", "container", "agent")
+_AGENT_COUNTERS: Final = {
+    "requests": "Jobs that agent servers have answered.",
+    "joins": "Agents that have connected to their room.",
+    "leaves": "Agents that have left it and said so.",
+    "adoptions": "Sessions taken over that the ledger did not know to be theirs.",
+    "assignment_timeouts": "Accepted jobs that LiveKit gave to nobody.",
+}
+_SERVER_GAUGES: Final = {
+    "slots": "Sessions it can take.",
+    "used_slots": "Sessions that it has.",
+    "load": "Used slots / slots.",
+}
 
 
 class LedgerCollector(Collector):
@@ -86,137 +100,105 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; called by prometheus_client."""
-        up = self._figures is not None and self._health is not None
-        yield GaugeMetricFamily(
-            "usher_up", "1 if Redis has answered this scrape and takes writes.", value=float(up)
+        figures, health = self._figures, self._health
+        up = figures is not None and health is not None
+        yield _gauge("up", "1 if Redis has answered this scrape and takes writes.", up)
+        if figures is None or health is None:
+            return
+        yield from _of_clients(figures.clients)
+        yield from _of_agents(figures.agents)
+        yield from _of_servers(health.agent_servers)
+        yield from _of_workers(health)
+        yield from _of_records(health)
+        errors = _NO_ERRORS | dict(health.internal_errors)
+        yield _counter(
+            "internal_errors",
+            "Failures that nothing has expected.",
+            ("work",),
+            {(work,): count for work, count in errors.items()},
         )
-        if self._figures is not None:
-            yield from _of_clients(self._figures.clients)
-            yield from _of_agents(self._figures.agents)
-        if self._health is not None:
-            yield from _of_servers(self._health)
-            yield from _of_workers(self._health)
-            yield from _of_records(self._health)
-            yield _of_errors(self._health)
-        if self._figures is not None and self._health is not None:
-            yield _of_livekit(self._figures.clients, self._health)
+        yield _gauges(
+            "livekit_up",
+            "1 while that client's LiveKit server answers.",
+            ("client",),
+            {(each.client_id,): each.client_id in health.livekit for each in figures.clients},
+        )
 
 
-def _of_clients(clients: Iterable[ClientFigures]) -> Iterator[Metric]:
+def _of_clients(clients: Sequence[ClientFigures]) -> Iterator[Metric]:
     for name, (field, about) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"usher_{name}", about, labels=("client",))
-        for client in clients:
-            counter.add_metric((client.client_id,), getattr(client, field))
-        yield counter
-    failures = CounterMetricFamily(
-        "usher_failures", "Sessions that ended without an agent.", labels=("client", "reason")
+        counted = {(each.client_id,): getattr(each, field) for each in clients}
+        yield _counter(name, about, ("client",), counted)
+    failures = {
+        (each.client_id, reason): count
+        for each in clients
+        for reason, count in (_NONE_FAILED | dict(each.failed)).items()
+    }
+    yield _counter(
+        "failures", "Sessions that ended without an agent.", ("client", "reason"), failures
     )
-    states = GaugeMetricFamily(
-        "usher_sessions", "Sessions that have not ended, now.", labels=("client", "state")
-    )
-    for client in clients:
-        for reason, count in (_NONE_FAILED | dict(client.failed)).items():
-            failures.add_metric((client.client_id, reason), count)
-        for state, number in client.states.items():
-            states.add_metric((client.client_id, state), number)
-    yield failures
-    yield states
-    for name in BOUNDS:
-        yield _histogram(name, clients)
+    states = {
+        (each.client_id, str(state)): number
+        for each in clients
+        for state, number in each.states.items()
+    }
+    yield _gauges("sessions", "Sessions that have not ended, now.", ("client", "state"), states)
+    for name, about in _TIMES.items():
+        yield _histogram(name, f"usher_{name}_seconds", about, clients, unit=1000)
+    for name, about in _PER_SESSION.items():
+        yield _histogram(name, f"usher_session_{name}", about, clients, unit=1)
 
 
-def _histogram(name: str, clients: Iterable[ClientFigures]) -> Metric:
-    if name in TIMES:
-        family = HistogramMetricFamily(f"usher_{name}_seconds", _TIMES[name], labels=("client",))
-    else:
-        family = HistogramMetricFamily(
-            f"usher_session_{name}", _PER_SESSION[name], labels=("client",)
-        )
-    unit = 1000 if name in TIMES else 1
+def _histogram(
+    name: str, shown_as: str, about: str, clients: Iterable[ClientFigures], *, unit: int
+) -> Metric:
+    family = HistogramMetricFamily(shown_as, about, labels=("client",))
     for client in clients:
         found = client.histograms[name]
-        family.add_metric((client.client_id,), _buckets(found, unit), found.sum / unit)
+        upper = [*(str(bound / unit) for bound in found.bounds), "+Inf"]
+        up_to = map(float, accumulate(found.counts))
+        family.add_metric(
+            (client.client_id,), list(zip(upper, up_to, strict=True)), found.sum / unit
+        )
     return family
 
 
-def _buckets(found: Histogram, unit: int) -> list[tuple[str, float]]:
-    """Return upper bounds with the number of all values up to them, as Prometheus has it."""
-    upper = [*(str(bound / unit) for bound in found.bounds), "+Inf"]
-    buckets, below = [], 0
-    for bound, count in zip(upper, found.counts, strict=True):
-        below += count
-        buckets.append((bound, float(below)))
-    return buckets
+def _of_agents(agents: Sequence[AgentFigures]) -> Iterator[Metric]:
+    by_labels = {(each.client_id, each.container, each.agent_name): each for each in agents}
+    for name, about in _AGENT_COUNTERS.items():
+        counted = {labels: getattr(each, name) for labels, each in by_labels.items()}
+        yield _counter(f"agent_{name}", about, _OF_AGENTS, counted)
+    for name, about in {"accept": "Jobs accepted.", "reject": "Jobs rejected."}.items():
+        reasons = {
+            (*labels, reason): count
+            for labels, each in by_labels.items()
+            for reason, count in getattr(each, f"{name}_reasons").items()
+        }
+        yield _counter(f"agent_{name}s", about, (*_OF_AGENTS, "reason"), reasons)
 
 
-def _of_agents(agents: Iterable[AgentFigures]) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "usher_agent_requests", "Jobs that agent servers have answered.", labels=_OF_AGENTS
-    )
-    accepts = CounterMetricFamily(
-        "usher_agent_accepts", "Jobs accepted.", labels=(*_OF_AGENTS, "reason")
-    )
-    rejects = CounterMetricFamily(
-        "usher_agent_rejects", "Jobs rejected.", labels=(*_OF_AGENTS, "reason")
-    )
-    others = {
-        name: CounterMetricFamily(f"usher_agent_{name}", about, labels=_OF_AGENTS)
-        for name, about in {
-            "joins": "Agents that have connected to their room.",
-            "leaves": "Agents that have left it and said so.",
-            "adoptions": "Sessions taken over that the ledger did not know to be theirs.",
-            "assignment_timeouts": "Accepted jobs that LiveKit gave to nobody.",
-        }.items()
+def _of_servers(servers: Sequence[AgentServerReport]) -> Iterator[Metric]:
+    by_labels = {
+        (each.client_id, each.container, each.agent_name, each.agent_server_id): each
+        for each in servers
     }
-    for agent in agents:
-        labels = (agent.client_id, agent.container, agent.agent_name)
-        requests.add_metric(labels, agent.requests)
-        for reason, count in agent.accept_reasons.items():
-            accepts.add_metric((*labels, reason), count)
-        for reason, count in agent.reject_reasons.items():
-            rejects.add_metric((*labels, reason), count)
-        for name, family in others.items():
-            family.add_metric(labels, getattr(agent, name))
-    yield from (requests, accepts, rejects, *others.values())
-
-
-def _of_servers(health: Health) -> Iterator[Metric]:
-    labels = (*_OF_AGENTS, "server")
-    slots = GaugeMetricFamily("usher_agent_server_slots", "Sessions it can take.", labels=labels)
-    used = GaugeMetricFamily(
-        "usher_agent_server_used_slots", "Sessions that it has.", labels=labels
-    )
-    load = GaugeMetricFamily("usher_agent_server_load", "Used slots / slots.", labels=labels)
-    online = GaugeMetricFamily(
-        "usher_agent_servers_online",
-        "Agent servers registered at LiveKit and not on their way out.",
-        labels=("client", "agent"),
-    )
-    count: dict[tuple[str, str], int] = {}
-    for server in health.agent_servers:
-        whose = (server.client_id, server.agent_name)
-        values = (server.client_id, server.container, server.agent_name, server.agent_server_id)
-        slots.add_metric(values, server.slots)
-        used.add_metric(values, server.used_slots)
-        load.add_metric(values, server.load)
-        count[whose] = count.get(whose, 0) + server.online
-    for whose, number in sorted(count.items()):
-        online.add_metric(whose, number)
-    yield from (slots, used, load, online)
+    for name, about in _SERVER_GAUGES.items():
+        values = {labels: getattr(each, name) for labels, each in by_labels.items()}
+        yield _gauges(f"agent_server_{name}", about, (*_OF_AGENTS, "server"), values)
+    online: Counter[tuple[str, ...]] = Counter()
+    for each in servers:
+        online[each.client_id, each.agent_name] += each.online
+    about = "Agent servers registered at LiveKit and not on their way out."
+    yield _gauges("agent_servers_online", about, ("client", "agent"), dict(sorted(online.items())))
 
 
 def _of_workers(health: Health) -> Iterator[Metric]:
-    queues = GaugeMetricFamily(
-        "usher_queue_length", "Celery messages that wait.", labels=("queue",)
-    )
-    workers = GaugeMetricFamily(
-        "usher_worker_up", "1 if a worker serves that queue; sweeper: beat.", labels=("worker",)
-    )
-    for queue in QUEUES:
-        queues.add_metric((queue,), health.queues.get(queue, 0))
-        workers.add_metric((queue,), float(queue in health.workers))
-    workers.add_metric((parts.SWEEPER,), float(health.sweeper_alive))
-    yield from (queues, workers)
+    waiting = {(queue,): health.queues.get(queue, 0) for queue in QUEUES}
+    yield _gauges("queue_length", "Celery messages that wait.", ("queue",), waiting)
+    up = {(queue,): queue in health.workers for queue in QUEUES}
+    up[parts.SWEEPER,] = health.sweeper_alive
+    about = "1 if a worker serves that queue; sweeper: beat."
+    yield _gauges("worker_up", about, ("worker",), up)
 
 
 def _of_records(health: Health) -> Iterator[Metric]:
@@ -241,28 +223,26 @@ def _of_records(health: Health) -> Iterator[Metric]:
             "sweeper_silent_seconds", "Since the last sweep.", health.sweeper_silent_ms / 1000
         )
     yield _gauge("parked_dispatches", "Records that nobody can read.", health.parked)
-    yield CounterMetricFamily(
-        "usher_data_losses", "How often Redis has lost what it held.", value=health.data_losses
+    yield _counter(
+        "data_losses", "How often Redis has lost what it held.", (), {(): health.data_losses}
     )
 
 
-def _of_errors(health: Health) -> Metric:
-    errors = CounterMetricFamily(
-        "usher_internal_errors", "Failures that nothing has expected.", labels=("work",)
-    )
-    for work, count in (_NO_ERRORS | dict(health.internal_errors)).items():
-        errors.add_metric((work,), count)
-    return errors
+def _counter(name: str, about: str, labels: Sequence[str], counted: Mapping[Any, float]) -> Metric:
+    """Make a counter of the values by their labels."""
+    family = CounterMetricFamily(f"usher_{name}", about, labels=labels)
+    for values, count in counted.items():
+        family.add_metric(values, count)
+    return family
 
 
-def _of_livekit(clients: Iterable[ClientFigures], health: Health) -> Metric:
-    answers = GaugeMetricFamily(
-        "usher_livekit_up", "1 while that client's LiveKit server answers.", labels=("client",)
-    )
-    for client in clients:
-        answers.add_metric((client.client_id,), float(client.client_id in health.livekit))
-    return answers
+def _gauges(name: str, about: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """Make a gauge of the values by their labels."""
+    family = GaugeMetricFamily(f"usher_{name}", about, labels=labels)
+    for label_values, value in values.items():
+        family.add_metric(label_values, float(value))
+    return family
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"usher_{name}", about, value=value)
+    return _gauges(name, about, (), {(): value})

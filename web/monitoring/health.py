@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flask import Blueprint
@@ -17,13 +17,15 @@ from dispatcher.clients.worker_settings import (
 )
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import parts, reports
+from dispatcher.ledger import parts, reports, statistics
+from dispatcher.ledger.statistics import Health
 from dispatcher.settings import DispatcherSettings
 from web.auth.operator import shows_credential
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
 
+_QUEUES = ("dispatch", "verify")  # a session cannot do without a worker of these
 CLIENTS_FILE = "clients_file"  # it is wrong, and the clients read before are still in use
 
 
@@ -51,32 +53,30 @@ def _has_agent_server(client: Client, servers: Iterable[AgentServerReport]) -> b
     )
 
 
-def missing(
-    clients: ClientRegistry,
-    settings: DispatcherSettings,
-    alive: frozenset[str],
-    servers: list[AgentServerReport],
-) -> list[str]:
+def missing(clients: ClientRegistry, settings: DispatcherSettings, health: Health) -> list[str]:
     """Return the parts that a session needs and that have not reported themselves lately.
 
     Agent servers that run without our reports cannot be missed.
     """
-    needed = [parts.worker("dispatch"), parts.worker("verify"), parts.SWEEPER]
     served = [client for client in clients.clients if not client.disabled]
-    needed += [parts.livekit(client.client_id) for client in served]
+    absent = [parts.worker(queue) for queue in _QUEUES if queue not in health.workers]
+    if not health.sweeper_alive:
+        absent.append(parts.SWEEPER)
+    absent += [parts.livekit(c.client_id) for c in served if c.client_id not in health.livekit]
     # Another client's agent server is no help, even with the same agent name.
-    agents = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
-    silent = sorted(name for name in agents if not settings.unfenced(name))
-    absent = [name for name in needed if name not in alive] + [f"agent:{name}" for name in silent]
-    # The log has what is wrong with the file.
-    return [*absent, CLIENTS_FILE] if clients.error else absent
+    servers = health.agent_servers
+    silent = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
+    absent += [f"agent:{name}" for name in sorted(silent) if not settings.unfenced(name)]
+    if clients.error:
+        absent.append(CLIENTS_FILE)  # the log has what is wrong with the file
+    return absent
 
 
 def unserved(
     clients: ClientRegistry,
     settings: DispatcherSettings,
     workers: Iterable[WorkerSettings],
-    servers: list[AgentServerReport],
+    servers: Sequence[AgentServerReport],
 ) -> list[str]:
     """Return the agents that this process or a worker offers and that no agent server serves."""
     workers = list(workers)
@@ -102,8 +102,7 @@ def readyz() -> tuple[dict[str, Any], int]:
     named = len(here.clients.clients) == 1 or shows_credential()
     try:
         here.ledger.run(reports.probe())
-        alive = here.ledger.run(reports.alive())
-        servers = here.ledger.run(reports.agent_servers())
+        health = here.ledger.run(statistics.health())
         workers = here.ledger.run(reports.workers())
         parked = here.ledger.run(reports.parked())
     except LedgerUnavailable as error:
@@ -113,12 +112,12 @@ def readyz() -> tuple[dict[str, Any], int]:
         if error.refusal:
             without["redis"] = error.refusal
         return without, 200 if delegates else 503
-    absent = missing(here.clients, here.dispatcher, alive, servers)
+    absent = missing(here.clients, here.dispatcher, health)
     status = "degraded" if absent else "ready"
     if not named:
         return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
     answer: dict[str, Any] = {"status": status, "not_ready": absent}
-    if agents := unserved(here.clients, here.dispatcher, workers, servers):
+    if agents := unserved(here.clients, here.dispatcher, workers, health.agent_servers):
         answer["agents_without_server"] = agents
     if parked:
         answer["parked"] = sorted(parked)

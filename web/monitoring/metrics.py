@@ -46,21 +46,15 @@ def _begin() -> None:
     g.usher_began = time.perf_counter()
 
 
-def _note(response: Response) -> Response:
-    g.usher_status = response.status_code
+def _time(response: Response) -> Response:
+    if REHEARSAL not in request.environ:
+        # By the rule, not by the path: paths that callers make up must not become labels.
+        _request_seconds.labels(
+            request.method if request.method in _METHODS else "other",
+            request.url_rule.rule if request.url_rule else "none",
+            str(response.status_code),
+        ).observe(time.perf_counter() - g.usher_began)
     return response
-
-
-def _time(_: BaseException | None) -> None:
-    began, status = g.get("usher_began"), g.get("usher_status")
-    if began is None or status is None or REHEARSAL in request.environ:
-        return
-    # By the rule, not by the path: paths that callers make up must not become labels.
-    _request_seconds.labels(
-        request.method if request.method in _METHODS else "other",
-        request.url_rule.rule if request.url_rule else "none",
-        str(status),
-    ).observe(time.perf_counter() - began)
 
 
 def _look_at_ledger() -> LedgerCollector:
@@ -79,7 +73,7 @@ def _look_at_ledger() -> LedgerCollector:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """Show every metric to the operator; with USHER_METRICS_LOCAL, to this machine, too."""
-    if not (services().metrics_local and is_on_this_machine()):
+    if not (services().settings.metrics_local and is_on_this_machine()):
         require_operator()
     registry = CollectorRegistry()
     registry.register(_look_at_ledger())
@@ -94,5 +88,4 @@ def metrics() -> Response:
 def register(app: Flask) -> None:
     """Time the answers of `app`."""
     app.before_request(_begin)
-    app.after_request(_note)
-    app.teardown_request(_time)
+    app.after_request(_time)

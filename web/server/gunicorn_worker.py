@@ -1,6 +1,7 @@
 """gunicorn's gevent worker with a graceful end, as its threaded worker has: also without a master.
 
-Connections and requests are handled by gunicorn's own code.
+Connections and requests are handled by gunicorn's own code. This module is imported before all
+others of the web: one that was imported earlier would keep Python's unpatched functions.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gevent import GreenletExit
+from gevent import GreenletExit, monkey
 from gunicorn.workers.ggevent import GeventWorker
+
+monkey.patch_all()  # gunicorn's worker patches once more, without effect
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types

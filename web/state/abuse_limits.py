@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from cachetools import TTLCache
-from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from dispatcher.domain.models import Limits
-from dispatcher.errors import LedgerUnavailable, LimitReached
+from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, reports
 from dispatcher.ledger.client import Ledger
-from web.contract.problems import Problem, too_many
+from web.contract.problems import Problem
 
 MAX_JSON_DEPTH: Final = 32
 # Wrong keys that one address may show in a minute. Guessing one of 256 bits is hopeless at any
@@ -168,12 +167,3 @@ def _place(address: str) -> str:
     if ip.version == 4:
         return address
     return str(ipaddress.ip_network((int(ip), 64), strict=False))
-
-
-def register(app: Flask) -> None:
-    """Answer a reached limit with a 429 and `Retry-After`."""
-
-    @app.errorhandler(LimitReached)
-    def reached(error: LimitReached) -> Response:
-        wait_s = max(1, math.ceil(error.retry_after_s))
-        return too_many(str(error), retry_after_s=wait_s).response()

@@ -18,16 +18,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from dispatcher.domain.models import NewDispatch
+from dispatcher.domain.models import NewDispatch, RememberedDispatch, State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import restoring
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import ThreadGuard, Work
 from dispatcher.observability.state_changes import log_fields
-from web.state.promise import Promise
 from web.state.promise_files import Spool
 
 logger = logging.getLogger(__name__)
@@ -42,6 +41,26 @@ MAX_BYTES: Final = 64_000_000
 MAX_PROMISES: Final = 100_000
 # How many are looked at every second.
 EACH_LOOK: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """A dispatch that was answered with a 200; `made_at` is this process's monotonic clock."""
+
+    new: NewDispatch
+    made_at: float
+    requested_at_ms: int
+    delegated: bool
+
+    @property
+    def room_key(self) -> tuple[str, str, str]:
+        """The same for two dispatches that would bring the same agent into the same room."""
+        return self.new.client_id, self.new.agent_name, self.new.room_name
+
+    def remembered(self, now: float) -> RememberedDispatch:
+        """Return what the ledger restores: a verification must look whether the agent came."""
+        age_ms = int((now - self.made_at) * 1000)
+        return RememberedDispatch(**vars(self.new), state=State.DELEGATED, age_ms=age_ms)
 
 
 class Promises:
@@ -247,21 +266,17 @@ class Promises:
         self._closing.set()
         self._thread.join(timeout=2)
         until = time.monotonic() + (ORPHANS_LAST_S if os.getppid() != self._parent else 0.0)
-        while not self._written():
-            if time.monotonic() < until:
-                time.sleep(LOOK_S)
-                continue
-            for new in self._unwritten():
-                logger.error("ends without having written a delegated one", extra=_log_fields(new))
-            return
-
-    def _written(self) -> bool:
-        """Write what is missing; return true when all that was delegated is written."""
-        try:
-            self.look()
-        except LedgerUnavailable:
-            return not self._unwritten()
-        return True
+        while True:
+            with contextlib.suppress(LedgerUnavailable):
+                self.look()
+            unwritten = self._unwritten()
+            if not unwritten:
+                return
+            if time.monotonic() >= until:
+                break
+            time.sleep(LOOK_S)
+        for new in unwritten:
+            logger.error("ends without having written a delegated one", extra=_log_fields(new))
 
     def _unwritten(self) -> list[NewDispatch]:
         with self._lock:

@@ -21,7 +21,6 @@ from web.contract.problems import Problem
 from web.contract.request_schemas import MAX_IDEMPOTENCY_KEY_CHARS, TokenRequest
 
 HEADER: Final = "Idempotency-Key"
-_IN_ENVIRON: Final = "HTTP_IDEMPOTENCY_KEY"
 MAX_KEPT: Final = 10_000
 # With a publishable key any browser asks, and the same idempotency key leads to the same room: it
 # must be as hard to guess as the room's name that it takes the place of.
@@ -37,7 +36,7 @@ def idempotency_key(*, public: bool) -> str | None:
     Raises:
         Problem: 422, it is too short, too long or not printable ASCII.
     """
-    key: str | None = request.environ.get(_IN_ENVIRON)
+    key = request.headers.get(HEADER)
     if key is None:
         return None
     at_least = MIN_PUBLIC_KEY_CHARS if public else 1

@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 from dispatcher.connections import redis_url
 from dispatcher.domain.models import NewDispatch
-from dispatcher.ledger.keys import is_dispatch_id
 
 logger = logging.getLogger(__name__)
 
@@ -56,21 +55,21 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        _make(directory)  # says at the start what is wrong
+        try:
+            _make_private(directory)
+        except OSError as error:
+            logger.warning("promises are kept in memory alone: %s; set TMPDIR to a folder", error)
 
     def keep(self, new: NewDispatch) -> None:
         """Write the promise down; where that cannot be done it is in this process alone."""
-        if not _make(self._directory):  # again: what cleans /tmp may have deleted it
-            return
         path = self._path(new.dispatch_id)
-        unfinished = path.with_suffix(".unfinished")
         fields = asdict(new)
         del fields["generation"]  # it is 1; earlier releases cannot read a file with it
         try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            _make_private(self._directory)  # again: what cleans /tmp may have deleted it
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 json.dump(fields, file)
-            unfinished.rename(path)
         except OSError as error:
             logger.warning(
                 "a promise is in this process alone, and lost if it is killed",
@@ -88,16 +87,13 @@ class Spool:
         `known` tells those that this process keeps already: in a restarted container it may have
         the process id of one that is gone.
         """
-        if not _is_ours(self._directory):
+        if not _is_private(self._directory):
             return
-        for path in sorted(self._directory.glob("dsp_*")):
+        for path in sorted(self._directory.glob("dsp_*.*")):
             dispatch_id, _, pid = path.name.partition(".")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 age_s = time.time() - path.stat().st_mtime
-                if not is_dispatch_id(dispatch_id) or not pid.isdecimal():
-                    if age_s > TOO_OLD_S:
-                        path.unlink()
-                elif age_s > TOO_OLD_S:
+                if age_s > TOO_OLD_S:
                     path.unlink()
                     logger.error(
                         "a promise was never written; its caller cannot come any more",
@@ -131,26 +127,18 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _make(directory: Path) -> bool:
-    """Make the directory; return false where it cannot be used, which is logged."""
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        logger.warning(
-            "promises are kept in memory alone: set TMPDIR to a folder that can be written to",
-            extra={"error": str(error)},
-        )
-        return False
-    if _is_ours(directory):
-        return True
-    logger.warning(
-        "promises are kept in memory alone: this folder is not this user's alone; delete it",
-        extra={"folder": str(directory)},
-    )
-    return False
+def _make_private(directory: Path) -> None:
+    """Make the directory.
+
+    Raises:
+        OSError: it cannot be made, or is not this user's alone.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if not _is_private(directory):
+        raise PermissionError(f"{directory} is not this user's alone; delete it")
 
 
-def _is_ours(directory: Path) -> bool:
+def _is_private(directory: Path) -> bool:
     """Return true for a directory that only this user can read and write."""
     try:
         found = directory.lstat()

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from flask import Response, request
 
@@ -26,11 +26,14 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, queries
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import News
+from dispatcher.ledger.step import Step
 from web.contract.answer_schemas import dispatch_answer, event_answer
 from web.contract.problems import Problem, too_many, unavailable
 from web.server import patience
 from web.settings import StreamSettings
 from web.streaming.changes import Changes
+
+T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
 # A message of the ledger's may be lost; this is also how soon a caller's hanging up is seen.
@@ -148,8 +151,8 @@ class Streams:
             yield first
             while not (self._stopping() or _gone(caller) or time.monotonic() > until):
                 changed.clear()
-                news = self._news(dispatch.dispatch_id, position)
-                if news is not None:
+                news = self._look(queries.news(dispatch.dispatch_id, after=position))
+                if news is not None and news.state is not None:  # else Redis has lost the record
                     position = news.position
                     end = self._end(dispatch.dispatch_id, news)
                     if frames := _frames(news) + end:
@@ -161,24 +164,17 @@ class Streams:
                     heartbeat_at = time.monotonic() + HEARTBEAT_S
                 changed.wait(POLL_S)
 
-    def _news(self, dispatch_id: str, position: int) -> News | None:
-        """Return the events since; None when Redis does not answer, or has lost the record."""
-        try:
-            with self._looking:
-                news = self._store.run(queries.news(dispatch_id, after=position))
-        except LedgerUnavailable:
-            return None
-        return None if news.state is None else news
+    def _look(self, step: Step[T]) -> T | None:
+        """Carry out a step of reading; return None when Redis does not answer."""
+        with contextlib.suppress(LedgerUnavailable), self._looking:
+            return self._store.run(step)
+        return None
 
     def _end(self, dispatch_id: str, news: News) -> bytes:
         """Return the last frame; empty as long as the dispatch goes on."""
         if news.state not in TERMINAL:
             return b""
-        try:
-            with self._looking:
-                dispatch = self._store.run(dispatches.read(dispatch_id))
-        except LedgerUnavailable:
-            return b""
+        dispatch = self._look(dispatches.read(dispatch_id))
         if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:
             return b""  # it has just been redispatched
         return frame("end", news.position, dispatch_answer(dispatch))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from devstack import PROJECT_ROOT
 from devstack.processes import MARK_VARIABLE
-from devstack.testing import RunningStack
 from tests.acceptance.session import wait_for
 from tests.conftest import PATIENT
+from tests.support.stacks import RunningStack
 
 HERE = Path(__file__).parent
 PLAIN = "plain"  # in place of an executor: without the two lines, and with the executor below

@@ -20,11 +20,11 @@ from devstack.config import StackConfig
 from devstack.credentials import load_credentials
 from devstack.ports import PORT_VARIABLES, Ports, choose_ports
 from devstack.servers import find_livekit_server, write_livekit_config
-from devstack.testing import RunningStack, running_stack
 from tests.acceptance.session import Caller
 from tests.conftest import PATIENT
 from tests.faults.neighbour import NOBODYS_AGENT
 from tests.support.clientsfile import a_key
+from tests.support.stacks import RunningStack, running_stack
 
 AGENT = "session-agent-rag"
 
@@ -118,7 +118,6 @@ def two_tenants(
     run_dir_2.mkdir()
     second = StackConfig(
         run_dir=run_dir_2,
-        procfile=PROJECT_ROOT / "Procfile",
         # The web is one for both: LiveKit's webhooks go there.
         ports=dataclasses.replace(_ports(apart_from=ports), web=ports.web),
         credentials=load_credentials(run_dir_2 / "secrets.json"),

@@ -21,8 +21,8 @@ from devstack.credentials import load_credentials
 from devstack.ports import LOOPBACK, PORT_VARIABLES, Ports, choose_ports
 from devstack.servers import find_livekit_server, write_livekit_config
 from devstack.supervision import read_procfile
-from devstack.testing import RunningStack
 from tests.faults.neighbour import NOBODYS_AGENT
+from tests.support.stacks import RunningStack
 
 PEOPLE: Final = "demo"  # the stack's own client
 NEIGHBOUR: Final = "neighbour"
@@ -110,9 +110,7 @@ def _environ_of(ports: Ports) -> dict[str, str]:
 def _second_livekit(run_dir: Path, ports: Ports) -> StackConfig:
     run_dir.mkdir()
     credentials = load_credentials(run_dir / "secrets.json")
-    return StackConfig(
-        run_dir=run_dir, procfile=run_dir / "none", ports=ports, credentials=credentials
-    )
+    return StackConfig(run_dir=run_dir, ports=ports, credentials=credentials)
 
 
 def _clients(path: Path, livekit_url: str, second: StackConfig) -> Path:

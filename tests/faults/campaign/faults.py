@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 from livekit import api
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .journal import Journal
 from .plan import NEIGHBOURS, Fault, Kind

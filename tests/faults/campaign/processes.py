@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .journal import Journal
 

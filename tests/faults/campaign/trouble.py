@@ -13,10 +13,10 @@ from typing import Any, Final
 import aiohttp
 import redis
 
-from devstack.testing import RunningStack
 from tests.faults.gateway import Garbage, spoil
 from tests.faults.neighbour import ENDPOINT, KEY, Excess, command
 from tests.faults.refusing_redis import Refusal, refuse
+from tests.support.stacks import RunningStack
 
 from .deployment import Deployment
 from .journal import Journal

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 from livekit import rtc
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 from worker_agent.livekit_workarounds import room_options
 
 from .agent import Order

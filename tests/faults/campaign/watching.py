@@ -11,7 +11,7 @@ import aiohttp
 from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
-from devstack.testing import RunningStack
+from tests.support.stacks import RunningStack
 
 from .journal import Journal, Tail
 from .liveness import Liveness

@@ -23,7 +23,6 @@ from web import create_app
 from web.auth import operator_session
 from web.state.abuse_limits import MAX_WRONG_PASSWORDS, WRONG_KEYS_WINDOW_S, WrongPasswords
 from web.state.cache import Snapshots
-from web.state.operator import Operator
 
 USER, PASSWORD = "operator", "a-password-of-some-length"
 LOGIN, API = "/dashboard/login", "/dashboard/api"
@@ -139,7 +138,7 @@ def test_a_session_holds_in_every_process_until_the_password_changes(
 
 
 def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(browser: FlaskClient) -> None:
-    ours = operator_session._serializer(Operator(user=USER, password=PASSWORD))
+    ours = operator_session._serializer(f"{USER}:{PASSWORD}")
 
     class Then(TimestampSigner):
         """Signs as of another moment."""

@@ -11,9 +11,7 @@ from livekit import api
 from pydantic import ValidationError
 
 from dispatcher.clients.models import LiveKitCredentials
-from dispatcher.domain.models import State
 from tests.support.house import House
-from web.contract.answer_schemas import Accepted
 from web.contract.participant_tokens import participant_token
 from web.contract.request_schemas import TokenRequest
 
@@ -37,9 +35,8 @@ async def may_join(house: House, *, room: str, identity: str) -> bool:
     token = participant_token(
         LiveKitCredentials(url=server.url, api_key=server.api_key, api_secret=server.api_secret),
         TokenRequest(),
-        Accepted(
-            dispatch_id="dsp_1", state=State.QUEUED, room_name=room, agent_name="a", client_id="c"
-        ),
+        dispatch_id="dsp_1",
+        room_name=room,
         identity=identity,
     )
     url = server.url.replace("ws", "http", 1)

@@ -123,14 +123,6 @@ def test_a_program_on_this_machine_is_no_proxy_by_itself(port: int) -> None:
     assert answer.json()["status_url"].startswith(f"http://127.0.0.1:{port}{URL}/")
 
 
-def test_gunicorns_threads_serve_as_well(redis_url: str, tmp_path: Path) -> None:
-    """Should they be chosen in `web/server/worker_class.py`."""
-    arguments = "--worker-class gthread"
-    with gunicorn_told(arguments, redis_url, tmp_path) as port, following(port) as connection:
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-        connection.close()
-
-
 def test_it_listens_again_right_after_it_was_killed(redis_url: str, tmp_path: Path) -> None:
     with web(redis_url, tmp_path / "web.log", ALONE) as (master, port):
         master.kill()

@@ -13,8 +13,8 @@ from livekit.api import RoomAgentDispatch, RoomConfiguration
 from pydantic import BaseModel, ValidationError
 
 from dispatcher.domain.models import State, TimelineEvent
-from tests.support.values import a_dispatch
-from web.contract.answer_schemas import Accepted, dispatch_answer, event_answer, token_answer
+from tests.support.values import a_dispatch, new_dispatch
+from web.contract.answer_schemas import dispatch_answer, event_answer, token_answer
 from web.contract.problems import invalid_fields
 from web.contract.request_schemas import (
     MAX_METADATA_BYTES,
@@ -268,12 +268,11 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
 
 def test_the_answer_says_where_to_follow_the_dispatch() -> None:
     answer = token_answer(
+        new_dispatch("dsp_1", room_name="room"),
+        State.QUEUED,
         server_url="ws://livekit",
         token="jwt",
         identity="ann",
-        accepted=Accepted(
-            dispatch_id="dsp_1", state=State.QUEUED, room_name="room", agent_name="a", client_id="c"
-        ),
         base_url="http://usher",
     )
 

@@ -12,8 +12,7 @@ from livekit import api
 from livekit.api import RoomConfiguration
 
 from dispatcher.clients.models import LiveKitCredentials
-from dispatcher.domain.models import NewDispatch, State
-from web.contract.answer_schemas import Accepted
+from dispatcher.domain.models import NewDispatch
 from web.contract.participant_tokens import delegated_agents, participant_token, unguessable
 from web.contract.request_schemas import TokenRequest
 
@@ -27,13 +26,8 @@ def claims(agents: RoomConfiguration | None = None, **request: Any) -> dict[str,
     token = participant_token(
         CREDENTIALS,
         TokenRequest.model_validate(request),
-        Accepted(
-            dispatch_id="dsp_1",
-            state=State.QUEUED,
-            room_name="room-1",
-            agent_name="a",
-            client_id="c",
-        ),
+        dispatch_id="dsp_1",
+        room_name="room-1",
         identity="ann",
         agents=agents,
     )

@@ -77,7 +77,7 @@ function attempts(list) {
     ["Attempt", "Outcome", "Reason", "Requests to LiveKit", "LiveKit's dispatch"],
     list.map((each) => [
       String(each.generation),
-      each.outcome.replaceAll("_", " ") || "under way",
+      each.outcome?.replaceAll("_", " ") ?? "under way",
       [each.reason ? sayFailure(each.reason) : "–", each.errors.map((error) => h("small", {}, error))],
       String(each.tries),
       h("span", { class: "id" }, each.livekit_dispatch_id || "–"),
