@@ -26,6 +26,7 @@ from tests.support.clientsfile import Open, opening
 from tests.support.house import House, OpenServices, Request
 from tests.support.ledgers import keep_templates
 from tests.support.ownredis import OwnRedis
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME, a_server, new_dispatch
 
 if TYPE_CHECKING:
@@ -168,6 +169,18 @@ def look(store: Ledger) -> Callable[[], Dispatch]:
         return dispatch
 
     return read
+
+
+@pytest.fixture
+def scenario(
+    house: House,
+    store: Ledger,
+    raw: redis.Redis,
+    request_dispatch: Request,
+    look: Callable[[], Dispatch],
+) -> Scenario:
+    """The room, the Redis and the ways to a dispatch, for tests that want most of them."""
+    return Scenario(house=house, store=store, raw=raw, request_dispatch=request_dispatch, look=look)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 import redis
@@ -24,11 +23,11 @@ from dispatcher.lifecycle import dispatching, sweeping, verification
 from dispatcher.lifecycle.cleanup import SETTLED_S, clear_away
 from dispatcher.lifecycle.redispatching import redispatch_joined
 from dispatcher.lifecycle.services import Services
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import OpenServices
+from tests.support.scenario import Scenario
 from tests.support.sockets import listening, never_answering
 from tests.support.values import AGENT_NAME, counts, keyspace
 
-Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
 
 
@@ -50,23 +49,18 @@ def age(raw: redis.Redis, by_s: float) -> None:
 @pytest.mark.parametrize("state", sorted(PENDING | {State.JOINED}))
 @pytest.mark.parametrize("generation", [1, 3])
 def test_cancelling_wins_whatever_the_dispatch_is_doing(
-    generation: int,
-    state: State,
-    store: Ledger,
-    raw: redis.Redis,
-    request_dispatch: Request,
-    look: Look,
+    generation: int, state: State, scenario: Scenario
 ) -> None:
-    seen = request_dispatch()
-    raw.hset(RECORD, mapping={"state": state, "generation": generation})
-    raw.zadd("usher:leases", {"dsp_1": 1})
-    raw.zadd("usher:waiting", {"dsp_1": 1})
-    before = keyspace(raw)
+    seen = scenario.request_dispatch()
+    scenario.raw.hset(RECORD, mapping={"state": state, "generation": generation})
+    scenario.raw.zadd("usher:leases", {"dsp_1": 1})
+    scenario.raw.zadd("usher:waiting", {"dsp_1": 1})
+    before = keyspace(scenario.raw)
 
-    assert cancel(store, seen)  # as it was seen, in its first generation
+    assert cancel(scenario.store, seen)  # as it was seen, in its first generation
 
-    found = keyspace(raw)
-    after = look()
+    found = keyspace(scenario.raw)
+    after = scenario.look()
     assert (after.state, after.generation) == (State.CANCELLED, generation)
     # LiveKit has never been asked for what no worker has begun with.
     clears = (state, generation) != (State.QUEUED, 1)
@@ -84,170 +78,161 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
     assert set(found) - set(before) == {f"{RECORD}:attempts", *told}
     if clears:
         assert found["usher:due"] == {"dsp_1": after.updated_at_ms + 2000}
-    assert counts(raw, "usher:metrics:dispatch:acme")["cancelled"] == 1
+    assert counts(scenario.raw, "usher:metrics:dispatch:acme")["cancelled"] == 1
     for key in (RECORD, f"{RECORD}:attempts", f"{RECORD}:timeline"):
         assert found[key][1] == "expires"
     for late in (DISPATCH_STARTED, DISPATCH_CREATED, ACCEPTED, ADOPTED, JOINED):
-        assert not store.run(dispatches.advance(Advance(after, late))).applied
-    assert keyspace(raw) == found
+        assert not scenario.run(dispatches.advance(Advance(after, late))).applied
+    assert keyspace(scenario.raw) == found
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
-def test_one_that_has_ended_stays_as_it_is(
-    state: State, store: Ledger, raw: redis.Redis, request_dispatch: Request
-) -> None:
-    dispatch = request_dispatch()
-    raw.hset(RECORD, "state", state)
-    before = keyspace(raw)
+def test_one_that_has_ended_stays_as_it_is(state: State, scenario: Scenario) -> None:
+    dispatch = scenario.request_dispatch()
+    scenario.raw.hset(RECORD, "state", state)
+    before = keyspace(scenario.raw)
 
-    assert not cancel(store, dispatch)
-    assert keyspace(raw) == before
+    assert not cancel(scenario.store, dispatch)
+    assert keyspace(scenario.raw) == before
 
 
 async def test_its_agent_and_its_livekit_dispatch_are_taken_away_and_nobody_elses(
-    services: Services,
-    store: Ledger,
-    raw: redis.Redis,
-    request_dispatch: Request,
-    look: Look,
-    house: House,
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    await house.join_for(dispatch)
-    await house.join("ann", agent=False)
-    await house.join("agent-other", attributes={"usher.dispatch_id": "dsp_2"})
+    await scenario.house.join_for(dispatch)
+    await scenario.house.join("ann", agent=False)
+    await scenario.house.join("agent-other", attributes={"usher.dispatch_id": "dsp_2"})
     newer = {"usher.dispatch_id": "dsp_1", "usher.generation": "2"}  # it is just being sent again
-    await house.join("agent-newer", attributes=newer)
-    cancel(store, dispatch)
+    await scenario.house.join("agent-newer", attributes=newer)
+    cancel(scenario.store, dispatch)
 
     assert await clear_away(services, "dsp_1") is State.CANCELLED
 
-    agents = await services.livekit(dispatch).look(house.room)
+    agents = await services.livekit(dispatch).look(scenario.house.room)
     assert {agent.identity for agent in agents.agents} == {"agent-other", "agent-newer"}
     assert agents.people == 1
-    assert await services.livekit(dispatch).list_dispatch(house.room) == []
+    assert await services.livekit(dispatch).list_dispatch(scenario.house.room) == []
     # What LiveKit was being asked for meanwhile is looked for once more.
-    assert look().clearing
-    due_in_ms = int(raw.zscore("usher:due", "dsp_1") or 0) - look().updated_at_ms
+    assert scenario.look().clearing
+    due_in_ms = int(scenario.raw.zscore("usher:due", "dsp_1") or 0) - scenario.look().updated_at_ms
     assert due_in_ms == pytest.approx(SETTLED_S * 1000, abs=5000)
-    late = await house.join_for(dispatch)
-    age(raw, SETTLED_S)
+    late = await scenario.house.join_for(dispatch)
+    age(scenario.raw, SETTLED_S)
 
     await clear_away(services, "dsp_1")
 
-    left = [agent.identity for agent in (await services.livekit(dispatch).look(house.room)).agents]
+    left = [
+        agent.identity
+        for agent in (await services.livekit(dispatch).look(scenario.house.room)).agents
+    ]
     assert late not in left
-    assert "usher:due" not in keyspace(raw)
-    assert not look().clearing
+    assert "usher:due" not in keyspace(scenario.raw)
+    assert not scenario.look().clearing
 
 
 async def test_the_sweeper_has_it_done_when_the_message_was_lost(
-    services: Services, store: Ledger, raw: redis.Redis, request_dispatch: Request
+    services: Services, scenario: Scenario
 ) -> None:
-    cancel_on_its_way(store, request_dispatch())
-    raw.zadd("usher:due", {"dsp_1": 1})
+    cancel_on_its_way(scenario.store, scenario.request_dispatch())
+    scenario.raw.zadd("usher:due", {"dsp_1": 1})
 
     (wake_up,) = await sweeping.sweep(services)
 
     assert wake_up.clearing
-    age(raw, SETTLED_S)
+    age(scenario.raw, SETTLED_S)
     await clear_away(services, "dsp_1")
     assert await sweeping.sweep(services) == []
 
 
 async def test_an_agent_without_a_fence_goes_by_its_name_unless_the_room_is_anothers(
-    services: Services, store: Ledger, request_dispatch: Request, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
-    cancel_on_its_way(store, dispatch)
+    dispatch = scenario.request_dispatch()
+    cancel_on_its_way(scenario.store, dispatch)
     named = {"lk.agent_name": AGENT_NAME}
-    await house.join("agent-first", attributes=named)
+    await scenario.house.join("agent-first", attributes=named)
     await clear_away(services, "dsp_1")
-    assert (await services.livekit(dispatch).look(house.room)).agents == ()
+    assert (await services.livekit(dispatch).look(scenario.house.room)).agents == ()
 
-    request_dispatch("dsp_2")
-    await house.join("agent-second", attributes=named)
+    scenario.request_dispatch("dsp_2")
+    await scenario.house.join("agent-second", attributes=named)
     await clear_away(services, "dsp_1")
 
-    (agent,) = (await services.livekit(dispatch).look(house.room)).agents
+    (agent,) = (await services.livekit(dispatch).look(scenario.house.room)).agents
     assert agent.identity == "agent-second"
 
 
 async def test_one_that_has_been_sent_again_is_left_alone(
-    services: Services,
-    store: Ledger,
-    raw: redis.Redis,
-    request_dispatch: Request,
-    look: Look,
-    house: House,
+    services: Services, scenario: Scenario
 ) -> None:
-    cancel_on_its_way(store, request_dispatch())
-    age(raw, SETTLED_S)
-    cancelled = look()
-    store.run(
+    cancel_on_its_way(scenario.store, scenario.request_dispatch())
+    age(scenario.raw, SETTLED_S)
+    cancelled = scenario.look()
+    scenario.run(
         dispatches.advance(
             Advance(cancelled, REDISPATCH, due_in_s=2.0, times=Times(deadline_in_s=20.0))
         )
     )
     await dispatching.dispatch_agent(services, "dsp_1")
-    await house.join_for(look())
-    before = keyspace(raw)
+    await scenario.house.join_for(scenario.look())
+    before = keyspace(scenario.raw)
 
     assert await clear_away(services, "dsp_1") is State.DISPATCHED
-    assert store.run(cancelling.cleared(cancelled)) == 0
+    assert scenario.run(cancelling.cleared(cancelled)) == 0
 
-    assert keyspace(raw) == before
-    assert not look().clearing
-    assert len((await services.livekit(cancelled).look(house.room)).agents) == 1
+    assert keyspace(scenario.raw) == before
+    assert not scenario.look().clearing
+    assert len((await services.livekit(cancelled).look(scenario.house.room)).agents) == 1
 
 
 async def test_while_livekit_hangs_it_stays_due(
-    services_for: OpenServices, store: Ledger, raw: redis.Redis, request_dispatch: Request
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
-    cancel_on_its_way(store, request_dispatch())
-    age(raw, SETTLED_S)
+    cancel_on_its_way(scenario.store, scenario.request_dispatch())
+    age(scenario.raw, SETTLED_S)
     async with listening(never_answering) as port:
         services = await services_for(
             LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.2"
         )
 
         assert await clear_away(services, "dsp_1") is State.CANCELLED
-        assert list(keyspace(raw)["usher:due"]) == ["dsp_1"]
+        assert list(keyspace(scenario.raw)["usher:due"]) == ["dsp_1"]
 
-        age(raw, 600)
+        age(scenario.raw, 600)
         await clear_away(services, "dsp_1")
-    assert "usher:due" not in keyspace(raw)
+    assert "usher:due" not in keyspace(scenario.raw)
 
 
 async def test_a_redispatch_by_http_that_is_refused_says_so_in_the_timeline(
-    services: Services, request_dispatch: Request, look: Look, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    identity = await house.join_for(dispatch)
+    identity = await scenario.house.join_for(dispatch)
     await verification.verify_dispatch(services, "dsp_1")
 
     assert await redispatch_joined(services, "dsp_1") is State.JOINED
 
-    refused = look().timeline[-1]
+    refused = scenario.look().timeline[-1]
     assert refused.event == "redispatch_refused"
     assert identity in refused.detail["message"]
 
 
 async def test_while_livekit_is_away_it_is_asked_ever_more_seldom(
-    services_for: OpenServices, store: Ledger, raw: redis.Redis, request_dispatch: Request
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     async with listening(never_answering) as port:
         services = await services_for(
             LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.05"
         )
-        cancel_on_its_way(store, request_dispatch())
+        cancel_on_its_way(scenario.store, scenario.request_dispatch())
         for aged_s, pause_s in ((0, 2), (100, 25)):
-            age(raw, aged_s)
+            age(scenario.raw, aged_s)
 
             await clear_away(services, "dsp_1")
 
-            due_in_s = float(raw.zscore("usher:due", "dsp_1") or 0) / 1000 - time.time()
+            due_in_s = float(scenario.raw.zscore("usher:due", "dsp_1") or 0) / 1000 - time.time()
             assert due_in_s == pytest.approx(pause_s, abs=1.5)
-            assert raw.hget(RECORD, "clearing") == "1"
+            assert scenario.raw.hget(RECORD, "clearing") == "1"

@@ -14,6 +14,7 @@ from dispatcher.lifecycle import delegation
 from dispatcher.lifecycle.dispatching import dispatch_agent
 from dispatcher.lifecycle.services import Services
 from tests.support.house import House, OpenServices
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME
 
 Look = Callable[[], Dispatch]
@@ -108,22 +109,16 @@ async def test_an_agent_without_our_filter_counts_when_it_is_there(
 
 @pytest.mark.parametrize(("person", "state"), [(False, State.ENDED), (True, State.DISPATCHED)])
 async def test_nobody_is_dispatched_to_an_empty_room_whose_token_has_expired(
-    services: Services,
-    house: House,
-    delegated: Dispatch,
-    look: Look,
-    raw: redis.Redis,
-    person: bool,
-    state: State,
+    services: Services, delegated: Dispatch, person: bool, state: State, scenario: Scenario
 ) -> None:
     expired = delegated.requested_at_ms - PARTICIPANT_TOKEN_TTL_S * 1000
-    raw.hset("usher:dispatch:dsp_1", "requested_at_ms", expired)
+    scenario.raw.hset("usher:dispatch:dsp_1", "requested_at_ms", expired)
     if person:
-        await house.join("ann", agent=False)
+        await scenario.house.join("ann", agent=False)
 
     await dispatch_agent(services, "dsp_1")
 
-    assert look().state is state
+    assert scenario.look().state is state
 
 
 async def test_without_an_agent_server_it_waits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,14 @@ import pytest
 import redis
 
 from dispatcher.clients.models import LiveKitCredentials
-from dispatcher.domain.models import Dispatch, NewDispatch, State
+from dispatcher.domain.models import NewDispatch, State
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle.dispatching import dispatch_agent
 from dispatcher.livekit.client import LiveKitClients
 from tests.conftest import free_port, process
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import House, OpenServices
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME, a_dispatch, eventually, new_dispatch
 from web.contract.participant_tokens import delegated_agents
 
@@ -58,32 +59,28 @@ async def online(store: Ledger) -> None:
 
 
 async def test_sessions_reach_the_agent_servers_of_their_deployment_and_no_others(
-    staging: None,
-    store: Ledger,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Callable[[], Dispatch],
+    staging: None, services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    await online(store)
+    await online(scenario.store)
 
-    asked_for_none = request_dispatch("dsp_none", room_name="room-none")
+    asked_for_none = scenario.request_dispatch("dsp_none", room_name="room-none")
     assert await dispatch_agent(services, asked_for_none.dispatch_id) is State.WAITING
-    waits = store.run(dispatches.read("dsp_none"))
+    waits = scenario.run(dispatches.read("dsp_none"))
     assert waits is not None
     assert waits.failure_reason == "no_agent_online"
     assert "was asked for with no deployment" in waits.failure_message
     assert f"'{STAGING}'" in waits.failure_message
     assert "LIVEKIT_AGENT_DEPLOYMENT" in waits.failure_message
 
-    request_dispatch(deployment=STAGING)
+    scenario.request_dispatch(deployment=STAGING)
     assert await dispatch_agent(services, "dsp_1") in (State.DISPATCHED, State.ACCEPTED)
-    record = await eventually(lambda: found if (found := look()).agent_identity else None)
+    record = await eventually(lambda: found if (found := scenario.look()).agent_identity else None)
     assert record is not None
     assert record.deployment == STAGING
     assert record.generation == 1
     # It has taken its place in the row of its own deployment, and left it.
-    assert store.run(leases.on_their_way("acme", AGENT_NAME, STAGING)) == (0, None)
+    assert scenario.run(leases.on_their_way("acme", AGENT_NAME, STAGING)) == (0, None)
 
 
 @pytest.mark.parametrize("generation", [1, 2])

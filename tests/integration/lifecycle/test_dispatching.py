@@ -6,7 +6,6 @@ Real Redis, real LiveKit, no Celery: the coroutine of the task is called as a wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,20 +13,19 @@ import redis
 from livekit import api
 
 from dispatcher.domain import models, state_machine
-from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.models import State
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
 from dispatcher.ledger import cancelling, dispatches, reports
 from dispatcher.ledger.advance import Advance
-from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching
 from dispatcher.lifecycle.services import Services
 from dispatcher.livekit import client
 from tests.support.house import House, OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.sockets import LossyProxy, listening, never_answering
 from tests.support.values import UNREACHABLE, a_server, counts, keyspace
 
 METRICS = "usher:metrics:dispatch:acme"
-Look = Callable[[], Dispatch]
 pytestmark = pytest.mark.usefixtures("agent_server")
 
 
@@ -46,17 +44,15 @@ async def closed_port() -> int:
         return port
 
 
-async def test_a_queued_dispatch_reaches_livekit(
-    services: Services, request_dispatch: Request, look: Look, house: House
-) -> None:
-    request_dispatch()
+async def test_a_queued_dispatch_reaches_livekit(services: Services, scenario: Scenario) -> None:
+    scenario.request_dispatch()
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
-    record = look()
-    (listed,) = await house.dispatches()
+    record = scenario.look()
+    (listed,) = await scenario.house.dispatches()
     assert record.livekit_dispatch_id == listed.id
-    assert await house.generations() == [("dsp_1", "1")]
+    assert await scenario.house.generations() == [("dsp_1", "1")]
     assert record.attempts == (
         models.Attempt(generation=1, livekit_dispatch_id=listed.id, tries=1),
     )
@@ -75,11 +71,11 @@ async def test_an_unknown_dispatch_is_an_error_and_writes_nothing(
 
 
 async def test_twenty_messages_at_once_ask_livekit_once(
-    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
-    request_dispatch()
+    scenario.request_dispatch()
     proxy = LossyProxy(
-        target_port=int(house.server.url.rpartition(":")[2]), losing=b"CreateRoom", times=0
+        target_port=int(scenario.house.server.url.rpartition(":")[2]), losing=b"CreateRoom", times=0
     )
 
     async with listening(proxy) as port:
@@ -87,34 +83,36 @@ async def test_twenty_messages_at_once_ask_livekit_once(
         await asyncio.gather(*(dispatching.dispatch_agent(services, "dsp_1") for _ in range(20)))
 
     assert proxy.seen == 1
-    assert await house.generations() == [("dsp_1", "1")]
-    assert [event.event for event in look().timeline] == ["queued", "dispatching", "dispatched"]
+    assert await scenario.house.generations() == [("dsp_1", "1")]
+    assert [event.event for event in scenario.look().timeline] == [
+        "queued",
+        "dispatching",
+        "dispatched",
+    ]
 
 
-async def test_a_message_too_late_changes_nothing(
-    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
-) -> None:
-    request_dispatch()
+async def test_a_message_too_late_changes_nothing(services: Services, scenario: Scenario) -> None:
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    before = keyspace(raw)
+    before = keyspace(scenario.raw)
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
-    assert keyspace(raw) == before
-    assert await house.generations() == [("dsp_1", "1")]
+    assert keyspace(scenario.raw) == before
+    assert await scenario.house.generations() == [("dsp_1", "1")]
 
 
 async def test_livekit_down_is_tried_three_times_and_then_waits(
-    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
-    request_dispatch()
+    scenario.request_dispatch()
     waits = Waits()
 
     with pytest.raises(TransientLiveKitError):
         await dispatching.dispatch_agent(replace(services, sleep=waits), "dsp_1")
 
-    record = look()
+    record = scenario.look()
     assert waits.seconds == [1.0, 2.0]
     assert (record.state, record.generation) == (State.WAITING, 2)
     assert record.failure_reason == "livekit_unreachable"
@@ -126,51 +124,46 @@ async def test_livekit_down_is_tried_three_times_and_then_waits(
     )
     assert [error.partition(":")[0] for error in attempt.errors] == ["try 1", "try 2", "try 3"]
     assert all("cannot be reached" in error for error in attempt.errors)
-    assert counts(raw, METRICS)["attempts"] == 3
+    assert counts(scenario.raw, METRICS)["attempts"] == 3
 
 
 async def test_a_room_that_livekit_has_lost_gets_its_agent_when_its_person_joins_again(
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    house: House,
-    monkeypatch: pytest.MonkeyPatch,
+    services: Services, monkeypatch: pytest.MonkeyPatch, scenario: Scenario
 ) -> None:
     """It was deleted while the person joined. An agent could not meet them, and nothing is wrong
     with the client's LiveKit."""
     monkeypatch.setattr(client, "LOST_ROOM_ANSWERS_WITHIN_S", 2.0)  # on a busy machine
-    async with house.lost():
-        request_dispatch(deadline_ms=60_000)
+    async with scenario.house.lost():
+        scenario.request_dispatch(deadline_ms=60_000)
         for transition in (state_machine.DISPATCH_STARTED, state_machine.NEXT_GENERATION):
-            store.run(dispatches.advance(Advance(look(), transition, due_in_s=12)))
+            scenario.run(dispatches.advance(Advance(scenario.look(), transition, due_in_s=12)))
 
         with pytest.raises(TransientLiveKitError):
             await dispatching.dispatch_agent(services, "dsp_1", sleep=Waits())
 
-        record = look()
+        record = scenario.look()
         assert (record.state, record.failure_reason) == (State.WAITING, "livekit_unreachable")
         assert "has to leave it and join again" in record.failure_message
-        await house.join("late", agent=False)
+        await scenario.house.join("late", agent=False)
         assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
-    assert await house.generations() == [("dsp_1", "3")]
+    assert await scenario.house.generations() == [("dsp_1", "3")]
 
 
 async def test_after_an_outage_nothing_is_sent_before_an_agent_server_is_back(
-    services: Services, request_dispatch: Request, look: Look, house: House, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
     """LiveKit would drop the job, and only a time-out would tell."""
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     step = dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=UNREACHABLE))
     await services.ledger.run(step)
-    raw.delete("usher:agent_servers")
+    scenario.raw.delete("usher:agent_servers")
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
-    assert look().failure_reason == "no_agent_online"
-    assert [event.event for event in look().timeline][-2:] == ["dispatching", "waiting"]
-    assert await house.dispatches() == []
-    assert raw.zscore("usher:waiting", "dsp_1")
+    assert scenario.look().failure_reason == "no_agent_online"
+    assert [event.event for event in scenario.look().timeline][-2:] == ["dispatching", "waiting"]
+    assert await scenario.house.dispatches() == []
+    assert scenario.raw.zscore("usher:waiting", "dsp_1")
 
     await services.ledger.run(reports.report_agent_server(a_server(), ttl_s=60))
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
@@ -191,32 +184,28 @@ async def test_after_an_outage_a_full_agent_server_is_there_too(
 
 
 async def test_what_is_cancelled_between_two_tries_is_asked_for_no_more(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
-    request_dispatch()
+    scenario.request_dispatch()
 
     async def cancelled(_: float) -> None:
-        store.run(cancelling.cancel(look(), retention_s=60))
+        scenario.run(cancelling.cancel(scenario.look(), retention_s=60))
 
     waiting = replace(services, sleep=cancelled)
     assert await dispatching.dispatch_agent(waiting, "dsp_1") is State.CANCELLED
 
 
 async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
-    request_dispatch()
-    target = int(house.server.url.rpartition(":")[2])
+    scenario.request_dispatch()
+    target = int(scenario.house.server.url.rpartition(":")[2])
     proxy = LossyProxy(target_port=target, losing=b"CreateRoom", times=1)
 
     async def gone(_: float) -> None:
-        raw.delete("usher:agent_servers")
-        await house.lk.room.delete_room(api.DeleteRoomRequest(room=house.room))
+        scenario.raw.delete("usher:agent_servers")
+        await scenario.house.lk.room.delete_room(api.DeleteRoomRequest(room=scenario.house.room))
 
     async with listening(proxy) as port:
         services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
@@ -225,62 +214,66 @@ async def test_an_outage_in_the_middle_takes_the_agent_servers_along(
             is State.WAITING
         )
 
-    assert look().failure_reason == "no_agent_online"
-    assert (look().attempts[0].tries, len(look().attempts[0].errors)) == (2, 1)
-    assert await house.dispatches() == []
+    assert scenario.look().failure_reason == "no_agent_online"
+    assert (scenario.look().attempts[0].tries, len(scenario.look().attempts[0].errors)) == (2, 1)
+    assert await scenario.house.dispatches() == []
 
 
 async def test_a_job_that_was_offered_all_the_same_is_not_given_up(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     """Every reply is lost, but an agent server has got the job meanwhile."""
     services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
-    request_dispatch()
+    scenario.request_dispatch()
 
     async def accepted_meanwhile(_: float) -> None:
         step = dispatches.advance(
-            Advance(look(), state_machine.ACCEPTED, due_in_s=3, fields={"job_id": "AJ_1"})
+            Advance(scenario.look(), state_machine.ACCEPTED, due_in_s=3, fields={"job_id": "AJ_1"})
         )
-        store.run(step)
+        scenario.run(step)
 
     state = await dispatching.dispatch_agent(replace(services, sleep=accepted_meanwhile), "dsp_1")
 
     assert state is State.ACCEPTED
-    assert (look().state, look().generation, look().job_id) == (State.ACCEPTED, 1, "AJ_1")
+    assert (scenario.look().state, scenario.look().generation, scenario.look().job_id) == (
+        State.ACCEPTED,
+        1,
+        "AJ_1",
+    )
 
 
 async def test_what_waited_for_livekit_goes_on_when_livekit_is_back(
-    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     down = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{await closed_port()}")
-    request_dispatch()
+    scenario.request_dispatch()
     with pytest.raises(TransientLiveKitError):
         await dispatching.dispatch_agent(replace(down, sleep=Waits()), "dsp_1")
 
     up = await services_for()
     assert await dispatching.dispatch_agent(up, "dsp_1") is State.DISPATCHED
 
-    assert await house.generations() == [("dsp_1", "2")]
+    assert await scenario.house.generations() == [("dsp_1", "2")]
 
 
 async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
-    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(LIVEKIT_API_SECRET="x" * 32)
-    request_dispatch()
+    scenario.request_dispatch()
     waits = Waits()
 
     with pytest.raises(DispatchFailed, match="livekit_refused"):
         await dispatching.dispatch_agent(replace(services, sleep=waits), "dsp_1")
 
-    record = look()
+    record = scenario.look()
     assert waits.seconds == []
     assert (record.state, record.failure_reason) == (State.FAILED, "livekit_refused")
     assert "401" in record.failure_message
     assert "x" * 32 not in str(record)
     (attempt,) = record.attempts
     assert (attempt.tries, attempt.outcome, len(attempt.errors)) == (1, "failed", 1)
-    metrics = counts(raw, METRICS)
+    metrics = counts(scenario.raw, METRICS)
     assert (metrics["failures"], metrics["failures:livekit_refused"]) == (1, 1)
 
 
@@ -289,91 +282,90 @@ async def test_a_refusal_is_tried_once_and_fails_with_its_reason(
     [(b"CreateRoom", False), (b"ListDispatch", False), (b"CreateDispatch", True)],
 )
 async def test_a_lost_reply_is_looked_for_before_the_next_try(
-    losing: bytes,
-    room_is_there: bool,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    house: House,
+    losing: bytes, room_is_there: bool, services_for: OpenServices, scenario: Scenario
 ) -> None:
     if room_is_there:
-        await house.lk.room.create_room(api.CreateRoomRequest(name=house.room))
-    target_port = int(house.server.url.rpartition(":")[2])
+        await scenario.house.lk.room.create_room(api.CreateRoomRequest(name=scenario.house.room))
+    target_port = int(scenario.house.server.url.rpartition(":")[2])
     proxy = LossyProxy(target_port=target_port, losing=losing, times=1)
-    request_dispatch()
+    scenario.request_dispatch()
 
     async with listening(proxy) as port:
         services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
         await dispatching.dispatch_agent(replace(services, sleep=Waits()), "dsp_1")
 
-    (listed,) = await house.dispatches()
-    record = look()
+    (listed,) = await scenario.house.dispatches()
+    record = scenario.look()
     assert proxy.lost == 1
     assert record.livekit_dispatch_id == listed.id
     assert record.attempt.tries == 2
-    assert await house.generations() == [("dsp_1", "1")]
+    assert await scenario.house.generations() == [("dsp_1", "1")]
 
 
 async def test_a_room_that_is_there_before_gets_its_agent_too(
-    services: Services, request_dispatch: Request, look: Look, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await house.lk.room.create_room(api.CreateRoomRequest(name=house.room))
-    request_dispatch()
+    await scenario.house.lk.room.create_room(api.CreateRoomRequest(name=scenario.house.room))
+    scenario.request_dispatch()
 
     await dispatching.dispatch_agent(services, "dsp_1")
 
-    (listed,) = await house.dispatches()
-    assert look().livekit_dispatch_id == listed.id
-    assert (look().state, look().attempt.tries) == (State.DISPATCHED, 1)
+    (listed,) = await scenario.house.dispatches()
+    assert scenario.look().livekit_dispatch_id == listed.id
+    assert (scenario.look().state, scenario.look().attempt.tries) == (State.DISPATCHED, 1)
 
 
 async def test_a_next_generation_takes_the_older_ones_back_first(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
-
-    await dispatching.dispatch_agent(services, "dsp_1")
-
-    assert await house.generations() == [("dsp_1", "2")]
-
-
-async def test_the_dispatches_of_others_in_the_room_are_left_alone(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
-) -> None:
-    another = a_server("server-2", agent_name="another-agent")
-    store.run(reports.report_agent_server(another, ttl_s=60))
-    request_dispatch("dsp_2", agent_name="another-agent")
-    await dispatching.dispatch_agent(services, "dsp_2")
-    request_dispatch()
-    store.run(
-        dispatches.advance(Advance(look(), state_machine.WAIT, due_in_s=2, fields=UNREACHABLE))
+    scenario.run(
+        dispatches.advance(Advance(scenario.look(), state_machine.NEXT_GENERATION, due_in_s=2))
     )
 
     await dispatching.dispatch_agent(services, "dsp_1")
 
-    assert await house.generations() == [("dsp_1", "2"), ("dsp_2", "1")]
+    assert await scenario.house.generations() == [("dsp_1", "2")]
+
+
+async def test_the_dispatches_of_others_in_the_room_are_left_alone(
+    services: Services, scenario: Scenario
+) -> None:
+    another = a_server("server-2", agent_name="another-agent")
+    scenario.run(reports.report_agent_server(another, ttl_s=60))
+    scenario.request_dispatch("dsp_2", agent_name="another-agent")
+    await dispatching.dispatch_agent(services, "dsp_2")
+    scenario.request_dispatch()
+    scenario.run(
+        dispatches.advance(
+            Advance(scenario.look(), state_machine.WAIT, due_in_s=2, fields=UNREACHABLE)
+        )
+    )
+
+    await dispatching.dispatch_agent(services, "dsp_1")
+
+    assert await scenario.house.generations() == [("dsp_1", "2"), ("dsp_2", "1")]
 
 
 async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     """Its first try finds LiveKit down; while it waits, the record gets a next generation."""
-    request_dispatch()
+    scenario.request_dispatch()
     reachable = asyncio.Event()
-    target = LossyProxy(target_port=int(house.server.url.rpartition(":")[2]), losing=b"", times=0)
+    target = LossyProxy(
+        target_port=int(scenario.house.server.url.rpartition(":")[2]), losing=b"", times=0
+    )
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if reachable.is_set():
             await target(reader, writer)
 
     async def overtaken(_: float) -> None:
-        store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
+        scenario.run(
+            dispatches.advance(Advance(scenario.look(), state_machine.NEXT_GENERATION, due_in_s=2))
+        )
         reachable.set()
 
     async with listening(handle) as port:
@@ -383,25 +375,22 @@ async def test_a_worker_that_was_overtaken_takes_its_surplus_dispatch_back(
             is State.QUEUED
         )
 
-    assert await house.dispatches() == []
-    assert (look().state, look().generation) == (State.QUEUED, 2)
+    assert await scenario.house.dispatches() == []
+    assert (scenario.look().state, scenario.look().generation) == (State.QUEUED, 2)
 
 
 async def test_a_worker_that_was_overtaken_leaves_the_next_generation_alone(
-    services: Services,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    house: House,
+    services: Services, services_for: OpenServices, scenario: Scenario
 ) -> None:
     """The reply to its first try is lost; while it waits, another worker brings the next one."""
-    request_dispatch()
-    target_port = int(house.server.url.rpartition(":")[2])
+    scenario.request_dispatch()
+    target_port = int(scenario.house.server.url.rpartition(":")[2])
     proxy = LossyProxy(target_port=target_port, losing=b"CreateRoom", times=1)
 
     async def overtaken(_: float) -> None:
-        store.run(dispatches.advance(Advance(look(), state_machine.NEXT_GENERATION, due_in_s=2)))
+        scenario.run(
+            dispatches.advance(Advance(scenario.look(), state_machine.NEXT_GENERATION, due_in_s=2))
+        )
         await dispatching.dispatch_agent(services, "dsp_1")
 
     async with listening(proxy) as port:
@@ -411,5 +400,5 @@ async def test_a_worker_that_was_overtaken_leaves_the_next_generation_alone(
             is State.DISPATCHED
         )
 
-    assert await house.generations() == [("dsp_1", "2")]
+    assert await scenario.house.generations() == [("dsp_1", "2")]
     assert proxy.seen == 1

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
 from dispatcher.domain import state_machine, timing, verification_steps
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
-from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, verification
 from dispatcher.lifecycle.services import Services
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME, a_server, keyspace
 
 Look = Callable[[], Dispatch]
@@ -26,20 +25,15 @@ pytestmark = pytest.mark.usefixtures("agent_server")
 
 
 async def test_without_an_agent_server_the_dispatch_is_taken_back_and_waits(
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
-    no_agent_server: TakeAway,
+    services: Services, no_agent_server: TakeAway, scenario: Scenario
 ) -> None:
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     no_agent_server()
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
 
-    record = look()
+    record = scenario.look()
     assert record.generation == 2
     assert record.failure_reason == "no_agent_online"
     assert "session-agent-rag" in record.failure_message
@@ -47,8 +41,8 @@ async def test_without_an_agent_server_the_dispatch_is_taken_back_and_waits(
         "given_up",
         "no_agent_online",
     )
-    assert await house.dispatches() == []
-    assert list(keyspace(raw)["usher:due"]) == ["dsp_1"]
+    assert await scenario.house.dispatches() == []
+    assert list(keyspace(scenario.raw)["usher:due"]) == ["dsp_1"]
 
 
 @pytest.mark.parametrize(
@@ -57,42 +51,32 @@ async def test_without_an_agent_server_the_dispatch_is_taken_back_and_waits(
     ids=["free", "full"],
 )
 async def test_without_an_agent_it_tries_again_at_once_only_where_there_is_a_free_slot(
-    report: dict[str, Any],
-    state: State,
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
+    report: dict[str, Any], state: State, services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(reports.report_agent_server(a_server(**report), ttl_s=60))
+    scenario.run(reports.report_agent_server(a_server(**report), ttl_s=60))
 
     assert await verification.verify_dispatch(services, "dsp_1") is state
 
-    assert look().generation == 2
+    assert scenario.look().generation == 2
 
 
 async def test_when_the_time_is_up_it_fails_before_the_deadline_and_leaves_nothing_behind(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
-    no_agent_server: TakeAway,
+    services_for: OpenServices, no_agent_server: TakeAway, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="5")
-    request_dispatch(deadline_ms=3000)
+    scenario.request_dispatch(deadline_ms=3000)
     await dispatching.dispatch_agent(services, "dsp_1")
     no_agent_server()
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.FAILED
 
-    record = look()
+    record = scenario.look()
     assert record.failure_reason == "no_agent_online"
     assert record.updated_at_ms < record.deadline_at_ms
-    assert await house.dispatches() == []
-    found = keyspace(raw)
+    assert await scenario.house.dispatches() == []
+    found = keyspace(scenario.raw)
     assert "usher:due" not in found
     assert not [key for key in found if key.startswith("usher:live:")]
 
@@ -114,45 +98,45 @@ async def test_twenty_verifications_at_once_give_one_attempt_up(
 
 
 async def test_whoever_comes_too_late_to_give_up_leaves_the_joined_agents_dispatch_alone(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+    services: Services, scenario: Scenario
 ) -> None:
     """Two verifications: one has seen no agent, the other sees it and writes joined first."""
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    seen_by_the_late_one = look()
-    await house.join_for(seen_by_the_late_one)
+    seen_by_the_late_one = scenario.look()
+    await scenario.house.join_for(seen_by_the_late_one)
     assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
 
     assert await verification._no_join(services, seen_by_the_late_one) is State.JOINED
 
-    assert await house.generations() == [("dsp_1", "1")]
+    assert await scenario.house.generations() == [("dsp_1", "1")]
 
 
 async def test_what_was_offered_to_nobody_in_time_is_given_up_early(
-    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="9", USHER_OFFER_TIMEOUT_S="0.6")
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
 
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
     assert time.monotonic() - started_s < 7
-    record = look()
+    record = scenario.look()
     assert record.updated_at_ms - record.timeline[-2].at_ms >= 600
     assert (record.generation, record.timeline[-1].event) == (2, "requeued")
-    assert await house.dispatches() == []
+    assert await scenario.house.dispatches() == []
 
 
 async def test_in_a_burst_livekit_is_given_more_time_to_offer(
-    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="9", USHER_OFFER_TIMEOUT_S="0.1")
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    others = {f"dsp_{number}": look().read_at_ms + 60_000 for number in range(2, 16)}
-    raw.zadd(f"usher:inflight:acme:{AGENT_NAME}", others)
+    others = {f"dsp_{number}": scenario.look().read_at_ms + 60_000 for number in range(2, 16)}
+    scenario.raw.zadd(f"usher:inflight:acme:{AGENT_NAME}", others)
 
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
@@ -160,18 +144,18 @@ async def test_in_a_burst_livekit_is_given_more_time_to_offer(
     assert (
         time.monotonic() - started_s >= 0.1 + len(others) * verification_steps.OFFER_TIMEOUT_EACH_S
     )
-    assert raw.get(f"usher:window:acme:{AGENT_NAME}") is not None  # LiveKit has dropped it
+    assert scenario.raw.get(f"usher:window:acme:{AGENT_NAME}") is not None  # LiveKit has dropped it
 
 
 async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="2", USHER_OFFER_TIMEOUT_S="9")
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
     await asyncio.sleep(0.7)
-    store.run(
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
@@ -184,73 +168,63 @@ async def test_an_agent_that_was_accepted_late_has_as_long_to_join_as_any(
 
 
 async def test_an_agent_whose_connection_is_being_made_has_twice_the_time(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="2", USHER_OFFER_TIMEOUT_S="9")
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=1, fields={"job_id": "AJ_1"})
         )
     )
     accepted_s = time.monotonic()
 
-    async with house.joining_for(dispatch):
+    async with scenario.house.joining_for(dispatch):
         verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
         await asyncio.sleep(2.5)
         # Nor does the sweeper have another verification look at it meanwhile.
-        assert raw.zscore("usher:due", "dsp_1") > look().read_at_ms + 1000
+        assert scenario.raw.zscore("usher:due", "dsp_1") > scenario.look().read_at_ms + 1000
         assert await verifying is State.QUEUED
 
     assert 3.9 <= time.monotonic() - accepted_s < 6
-    assert look().attempts[0].reason == "join_timeout"
+    assert scenario.look().attempts[0].reason == "join_timeout"
 
 
 async def test_an_agent_that_has_fallen_silent_before_it_was_seen_is_given_up_at_once(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="9")
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    dead = await house.join_for(dispatch)  # LiveKit goes on listing it
+    dead = await scenario.house.join_for(dispatch)  # LiveKit goes on listing it
     claimed = {"job_id": "AJ_1", "agent_identity": dead}
-    store.run(
+    scenario.run(
         dispatches.advance(Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields=claimed))
     )
     renewal = leases.renew(
         dispatch, job_id="AJ_1", people=0, abandon_after_s=300, deserted_after_s=30
     )
-    assert store.run(renewal) is leases.Renewal.OK
-    long_ago = look().read_at_ms - int(timing.GRACE_S * 1000) - 1000
-    raw.hset("usher:dispatch:dsp_1", "alive_till_ms", long_ago)
+    assert scenario.run(renewal) is leases.Renewal.OK
+    long_ago = scenario.look().read_at_ms - int(timing.GRACE_S * 1000) - 1000
+    scenario.raw.hset("usher:dispatch:dsp_1", "alive_till_ms", long_ago)
 
     started_s = time.monotonic()
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
     assert time.monotonic() - started_s < 7
-    assert look().generation == 2
-    assert not raw.hexists("usher:dispatch:dsp_1", "alive_till_ms")
-    assert (await services.livekit(dispatch).look(house.room)).agents == ()
+    assert scenario.look().generation == 2
+    assert not scenario.raw.hexists("usher:dispatch:dsp_1", "alive_till_ms")
+    assert (await services.livekit(dispatch).look(scenario.house.room)).agents == ()
 
 
 async def test_what_an_agent_server_has_accepted_is_not_given_up_early(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="1.5", USHER_OFFER_TIMEOUT_S="0.1")
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
@@ -260,7 +234,7 @@ async def test_what_an_agent_server_has_accepted_is_not_given_up_early(
     assert await verification.verify_dispatch(services, "dsp_1") is State.QUEUED
 
     assert time.monotonic() - started_s >= 1.4
-    assert look().attempts[0].reason == "join_timeout"
+    assert scenario.look().attempts[0].reason == "join_timeout"
 
 
 async def test_an_agent_whose_servers_report_nothing_is_waited_for_to_the_end(

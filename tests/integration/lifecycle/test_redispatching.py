@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import redis
 
@@ -12,15 +10,13 @@ from dispatcher.domain.models import PENDING, Dispatch, State
 from dispatcher.errors import RedispatchRefused, UnknownDispatch
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.advance import Advance, Times
-from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, verification
 from dispatcher.lifecycle.redispatching import redispatch
 from dispatcher.lifecycle.services import Services
 from tests.support.house import House, OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.sockets import listening, never_answering
 from tests.support.values import keyspace
-
-Look = Callable[[], Dispatch]
 
 
 async def refusal(services: Services, raw: redis.Redis) -> str:
@@ -54,80 +50,72 @@ async def test_a_pending_dispatch_goes_on_by_itself(
 
 
 async def test_a_joined_dispatch_whose_agent_is_there_is_not_doubled(
-    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    identity = await joined(services, request_dispatch(), house)
+    identity = await joined(services, scenario.request_dispatch(), scenario.house)
 
-    message = await refusal(services, raw)
+    message = await refusal(services, scenario.raw)
 
     assert f"dsp_1 already has its agent {identity}" in message
-    assert house.room in message
+    assert scenario.house.room in message
 
 
 async def test_a_joined_dispatch_whose_agent_is_gone_starts_a_new_generation(
-    services: Services, request_dispatch: Request, look: Look, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.everybody_leaves()
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.everybody_leaves()
 
     again = await redispatch(services, "dsp_1")
 
     assert (again.state, again.generation) == (State.QUEUED, 2)
-    assert again == look() or again.timeline == look().timeline
+    assert again == scenario.look() or again.timeline == scenario.look().timeline
     assert again.timeline[-1].detail == {"by": "hand"}
 
 
 async def test_a_joined_dispatch_is_not_sent_again_while_livekit_cannot_be_asked(
-    services: Services,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    raw: redis.Redis,
-    house: House,
+    services: Services, services_for: OpenServices, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
+    await joined(services, scenario.request_dispatch(), scenario.house)
     async with listening(never_answering) as port:
         pass
     blind = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
 
-    message = await refusal(blind, raw)
+    message = await refusal(blind, scenario.raw)
 
     assert "cannot see whether room" in message
     assert "try again when LiveKit answers" in message
 
 
 async def test_a_room_that_another_dispatch_serves_is_left_to_it(
-    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    store.run(
+    scenario.run(
         dispatches.advance(
-            Advance(request_dispatch(), state_machine.FAILED, times=Times(retention_s=60))
+            Advance(scenario.request_dispatch(), state_machine.FAILED, times=Times(retention_s=60))
         )
     )
-    request_dispatch("dsp_2")
+    scenario.request_dispatch("dsp_2")
 
-    message = await refusal(services, raw)
+    message = await refusal(services, scenario.raw)
 
     assert "is served by dispatch dsp_2 now" in message
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.ENDED, State.CANCELLED])
 async def test_a_dispatch_that_is_over_can_be_sent_again_with_a_new_deadline(
-    state: State,
-    services: Services,
-    request_dispatch: Request,
-    raw: redis.Redis,
-    house: House,
+    state: State, services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch(deadline_ms=1)
-    raw.hset("usher:dispatch:dsp_1", "state", state)
-    raw.delete(*raw.scan_iter("usher:live:*"))
+    scenario.request_dispatch(deadline_ms=1)
+    scenario.raw.hset("usher:dispatch:dsp_1", "state", state)
+    scenario.raw.delete(*scenario.raw.scan_iter("usher:live:*"))
 
     again = await redispatch(services, "dsp_1")
     assert (again.state, again.generation) == (State.QUEUED, 2)
     assert 19 < again.remaining_s <= 20
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
-    assert await house.generations() == [("dsp_1", "2")]
+    assert await scenario.house.generations() == [("dsp_1", "2")]
 
 
 async def test_an_unknown_dispatch_cannot_be_sent_again(services: Services) -> None:

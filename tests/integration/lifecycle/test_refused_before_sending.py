@@ -11,9 +11,9 @@ from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import DispatchFailed
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.advance import Advance
-from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching
 from tests.support.house import OpenServices, Request
+from tests.support.scenario import Scenario
 
 Look = Callable[[], Dispatch]
 ANOTHER_SECRET = {"LIVEKIT_API_SECRET": "a-secret-that-livekit-has-no-longer"}
@@ -34,14 +34,19 @@ async def test_with_no_agent_server_a_wrong_secret_is_the_reason(
 
 
 async def test_one_that_waits_for_an_agent_server_learns_that_the_secret_was_changed(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     reason = {"failure_reason": "no_agent_online", "failure_message": "none is there"}
-    store.run(dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=reason)))
+    scenario.run(
+        dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=1, fields=reason))
+    )
     services = await services_for(**ANOTHER_SECRET)
 
     with pytest.raises(DispatchFailed, match="livekit_refused"):
         await dispatching.dispatch_agent(services, "dsp_1")
 
-    assert (look().state, look().failure_reason) == (State.FAILED, "livekit_refused")
+    assert (scenario.look().state, scenario.look().failure_reason) == (
+        State.FAILED,
+        "livekit_refused",
+    )

@@ -19,7 +19,7 @@ import redis
 
 from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain import state_machine
-from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.models import State
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.ledger import cancelling, dispatches, reports
 from dispatcher.ledger.advance import Advance, Times
@@ -29,11 +29,11 @@ from dispatcher.lifecycle.client_limits import Lanes
 from dispatcher.lifecycle.services import Services
 from dispatcher.livekit.transport import MAX_CALLS
 from dispatcher.worker import heartbeat
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import House, OpenServices
+from tests.support.scenario import Scenario
 from tests.support.sockets import LossyProxy, answering, listening, never_answering, read_request
 from tests.support.values import a_dispatch, a_server, eventually, keyspace, new_dispatch
 
-Look = Callable[[], Dispatch]
 THREADS = 64
 SICK_DISPATCHES = 100
 LIMIT = 32
@@ -196,24 +196,27 @@ def reasons(raw: redis.Redis) -> set[str | None]:
 
 
 async def test_with_an_open_circuit_a_dispatch_waits_with_the_true_reason_and_no_try(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     async with listening(never_answering) as port:
         services = await services_for(
             LIVEKIT_URL=f"ws://127.0.0.1:{port}", USHER_LIVEKIT_TIMEOUT_S="0.05"
         )
-        livekit = services.livekit(request_dispatch())
+        livekit = services.livekit(scenario.request_dispatch())
         assert livekit.away == ""
         await asyncio.gather(*(livekit.look("x") for _ in range(10)), return_exceptions=True)
 
         assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
-        record = look()
+        record = scenario.look()
         assert (record.failure_reason, record.generation) == ("livekit_unreachable", 2)
         assert record.failure_message == livekit.away != ""
         events = len(record.timeline)
         assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
-        assert (look().generation, len(look().timeline)) == (2, events)  # no news, no noise
+        assert (scenario.look().generation, len(scenario.look().timeline)) == (
+            2,
+            events,
+        )  # no news, no noise
 
 
 async def test_the_heartbeats_probe_closes_the_circuit(

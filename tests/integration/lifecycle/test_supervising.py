@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import redis
 from livekit import api
@@ -15,16 +13,15 @@ from dispatcher.errors import UnknownDispatch
 from dispatcher.explain.incidents import troubles
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
-from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.statistics import figures
 from dispatcher.lifecycle import dispatching, supervision, verification
 from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.supervision import LOOK_AGAIN_S, supervise
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import House, OpenServices
+from tests.support.scenario import Scenario
 from tests.support.sockets import listening, never_answering
 from tests.support.values import AGENT_NAME, TIMINGS, counts, keyspace, new_dispatch
 
-Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
 pytestmark = pytest.mark.usefixtures("agent_server")
 
@@ -50,16 +47,16 @@ def fall_silent(raw: redis.Redis) -> None:
 
 
 async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch(deadline_ms=60_000)
-    identity = await joined(services, dispatch, house)
-    await house.join("person", agent=False)
-    fall_silent(raw)
+    dispatch = scenario.request_dispatch(deadline_ms=60_000)
+    identity = await joined(services, dispatch, scenario.house)
+    await scenario.house.join("person", agent=False)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
 
-    record = look()
+    record = scenario.look()
     assert (record.state, record.generation, record.losses) == (State.QUEUED, 2, 1)
     assert (record.attempts[0].outcome, record.timeline[-1].event) == ("lost", "agent_lost")
     assert record.timeline[-1].detail == {
@@ -68,39 +65,39 @@ async def test_with_a_person_there_a_silent_agent_is_replaced_and_put_out(
     }
     assert record.deadline_at_ms == record.requested_at_ms + 20_000  # the clock starts anew
     assert record.agent_identity == record.job_id == ""
-    assert await inside(house) == {"person"}
-    assert await house.dispatches() == []
-    found = keyspace(raw)
+    assert await inside(scenario.house) == {"person"}
+    assert await scenario.house.dispatches() == []
+    found = keyspace(scenario.raw)
     assert "usher:leases" not in found
     assert list(found["usher:due"]) == ["dsp_1"]
-    assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
+    assert counts(scenario.raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
 
 
 async def test_the_replacement_is_dispatched_and_joins(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.join("person", agent=False)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("person", agent=False)
+    fall_silent(scenario.raw)
     await supervise(services, "dsp_1")
 
-    second = await joined(services, look(), house)
+    second = await joined(services, scenario.look(), scenario.house)
 
-    assert look().agent_identity == second
-    assert await house.generations() == [("dsp_1", "2")]
-    assert await inside(house) == {"person", second}
+    assert scenario.look().agent_identity == second
+    assert await scenario.house.generations() == [("dsp_1", "2")]
+    assert await inside(scenario.house) == {"person", second}
 
 
 async def test_a_silent_agent_that_has_gone_by_itself_is_replaced(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.everybody_leaves()
-    await house.join("person", agent=False)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.everybody_leaves()
+    await scenario.house.join("person", agent=False)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
-    assert look().generation == 2
+    assert scenario.look().generation == 2
 
 
 def asked_for_a_minute_ago(raw: redis.Redis) -> None:
@@ -110,198 +107,178 @@ def asked_for_a_minute_ago(raw: redis.Redis) -> None:
 
 
 async def test_an_agent_that_nobody_has_come_to_is_no_loss_to_anybody(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(deadline_ms=90_000), house)
-    asked_for_a_minute_ago(raw)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(deadline_ms=90_000), scenario.house)
+    asked_for_a_minute_ago(scenario.raw)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
 
-    assert look().unattended
-    found = counts(raw, "usher:metrics:dispatch:acme")
+    assert scenario.look().unattended
+    found = counts(scenario.raw, "usher:metrics:dispatch:acme")
     assert (found.get("agents_lost"), found["idle_agents_lost"]) == (None, 1)
-    (told,) = (text for text in troubles(look(), TIMINGS) if text.startswith("Attempt 1"))
+    (told,) = (text for text in troubles(scenario.look(), TIMINGS) if text.startswith("Attempt 1"))
     assert "before any person had come" in told
 
 
 async def test_who_has_just_asked_counts_as_a_person_about_to_come(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
 
-    assert not look().unattended
-    assert counts(raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
+    assert not scenario.look().unattended
+    assert counts(scenario.raw, "usher:metrics:dispatch:acme")["agents_lost"] == 1
 
 
 async def test_a_caller_who_asks_again_while_its_room_is_looked_into_is_not_left_alone(
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
-    store: Ledger,
+    services: Services, scenario: Scenario
 ) -> None:
     """The caller was told "joined", and the look before that has seen an empty room."""
-    await joined(services, request_dispatch(deadline_ms=90_000), house)
-    asked_for_a_minute_ago(raw)
-    seen = look()
-    again = new_dispatch("dsp_2", room_name=house.room)
-    assert store.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+    await joined(services, scenario.request_dispatch(deadline_ms=90_000), scenario.house)
+    asked_for_a_minute_ago(scenario.raw)
+    seen = scenario.look()
+    again = new_dispatch("dsp_2", room_name=scenario.house.room)
+    assert scenario.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
 
     assert not await supervision._end(services, seen)
 
-    fall_silent(raw)
+    fall_silent(scenario.raw)
     assert await supervise(services, "dsp_1") is State.QUEUED
 
 
 async def test_a_caller_who_asks_again_makes_it_one_with_a_caller(
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    raw: redis.Redis,
-    house: House,
-    store: Ledger,
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(deadline_ms=90_000), house)
-    asked_for_a_minute_ago(raw)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(deadline_ms=90_000), scenario.house)
+    asked_for_a_minute_ago(scenario.raw)
+    fall_silent(scenario.raw)
     await supervise(services, "dsp_1")
 
-    again = new_dispatch("dsp_2", room_name=house.room)
-    assert store.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
+    again = new_dispatch("dsp_2", room_name=scenario.house.room)
+    assert scenario.run(dispatches.create(again, due_in_s=2.0, detail={})).dispatch_id == "dsp_1"
 
-    assert not look().unattended
+    assert not scenario.look().unattended
 
 
 async def test_a_session_that_had_its_agent_and_failed_counts_once(
-    services: Services, request_dispatch: Request, raw: redis.Redis, house: House, store: Ledger
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.join("person", agent=False)
-    raw.hset(RECORD, "losses", "5")
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("person", agent=False)
+    scenario.raw.hset(RECORD, "losses", "5")
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.FAILED
 
-    (acme,) = store.run(figures(Window.ALL, ["acme"])).clients
+    (acme,) = scenario.run(figures(Window.ALL, ["acme"])).clients
     assert (acme.joined, acme.failures) == (1, 1)
     assert (acme.served, acme.unserved, acme.success_rate) == (0, 1, 0.0)
 
 
 async def test_a_person_who_has_not_come_yet_finds_an_agent(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
-    assert look().generation == 2
+    assert scenario.look().generation == 2
 
 
 async def test_when_everybody_has_left_the_dispatch_has_ended_and_its_agent_is_put_out(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    raw.hset(RECORD, "person_seen", "1")
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    scenario.raw.hset(RECORD, "person_seen", "1")
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.ENDED
 
-    assert (look().generation, look().failure_reason) == (1, "")
-    assert await inside(house) == set()
-    assert await house.dispatches() == []
-    found = keyspace(raw)
+    assert (scenario.look().generation, scenario.look().failure_reason) == (1, "")
+    assert await inside(scenario.house) == set()
+    assert await scenario.house.dispatches() == []
+    found = keyspace(scenario.raw)
     assert not {"usher:leases", "usher:due"} & set(found)
     assert not [key for key in found if key.startswith("usher:live:")]
-    assert raw.ttl(RECORD) > 0
+    assert scenario.raw.ttl(RECORD) > 0
 
 
 async def test_another_agent_in_the_room_is_no_person_and_is_left_alone(
-    services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.join("somebody", attributes={"lk.agent_name": "another-agent"})
-    raw.hset(RECORD, "person_seen", "1")
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("somebody", attributes={"lk.agent_name": "another-agent"})
+    scenario.raw.hset(RECORD, "person_seen", "1")
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.ENDED
 
-    assert await inside(house) == {"somebody"}
+    assert await inside(scenario.house) == {"somebody"}
 
 
 async def test_an_agent_that_renews_nothing_by_nature_stays_while_livekit_lists_it(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_UNFENCED_AGENTS=AGENT_NAME)
-    identity = await joined(services, request_dispatch(), house)
-    await house.join("person", agent=False)
-    await house.join("surplus", attributes={"lk.agent_name": AGENT_NAME})
-    fall_silent(raw)
-    before_ms = store.run(reports.ping())
+    identity = await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("person", agent=False)
+    await scenario.house.join("surplus", attributes={"lk.agent_name": AGENT_NAME})
+    fall_silent(scenario.raw)
+    before_ms = scenario.run(reports.ping())
 
     assert await supervise(services, "dsp_1") is State.JOINED
 
-    assert (look().generation, look().agent_identity) == (1, identity)
-    assert await inside(house) == {"person", identity}  # two would be one too many
-    assert keyspace(raw)["usher:leases"]["dsp_1"] >= before_ms + LOOK_AGAIN_S * 1000
+    assert (scenario.look().generation, scenario.look().agent_identity) == (1, identity)
+    assert await inside(scenario.house) == {"person", identity}  # two would be one too many
+    assert keyspace(scenario.raw)["usher:leases"]["dsp_1"] >= before_ms + LOOK_AGAIN_S * 1000
 
 
 async def test_an_agent_that_renews_nothing_by_nature_is_replaced_once_livekit_lists_it_no_more(
-    services_for: OpenServices, request_dispatch: Request, raw: redis.Redis, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_UNFENCED_AGENTS=AGENT_NAME)
-    await joined(services, request_dispatch(), house)
-    await house.everybody_leaves()
-    await house.join("person", agent=False)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.everybody_leaves()
+    await scenario.house.join("person", agent=False)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.QUEUED
 
 
 async def test_an_agent_that_dies_again_and_again_is_not_replaced_for_ever(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.join("person", agent=False)
-    raw.hset(RECORD, "losses", services.settings.max_losses)
-    fall_silent(raw)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("person", agent=False)
+    scenario.raw.hset(RECORD, "losses", services.settings.max_losses)
+    fall_silent(scenario.raw)
 
     assert await supervise(services, "dsp_1") is State.FAILED
 
-    record = look()
+    record = scenario.look()
     assert (record.failure_reason, record.generation) == ("agent_lost", 1)
     assert f"{services.settings.max_losses + 1} agents in a row" in record.failure_message
-    assert await inside(house) == {"person"}
-    assert "usher:leases" not in keyspace(raw)
+    assert await inside(scenario.house) == {"person"}
+    assert "usher:leases" not in keyspace(scenario.raw)
 
 
 async def test_while_livekit_cannot_be_asked_nothing_is_decided_and_it_is_asked_again(
-    services: Services,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services: Services, services_for: OpenServices, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
+    await joined(services, scenario.request_dispatch(), scenario.house)
     async with listening(never_answering) as port:
         pass
     blind = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
-    fall_silent(raw)
-    before, before_ms = keyspace(raw), store.run(reports.ping())
+    fall_silent(scenario.raw)
+    before, before_ms = keyspace(scenario.raw), scenario.run(reports.ping())
 
     assert await supervise(blind, "dsp_1") is State.JOINED
 
-    found, after_ms = keyspace(raw), store.run(reports.ping())
+    found, after_ms = keyspace(scenario.raw), scenario.run(reports.ping())
     again_ms = found["usher:leases"].pop("dsp_1")
     assert before_ms <= again_ms - int(LOOK_AGAIN_S * 1000) <= after_ms
     assert int(found["usher:dispatch:dsp_1"].pop("look_at_ms")) == again_ms
@@ -311,16 +288,16 @@ async def test_while_livekit_cannot_be_asked_nothing_is_decided_and_it_is_asked_
 
 @pytest.mark.parametrize("state", ["queued", "waiting", "accepted", "ended", "failed"])
 async def test_there_is_nothing_to_supervise_in_a_state_that_is_not_joined(
-    state: str, services: Services, request_dispatch: Request, raw: redis.Redis, house: House
+    state: str, services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    raw.hset(RECORD, "state", state)
-    before, present = keyspace(raw), await inside(house)
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    scenario.raw.hset(RECORD, "state", state)
+    before, present = keyspace(scenario.raw), await inside(scenario.house)
 
     assert await supervise(services, "dsp_1") == state
 
-    assert keyspace(raw) == before
-    assert await inside(house) == present
+    assert keyspace(scenario.raw) == before
+    assert await inside(scenario.house) == present
 
 
 async def test_an_unknown_dispatch_cannot_be_supervised(services: Services) -> None:
@@ -329,35 +306,35 @@ async def test_an_unknown_dispatch_cannot_be_supervised(services: Services) -> N
 
 
 async def test_a_message_too_late_leaves_an_agent_that_has_been_heard_since_alone(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
-    store.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
-    store.run(
+    dispatch = scenario.request_dispatch()
+    scenario.run(dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12)))
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.ACCEPTED, due_in_s=7, fields={"job_id": "AJ_1"})
         )
     )
-    await house.join_for(dispatch)
-    await house.join("person", agent=False)
+    await scenario.house.join_for(dispatch)
+    await scenario.house.join("person", agent=False)
     assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
     renewal = leases.renew(
         dispatch, job_id="AJ_1", people=1, abandon_after_s=300, deserted_after_s=30
     )
-    assert store.run(renewal) is leases.Renewal.OK
+    assert scenario.run(renewal) is leases.Renewal.OK
 
     assert await supervise(services, "dsp_1") is State.JOINED
 
-    assert look().generation == 1
+    assert scenario.look().generation == 1
 
 
 async def test_a_message_that_has_waited_too_long_is_left_to_the_next_one(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await joined(services, request_dispatch(), house)
-    await house.join("person", agent=False)
-    fall_silent(raw)
-    now_ms = look().read_at_ms
+    await joined(services, scenario.request_dispatch(), scenario.house)
+    await scenario.house.join("person", agent=False)
+    fall_silent(scenario.raw)
+    now_ms = scenario.look().read_at_ms
 
     assert await supervise(services, "dsp_1", good_till_ms=now_ms - 1) is State.JOINED
     assert await supervise(services, "dsp_1", good_till_ms=now_ms + 60_000) is State.QUEUED

@@ -10,16 +10,15 @@ import redis
 
 from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain import state_machine
-from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.models import State
 from dispatcher.ledger import dispatches, reports
 from dispatcher.ledger.advance import Advance
-from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import sweeping, wake_waiting
 from dispatcher.lifecycle.services import Services
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.values import UNREACHABLE, a_dispatch, a_server, counts, keyspace
 
-Look = Callable[[], Dispatch]
 RECORD = "usher:dispatch:dsp_1"
 
 
@@ -38,23 +37,23 @@ def listed(raw: redis.Redis, dispatch_id: str) -> list[str]:
 
 
 async def test_the_sweep_gives_what_is_due_and_what_has_fallen_silent(
-    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
     for number in range(4):
-        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-    raw.hset("usher:dispatch:dsp_1", "state", "joined")
-    raw.hset("usher:dispatch:dsp_3", "state", "joined")
-    now_ms = store.run(reports.ping())
-    raw.delete("usher:due")
-    raw.zadd("usher:due", {"dsp_0": 1, "dsp_2": now_ms + 60_000})
-    raw.zadd("usher:leases", {"dsp_1": 1, "dsp_3": now_ms + 60_000})
-    raw.set("usher:leases:looked_at", now_ms)
+        scenario.request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+    scenario.raw.hset("usher:dispatch:dsp_1", "state", "joined")
+    scenario.raw.hset("usher:dispatch:dsp_3", "state", "joined")
+    now_ms = scenario.run(reports.ping())
+    scenario.raw.delete("usher:due")
+    scenario.raw.zadd("usher:due", {"dsp_0": 1, "dsp_2": now_ms + 60_000})
+    scenario.raw.zadd("usher:leases", {"dsp_1": 1, "dsp_3": now_ms + 60_000})
+    scenario.raw.set("usher:leases:looked_at", now_ms)
 
     assert await woken(services) == ["dsp_0", "dsp_1"]
     assert await woken(services) == []  # both are left alone for a while
 
-    assert raw.zscore("usher:due", "dsp_0") > now_ms + 1000
-    assert raw.zscore("usher:leases", "dsp_1") > now_ms + 1000
+    assert scenario.raw.zscore("usher:due", "dsp_0") > now_ms + 1000
+    assert scenario.raw.zscore("usher:leases", "dsp_1") > now_ms + 1000
 
 
 @pytest.mark.parametrize(
@@ -106,30 +105,30 @@ async def test_a_long_queue_is_not_made_longer_by_what_is_queued(
 
 @pytest.mark.parametrize("state", ["dispatched", "accepted"])
 async def test_what_is_on_its_way_when_its_time_is_up_is_ended_though_nobody_verifies(
-    state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+    state: str, services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch(deadline_ms=900)
-    raw.hset(RECORD, "state", state)
-    due(raw, "dsp_1")
+    scenario.request_dispatch(deadline_ms=900)
+    scenario.raw.hset(RECORD, "state", state)
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == []
 
-    assert look().state is State.FAILED
-    assert look().failure_reason == "join_timeout"
-    assert look().updated_at_ms < look().deadline_at_ms
+    assert scenario.look().state is State.FAILED
+    assert scenario.look().failure_reason == "join_timeout"
+    assert scenario.look().updated_at_ms < scenario.look().deadline_at_ms
 
 
 async def test_an_agent_that_is_there_when_the_time_is_up_is_joined_though_nobody_verifies(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis, house: House
+    services: Services, scenario: Scenario
 ) -> None:
-    await house.join_for(request_dispatch())
-    soon_ms = look().read_at_ms + 900  # only now: joining takes its time
-    raw.hset(RECORD, mapping={"state": "accepted", "deadline_at_ms": soon_ms})
-    due(raw, "dsp_1")
+    await scenario.house.join_for(scenario.request_dispatch())
+    soon_ms = scenario.look().read_at_ms + 900  # only now: joining takes its time
+    scenario.raw.hset(RECORD, mapping={"state": "accepted", "deadline_at_ms": soon_ms})
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == []
 
-    assert look().state is State.JOINED
+    assert scenario.look().state is State.JOINED
 
 
 async def test_the_sweep_gives_no_more_at_once_than_its_limit(
@@ -145,21 +144,23 @@ async def test_the_sweep_gives_no_more_at_once_than_its_limit(
 
 
 async def test_what_nobody_ever_took_up_fails_in_time_although_the_queue_is_long(
-    services_for: OpenServices, request_dispatch: Request, look: Look, raw: redis.Redis
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_SWEEP_LIMIT="3")
-    request_dispatch(deadline_ms=1900)
-    due(raw, "dsp_1")
-    raw.rpush("dispatch", *["message"] * 9)
+    scenario.request_dispatch(deadline_ms=1900)
+    due(scenario.raw, "dsp_1")
+    scenario.raw.rpush("dispatch", *["message"] * 9)
 
     assert await woken(services) == []
 
-    record = look()
+    record = scenario.look()
     assert (record.state, record.failure_reason) == (State.FAILED, "dispatcher_unavailable")
     assert "workers" in record.failure_message
     assert record.updated_at_ms < record.deadline_at_ms
-    assert listed(raw, "dsp_1") == []
-    assert counts(raw, "usher:metrics:dispatch:acme")["failures:dispatcher_unavailable"] == 1
+    assert listed(scenario.raw, "dsp_1") == []
+    assert (
+        counts(scenario.raw, "usher:metrics:dispatch:acme")["failures:dispatcher_unavailable"] == 1
+    )
 
 
 async def test_many_whose_time_is_up_are_ended_by_one_sweep(
@@ -195,46 +196,46 @@ async def test_who_has_time_left_is_taken_at_the_pace_of_the_limit(
 
 
 async def test_what_waited_fails_in_time_with_what_it_waited_for(
-    services: Services, request_dispatch: Request, look: Look, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch(deadline_ms=1900)
-    store.run(
+    dispatch = scenario.request_dispatch(deadline_ms=1900)
+    scenario.run(
         dispatches.advance(Advance(dispatch, state_machine.WAIT, due_in_s=0, fields=UNREACHABLE))
     )
-    due(raw, "dsp_1")
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == []
 
-    record = look()
+    record = scenario.look()
     assert (record.state, record.failure_reason) == (State.FAILED, "livekit_unreachable")
     assert record.failure_message == "it was"
-    assert listed(raw, "dsp_1") == []
+    assert listed(scenario.raw, "dsp_1") == []
 
 
 @pytest.mark.parametrize("state", ["dispatching", "dispatched", "accepted", "joined"])
 async def test_what_somebody_works_on_is_not_ended_by_the_sweep(
-    state: str, services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+    state: str, services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch(deadline_ms=1900)
-    raw.hset(RECORD, "state", state)
-    due(raw, "dsp_1")
+    scenario.request_dispatch(deadline_ms=1900)
+    scenario.raw.hset(RECORD, "state", state)
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == ["dsp_1"]
-    assert look().state == state
+    assert scenario.look().state == state
     if state != "joined":  # and is looked at again before its deadline
-        assert raw.zscore("usher:due", "dsp_1") < look().deadline_at_ms - 500
+        assert scenario.raw.zscore("usher:due", "dsp_1") < scenario.look().deadline_at_ms - 500
 
 
 async def test_what_a_dead_worker_has_left_at_its_deadline_is_ended_before_its_lease(
-    services: Services, request_dispatch: Request, look: Look, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    request_dispatch(deadline_ms=900)
-    raw.hset(RECORD, "state", "dispatching")
-    due(raw, "dsp_1")
+    scenario.request_dispatch(deadline_ms=900)
+    scenario.raw.hset(RECORD, "state", "dispatching")
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == []
 
-    record = look()
+    record = scenario.look()
     assert (record.state, record.failure_reason) == (State.FAILED, "dispatcher_unavailable")
     assert record.updated_at_ms < record.deadline_at_ms
 
@@ -266,37 +267,39 @@ async def test_an_unreadable_record_is_parked_and_holds_nobody_up(
 
 
 async def test_what_is_no_record_at_all_is_parked_and_holds_nobody_up(
-    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
     for number in (1, 2):
-        request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
-        due(raw, f"dsp_{number}")
-    raw.delete(RECORD)
-    raw.set(RECORD, "somebody's own")
-    raw.zadd("usher:waiting", {"dsp_1": 1})
-    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+        scenario.request_dispatch(f"dsp_{number}", room_name=f"room-{number}")
+        due(scenario.raw, f"dsp_{number}")
+    scenario.raw.delete(RECORD)
+    scenario.raw.set(RECORD, "somebody's own")
+    scenario.raw.zadd("usher:waiting", {"dsp_1": 1})
+    scenario.run(reports.report_agent_server(a_server(), ttl_s=60))
 
     assert await woken(services) == ["dsp_2"]
-    raw.zadd("usher:waiting", {"dsp_1": 1})
+    scenario.raw.zadd("usher:waiting", {"dsp_1": 1})
     assert await wake_waiting.waiting_for(services) == []
 
     assert "it is no record: WRONGTYPE" in (await services.ledger.run(reports.parked()))["dsp_1"]
-    assert listed(raw, "dsp_1") == []
-    assert raw.get(RECORD) == "somebody's own"
+    assert listed(scenario.raw, "dsp_1") == []
+    assert scenario.raw.get(RECORD) == "somebody's own"
 
 
 async def test_an_unreadable_record_that_waits_for_room_is_parked_too(
-    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    store.run(dispatches.advance(Advance(request_dispatch(), state_machine.WAIT, due_in_s=0)))
-    raw.hset(RECORD, "generation", "many")
-    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+    scenario.run(
+        dispatches.advance(Advance(scenario.request_dispatch(), state_machine.WAIT, due_in_s=0))
+    )
+    scenario.raw.hset(RECORD, "generation", "many")
+    scenario.run(reports.report_agent_server(a_server(), ttl_s=60))
 
     assert await wake_waiting.waiting_for(services) == []
 
     parked = await services.ledger.run(reports.parked())
     assert list(parked) == ["dsp_1"]
-    assert listed(raw, "dsp_1") == []
+    assert listed(scenario.raw, "dsp_1") == []
 
 
 async def test_an_id_without_a_record_is_forgotten(services: Services, raw: redis.Redis) -> None:
@@ -328,31 +331,29 @@ async def test_who_has_much_that_is_due_does_not_hold_the_others_up(
 
 
 async def test_who_waits_for_an_agent_server_costs_a_message_only_when_something_is_new(
-    services: Services,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
-    no_agent_server: Callable[[], None],
+    services: Services, no_agent_server: Callable[[], None], scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     fields = {"failure_reason": "no_agent_online", "failure_message": "none is"}
-    store.run(dispatches.advance(Advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1)))
+    scenario.run(
+        dispatches.advance(Advance(dispatch, state_machine.WAIT, fields=fields, due_in_s=1))
+    )
     no_agent_server()
-    store.run(reports.report_alive("livekit:acme", ttl_s=60))
-    due(raw, "dsp_1")
+    scenario.run(reports.report_alive("livekit:acme", ttl_s=60))
+    due(scenario.raw, "dsp_1")
 
     assert await woken(services) == []
-    assert raw.zscore("usher:due", "dsp_1") > store.run(reports.ping())
+    assert scenario.raw.zscore("usher:due", "dsp_1") > scenario.run(reports.ping())
 
-    due(raw, "dsp_1")
-    store.run(reports.report_alive("livekit:acme", ttl_s=0))  # is that still the reason?
+    due(scenario.raw, "dsp_1")
+    scenario.run(reports.report_alive("livekit:acme", ttl_s=0))  # is that still the reason?
     assert await woken(services) == ["dsp_1"]
 
-    due(raw, "dsp_1")
-    store.run(reports.report_alive("livekit:acme", ttl_s=60))
-    store.run(reports.report_agent_server(a_server(used_slots=4), ttl_s=60))
+    due(scenario.raw, "dsp_1")
+    scenario.run(reports.report_alive("livekit:acme", ttl_s=60))
+    scenario.run(reports.report_agent_server(a_server(used_slots=4), ttl_s=60))
     assert await woken(services) == ["dsp_1"]  # one is online now, but full: another reason
 
-    due(raw, "dsp_1")
-    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+    due(scenario.raw, "dsp_1")
+    scenario.run(reports.report_agent_server(a_server(), ttl_s=60))
     assert await woken(services) == ["dsp_1"]  # and now it has room

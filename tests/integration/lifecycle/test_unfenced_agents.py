@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import redis
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.lifecycle import dispatching, verification
 from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.supervision import supervise
 from tests.support.house import House, OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME, counts, keyspace
 
 Look = Callable[[], Dispatch]
@@ -34,22 +34,22 @@ async def inside(house: House, services: Services, dispatch: Dispatch) -> list[s
 
 
 async def test_a_second_one_is_put_out_and_counted_and_the_first_stays(
-    joined: Services, look: Look, house: House, raw: redis.Redis
+    joined: Services, scenario: Scenario
 ) -> None:
-    await house.join("person", agent=False)
-    await house.join("second", attributes=NAMED)
+    await scenario.house.join("person", agent=False)
+    await scenario.house.join("second", attributes=NAMED)
 
     assert await supervise(joined, "dsp_1") is State.JOINED
 
-    record = look()
-    assert await inside(house, joined, record) == ["first"]
+    record = scenario.look()
+    assert await inside(scenario.house, joined, record) == ["first"]
     assert (record.agent_identity, record.person_seen) == ("first", True)
     assert (record.timeline[-1].event, record.timeline[-1].detail) == (
         "surplus_agent",
         {"agent_identity": "second"},
     )
-    found = keyspace(raw)
-    assert counts(raw, "usher:metrics:dispatch:acme")["surplus_agents"] == 1
+    found = keyspace(scenario.raw)
+    assert counts(scenario.raw, "usher:metrics:dispatch:acme")["surplus_agents"] == 1
     assert list(found["usher:leases"]) == ["dsp_1"]  # it will be looked at again
 
 
@@ -69,17 +69,19 @@ async def test_when_the_first_has_gone_the_second_is_kept(
 
 
 async def test_it_stays_for_a_person_who_may_come_back_and_not_for_one_who_never_came(
-    joined: Services, look: Look, house: House, raw: redis.Redis
+    joined: Services, scenario: Scenario
 ) -> None:
-    alone_since_ms = look().read_at_ms - 20_000
-    raw.hset("usher:dispatch:dsp_1", mapping={"person_seen": "1", "alone_since_ms": alone_since_ms})
+    alone_since_ms = scenario.look().read_at_ms - 20_000
+    scenario.raw.hset(
+        "usher:dispatch:dsp_1", mapping={"person_seen": "1", "alone_since_ms": alone_since_ms}
+    )
     assert await supervise(joined, "dsp_1") is State.JOINED
 
-    raw.hset("usher:dispatch:dsp_1", "alone_since_ms", 1)
-    raw.hdel("usher:dispatch:dsp_1", "person_seen")
+    scenario.raw.hset("usher:dispatch:dsp_1", "alone_since_ms", 1)
+    scenario.raw.hdel("usher:dispatch:dsp_1", "person_seen")
     assert await supervise(joined, "dsp_1") is State.CANCELLED
-    assert await inside(house, joined, look()) == []
-    assert look().failure_reason == "nobody_came"
+    assert await inside(scenario.house, joined, scenario.look()) == []
+    assert scenario.look().failure_reason == "nobody_came"
 
 
 async def test_when_all_have_gone_the_next_one_is_dispatched(

@@ -20,10 +20,10 @@ from dispatcher.ledger.statistics import figures
 from dispatcher.lifecycle import dispatching, verification
 from dispatcher.lifecycle.services import Services
 from tests.support.house import House, OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.sockets import LossyProxy, listening
 from tests.support.values import counts, keyspace
 
-Look = Callable[[], Dispatch]
 TakeAway = Callable[[], None]
 pytestmark = pytest.mark.usefixtures("agent_server")
 
@@ -37,29 +37,25 @@ def claimed(store: Ledger, dispatch: Dispatch, **more: object) -> None:
 
 
 async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_join(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    house: House,
-    raw: redis.Redis,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="15", USHER_OFFER_TIMEOUT_S="15")
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
-    identity = await house.join_for(dispatch)
+    identity = await scenario.house.join_for(dispatch)
 
     assert await verifying is State.JOINED
 
-    record = look()
-    (listed,) = (await services.livekit(record).look(house.room)).agents
+    record = scenario.look()
+    (listed,) = (await services.livekit(record).look(scenario.house.room)).agents
     assert record.agent_identity == identity
     assert record.joined_at_ms == listed.joined_at_ms
     time_to_join_ms = listed.joined_at_ms - record.requested_at_ms
     assert record.time_to_join_ms == time_to_join_ms
     assert 0 < time_to_join_ms < 20_000
     assert record.attempt.outcome == "joined"
-    found = keyspace(raw)
+    found = keyspace(scenario.raw)
     assert "usher:due" not in found
     assert list(found["usher:leases"]) == ["dsp_1"]
     (counted,) = (await services.ledger.run(figures(Window.ALL, ["acme"]))).clients
@@ -70,17 +66,17 @@ async def test_an_agent_that_livekit_lists_as_active_is_joined_with_its_time_to_
 
 
 async def test_the_agents_own_report_makes_it_look_at_once(
-    services_for: OpenServices, request_dispatch: Request, look: Look, store: Ledger, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for(USHER_VERIFY_TIMEOUT_S="50", USHER_VERIFY_POLL_S="40")
-    dispatch = request_dispatch(deadline_ms=60_000)
+    dispatch = scenario.request_dispatch(deadline_ms=60_000)
     await dispatching.dispatch_agent(services, "dsp_1")
-    claimed(store, dispatch)
+    claimed(scenario.store, dispatch)
     verifying = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
-    identity = await house.join_for(dispatch)
+    identity = await scenario.house.join_for(dispatch)
 
     started_s = time.monotonic()
-    store.run(
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": identity})
         )
@@ -91,17 +87,13 @@ async def test_the_agents_own_report_makes_it_look_at_once(
 
 
 async def test_an_agents_report_alone_is_not_believed(
-    services: Services,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    no_agent_server: TakeAway,
+    services: Services, no_agent_server: TakeAway, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
     no_agent_server()
-    claimed(store, dispatch)
-    store.run(
+    claimed(scenario.store, dispatch)
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.AGENT_CONNECTED, fields={"agent_identity": "liar"})
         )
@@ -109,7 +101,7 @@ async def test_an_agents_report_alone_is_not_believed(
 
     assert await verification.verify_dispatch(services, "dsp_1") is State.WAITING
 
-    assert "joined" not in [event.event for event in look().timeline]
+    assert "joined" not in [event.event for event in scenario.look().timeline]
 
 
 @pytest.mark.parametrize(
@@ -136,16 +128,16 @@ async def test_another_agent_in_the_room_is_not_taken_for_ours(
 
 
 async def test_twenty_verifications_at_once_write_joined_once(
-    services: Services, request_dispatch: Request, look: Look, house: House, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    await house.join_for(dispatch)
+    await scenario.house.join_for(dispatch)
 
     await asyncio.gather(*(verification.verify_dispatch(services, "dsp_1") for _ in range(20)))
 
-    assert [event.event for event in look().timeline].count("joined") == 1
-    assert counts(raw, "usher:metrics:dispatch:acme")["joined"] == 1
+    assert [event.event for event in scenario.look().timeline].count("joined") == 1
+    assert counts(scenario.raw, "usher:metrics:dispatch:acme")["joined"] == 1
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.JOINED, State.FAILED])
@@ -167,13 +159,15 @@ async def test_an_unknown_dispatch_cannot_be_verified(services: Services) -> Non
 
 
 async def test_it_sees_the_agent_although_livekit_was_away_for_a_while(
-    services_for: OpenServices, request_dispatch: Request, look: Look, house: House
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
+    dispatch = scenario.request_dispatch()
     await dispatching.dispatch_agent(await services_for(), "dsp_1")
-    await house.join_for(dispatch)
+    await scenario.house.join_for(dispatch)
     refused = 0
-    through = LossyProxy(target_port=int(house.server.url.rpartition(":")[2]), losing=b"", times=0)
+    through = LossyProxy(
+        target_port=int(scenario.house.server.url.rpartition(":")[2]), losing=b"", times=0
+    )
 
     async def away_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal refused
@@ -189,4 +183,4 @@ async def test_it_sees_the_agent_although_livekit_was_away_for_a_while(
         assert await verification.verify_dispatch(services, "dsp_1") is State.JOINED
 
     assert refused == 2
-    assert look().attempt.outcome == "joined"
+    assert scenario.look().attempt.outcome == "joined"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
 from dispatcher.domain import state_machine
-from dispatcher.domain.models import Dispatch, State
+from dispatcher.domain.models import State
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, precedence, wake_waiting
 from dispatcher.worker import capacity_listener
 from tests.support.house import House, OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.values import (
     AGENT_NAME,
     UNREACHABLE,
@@ -28,7 +28,6 @@ from tests.support.values import (
     new_dispatch,
 )
 
-Look = Callable[[], Dispatch]
 CHANNEL = "usher:capacity"
 
 
@@ -60,33 +59,33 @@ def nobody_has_come(raw: redis.Redis, dispatch_id: str) -> None:
 
 
 async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))  # one slot is free
-    request_dispatch()
-    nobody_has_come(raw, "dsp_1")
-    caller = waiting(store, raw, 2)
+    scenario.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))  # one slot is free
+    scenario.request_dispatch()
+    nobody_has_come(scenario.raw, "dsp_1")
+    caller = waiting(scenario.store, scenario.raw, 2)
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
-    assert look().failure_reason == "no_capacity"
-    assert "1 session(s) with a caller" in look().failure_message
-    raw.zadd("usher:waiting", {"dsp_1": 1}, xx=True)  # it has waited longer
-    picked = store.run(leases.pick_waiting(limit=9, push_s=2.0))
+    assert scenario.look().failure_reason == "no_capacity"
+    assert "1 session(s) with a caller" in scenario.look().failure_message
+    scenario.raw.zadd("usher:waiting", {"dsp_1": 1}, xx=True)  # it has waited longer
+    picked = scenario.run(leases.pick_waiting(limit=9, push_s=2.0))
     assert picked == [caller, "dsp_1"]
     assert [each.dispatch_id for each in await wake_waiting.waiting_for(services)] == [caller]
     # A person who enters makes it a session like any other.
-    person = await house.join("person", agent=False)
-    assert await precedence.why_behind(services, look(), store.run(reports.agent_servers())) is None
+    person = await scenario.house.join("person", agent=False)
+    assert (
+        await precedence.why_behind(
+            services, scenario.look(), scenario.run(reports.agent_servers())
+        )
+        is None
+    )
     await person.disconnect()
     # With one slot more there is one for it, too.
-    store.run(reports.report_agent_server(a_server(used_slots=2), ttl_s=60))
+    scenario.run(reports.report_agent_server(a_server(used_slots=2), ttl_s=60))
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
 
@@ -100,31 +99,26 @@ async def test_who_has_nobody_waits_behind_those_who_have_a_caller(
     ids=["another agent's", "in another container", "of a client whose servers are others"],
 )
 async def test_nobody_waits_behind_those_who_want_other_agent_servers(
-    changes: dict[str, str],
-    services_for: OpenServices,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    changes: dict[str, str], services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    store.run(reports.report_agent_server(a_server(used_slots=3, client_id="acme"), ttl_s=60))
-    request_dispatch()
-    nobody_has_come(raw, "dsp_1")
-    waiting(store, raw, 2, **changes)
+    scenario.run(reports.report_agent_server(a_server(used_slots=3, client_id="acme"), ttl_s=60))
+    scenario.request_dispatch()
+    nobody_has_come(scenario.raw, "dsp_1")
+    waiting(scenario.store, scenario.raw, 2, **changes)
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
 
 async def test_nobody_waits_behind_those_whose_livekit_is_away(
-    services_for: OpenServices, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    store.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))
-    request_dispatch()
-    nobody_has_come(raw, "dsp_1")
-    other = waiting(store, raw, 2, client_id="globex")
-    raw.hset(f"usher:dispatch:{other}", mapping=UNREACHABLE)
+    scenario.run(reports.report_agent_server(a_server(used_slots=3), ttl_s=60))
+    scenario.request_dispatch()
+    nobody_has_come(scenario.raw, "dsp_1")
+    other = waiting(scenario.store, scenario.raw, 2, client_id="globex")
+    scenario.raw.hset(f"usher:dispatch:{other}", mapping=UNREACHABLE)
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
@@ -140,28 +134,21 @@ async def test_nobody_waits_behind_those_whose_livekit_is_away(
     ids=["none", "draining", "another agent's", "full"],
 )
 async def test_what_no_agent_server_can_take_waits_with_the_true_reason_and_is_not_sent(
-    report: dict[str, Any] | None,
-    reason: str,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    report: dict[str, Any] | None, reason: str, services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
     if report is not None:
-        store.run(reports.report_agent_server(a_server(**report), ttl_s=60))
-    requested_at_ms = request_dispatch().requested_at_ms
+        scenario.run(reports.report_agent_server(a_server(**report), ttl_s=60))
+    requested_at_ms = scenario.request_dispatch().requested_at_ms
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
-    record = look()
+    record = scenario.look()
     assert (record.state, record.generation) == (State.WAITING, 2)
     assert record.failure_reason == reason
     assert record.failure_message
-    assert await house.dispatches() == []
-    found = keyspace(raw)
+    assert await scenario.house.dispatches() == []
+    found = keyspace(scenario.raw)
     assert found["usher:waiting"] == {"dsp_1": requested_at_ms}
     assert found["usher:due"]["dsp_1"] <= record.updated_at_ms + 1000
 
@@ -170,27 +157,21 @@ async def test_what_no_agent_server_can_take_waits_with_the_true_reason_and_is_n
     ("slots", "window", "reason"), [(1, None, "no_capacity"), (4, 1, "join_timeout")]
 )
 async def test_what_waits_for_others_on_their_way_tells_slots_that_are_promised_from_dropped_jobs(
-    slots: int,
-    window: int | None,
-    reason: str,
-    services_for: OpenServices,
-    request_dispatch: Request,
-    look: Look,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    slots: int, window: int | None, reason: str, services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    store.run(reports.report_agent_server(a_server(slots=slots, used_slots=0), ttl_s=60))
-    raw.zadd(f"usher:inflight:acme:{AGENT_NAME}", {"dsp_other": store.run(reports.ping()) + 9000})
+    scenario.run(reports.report_agent_server(a_server(slots=slots, used_slots=0), ttl_s=60))
+    scenario.raw.zadd(
+        f"usher:inflight:acme:{AGENT_NAME}", {"dsp_other": scenario.run(reports.ping()) + 9000}
+    )
     if window is not None:
-        raw.set(f"usher:window:acme:{AGENT_NAME}", window)
-    request_dispatch()
+        scenario.raw.set(f"usher:window:acme:{AGENT_NAME}", window)
+    scenario.request_dispatch()
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
 
-    assert look().failure_reason == reason
-    assert await house.dispatches() == []
+    assert scenario.look().failure_reason == reason
+    assert await scenario.house.dispatches() == []
 
 
 async def test_an_agent_whose_servers_report_nothing_is_sent_all_the_same(
@@ -205,21 +186,17 @@ async def test_an_agent_whose_servers_report_nothing_is_sent_all_the_same(
 
 
 async def test_what_waits_is_sent_when_an_agent_server_has_room(
-    services_for: OpenServices,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
-    house: House,
+    services_for: OpenServices, scenario: Scenario
 ) -> None:
     services = await services_for()
-    request_dispatch()
+    scenario.request_dispatch()
     await dispatching.dispatch_agent(services, "dsp_1")
-    store.run(reports.report_agent_server(a_server(), ttl_s=60))
+    scenario.run(reports.report_agent_server(a_server(), ttl_s=60))
 
     assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
 
-    assert await house.generations() == [("dsp_1", "2")]
-    assert "usher:waiting" not in keyspace(raw)
+    assert await scenario.house.generations() == [("dsp_1", "2")]
+    assert "usher:waiting" not in keyspace(scenario.raw)
 
 
 def test_the_clients_are_picked_in_turn_each_ones_oldest_first(

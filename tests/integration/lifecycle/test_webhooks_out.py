@@ -27,6 +27,7 @@ from dispatcher.lifecycle.webhook_http import NotDelivered, Receivers
 from dispatcher.worker import heartbeat
 from tests.support.house import OpenServices, Request
 from tests.support.receiver import SECRET, Receiver, receiving
+from tests.support.scenario import Scenario
 from tests.support.sockets import listening
 from tests.support.values import counts, eventually, keyspace
 
@@ -83,18 +84,18 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     event: str,
     telling: Services,
     receiver: Receiver,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    scenario: Scenario,
 ) -> None:
-    dispatch = request_dispatch(agent_metadata="canary of the client", container="box")
-    join(store, dispatch)
+    dispatch = scenario.request_dispatch(agent_metadata="canary of the client", container="box")
+    join(scenario.store, dispatch)
     assert await deliver_due(telling) == ["delivered"]
-    store.run(dispatches.advance(Advance(dispatch, transition, fields={"failure_reason": "why"})))
+    scenario.run(
+        dispatches.advance(Advance(dispatch, transition, fields={"failure_reason": "why"}))
+    )
     assert await deliver_due(telling) == ["delivered"]
 
     joined, ended = receiver.events()
-    record = store.run(dispatches.read("dsp_1"))
+    record = scenario.run(dispatches.read("dsp_1"))
     assert record is not None
     assert joined["type"] == "dispatch.joined"
     assert joined["data"] == {
@@ -112,19 +113,19 @@ async def test_joining_and_every_ending_is_told_and_verifies(
     }
     assert (ended["type"], ended["data"]["failure_reason"]) == (event, "why")
     assert "canary" not in str(receiver.got[0][1]) + str(receiver.got[1][1])
-    found = keyspace(raw)
+    found = keyspace(scenario.raw)
     assert not [key for key in found if key.startswith(("usher:event:", "usher:outbox:"))]
-    assert counts(raw, METRICS)["webhooks_delivered"] == 2
+    assert counts(scenario.raw, METRICS)["webhooks_delivered"] == 2
 
 
 async def test_a_change_that_ends_nothing_is_not_told(
-    telling: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    telling: Services, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch()
-    join(store, dispatch)
-    raw.delete(OUTBOX)
-    store.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_ADOPTED)))  # only noted
-    store.run(
+    dispatch = scenario.request_dispatch()
+    join(scenario.store, dispatch)
+    scenario.raw.delete(OUTBOX)
+    scenario.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_ADOPTED)))  # only noted
+    scenario.run(
         dispatches.advance(
             Advance(dispatch, state_machine.AGENT_LOST, times=Times(deadline_in_s=20))
         )
@@ -134,12 +135,12 @@ async def test_a_change_that_ends_nothing_is_not_told(
 
 
 async def test_a_client_without_a_webhook_costs_nothing(
-    services: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    services: Services, scenario: Scenario
 ) -> None:
-    join(store, request_dispatch())
+    join(scenario.store, scenario.request_dispatch())
 
     assert await sweeping.sweep_all(services) == await sweeping.sweep(services)
-    assert not [key for key in keyspace(raw) if "event" in key or "outbox" in key]
+    assert not [key for key in keyspace(scenario.raw) if "event" in key or "outbox" in key]
 
 
 async def test_a_dispatch_that_was_superseded_while_nobody_knew_it_is_told(
@@ -187,13 +188,9 @@ async def test_after_errors_it_is_tried_again_with_the_same_id(
 
 
 async def test_a_failed_try_waits_as_long_as_the_list_says(
-    services_for: OpenServices,
-    receiver: Receiver,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    services_for: OpenServices, receiver: Receiver, scenario: Scenario
 ) -> None:
-    store.run(outbox.want_events(["acme"]))
+    scenario.run(outbox.want_events(["acme"]))
     services = await services_for(
         USHER_WEBHOOK_URL=receiver.url,
         USHER_WEBHOOK_SECRET=SECRET,
@@ -201,52 +198,46 @@ async def test_a_failed_try_waits_as_long_as_the_list_says(
         USHER_WEBHOOK_WAITS_S="40",
     )
     receiver.answers = [500]
-    join(store, request_dispatch())
+    join(scenario.store, scenario.request_dispatch())
 
     assert await deliver_due(services) == ["again in 40 s: answered 500"]
 
-    due_in_s = raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time()
+    due_in_s = scenario.raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time()
     assert 34 < due_in_s < 45
     assert await deliver_due(services) == []
 
 
 async def test_after_the_last_try_it_is_dead_shown_and_can_be_sent_again(
-    telling: Services,
-    receiver: Receiver,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    telling: Services, receiver: Receiver, scenario: Scenario
 ) -> None:
     receiver.answers = [500, 500, 500]
-    join(store, request_dispatch())
+    join(scenario.store, scenario.request_dispatch())
     results = [(await deliver_due(telling))[0] for _ in range(3)]
     assert results[-1] == "given up: answered 500"
     assert await deliver_due(telling) == []
 
-    (event,) = store.run(outbox.dead("acme"))
+    (event,) = scenario.run(outbox.dead("acme"))
     assert (event.event_id, event.tries, event.error) == (JOINED_ID, 3, "answered 500")
-    metrics = counts(raw, METRICS)
+    metrics = counts(scenario.raw, METRICS)
     assert (metrics["webhooks_dead"], metrics["webhook_failures"]) == (1, 3)
-    assert store.run(outbox.resend("acme", "msg_of_nobody")) == 0
-    assert store.run(outbox.resend("acme", JOINED_ID)) == 1
+    assert scenario.run(outbox.resend("acme", "msg_of_nobody")) == 0
+    assert scenario.run(outbox.resend("acme", JOINED_ID)) == 1
 
     assert await deliver_due(telling) == ["delivered"]
     assert receiver.ids == [JOINED_ID] * 4
-    assert store.run(outbox.dead("acme")) == []
+    assert scenario.run(outbox.dead("acme")) == []
 
 
-async def test_of_the_dead_only_so_many_are_kept(
-    telling: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
-) -> None:
-    raw.rpush(DEAD, *(["{}"] * outbox.DEAD_MAX))
-    join(store, request_dispatch())
-    event = store.run(outbox.read(JOINED_ID))
+async def test_of_the_dead_only_so_many_are_kept(telling: Services, scenario: Scenario) -> None:
+    scenario.raw.rpush(DEAD, *(["{}"] * outbox.DEAD_MAX))
+    join(scenario.store, scenario.request_dispatch())
+    event = scenario.run(outbox.read(JOINED_ID))
     assert event is not None
 
-    store.run(outbox.bury(event, error="x"))
+    scenario.run(outbox.bury(event, error="x"))
 
-    assert raw.llen(DEAD) == outbox.DEAD_MAX
-    assert JOINED_ID in raw.lindex(DEAD, 0)
+    assert scenario.raw.llen(DEAD) == outbox.DEAD_MAX
+    assert JOINED_ID in scenario.raw.lindex(DEAD, 0)
 
 
 async def test_a_receiver_that_is_gone_for_good_is_not_asked_again(
@@ -269,19 +260,17 @@ async def test_a_redirect_is_no_delivery_and_is_not_followed(
 
 
 async def test_a_delivery_whose_worker_died_is_made_by_another_with_the_same_id(
-    telling: Services,
-    receiver: Receiver,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    telling: Services, receiver: Receiver, scenario: Scenario
 ) -> None:
-    join(store, request_dispatch())
+    join(scenario.store, scenario.request_dispatch())
     taken = await sweeping.sweep_all(telling)
     assert [each.event_id for each in taken if isinstance(each, outbox.DueEvent)] == [JOINED_ID]
     # Whoever was told is dead. Nobody else takes it for a while; then it is due again.
     assert await deliver_due(telling) == []
-    assert raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time() < webhook_delivery.CLAIM_S + 1
-    raw.zadd(OUTBOX, {JOINED_ID: 1})
+    assert (
+        scenario.raw.zscore(OUTBOX, JOINED_ID) / 1000 - time.time() < webhook_delivery.CLAIM_S + 1
+    )
+    scenario.raw.zadd(OUTBOX, {JOINED_ID: 1})
 
     assert await deliver_due(telling) == ["delivered"]
     assert receiver.ids == [JOINED_ID]
@@ -289,7 +278,7 @@ async def test_a_delivery_whose_worker_died_is_made_by_another_with_the_same_id(
 
 
 async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients(
-    telling: Services, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    telling: Services, scenario: Scenario
 ) -> None:
     async with receiving(Receiver(hangs=True)) as slow, receiving(Receiver()) as quick:
         (acme,) = telling.clients.clients
@@ -298,10 +287,16 @@ async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients
             replace(acme, client_id="other", webhook_url=quick.url),
         )
         services = replace(telling, clients=ClientRegistry(clients=both))
-        store.run(outbox.want_events(["acme", "other"]))
+        scenario.run(outbox.want_events(["acme", "other"]))
         for number in range(20):
-            join(store, request_dispatch(f"dsp_{number}", room_name=f"room-{number}"))
-        join(store, request_dispatch("dsp_other", client_id="other", room_name="room-other"))
+            join(
+                scenario.store,
+                scenario.request_dispatch(f"dsp_{number}", room_name=f"room-{number}"),
+            )
+        join(
+            scenario.store,
+            scenario.request_dispatch("dsp_other", client_id="other", room_name="room-other"),
+        )
 
         due = await webhook_delivery.due(services)
         running = [asyncio.create_task(webhook_delivery.deliver(services, d.event_id)) for d in due]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -26,13 +26,13 @@ from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, sweeping, verification
 from dispatcher.lifecycle.services import Services
 from dispatcher.settings import CommonSettings
-from tests.support.house import House, OpenServices, Request
+from tests.support.house import OpenServices, Request
+from tests.support.scenario import Scenario
 from tests.support.values import AGENT_NAME, WAIT_S, eventually, keyspace
 from web import create_app
 
 URL = "/api/v1/webhooks/livekit"
 KEY, SECRET = "livekit-key", "a-secret-of-at-least-32-characters"
-Look = Callable[[], Dispatch]
 
 
 @pytest.fixture
@@ -88,18 +88,18 @@ def join(store: Ledger, dispatch: Dispatch) -> None:
     "event", ["participant_left", "participant_connection_aborted", "room_finished"]
 )
 def test_a_leaving_has_the_dispatch_of_that_room_looked_after_now_and_changes_nothing(
-    event: str, door: FlaskClient, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    event: str, door: FlaskClient, scenario: Scenario
 ) -> None:
-    join(store, request_dispatch(room_name="room-1"))
-    join(store, request_dispatch("dsp_2", room_name="room-2"))
-    before = keyspace(raw)
+    join(scenario.store, scenario.request_dispatch(room_name="room-1"))
+    join(scenario.store, scenario.request_dispatch("dsp_2", room_name="room-2"))
+    before = keyspace(scenario.raw)
 
     assert send(door, an_event(event)).status_code == 204
 
-    after = keyspace(raw)
+    after = keyspace(scenario.raw)
     assert after.pop("usher:leases")["dsp_1"] <= int(time.time() * 1000) + 5
     leases = before.pop("usher:leases")
-    assert raw.zscore("usher:leases", "dsp_2") == leases["dsp_2"]
+    assert scenario.raw.zscore("usher:leases", "dsp_2") == leases["dsp_2"]
     assert after["usher:dispatch:dsp_1"].pop("look_at_ms")
     assert [key for key in after if key not in before] == [
         key for key in after if key.startswith("usher:webhook_seen:acme:EV_")
@@ -108,14 +108,10 @@ def test_a_leaving_has_the_dispatch_of_that_room_looked_after_now_and_changes_no
 
 
 async def test_what_is_looked_after_sooner_is_found_by_the_sweep_and_its_lease_decides(
-    services: Services,
-    door: FlaskClient,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    services: Services, door: FlaskClient, scenario: Scenario
 ) -> None:
-    join(store, request_dispatch(room_name="room-1"))
-    raw.set("usher:leases:looked_at", int(time.time() * 1000))
+    join(scenario.store, scenario.request_dispatch(room_name="room-1"))
+    scenario.raw.set("usher:leases:looked_at", int(time.time() * 1000))
     assert await sweeping.sweep(services) == []
 
     send(door, an_event())
@@ -130,21 +126,18 @@ async def test_what_is_looked_after_sooner_is_found_by_the_sweep_and_its_lease_d
     ids=["by-attribute", "by-room"],
 )
 def test_an_agents_joining_wakes_whoever_waits_for_it(
-    attributes: dict[str, str],
-    room: str,
-    door: FlaskClient,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    attributes: dict[str, str], room: str, door: FlaskClient, scenario: Scenario
 ) -> None:
-    store.run(
+    scenario.run(
         dispatches.advance(
             Advance(
-                request_dispatch(room_name="room-1"), state_machine.DISPATCH_STARTED, due_in_s=9
+                scenario.request_dispatch(room_name="room-1"),
+                state_machine.DISPATCH_STARTED,
+                due_in_s=9,
             )
         )
     )
-    with raw.pubsub(ignore_subscribe_messages=True) as news:
+    with scenario.raw.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe("usher:wake:dsp_1")
         news.get_message(timeout=WAIT_S)
         participant = {"identity": "a", "kind": "AGENT", "attributes": attributes}
@@ -177,17 +170,13 @@ def test_an_agents_joining_wakes_whoever_waits_for_it(
     ids=["a-person", "another-event", "another-room", "another-client", "no-dispatch-id"],
 )
 def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
-    event: dict[str, Any],
-    door: FlaskClient,
-    request_dispatch: Request,
-    store: Ledger,
-    raw: redis.Redis,
+    event: dict[str, Any], door: FlaskClient, scenario: Scenario
 ) -> None:
-    join(store, request_dispatch(room_name="room-1"))
-    other = request_dispatch("dsp_other", client_id="other", room_name="room-9")
-    store.run(dispatches.advance(Advance(other, state_machine.DISPATCH_STARTED, due_in_s=9)))
-    before = keyspace(raw)
-    with raw.pubsub(ignore_subscribe_messages=True) as news:
+    join(scenario.store, scenario.request_dispatch(room_name="room-1"))
+    other = scenario.request_dispatch("dsp_other", client_id="other", room_name="room-9")
+    scenario.run(dispatches.advance(Advance(other, state_machine.DISPATCH_STARTED, due_in_s=9)))
+    before = keyspace(scenario.raw)
+    with scenario.raw.pubsub(ignore_subscribe_messages=True) as news:
         news.psubscribe("usher:*")
         news.get_message(timeout=WAIT_S)
 
@@ -195,7 +184,7 @@ def test_what_concerns_none_of_our_dispatches_says_nothing_to_anybody(
         assert send(door, event).status_code == 204
 
         assert news.get_message(timeout=0.2) is None
-    after = keyspace(raw)
+    after = keyspace(scenario.raw)
     assert {key: after[key] for key in before} == before
 
 
@@ -213,23 +202,23 @@ def test_what_is_no_news_leaves_nothing_in_redis(
 
 
 def test_a_replayed_event_is_refused_and_has_no_second_effect(
-    door: FlaskClient, request_dispatch: Request, store: Ledger, raw: redis.Redis
+    door: FlaskClient, scenario: Scenario
 ) -> None:
-    dispatch = request_dispatch(room_name="room-1")
-    join(store, dispatch)
+    dispatch = scenario.request_dispatch(room_name="room-1")
+    join(scenario.store, dispatch)
     event = an_event()
     assert send(door, event).status_code == 204
-    assert raw.zscore("usher:leases", "dsp_1") <= time.time() * 1000 + 5
+    assert scenario.raw.zscore("usher:leases", "dsp_1") <= time.time() * 1000 + 5
     # The agent says that it is alive: somebody has looked, and all is well.
-    raw.zadd("usher:leases", {"dsp_1": (time.time() + 60) * 1000})
-    before = keyspace(raw)
+    scenario.raw.zadd("usher:leases", {"dsp_1": (time.time() + 60) * 1000})
+    before = keyspace(scenario.raw)
 
     refused = send(door, event)
 
     assert (refused.status_code, refused.mimetype) == (409, "application/problem+json")
-    assert keyspace(raw) == before
-    (seen,) = raw.scan_iter("usher:webhook_seen:*")
-    assert 300 < raw.ttl(seen) <= 660
+    assert keyspace(scenario.raw) == before
+    (seen,) = scenario.raw.scan_iter("usher:webhook_seen:*")
+    assert 300 < scenario.raw.ttl(seen) <= 660
 
 
 @pytest.mark.parametrize(("age_s", "status"), [(310, 400), (290, 204), (-70, 400), (-50, 204)])
@@ -307,23 +296,19 @@ def test_a_body_that_is_no_event_is_refused(body: bytes, status: int, door: Flas
 
 
 async def test_a_verification_that_waits_looks_as_soon_as_livekit_says_that_an_agent_is_there(
-    services_for: OpenServices,
-    door: FlaskClient,
-    request_dispatch: Request,
-    look: Look,
-    house: House,
+    services_for: OpenServices, door: FlaskClient, scenario: Scenario
 ) -> None:
     services = await services_for(
         USHER_UNFENCED_AGENTS=AGENT_NAME, USHER_VERIFY_TIMEOUT_S="50", USHER_VERIFY_POLL_S="40"
     )
-    request_dispatch(deadline_ms=60_000)
+    scenario.request_dispatch(deadline_ms=60_000)
     await dispatching.dispatch_agent(services, "dsp_1")
     waiting = asyncio.create_task(verification.verify_dispatch(services, "dsp_1"))
-    await house.join("agent-1", attributes={"lk.agent_name": AGENT_NAME})
-    assert look().state is State.DISPATCHED  # nobody has told
+    await scenario.house.join("agent-1", attributes={"lk.agent_name": AGENT_NAME})
+    assert scenario.look().state is State.DISPATCHED  # nobody has told
 
-    event = an_event("participant_joined", room={"name": house.room})
+    event = an_event("participant_joined", room={"name": scenario.house.room})
     await asyncio.to_thread(send, door, event)
 
-    await eventually(lambda: look().state is State.JOINED, within_s=15)
+    await eventually(lambda: scenario.look().state is State.JOINED, within_s=15)
     assert await waiting is State.JOINED
