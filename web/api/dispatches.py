@@ -18,7 +18,7 @@ from dispatcher.ledger.step import Step
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
 from web.api.redispatch import admission, ask_for_redispatch, change, send_again
-from web.auth.api_keys import authenticate, is_publishable, limits_of, permitted, reader
+from web.auth.api_keys import Caller, authenticate, permitted, reader
 from web.contract.answer_schemas import Accepted, dispatch_answer, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
 from web.contract.problems import Problem, invalid_fields
@@ -31,9 +31,9 @@ from web.state.idempotency import conflict, idempotency_key, once
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
-def _body(here: Services, client: Client) -> TokenRequest:
+def _body(here: Services, who: Caller) -> TokenRequest:
     raw = patience.whole_body()
-    check_large(here.ledger, client.client_id, limits_of(client), raw)
+    check_large(here.ledger, who.client.client_id, who.limits, raw)
     check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
@@ -68,21 +68,19 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _creation(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
-) -> Step[Created]:
+def _creation(here: Services, who: Caller, new: NewDispatch, asked: Once | None) -> Step[Created]:
     return dispatches.create(
         new,
         due_in_s=here.common.wake_grace_s,
         detail={"by": "http"},
-        admission=admission(here, client),
+        admission=admission(here, who.limits),
         once=asked,
         not_after_ms=here.ledger.not_after_ms(),
     )
 
 
 def _instead_of(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None, over: Created
+    here: Services, who: Caller, new: NewDispatch, asked: Once | None, over: Created
 ) -> Created:
     """End the room's dispatch, which its people have left, and create `new`.
 
@@ -93,11 +91,11 @@ def _instead_of(
         reason = "everybody has left, and the room was asked for again with other agent metadata"
         retention_s = here.common.retention_s
         here.ledger.run(endings.everybody_left(dispatch, retention_s=retention_s, reason=reason))
-    return here.ledger.run(_creation(here, client, new, asked))
+    return here.ledger.run(_creation(here, who, new, asked))
 
 
 def _create(
-    here: Services, client: Client, new: NewDispatch, asked: Once | None
+    here: Services, who: Caller, new: NewDispatch, asked: Once | None
 ) -> tuple[Accepted, str]:
     """Create `new`, or find its room's live dispatch; return it and, if known, its identity.
 
@@ -110,13 +108,13 @@ def _create(
         LedgerUnavailable: Redis did not answer in time.
     """
     try:
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = here.ledger.run(_creation(here, who, new, asked))
     except TooLate:
         # The caller still waits: this process was busy, or had a wrong offset of Redis's clock.
         here.ledger.look_at_clock()
-        created = here.ledger.run(_creation(here, client, new, asked))
+        created = here.ledger.run(_creation(here, who, new, asked))
     if created.over:
-        created = _instead_of(here, client, new, asked, created)
+        created = _instead_of(here, who, new, asked, created)
     if created.conflict:
         raise conflict()
     if created.new:
@@ -132,11 +130,11 @@ def _create(
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    client = authenticate(here.clients, publishable=True)
-    public = is_publishable()
-    with refusals_counted(here.ledger, client.client_id, limits_of(client)):
+    who = authenticate(here.clients, publishable=True)
+    client, public = who.client, who.public
+    with refusals_counted(here.ledger, client.client_id, who.limits):
         key = idempotency_key(public=public)
-        wanted = permitted(_body(here, client))
+        wanted = permitted(who, _body(here, who))
         new = _promise(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
     asked = None
@@ -146,7 +144,7 @@ def create_dispatch() -> Response:
         identity = asked.identity or identity
     agents = None
     try:
-        accepted, given = _create(here, client, new, asked)
+        accepted, given = _create(here, who, new, asked)
     except LedgerUnavailable as error:
         delegated = delegate(here.promises, client, new, public=public, because=error)
         accepted, given, agents = delegated.accepted, "", delegated.agents
@@ -163,7 +161,7 @@ def _answer(
     accepted: Accepted,
     identity: str,
     agents: RoomConfiguration | None,
-) -> str:
+) -> bytes:
     return token_answer(
         server_url=client.livekit.url,
         token=participant_token(client.livekit, wanted, accepted, identity=identity, agents=agents),
@@ -221,7 +219,7 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
 def list_dispatches() -> dict[str, Any]:
     """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     try:
         query = ListQuery.model_validate(request.args.to_dict())
     except ValidationError as error:
@@ -255,7 +253,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     timeline has the result.
     """
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
     if dispatch.state in PENDING:
@@ -272,7 +270,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch)
     step = cancelling.cancel(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
+from pydantic_core import to_json
 
 from dispatcher.domain.models import Dispatch, NewDispatch, State, TimelineEvent
 from dispatcher.ledger.queries import Page
@@ -214,20 +215,22 @@ class Readiness(BaseModel):
 
 def token_answer(
     *, server_url: str, token: str, identity: str, accepted: Accepted, base_url: str
-) -> str:
-    """Make the body of the 200: LiveKit's `TokenSourceResponse` and the dispatch's URLs."""
+) -> bytes:
+    """Make the body of the 200, a `TokenAnswer`."""
     status_url = f"{base_url}/api/v1/dispatches/{accepted.dispatch_id}"
-    return TokenAnswer(
-        server_url=server_url,
-        participant_token=token,
-        room_name=accepted.room_name,
-        participant_identity=identity,
-        dispatch_id=accepted.dispatch_id,
-        status=accepted.state,
-        state=accepted.state,
-        status_url=status_url,
-        events_url=f"{status_url}/events",
-    ).model_dump_json()
+    return to_json(
+        {
+            "server_url": server_url,
+            "participant_token": token,
+            "room_name": accepted.room_name,
+            "participant_identity": identity,
+            "dispatch_id": accepted.dispatch_id,
+            "status": accepted.state,
+            "state": accepted.state,
+            "status_url": status_url,
+            "events_url": f"{status_url}/events",
+        }
+    )
 
 
 def _shown(dispatch: Dispatch) -> Dispatch:
