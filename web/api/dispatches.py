@@ -191,7 +191,8 @@ def _note(of: Accepted | Dispatch) -> None:
 
 def _base_url() -> str:
     # `host_url` would parse it again.
-    return f"{request.scheme}://{request.host}{request.root_path}"
+    asked = request._get_current_object()  # type: ignore[attr-defined]  # one look-up, not three
+    return f"{asked.scheme}://{asked.host}{asked.root_path}"
 
 
 def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:

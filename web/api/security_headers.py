@@ -19,6 +19,7 @@ _PAGE: Final = (
     "font-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; manifest-src 'self'; "
     "connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_ALWAYS: Final = tuple((name.lower(), name, value) for name, value in ALWAYS.items())
 _HSTS: Final = "max-age=31536000"
 _SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
 
@@ -39,10 +40,9 @@ def _connections() -> str:
 
 
 def _mark(response: Response) -> Response:
-    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118  # pairs otherwise
-    for name, value in ALWAYS.items():  # `setdefault` raises and catches for each
-        if name.lower() not in there:
-            response.headers.add(name, value)
+    there = {name.lower() for name, _ in response.headers}
+    # `setdefault` raises and catches for each.
+    response.headers.extend((name, value) for low, name, value in _ALWAYS if low not in there)
     policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
