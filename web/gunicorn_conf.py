@@ -10,6 +10,7 @@ from web.server.gunicorn_worker import Worker  # before all other imports: it pa
 
 # isort: split
 
+import logging
 import os
 import resource
 import shutil
@@ -84,6 +85,8 @@ from dispatcher.observability.logs import configure  # noqa: E402
 from web.server import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
+# No line has them, and each record would look them up.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 # Connections of each process, besides its event streams: an idle or slow one costs some 50 kB. When
 # all are taken, the next caller waits until one ends.

@@ -7,11 +7,12 @@ decides, and the HTTP answer must come within a second.
 from __future__ import annotations
 
 import contextlib
-import threading
+import queue
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
@@ -57,7 +58,13 @@ class Ledger:
         self.clock = LedgerClock()
         self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
-        self._places = threading.Semaphore(AT_ONCE)
+        # A place for each step at a time. With gevent this queue is C, and a semaphore Python.
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(AT_ONCE):
+            self._places.put(None)
+        # Clients with a connection each, the last used at the end. redis-py's pool looks at a
+        # connection before each use, which takes as long as sending and receiving.
+        self._idle: list[redis.Redis] = []
         self._redis = sentinel.connect(
             settings.redis_url.get_secret_value(),
             timeout_s=settings.redis_timeout_s,
@@ -72,13 +79,10 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        pool = self._redis.connection_pool
         try:
-            opened = [pool.get_connection() for _ in range(connections)]
+            self._idle += [self._connect() for _ in range(connections)]
         except RedisError as error:
             raise unavailable(error) from error
-        for connection in opened:
-            pool.release(connection)
 
     def look_at_clock(self) -> None:
         """Read the ledger's clock from Redis.
@@ -108,34 +112,52 @@ class Ledger:
         return done(step, self._ask(step))
 
     def _ask(self, step: Step[Any]) -> Any:
-        if not self._places.acquire(timeout=self.in_time_s):
-            raise LedgerUnavailable("Redis is asked for more than it does in time")
+        try:
+            self._places.get(timeout=self.in_time_s)
+        except queue.Empty:
+            raise LedgerUnavailable("Redis is asked for more than it does in time") from None
         try:
             return self._ask_now(step)
         finally:
-            self._places.release()
+            self._places.put(None)
 
     def _ask_now(self, step: Step[Any]) -> Any:
         if time.monotonic() < self._resting_until:
             raise LedgerUnavailable(_RESTING)
         try:
+            client = self._take()
             try:
-                return self._redis.evalsha(
-                    sha(step.script_name), len(step.keys), *step.keys, *step.args
-                )
+                return client.evalsha(sha(step.script_name), len(step.keys), *step.keys, *step.args)
             except NoScriptError:
-                return self._redis.eval(
-                    script(step.script_name), len(step.keys), *step.keys, *step.args
-                )
+                return client.eval(script(step.script_name), len(step.keys), *step.keys, *step.args)
+            finally:
+                self._idle.append(client)
         except RedisError as error:
             raise self._unavailable(error) from error
+
+    def _take(self) -> redis.Redis:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def _connect(self) -> redis.Redis:
+        client: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
+        return client
 
     def _unavailable(self, error: RedisError) -> LedgerUnavailable:
         if isinstance(error, RedisTimeoutError):
             self._resting_until = time.monotonic() + _REST_S
         if sentinel.may_be_another(error):
+            self._give_back()
             sentinel.forget(self._redis)
         return unavailable(error)
+
+    def _give_back(self) -> None:
+        """Give the idle connections back to the pool, which looks at each before its next use."""
+        idle, self._idle = self._idle, []
+        for client in idle:
+            client.close()
 
     @contextlib.contextmanager
     def listen(self, pattern: str) -> Iterator[Callable[[float], str]]:
@@ -168,4 +190,5 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection."""
+        self._give_back()
         sentinel.close(self._redis)

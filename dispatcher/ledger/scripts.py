@@ -18,6 +18,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "advance": (
         "announce",
         "counting",
+        "observing",
         "stages",
         "window",
         "limits",
@@ -30,7 +31,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "on_their_way": ("window",),
     "claim_due": ("push", "in_turn"),
     "pick_waiting": ("push", "in_turn"),
-    "restore": ("announce", "counting"),
+    "restore": ("announce", "counting", "observing"),
     "list": ("pages",),
     "search": ("pages",),
     "read": ("fresh_reports",),
@@ -43,9 +44,9 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 def script(name: str) -> str:
     """Return the source of `lua/<name>.lua`, after the other files that it uses."""
     parts = _PARTS.get(name, ())
-    source = (_lua_tables() if "counting" in parts else "") + "".join(
-        _source(part) for part in (*parts, name)
-    )
+    places = _places() if "counting" in parts else ""
+    bounds = _bounds() if "observing" in parts else ""
+    source = places + bounds + "".join(_source(part) for part in (*parts, name))
     asks_the_clock = "clock()" in source
     return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
 
@@ -62,13 +63,18 @@ def _lua_constants() -> str:
     )
 
 
-def _lua_tables() -> str:
-    """Return the metrics' tables: the bounds, and the score of each open state."""
+def _bounds() -> str:
+    """Return the bounds of the metrics' histograms."""
     bounds = ", ".join(
         f"{name} = {{{', '.join(map(str, values))}}}" for name, values in BOUNDS.items()
     )
+    return f"local BOUNDS = {{{bounds}}}\n"
+
+
+def _places() -> str:
+    """Return the score of each open state."""
     places = ", ".join(f"{state} = {place}" for place, state in enumerate(OPEN_STATES, 1))
-    return f"local BOUNDS = {{{bounds}}}\nlocal PLACES = {{{places}}}\n"
+    return f"local PLACES = {{{places}}}\n"
 
 
 @cache

@@ -16,7 +16,7 @@ from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
 from web.api.redispatch import admission, ask_for_redispatch, change, send_again
-from web.auth.api_keys import authenticate, is_publishable, limits_of, permitted, reader
+from web.auth.api_keys import Caller, authenticate, permitted, reader
 from web.contract.answer_schemas import dispatch_answer, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
 from web.contract.problems import Problem, invalid_fields
@@ -29,9 +29,9 @@ from web.state.idempotency import conflict, idempotency_key, once
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
-def _body(here: Services, client: Client) -> TokenRequest:
+def _body(here: Services, who: Caller) -> TokenRequest:
     raw = patience.whole_body()
-    check_large(here.ledger, client.client_id, limits_of(client), raw)
+    check_large(here.ledger, who.client.client_id, who.limits, raw)
     check_depth(raw)
     try:
         return TokenRequest.model_validate_json(raw or b"{}")
@@ -66,7 +66,7 @@ def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
     )
 
 
-def _create(here: Services, client: Client, new: NewDispatch, asked: Once | None) -> Created:
+def _create(here: Services, who: Caller, new: NewDispatch, asked: Once | None) -> Created:
     """Create `new`, or find its room's live dispatch.
 
     Raises:
@@ -81,7 +81,7 @@ def _create(here: Services, client: Client, new: NewDispatch, asked: Once | None
             new,
             due_in_s=here.common.wake_grace_s,
             detail={"by": "http"},
-            admission=admission(here, client),
+            admission=admission(here, who.limits),
             once=asked,
             not_after_ms=here.ledger.not_after_ms(),
         )
@@ -116,11 +116,11 @@ def _end_left(here: Services, dispatch_id: str) -> None:
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    client = authenticate(here.clients, publishable=True)
-    public = is_publishable()
-    with refusals_counted(here.ledger, client.client_id, limits_of(client)):
+    who = authenticate(here.clients, publishable=True)
+    client, public = who.client, who.public
+    with refusals_counted(here.ledger, client.client_id, who.limits):
         key = idempotency_key(public=public)
-        wanted = permitted(_body(here, client))
+        wanted = permitted(who, _body(here, who))
         new = _promise(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
     asked = None
@@ -130,7 +130,7 @@ def create_dispatch() -> Response:
         identity = asked.identity or identity
     agents = None
     try:
-        created = _create(here, client, new, asked)
+        created = _create(here, who, new, asked)
         state, identity = created.state, created.identity or identity
         room_name = created.room_name or new.room_name
         dispatch = replace(new, dispatch_id=created.dispatch_id, room_name=room_name)
@@ -207,7 +207,7 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
 def list_dispatches() -> dict[str, Any]:
     """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     try:
         query = ListQuery.model_validate(request.args.to_dict())
     except ValidationError as error:
@@ -241,7 +241,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     timeline has the result.
     """
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch, dispatch.state)
     if dispatch.state in PENDING:
@@ -258,7 +258,7 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
 def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
     """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
-    client = authenticate(here.clients)
+    client = authenticate(here.clients).client
     dispatch = _own(here, client, dispatch_id)
     _note(dispatch, dispatch.state)
     step = cancelling.cancel(

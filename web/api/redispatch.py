@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatcher.clients.models import Client
-from dispatcher.domain.models import Dispatch
+from dispatcher.domain.models import Dispatch, Limits
 from dispatcher.domain.quotas import Admission
 from dispatcher.domain.state_machine import REDISPATCH, REDISPATCH_REQUESTED
 from dispatcher.errors import LedgerUnavailable, TooLate
@@ -11,14 +11,13 @@ from dispatcher.ledger import celery_messages, dispatches
 from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.step import Step
-from web.auth.api_keys import limits_of
 from web.contract.problems import Problem
 from web.services import Services
 
 
-def admission(here: Services, client: Client) -> Admission:
+def admission(here: Services, limits: Limits) -> Admission:
     return Admission(
-        limits=limits_of(client),
+        limits=limits,
         paced=len(here.clients.clients) > 1,
         max_backlog=here.common.max_backlog,
     )
@@ -51,7 +50,7 @@ def ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> No
             REDISPATCH_REQUESTED,
             detail={"by": "http"},
             provided=Provided(
-                admission=admission(here, client),
+                admission=admission(here, client.limits),
                 not_after_ms=in_time_ms(here, dispatch),
                 told=True,
             ),
@@ -73,7 +72,8 @@ def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
                 detail={"by": "http"},
                 times=Times(deadline_in_s=client.deadline_s),
                 provided=Provided(
-                    admission=admission(here, client), not_after_ms=in_time_ms(here, dispatch)
+                    admission=admission(here, client.limits),
+                    not_after_ms=in_time_ms(here, dispatch),
                 ),
                 wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
             )

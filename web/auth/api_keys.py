@@ -47,16 +47,15 @@ class Caller:
     client: Client
     key: ApiKey | None
 
+    @property
+    def public(self) -> bool:
+        """True with a publishable key."""
+        return self.key is not None and self.key.kind is KeyKind.PUBLISHABLE
 
-def is_publishable() -> bool:
-    """Return true when the present request has been admitted with a publishable key."""
-    who = caller()
-    return who is not None and who.key is not None and who.key.kind is KeyKind.PUBLISHABLE
-
-
-def limits_of(client: Client) -> Limits:
-    """Return the limits of the present caller: its client's, or less with a publishable key."""
-    return client.limits.of_publishable_keys() if is_publishable() else client.limits
+    @property
+    def limits(self) -> Limits:
+        """Its client's limits, or less with a publishable key."""
+        return self.client.limits.of_publishable_keys() if self.public else self.client.limits
 
 
 def caller() -> Caller | None:
@@ -107,24 +106,24 @@ def _why_invalid(credential: str, *, reading: bool) -> str:
     )
 
 
-def _admit(client: Client, key: ApiKey | None) -> Client:
+def _admit(client: Client, key: ApiKey | None) -> Caller:
     """Note the caller and the use of its key.
 
     Raises:
         Problem: 403, the client is disabled.
     """
-    g.usher_caller = Caller(client=client, key=key)
+    g.usher_caller = who = Caller(client=client, key=key)
     if client.disabled:
         raise Problem(403, f"client {client.client_id!r} is disabled")
     if key is not None:
         services().key_uses.note(client.client_id, key.key_id)
-    return client
+    return who
 
 
 def authenticate(
     clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
-) -> Client:
-    """Return the client of the API key that the present request carries.
+) -> Caller:
+    """Return the sender of the present request, by its API key.
 
     Args:
         publishable: a publishable key is enough, from one of the client's own pages.
@@ -137,12 +136,12 @@ def authenticate(
     found = clients.by_key(credential)
     if found is None:
         raise _invalid(_why_invalid(credential, reading=reading))
-    client = _admit(*found)
-    if found[1].kind is KeyKind.PUBLISHABLE:
+    who = _admit(*found)
+    if who.public:
         if not publishable:
             raise Problem(403, "a publishable key may only ask for a session; use a secret key")
-        _from_own_page(client)
-    return client
+        _from_own_page(who.client)
+    return who
 
 
 def _from_own_page(client: Client) -> None:
@@ -155,13 +154,13 @@ def _from_own_page(client: Client) -> None:
         )
 
 
-def permitted(wanted: TokenRequest) -> TokenRequest:
-    """Return `wanted`, if the present caller may ask for it.
+def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
+    """Return `wanted`, if this caller may ask for it.
 
     Raises:
         Problem: 403, with a publishable key, for a field that a browser may not choose.
     """
-    if not is_publishable():
+    if not who.public:
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
     if chosen:
@@ -187,7 +186,8 @@ def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
         LedgerUnavailable: two clients share a LiveKit key, and Redis cannot tell the dispatch's.
     """
     client = _by_token(clients, _bearer(), dispatch_id)
-    return authenticate(clients, reading=True) if client is None else _admit(client, None)
+    who = authenticate(clients, reading=True) if client is None else _admit(client, None)
+    return who.client
 
 
 def unverified(token: str) -> dict[str, Any]:

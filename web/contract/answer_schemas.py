@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
+from pydantic_core import to_json
 
 from dispatcher.domain.models import Dispatch, NewDispatch, State, TimelineEvent
 from dispatcher.ledger.queries import Page
@@ -196,20 +197,22 @@ def token_answer(
     token: str,
     identity: str,
     base_url: str,
-) -> str:
-    """Make the body of the 200: LiveKit's `TokenSourceResponse` and the dispatch's URLs."""
+) -> bytes:
+    """Make the body of the 200, a `TokenAnswer`."""
     status_url = f"{base_url}/api/v1/dispatches/{dispatch.dispatch_id}"
-    return TokenAnswer(
-        server_url=server_url,
-        participant_token=token,
-        room_name=dispatch.room_name,
-        participant_identity=identity,
-        dispatch_id=dispatch.dispatch_id,
-        status=state,
-        state=state,
-        status_url=status_url,
-        events_url=f"{status_url}/events",
-    ).model_dump_json()
+    return to_json(
+        {
+            "server_url": server_url,
+            "participant_token": token,
+            "room_name": dispatch.room_name,
+            "participant_identity": identity,
+            "dispatch_id": dispatch.dispatch_id,
+            "status": state,
+            "state": state,
+            "status_url": status_url,
+            "events_url": f"{status_url}/events",
+        }
+    )
 
 
 def _shown(dispatch: Dispatch) -> Dispatch:

@@ -170,6 +170,7 @@ class RoomConfig(RefusedInRoomConfig):
 
 
 _NO_ROOM_CONFIG: Final = RoomConfig()
+_NO_AGENT: Final = AgentRequest()
 
 
 class TokenRequest(RefusedInRequest):
@@ -186,4 +187,4 @@ class TokenRequest(RefusedInRequest):
     @property
     def agent(self) -> AgentRequest:
         """The agent that is asked for; an empty name means the client's default."""
-        return self.room_config.agents[0] if self.room_config.agents else AgentRequest()
+        return self.room_config.agents[0] if self.room_config.agents else _NO_AGENT

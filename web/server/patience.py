@@ -11,7 +11,7 @@ import socket
 from functools import partial
 from typing import Any, Final
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -38,6 +38,7 @@ def whole_body() -> bytes:
     # werkzeug 3.1 reads a chunked body up to the limit, and does not say that there is more.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
         raise RequestEntityTooLarge
+    g.usher_body_read = True
     return body
 
 
@@ -60,7 +61,7 @@ def _read_the_rest_later(response: Response) -> Response:
     the processor for each MB, from any caller (`gunicorn.http.parser.Parser.finish_body`).
     """
     caller = connection()
-    if caller is not None:
+    if caller is not None and "usher_body_read" not in g:
         response.call_on_close(partial(_read_the_rest, request.environ["wsgi.input"], caller))
     return response
 

@@ -1,22 +1,10 @@
 -- Counts in the same step as the change that is counted, so that no death of a process can come
--- between them. Part of other scripts; BOUNDS, the histograms' upper bounds, stands before it.
+-- between them. Part of other scripts.
 -- Beside every hash of totals there is one with the same fields for each minute and for each
 -- quarter of an hour, for recent windows.
 local MINUTE_MS, QUARTER_MS = 60000, 900000
 
 local function add(counts, name, by) counts[name] = (counts[name] or 0) + by end
-
-local function observe(counts, name, value)
-  local upper = 'inf'
-  for _, bound in ipairs(BOUNDS[name]) do
-    if value <= bound then
-      upper = bound
-      break
-    end
-  end
-  add(counts, name .. ':' .. upper, 1)
-  add(counts, name .. ':sum', math.max(0, value))
-end
 
 local function write_counts(totals, counts, now)
   if not next(counts) then return end

@@ -102,8 +102,12 @@ redis.call('ZADD', sessions, PLACES.queued, id)
 if limits.backlog > 0 then redis.call('SADD', busy, sessions) end
 write_counts(metrics, {dispatches = 1}, now)
 -- Three members of the index are checked, so that expired ones go from it even without listings.
-for _, one in ipairs(redis.call('ZRANDMEMBER', index, 3)) do
-  if redis.call('EXISTS', record_prefix .. one) == 0 then redis.call('ZREM', index, one) end
+local members, records = redis.call('ZRANDMEMBER', index, 3), {}
+for i, one in ipairs(members) do records[i] = record_prefix .. one end
+if redis.call('EXISTS', unpack(records)) < #records then
+  for i, one in ipairs(members) do
+    if redis.call('EXISTS', records[i]) == 0 then redis.call('ZREM', index, one) end
+  end
 end
 remember(id)
 if message then redis.call('LPUSH', queue, message) end

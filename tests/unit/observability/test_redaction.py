@@ -23,6 +23,22 @@ TOKEN = jwt.encode({"sub": "a-person"}, "x" * 40, algorithm="HS256")
 CANARY = "c4nary-of-the-system-prompt"
 
 
+SECRETS = [
+    (f"failed with {TOKEN}.", f"failed with {HIDDEN}."),
+    (f"cut off: {TOKEN[:40]}", f"cut off: {HIDDEN}"),
+    (f"wss://lk.example/rtc?access_token={TOKEN}&sdk=js", None),
+    ("Authorization: Bearer usk_c4nary-of-a-key-0123456789", None),
+    ("Authorization: Basic b3BlcmF0b3I6YzRuYXJ5", None),
+    ("key usk_c4nary0123456789 refused", f"key usk_{HIDDEN} refused"),
+    ("rediss://usher:c4nary%3Apass@redis:6379/0", f"rediss://usher:{HIDDEN}@redis:6379/0"),
+    ("redis://:c4nary@redis:6379/0", f"redis://:{HIDDEN}@redis:6379/0"),
+    ("redis://:c4n@ry@redis:6379/0", f"redis://:{HIDDEN}@redis:6379/0"),
+    (f'{{"id": 1, "metadata": "{CANARY} \\"x\\""}}', f'{{"id": 1, "metadata": "{HIDDEN}"}}'),
+    (f"{{'agent_metadata': '{CANARY}'}}", None),
+    (str(LiveKitRoom(name="a", metadata=CANARY)), None),
+]  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test has the process hide, it hides for this test alone."""
@@ -38,23 +54,7 @@ def handshake_error() -> aiohttp.WSServerHandshakeError:
     return aiohttp.WSServerHandshakeError(request, (), status=401, message="Invalid", headers=None)
 
 
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        (f"failed with {TOKEN}.", f"failed with {HIDDEN}."),
-        (f"cut off: {TOKEN[:40]}", f"cut off: {HIDDEN}"),
-        (f"wss://lk.example/rtc?access_token={TOKEN}&sdk=js", None),
-        ("Authorization: Bearer usk_c4nary-of-a-key-0123456789", None),
-        ("Authorization: Basic b3BlcmF0b3I6YzRuYXJ5", None),
-        ("key usk_c4nary0123456789 refused", f"key usk_{HIDDEN} refused"),
-        ("rediss://usher:c4nary%3Apass@redis:6379/0", f"rediss://usher:{HIDDEN}@redis:6379/0"),
-        ("redis://:c4nary@redis:6379/0", f"redis://:{HIDDEN}@redis:6379/0"),
-        ("redis://:c4n@ry@redis:6379/0", f"redis://:{HIDDEN}@redis:6379/0"),
-        (f'{{"id": 1, "metadata": "{CANARY} \\"x\\""}}', f'{{"id": 1, "metadata": "{HIDDEN}"}}'),
-        (f"{{'agent_metadata': '{CANARY}'}}", None),
-        (str(LiveKitRoom(name="a", metadata=CANARY)), None),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "left"), SECRETS)
 def test_secrets_are_known_by_their_form(text: str, left: str | None) -> None:
     hidden = redact(text)
 
@@ -63,6 +63,25 @@ def test_secrets_are_known_by_their_form(text: str, left: str | None) -> None:
     assert TOKEN[:20] not in hidden
     if left is not None:
         assert hidden == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text, _ in SECRETS),
+        "AUTHORIZATION: BEARER c4nary-of-a-key-0123456789",
+        "Metadata='c4nary'",
+        "upk_c4nary0123456789 and whsec_c4nary0123456789",
+    ],
+)
+def test_each_form_is_hidden_in_a_record(text: str) -> None:
+    with configured("json") as lines:
+        logging.getLogger("some.logger").info(text)
+        logging.getLogger("some.logger").info("said", extra={"said": text})
+
+    assert lines.getvalue().count(HIDDEN) >= 2
+    assert "c4nary" not in lines.getvalue()
+    assert TOKEN[:20] not in lines.getvalue()
 
 
 @pytest.mark.parametrize(
