@@ -139,7 +139,7 @@ async def test_a_room_that_livekit_has_lost_gets_its_agent_when_its_person_joins
             scenario.run(dispatches.advance(Advance(scenario.look(), transition, due_in_s=12)))
 
         with pytest.raises(TransientLiveKitError):
-            await dispatching.dispatch_agent(services, "dsp_1", sleep=Waits())
+            await dispatching.dispatch_agent(replace(services, sleep=Waits()), "dsp_1")
 
         record = scenario.look()
         assert (record.state, record.failure_reason) == (State.WAITING, "livekit_unreachable")
