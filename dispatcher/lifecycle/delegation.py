@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # A fenced agent that is in the room reports itself within a second of Redis's return.
 ADOPTION_S: Final = 5.0
 LOOK_AGAIN_S: Final = 0.5
+# A caller who asked again before Redis was back, or since, is in the room within this time.
+STILL_TO_JOIN_S: Final = 5.0
 
 
 async def settled(services: Services, dispatch: Dispatch) -> bool:
@@ -51,15 +53,22 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
             )
         )
         return (await services.ledger.run(joined)).moved
+    age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
     if agent is not None:
-        age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
         return age_s < ADOPTION_S
     why_over = await _why_over(services, dispatch) if room.people == 0 else ""
     if not why_over:
         return False
-    retention_s = services.common.retention_s
-    over = endings.everybody_left(dispatch, retention_s=retention_s, reason=why_over)
+    if age_s < STILL_TO_JOIN_S:
+        await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
+        return True
+    over = endings.everybody_left(
+        dispatch,
+        retention_s=services.common.retention_s,
+        reason=why_over,
+        unless_asked_for_s=STILL_TO_JOIN_S,
+    )
     return (await services.ledger.run(over)).moved
 
 

@@ -25,7 +25,7 @@ if early then return {'too_many_requests', early} end
 -- the caller is still to come: the session is no longer `unattended`.
 local function asked_again(of, is)
   redis.call('HDEL', of, 'unattended')
-  if is == 'accepted' or is == 'joined' then redis.call('HSET', of, 'asked_at_ms', now_s) end
+  if is == 'accepted' or is == 'joined' or is == 'delegated' then redis.call('HSET', of, 'asked_at_ms', now_s) end
 end
 
 -- Idempotency-Key: the same request gets its first answer again, whatever has become of it.

@@ -15,7 +15,7 @@ from dispatcher.lifecycle.dispatching import dispatch_agent
 from dispatcher.lifecycle.services import Services
 from tests.support.house import House, OpenServices
 from tests.support.scenario import Scenario
-from tests.support.values import AGENT_NAME
+from tests.support.values import AGENT_NAME, new_dispatch
 
 Look = Callable[[], Dispatch]
 
@@ -59,19 +59,40 @@ async def test_what_its_token_has_had_livekit_dispatch_is_not_asked_for_twice(
     assert [item.id for item in await house.dispatches()] == [by_token]
 
 
+@pytest.mark.parametrize(
+    ("written_s_ago", "asked_again", "state"),
+    [
+        pytest.param(6, False, State.ENDED, id="for long enough"),
+        pytest.param(0, False, State.DELEGATED, id="just now: she may be reloading her page"),
+        pytest.param(6, True, State.DISPATCHED, id="and asks again"),
+    ],
+)
 async def test_nobody_is_dispatched_to_a_room_that_its_person_has_left_while_redis_was_away(
-    services: Services, house: House, delegated: Dispatch, look: Look
+    services: Services,
+    delegated: Dispatch,
+    written_s_ago: int,
+    asked_again: bool,
+    state: State,
+    scenario: Scenario,
 ) -> None:
     """Her agent could not tell in time that it is over. LiveKit keeps the room for a while."""
     await services.livekit(delegated).create_dispatch(delegated)  # as her token did when she joined
+    house = scenario.house
     await house.join("ann", agent=False)
     await house.everybody_leaves()
+    written_at = delegated.updated_at_ms - written_s_ago * 1000
+    scenario.raw.hset("usher:dispatch:dsp_1", "updated_at_ms", written_at)
+    if asked_again:
+        again = new_dispatch("dsp_2", room_name=house.room)
+        created = scenario.store.run(dispatches.create(again, due_in_s=2.0, detail={}))
+        assert created.dispatch_id == "dsp_1"
 
-    assert await dispatch_agent(services, "dsp_1") is State.DELEGATED  # as it was when it was read
+    await dispatch_agent(services, "dsp_1")
 
-    record = look()
-    assert (record.state, record.failure_reason) == (State.ENDED, "")
-    assert record.timeline[-1].detail["reason"] == "everybody has left while Redis was away"
+    record = scenario.look()
+    assert (record.state, record.failure_reason) == (state, "")
+    if state is State.ENDED:
+        assert record.timeline[-1].detail["reason"] == "everybody has left while Redis was away"
     assert len(await house.dispatches()) == 1
 
 
@@ -113,6 +134,8 @@ async def test_nobody_is_dispatched_to_an_empty_room_whose_token_has_expired(
 ) -> None:
     expired = delegated.requested_at_ms - PARTICIPANT_TOKEN_TTL_S * 1000
     scenario.raw.hset("usher:dispatch:dsp_1", "requested_at_ms", expired)
+    written_at = delegated.updated_at_ms - int(delegation.STILL_TO_JOIN_S * 1000) - 1
+    scenario.raw.hset("usher:dispatch:dsp_1", "updated_at_ms", written_at)
     if person:
         await scenario.house.join("ann", agent=False)
 
