@@ -42,11 +42,15 @@ class Overloaded(UsherError):
 
 
 class LimitReached(UsherError):
-    """A client has reached one of its limits; nothing was written."""
+    """A client has reached one of its limits; nothing was written.
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    `spent`: it has used up its requests, so that any other of its requests is refused until then.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float, spent: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.spent = spent
 
 
 class UnknownDispatch(UsherError):

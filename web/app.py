@@ -30,7 +30,7 @@ from web.path_prefix import PathPrefix
 from web.server import patience
 from web.services import Services, services
 from web.settings import StreamSettings, WebSettings
-from web.state.abuse_limits import WrongKeys, WrongPasswords
+from web.state.abuse_limits import SpentRequests, WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
 from web.state.cache import Snapshots
 from web.state.idempotency import Delegations
@@ -104,6 +104,7 @@ def _services(common: CommonSettings, settings: WebSettings) -> Services:
         ),
         key_uses=KeyUses(ledger),
         wrong_keys=WrongKeys(),
+        spent_requests=SpentRequests(),
         delegations=Delegations(),
         streams=Streams(ledger, load(StreamSettings)),
         wrong_passwords=WrongPasswords(ledger),

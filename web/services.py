@@ -12,7 +12,7 @@ from dispatcher.domain.timing import Timings
 from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, DispatcherSettings, timings
 from web.settings import WebSettings
-from web.state.abuse_limits import WrongKeys, WrongPasswords
+from web.state.abuse_limits import SpentRequests, WrongKeys, WrongPasswords
 from web.state.accepted_dispatches import Promises
 from web.state.cache import Snapshots
 from web.state.idempotency import Delegations
@@ -32,6 +32,7 @@ class Services:
     promises: Promises
     key_uses: KeyUses
     wrong_keys: WrongKeys
+    spent_requests: SpentRequests
     delegations: Delegations
     streams: Streams
     wrong_passwords: WrongPasswords

@@ -77,8 +77,10 @@ def check(outcome: str, limits: Limits, *, wait_ms: Sequence[str | int]) -> None
     """
     match outcome:
         case "too_many_requests":
-            most = limits.requests_per_minute
-            reached = f"at most {most} requests per minute" if most else "too many requests at once"
+            reached = f"at most {limits.requests_per_minute} requests per minute"
+            raise LimitReached(reached, retry_after_s=int(wait_ms[0]) / 1000, spent=True)
+        case "too_many_at_once":
+            reached = "too many requests at once"
             raise LimitReached(reached, retry_after_s=int(wait_ms[0]) / 1000)
         case "too_fast":
             raise LimitReached(

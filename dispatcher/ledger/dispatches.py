@@ -247,16 +247,20 @@ def _tell(command: Advance, done: Advanced) -> None:
         is_at = to
 
 
-def read(dispatch_id: str) -> Step[Dispatch | None]:
-    """Return the whole record in one consistent read; None when there is none.
+def read(dispatch_id: str, *, history: bool = True) -> Step[Dispatch | None]:
+    """Return the record in one consistent read; None when there is none.
+
+    Without `history` it has no attempts and no timeline, which may be 250 and cost more than all
+    else of a request.
 
     Text that cannot be an id has no record: ids come from URLs, command lines and messages of other
     parties, and `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
     """
     known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
+    more = (keys.attempts(known), keys.timeline(known)) if history else ()
     return Step(
         "read",
-        (keys.record(known), keys.attempts(known), keys.timeline(known)),
+        (keys.record(known), *more),
         (),
         lambda reply: parse_dispatch(dispatch_id, *reply),
     )

@@ -31,6 +31,8 @@ def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
     During a rolling upgrade a newer release writes more, and this one must go on working.
     """
     known = _names(cls)  # type: ignore[arg-type]  # every class is hashable
+    if fields.keys() <= known:
+        return cls(**fields)
     return cls(**{name: value for name, value in fields.items() if name in known})
 
 
@@ -100,6 +102,8 @@ def _parse(
         "dispatch_id": dispatch_id,
         "read_at_ms": now_ms,
         "attempts": _parse_attempts(attempts),
-        "timeline": tuple(of_any_release(TimelineEvent, json.loads(text)) for text in timeline),
+        "timeline": tuple(
+            of_any_release(TimelineEvent, event) for event in json.loads(f"[{','.join(timeline)}]")
+        ),
     }
     return of_any_release(Dispatch, fields)

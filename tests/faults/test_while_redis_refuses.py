@@ -37,16 +37,16 @@ def caller(stack: RunningStack) -> Iterator[Caller]:
 
 def asked(stack: RunningStack, room: str) -> str:
     """The state in which a session is promised, by a connection of its own, within a second."""
-    began = time.monotonic()
-    response = httpx.post(
-        stack.web_url + ENDPOINT,
-        json={"room_name": room},
-        headers={"Authorization": f"Bearer {stack.api_key}"},
-        timeout=10,
-        trust_env=False,
-    )
+    with httpx.Client(trust_env=False, verify=False, timeout=10) as http:  # plain HTTP
+        began = time.monotonic()
+        response = http.post(
+            stack.web_url + ENDPOINT,
+            json={"room_name": room},
+            headers={"Authorization": f"Bearer {stack.api_key}"},
+        )
+        took_s = time.monotonic() - began
     assert response.status_code == 200, response.text
-    assert time.monotonic() - began < 1.0
+    assert took_s < 1.0
     return str(response.json()["status"])
 
 

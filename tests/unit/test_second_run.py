@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.second_run import AT_MOST, last_failed, why_not
+from tests.second_run import AT_MOST, last_failed, times, why_not
 
 
 def test_a_few_failed_tests_are_run_again() -> None:
@@ -17,9 +17,10 @@ def test_many_failed_tests_are_not() -> None:
     assert "4 tests have failed" in why_not(many)
 
 
-def test_a_broken_promise_is_not_looked_at_again() -> None:
-    assert "promise" in why_not(["tests/faults/test_campaign.py::test_short"])
-    assert "promise" in why_not(["tests/several/test_hosts_die.py::test_half"])
+def test_one_about_a_promise_has_to_pass_three_times() -> None:
+    assert times(["tests/acceptance/test_x.py::test_1"]) == 1
+    assert times(["tests/faults/test_campaign.py::test_short"]) == 3
+    assert times(["tests/acceptance/test_x.py::test_1", "tests/several/test_hosts.py::test"]) == 3
 
 
 def test_a_file_that_cannot_be_collected_is_not_a_disturbed_test() -> None:

@@ -9,17 +9,17 @@ from flask import Blueprint, Response, request
 from pydantic import ValidationError
 
 from dispatcher.clients.models import Client
-from dispatcher.domain.models import PENDING, Dispatch, NewDispatch, State
-from dispatcher.errors import LedgerUnavailable, TooLate, UnreadableRecord
+from dispatcher.domain.models import PENDING, TERMINAL, Dispatch, NewDispatch, State
+from dispatcher.errors import LedgerUnavailable, LimitReached, TooLate, UnreadableRecord
 from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
 from web.api.redispatch import admission, ask_for_redispatch, change, send_again
-from web.auth.api_keys import Caller, authenticate, permitted, reader
-from web.contract.answer_schemas import dispatch_answer, page_answer, token_answer
+from web.auth.api_keys import Caller, authenticate, caller, permitted, reader
+from web.contract.answer_schemas import dispatch_json, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
-from web.contract.problems import Problem, invalid_fields
+from web.contract.problems import Problem, invalid_fields, limit_reached
 from web.contract.request_schemas import ListQuery, TokenRequest
 from web.server import patience
 from web.services import Services, services
@@ -27,6 +27,13 @@ from web.state.abuse_limits import check_depth, check_large, refusals_counted
 from web.state.idempotency import conflict, idempotency_key, once
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+@blueprint.errorhandler(LimitReached)
+def _limit_reached(error: LimitReached) -> Response:
+    if who := caller():
+        services().spent_requests.note(who.client.client_id, public=who.public, refused=error)
+    return limit_reached(error)
 
 
 def _body(here: Services, who: Caller) -> TokenRequest:
@@ -118,6 +125,7 @@ def create_dispatch() -> Response:
     here = services()
     who = authenticate(here.clients, publishable=True)
     client, public = who.client, who.public
+    here.spent_requests.check(client.client_id, public=public)
     with refusals_counted(here.ledger, client.client_id, who.limits):
         key = idempotency_key(public=public)
         wanted = permitted(who, _body(here, who))
@@ -156,7 +164,11 @@ def create_dispatch() -> Response:
         identity=identity,
         base_url=_base_url(),
     )
-    return Response(body, mimetype="application/json")
+    return _json(body)
+
+
+def _json(body: str | bytes, *, status: int = 200) -> Response:
+    return Response(body, status, mimetype="application/json")
 
 
 def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
@@ -182,7 +194,7 @@ def _base_url() -> str:
     return request.root_url.rstrip("/")
 
 
-def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
+def _own(here: Services, client: Client, dispatch_id: str, *, history: bool = True) -> Dispatch:
     """Return the record of one of the client's own dispatches.
 
     Raises:
@@ -190,14 +202,14 @@ def _own(here: Services, client: Client, dispatch_id: str) -> Dispatch:
         UnreadableRecord: the record is the client's, and cannot be read.
     """
     try:
-        dispatch = here.ledger.run(dispatches.read(dispatch_id))
+        dispatch = here.ledger.run(dispatches.read(dispatch_id, history=history))
     except UnreadableRecord as error:
         if error.client_id == client.client_id:
             raise
         dispatch = None
     if dispatch is None and here.promises.write(dispatch_id):
         # Redis has just come back. With a 404 the caller could not cancel what is written next.
-        dispatch = here.ledger.run(dispatches.read(dispatch_id))
+        dispatch = here.ledger.run(dispatches.read(dispatch_id, history=history))
     if dispatch is None or dispatch.client_id != client.client_id:
         raise Problem(404, f"you have no dispatch {dispatch_id!r}")
     return dispatch
@@ -217,11 +229,11 @@ def list_dispatches() -> dict[str, Any]:
 
 
 @blueprint.get("/dispatches/<dispatch_id>")
-def show_dispatch(dispatch_id: str) -> dict[str, Any]:
+def show_dispatch(dispatch_id: str) -> Response:
     """Return the record of one of the caller's own dispatches."""
     here = services()
     client = reader(here.clients, dispatch_id)
-    return dispatch_answer(_own(here, client, dispatch_id))
+    return _json(dispatch_json(_own(here, client, dispatch_id)))
 
 
 @blueprint.get("/dispatches/<dispatch_id>/events")
@@ -234,7 +246,7 @@ def follow_dispatch(dispatch_id: str) -> Response:
 
 
 @blueprint.post("/dispatches/<dispatch_id>/redispatch")
-def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+def redispatch(dispatch_id: str) -> Response:
     """Start a new attempt for a dispatch that has ended, or that may have lost its agent.
 
     Only LiveKit knows whether the agent of a joined dispatch is there: a worker asks it, and the
@@ -242,7 +254,8 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """
     here = services()
     client = authenticate(here.clients).client
-    dispatch = _own(here, client, dispatch_id)
+    here.spent_requests.check(client.client_id, public=False)
+    dispatch = _own(here, client, dispatch_id, history=False)
     _note(dispatch, dispatch.state)
     if dispatch.state in PENDING:
         raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
@@ -250,23 +263,25 @@ def redispatch(dispatch_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
         ask_for_redispatch(here, client, dispatch)
     else:
         send_again(here, client, dispatch)
-    answer = dispatch_answer(_own(here, client, dispatch_id))
-    return answer, 202, {"Location": f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"}
+    answer = _json(dispatch_json(_own(here, client, dispatch_id)), status=202)
+    answer.location = f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"
+    return answer
 
 
 @blueprint.delete("/dispatches/<dispatch_id>")
-def cancel_dispatch(dispatch_id: str) -> dict[str, Any]:
+def cancel_dispatch(dispatch_id: str) -> Response:
     """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
     client = authenticate(here.clients).client
-    dispatch = _own(here, client, dispatch_id)
+    dispatch = _own(here, client, dispatch_id, history=False)
     _note(dispatch, dispatch.state)
-    step = cancelling.cancel(
-        dispatch,
-        retention_s=here.common.retention_s,
-        within_s=here.ledger.in_time_s,
-        paced=len(here.clients.clients) > 1,
-    )
-    if change(here, step).moved:
-        here.promises.forget(dispatch.dispatch_id)
-    return dispatch_answer(_own(here, client, dispatch_id))
+    if dispatch.state not in TERMINAL:
+        step = cancelling.cancel(
+            dispatch,
+            retention_s=here.common.retention_s,
+            within_s=here.ledger.in_time_s,
+            paced=len(here.clients.clients) > 1,
+        )
+        if change(here, step).moved:
+            here.promises.forget(dispatch.dispatch_id)
+    return _json(dispatch_json(_own(here, client, dispatch_id)))

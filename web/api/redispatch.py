@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dispatcher.clients.models import Client
 from dispatcher.domain.models import Dispatch, Limits
 from dispatcher.domain.quotas import Admission
@@ -11,8 +13,12 @@ from dispatcher.ledger import celery_messages, dispatches
 from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.step import Step
-from web.contract.problems import Problem
+from web.contract.problems import Problem, too_many
 from web.services import Services
+
+# What has ended is sent again at the earliest so long after it was asked for last: a client that
+# cancels and sends again in a loop would keep workers, LiveKit and agent servers busy for nobody.
+AGAIN_MS: Final = 1000
 
 
 def admission(here: Services, limits: Limits) -> Admission:
@@ -62,6 +68,16 @@ def ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> No
 
 
 def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
+    """Start a dispatch that has ended anew.
+
+    Raises:
+        Problem: 409, another serves its room, or it has changed; 429, it was asked for just now.
+        LimitReached: its client has used up what it may ask for.
+        Overloaded: too many sessions of all clients are on their way.
+        LedgerUnavailable: Redis did not answer in time.
+    """
+    if dispatch.read_at_ms - dispatch.requested_at_ms < AGAIN_MS:
+        raise too_many("it was asked for less than a second ago", retry_after_s=1)
     done = change(
         here,
         dispatches.advance(

@@ -219,8 +219,13 @@ def _shown(dispatch: Dispatch) -> Dispatch:
     return replace(dispatch, container=dispatch.agent_container or dispatch.container)
 
 
-def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
+def dispatch_json(dispatch: Dispatch) -> str:
     """Make the body of `GET /api/v1/dispatches/{id}`: the record, without the agent's metadata."""
+    return DispatchRecord.model_validate(_shown(dispatch)).model_dump_json()
+
+
+def dispatch_answer(dispatch: Dispatch) -> dict[str, Any]:
+    """Show a dispatch as `dispatch_json` does, for another answer that it is a part of."""
     return DispatchRecord.model_validate(_shown(dispatch)).model_dump(mode="json")
 
 

@@ -126,6 +126,12 @@ def register(app: Flask) -> None:
         return Problem(500, "a fault of ours; it has been logged").response()
 
 
+def limit_reached(error: LimitReached) -> Response:
+    """Answer 429, with when the client may ask again."""
+    wait_s = max(1, math.ceil(error.retry_after_s))
+    return too_many(str(error), retry_after_s=wait_s).response()
+
+
 def _register_ledgers(app: Flask) -> None:
     """Answer the errors of the ledger."""
 
@@ -145,10 +151,7 @@ def _register_ledgers(app: Flask) -> None:
             "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()
 
-    @app.errorhandler(LimitReached)
-    def limit_reached(error: LimitReached) -> Response:
-        wait_s = max(1, math.ceil(error.retry_after_s))
-        return too_many(str(error), retry_after_s=wait_s).response()
+    app.register_error_handler(LimitReached, limit_reached)
 
     @app.errorhandler(Overloaded)
     def overloaded(error: Overloaded) -> Response:

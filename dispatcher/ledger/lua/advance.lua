@@ -5,9 +5,9 @@
 --   "wanted" (a caller has asked for the session again since then), "full" (every free slot is
 --   promised to another dispatch on its way), "paced" (LiveKit has dropped some jobs: as many as
 --   allowed are on their way), "untold" (no worker can be sent a message now),
---   "too_many_requests", "too_many_sessions", "too_fast", "overloaded" (its client has reached a
---   limit; instead of the job id: in how many ms it may ask again), "unknown" (there is no such
---   record, or it is another client's).
+--   "too_many_requests", "too_many_at_once", "too_many_sessions", "too_fast", "overloaded" (its
+--   client has reached a limit; instead of the job id: in how many ms it may ask again), "unknown"
+--   (there is no such record, or it is another client's).
 local record, attempts, timeline, due, live, metrics, leases, waiting, sessions, inflight, window,
   agent_servers, notified, outbox, agent_metrics, agent_metrics_index, failed, queue, rate,
   pace_key, busy = unpack(KEYS)
@@ -75,7 +75,7 @@ if order.limits then
   elseif due_in > 0 and moves then
     order.due_in_ms, order.wake = due_in, nil  -- the sweeper wakes it in its turn
   elseif due_in > 0 then
-    return over('too_many_requests', due_in)
+    return over('too_many_at_once', due_in)
   end
   count_request(rate, full_at, now)
   keep_pace(pace_key, paced, now)

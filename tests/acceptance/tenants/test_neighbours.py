@@ -50,6 +50,10 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tenan
     """acme with limits, its LiveKit behind a gateway, and globex."""
     run_dir = tmp_path_factory.mktemp("by")
     with two_tenants(run_dir, acme_more=LIMITS, gateway=True) as both:
+        # What is acme's own, on a real deployment on machines of its own.
+        for program in ("livekit", "gateway", "agent"):
+            for pid in both[0].stack.pids(program):
+                _run_behind_everything(pid)
         yield both
 
 

@@ -27,6 +27,7 @@ from tests.support.clientsfile import Open, a_client, a_key
 from tests.support.house import OpenServices, Request
 from tests.support.ledgers import run_steps
 from tests.support.values import new_dispatch
+from web.api.redispatch import AGAIN_MS
 
 BACKLOG = 12
 URL = "/api/v1/dispatches"
@@ -36,8 +37,9 @@ KEPT_ATTEMPTS = 50
 class Door:
     """The application, as acme's backend sees it."""
 
-    def __init__(self, http: FlaskClient) -> None:
+    def __init__(self, http: FlaskClient, raw: redis.Redis) -> None:
         self._http = http
+        self._raw = raw
 
     def _call(self, method: str, path: str = "", **body: Any) -> TestResponse:
         headers = {"Authorization": "Bearer acme-secret"}
@@ -53,17 +55,20 @@ class Door:
     def cancel(self, dispatch_id: str) -> None:
         assert self._call("DELETE", f"/{dispatch_id}").status_code == 200
 
-    def redispatch(self, dispatch_id: str) -> TestResponse:
+    def redispatch(self, dispatch_id: str, *, after_ms: int = AGAIN_MS) -> TestResponse:
+        """Send it again, so much later."""
+        self._raw.hincrby(f"usher:dispatch:{dispatch_id}", "requested_at_ms", -after_ms)
         return self._call("POST", f"/{dispatch_id}/redispatch")
 
 
 @pytest.fixture
-def door_for(open_with: Open) -> Callable[[str], Door]:
+def door_for(open_with: Open, raw: redis.Redis) -> Callable[[str], Door]:
     """Opens the application for acme with these limits, and for a neighbour."""
 
     def open_(limits: str) -> Door:
         acme = a_client("acme", a_key("acme", "acme-secret"), more=limits)
-        return Door(open_with(acme + a_client("globex", a_key("globex", "globex-secret"))))
+        http = open_with(acme + a_client("globex", a_key("globex", "globex-secret")))
+        return Door(http, raw)
 
     return open_
 
@@ -192,6 +197,23 @@ def test_cancelled_and_sent_again_in_a_loop_each_is_a_request(
     assert codes[:9] == [202] * 9
     assert codes.count(202) <= 11  # and what the bucket was refilled with meanwhile
     assert set(codes) == {202, 429}
+
+
+def test_what_was_asked_for_just_now_is_not_sent_again_yet(
+    door_for: Callable[[str], Door], raw: redis.Redis
+) -> None:
+    door = door_for("")
+    dispatch_id = door.ask("room-1")
+    door.cancel(dispatch_id)
+    assert door.redispatch(dispatch_id).status_code == 202  # a second later
+    door.cancel(dispatch_id)
+    messages = woken(raw)
+
+    refused = door.redispatch(dispatch_id, after_ms=AGAIN_MS // 2)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert woken(raw) == messages
+    assert raw.hget(f"usher:dispatch:{dispatch_id}", "generation") == "2"
 
 
 AHEAD_S = 8

@@ -295,6 +295,28 @@ def test_requests_per_minute_end_in_a_429_that_says_when_and_writes_nothing(
     assert door.post("b").status_code == 200
 
 
+def test_what_is_asked_beyond_the_limit_costs_redis_nothing(
+    door_for: Callable[[str], Door], raw: redis.Redis
+) -> None:
+    door = door_for(
+        a_client("acme", a_key("acme", "a"), more="requests_per_minute = 3")
+        + a_client("globex", a_key("globex", "b"))
+    )
+    *_, dispatch_id = [door.post("a").json["dispatch_id"] for _ in range(3)]
+    assert door.post("a").status_code == 429
+    wait_until(lambda: raw.hlen("usher:key_uses:acme") == 1)
+    again = f"{URL}/{dispatch_id}/redispatch"
+    before = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    codes = [door.post("a").status_code for _ in range(20)]
+    codes += [door.http.post(again, headers=headers("a")).status_code for _ in range(20)]
+
+    assert codes == [429] * 40
+    # What the application does once a second goes on.
+    assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before < 10
+    assert door.post("b").status_code == 200
+
+
 def test_who_asks_for_more_at_once_than_can_be_started_in_time_is_told_to_come_back(
     door_for: Callable[[str], Door], store: Ledger, raw: redis.Redis
 ) -> None:

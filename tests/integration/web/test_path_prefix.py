@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import redis
 from flask.testing import FlaskClient
 
 from tests.support.clientsfile import Open, a_client, a_key
@@ -46,13 +47,14 @@ def test_a_prefix_is_a_path_that_our_own_proxies_have_said(
     assert prefix_of(forwarded, proxies=proxies) == prefix
 
 
-def test_the_addresses_of_an_answer_carry_it(http: FlaskClient) -> None:
+def test_the_addresses_of_an_answer_carry_it(http: FlaskClient, raw: redis.Redis) -> None:
     answer = http.post(URL, json={}, headers=KEY | UNDER).json
     here = f"https://localhost/usher{URL}/{answer['dispatch_id']}"
 
     assert answer["status_url"] == here
     assert answer["events_url"] == f"{here}/events"
     http.delete(f"{URL}/{answer['dispatch_id']}", headers=KEY | UNDER)
+    raw.hset(f"usher:dispatch:{answer['dispatch_id']}", "requested_at_ms", 0)  # long ago
     again = http.post(f"{URL}/{answer['dispatch_id']}/redispatch", headers=KEY | UNDER)
     assert (again.status_code, again.headers["Location"]) == (202, here)
     api = http.get("/openapi.json", headers=UNDER).json

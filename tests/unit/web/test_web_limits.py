@@ -7,8 +7,15 @@ import time
 
 import pytest
 
+from dispatcher.errors import LimitReached
 from web.contract.problems import Problem
-from web.state.abuse_limits import MAX_JSON_DEPTH, MAX_WRONG_KEYS, WrongKeys, check_depth
+from web.state.abuse_limits import (
+    MAX_JSON_DEPTH,
+    MAX_WRONG_KEYS,
+    SpentRequests,
+    WrongKeys,
+    check_depth,
+)
 
 DEEPEST = MAX_JSON_DEPTH
 
@@ -88,3 +95,36 @@ def test_many_addresses_cost_a_bounded_amount_of_memory() -> None:
         wrong.one_more(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
 
     assert len(wrong._seen) <= 10_000
+
+
+def test_a_client_that_has_used_up_its_requests_is_refused_until_it_may_send_one_more() -> None:
+    spent = SpentRequests()
+
+    spent.note("acme", public=False, refused=LimitReached("3", retry_after_s=0.1, spent=True))
+
+    with pytest.raises(LimitReached, match="3") as refused:
+        spent.check("acme", public=False)
+    assert 0 < refused.value.retry_after_s <= 0.1
+    spent.check("acme", public=True)
+    spent.check("globex", public=False)
+    time.sleep(0.1)
+    spent.check("acme", public=False)
+
+
+def test_a_refusal_that_is_not_for_all_requests_is_not_kept() -> None:
+    spent = SpentRequests()
+
+    spent.note("acme", public=False, refused=LimitReached("sessions", retry_after_s=5.0))
+
+    spent.check("acme", public=False)
+
+
+def test_a_refusal_is_kept_for_a_second_at_the_most_because_limits_may_be_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spent = SpentRequests()
+    spent.note("acme", public=False, refused=LimitReached("1", retry_after_s=60.0, spent=True))
+    later = time.monotonic() + 1.01
+    monkeypatch.setattr("web.state.abuse_limits.time.monotonic", lambda: later)
+
+    spent.check("acme", public=False)
