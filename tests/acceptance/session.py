@@ -90,6 +90,15 @@ class Caller:
         record: dict[str, Any] = response.json()
         return record
 
+    def send_again(self, dispatch_id: str, **headers: str) -> httpx.Response:
+        """The answer to a redispatch; one that was asked for just now is asked for again."""
+        path = f"{ENDPOINT}/{dispatch_id}/redispatch"
+        response = self.http.post(path, headers=headers)
+        if response.status_code == 429:
+            time.sleep(int(response.headers["retry-after"]))
+            response = self.http.post(path, headers=headers)
+        return response
+
     def wait_for_state(self, dispatch_id: str, *states: str, within_s: float) -> dict[str, Any]:
         """The record as soon as it is in one of `states`."""
 

@@ -128,11 +128,10 @@ def test_an_ended_session_is_sent_again_and_a_pending_one_is_not(
     cancel(caller, pending["dispatch_id"])
 
     answer = caller.post()
-    again = f"{ENDPOINT}/{answer['dispatch_id']}/redispatch"
     caller.wait_for_state(answer["dispatch_id"], "joined", within_s=30)
     cancel(caller, answer["dispatch_id"])
 
-    response = caller.http.post(again)
+    response = caller.send_again(answer["dispatch_id"])
 
     assert response.status_code == 202
     assert response.headers["location"] == answer["status_url"]
@@ -180,7 +179,7 @@ def test_a_room_that_another_dispatch_serves_by_now_is_not_sent_a_second_agent(
     cancel(caller, first["dispatch_id"])
     second = caller.post(room_name=room)
 
-    response = caller.http.post(f"{ENDPOINT}/{first['dispatch_id']}/redispatch")
+    response = caller.send_again(first["dispatch_id"])
 
     assert second["dispatch_id"] in assert_problem(response, 409)["detail"]
     end_rooms(stack, room)
