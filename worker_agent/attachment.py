@@ -112,7 +112,7 @@ class Attachment:
         self._filter = RequestFilter(identity, store)
         self._reporter = Reporter(identity, self._server, self._filter, store, options)
         self._filter.changed = self._reporter.changed
-        self._server.on("worker_registered", self._reporter.changed)
+        self._server.on("worker_registered", self._reporter.registered)
         Processes(self._server, self._filter, store).watch()
         self._spawn("reporter", _report(self._reporter, store))
         guard = Guard(store)

@@ -87,6 +87,7 @@ class Reporter:
         self._guard = Guard(store)
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._reported: tuple[int, int | None, int | None] = (0, None, None)
         self._away_since: float | None = None
         self._measured_at = 0.0
@@ -96,8 +97,13 @@ class Reporter:
         if options.one_process:
             joining.changed = self._one_has_joined
 
-    def changed(self, *_: object) -> None:
-        """Report soon: slots have been taken or have become free, or LiveKit has registered it."""
+    def registered(self, *_: object) -> None:
+        """Report at once, for the sessions that wait: livekit-agents' event `worker_registered`."""
+        self._urgent.set()
+        self._news.set()
+
+    def changed(self) -> None:
+        """Report soon: slots have been taken or have become free."""
         self._news.set()
 
     def load(self) -> float:
@@ -154,9 +160,11 @@ class Reporter:
         try:
             while True:
                 self._news.clear()  # before the report: what happens meanwhile wants another one
+                self._urgent.clear()
                 async with self._guard.one(Work.REPORT_AGENT_SERVER):
                     await self._report(ttl_s=self._options.period_s * _LOST_AFTER_PERIODS)
-                await asyncio.sleep(min(_GAP_S, self._options.period_s))
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), min(_GAP_S, self._options.period_s))
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), self._options.period_s)
         finally:

@@ -81,6 +81,10 @@ class Transition:
     anew: bool = False  # the dispatch starts afresh: its history counts no longer
 
 
+# The outcome of an attempt that LiveKit was never asked for: no agent server could take the job.
+WAITED: Final = "waited"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One generation of a dispatch: the LiveKit dispatch made for it, and its outcome."""

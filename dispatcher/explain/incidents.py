@@ -139,6 +139,8 @@ def _outcome(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
                 f"its agent was leaving ({attempt.reason}) when a person came back; another one "
                 "was sent."
             )
+        case "waited":
+            return f"it waited ({attempt.reason}); LiveKit was not asked."
         case "given_up" if attempt.reason == "assignment_timeout":
             return "an agent server accepted the job, and LiveKit did not assign it in time."
         case "given_up" if accepted := details.get(("accepted", attempt.generation)):

@@ -138,8 +138,8 @@ FAILURES: Final[Mapping[str, Words]] = {
         headline="LiveKit refused the request",
         cause="The LiveKit server of client {client} answered and refused for good: as a rule the "
         "API key or secret is wrong, or the URL is another server's.",
-        advice="Correct this client's LiveKit URL, key and secret (docs/settings.md, docs/clients.md); "
-        f"`{CLI} doctor` says whether they work.",
+        advice="Correct this client's LiveKit URL, key and secret (docs/settings.md, "
+        f"docs/clients.md); `{CLI} doctor` says whether they work.",
     ),
     FailureReason.JOIN_TIMEOUT: Words(
         headline="the agent did not join in time",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from dispatcher.domain.agent_servers import eligible
-from dispatcher.domain.models import END_MARGIN_S, Dispatch, FailureReason, State
+from dispatcher.domain.models import END_MARGIN_S, WAITED, Dispatch, FailureReason, State
 from dispatcher.domain.rooms import sent_before, sent_now
 from dispatcher.errors import TransientLiveKitError
 from dispatcher.ledger import reports
@@ -63,6 +63,12 @@ async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Giv
     return answer
 
 
+def may_have_been_asked(dispatch: Dispatch) -> bool:
+    """Return false where every earlier generation has only waited for an agent server."""
+    waited = {each.generation for each in dispatch.attempts if each.outcome == WAITED}
+    return not waited.issuperset(range(1, dispatch.generation))
+
+
 async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
     """Make one try: ask for this generation, unless LiveKit has been asked or need not be."""
     if tries.count > 1:
@@ -70,7 +76,7 @@ async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Gi
         if record.generation != dispatch.generation or record.terminal:
             return GiveUp.OVERTAKEN
     by_token = dispatch.state is State.DELEGATED
-    maybe_asked = tries.maybe_asked or dispatch.generation > 1 or by_token
+    maybe_asked = tries.maybe_asked or may_have_been_asked(dispatch) or by_token
     if maybe_asked and (found := await _look_for_it(services, dispatch)):
         return found
     if not await _has_agent_server(services, dispatch, tries):
@@ -93,7 +99,7 @@ async def _look_for_it(
     livekit = services.livekit(dispatch)
     # Only a room that had an agent can have been deleted.
     listed = await livekit.list_dispatch(
-        dispatch.room_name, there=room_is_there, deleted=dispatch.generation > 1
+        dispatch.room_name, there=room_is_there, deleted=may_have_been_asked(dispatch)
     )
     for older in sent_before(dispatch, listed):
         await livekit.delete_dispatch(older, dispatch.room_name)

@@ -10,7 +10,14 @@ from typing import Final
 from dispatcher.domain.agent_losses import crashes_in_a_row, why_crashed
 from dispatcher.domain.agent_servers import can_take, slots_for
 from dispatcher.domain.failure_reasons import Reason, why_no_agent, why_paced, why_promised
-from dispatcher.domain.models import UNSENT, AgentServerReport, Dispatch, FailureReason, State
+from dispatcher.domain.models import (
+    UNSENT,
+    WAITED,
+    AgentServerReport,
+    Dispatch,
+    FailureReason,
+    State,
+)
 from dispatcher.domain.state_machine import (
     DISPATCH_CREATED,
     DISPATCH_STARTED,
@@ -170,7 +177,9 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
             )
             await services.ledger.run(step)
     else:
-        await give_up(services, dispatch, WAIT, reason, {})
+        # A delegated one may have been asked for by its token.
+        attempt = {"outcome": WAITED} if dispatch.state is State.QUEUED else {}
+        await give_up(services, dispatch, WAIT, reason, attempt)
     return State.WAITING
 
 

@@ -71,7 +71,7 @@ async def _serve(kind: str, settings: AgentSettings, common: CommonSettings) -> 
         server.load_fnc = reporter.load
         guarded = Guarded(entrypoint)
         server.rtc_session(guarded, agent_name=settings.agent_name, on_request=request_filter)
-        server.on("worker_registered", reporter.changed)
+        server.on("worker_registered", reporter.registered)
         server.on("worker_started", lambda *_: tasks.append(asyncio.create_task(reporter.run())))
         tasks: list[asyncio.Task[None]] = []
         await server.run()

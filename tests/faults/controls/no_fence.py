@@ -44,7 +44,7 @@ async def main() -> None:
         server.rtc_session(run, agent_name=settings.agent_name, on_request=take_every_job)
         tasks: list[asyncio.Task[None]] = []
         server.on("worker_started", lambda *_: tasks.append(asyncio.create_task(reporter.run())))
-        server.on("worker_registered", reporter.changed)
+        server.on("worker_registered", reporter.registered)
         await server.run()
 
 

@@ -302,6 +302,26 @@ async def test_a_lost_reply_is_looked_for_before_the_next_try(
     assert await scenario.house.generations() == [("dsp_1", "1")]
 
 
+async def test_what_has_only_waited_is_asked_for_as_quickly_as_a_new_one(
+    services_for: OpenServices, scenario: Scenario
+) -> None:
+    """LiveKit was never asked: no look for an earlier job, and room and agent in one call."""
+    target = int(scenario.house.server.url.rpartition(":")[2])
+    proxy = LossyProxy(target_port=target, losing=b"CreateDispatch", times=3)
+    async with listening(proxy) as port:
+        services = await services_for(LIVEKIT_URL=f"ws://127.0.0.1:{port}")
+        scenario.request_dispatch()
+        scenario.raw.delete("usher:agent_servers")
+        assert await dispatching.dispatch_agent(services, "dsp_1") is State.WAITING
+        assert scenario.look().attempts[0].outcome == "waited"
+        await services.ledger.run(reports.report_agent_server(a_server(), ttl_s=60))
+
+        assert await dispatching.dispatch_agent(services, "dsp_1") is State.DISPATCHED
+
+    assert scenario.look().attempts[1].tries == 1
+    assert await scenario.house.generations() == [("dsp_1", "2")]
+
+
 async def test_a_room_that_is_there_before_gets_its_agent_too(
     services: Services, scenario: Scenario
 ) -> None:
