@@ -47,7 +47,7 @@ deployments: setup ## test restarts of every process and random kills under load
 	@exec $(python) -m pytest -m "deployment and not long"
 
 package: setup ## build the wheel, install it in empty environments, one for each kind of machine, and run it (6 minutes)
-	@exec $(python) -m pytest -n 2 --dist loadgroup -m package
+	@exec $(python) -m pytest -m package
 
 controls: setup ## test that the campaign fails with each safeguard taken out (12 minutes)
 	@exec $(python) -m pytest -n 2 -m control

@@ -68,20 +68,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def _all_of_one_in_a_process(name: str) -> object:
-    """pytest-xdist runs what is for one machine in one process: it is installed once."""
-    return pytest.param(name, marks=pytest.mark.xdist_group(name))
-
-
-@pytest.fixture(scope="module", params=[_all_of_one_in_a_process(name) for name in MACHINES])
+@pytest.fixture(scope="module", params=list(MACHINES))
 def machine(request: pytest.FixtureRequest) -> Machine:
     return MACHINES[request.param]
 
 
 # Agents have two tests of their own. The first of `MACHINES`, so that it is installed once.
-an_agents_machine = pytest.mark.parametrize(
-    "machine", [_all_of_one_in_a_process("agent")], indirect=True, scope="module"
-)
+an_agents_machine = pytest.mark.parametrize("machine", ["agent"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
