@@ -269,7 +269,8 @@ async def test_a_program_answers_as_by_livekit_s_own_dispatch(
         if answer:
             record = await in_state(usher.caller, answer, "joined")
             assert record["agent_identity"] == answered.agent_identity
-            assert record["generation"] == 1
+            # It may have waited for the agent server's report, which comes after its registration.
+            assert {each["outcome"] for each in record["attempts"][:-1]} <= {"waited"}
             await delete_room(usher.stack, room)
             await in_state(usher.caller, answer, "ended")
     assert "Traceback" not in server.log
