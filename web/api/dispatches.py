@@ -31,6 +31,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 @blueprint.errorhandler(LimitReached)
 def _limit_reached(error: LimitReached) -> Response:
+    """Answer 429; the next requests of a client that has used them up are refused here."""
     if who := caller():
         services().spent_requests.note(who.client.client_id, public=who.public, refused=error)
     return limit_reached(error)

@@ -151,8 +151,6 @@ def _register_ledgers(app: Flask) -> None:
             "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
         ).response()
 
-    app.register_error_handler(LimitReached, limit_reached)
-
     @app.errorhandler(Overloaded)
     def overloaded(error: Overloaded) -> Response:
         return unavailable(f"{error}; try again in a second").response()

@@ -268,13 +268,19 @@ def test_an_answer_is_for_the_pages_of_its_own_client(door: Door) -> None:
     )
 
 
-def test_requests_per_minute_end_in_a_429_that_says_when_and_writes_nothing(
-    door_for: Callable[[str], Door], raw: redis.Redis
-) -> None:
-    door = door_for(
+@pytest.fixture
+def limited(door_for: Callable[[str], Door]) -> Door:
+    """acme may make three requests per minute, globex any number."""
+    return door_for(
         a_client("acme", a_key("acme", "a"), more="requests_per_minute = 3")
         + a_client("globex", a_key("globex", "b"))
     )
+
+
+def test_requests_per_minute_end_in_a_429_that_says_when_and_writes_nothing(
+    limited: Door, raw: redis.Redis
+) -> None:
+    door = limited
     door.post("b")
     wait_until(lambda: raw.hlen("usher:key_uses:globex") == 1)
     for _ in range(3):
@@ -296,12 +302,9 @@ def test_requests_per_minute_end_in_a_429_that_says_when_and_writes_nothing(
 
 
 def test_what_is_asked_beyond_the_limit_costs_redis_nothing(
-    door_for: Callable[[str], Door], raw: redis.Redis
+    limited: Door, raw: redis.Redis
 ) -> None:
-    door = door_for(
-        a_client("acme", a_key("acme", "a"), more="requests_per_minute = 3")
-        + a_client("globex", a_key("globex", "b"))
-    )
+    door = limited
     *_, dispatch_id = [door.post("a").json["dispatch_id"] for _ in range(3)]
     assert door.post("a").status_code == 429
     wait_until(lambda: raw.hlen("usher:key_uses:acme") == 1)
