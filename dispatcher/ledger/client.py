@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -47,7 +47,8 @@ _RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and t
 
 
 # With Redis hung each caller would wait for its own time-out, and the callers in line behind it for
-# several; so callers are refused at once for this long after a time-out.
+# several; so callers are refused at once for this long after a time-out. So they are while Redis
+# loads its data: it looks at its connections only now and then.
 _REST_S = 0.3
 
 
@@ -58,6 +59,7 @@ class Ledger:
         self.clock = LedgerClock()
         self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
+        self._rests_after = RedisError()
         # A place for each step at a time. With gevent this queue is C, and a semaphore Python.
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(AT_ONCE):
@@ -70,7 +72,7 @@ class Ledger:
             timeout_s=settings.redis_timeout_s,
             decode_responses=True,
             max_connections=MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), RETRIES, supported_errors=(RedisConnectionError,)),
+            retry=Retry(NoBackoff(), 0),  # see `_evaluate`
         )
 
     def warm_up(self, connections: int) -> None:
@@ -123,13 +125,16 @@ class Ledger:
 
     def _ask_now(self, step: Step[Any]) -> Any:
         if time.monotonic() < self._resting_until:
-            raise LedgerUnavailable(_RESTING)
+            loads = isinstance(self._rests_after, BusyLoadingError)
+            raise unavailable(self._rests_after) if loads else LedgerUnavailable(_RESTING)
         try:
             client = self._take()
             try:
-                return client.evalsha(sha(step.script_name), len(step.keys), *step.keys, *step.args)
-            except NoScriptError:
-                return client.eval(script(step.script_name), len(step.keys), *step.keys, *step.args)
+                return _evaluate(client, step)
+            except BusyLoadingError:
+                raise  # another try would take as long, and be answered the same
+            except RedisConnectionError:
+                return _evaluate(client, step)
             finally:
                 self._idle.append(client)
         except RedisError as error:
@@ -146,7 +151,8 @@ class Ledger:
         return client
 
     def _unavailable(self, error: RedisError) -> LedgerUnavailable:
-        if isinstance(error, RedisTimeoutError):
+        if isinstance(error, (RedisTimeoutError, BusyLoadingError)):
+            self._rests_after = error
             self._resting_until = time.monotonic() + _REST_S
         if sentinel.may_be_another(error):
             self._give_back()
@@ -192,3 +198,11 @@ class Ledger:
         """Close every connection."""
         self._give_back()
         sentinel.close(self._redis)
+
+
+def _evaluate(client: redis.Redis, step: Step[Any]) -> Any:
+    """Run a step's script; a connection that was lost is made anew first."""
+    try:
+        return client.evalsha(sha(step.script_name), len(step.keys), *step.keys, *step.args)
+    except NoScriptError:
+        return client.eval(script(step.script_name), len(step.keys), *step.keys, *step.args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import subprocess
 import sys
 import time
@@ -105,6 +106,26 @@ async def test_the_ledger_says_it_in_redis_own_word_with_the_remedy(
             assert error.refusal.startswith(f"{word}: ")
         assert redis_works(store)  # and all is well again
         assert await async_store.run(reports.probe()) > 0
+    store.close()
+
+
+def test_a_redis_that_loads_its_data_is_not_waited_for(
+    own_common: CommonSettings, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    """It looks at its connections every 0.2 s here, so each exchange with it takes as long."""
+    store = Ledger(own_common)
+    store.warm_up(4)
+    took_s = []
+    with refusing(own_redis.url, "LOADING", tmp_path):
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            began = time.monotonic()
+            with pytest.raises(LedgerUnavailable, match="LOADING"):
+                store.run(reports.ping())
+            took_s.append(time.monotonic() - began)
+            time.sleep(0.02)
+    assert max(took_s) < 0.7, took_s
+    assert statistics.median(took_s) < 0.05, took_s
     store.close()
 
 
