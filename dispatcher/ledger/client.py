@@ -51,6 +51,10 @@ _RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and t
 # loads its data: it looks at its connections only now and then.
 _REST_S = 0.3
 
+# A process that starts while Redis is slow (it loads its data: 0.2 s for each connection) opens its
+# other connections when they are needed.
+_WARM_UP_S = 0.2
+
 
 class Ledger:
     """Carries steps out with a blocking connection pool; one per process, thread-safe."""
@@ -76,13 +80,15 @@ class Ledger:
         )
 
     def warm_up(self, connections: int) -> None:
-        """Open that many connections now, so that the first requests need not.
+        """Open that many connections now, so that the first requests need not; fewer if it is slow.
 
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
+        until = time.monotonic() + _WARM_UP_S
         try:
-            self._idle += [self._connect() for _ in range(connections)]
+            while len(self._idle) < connections and time.monotonic() < until:
+                self._idle.append(self._connect())
         except RedisError as error:
             raise unavailable(error) from error
 

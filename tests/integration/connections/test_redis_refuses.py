@@ -21,7 +21,7 @@ from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.ledger import keys, reports
 from dispatcher.ledger.async_client import AsyncLedger
-from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.client import AT_ONCE, Ledger
 from dispatcher.ledger.guarding import Guard
 from dispatcher.ledger.pubsub import Wakeups
 from dispatcher.settings import CommonSettings
@@ -126,6 +126,18 @@ def test_a_redis_that_loads_its_data_is_not_waited_for(
             time.sleep(0.02)
     assert max(took_s) < 0.7, took_s
     assert statistics.median(took_s) < 0.05, took_s
+    store.close()
+
+
+def test_a_process_that_starts_while_redis_loads_its_data_is_soon_ready(
+    own_common: CommonSettings, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    """Each of its connections takes 0.2 s: all of them together held the first requests up."""
+    store = Ledger(own_common)
+    with refusing(own_redis.url, "LOADING", tmp_path):
+        began = time.monotonic()
+        store.warm_up(AT_ONCE)
+        assert time.monotonic() - began < 1
     store.close()
 
 
