@@ -126,7 +126,12 @@ class Liveness:
 
     def agents_alive_now(self) -> list[tuple[str, int]]:
         """Agents and their processes."""
-        return [(agent, life.pid) for agent, life in self._lives.items() if self.alive_now(agent)]
+        # From a thread, while the event loop adds more.
+        return [
+            (agent, life.pid)
+            for agent, life in list(self._lives.items())
+            if self.alive_now(agent)
+        ]
 
     def agents_of(self, room: str) -> set[str]:
         """Every agent that was started for that room."""
