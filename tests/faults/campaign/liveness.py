@@ -128,9 +128,7 @@ class Liveness:
         """Agents and their processes."""
         # From a thread, while the event loop adds more.
         return [
-            (agent, life.pid)
-            for agent, life in list(self._lives.items())
-            if self.alive_now(agent)
+            (agent, life.pid) for agent, life in list(self._lives.items()) if self.alive_now(agent)
         ]
 
     def agents_of(self, room: str) -> set[str]:
