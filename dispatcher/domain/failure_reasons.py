@@ -1,7 +1,7 @@
 """The reason why a dispatch has no agent, as a code and a sentence. Pure.
 
-The sentence becomes the record's `failure_message`; `explain/texts.py` says what an operator can do
-about each reason.
+The sentence becomes the record's `failure_message`, which operators read as the cause;
+`explain/texts.py` has a headline and advice for each reason.
 """
 
 from __future__ import annotations

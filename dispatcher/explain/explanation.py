@@ -16,7 +16,6 @@ from dispatcher.explain.texts import CLI, Words, words_for
 
 # So many incidents are told in the cause; all of them are in the evidence.
 _TOLD: Final = 3
-_WITH_A_REASON: Final = (State.FAILED, State.CANCELLED, State.WAITING)
 
 # The words of a state; `{words}` are those of the reason that the record gives, and `_values` has
 # what else is filled in.
@@ -136,8 +135,6 @@ def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
     values = _values(dispatch, timings, evidence)
     values["words"] = _filled(words_for(dispatch.failure_reason), values)
     words = _filled(_words(dispatch, timings), values)
-    if dispatch.state in _WITH_A_REASON and dispatch.failure_message:
-        evidence = (f"The record says: {dispatch.failure_message}.", *evidence)
     return Explanation(**vars(words), evidence=evidence)
 
 
@@ -198,6 +195,7 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
         "container": container or "(any)",
         "in_container": f" in container {container}" if container else "",
         "reason": dispatch.failure_reason,
+        "message": _as_sentence(dispatch.failure_message or "the record gives no other reason"),
         "server": dispatch.agent_server_id or "(unknown)",
         "job": dispatch.job_id or "(unknown)",
         "since": seconds(_since_ms(dispatch)),
@@ -216,6 +214,10 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
 
 def _filled(words: Words, values: Mapping[str, object]) -> Words:
     return Words(**{name: text.format(**values) for name, text in vars(words).items()})
+
+
+def _as_sentence(message: str) -> str:
+    return f"{message[0].upper()}{message[1:].rstrip('.')}."
 
 
 def _since_ms(dispatch: Dispatch) -> int:
