@@ -49,8 +49,7 @@ def command(
     dispatches = list(islice(found, limit + 1))
     more = len(dispatches) > limit
     dispatches = dispatches[:limit]
-    unreadable = store.run(reports.parked())
-    parked = sorted(unreadable)
+    parked = sorted(store.run(reports.parked()))
     if as_json:
         emit(
             {"dispatches": [shapes.summary(d) for d in dispatches], "more": more, "parked": parked}
@@ -59,8 +58,8 @@ def command(
     if dispatches:
         click.echo("\n".join(rendering.listed(dispatches)))
     else:
-        where = f"client {client_id!r}" if client_id else reach.where_clients_come_from()
-        click.echo(f"No dispatches: looked for {where}.")
+        told = "" if client_id else ", by this environment's USHER_CLIENTS_FILE or USHER_CLIENT_ID"
+        click.echo(f"No dispatches of client {', '.join(clients)}{told}.")
     if more:
         click.echo(f"There are more than {limit}; --limit shows more of them.")
     if parked:

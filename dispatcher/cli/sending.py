@@ -7,7 +7,7 @@ limits apply.
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
@@ -87,7 +87,7 @@ def command(
     agent is in the room, with 1 when the dispatch has failed, and with 6 when neither was seen.
     """
     client = _client(client_id)
-    new = replace(_new(client, room, agent, metadata), deployment=deployment)
+    new = _new(client, room, agent, deployment, metadata)
     store = reach.open_ledger()
     settings = reach.common_settings()
     created = store.run(
@@ -121,7 +121,7 @@ def _client(client_id: str | None) -> Client:
     return found
 
 
-def _new(client: Client, room: str, agent: str, metadata: str) -> NewDispatch:
+def _new(client: Client, room: str, agent: str, deployment: str, metadata: str) -> NewDispatch:
     if agent and not client.may_use(agent):
         raise Problem(
             f"client {client.client_id!r} may not use agent {agent!r}; it may use: "
@@ -133,6 +133,7 @@ def _new(client: Client, room: str, agent: str, metadata: str) -> NewDispatch:
         client_id=client.client_id,
         room_name=room or f"room-{secrets.token_urlsafe(16)}",
         agent_name=agent or client.default_agent_name,
+        deployment=deployment,
         container=client.container,
         agent_metadata=metadata,
         deadline_ms=int(client.deadline_s * 1000),

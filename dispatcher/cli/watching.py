@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -16,8 +17,6 @@ from dispatcher.cli.sending import exit_code
 from dispatcher.domain.models import Dispatch, TimelineEvent
 from dispatcher.explain.explanation import explain
 from dispatcher.ledger.client import Ledger
-
-_FOR_EVER_S: Final = 10 * 365 * 86_400.0
 
 
 @click.command(
@@ -41,7 +40,7 @@ def command(
     if dispatch_id and client_id:
         raise click.UsageError("an ID is enough: --client is for watching all")
     store = reach.open_ledger()
-    until = time.monotonic() + (_FOR_EVER_S if for_s is None else for_s)
+    until = time.monotonic() + (math.inf if for_s is None else for_s)
     if dispatch_id:
         _watch_one(store, dispatch_id, until, as_json=as_json)
         return
@@ -49,8 +48,7 @@ def command(
     def listening() -> None:
         click.echo("watching; Ctrl-C ends it", err=True)
 
-    everything = follow_all(store, client_id=client_id, until=until, listening=listening)
-    for dispatch, event in everything:
+    for dispatch, event in follow_all(store, client_id=client_id, until=until, listening=listening):
         _print_of_any(dispatch, event, as_json=as_json)
 
 
