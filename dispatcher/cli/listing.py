@@ -59,7 +59,7 @@ def command(
         click.echo("\n".join(rendering.listed(dispatches)))
     else:
         told = "" if client_id else ", by this environment's USHER_CLIENTS_FILE or USHER_CLIENT_ID"
-        click.echo(f"No dispatches of client {', '.join(clients)}{told}.")
+        click.echo(f"No dispatches of client {', '.join(map(repr, clients))}{told}.")
     if more:
         click.echo(f"There are more than {limit}; --limit shows more of them.")
     if parked:
