@@ -14,7 +14,7 @@ Progress = Callable[[str], None]
 Done = tuple[str, dict[str, Any]]  # a check's message for people, and its numbers for programs
 
 
-class Went(UsherError):
+class Failed(UsherError):
     """A check failed; the message says how."""
 
 
