@@ -19,12 +19,7 @@ _TOLD: Final = 3
 
 # The words of a state; `{words}` are those of the reason that the record gives, and `_values` has
 # what else is filled in.
-_SOON: Final = "Look again in a second."
 _FOLLOW: Final = f"Look again in a second, or follow it: `{CLI} watch {{record.dispatch_id}}`."
-_ASKING: Final = (
-    "A dispatch worker asks the LiveKit of client {client}; more than a second means that LiveKit "
-    "answers slowly or not at all (up to three tries)."
-)
 _ASK_DOCTOR: Final = f"`{CLI} doctor` asks every client's LiveKit and says whether workers live."
 
 _QUEUED_LONG: Final = Words(
@@ -33,10 +28,8 @@ _QUEUED_LONG: Final = Words(
     "away, frozen or busy, or its wake-up was lost and the sweeper is about to find it.",
     advice=f"`{CLI} doctor` says whether workers and sweeper live and how long the queue is.",
 )
-_DISPATCHING: Final = "Dispatching for {since}: LiveKit is being asked"
-_DISPATCHING_LONG: Final = Words(headline=_DISPATCHING, cause=_ASKING, advice=_ASK_DOCTOR)
 _DISPATCHING_LOST: Final = Words(
-    headline=_DISPATCHING,
+    headline="Dispatching for {since}: its worker is lost",
     cause="The dispatch worker that has it in hand was killed or hangs; another one takes it over "
     "now.",
     advice=_ASK_DOCTOR,
@@ -52,9 +45,14 @@ _STATES: Final[Mapping[State, Words]] = {
     State.QUEUED: Words(
         headline="Queued for {since}",
         cause="A dispatch worker takes it up any moment.",
-        advice=_SOON,
+        advice="Look again in a second.",
     ),
-    State.DISPATCHING: Words(headline=_DISPATCHING, cause=_ASKING, advice=_SOON),
+    State.DISPATCHING: Words(
+        headline="Dispatching for {since}: LiveKit is being asked",
+        cause="A dispatch worker asks the LiveKit of client {client}; more than a second means "
+        "that LiveKit answers slowly or not at all (up to three tries).",
+        advice=f"Look again in a second. {_ASK_DOCTOR}",
+    ),
     State.DISPATCHED: Words(
         headline="Dispatched {since} ago: nobody has been offered the job yet",
         cause="LiveKit has taken the request and offers the job within some 0.25 s; what is not "
@@ -167,13 +165,10 @@ def explain_parked(dispatch_id: str, reason: str) -> Explanation:
 def _words(dispatch: Dispatch, timings: Timings) -> Words:
     """Choose the words for a record's state, and for how long it has lasted."""
     since_ms = _since_ms(dispatch)
-    slow = is_slow_start(since_ms, timings)
-    if dispatch.state is State.QUEUED and slow:
+    if dispatch.state is State.QUEUED and is_slow_start(since_ms, timings):
         return _QUEUED_LONG
     if dispatch.state is State.DISPATCHING and since_ms >= DISPATCHING_LEASE_S * 1000:
         return _DISPATCHING_LOST
-    if dispatch.state is State.DISPATCHING and slow:
-        return _DISPATCHING_LONG
     return _STARTING if is_starting(dispatch) else _STATES[dispatch.state]
 
 
