@@ -14,16 +14,15 @@ from dispatcher.ledger import reports
 @click.command(
     "agents",
     cls=Command,
-    short_help="Agent servers with slots, load and state.",
     examples=("agents", "agents --client acme --agent session-agent-rag", "agents --json"),
 )
 @client_option("Only those that serve this client.")
 @click.option("--agent", "agent_name", help="Only those of this agent name.")
 def command(client_id: str | None, agent_name: str | None, as_json: bool) -> None:
-    """List the agent servers that have reported themselves in the last seconds.
+    """List the online agent servers with slots, load and state.
 
-    Ends with 1 when there is none. Agents of USHER_UNFENCED_AGENTS report nothing and are never
-    here.
+    Online are those that have reported themselves in the last seconds. Ends with 1 when there is
+    none. Agents of USHER_UNFENCED_AGENTS report nothing and are never here.
     """
     found = sorted(
         (

@@ -42,16 +42,16 @@ _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"
 @click.command(
     "doctor",
     cls=Command,
-    short_help="Is everything there? What is to be done?",
     examples=("doctor", "doctor --quiet || page-somebody", "doctor --json | jq .verdict"),
 )
 @click.option("--quiet", "-q", is_flag=True, help="Only what is not in order.")
 @click.option("--strict", is_flag=True, help="A warning counts as a failure.")
 def command(quiet: bool, strict: bool, as_json: bool) -> None:
-    """Check Redis, LiveKit, agent servers, workers, queues and settings, and say what to do.
+    """Check everything that a session needs, and say what to do.
 
-    Ends with 0 when nothing failed, with 1 when something did, and with 4 when Redis did not
-    answer. It takes five seconds at most, whatever hangs.
+    That is Redis, LiveKit, agent servers, workers, queues and settings. Ends with 0 when nothing
+    failed, with 1 when something did, and with 4 when Redis did not answer. It takes five seconds
+    at most, whatever hangs.
     """
     # `asyncio.run`, and Python at its end, would wait for a thread that hangs in a DNS look-up.
     found = asyncio.new_event_loop().run_until_complete(_examine())

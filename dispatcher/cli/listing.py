@@ -17,7 +17,6 @@ from dispatcher.ledger import reports
 @click.command(
     "list",
     cls=Command,
-    short_help="The dispatches there are, newest first.",
     examples=(
         "list --since 1h",
         "list --state failed --client acme --since 1d",

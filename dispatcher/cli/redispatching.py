@@ -42,7 +42,6 @@ class Result:
 @click.command(
     "redispatch",
     cls=Command,
-    short_help="Send failed, ended or agentless ones again.",
     examples=(
         "redispatch dsp_BWA-BKOFuK9gGdfLrxlpdg",
         "redispatch --failed --since 1h --dry-run",
@@ -70,7 +69,7 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Send dispatches again that have ended, failed or lost their agent.
+    """Send ended, failed or agentless dispatches again.
 
     What would double an agent is refused: one that is on its way, has its agent, or whose room
     another dispatch serves; so is what is more than its client may ask for. Ends with 1 when any

@@ -25,7 +25,6 @@ _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: 
 @click.command(
     "selftest",
     cls=Command,
-    short_help="Test a running deployment with real sessions.",
     examples=(
         "selftest --url https://usher.example.com --key-file /run/secrets/usher-key",
         "selftest --concurrency 50 --junit selftest.xml",
@@ -74,11 +73,11 @@ def command(
     junit_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Test a running deployment with real sessions, and end them again.
+    """Test a running deployment with real sessions.
 
     Single dispatch and its times, the agent as a participant in the room sees it, idempotency,
-    many at once, the counters of the agent servers, cancelling, and that nothing is left. Ends
-    with 0 when all is well, with 1 when something failed.
+    many at once, the counters of the agent servers, cancelling, and that nothing is left: it ends
+    all its sessions. Ends with 0 when all is well, with 1 when something failed.
     """
     key = _key(key_file)
     options = Options(

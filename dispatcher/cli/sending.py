@@ -14,11 +14,11 @@ import click
 
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, Problem, emit, printable
-from dispatcher.cli.following import wait_for_join
 from dispatcher.cli.options import client_option
+from dispatcher.cli.watching import exit_code, wait_for_join
 from dispatcher.clients.models import Client
 from dispatcher.clients.registry import registry
-from dispatcher.domain.models import Dispatch, NewDispatch, State
+from dispatcher.domain.models import Dispatch, NewDispatch
 from dispatcher.domain.quotas import Admission
 from dispatcher.explain.explanation import explain
 from dispatcher.ledger import dispatches
@@ -50,7 +50,6 @@ class _Text(click.ParamType[str]):
 @click.command(
     "send",
     cls=Command,
-    short_help="Have an agent dispatched by hand.",
     examples=(
         "send --wait",
         "send --room room-1 --agent session-agent-rag --client acme",
@@ -169,10 +168,3 @@ def _report(
         click.echo("\n".join((*rendering.explained(told), "", *rendering.drawn(dispatch))))
     if dispatch:
         click.get_current_context().exit(exit_code(dispatch))
-
-
-def exit_code(dispatch: Dispatch) -> Exit:
-    """Return the exit code: OK with an agent, NEGATIVE after the end, else TIME_IS_UP."""
-    if dispatch.state in (State.JOINED, State.ENDED):
-        return Exit.OK
-    return Exit.NEGATIVE if dispatch.terminal else Exit.TIME_IS_UP
