@@ -106,7 +106,7 @@ def list_clients(path: Path) -> None:
 def show(path: Path, client_id: str) -> None:
     """What a client has, and when each of its keys was last used."""
     table = ClientsFile(path).client(client_id)
-    click.echo(f"{client_id}")
+    click.echo(client_id)
     for name, value in table.items():
         if name != "keys":
             click.echo(f"  {name} = {value}")

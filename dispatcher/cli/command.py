@@ -70,7 +70,8 @@ def redis_address() -> str:
     return redis_url.address(load(CommonSettings).redis_url.get_secret_value())
 
 
-def _problem(error: UsherError) -> Problem:
+def problem(error: UsherError) -> Problem:
+    """Return what an operator is told of an error."""
     message, code = str(error), Exit.NEGATIVE
     match error:
         case LedgerUnavailable():
@@ -93,7 +94,7 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         yield
     except (UsherError, Problem, click.UsageError) as error:
         if isinstance(error, UsherError):
-            error = _problem(error)
+            error = problem(error)
         elif as_json and isinstance(error, click.UsageError):
             error = Problem(error.format_message(), Exit.USAGE)
         if isinstance(error, Problem):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final
 
 import click
 
 from dispatcher.cli import reach, rendering
-from dispatcher.cli.command import Command, Exit, emit
+from dispatcher.cli.command import Command, Exit, emit, problem
 from dispatcher.cli.options import Duration, client_option, complete_dispatches
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
@@ -106,13 +106,10 @@ def _failed(client_id: str | None, since_s: float) -> tuple[str, ...]:
 async def _all(ids: Sequence[str], *, dry_run: bool, with_people: bool) -> list[Result]:
     services = await open_services(reach.common_settings())
     taken: dict[tuple[str, str, str], str] = {}  # rooms that a dispatch before would take
-    results = []
     try:
-        for dispatch_id in ids:
-            results.append(await _one(services, dispatch_id, taken, dry_run, with_people))
+        return [await _one(services, each, taken, dry_run, with_people) for each in ids]
     finally:
         await services.aclose()
-    return results
 
 
 async def _one(
@@ -135,9 +132,7 @@ async def _one(
             message, outcome = f"generation {dispatch.generation}", SENT
     except (UnknownDispatch, RedispatchRefused, UnreadableRecord) as error:
         outcome = UNKNOWN if isinstance(error, UnknownDispatch) else REFUSED
-        unreadable = isinstance(error, UnreadableRecord)
-        message = f"its record cannot be read ({error})" if unreadable else str(error)
-        return Result(dispatch_id=dispatch_id, outcome=outcome, message=message)
+        return Result(dispatch_id=dispatch_id, outcome=outcome, message=problem(error).message)
     return Result(
         dispatch_id=dispatch_id,
         outcome=outcome,
@@ -170,8 +165,7 @@ async def _refuse_empty_room(services: Services, dispatch: Dispatch) -> None:
 def _report(results: Sequence[Result], *, dry_run: bool, as_json: bool) -> None:
     counts = {name: sum(r.outcome == name for r in results) for name in _COLOURS}
     if as_json:
-        shown: list[dict[str, Any]] = [dict(vars(result)) for result in results]
-        emit({"dry_run": dry_run, "results": shown, "counts": counts})
+        emit({"dry_run": dry_run, "results": [asdict(r) for r in results], "counts": counts})
     elif not results:
         click.echo("Nothing has failed in that time.")
     else:

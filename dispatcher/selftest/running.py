@@ -58,8 +58,7 @@ class SelfTest:
     _records: list[Record] = field(default_factory=list)
     _before: Accepts | Skipped | None = None  # the counters before many sessions at once
     _rooms: set[str] = field(default_factory=set)
-    _asked: int = 0
-    _answered: int = 0
+    _unanswered: int = 0
 
     async def run(self) -> None:
         """Run every check; in any case end the sessions that were started."""
@@ -119,9 +118,9 @@ class SelfTest:
     async def _ask(self, *, room: str = "", once: str = "") -> Session:
         room = room or fresh_room()
         self._rooms.add(room)  # before the request: its answer may get lost
-        self._asked += 1
+        self._unanswered += 1
         session = await self.deployment.session(room, agent=self.options.agent, once=once)
-        self._answered += 1
+        self._unanswered -= 1
         self._sessions.setdefault(session.dispatch_id, session)
         return session
 
@@ -250,7 +249,7 @@ class SelfTest:
             async with asyncio.timeout(_CLEAN_UP_S):
                 for pause_s in (0.0, ANSWER_S):
                     # A request whose answer was not awaited may still be on its way.
-                    await asyncio.sleep(pause_s if self._asked > self._answered else 0)
+                    await asyncio.sleep(pause_s if self._unanswered else 0)
                     for dispatch_id in await self._live():
                         await self.deployment.cancel(dispatch_id)
                 left = await self._live()
