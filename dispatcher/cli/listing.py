@@ -55,7 +55,7 @@ def command(
         )
         return
     if dispatches:
-        click.echo("\n".join(rendering.listed(dispatches)))
+        click.echo("\n".join(rendering.summaries(dispatches)))
     else:
         told = "" if client_id else ", by this environment's USHER_CLIENTS_FILE or USHER_CLIENT_ID"
         click.echo(f"No dispatches of client {', '.join(map(repr, clients))}{told}.")

@@ -82,7 +82,7 @@ def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines] or [first.rstrip()]
 
 
-def explained(told: Explanation) -> list[str]:
+def explanation(told: Explanation) -> list[str]:
     """Render an explanation: headline, cause, advice, evidence."""
     lines = [click.style(printable(told.headline), bold=True)]
     lines += wrapped("why", told.cause)
@@ -92,19 +92,19 @@ def explained(told: Explanation) -> list[str]:
     return lines
 
 
-def shown(dispatch: Dispatch, told: Explanation) -> list[str]:
+def record(dispatch: Dispatch, told: Explanation) -> list[str]:
     """Render everything about a dispatch, the explanation first."""
     return [
         f"{dispatch.dispatch_id}  {coloured(dispatch.state)}",
         "",
-        *explained(told),
+        *explanation(told),
         "",
         *_facts(dispatch),
         "",
-        *drawn(dispatch),
+        *stage_bars(dispatch),
         "",
         *_attempts(dispatch),
-        *timeline(dispatch),
+        *_timeline(dispatch),
     ]
 
 
@@ -135,7 +135,7 @@ def bar(took: float, longest: float) -> str:
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
 
 
-def drawn(dispatch: Dispatch) -> list[str]:
+def stage_bars(dispatch: Dispatch) -> list[str]:
     """Draw the stages as bars; a session, which may be hours, has none."""
     found = stages(dispatch)
     if not found:
@@ -171,7 +171,7 @@ def _attempts(dispatch: Dispatch) -> Iterator[str]:
     yield ""
 
 
-def timeline(dispatch: Dispatch) -> Iterator[str]:
+def _timeline(dispatch: Dispatch) -> Iterator[str]:
     """Render the events, each with its time since the first one."""
     if not dispatch.timeline:
         return
@@ -192,7 +192,7 @@ def pairs(values: Mapping[str, str]) -> str:
     return printable(" ".join(f"{name}={value}" for name, value in values.items() if value))
 
 
-def listed(dispatches: Sequence[Dispatch]) -> list[str]:
+def summaries(dispatches: Sequence[Dispatch]) -> list[str]:
     """Render one line for each dispatch."""
     heads = ("asked for", "dispatch", "state", "client", "room", "agent", "gen", "to join", "why")
     rows = [

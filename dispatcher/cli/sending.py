@@ -102,7 +102,7 @@ def command(
         )
     )
     if not as_json:
-        click.echo(_said(created, new))
+        click.echo(_outcome_line(created, new))
     dispatch = None
     if wait:
         dispatch = wait_for_join(store, created.dispatch_id, within_s=client.deadline_s + _MARGIN_S)
@@ -139,7 +139,7 @@ def _new(client: Client, room: str, agent: str, deployment: str, metadata: str) 
     )
 
 
-def _said(created: Created, new: NewDispatch) -> str:
+def _outcome_line(created: Created, new: NewDispatch) -> str:
     room = printable(new.room_name)
     if created.new:
         return f"{created.dispatch_id}  sent: room {room}, agent {new.agent_name}"
@@ -165,6 +165,6 @@ def _report(
             }
         )
     elif dispatch and told:
-        click.echo("\n".join((*rendering.explained(told), "", *rendering.drawn(dispatch))))
+        click.echo("\n".join((*rendering.explanation(told), "", *rendering.stage_bars(dispatch))))
     if dispatch:
         click.get_current_context().exit(exit_code(dispatch))

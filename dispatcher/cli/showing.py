@@ -38,7 +38,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
         record = shapes.record(dispatch) if dispatch else None
         emit({"dispatch": record, "explanation": asdict(told)})
     else:
-        lines = rendering.shown(dispatch, told) if dispatch else rendering.explained(told)
+        lines = rendering.record(dispatch, told) if dispatch else rendering.explanation(told)
         click.echo("\n".join(lines))
     click.get_current_context().exit(code)
 

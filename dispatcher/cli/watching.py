@@ -66,7 +66,7 @@ def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) 
         last: dict[str, Any] = {"dispatch_id": dispatch_id, "state": dispatch.state}
         emit({**last, "explanation": asdict(told)}, indent=None)
     else:
-        click.echo("\n".join(rendering.explained(told)))
+        click.echo("\n".join(rendering.explanation(told)))
     click.get_current_context().exit(exit_code(dispatch))
 
 

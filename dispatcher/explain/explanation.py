@@ -11,7 +11,7 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.timing import DISPATCHING_LEASE_S, Timings, is_starting
-from dispatcher.explain.incidents import duration, is_slow_start, seconds, troubles
+from dispatcher.explain.incidents import duration, incidents, is_slow_start, seconds
 from dispatcher.explain.texts import CLI, Words, words_for
 
 # So many incidents are told in the cause; all of them are in the evidence.
@@ -129,7 +129,7 @@ def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
 
     `timings` are the workers' time-outs, which the sentences name.
     """
-    evidence = troubles(dispatch, timings)
+    evidence = incidents(dispatch, timings)
     values = _values(dispatch, timings, evidence)
     values["words"] = _filled(words_for(dispatch.failure_reason), values)
     words = _filled(_words(dispatch, timings), values)
@@ -172,7 +172,7 @@ def _words(dispatch: Dispatch, timings: Timings) -> Words:
     return _STARTING if is_starting(dispatch) else _STATES[dispatch.state]
 
 
-def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) -> dict[str, object]:
+def _values(dispatch: Dispatch, timings: Timings, evidence: tuple[str, ...]) -> dict[str, object]:
     """Return what the words of states and reasons name."""
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
@@ -203,7 +203,7 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
         "clearing": clearing if dispatch.clearing else "",
         "offer_timeout": _offer_timeout(timings),
         "verify_timeout": duration(timings.verify_timeout_s),
-        "on_the_way": _on_the_way(incidents),
+        "on_the_way": _on_the_way(evidence),
     }
 
 
@@ -219,11 +219,11 @@ def _since_ms(dispatch: Dispatch) -> int:
     return max(0, dispatch.read_at_ms - dispatch.updated_at_ms)
 
 
-def _on_the_way(incidents: tuple[str, ...]) -> str:
-    if not incidents:
+def _on_the_way(evidence: tuple[str, ...]) -> str:
+    if not evidence:
         return "Nothing went wrong."
-    more = f" ({len(incidents) - _TOLD} more below.)" if len(incidents) > _TOLD else ""
-    return "On the way: " + " ".join(incidents[:_TOLD]) + more
+    more = f" ({len(evidence) - _TOLD} more below.)" if len(evidence) > _TOLD else ""
+    return "On the way: " + " ".join(evidence[:_TOLD]) + more
 
 
 def _offer_timeout(timings: Timings) -> str:

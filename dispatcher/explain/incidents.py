@@ -57,7 +57,7 @@ def is_slow_start(queued_ms: int, timings: Timings) -> bool:
     return queued_ms >= timings.wake_grace_s * 1000
 
 
-def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
+def incidents(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
     """Return one sentence for each incident; none if all went as it should."""
     told = [
         *_dropped(dispatch),
@@ -162,14 +162,14 @@ def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
             )
             who = f"Agent server {server} (container {container})"
             refused[who, reason].append(event.at_ms)
-        elif text := _said(event):
+        elif text := _sentence(event):
             yield event.at_ms, text
     for (who, reason), at_ms in refused.items():
         times = "" if len(at_ms) == 1 else f" {len(at_ms)} times"
         yield at_ms[0], f"{who} refused the job{times}: {reason}."
 
 
-def _said(event: TimelineEvent) -> str:
+def _sentence(event: TimelineEvent) -> str:
     usual = {"agent_identity": "", "by": "hand", "message": "", "reason": "it fell silent"}
     detail = {**usual, **event.detail}
     if event.event == "restored":

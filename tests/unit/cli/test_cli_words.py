@@ -79,7 +79,8 @@ def test_names_cannot_play_with_the_terminal() -> None:
         timeline=(TimelineEvent(at_ms=1, event="queued", generation=1, detail={"by": "\x1b[31m"}),),
     )
 
-    lines = [*rendering.shown(dispatch, explain(dispatch, TIMINGS)), *rendering.listed([dispatch])]
+    lines = [*rendering.record(dispatch, explain(dispatch, TIMINGS))]
+    lines += rendering.summaries([dispatch])
 
     text = click.unstyle("\n".join(lines))
     assert "room\\x1b[2J\\x07\\x0a-1" in text

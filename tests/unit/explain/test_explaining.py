@@ -10,7 +10,7 @@ import pytest
 from dispatcher.domain.models import Attempt, Dispatch, FailureReason, State, TimelineEvent
 from dispatcher.explain import explanation as explaining
 from dispatcher.explain.explanation import Explanation, explain_parked, explain_unknown
-from dispatcher.explain.incidents import troubles
+from dispatcher.explain.incidents import incidents
 from dispatcher.explain.stages import stages
 from dispatcher.explain.texts import FAILURES, REJECTED
 from tests.support.values import TIMINGS, a_dispatch
@@ -201,7 +201,7 @@ def test_a_smooth_way_has_no_trouble() -> None:
 def test_an_answer_noted_after_the_accept_is_no_trouble() -> None:
     late = [*SMOOTH[:2], SMOOTH[4], (201, "dispatched"), *SMOOTH[5:]]
 
-    assert troubles(joined(*late), TIMINGS) == ()
+    assert incidents(joined(*late), TIMINGS) == ()
     names = [stage.name for stage in stages(joined(*late))]
     assert names == ["queue_wait", "dispatch", "join", "session"]
 
