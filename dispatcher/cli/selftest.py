@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from dispatcher.cli.command import Command, Exit, Problem, emit, leave, printabl
 from dispatcher.cli.options import Duration
 from dispatcher.cli.rendering import table
 from dispatcher.selftest.deployment import Deployment
-from dispatcher.selftest.results import Outcome, Result, as_shape, junit, passed
+from dispatcher.selftest.results import Outcome, Result, junit, passed
 from dispatcher.selftest.running import Options, SelfTest
 
 _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
@@ -90,9 +91,17 @@ def command(
     results, interrupted = asyncio.run(_run(url, key, options, began))
     took_s = time.monotonic() - began
     if junit_path is not None:
-        junit_path.write_text(junit(url, results, took_s=took_s), "utf-8")
+        junit_path.write_text(junit(results, took_s=took_s), "utf-8")
     if as_json:
-        emit({**as_shape(url, results, took_s=took_s), "interrupted": interrupted})
+        emit(
+            {
+                "url": url,
+                "passed": passed(results),
+                "took_s": round(took_s, 3),
+                "interrupted": interrupted,
+                "checks": [asdict(result) for result in results],
+            }
+        )
     else:
         _print(results, took_s, interrupted=interrupted)
     code = Exit.OK if passed(results) else Exit.NEGATIVE
