@@ -57,7 +57,9 @@ def set_up(service: str) -> tuple[Tracer, TracerProvider]:
         ValueError: a variable names an exporter or a protocol that there is not.
     """
     resource = _resource(service)
-    processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in _exporters()]
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    exporters = [_exporter(name.strip().lower()) for name in wanted.split(",")]
+    processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in exporters]
     # `_stop_at_the_end` shuts it down: a provider by itself waits half a minute for a receiver.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     guests = TracerProvider(
@@ -79,11 +81,6 @@ def _resource(service: str) -> Resource:
     if "service.name" not in named.attributes:
         ours |= {"service.name": service, "service.namespace": "usher"}
     return Resource(ours).merge(named)
-
-
-def _exporters() -> list[SpanExporter]:
-    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-    return [_exporter(name.strip().lower()) for name in wanted.split(",")]
 
 
 def _exporter(name: str) -> SpanExporter:

@@ -91,7 +91,7 @@ def tell_created(new: NewDispatch, detail: Mapping[str, str]) -> None:
 
 
 def _log(of: DispatchRef | NewDispatch, change: Change) -> None:
-    details = {
+    details: dict[str, object] = {
         _RENAMED.get(name, name): int(value) if value.isdecimal() else value
         for name, value in change.detail.items()
     }
