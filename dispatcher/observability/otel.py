@@ -2,8 +2,8 @@
 
 Only `tracing.start` imports this module, so a process without traces does not load the SDK. The SDK
 itself reads sampler, limits, batches, endpoints, headers and certificates from the `OTEL_`
-variables. This module replaces the rest of its set-up, which would choose one global provider for
-every library, list all installed packages, and wait half a minute at the end.
+variables. Why this module replaces the rest of its set-up:
+`docs/decisions/0132-what-we-keep-writing-ourselves.md`.
 """
 
 from __future__ import annotations

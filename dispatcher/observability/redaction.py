@@ -1,10 +1,9 @@
 """Remove tokens, keys, passwords and agents' metadata from log records.
 
-Libraries put such values into their errors: livekit-agents' "failed to connect" has the whole
-request with its bearer token, and "unknown job" the job with its metadata. So a filter at each
-handler of the process cleans every record with its fields and its traceback, and the logging code
-need not. A secret is known by its form (a JSON web token, an `Authorization`, a password in a URL),
-by the name of its field, or because this process holds it (`hide`).
+Libraries log such values with their errors (`docs/decisions/0111-secrets-out-of-logs.md`). So a
+filter at each handler of the process cleans every record with its fields and its traceback, and the
+logging code need not. A secret is known by its form (a JSON web token, an `Authorization`, a
+password in a URL), by the name of its field, or because this process holds it (`hide`).
 """
 
 from __future__ import annotations
