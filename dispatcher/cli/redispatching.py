@@ -10,9 +10,10 @@ from typing import Final
 
 import click
 
-from dispatcher.cli import reach, rendering
+from dispatcher.cli import reach
 from dispatcher.cli.command import Command, Exit, emit, problem
 from dispatcher.cli.options import Duration, client_option, complete_dispatches
+from dispatcher.cli.rendering import styled, table
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
 from dispatcher.ledger import cancelling, reports
@@ -171,10 +172,10 @@ def _report(results: Sequence[Result], *, dry_run: bool, as_json: bool) -> None:
     else:
         heads = ("dispatch", "outcome", "room", "")
         rows = [
-            (r.dispatch_id, click.style(r.outcome, fg=_COLOURS[r.outcome]), r.room_name, r.message)
+            (r.dispatch_id, styled(r.outcome, _COLOURS[r.outcome]), r.room_name, r.message)
             for r in results
         ]
-        click.echo("\n".join(rendering.table(heads, rows)))
+        click.echo("\n".join(table(heads, rows)))
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         click.echo(told + (" (dry run: nothing was changed)" if dry_run else ""))
     code = Exit.NEGATIVE if counts[REFUSED] else Exit.OK

@@ -40,14 +40,23 @@ def clock(ms: int | None, *, date: bool = False) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%SZ" if date else "%H:%M:%S.%f")[: None if date else -3]
 
 
-def coloured(state: str, text: str = "") -> str:
-    """Return a state's name, or `text`, in its colour (click removes colours if not wanted)."""
-    return click.style(text or state, fg=_COLOURS.get(state, "cyan"))
+class Styled(str):
+    """Text of our own with escape codes; in any other text, from a caller maybe, they are shown."""
+
+
+def styled(text: str, colour: str) -> Styled:
+    """Return text of our own in a colour (click removes colours if not wanted)."""
+    return Styled(click.style(text, fg=colour))
+
+
+def coloured(state: str, text: str = "") -> Styled:
+    """Return a state's name, or `text`, in the colour of the state."""
+    return styled(text or state, _COLOURS.get(state, "cyan"))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out rows in columns as wide as their cells, which may be coloured."""
-    shown = [[_cell(cell) for cell in row] for row in rows]
+    """Lay out rows in columns as wide as their cells."""
+    shown = [[c if isinstance(c, Styled) else printable(c) for c in row] for row in rows]
     columns = list(zip(heads, *shown, strict=True))
     widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
 
@@ -59,11 +68,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return "  ".join(padded).rstrip()
 
     return [click.style(line(heads), bold=True), *(line(row) for row in shown)]
-
-
-def _cell(text: str) -> str:
-    # Escape codes around the text are our own style; any other text may come from a caller.
-    return text if text != click.unstyle(text) and text.startswith("\x1b[") else printable(text)
 
 
 def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:

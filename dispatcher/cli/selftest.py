@@ -15,7 +15,7 @@ import click
 
 from dispatcher.cli.command import Command, Exit, Problem, emit, leave, printable
 from dispatcher.cli.options import Duration
-from dispatcher.cli.rendering import table
+from dispatcher.cli.rendering import styled, table
 from dispatcher.selftest.deployment import Deployment
 from dispatcher.selftest.results import Outcome, Result, junit, passed
 from dispatcher.selftest.running import Options, SelfTest
@@ -156,7 +156,7 @@ def _print(results: list[Result], took_s: float, *, interrupted: bool) -> None:
     rows = [
         (
             result.name,
-            click.style(result.outcome, fg=_COLOURS[result.outcome]),
+            styled(result.outcome, _COLOURS[result.outcome]),
             f"{result.took_s:.1f} s",
             result.message,
         )

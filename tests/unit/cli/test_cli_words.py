@@ -88,6 +88,12 @@ def test_names_cannot_play_with_the_terminal() -> None:
     assert printable("a\u202eb") == "a\\x202eb"
 
 
+def test_a_name_that_begins_like_our_own_colours_is_escaped_too() -> None:
+    lines = rendering.summaries([a_dispatch(room_name="\x1b[31mroom")])
+
+    assert "\\x1b[31mroom" in lines[1]
+
+
 def test_what_a_client_gave_its_agent_is_not_in_any_shape() -> None:
     dispatch = a_dispatch(agent_metadata="private")
 
