@@ -182,14 +182,11 @@ def _values(dispatch: Dispatch, timings: Timings, evidence: tuple[str, ...]) -> 
         served = "the session was served and is over"
     left = last is not None and last.event == "agent_left"
     clearing = " Workers still see to it that no agent of it is left."
-    container = dispatch.container
     return {
         "record": dispatch,
         "agent": repr(dispatch.agent_name),
         "client": repr(dispatch.client_id),
-        "container": container or "(any)",
-        "in_container": f" in container {container}" if container else "",
-        "reason": dispatch.failure_reason,
+        "in_container": f" in container {dispatch.container}" if dispatch.container else "",
         "message": _as_sentence(dispatch.failure_message or "the record gives no other reason"),
         "server": dispatch.agent_server_id or "(unknown)",
         "job": dispatch.job_id or "(unknown)",

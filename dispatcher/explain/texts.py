@@ -2,7 +2,7 @@
 
 The cause is the record's own message (`domain/failure_reasons.py`); `explain/explanation.py` puts
 them together. A test checks that every `FailureReason` and every reason of the request filter has
-words here. `{agent}`, `{in_container}`, `{container}` and `{client}` are filled in.
+words here. `{agent}`, `{in_container}`, `{client}` and fields of the `{record}` are filled in.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ REJECTED: Final[Mapping[str, Words]] = {
         "USHER_AGENT_SLOTS if theirs have CPU and memory left.",
     ),
     "wrong_container": Words(
-        headline="no agent server that LiveKit asked is in container {container}",
-        advice="Start an agent server with USHER_AGENT_CONTAINER={container}, or correct "
+        headline="no agent server that LiveKit asked is in container {record.container}",
+        advice="Start an agent server with USHER_AGENT_CONTAINER={record.container}, or correct "
         "`container` of client {client}.",
     ),
     "wrong_client": Words(
@@ -181,7 +181,7 @@ FAILURES: Final[Mapping[str, Words]] = {
 }
 
 _UNKNOWN: Final = Words(
-    headline="{reason}",
+    headline="{record.failure_reason}",
     advice="Look at the attempts and the timeline, and into the logs for this dispatch id.",
 )
 
