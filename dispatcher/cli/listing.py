@@ -48,7 +48,8 @@ def command(
     dispatches = list(islice(found, limit + 1))
     more = len(dispatches) > limit
     dispatches = dispatches[:limit]
-    parked = sorted(store.run(reports.parked()))
+    unreadable = store.run(reports.parked())
+    parked = sorted(unreadable)
     if as_json:
         emit(
             {"dispatches": [shapes.summary(d) for d in dispatches], "more": more, "parked": parked}
