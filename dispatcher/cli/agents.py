@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from dispatcher.cli import reach, rendering, shapes
+from dispatcher.cli import reach, shapes
 from dispatcher.cli.command import Command, Exit, emit
 from dispatcher.cli.options import client_option
+from dispatcher.cli.rendering import styled, table
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.ledger import reports
 
@@ -14,16 +15,15 @@ from dispatcher.ledger import reports
 @click.command(
     "agents",
     cls=Command,
-    short_help="Agent servers with slots, load and state.",
     examples=("agents", "agents --client acme --agent session-agent-rag", "agents --json"),
 )
 @client_option("Only those that serve this client.")
 @click.option("--agent", "agent_name", help="Only those of this agent name.")
 def command(client_id: str | None, agent_name: str | None, as_json: bool) -> None:
-    """List the agent servers that have reported themselves in the last seconds.
+    """List the online agent servers with slots, load and state.
 
-    Ends with 1 when there is none. Agents of USHER_UNFENCED_AGENTS report nothing and are never
-    here.
+    Online are those that have reported themselves in the last seconds. Ends with 1 when there is
+    none. Agents of USHER_UNFENCED_AGENTS report nothing and are never here.
     """
     found = sorted(
         (
@@ -38,7 +38,7 @@ def command(client_id: str | None, agent_name: str | None, as_json: bool) -> Non
         emit({"agent_servers": [shapes.agent_server(server) for server in found]})
     elif found:
         heads = ("agent", "agent server", "container", "client", "slots", "free", "load", "state")
-        click.echo("\n".join(rendering.table(heads, [_row(server) for server in found])))
+        click.echo("\n".join(table(heads, [_row(server) for server in found])))
     else:
         click.echo(
             "No agent server has reported itself in the last seconds. Start one (python -m "
@@ -62,13 +62,13 @@ def _row(server: AgentServerReport) -> tuple[str, ...]:
 
 def _state(server: AgentServerReport) -> str:
     if server.draining:
-        return click.style("draining", fg="yellow")
+        return styled("draining", "yellow")
     if not server.registered:
-        return click.style("not registered at LiveKit", fg="red")
+        return styled("not registered at LiveKit", "red")
     if server.cannot_start:
-        return click.style("cannot start its processes", fg="red")
+        return styled("cannot start its processes", "red")
     if server.takes == 0 and server.used_slots < server.slots:
-        return click.style("takes none: its own load report", fg="yellow")
+        return styled("takes none: its own load report", "yellow")
     if server.starts == 0 and server.used_slots < server.slots:
-        return click.style("takes none: many are joining", fg="yellow")
-    return click.style("full", fg="yellow") if not server.free_slots else "online"
+        return styled("takes none: many are joining", "yellow")
+    return styled("full", "yellow") if not server.free_slots else "online"

@@ -14,7 +14,6 @@ from dispatcher.ledger import cancelling
 @click.command(
     "cancel",
     cls=Command,
-    short_help="End a dispatch; its agent leaves.",
     examples=("cancel dsp_BWA-BKOFuK9gGdfLrxlpdg",),
 )
 @dispatch_id_argument()

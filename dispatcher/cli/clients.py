@@ -13,13 +13,12 @@ from typing import Any, Final
 import click
 import tomlkit
 
+from dispatcher.cli import reach
 from dispatcher.cli.rendering import clock
 from dispatcher.clients.editing import ClientsFile, EditRefused, add_key, editing, keys_of
 from dispatcher.clients.models import KeyKind
 from dispatcher.errors import LedgerUnavailable, UsherError
 from dispatcher.ledger import reports
-from dispatcher.ledger.client import Ledger
-from dispatcher.settings import CommonSettings, load
 
 _KINDS: Final = click.Choice([str(kind) for kind in KeyKind])
 
@@ -106,7 +105,7 @@ def list_clients(path: Path) -> None:
 def show(path: Path, client_id: str) -> None:
     """What a client has, and when each of its keys was last used."""
     table = ClientsFile(path).client(client_id)
-    click.echo(f"{client_id}")
+    click.echo(client_id)
     for name, value in table.items():
         if name != "keys":
             click.echo(f"  {name} = {value}")
@@ -122,7 +121,7 @@ def show(path: Path, client_id: str) -> None:
 def _uses(client_id: str) -> tuple[dict[str, int], str]:
     """Return when the client's keys were last used, and the text for a key without an entry."""
     try:
-        return Ledger(load(CommonSettings)).run(reports.key_uses(client_id)), "never"
+        return reach.open_ledger().run(reports.key_uses(client_id)), "never"
     except UsherError:
         return {}, "unknown (no answer from REDIS_URL)"
 
@@ -197,7 +196,7 @@ def remove(path: Path, client_id: str, force: bool) -> None:
 
 def _refuse_with_open_sessions(client_id: str) -> None:
     try:
-        count = Ledger(load(CommonSettings)).run(reports.open_sessions(client_id))
+        count = reach.open_ledger().run(reports.open_sessions(client_id))
     except LedgerUnavailable as error:
         raise click.ClickException(f"cannot tell whether it has sessions: {error}") from None
     except UsherError as error:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -25,27 +25,16 @@ from dispatcher.settings import CommonSettings, load
 
 
 class Exit(IntEnum):
-    """The exit codes; docs/cli.md has them as a table."""
+    """The exit codes (docs/cli.md); the JSON of an error has the name in lower case."""
 
     OK = 0
-    NEGATIVE = 1  # the session failed, the check found something, the request was refused
+    NEGATIVE = 1  # the session failed, the check found something; as an error: "refused"
     USAGE = 2
     NOT_FOUND = 3
-    REDIS = 4
+    REDIS_UNREACHABLE = 4
     CONFIGURATION = 5
     TIME_IS_UP = 6
     INTERRUPTED = 130
-
-
-_CODES: Final[dict[Exit, str]] = {
-    Exit.NEGATIVE: "refused",
-    Exit.USAGE: "usage",
-    Exit.NOT_FOUND: "not_found",
-    Exit.REDIS: "redis_unreachable",
-    Exit.CONFIGURATION: "configuration",
-    Exit.TIME_IS_UP: "time_is_up",
-    Exit.INTERRUPTED: "interrupted",
-}
 
 
 class Problem(click.ClickException):
@@ -60,7 +49,8 @@ class Problem(click.ClickException):
     def show(self, file: Any = None) -> None:
         if self.as_json:
             code = Exit(self.exit_code)
-            emit({"error": {"code": _CODES[code], "message": self.message, "exit_code": code}})
+            name = "refused" if code is Exit.NEGATIVE else code.name.lower()
+            emit({"error": {"code": name, "message": self.message, "exit_code": code}})
         else:
             click.echo(f"Error: {printable(self.message)}", err=True)
 
@@ -80,12 +70,13 @@ def redis_address() -> str:
     return redis_url.address(load(CommonSettings).redis_url.get_secret_value())
 
 
-def _problem(error: UsherError) -> Problem:
+def problem(error: UsherError) -> Problem:
+    """Return what an operator is told of an error."""
     message, code = str(error), Exit.NEGATIVE
     match error:
         case LedgerUnavailable():
             message = f"{error} (it was asked at {redis_address()})"
-            code = Exit.REDIS
+            code = Exit.REDIS_UNREACHABLE
         case ConfigurationError():
             message = message.removeprefix("Usher cannot start, ")
             code = Exit.CONFIGURATION
@@ -103,7 +94,7 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         yield
     except (UsherError, Problem, click.UsageError) as error:
         if isinstance(error, UsherError):
-            error = _problem(error)
+            error = problem(error)
         elif as_json and isinstance(error, click.UsageError):
             error = Problem(error.format_message(), Exit.USAGE)
         if isinstance(error, Problem):

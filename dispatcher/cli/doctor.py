@@ -1,21 +1,25 @@
 """`dispatch doctor`: check everything that a session needs, and say what to do.
 
 The checks run side by side, each with a time-out, so the answer is there in five seconds whatever
-hangs. `server_findings.py`, `work_findings.py` and `worker_findings.py` interpret the answers.
+hangs. `server_findings.py` and `ledger_findings.py` interpret the answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
+from email.utils import parsedate_to_datetime
 from itertools import chain
 from typing import Final
 
+import aiohttp
 import click
 
-from dispatcher.cli import findings, reach, server_findings, work_findings, worker_findings
+from dispatcher.cli import findings, ledger_findings, reach, server_findings
 from dispatcher.cli.command import Command, Exit, emit, leave, printable, redis_address
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.rendering import wrapped
@@ -23,15 +27,10 @@ from dispatcher.clients.models import Client
 from dispatcher.clients.registry import registry
 from dispatcher.clients.worker_settings import all_services, services_of
 from dispatcher.domain.metrics import Window
-from dispatcher.errors import (
-    ConfigurationError,
-    LedgerUnavailable,
-    LiveKitError,
-)
+from dispatcher.errors import ConfigurationError, LedgerUnavailable, LiveKitError
 from dispatcher.ledger import keys, reports, statistics
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.livekit.client import LiveKitClients
-from dispatcher.livekit.clock import server_time
 from dispatcher.settings import DispatcherSettings, load
 
 WITHIN_S: Final = 4.0
@@ -43,16 +42,16 @@ _COLOURS: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"
 @click.command(
     "doctor",
     cls=Command,
-    short_help="Is everything there? What is to be done?",
     examples=("doctor", "doctor --quiet || page-somebody", "doctor --json | jq .verdict"),
 )
 @click.option("--quiet", "-q", is_flag=True, help="Only what is not in order.")
 @click.option("--strict", is_flag=True, help="A warning counts as a failure.")
 def command(quiet: bool, strict: bool, as_json: bool) -> None:
-    """Check Redis, LiveKit, agent servers, workers, queues and settings, and say what to do.
+    """Check everything that a session needs, and say what to do.
 
-    Ends with 0 when nothing failed, with 1 when something did, and with 4 when Redis did not
-    answer. It takes five seconds at most, whatever hangs.
+    That is Redis, LiveKit, agent servers, workers, queues and settings. Ends with 0 when nothing
+    failed, with 1 when something did, and with 4 when Redis did not answer. It takes five seconds
+    at most, whatever hangs.
     """
     # `asyncio.run`, and Python at its end, would wait for a thread that hangs in a DNS look-up.
     found = asyncio.new_event_loop().run_until_complete(_examine())
@@ -65,7 +64,7 @@ def command(quiet: bool, strict: bool, as_json: bool) -> None:
 
 def _exit_code(found: Sequence[Finding], *, strict: bool) -> Exit:
     if any(each.name == "redis" and each.status is Status.FAIL for each in found):
-        return Exit.REDIS
+        return Exit.REDIS_UNREACHABLE
     bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
     return Exit.NEGATIVE if any(each.status in bad for each in found) else Exit.OK
 
@@ -78,8 +77,8 @@ def _print(found: Sequence[Finding], *, quiet: bool) -> None:
         click.echo(f"{status} {printable(each.name)}: {printable(each.message)}")
         if each.advice:
             click.echo("\n".join(wrapped("do", each.advice, indent=13)))
-    counts = {status: sum(each.status is status for each in found) for status in Status}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    counts = Counter(each.status for each in found)
+    told = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
     worst = findings.verdict(found)
     click.echo(click.style(f"{worst}: {told}", fg=_COLOURS[worst], bold=True))
 
@@ -150,21 +149,21 @@ async def _redis(clients: Sequence[Client]) -> AsyncIterator[Finding]:
 
 async def _ledger(store: AsyncLedger, clients: Sequence[Client]) -> list[Finding]:
     names = [client.client_id for client in clients]
-    servers = await store.run(reports.agent_servers())
     workers = await store.run(reports.workers())
-    here = services_of(clients)
-    unfenced = _unfenced().union(*(worker.unfenced for worker in workers))
-    found = list(worker_findings.of_settings(here, workers))
-    found += work_findings.of_agents(all_services(here, workers), servers, unfenced)
-    webhooks = [client for client in clients if client.webhook_url]
     health = await store.run(statistics.health())
-    found += work_findings.of_health(health, webhooks=bool(webhooks))
-    found += worker_findings.of_livekit(workers, health)
+    here = services_of(clients)
+    services = all_services(here, workers)
+    unfenced = _unfenced().union(*(worker.unfenced for worker in workers))
+    webhooks = [client for client in clients if client.webhook_url]
+    found = list(ledger_findings.of_workers_settings(here, workers))
+    found += ledger_findings.of_agents(services, health.agent_servers, unfenced)
+    found += ledger_findings.of_health(health, webhooks=bool(webhooks))
+    found += ledger_findings.of_workers_livekit(workers, health)
     for client in webhooks:
         dead = await store.run(reports.backlog(keys.dead_events(client.client_id)))
-        found.append(work_findings.of_dead_webhooks(client, dead))
+        found.append(ledger_findings.of_dead_webhooks(client, dead))
     lately = await statistics.read_async(store, Window.MINUTES, names)
-    return [*found, *work_findings.of_figures(lately)]
+    return [*found, *ledger_findings.of_figures(lately)]
 
 
 def _unfenced() -> frozenset[str]:
@@ -186,7 +185,7 @@ async def _livekit(clients: Sequence[Client]) -> AsyncIterator[Finding]:
     finally:
         await servers.aclose()
     urls = {client.livekit.url for client in clients}
-    for clock in await asyncio.gather(*(_clock(url) for url in sorted(urls))):
+    for clock in await asyncio.gather(*(livekit_clock(url) for url in sorted(urls))):
         if clock is not None:
             yield clock
 
@@ -214,15 +213,19 @@ async def _probe(servers: LiveKitClients, client: Client) -> Finding:
     return server_findings.of_livekit(client, (time.monotonic() - began) * 1000)
 
 
-async def _clock(url: str) -> Finding | None:
-    """Check a LiveKit server's clock; None if it does not answer, which the probe reports."""
+async def livekit_clock(url: str) -> Finding | None:
+    """Compare a LiveKit server's clock with ours, by the `Date` of its answer; None without one.
+
+    LiveKit's API has no call for its time. That a server does not answer is the probe's finding.
+    """
+    timeout = aiohttp.ClientTimeout(total=_LIVEKIT_TIMEOUT_S)
+    http_url = re.sub("^ws", "http", url)
     try:
-        seen_s = await server_time(url, timeout_s=_LIVEKIT_TIMEOUT_S)
-    except LiveKitError:
-        return None
-    if seen_s is None:
+        request = aiohttp.request("GET", http_url, timeout=timeout, allow_redirects=False)
+        async with request as response:
+            seen_s = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except Exception:  # of the connection, or of an answer of whatever listens there
         return None
     skew_s = seen_s + 0.5 - time.time()  # the server's time is rounded down to the second
-    return server_findings.of_clock(
-        f"LiveKit {server_findings.address(url)}", skew_s, allowed_s=server_findings.LIVEKIT_SKEW_S
-    )
+    name = f"LiveKit {server_findings.address(url)}"
+    return server_findings.of_clock(name, skew_s, allowed_s=server_findings.LIVEKIT_SKEW_S)

@@ -17,7 +17,6 @@ from dispatcher.ledger import reports
 @click.command(
     "list",
     cls=Command,
-    short_help="The dispatches there are, newest first.",
     examples=(
         "list --since 1h",
         "list --state failed --client acme --since 1d",
@@ -57,10 +56,10 @@ def command(
         )
         return
     if dispatches:
-        click.echo("\n".join(rendering.listed(dispatches)))
+        click.echo("\n".join(rendering.summaries(dispatches)))
     else:
-        where = f"client {client_id!r}" if client_id else reach.where_clients_come_from()
-        click.echo(f"No dispatches: looked for {where}.")
+        told = "" if client_id else ", by this environment's USHER_CLIENTS_FILE or USHER_CLIENT_ID"
+        click.echo(f"No dispatches of client {', '.join(map(repr, clients))}{told}.")
     if more:
         click.echo(f"There are more than {limit}; --limit shows more of them.")
     if parked:

@@ -28,8 +28,6 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        if isinstance(value, (int, float)):
-            return float(value)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", str(value).strip())
         if found is None:
             self.fail(f"{value!r} is no stretch of time; write it like 90s, 5m, 1h or 2d", param)

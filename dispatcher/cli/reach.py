@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,19 +72,6 @@ def client_ids() -> tuple[str, ...]:
 def wanted_clients(client_id: str | None) -> tuple[str, ...]:
     """Return that client, or all; a client that is no longer configured may still have records."""
     return (client_id,) if client_id else client_ids()
-
-
-def where_clients_come_from() -> str:
-    """Say where the list of clients comes from, for an empty answer: it may be the wrong place."""
-    if load(ClientsFileSettings).clients_file:
-        return "the clients of USHER_CLIENTS_FILE"
-    client_id = load(ClientIdSettings).client_id
-    if "USHER_CLIENT_ID" in os.environ:
-        return f"client {client_id!r} of USHER_CLIENT_ID"
-    return (
-        f"client {client_id!r}; a deployment with others needs its USHER_CLIENTS_FILE or "
-        "USHER_CLIENT_ID here too"
-    )
 
 
 def read(store: Ledger, dispatch_id: str) -> Dispatch:

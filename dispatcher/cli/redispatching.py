@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final
 
 import click
 
-from dispatcher.cli import reach, rendering
-from dispatcher.cli.command import Command, Exit, emit
+from dispatcher.cli import reach
+from dispatcher.cli.command import Command, Exit, emit, problem
 from dispatcher.cli.options import Duration, client_option, complete_dispatches
+from dispatcher.cli.rendering import styled, table
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
 from dispatcher.ledger import cancelling, reports
@@ -42,7 +43,6 @@ class Result:
 @click.command(
     "redispatch",
     cls=Command,
-    short_help="Send failed, ended or agentless ones again.",
     examples=(
         "redispatch dsp_BWA-BKOFuK9gGdfLrxlpdg",
         "redispatch --failed --since 1h --dry-run",
@@ -70,7 +70,7 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Send dispatches again that have ended, failed or lost their agent.
+    """Send ended, failed or agentless dispatches again.
 
     What would double an agent is refused: one that is on its way, has its agent, or whose room
     another dispatch serves; so is what is more than its client may ask for. Ends with 1 when any
@@ -107,13 +107,10 @@ def _failed(client_id: str | None, since_s: float) -> tuple[str, ...]:
 async def _all(ids: Sequence[str], *, dry_run: bool, with_people: bool) -> list[Result]:
     services = await open_services(reach.common_settings())
     taken: dict[tuple[str, str, str], str] = {}  # rooms that a dispatch before would take
-    results = []
     try:
-        for dispatch_id in ids:
-            results.append(await _one(services, dispatch_id, taken, dry_run, with_people))
+        return [await _one(services, each, taken, dry_run, with_people) for each in ids]
     finally:
         await services.aclose()
-    return results
 
 
 async def _one(
@@ -136,9 +133,7 @@ async def _one(
             message, outcome = f"generation {dispatch.generation}", SENT
     except (UnknownDispatch, RedispatchRefused, UnreadableRecord) as error:
         outcome = UNKNOWN if isinstance(error, UnknownDispatch) else REFUSED
-        unreadable = isinstance(error, UnreadableRecord)
-        message = f"its record cannot be read ({error})" if unreadable else str(error)
-        return Result(dispatch_id=dispatch_id, outcome=outcome, message=message)
+        return Result(dispatch_id=dispatch_id, outcome=outcome, message=problem(error).message)
     return Result(
         dispatch_id=dispatch_id,
         outcome=outcome,
@@ -171,17 +166,16 @@ async def _refuse_empty_room(services: Services, dispatch: Dispatch) -> None:
 def _report(results: Sequence[Result], *, dry_run: bool, as_json: bool) -> None:
     counts = {name: sum(r.outcome == name for r in results) for name in _COLOURS}
     if as_json:
-        shown: list[dict[str, Any]] = [dict(vars(result)) for result in results]
-        emit({"dry_run": dry_run, "results": shown, "counts": counts})
+        emit({"dry_run": dry_run, "results": [asdict(r) for r in results], "counts": counts})
     elif not results:
         click.echo("Nothing has failed in that time.")
     else:
         heads = ("dispatch", "outcome", "room", "")
         rows = [
-            (r.dispatch_id, click.style(r.outcome, fg=_COLOURS[r.outcome]), r.room_name, r.message)
+            (r.dispatch_id, styled(r.outcome, _COLOURS[r.outcome]), r.room_name, r.message)
             for r in results
         ]
-        click.echo("\n".join(rendering.table(heads, rows)))
+        click.echo("\n".join(table(heads, rows)))
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         click.echo(told + (" (dry run: nothing was changed)" if dry_run else ""))
     code = Exit.NEGATIVE if counts[REFUSED] else Exit.OK

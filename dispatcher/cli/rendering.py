@@ -40,14 +40,23 @@ def clock(ms: int | None, *, date: bool = False) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%SZ" if date else "%H:%M:%S.%f")[: None if date else -3]
 
 
-def coloured(state: str, text: str = "") -> str:
-    """Return a state's name, or `text`, in its colour (click removes colours if not wanted)."""
-    return click.style(text or state, fg=_COLOURS.get(state, "cyan"))
+class Styled(str):
+    """Text of our own with escape codes; in any other text, from a caller maybe, they are shown."""
+
+
+def styled(text: str, colour: str) -> Styled:
+    """Return text of our own in a colour (click removes colours if not wanted)."""
+    return Styled(click.style(text, fg=colour))
+
+
+def coloured(state: str, text: str = "") -> Styled:
+    """Return a state's name, or `text`, in the colour of the state."""
+    return styled(text or state, _COLOURS.get(state, "cyan"))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out rows in columns as wide as their cells, which may be coloured."""
-    shown = [[_cell(cell) for cell in row] for row in rows]
+    """Lay out rows in columns as wide as their cells."""
+    shown = [[c if isinstance(c, Styled) else printable(c) for c in row] for row in rows]
     columns = list(zip(heads, *shown, strict=True))
     widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
 
@@ -59,11 +68,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return "  ".join(padded).rstrip()
 
     return [click.style(line(heads), bold=True), *(line(row) for row in shown)]
-
-
-def _cell(text: str) -> str:
-    # Escape codes around the text are our own style; any other text may come from a caller.
-    return text if text != click.unstyle(text) and text.startswith("\x1b[") else printable(text)
 
 
 def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
@@ -82,7 +86,7 @@ def wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines] or [first.rstrip()]
 
 
-def explained(told: Explanation) -> list[str]:
+def explanation(told: Explanation) -> list[str]:
     """Render an explanation: headline, cause, advice, evidence."""
     lines = [click.style(printable(told.headline), bold=True)]
     lines += wrapped("why", told.cause)
@@ -92,19 +96,19 @@ def explained(told: Explanation) -> list[str]:
     return lines
 
 
-def shown(dispatch: Dispatch, told: Explanation) -> list[str]:
+def record(dispatch: Dispatch, told: Explanation) -> list[str]:
     """Render everything about a dispatch, the explanation first."""
     return [
         f"{dispatch.dispatch_id}  {coloured(dispatch.state)}",
         "",
-        *explained(told),
+        *explanation(told),
         "",
         *_facts(dispatch),
         "",
-        *drawn(dispatch),
+        *stage_bars(dispatch),
         "",
         *_attempts(dispatch),
-        *timeline(dispatch),
+        *_timeline(dispatch),
     ]
 
 
@@ -135,7 +139,7 @@ def bar(took: float, longest: float) -> str:
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8 - 1] if eighths % 8 else "")
 
 
-def drawn(dispatch: Dispatch) -> list[str]:
+def stage_bars(dispatch: Dispatch) -> list[str]:
     """Draw the stages as bars; a session, which may be hours, has none."""
     found = stages(dispatch)
     if not found:
@@ -171,7 +175,7 @@ def _attempts(dispatch: Dispatch) -> Iterator[str]:
     yield ""
 
 
-def timeline(dispatch: Dispatch) -> Iterator[str]:
+def _timeline(dispatch: Dispatch) -> Iterator[str]:
     """Render the events, each with its time since the first one."""
     if not dispatch.timeline:
         return
@@ -192,7 +196,7 @@ def pairs(values: Mapping[str, str]) -> str:
     return printable(" ".join(f"{name}={value}" for name, value in values.items() if value))
 
 
-def listed(dispatches: Sequence[Dispatch]) -> list[str]:
+def summaries(dispatches: Sequence[Dispatch]) -> list[str]:
     """Render one line for each dispatch."""
     heads = ("asked for", "dispatch", "state", "client", "room", "agent", "gen", "to join", "why")
     rows = [

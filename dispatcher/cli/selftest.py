@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,9 @@ import click
 
 from dispatcher.cli.command import Command, Exit, Problem, emit, leave, printable
 from dispatcher.cli.options import Duration
-from dispatcher.cli.rendering import table
+from dispatcher.cli.rendering import styled, table
 from dispatcher.selftest.deployment import Deployment
-from dispatcher.selftest.results import Outcome, Result, as_shape, junit, passed
+from dispatcher.selftest.results import Outcome, Result, junit, passed
 from dispatcher.selftest.running import Options, SelfTest
 
 _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: "yellow"}
@@ -25,7 +26,6 @@ _COLOURS: Final = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.SKIPPED: 
 @click.command(
     "selftest",
     cls=Command,
-    short_help="Test a running deployment with real sessions.",
     examples=(
         "selftest --url https://usher.example.com --key-file /run/secrets/usher-key",
         "selftest --concurrency 50 --junit selftest.xml",
@@ -74,11 +74,11 @@ def command(
     junit_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Test a running deployment with real sessions, and end them again.
+    """Test a running deployment with real sessions.
 
     Single dispatch and its times, the agent as a participant in the room sees it, idempotency,
-    many at once, the counters of the agent servers, cancelling, and that nothing is left. Ends
-    with 0 when all is well, with 1 when something failed.
+    many at once, the counters of the agent servers, cancelling, and that nothing is left: it ends
+    all its sessions. Ends with 0 when all is well, with 1 when something failed.
     """
     key = _key(key_file)
     options = Options(
@@ -91,9 +91,17 @@ def command(
     results, interrupted = asyncio.run(_run(url, key, options, began))
     took_s = time.monotonic() - began
     if junit_path is not None:
-        junit_path.write_text(junit(url, results, took_s=took_s), "utf-8")
+        junit_path.write_text(junit(results, took_s=took_s), "utf-8")
     if as_json:
-        emit({**as_shape(url, results, took_s=took_s), "interrupted": interrupted})
+        emit(
+            {
+                "url": url,
+                "passed": passed(results),
+                "took_s": round(took_s, 3),
+                "interrupted": interrupted,
+                "checks": [asdict(result) for result in results],
+            }
+        )
     else:
         _print(results, took_s, interrupted=interrupted)
     code = Exit.OK if passed(results) else Exit.NEGATIVE
@@ -148,7 +156,7 @@ def _print(results: list[Result], took_s: float, *, interrupted: bool) -> None:
     rows = [
         (
             result.name,
-            click.style(result.outcome, fg=_COLOURS[result.outcome]),
+            styled(result.outcome, _COLOURS[result.outcome]),
             f"{result.took_s:.1f} s",
             result.message,
         )

@@ -7,18 +7,18 @@ limits apply.
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Final
 
 import click
 
 from dispatcher.cli import reach, rendering, shapes
 from dispatcher.cli.command import Command, Exit, Problem, emit, printable
-from dispatcher.cli.following import wait_for_join
 from dispatcher.cli.options import client_option
+from dispatcher.cli.watching import exit_code, wait_for_join
 from dispatcher.clients.models import Client
 from dispatcher.clients.registry import registry
-from dispatcher.domain.models import Dispatch, NewDispatch, State
+from dispatcher.domain.models import Dispatch, NewDispatch
 from dispatcher.domain.quotas import Admission
 from dispatcher.explain.explanation import explain
 from dispatcher.ledger import dispatches
@@ -50,7 +50,6 @@ class _Text(click.ParamType[str]):
 @click.command(
     "send",
     cls=Command,
-    short_help="Have an agent dispatched by hand.",
     examples=(
         "send --wait",
         "send --room room-1 --agent session-agent-rag --client acme",
@@ -87,7 +86,7 @@ def command(
     agent is in the room, with 1 when the dispatch has failed, and with 6 when neither was seen.
     """
     client = _client(client_id)
-    new = replace(_new(client, room, agent, metadata), deployment=deployment)
+    new = _new(client, room, agent, deployment, metadata)
     store = reach.open_ledger()
     settings = reach.common_settings()
     created = store.run(
@@ -103,7 +102,7 @@ def command(
         )
     )
     if not as_json:
-        click.echo(_said(created, new))
+        click.echo(_outcome_line(created, new))
     dispatch = None
     if wait:
         dispatch = wait_for_join(store, created.dispatch_id, within_s=client.deadline_s + _MARGIN_S)
@@ -121,7 +120,7 @@ def _client(client_id: str | None) -> Client:
     return found
 
 
-def _new(client: Client, room: str, agent: str, metadata: str) -> NewDispatch:
+def _new(client: Client, room: str, agent: str, deployment: str, metadata: str) -> NewDispatch:
     if agent and not client.may_use(agent):
         raise Problem(
             f"client {client.client_id!r} may not use agent {agent!r}; it may use: "
@@ -133,13 +132,14 @@ def _new(client: Client, room: str, agent: str, metadata: str) -> NewDispatch:
         client_id=client.client_id,
         room_name=room or f"room-{secrets.token_urlsafe(16)}",
         agent_name=agent or client.default_agent_name,
+        deployment=deployment,
         container=client.container,
         agent_metadata=metadata,
         deadline_ms=int(client.deadline_s * 1000),
     )
 
 
-def _said(created: Created, new: NewDispatch) -> str:
+def _outcome_line(created: Created, new: NewDispatch) -> str:
     room = printable(new.room_name)
     if created.new:
         return f"{created.dispatch_id}  sent: room {room}, agent {new.agent_name}"
@@ -165,13 +165,6 @@ def _report(
             }
         )
     elif dispatch and told:
-        click.echo("\n".join((*rendering.explained(told), "", *rendering.drawn(dispatch))))
+        click.echo("\n".join((*rendering.explanation(told), "", *rendering.stage_bars(dispatch))))
     if dispatch:
         click.get_current_context().exit(exit_code(dispatch))
-
-
-def exit_code(dispatch: Dispatch) -> Exit:
-    """Return the exit code: OK with an agent, NEGATIVE after the end, else TIME_IS_UP."""
-    if dispatch.state in (State.JOINED, State.ENDED):
-        return Exit.OK
-    return Exit.NEGATIVE if dispatch.terminal else Exit.TIME_IS_UP

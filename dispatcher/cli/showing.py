@@ -20,7 +20,6 @@ from dispatcher.ledger.dispatches import read
 @click.command(
     "show",
     cls=Command,
-    short_help="What became of a dispatch, why, and what to do.",
     examples=(
         "show dsp_BWA-BKOFuK9gGdfLrxlpdg",
         "show dsp_BWA-BKOFuK9gGdfLrxlpdg --json | jq .explanation.cause",
@@ -28,10 +27,10 @@ from dispatcher.ledger.dispatches import read
 )
 @dispatch_id_argument()
 def command(dispatch_id: str, as_json: bool) -> None:
-    """Say what became of a dispatch and why: cause, advice, stages, attempts, timeline.
+    """Say what became of a dispatch, why, and what to do.
 
-    Ends with 0 whatever became of it, with 3 when there is no such dispatch, and with 1 when its
-    record cannot be read (it was parked).
+    With its stages, attempts and timeline. Ends with 0 whatever became of it, with 3 when there is
+    no such dispatch, and with 1 when its record cannot be read (it was parked).
     """
     store = reach.open_ledger()
     dispatch, told, code = look(store, dispatch_id, reach.timings())
@@ -39,7 +38,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
         record = shapes.record(dispatch) if dispatch else None
         emit({"dispatch": record, "explanation": asdict(told)})
     else:
-        lines = rendering.shown(dispatch, told) if dispatch else rendering.explained(told)
+        lines = rendering.record(dispatch, told) if dispatch else rendering.explanation(told)
         click.echo("\n".join(lines))
     click.get_current_context().exit(code)
 

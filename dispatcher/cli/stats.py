@@ -35,7 +35,6 @@ _ODD: Final = (
 @click.command(
     "stats",
     cls=Command,
-    short_help="Success, failures, times, rejects.",
     examples=("stats", "stats --window 5m --client acme", "stats --window all --json"),
 )
 @click.option(
@@ -47,7 +46,7 @@ _ODD: Final = (
 )
 @client_option("Only this client's.")
 def command(window: str, client_id: str | None, as_json: bool) -> None:
-    """Show success, failures by reason, times and what agent servers answered, by client."""
+    """Show success, failures, times and rejects, by client."""
     wanted = (client_id,) if client_id else (*reach.client_ids(), statistics.NOT_OURS)
     counted = statistics.read(reach.open_ledger(), Window(window), wanted)
     if as_json:

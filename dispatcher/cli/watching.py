@@ -1,29 +1,31 @@
-"""`dispatch watch [ID]`: show events as they happen."""
+"""`dispatch watch [ID]`: follow one dispatch, or all, event by event."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
 
 from dispatcher.cli import reach, rendering
-from dispatcher.cli.command import Command, emit, printable
-from dispatcher.cli.following import follow, follow_all
+from dispatcher.cli.command import Command, Exit, emit, printable
 from dispatcher.cli.options import Duration, client_option, dispatch_id_argument
-from dispatcher.cli.sending import exit_code
-from dispatcher.domain.models import Dispatch, TimelineEvent
+from dispatcher.domain.models import TERMINAL, Dispatch, State, TimelineEvent
+from dispatcher.errors import UnknownDispatch
 from dispatcher.explain.explanation import explain
+from dispatcher.ledger import dispatches, keys, queries, reports
 from dispatcher.ledger.client import Ledger
 
-_FOR_EVER_S: Final = 10 * 365 * 86_400.0
+# A lost message delays an event no longer than this; a Redis that hangs is noticed as soon.
+_LOOK_S: Final = 1.0
 
 
 @click.command(
     "watch",
     cls=Command,
-    short_help="What happens, as it happens.",
     examples=("watch", "watch --client acme --for 30s", "watch dsp_BWA-BKOFuK9gGdfLrxlpdg"),
 )
 @dispatch_id_argument(required=False)
@@ -41,23 +43,17 @@ def command(
     if dispatch_id and client_id:
         raise click.UsageError("an ID is enough: --client is for watching all")
     store = reach.open_ledger()
-    until = time.monotonic() + (_FOR_EVER_S if for_s is None else for_s)
+    until = time.monotonic() + (math.inf if for_s is None else for_s)
     if dispatch_id:
         _watch_one(store, dispatch_id, until, as_json=as_json)
-        return
-
-    def listening() -> None:
-        click.echo("watching; Ctrl-C ends it", err=True)
-
-    everything = follow_all(store, client_id=client_id, until=until, listening=listening)
-    for dispatch, event in everything:
-        _print_of_any(dispatch, event, as_json=as_json)
+    else:
+        _watch_all(store, client_id, until, as_json=as_json)
 
 
 def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) -> None:
     before = reach.read(store, dispatch_id)
     start_ms = before.timeline[0].at_ms if before.timeline else before.created_at_ms
-    for state, event in follow(store, dispatch_id, until=until):
+    for state, event in _follow(store, dispatch_id, until=until):
         if as_json:
             emit({"dispatch_id": dispatch_id, "state": state, **asdict(event)}, indent=None)
         else:
@@ -70,8 +66,76 @@ def _watch_one(store: Ledger, dispatch_id: str, until: float, *, as_json: bool) 
         last: dict[str, Any] = {"dispatch_id": dispatch_id, "state": dispatch.state}
         emit({**last, "explanation": asdict(told)}, indent=None)
     else:
-        click.echo("\n".join(rendering.explained(told)))
+        click.echo("\n".join(rendering.explanation(told)))
     click.get_current_context().exit(exit_code(dispatch))
+
+
+def _follow(
+    store: Ledger, dispatch_id: str, *, until: float
+) -> Iterator[tuple[State, TimelineEvent]]:
+    """Yield each event of a dispatch from its first one on, with the state of the record when read.
+
+    Ends when the dispatch has ended, or at `until` (monotonic clock).
+
+    Raises:
+        UnknownDispatch: there is no such record, or none any more.
+        LedgerUnavailable: Redis does not answer.
+    """
+    position = 0
+    with store.listen(keys.wake_channel(dispatch_id)) as wait:
+        while True:
+            news = store.run(queries.news(dispatch_id, after=position))
+            if news.state is None:
+                raise UnknownDispatch(f"no dispatch {dispatch_id!r}")
+            for event in news.events:
+                yield news.state, event
+            position = news.position
+            left_s = until - time.monotonic()
+            if news.state in TERMINAL or left_s <= 0:
+                return
+            wait(min(_LOOK_S, left_s))
+
+
+def wait_for_join(store: Ledger, dispatch_id: str, *, within_s: float) -> Dispatch:
+    """Return the record once it has joined or ended, or as it is after `within_s`."""
+    until = time.monotonic() + within_s
+    for state, _ in _follow(store, dispatch_id, until=until):
+        if state is State.JOINED:
+            break
+    return reach.read(store, dispatch_id)
+
+
+def exit_code(dispatch: Dispatch) -> Exit:
+    """Return the exit code: OK with an agent, NEGATIVE after the end, else TIME_IS_UP."""
+    if dispatch.state in (State.JOINED, State.ENDED):
+        return Exit.OK
+    return Exit.NEGATIVE if dispatch.terminal else Exit.TIME_IS_UP
+
+
+def _watch_all(store: Ledger, client_id: str | None, until: float, *, as_json: bool) -> None:
+    positions: dict[str, int] = {}
+    with store.listen(f"{keys.WAKE_PREFIX}*") as wait:
+        click.echo("watching; Ctrl-C ends it", err=True)  # no event is missed from now on
+        while (left_s := until - time.monotonic()) > 0:
+            channel = wait(min(_LOOK_S, left_s))
+            if not channel:
+                store.run(reports.ping())
+                continue
+            dispatch = store.run(dispatches.read(channel.removeprefix(keys.WAKE_PREFIX)))
+            if dispatch is not None and client_id in (None, dispatch.client_id):
+                for event in _news_of(dispatch, positions):
+                    _print_of_any(dispatch, event, as_json=as_json)
+
+
+def _news_of(dispatch: Dispatch, positions: dict[str, int]) -> Sequence[TimelineEvent]:
+    """Return the events since `positions`; of a dispatch not seen before only the newest."""
+    last = dispatch.timeline_dropped + len(dispatch.timeline)
+    seen = positions.get(dispatch.dispatch_id, last - 1)
+    if dispatch.terminal:
+        positions.pop(dispatch.dispatch_id, None)
+    else:
+        positions[dispatch.dispatch_id] = last
+    return dispatch.timeline[max(0, seen - dispatch.timeline_dropped) :]
 
 
 def _print_of_any(dispatch: Dispatch, event: TimelineEvent, *, as_json: bool) -> None:

@@ -11,21 +11,15 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.timing import DISPATCHING_LEASE_S, Timings, is_starting
-from dispatcher.explain.incidents import duration, is_slow_start, seconds, troubles
+from dispatcher.explain.incidents import duration, incidents, is_slow_start, seconds
 from dispatcher.explain.texts import CLI, Words, words_for
 
 # So many incidents are told in the cause; all of them are in the evidence.
 _TOLD: Final = 3
-_WITH_A_REASON: Final = (State.FAILED, State.CANCELLED, State.WAITING)
 
 # The words of a state; `{words}` are those of the reason that the record gives, and `_values` has
 # what else is filled in.
-_SOON: Final = "Look again in a second."
 _FOLLOW: Final = f"Look again in a second, or follow it: `{CLI} watch {{record.dispatch_id}}`."
-_ASKING: Final = (
-    "A dispatch worker asks the LiveKit of client {client}; more than a second means that LiveKit "
-    "answers slowly or not at all (up to three tries)."
-)
 _ASK_DOCTOR: Final = f"`{CLI} doctor` asks every client's LiveKit and says whether workers live."
 
 _QUEUED_LONG: Final = Words(
@@ -34,10 +28,8 @@ _QUEUED_LONG: Final = Words(
     "away, frozen or busy, or its wake-up was lost and the sweeper is about to find it.",
     advice=f"`{CLI} doctor` says whether workers and sweeper live and how long the queue is.",
 )
-_DISPATCHING: Final = "Dispatching for {since}: LiveKit is being asked"
-_DISPATCHING_LONG: Final = Words(headline=_DISPATCHING, cause=_ASKING, advice=_ASK_DOCTOR)
 _DISPATCHING_LOST: Final = Words(
-    headline=_DISPATCHING,
+    headline="Dispatching for {since}: its worker is lost",
     cause="The dispatch worker that has it in hand was killed or hangs; another one takes it over "
     "now.",
     advice=_ASK_DOCTOR,
@@ -53,9 +45,14 @@ _STATES: Final[Mapping[State, Words]] = {
     State.QUEUED: Words(
         headline="Queued for {since}",
         cause="A dispatch worker takes it up any moment.",
-        advice=_SOON,
+        advice="Look again in a second.",
     ),
-    State.DISPATCHING: Words(headline=_DISPATCHING, cause=_ASKING, advice=_SOON),
+    State.DISPATCHING: Words(
+        headline="Dispatching for {since}: LiveKit is being asked",
+        cause="A dispatch worker asks the LiveKit of client {client}; more than a second means "
+        "that LiveKit answers slowly or not at all (up to three tries).",
+        advice=f"Look again in a second. {_ASK_DOCTOR}",
+    ),
     State.DISPATCHED: Words(
         headline="Dispatched {since} ago: nobody has been offered the job yet",
         cause="LiveKit has taken the request and offers the job within some 0.25 s; what is not "
@@ -132,12 +129,10 @@ def explain(dispatch: Dispatch, timings: Timings) -> Explanation:
 
     `timings` are the workers' time-outs, which the sentences name.
     """
-    evidence = troubles(dispatch, timings)
+    evidence = incidents(dispatch, timings)
     values = _values(dispatch, timings, evidence)
     values["words"] = _filled(words_for(dispatch.failure_reason), values)
     words = _filled(_words(dispatch, timings), values)
-    if dispatch.state in _WITH_A_REASON and dispatch.failure_message:
-        evidence = (f"The record says: {dispatch.failure_message}.", *evidence)
     return Explanation(**vars(words), evidence=evidence)
 
 
@@ -170,17 +165,14 @@ def explain_parked(dispatch_id: str, reason: str) -> Explanation:
 def _words(dispatch: Dispatch, timings: Timings) -> Words:
     """Choose the words for a record's state, and for how long it has lasted."""
     since_ms = _since_ms(dispatch)
-    slow = is_slow_start(since_ms, timings)
-    if dispatch.state is State.QUEUED and slow:
+    if dispatch.state is State.QUEUED and is_slow_start(since_ms, timings):
         return _QUEUED_LONG
     if dispatch.state is State.DISPATCHING and since_ms >= DISPATCHING_LEASE_S * 1000:
         return _DISPATCHING_LOST
-    if dispatch.state is State.DISPATCHING and slow:
-        return _DISPATCHING_LONG
     return _STARTING if is_starting(dispatch) else _STATES[dispatch.state]
 
 
-def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) -> dict[str, object]:
+def _values(dispatch: Dispatch, timings: Timings, evidence: tuple[str, ...]) -> dict[str, object]:
     """Return what the words of states and reasons name."""
     last = dispatch.timeline[-1] if dispatch.timeline else None
     reason = last.detail.get("reason", "") if last else ""
@@ -190,14 +182,12 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
         served = "the session was served and is over"
     left = last is not None and last.event == "agent_left"
     clearing = " Workers still see to it that no agent of it is left."
-    container = dispatch.container
     return {
         "record": dispatch,
         "agent": repr(dispatch.agent_name),
         "client": repr(dispatch.client_id),
-        "container": container or "(any)",
-        "in_container": f" in container {container}" if container else "",
-        "reason": dispatch.failure_reason,
+        "in_container": f" in container {dispatch.container}" if dispatch.container else "",
+        "message": _as_sentence(dispatch.failure_message or "the record gives no other reason"),
         "server": dispatch.agent_server_id or "(unknown)",
         "job": dispatch.job_id or "(unknown)",
         "since": seconds(_since_ms(dispatch)),
@@ -210,7 +200,7 @@ def _values(dispatch: Dispatch, timings: Timings, incidents: tuple[str, ...]) ->
         "clearing": clearing if dispatch.clearing else "",
         "offer_timeout": _offer_timeout(timings),
         "verify_timeout": duration(timings.verify_timeout_s),
-        "on_the_way": _on_the_way(incidents),
+        "on_the_way": _on_the_way(evidence),
     }
 
 
@@ -218,15 +208,19 @@ def _filled(words: Words, values: Mapping[str, object]) -> Words:
     return Words(**{name: text.format(**values) for name, text in vars(words).items()})
 
 
+def _as_sentence(message: str) -> str:
+    return f"{message[0].upper()}{message[1:].rstrip('.')}."
+
+
 def _since_ms(dispatch: Dispatch) -> int:
     return max(0, dispatch.read_at_ms - dispatch.updated_at_ms)
 
 
-def _on_the_way(incidents: tuple[str, ...]) -> str:
-    if not incidents:
+def _on_the_way(evidence: tuple[str, ...]) -> str:
+    if not evidence:
         return "Nothing went wrong."
-    more = f" ({len(incidents) - _TOLD} more below.)" if len(incidents) > _TOLD else ""
-    return "On the way: " + " ".join(incidents[:_TOLD]) + more
+    more = f" ({len(evidence) - _TOLD} more below.)" if len(evidence) > _TOLD else ""
+    return "On the way: " + " ".join(evidence[:_TOLD]) + more
 
 
 def _offer_timeout(timings: Timings) -> str:

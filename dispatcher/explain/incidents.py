@@ -5,7 +5,7 @@ Pure: read from the record's attempts and timeline, one plain sentence each, in 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Final
@@ -57,7 +57,7 @@ def is_slow_start(queued_ms: int, timings: Timings) -> bool:
     return queued_ms >= timings.wake_grace_s * 1000
 
 
-def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
+def incidents(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
     """Return one sentence for each incident; none if all went as it should."""
     told = [
         *_dropped(dispatch),
@@ -70,12 +70,10 @@ def troubles(dispatch: Dispatch, timings: Timings) -> tuple[str, ...]:
 
 
 def _dropped(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
-    for what, count in (
-        ("attempts", dispatch.attempts_dropped),
-        ("events", dispatch.timeline_dropped),
-    ):
-        if count:
-            yield 0, f"The first {count} {what} are no longer kept."
+    if dispatch.attempts_dropped:
+        yield 0, f"The first {dispatch.attempts_dropped} attempts are no longer kept."
+    if dispatch.timeline_dropped:
+        yield 0, f"The first {dispatch.timeline_dropped} events are no longer kept."
 
 
 def _of_stages(dispatch: Dispatch, timings: Timings) -> Iterator[tuple[int, str]]:
@@ -115,7 +113,8 @@ def _of_attempts(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
 
 def _outcome(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
     """Tell how an attempt ended; the next generation's first event says more of it."""
-    details = {(event.event, event.generation): event.detail for event in timeline}
+    later = (event.detail for event in timeline if event.generation == attempt.generation + 1)
+    after: Mapping[str, str] = next(later, {})
     match attempt.outcome:
         case "abandoned":
             return (
@@ -123,13 +122,11 @@ def _outcome(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
                 "taken over after its lease."
             )
         case "crashed":
-            crash = details.get(("agent_crashed", attempt.generation + 1), {})
-            reason = crash.get("reason", "the job crashed")
+            reason = after.get("reason", "the job crashed")
             return f"it ended before its agent was in the room: {reason}."
+        case "lost" if after.get("people") == "0":
+            return f"its agent was lost before any person had come ({attempt.reason})."
         case "lost":
-            loss = details.get(("agent_lost", attempt.generation + 1), {})
-            if loss.get("people") == "0":
-                return f"its agent was lost before any person had come ({attempt.reason})."
             return (
                 "its agent was lost while a person was in the room, or about to come "
                 f"({attempt.reason}); it was replaced."
@@ -141,16 +138,9 @@ def _outcome(attempt: Attempt, timeline: Iterable[TimelineEvent]) -> str:
             )
         case "waited":
             return f"it waited ({attempt.reason}); LiveKit was not asked."
-        case "given_up" if attempt.reason == "assignment_timeout":
-            return "an agent server accepted the job, and LiveKit did not assign it in time."
-        case "given_up" if accepted := details.get(("accepted", attempt.generation)):
-            return (
-                f"agent server {accepted.get('agent_server_id', '')} accepted job "
-                f"{accepted.get('job_id', '')}, and nothing was heard of it after that: the "
-                "job or its machine died, or hung, before it was connected."
-            )
         case "given_up":
-            return f"it was given up ({attempt.reason})."
+            why = after.get("message") or after.get("reason") or attempt.reason
+            return f"it was given up: {why}."
     return ""
 
 
@@ -164,30 +154,22 @@ def _answer_not_noted(events: list[TimelineEvent]) -> bool:
 
 
 def _of_events(dispatch: Dispatch) -> Iterator[tuple[int, str]]:
-    refused: Counter[tuple[str, str, str]] = Counter()
-    first_ms: dict[tuple[str, str, str], int] = {}
+    refused: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for event in dispatch.timeline:
         if event.event == "rejected":
-            detail = event.detail
-            by = (
-                detail.get("agent_server_id", ""),
-                detail.get("container", ""),
-                detail.get("reason", ""),
+            server, container, reason = (
+                event.detail.get(name, "") for name in ("agent_server_id", "container", "reason")
             )
-            refused[by] += 1
-            first_ms.setdefault(by, event.at_ms)
-        elif text := _said(event):
+            who = f"Agent server {server} (container {container})"
+            refused[who, reason].append(event.at_ms)
+        elif text := _sentence(event):
             yield event.at_ms, text
-    for by, count in refused.items():
-        server, container, reason = by
-        times = "" if count == 1 else f" {count} times"
-        yield (
-            first_ms[by],
-            f"Agent server {server} (container {container}) refused the job{times}: {reason}.",
-        )
+    for (who, reason), at_ms in refused.items():
+        times = "" if len(at_ms) == 1 else f" {len(at_ms)} times"
+        yield at_ms[0], f"{who} refused the job{times}: {reason}."
 
 
-def _said(event: TimelineEvent) -> str:
+def _sentence(event: TimelineEvent) -> str:
     usual = {"agent_identity": "", "by": "hand", "message": "", "reason": "it fell silent"}
     detail = {**usual, **event.detail}
     if event.event == "restored":

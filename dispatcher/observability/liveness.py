@@ -1,9 +1,9 @@
 """A liveness file for probes, touched every two seconds while the process does its work.
 
-Each process has its own (`USHER_ALIVE_FILE`). Reading a file's age costs a probe 3 ms, `celery
-inspect ping` more than a second of CPU. The process judges its work from inside: a worker whose
-event loop hangs, or that takes no messages though Redis is there, lets its file grow old. A Redis
-that is away does not count: a restart of the process would not help, and would be repeated.
+Each process has its own (`USHER_ALIVE_FILE`), and judges its work from inside: a worker whose event
+loop hangs, or that takes no messages though Redis is there, lets its file grow old. A Redis that is
+away does not count: a restart of the process would not help. Why a file:
+`docs/decisions/0057-probes-ask-a-file.md`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Only `tracing.start` imports this module, so a process without traces does not load the SDK. The SDK
 itself reads sampler, limits, batches, endpoints, headers and certificates from the `OTEL_`
-variables. This module replaces the rest of its set-up, which would choose one global provider for
-every library, list all installed packages, and wait half a minute at the end.
+variables. Why this module replaces the rest of its set-up:
+`docs/decisions/0132-what-we-keep-writing-ourselves.md`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def set_up(service: str) -> tuple[Tracer, TracerProvider]:
         ValueError: a variable names an exporter or a protocol that there is not.
     """
     resource = _resource(service)
-    processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in _exporters()]
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    exporters = [_exporter(name.strip().lower()) for name in wanted.split(",")]
+    processors = [BatchSpanProcessor(_Watched(exporter)) for exporter in exporters]
     # `_stop_at_the_end` shuts it down: a provider by itself waits half a minute for a receiver.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     guests = TracerProvider(
@@ -79,11 +81,6 @@ def _resource(service: str) -> Resource:
     if "service.name" not in named.attributes:
         ours |= {"service.name": service, "service.namespace": "usher"}
     return Resource(ours).merge(named)
-
-
-def _exporters() -> list[SpanExporter]:
-    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-    return [_exporter(name.strip().lower()) for name in wanted.split(",")]
 
 
 def _exporter(name: str) -> SpanExporter:

@@ -70,18 +70,7 @@ def span_attributes(of: DispatchRef | NewDispatch) -> dict[str, tracing.Value]:
 
 def tell(of: DispatchRef | NewDispatch, change: Change) -> None:
     """Log a change, and add it to the dispatch's trace."""
-    logger.log(
-        logging.WARNING if change.event in _WARNINGS else logging.INFO,
-        change.event,
-        extra={
-            **_log_fields_of(change.detail),
-            **log_fields(of),
-            "agent_name": of.agent_name,
-            "generation": change.generation,
-            "from_state": change.from_state,
-            "to_state": change.to_state,
-        },
-    )
+    _log(of, change)
     if not tracing.on():
         return
     attributes: dict[str, tracing.Value] = {
@@ -97,21 +86,24 @@ def tell(of: DispatchRef | NewDispatch, change: Change) -> None:
 
 def tell_created(new: NewDispatch, detail: Mapping[str, str]) -> None:
     """Log a new record. Its trace has just begun, with the span of its request."""
-    logger.info(
-        "queued",
+    to = State.QUEUED
+    _log(new, Change(event="queued", generation=1, from_state="", to_state=to, detail=detail))
+
+
+def _log(of: DispatchRef | NewDispatch, change: Change) -> None:
+    details: dict[str, object] = {
+        _RENAMED.get(name, name): int(value) if value.isdecimal() else value
+        for name, value in change.detail.items()
+    }
+    logger.log(
+        logging.WARNING if change.event in _WARNINGS else logging.INFO,
+        change.event,
         extra={
-            **_log_fields_of(detail),
-            **log_fields(new),
-            "agent_name": new.agent_name,
-            "generation": 1,
-            "from_state": "",
-            "to_state": State.QUEUED,
+            **details,
+            **log_fields(of),
+            "agent_name": of.agent_name,
+            "generation": change.generation,
+            "from_state": change.from_state,
+            "to_state": change.to_state,
         },
     )
-
-
-def _log_fields_of(detail: Mapping[str, str]) -> dict[str, object]:
-    return {
-        _RENAMED.get(name, name): int(value) if value.isdecimal() else value
-        for name, value in detail.items()
-    }

@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 from dispatcher.errors import UsherError
-from dispatcher.selftest.results import Went
+from dispatcher.selftest.results import Failed
 
 # The prefix of the test's rooms, by which an operator recognises them.
 PREFIX: Final = "usher-selftest-"
@@ -105,11 +105,11 @@ class Deployment:
         """Ask for a session, and return it.
 
         Raises:
-            Went: the request was not accepted.
+            Failed: the request was not accepted.
         """
         answer = await self.send(room, agent=agent, once=once)
         if answer.status != 200:
-            raise Went(f"POST {_PATH}: {answer.status}: {answer.detail}")
+            raise Failed(f"POST {_PATH}: {answer.status}: {answer.detail}")
         body = answer.body
         return Session(
             dispatch_id=str(body["dispatch_id"]),
@@ -128,7 +128,7 @@ class Deployment:
         """Return a dispatch's record once its agent has joined.
 
         Raises:
-            Went: the dispatch has ended, or has not joined in time.
+            Failed: the dispatch has ended, or has not joined in time.
         """
         until = time.monotonic() + within_s
         while True:
@@ -138,12 +138,12 @@ class Deployment:
                 return answer.body
             why = answer.body.get("failure_message") or answer.body.get("failure_reason") or ""
             if state in _ENDS:
-                raise Went(f"{dispatch_id} is {state}: {why}")
+                raise Failed(f"{dispatch_id} is {state}: {why}")
             if answer.status == 404:
-                raise Went(f"{dispatch_id}: {answer.detail}")
+                raise Failed(f"{dispatch_id}: {answer.detail}")
             if time.monotonic() > until:
                 told = f" ({why})" if why else ""
-                raise Went(f"{dispatch_id} is {state}{told} after {within_s:.0f} s")
+                raise Failed(f"{dispatch_id} is {state}{told} after {within_s:.0f} s")
             await asyncio.sleep(poll_s)
 
     async def cancel(self, dispatch_id: str) -> Answer:

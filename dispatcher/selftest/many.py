@@ -9,7 +9,7 @@ from typing import Final
 
 from dispatcher.errors import UsherError
 from dispatcher.selftest.deployment import POLL_S, Deployment, Record, Session
-from dispatcher.selftest.results import Done, Progress, Went, spread
+from dispatcher.selftest.results import Done, Failed, Progress, spread
 
 _TOLD: Final = 3  # so many kinds of failures are named
 # The sessions together make no more requests a second than this.
@@ -28,7 +28,7 @@ async def at_once(
     """Ask for `count` sessions, and add the records of those that have joined to `records`.
 
     Raises:
-        Went: a session has not joined.
+        Failed: a session has not joined.
     """
 
     async def one() -> Session:
@@ -47,7 +47,7 @@ async def at_once(
         if not isinstance(error, UsherError):
             raise error
     if failed:
-        raise Went(f"{len(records)} of {count} joined; {_reasons(failed)}")
+        raise Failed(f"{len(records)} of {count} joined; {_reasons(failed)}")
     sessions = [end for end in ends if isinstance(end, Session)]
     answers_ms = spread([session.answer_s * 1000 for session in sessions])
     joins_ms = spread([record["time_to_join_ms"] or 0 for record in records])

@@ -10,14 +10,10 @@ from typing import Final
 
 from livekit import rtc
 
-from dispatcher.errors import UsherError
+from dispatcher.selftest.results import Failed
 
 CONNECT_S: Final = 10.0
 _LOOK_S: Final = 0.05
-
-
-class CannotJoin(UsherError):
-    """The room could not be joined; the message says why."""
 
 
 class Participant:
@@ -34,18 +30,25 @@ class Participant:
             if other.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
         )
 
-    async def wait(self, met: Callable[[list[str]], bool], *, within_s: float) -> float | None:
-        """Wait until `met` holds for the agents; return how long it took (s), None if too long."""
-        began = time.monotonic()
-        while not met(self.agents()):
-            if time.monotonic() - began > within_s:
-                return None
-            await asyncio.sleep(_LOOK_S)
-        return time.monotonic() - began
+    async def sees_agent(self, *, within_s: float) -> bool:
+        """Wait for an agent; return false if none is there in time."""
+        return await self._wait(bool, within_s=within_s)
 
-    async def stay(self, met: Callable[[list[str]], bool], *, for_s: float) -> bool:
-        """Return whether `met` held for the agents during all of `for_s`."""
-        return await self.wait(lambda agents: not met(agents), within_s=for_s) is None
+    async def sees_no_agent(self, *, within_s: float) -> bool:
+        """Wait until all agents have left; return false if one is still there in the end."""
+        return await self._wait(lambda agents: not agents, within_s=within_s)
+
+    async def keeps_one_agent(self, *, for_s: float) -> bool:
+        """Return whether there was exactly one agent during all of `for_s`."""
+        return not await self._wait(lambda agents: len(agents) != 1, within_s=for_s)
+
+    async def _wait(self, met: Callable[[list[str]], bool], *, within_s: float) -> bool:
+        until = time.monotonic() + within_s
+        while not met(self.agents()):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +56,7 @@ async def in_room(server_url: str, token: str) -> AsyncIterator[Participant]:
     """Join the token's room for the block.
 
     Raises:
-        CannotJoin: LiveKit refuses the token, or cannot be reached.
+        Failed: LiveKit refuses the token, or cannot be reached.
     """
     room = rtc.Room()
     try:
@@ -61,9 +64,9 @@ async def in_room(server_url: str, token: str) -> AsyncIterator[Participant]:
             async with asyncio.timeout(CONNECT_S):
                 await room.connect(server_url, token, rtc.RoomOptions(auto_subscribe=False))
         except TimeoutError:
-            raise CannotJoin(f"{server_url}: no connection within {CONNECT_S:.0f} s") from None
+            raise Failed(f"{server_url}: no connection within {CONNECT_S:.0f} s") from None
         except rtc.ConnectError as error:
-            raise CannotJoin(f"{server_url}: {error.message}") from None
+            raise Failed(f"{server_url}: {error.message}") from None
         yield Participant(room)
     finally:
         with contextlib.suppress(TimeoutError):

@@ -1,9 +1,10 @@
-"""The self-test's results, as a table, as JSON and as JUnit. Pure."""
+"""The self-test's results, and their JUnit file. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from xml.etree import ElementTree  # nosec B405  # it only writes
@@ -14,7 +15,7 @@ Progress = Callable[[str], None]
 Done = tuple[str, dict[str, Any]]  # a check's message for people, and its numbers for programs
 
 
-class Went(UsherError):
+class Failed(UsherError):
     """A check failed; the message says how."""
 
 
@@ -59,29 +60,20 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"p50": at(0.5), "p95": at(0.95), "max": ordered[-1]}
 
 
-def as_shape(url: str, results: Sequence[Result], *, took_s: float) -> dict[str, Any]:
-    """Return what --json prints."""
-    return {
-        "url": url,
-        "passed": passed(results),
-        "took_s": round(took_s, 3),
-        "checks": [asdict(result) for result in results],
-    }
-
-
 def _for_xml(text: str) -> str:
     # XML allows no control characters, not even escaped.
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def junit(url: str, results: Sequence[Result], *, took_s: float) -> str:
+def junit(results: Sequence[Result], *, took_s: float) -> str:
     """Return a JUnit file for a CI pipeline."""
+    outcomes = Counter(result.outcome for result in results)
     suite = ElementTree.Element(
         "testsuite",
         name="usher selftest",
         tests=str(len(results)),
-        failures=str(sum(r.outcome is Outcome.FAILED for r in results)),
-        skipped=str(sum(r.outcome is Outcome.SKIPPED for r in results)),
+        failures=str(outcomes[Outcome.FAILED]),
+        skipped=str(outcomes[Outcome.SKIPPED]),
         errors="0",
         time=f"{took_s:.3f}",
     )

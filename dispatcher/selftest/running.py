@@ -22,7 +22,7 @@ from dispatcher.selftest.deployment import (
 )
 from dispatcher.selftest.many import at_once
 from dispatcher.selftest.participant import Participant, in_room
-from dispatcher.selftest.results import Done, Outcome, Progress, Result, Skipped, Went
+from dispatcher.selftest.results import Done, Failed, Outcome, Progress, Result, Skipped
 
 # The answer time that every caller is promised (I4).
 ANSWER_S: Final = 1.0
@@ -58,8 +58,7 @@ class SelfTest:
     _records: list[Record] = field(default_factory=list)
     _before: Accepts | Skipped | None = None  # the counters before many sessions at once
     _rooms: set[str] = field(default_factory=set)
-    _asked: int = 0
-    _answered: int = 0
+    _unanswered: int = 0
 
     async def run(self) -> None:
         """Run every check; in any case end the sessions that were started."""
@@ -105,23 +104,23 @@ class SelfTest:
     async def _reachable(self) -> Done:
         alive = await self.deployment.ask("GET", "/healthz")
         if alive.status != 200:
-            raise Went(f"GET /healthz: {alive.status}")
+            raise Failed(f"GET /healthz: {alive.status}")
         ready = await self.deployment.ask("GET", "/readyz")
         missing = ", ".join(ready.body.get("not_ready", []))
         if ready.status != 200 or missing:
-            raise Went(f"GET /readyz: {ready.body.get('status', ready.status)}: {missing}")
+            raise Failed(f"GET /readyz: {ready.body.get('status', ready.status)}: {missing}")
         listed = await self.deployment.knows_key()
         if listed.status != 200:
-            raise Went(f"GET /api/v1/dispatches: {listed.status}: {listed.detail}")
+            raise Failed(f"GET /api/v1/dispatches: {listed.status}: {listed.detail}")
         took_ms = alive.took_s * 1000
         return f"ready, answers in {took_ms:.0f} ms", {"answer_ms": round(took_ms, 1)}
 
     async def _ask(self, *, room: str = "", once: str = "") -> Session:
         room = room or fresh_room()
         self._rooms.add(room)  # before the request: its answer may get lost
-        self._asked += 1
+        self._unanswered += 1
         session = await self.deployment.session(room, agent=self.options.agent, once=once)
-        self._answered += 1
+        self._unanswered -= 1
         self._sessions.setdefault(session.dispatch_id, session)
         return session
 
@@ -133,7 +132,9 @@ class SelfTest:
         record = await self._joined(session)
         answer_ms, join_ms = session.answer_s * 1000, record["time_to_join_ms"]
         if session.answer_s > ANSWER_S:
-            raise Went(f"the answer took {answer_ms:.0f} ms; at most {ANSWER_S:.0f} s is promised")
+            raise Failed(
+                f"the answer took {answer_ms:.0f} ms; at most {ANSWER_S:.0f} s is promised"
+            )
         self._single = session
         return (
             f"answered in {answer_ms:.0f} ms, agent joined after {join_ms} ms",
@@ -149,33 +150,32 @@ class SelfTest:
         single = self._single_session()
         joining = in_room(single.server_url, single.token)
         self._participant = await stack.enter_async_context(joining)
-        took_s = await self._participant.wait(bool, within_s=self.options.deadline_s)
-        if took_s is None:
-            raise Went("a participant in the room sees no agent, and the record says joined")
-        if not await self._participant.stay(_exactly_one, for_s=_SETTLED_S):
-            raise Went(f"not exactly one agent in the room: {self._participant.agents()}")
+        if not await self._participant.sees_agent(within_s=self.options.deadline_s):
+            raise Failed("a participant in the room sees no agent, and the record says joined")
+        if not await self._participant.keeps_one_agent(for_s=_SETTLED_S):
+            raise Failed(f"not exactly one agent in the room: {self._participant.agents()}")
         [seen] = self._participant.agents()
         record = (await self.deployment.record(single.dispatch_id)).body
         if record.get("agent_identity") != seen:
-            raise Went(f"in the room is {seen}; the record names {record.get('agent_identity')}")
+            raise Failed(f"in the room is {seen}; the record names {record.get('agent_identity')}")
         return f"a participant sees exactly one agent, {seen}", {"agent_identity": seen}
 
     async def _idempotency(self) -> Done:
         single = self._single_session()
         again = await self._ask(room=single.room)
         if again.dispatch_id != single.dispatch_id:
-            raise Went(f"the same room again made a second dispatch, {again.dispatch_id}")
+            raise Failed(f"the same room again made a second dispatch, {again.dispatch_id}")
         key, room = fresh_room(), fresh_room()
         first = await self._ask(room=room, once=key)
         second = await self._ask(room=room, once=key)
         if (second.dispatch_id, second.identity) != (first.dispatch_id, first.identity):
-            raise Went("the same request with the same Idempotency-Key was answered otherwise")
+            raise Failed("the same request with the same Idempotency-Key was answered otherwise")
         other = await self.deployment.send(single.room, once=key)
         if other.status != 409:
-            raise Went(f"another request with that Idempotency-Key: {other.status}, not 409")
+            raise Failed(f"another request with that Idempotency-Key: {other.status}, not 409")
         await self._joined(first)
-        if self._participant and not await self._participant.stay(_exactly_one, for_s=_SETTLED_S):
-            raise Went(f"asking again brought another agent: {self._participant.agents()}")
+        if self._participant and not await self._participant.keeps_one_agent(for_s=_SETTLED_S):
+            raise Failed(f"asking again brought another agent: {self._participant.agents()}")
         return "asking again made no second dispatch and no second agent", {}
 
     async def _accepts(self) -> Accepts:
@@ -207,7 +207,7 @@ class SelfTest:
         rose = after.by_container - self._before.by_container
         expected = Counter(str(record.get("container") or "") for record in self._records)
         if short := too_little(rose, expected):
-            raise Went(f"accepted jobs by {after.source} rose by less: {short}")
+            raise Failed(f"accepted jobs by {after.source} rose by less: {short}")
         told = ", ".join(f"{name} +{rose[name]}" for name in sorted(expected))
         return (
             f"accepted jobs by {after.source}: {told}, for {expected.total()} sessions",
@@ -218,17 +218,17 @@ class SelfTest:
         for session in self._sessions.values():
             answer = await self.deployment.cancel(session.dispatch_id)
             if answer.status != 200:
-                raise Went(f"DELETE {session.dispatch_id}: {answer.status}: {answer.detail}")
-        if self._participant and await self._participant.wait(_none, within_s=_LEAVE_S) is None:
-            raise Went(f"{_LEAVE_S:.0f} s after the cancel an agent is still in the room")
+                raise Failed(f"DELETE {session.dispatch_id}: {answer.status}: {answer.detail}")
+        if self._participant and not await self._participant.sees_no_agent(within_s=_LEAVE_S):
+            raise Failed(f"{_LEAVE_S:.0f} s after the cancel an agent is still in the room")
         limit = asyncio.Semaphore(_JOINERS)
         others = [each for each in self._sessions.values() if each is not self._single]
         empty = await asyncio.gather(*(_is_left(session, limit) for session in others))
         left = [s.room for s, is_left in zip(others, empty, strict=True) if not is_left]
         if left:
-            raise Went(f"agents are left in {len(left)} room(s): {', '.join(left[:_TOLD])}")
+            raise Failed(f"agents are left in {len(left)} room(s): {', '.join(left[:_TOLD])}")
         if live := await self._live():
-            raise Went(f"{len(live)} dispatch(es) have not ended: {', '.join(live[:_TOLD])}")
+            raise Failed(f"{len(live)} dispatch(es) have not ended: {', '.join(live[:_TOLD])}")
         return f"{len(self._sessions)} dispatches cancelled, their agents have left", {}
 
     async def _live(self) -> list[str]:
@@ -249,7 +249,7 @@ class SelfTest:
             async with asyncio.timeout(_CLEAN_UP_S):
                 for pause_s in (0.0, ANSWER_S):
                     # A request whose answer was not awaited may still be on its way.
-                    await asyncio.sleep(pause_s if self._asked > self._answered else 0)
+                    await asyncio.sleep(pause_s if self._unanswered else 0)
                     for dispatch_id in await self._live():
                         await self.deployment.cancel(dispatch_id)
                 left = await self._live()
@@ -258,16 +258,8 @@ class SelfTest:
             self._add("clean-up", Outcome.FAILED, message)
 
 
-def _exactly_one(agents: list[str]) -> bool:
-    return len(agents) == 1
-
-
-def _none(agents: list[str]) -> bool:
-    return not agents
-
-
 async def _is_left(session: Session, limit: asyncio.Semaphore) -> bool:
     """Return whether the agents of a cancelled session have left its room."""
     async with limit, in_room(session.server_url, session.token) as participant:
         # LiveKit tells a participant at its connect which others are there.
-        return await participant.wait(_none, within_s=_LEAVE_S) is not None
+        return await participant.sees_no_agent(within_s=_LEAVE_S)

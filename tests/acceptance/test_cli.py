@@ -80,6 +80,7 @@ def test_the_doctor_finds_a_whole_stack_in_order(shell: Shell, caller: Caller) -
     for name in ("redis", "clock Redis", "livekit demo", "worker verify", "sweeper", "queue sweep"):
         assert checks[name]["status"] in ("ok", "warn"), checks[name]
     assert "agent server(s) online" in checks["agents demo/session-agent-rag"]["message"]
+    assert any(name.startswith("clock LiveKit ws://") for name in checks)
 
 
 def test_without_redis_there_is_one_clear_line(shell: Shell) -> None:

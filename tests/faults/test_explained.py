@@ -85,7 +85,7 @@ def test_no_agent_server_for_that_name(stack: RunningStack, shell: Shell, caller
 
     explanation = told(shell, dispatch_id)
     assert explanation["headline"] == f"Failed: no agent server for agent '{NOBODY}' is online"
-    assert "the agent name is wrong" in explanation["cause"]
+    assert "correct the agent name" in explanation["cause"]
     assert any("It waited" in line for line in explanation["evidence"])
 
 
@@ -99,7 +99,7 @@ def test_a_frozen_agent_server(stack: RunningStack, shell: Shell, caller: Caller
         "Failed: no agent server for agent 'session-agent-rag' is online",
         "Failed: the agent did not join in time",
     )
-    assert any(word in explanation["cause"] for word in ("it hangs", "in the room in time"))
+    assert "agent server" in explanation["cause"]
 
 
 def test_every_slot_taken(
@@ -122,7 +122,7 @@ def test_every_slot_taken(
         asyncio.run(end_room(stack, first["room_name"]))
     explanation = told(shell, second)
     assert explanation["headline"] == "Failed: no agent server has room"
-    assert "none had a free slot" in explanation["cause"]
+    assert "slot" in explanation["cause"]
 
 
 def test_every_agent_server_refuses(
@@ -142,7 +142,8 @@ def test_livekit_is_away(stack: RunningStack, shell: Shell, caller: Caller) -> N
         caller.wait_for_state(dispatch_id, "failed", within_s=ENDS_S)
     explanation = told(shell, dispatch_id)
     assert explanation["headline"] == "Failed: LiveKit does not answer"
-    assert "LiveKit server of client 'demo'" in explanation["cause"]
+    assert "LiveKit" in explanation["cause"]
+    assert "LiveKit server of client 'demo'" in explanation["advice"]
 
 
 def test_no_dispatch_worker(stack: RunningStack, shell: Shell, caller: Caller) -> None:
@@ -186,7 +187,8 @@ def test_nobody_comes(stack: RunningStack, shell: Shell, caller: Caller) -> None
 
     explanation = told(shell, dispatch_id)
     assert explanation["headline"] == "Cancelled: nobody came into the room"
-    assert "on the caller's side" in explanation["cause"]
+    assert "nobody has joined the room within" in explanation["cause"].lower()
+    assert "on the caller's side" in explanation["advice"]
 
 
 def test_a_record_that_cannot_be_read(stack: RunningStack, shell: Shell, caller: Caller) -> None:

@@ -10,7 +10,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import Window
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnknownDispatch
-from dispatcher.explain.incidents import troubles
+from dispatcher.explain.incidents import incidents
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.statistics import figures
@@ -118,7 +118,7 @@ async def test_an_agent_that_nobody_has_come_to_is_no_loss_to_anybody(
     assert scenario.look().unattended
     found = counts(scenario.raw, "usher:metrics:dispatch:acme")
     assert (found.get("agents_lost"), found["idle_agents_lost"]) == (None, 1)
-    (told,) = (text for text in troubles(scenario.look(), TIMINGS) if text.startswith("Attempt 1"))
+    (told,) = (text for text in incidents(scenario.look(), TIMINGS) if text.startswith("Attempt 1"))
     assert "before any person had come" in told
 
 

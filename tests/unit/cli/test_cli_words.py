@@ -12,14 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dispatcher.cli import (
-    findings,
-    rendering,
-    server_findings,
-    shapes,
-    work_findings,
-    worker_findings,
-)
+from dispatcher.cli import findings, ledger_findings, rendering, server_findings, shapes
 from dispatcher.cli.command import Command, printable
 from dispatcher.cli.findings import Finding, Status
 from dispatcher.cli.options import Duration
@@ -86,12 +79,19 @@ def test_names_cannot_play_with_the_terminal() -> None:
         timeline=(TimelineEvent(at_ms=1, event="queued", generation=1, detail={"by": "\x1b[31m"}),),
     )
 
-    lines = [*rendering.shown(dispatch, explain(dispatch, TIMINGS)), *rendering.listed([dispatch])]
+    lines = [*rendering.record(dispatch, explain(dispatch, TIMINGS))]
+    lines += rendering.summaries([dispatch])
 
     text = click.unstyle("\n".join(lines))
     assert "room\\x1b[2J\\x07\\x0a-1" in text
     assert not any(not c.isprintable() and c != "\n" for c in text)
     assert printable("a\u202eb") == "a\\x202eb"
+
+
+def test_a_name_that_begins_like_our_own_colours_is_escaped_too() -> None:
+    lines = rendering.summaries([a_dispatch(room_name="\x1b[31mroom")])
+
+    assert "\\x1b[31mroom" in lines[1]
 
 
 def test_what_a_client_gave_its_agent_is_not_in_any_shape() -> None:
@@ -210,7 +210,7 @@ def test_what_redis_may_lose_is_found(changes: dict[str, Any], name: str, status
     ids=["none", "free", "full", "draining", "not registered", "another client's", "another name"],
 )
 def test_an_agent_without_a_server_with_room_is_found(servers: list[Any], status: str) -> None:
-    [finding] = work_findings.of_agents(services_of([a_client()]), servers, frozenset())
+    [finding] = ledger_findings.of_agents(services_of([a_client()]), servers, frozenset())
 
     assert finding.status == status
 
@@ -218,7 +218,7 @@ def test_an_agent_without_a_server_with_room_is_found(servers: list[Any], status
 def test_agents_that_report_nothing_are_not_missed() -> None:
     unfenced = frozenset({"session-agent-rag"})
 
-    assert statuses(work_findings.of_agents(services_of([a_client()]), [], unfenced)) == {
+    assert statuses(ledger_findings.of_agents(services_of([a_client()]), [], unfenced)) == {
         "agents acme/session-agent-rag": "ok"
     }
 
@@ -243,7 +243,7 @@ def test_agents_that_report_nothing_are_not_missed() -> None:
     ],
 )
 def test_what_lies_about_is_found(health: Health, name: str, status: str) -> None:
-    assert statuses(work_findings.of_health(health, webhooks=False))[name] == status
+    assert statuses(ledger_findings.of_health(health, webhooks=False))[name] == status
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_what_lies_about_is_found(health: Health, name: str, status: str) -> Non
     ids=["beat away", "and the worker hangs", "no dispatch worker", "neither"],
 )
 def test_what_is_to_be_started_is_what_is_away(health: Health, words: str, advice: str) -> None:
-    found = {each.name: each for each in work_findings.of_health(health, webhooks=False)}
+    found = {each.name: each for each in ledger_findings.of_health(health, webhooks=False)}
 
     assert words in found["sweeper"].message
     assert found["sweeper"].advice.startswith(advice)
@@ -289,7 +289,7 @@ def test_workers_that_are_set_up_otherwise_are_found(
 ) -> None:
     workers = [WorkerSettings(worker=f"vm-{n}", services=each) for n, each in enumerate(theirs)]
 
-    [finding] = worker_findings.of_settings((RAG, OTHER), workers)
+    [finding] = ledger_findings.of_workers_settings((RAG, OTHER), workers)
 
     assert (finding.status, words in finding.message) == (status, True), finding
 
@@ -297,11 +297,11 @@ def test_workers_that_are_set_up_otherwise_are_found(
 def test_a_livekit_that_answers_no_worker_is_found() -> None:
     workers = [WorkerSettings(worker="vm-1", services=(RAG,))]
 
-    assert statuses(worker_findings.of_livekit(workers, WELL)) == {
+    assert statuses(ledger_findings.of_workers_livekit(workers, WELL)) == {
         "livekit acme for the workers": "fail"
     }
     well = replace(WELL, livekit=frozenset({"acme"}))
-    assert statuses(worker_findings.of_livekit(workers, well)) == {}
+    assert statuses(ledger_findings.of_workers_livekit(workers, well)) == {}
 
 
 @pytest.mark.parametrize(("failures", "status"), [(0, "ok"), (1, "warn")])
@@ -311,7 +311,7 @@ def test_many_failures_in_the_last_minutes_are_found(failures: int, status: str)
     client = client_figures("acme", counters, {State.JOINED: 1})
     figures = Figures(at_ms=1, window=Window.MINUTES, since_ms=0, clients=(client,), agents=())
 
-    [finding] = work_findings.of_figures(figures)
+    [finding] = ledger_findings.of_figures(figures)
 
     assert finding.status == status
     assert ("no_capacity 1" in finding.message) is bool(failures)
@@ -328,11 +328,11 @@ def test_every_finding_that_is_not_in_order_says_what_to_do() -> None:
         server_findings.of_livekit_error(
             client, TransientLiveKitError("TimeoutError", outcome_unknown=True)
         ),
-        *work_findings.of_agents(services_of([client]), [], frozenset()),
-        *work_findings.of_health(replace(ill, parked=1, data_losses=1), webhooks=True),
-        work_findings.of_dead_webhooks(client, 3),
-        *worker_findings.of_settings([], [WorkerSettings(worker="vm-1", services=(RAG,))]),
-        *worker_findings.of_livekit([WorkerSettings(worker="vm-1", services=(RAG,))], ill),
+        *ledger_findings.of_agents(services_of([client]), [], frozenset()),
+        *ledger_findings.of_health(replace(ill, parked=1, data_losses=1), webhooks=True),
+        ledger_findings.of_dead_webhooks(client, 3),
+        *ledger_findings.of_workers_settings([], [WorkerSettings(worker="vm-1", services=(RAG,))]),
+        *ledger_findings.of_workers_livekit([WorkerSettings(worker="vm-1", services=(RAG,))], ill),
     ]
 
     assert [f.name for f in found if f.status is not Status.OK and not f.advice] == []
@@ -350,7 +350,7 @@ RESULTS = [
 
 
 def test_the_junit_file_can_be_read_whatever_a_message_has_in_it() -> None:
-    suite = ElementTree.fromstring(junit("http://x", RESULTS, took_s=1.5))
+    suite = ElementTree.fromstring(junit(RESULTS, took_s=1.5))
 
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
     assert suite.find("testcase[@name='two']/failure").get("message") == 'bad <&"?>'

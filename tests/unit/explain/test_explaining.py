@@ -10,7 +10,7 @@ import pytest
 from dispatcher.domain.models import Attempt, Dispatch, FailureReason, State, TimelineEvent
 from dispatcher.explain import explanation as explaining
 from dispatcher.explain.explanation import Explanation, explain_parked, explain_unknown
-from dispatcher.explain.incidents import troubles
+from dispatcher.explain.incidents import incidents
 from dispatcher.explain.stages import stages
 from dispatcher.explain.texts import FAILURES, REJECTED
 from tests.support.values import TIMINGS, a_dispatch
@@ -80,20 +80,30 @@ def test_every_state_is_explained(state: State) -> None:
 def test_every_reason_has_words_of_its_own(reason: str) -> None:
     explanation = explain(failed(reason))
 
-    assert "has no words for" not in explanation.cause
     assert explanation.headline.startswith("Failed: ")
+    assert explanation.headline != f"Failed: {reason}"
     assert "{" not in everything(explanation)
-    assert "it was" in explanation.evidence[0]
+
+
+def test_the_cause_is_what_the_record_says() -> None:
+    told = failed("no_capacity", "every slot of the 2 agent server(s) is taken; add agent servers")
+
+    expected = "Every slot of the 2 agent server(s) is taken; add agent servers."
+    assert explain(told).cause == expected
+    assert explain(replace(told, state=State.WAITING)).cause == expected
+    assert explain(failed("no_capacity", "")).cause == "The record gives no other reason."
 
 
 def test_no_two_reasons_have_the_same_words() -> None:
-    causes = [words.cause for words in (*FAILURES.values(), *REJECTED.values())]
+    headlines = [words.headline for words in (*FAILURES.values(), *REJECTED.values())]
 
-    assert len(set(causes)) == len(causes)
+    assert len(set(headlines)) == len(headlines)
 
 
 def test_a_reason_of_a_newer_release_is_shown_as_it_is() -> None:
-    assert "'new_thing'" in explain(failed("new_thing")).cause
+    explanation = explain(failed("new_thing", "it is new"))
+
+    assert (explanation.headline, explanation.cause) == ("Failed: new_thing", "It is new.")
 
 
 @pytest.mark.parametrize(
@@ -191,11 +201,12 @@ def test_a_smooth_way_has_no_trouble() -> None:
 def test_an_answer_noted_after_the_accept_is_no_trouble() -> None:
     late = [*SMOOTH[:2], SMOOTH[4], (201, "dispatched"), *SMOOTH[5:]]
 
-    assert troubles(joined(*late), TIMINGS) == ()
+    assert incidents(joined(*late), TIMINGS) == ()
     names = [stage.name for stage in stages(joined(*late))]
     assert names == ["queue_wait", "dispatch", "join", "session"]
 
 
+UNHEARD_OF = "agent server server-1 accepted job AJ_1, and then nothing was heard of it"
 WORKER_GONE = (
     (0, "queued"),
     (5, "dispatching"),
@@ -294,10 +305,10 @@ WORKER_GONE = (
         pytest.param(
             joined(
                 *SMOOTH[:5],
-                (5200, "requeued", 2, {"reason": "join_timeout"}),
+                (5200, "requeued", 2, {"reason": "join_timeout", "message": UNHEARD_OF}),
                 attempts=(Attempt(generation=1, outcome="given_up", reason="join_timeout"),),
             ),
-            "agent server server-1 accepted job AJ_1, and nothing was heard of it",
+            f"Attempt 1: it was given up: {UNHEARD_OF}.",
             id="13: the job was killed before it connected",
         ),
     ],

@@ -1,4 +1,4 @@
-"""`doctor`'s findings about agent servers, workers, queues and statistics. Pure."""
+"""`doctor`'s findings about agent servers, workers, queues and statistics, by the ledger. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from dispatcher.cli.findings import Finding, fail, ok, warn
 from dispatcher.clients.models import Client
-from dispatcher.clients.worker_settings import Service, serving
+from dispatcher.clients.worker_settings import Service, WorkerSettings, serving
 from dispatcher.domain.metrics import Figures
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.explain.incidents import seconds
@@ -22,19 +22,19 @@ LOW_SUCCESS: Final = 0.95
 # Fewer sessions than this say nothing about the rate of failures.
 FEW: Final = 5
 _NEEDED: Final = ("dispatch", "verify", "sweep")
+_SETTINGS: Final = "settings of the workers"
 
 
 def of_agents(
-    services: Iterable[Service], servers: Iterable[AgentServerReport], unfenced: frozenset[str]
+    services: Iterable[Service], servers: Sequence[AgentServerReport], unfenced: frozenset[str]
 ) -> Iterator[Finding]:
     """Report whether every agent that a client may use has a server with free slots."""
-    servers = list(servers)
     for service in services:
         name = f"agents {service.client_id}/{service.agent_name}"
         if service.agent_name in unfenced:
             yield ok(name, "its servers report nothing to us (USHER_UNFENCED_AGENTS)")
-            continue
-        yield _of_agent(name, service, servers)
+        else:
+            yield _of_agent(name, service, servers)
 
 
 def _of_agent(name: str, service: Service, servers: Sequence[AgentServerReport]) -> Finding:
@@ -56,6 +56,54 @@ def _of_agent(name: str, service: Service, servers: Sequence[AgentServerReport])
             name, message, "Add agent servers, or raise USHER_AGENT_SLOTS: new sessions wait."
         )
     return ok(name, message)
+
+
+def of_workers_settings(
+    here: Iterable[Service], workers: Sequence[WorkerSettings]
+) -> Iterator[Finding]:
+    """Report whether all workers have the same clients and agents as the operator's settings."""
+    if not workers:
+        return  # `of_health` reports that there are none
+    mine = _names(here)
+    theirs = [_names(worker.services) for worker in workers]
+    everywhere = set[str]().union(*theirs)
+    if apart := everywhere - everywhere.intersection(*theirs):
+        yield warn(
+            _SETTINGS,
+            f"the {len(workers)} workers differ: only some of them have {_listed(apart)}",
+            "Start all of them with the same clients file and USHER_AGENT_NAMES.",
+        )
+    elif mine != everywhere:
+        parts = (("only they have", everywhere - mine), ("only here are", mine - everywhere))
+        told = "; ".join(f"{words} {_listed(names)}" for words, names in parts if names)
+        yield warn(
+            _SETTINGS,
+            f"other clients or agents than in this environment: {told}",
+            "Run this with the environment that the workers have; if this one is right, correct "
+            "theirs (USHER_CLIENTS_FILE, USHER_AGENT_NAMES) and restart them, and the web.",
+        )
+    else:
+        yield ok(_SETTINGS, f"{len(workers)} worker process(es), {len(mine)} agent(s), as here")
+
+
+def _names(services: Iterable[Service]) -> set[str]:
+    return {f"{service.client_id}/{service.agent_name}" for service in services}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def of_workers_livekit(workers: Iterable[WorkerSettings], health: Health) -> Iterator[Finding]:
+    """Report whether the LiveKit servers answer the workers, with the workers' keys."""
+    clients = {service.client_id for worker in workers for service in worker.services}
+    for client_id in sorted(clients - health.livekit):
+        yield fail(
+            f"livekit {client_id} for the workers",
+            "it has not answered a worker in the last seconds, or refuses its key",
+            f"If `livekit {client_id}` is ok here, the workers have another URL, key or secret: "
+            "correct theirs and restart them. Otherwise do what stands there.",
+        )
 
 
 def of_health(health: Health, *, webhooks: bool) -> Iterator[Finding]:
