@@ -1,4 +1,4 @@
-"""The application factory: settings, services, blueprints, hooks and error handlers."""
+"""The application factory: settings, services, blueprints and hooks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from dispatcher import gc_freeze
-from dispatcher.clients.registry import registry
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger.client import AT_ONCE, Ledger
+from dispatcher.ledger.client import AT_ONCE
 from dispatcher.observability import tracing
 from dispatcher.observability.logs import configure
-from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.settings import CommonSettings, load
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
 from web.contract import problems
 from web.contract.participant_tokens import participant_token
@@ -28,15 +27,7 @@ from web.monitoring import tracing as request_tracing
 from web.pages import client_page
 from web.path_prefix import PathPrefix
 from web.server import patience
-from web.services import Services, services
-from web.settings import StreamSettings, WebSettings
-from web.state.abuse_limits import SpentRequests, WrongKeys, WrongPasswords
-from web.state.accepted_dispatches import Promises
-from web.state.cache import Snapshots
-from web.state.idempotency import Delegations
-from web.state.key_usage import KeyUses
-from web.state.promise_files import Spool, directory_for
-from web.streaming.sse import Streams
+from web.services import Services, make_services, services
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +36,12 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1_000_000
 # Probes and scrapes go to a process's own address, and their answers contain no URL of Usher's.
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-# Each has a `blueprint`.
-_VIEWS: Final = (
-    *(dispatches, livekit_webhooks, openapi, health, metrics),
+# Each has a `blueprint`. Flask calls their `after_app_request` hooks in the opposite order.
+_PARTS: Final = (
+    *(patience, request_tracing, metrics, problems, cors, security_headers),
+    *(dispatches, livekit_webhooks, openapi, health),
     *(client_page, dashboard_pages, dashboard_api),
 )
-# Each has a `register`. Flask calls their `after_request` hooks in the opposite order.
-_HOOKS: Final = (patience, request_tracing, metrics, problems, cors, security_headers)
 
 
 def build() -> Flask:
@@ -60,17 +50,14 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = Flask("web", static_folder=None)
-    settings = load(WebSettings)
-    here = _services(common, settings)
-    app.extensions["usher"] = here
+    app.extensions["usher"] = here = make_services(common)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    if proxies := settings.trusted_proxies:
+    if proxies := here.settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
         app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
-    for views in _VIEWS:
-        app.register_blueprint(views.blueprint)
-    for hooks in _HOOKS:
-        hooks.register(app)
+    for part in _PARTS:
+        if part is not request_tracing or tracing.on():
+            app.register_blueprint(part.blueprint)
     app.before_request(_check_host)
     _warm_up(app, here)
     return app
@@ -86,30 +73,6 @@ def _check_host() -> None:
         raise SecurityError(
             "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
         )
-
-
-def _services(common: CommonSettings, settings: WebSettings) -> Services:
-    """Make the services of the application."""
-    ledger = Ledger(common)
-    return Services(
-        common=common,
-        dispatcher=load(DispatcherSettings),
-        settings=settings,
-        clients=registry(),
-        ledger=ledger,
-        promises=Promises(
-            ledger,
-            retention_s=common.retention_s,
-            spool=Spool(directory_for(common.redis_url.get_secret_value())),
-        ),
-        key_uses=KeyUses(ledger),
-        wrong_keys=WrongKeys(),
-        spent_requests=SpentRequests(),
-        delegations=Delegations(),
-        streams=Streams(ledger, load(StreamSettings)),
-        wrong_passwords=WrongPasswords(ledger),
-        snapshots=Snapshots(),
-    )
 
 
 def _warm_up(app: Flask, here: Services) -> None:

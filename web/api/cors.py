@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from flask import Flask, Response, request
+from flask import Blueprint, Response, request
 
 from web.auth.api_keys import caller
 from web.contract.problems import Problem
 from web.services import services
+
+blueprint = Blueprint("cors", __name__)
 
 _PREFIX: Final = "/api/"
 _METHODS: Final = "GET, POST"  # redispatch, list and cancel are for servers
@@ -30,12 +32,8 @@ _MAX_AGE_S: Final = 600
 
 
 def _anybodys() -> set[str]:
-    return {
-        origin
-        for client in services().clients.clients
-        if not client.disabled
-        for origin in client.origins
-    }
+    clients = services().clients.clients
+    return {origin for client in clients if not client.disabled for origin in client.origins}
 
 
 def _allowed(origin: str) -> bool:
@@ -52,6 +50,7 @@ def _headers() -> str:
     return ", ".join((*_HEADERS, *more))
 
 
+@blueprint.before_app_request
 def _preflight() -> Response | None:
     asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if not asks or not request.path.startswith(_PREFIX):
@@ -66,6 +65,7 @@ def _preflight() -> Response | None:
     return answer
 
 
+@blueprint.after_app_request
 def _mark(response: Response) -> Response:
     if not request.path.startswith(_PREFIX):
         return response
@@ -76,9 +76,3 @@ def _mark(response: Response) -> Response:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = _READABLE
     return response
-
-
-def register(app: Flask) -> None:
-    """Answer preflights to `app`, and add CORS headers to its answers."""
-    app.before_request(_preflight)
-    app.after_request(_mark)

@@ -1,18 +1,17 @@
 """Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others.
-
-An `after_request` of ours, because these are a dozen constant lines, and errors, static files and
-event streams all pass here.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from flask import Flask, Response, request
+from flask import Blueprint, Response, request
 
 from dispatcher.domain import urls
 from web.contract.headers import ALWAYS, NOTHING
 from web.services import services
+
+blueprint = Blueprint("security_headers", __name__)
 
 _PAGE: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -38,6 +37,7 @@ def _connections() -> str:
     return f"'self' {scheme}://{host} {_SECURE[scheme]}://{host}"
 
 
+@blueprint.after_app_request
 def _mark(response: Response) -> Response:
     policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
@@ -50,8 +50,3 @@ def _mark(response: Response) -> Response:
     for name, value in defaults.items():
         response.headers.setdefault(name, value)
     return response
-
-
-def register(app: Flask) -> None:
-    """Add the headers to every answer of `app`."""
-    app.after_request(_mark)

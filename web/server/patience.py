@@ -11,9 +11,11 @@ import socket
 from functools import partial
 from typing import Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Blueprint, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
+
+blueprint = Blueprint("patience", __name__)
 
 # Longer than gunicorn's `keepalive`, which must be the one to end an idle connection.
 SILENCE_S: Final = 80.0
@@ -42,18 +44,14 @@ def whole_body() -> bytes:
     return body
 
 
-def register(app: Flask) -> None:
-    """Bound each wait for a caller of `app`, and each body that the answer does not need."""
-    app.before_request(_bound)
-    app.after_request(_read_the_rest_later)
-
-
-def _bound() -> None:
+@blueprint.before_app_request
+def _bound_waits() -> None:
     caller = connection()
     if caller is not None:
         caller.settimeout(SILENCE_S)
 
 
+@blueprint.after_app_request
 def _read_the_rest_later(response: Response) -> Response:
     """Read the rest of the body after the answer.
 

@@ -90,7 +90,7 @@ def gunicorn_told(arguments: str, redis_url: str, directory: Path) -> Iterator[i
 
 def test_each_wait_for_a_caller_is_bounded() -> None:
     app = Flask("test")
-    patience.register(app)
+    app.register_blueprint(patience.blueprint)
     app.add_url_rule("/", view_func=lambda: "here", methods=["POST"])
     ours, theirs = socket.socketpair()
     with ours, theirs:
