@@ -15,7 +15,7 @@ from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
-from web.api.redispatch import admission, ask_for_redispatch, change, send_again
+from web.api.redispatch import admission, change, start_again
 from web.auth.api_keys import Caller, authenticate, caller, permitted, reader
 from web.contract.answer_schemas import dispatch_json, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
@@ -124,7 +124,7 @@ def _end_left(here: Services, dispatch_id: str) -> None:
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    who = authenticate(here.clients, publishable=True)
+    who = authenticate(publishable=True)
     client, public = who.client, who.public
     here.spent_requests.check(client.client_id, public=public)
     with refusals_counted(here.ledger, client.client_id, who.limits):
@@ -220,7 +220,7 @@ def _own(here: Services, client: Client, dispatch_id: str, *, history: bool = Tr
 def list_dispatches() -> dict[str, Any]:
     """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
-    client = authenticate(here.clients).client
+    client = authenticate().client
     try:
         query = ListQuery.model_validate(request.args.to_dict())
     except ValidationError as error:
@@ -233,7 +233,7 @@ def list_dispatches() -> dict[str, Any]:
 def show_dispatch(dispatch_id: str) -> Response:
     """Return the record of one of the caller's own dispatches."""
     here = services()
-    client = reader(here.clients, dispatch_id)
+    client = reader(dispatch_id)
     return _json(dispatch_json(_own(here, client, dispatch_id)))
 
 
@@ -241,7 +241,7 @@ def show_dispatch(dispatch_id: str) -> Response:
 def follow_dispatch(dispatch_id: str) -> Response:
     """Stream the record, and then its timeline, as server-sent events."""
     here = services()
-    client = reader(here.clients, dispatch_id)
+    client = reader(dispatch_id)
     shared = len(here.clients.clients) > 1
     return here.streams.response(_own(here, client, dispatch_id), shared=shared)
 
@@ -254,16 +254,13 @@ def redispatch(dispatch_id: str) -> Response:
     timeline has the result.
     """
     here = services()
-    client = authenticate(here.clients).client
+    client = authenticate().client
     here.spent_requests.check(client.client_id, public=False)
     dispatch = _own(here, client, dispatch_id, history=False)
     _note(dispatch, dispatch.state)
     if dispatch.state in PENDING:
         raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
-    if dispatch.state is State.JOINED:
-        ask_for_redispatch(here, client, dispatch)
-    else:
-        send_again(here, client, dispatch)
+    start_again(here, client, dispatch)
     answer = _json(dispatch_json(_own(here, client, dispatch_id)), status=202)
     answer.location = f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"
     return answer
@@ -273,7 +270,7 @@ def redispatch(dispatch_id: str) -> Response:
 def cancel_dispatch(dispatch_id: str) -> Response:
     """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
-    client = authenticate(here.clients).client
+    client = authenticate().client
     dispatch = _own(here, client, dispatch_id, history=False)
     _note(dispatch, dispatch.state)
     if dispatch.state not in TERMINAL:

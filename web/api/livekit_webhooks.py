@@ -16,7 +16,6 @@ from google.protobuf.json_format import Parse, ParseError
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.webhook import WebhookEvent
 
-from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.ledger import webhook_hints
@@ -38,14 +37,14 @@ _AHEAD_S: Final = 60
 _LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", "room_finished"})
 
 
-def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
+def senders(token: str, body: bytes) -> list[Client]:
     """Return the client whose LiveKit key has signed `body`; several where they share a key.
 
     Raises:
         Problem: 401, no client's key has.
     """
     digest = base64.b64encode(sha256(body).digest()).decode()
-    found = [client for client, claims in signers(clients, token) if claims.sha256 == digest]
+    found = [client for client, claims in signers(token) if claims.sha256 == digest]
     if not found:
         raise Problem(
             401,
@@ -99,7 +98,7 @@ def livekit_webhook() -> tuple[str, int]:
     # LiveKit sends the token by itself, without a scheme.
     token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
     body = patience.whole_body()
-    clients = senders(here.clients, token, body)
+    clients = senders(token, body)
     event = parse(body)
     found = [(hint_of(event, client), client.agent_names) for client in clients]
     # An event without news is not kept: most of what LiveKit sends about a busy room.

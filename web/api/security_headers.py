@@ -1,5 +1,4 @@
-"""Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others.
-"""
+"""Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
 from livekit.api.access_token import Claims
 
-from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import ApiKey, Client, KeyKind
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.domain.models import Limits
@@ -120,9 +119,7 @@ def _admit(client: Client, key: ApiKey | None) -> Caller:
     return who
 
 
-def authenticate(
-    clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
-) -> Caller:
+def authenticate(*, publishable: bool = False, reading: bool = False) -> Caller:
     """Return the sender of the present request, by its API key.
 
     Args:
@@ -133,25 +130,20 @@ def authenticate(
         Problem: 401, no key or an unknown one; 429, too many wrong ones; 403, not with this key.
     """
     credential = _bearer()
-    found = clients.by_key(credential)
+    found = services().clients.by_key(credential)
     if found is None:
         raise _invalid(_why_invalid(credential, reading=reading))
     who = _admit(*found)
     if who.public:
         if not publishable:
             raise Problem(403, "a publishable key may only ask for a session; use a secret key")
-        _from_own_page(who.client)
+        if request.headers.get("Origin", "") not in who.client.origins:
+            raise Problem(
+                403,
+                "a publishable key works only from a page of yours: the Origin of this request is "
+                "not among the client's origins",
+            )
     return who
-
-
-def _from_own_page(client: Client) -> None:
-    origin = request.headers.get("Origin", "")
-    if origin not in client.origins:
-        raise Problem(
-            403,
-            "a publishable key works only from a page of yours: the Origin of this request is not "
-            "among the client's origins",
-        )
 
 
 def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
@@ -175,7 +167,7 @@ def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
     return wanted
 
 
-def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
+def reader(dispatch_id: str) -> Client:
     """Return the client on behalf of which the present request may read `dispatch_id`, if its own.
 
     The request carries the client's secret key, or the participant token that came with this
@@ -185,8 +177,8 @@ def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
         Problem: 401, neither of them; 429, too many wrong ones; 403, a publishable key.
         LedgerUnavailable: two clients share a LiveKit key, and Redis cannot tell the dispatch's.
     """
-    client = _by_token(clients, _bearer(), dispatch_id)
-    who = authenticate(clients, reading=True) if client is None else _admit(client, None)
+    client = _by_token(_bearer(), dispatch_id)
+    who = authenticate(reading=True) if client is None else _admit(client, None)
     return who.client
 
 
@@ -199,14 +191,14 @@ def unverified(token: str) -> dict[str, Any]:
     return claims
 
 
-def signers(clients: ClientRegistry, token: str) -> list[tuple[Client, Claims]]:
+def signers(token: str) -> list[tuple[Client, Claims]]:
     """Return the clients whose LiveKit key has signed `token`, each with the token's claims.
 
     Several clients may share a key.
     """
     issuer = unverified(token).get("iss")
     found = []
-    for client in clients.clients:
+    for client in services().clients.clients:
         if client.livekit.api_key == issuer:
             verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
             # A signed token that is not of LiveKit's format may hold any JSON.
@@ -215,11 +207,11 @@ def signers(clients: ClientRegistry, token: str) -> list[tuple[Client, Claims]]:
     return found
 
 
-def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
+def _by_token(token: str, dispatch_id: str) -> Client | None:
     """Return the client with whose LiveKit key the token of that dispatch is signed, if any."""
     owners = [
         client
-        for client, claims in signers(clients, token)
+        for client, claims in signers(token)
         if dispatch_id
         and isinstance(claims.attributes, dict)
         and claims.attributes.get(DISPATCH_ID) == dispatch_id
