@@ -58,18 +58,19 @@ def build() -> Flask:
     for part in _PARTS:
         if part is not request_tracing or tracing.on():
             app.register_blueprint(part.blueprint)
-    app.before_request(_check_host)
+    if here.settings.host_names:
+        app.before_request(_check_host)
     _warm_up(app, here)
     return app
 
 
 def _check_host() -> None:
-    """Refuse a request by a host name that is not in `USHER_TRUSTED_HOSTS`, if that is set.
+    """Refuse a request by a host name that is not in `USHER_TRUSTED_HOSTS`.
 
     Flask's own check (`TRUSTED_HOSTS`) has no exception for probes, and repeats the name.
     """
     names = services().settings.host_names
-    if names and request.path not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, names):
+    if request.path not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, names):
         raise SecurityError(
             "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
         )

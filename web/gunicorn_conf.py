@@ -23,6 +23,7 @@ from dispatcher.clients.registry import registry
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, DispatcherSettings, load, or_stop
 from web.settings import ServerSettings, StreamSettings, WebSettings
+from web.state.promise_files import is_alive
 
 with or_stop():
     _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)
@@ -41,16 +42,6 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _OWN = f"usher-metrics-{os.getuid()}-"
 
 
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OSError):
-        return True  # not a directory of Usher's
-    return True
-
-
 def _metrics_directory() -> Path:
     named = Path(os.environ.get(_DIRECTORY, _OWN))
     own = Path(tempfile.gettempdir(), f"{_OWN}{os.getpid()}")
@@ -62,7 +53,8 @@ def _metrics_directory() -> Path:
             left.unlink(missing_ok=True)
         return named
     for left in own.parent.glob(f"{_OWN}*"):
-        if not _is_alive(left.name.removeprefix(_OWN)):
+        pid = left.name.removeprefix(_OWN)
+        if pid.isdecimal() and not is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     own.mkdir(mode=0o700, exist_ok=True)
     return own

@@ -52,16 +52,6 @@ class Promise:
     requested_at_ms: int
     delegated: bool
 
-    @property
-    def room_key(self) -> tuple[str, str, str]:
-        """The same for two dispatches that would bring the same agent into the same room."""
-        return self.new.client_id, self.new.agent_name, self.new.room_name
-
-    def remembered(self, now: float) -> RememberedDispatch:
-        """Return what the ledger restores: a verification must look whether the agent came."""
-        age_ms = int((now - self.made_at) * 1000)
-        return RememberedDispatch(**vars(self.new), state=State.DELEGATED, age_ms=age_ms)
-
 
 class Promises:
     """The dispatches that this process has accepted lately; thread-safe."""
@@ -99,7 +89,7 @@ class Promises:
             LedgerUnavailable: too many are kept already.
         """
         with self._lock:
-            known = self._delegated.get((new.client_id, new.agent_name, new.room_name))
+            known = self._delegated.get(_room(new))
             if known is not None:
                 return self._promises[known]
             if self._full():
@@ -143,7 +133,7 @@ class Promises:
         )
         self._promises[new.dispatch_id] = promise
         if delegated:
-            self._delegated.setdefault(promise.room_key, new.dispatch_id)
+            self._delegated.setdefault(_room(new), new.dispatch_id)
         self._bytes += len(new.agent_metadata)
         return promise
 
@@ -155,18 +145,18 @@ class Promises:
     def _no_longer_delegated(self, promise: Promise) -> None:
         if not promise.delegated:
             return
-        if self._delegated.get(promise.room_key) == promise.new.dispatch_id:
-            del self._delegated[promise.room_key]
+        room = _room(promise.new)
+        if self._delegated.get(room) == promise.new.dispatch_id:
+            del self._delegated[room]
         self._spool.drop(promise.new.dispatch_id)
 
     def _adopt(self) -> None:
         """Keep what another web process of this machine, now gone, has delegated."""
-        for orphan in self._spool.orphans(known=self._is_kept):
+        for new, age_s in self._spool.orphans(known=self._is_kept):
             with self._lock:
-                self._add(orphan.new, delegated=True, age_s=orphan.age_s)
+                self._add(new, delegated=True, age_s=age_s)
             logger.warning(
-                "took over what a web process that is gone had delegated",
-                extra=_log_fields(orphan.new),
+                "took over what a web process that is gone had delegated", extra=_log_fields(new)
             )
 
     def _run(self) -> None:
@@ -238,7 +228,9 @@ class Promises:
 
     def _restore(self, promise: Promise) -> bool:
         """Write it; return false when it alone could not be written."""
-        remembered = promise.remembered(time.monotonic())
+        age_ms = int((time.monotonic() - promise.made_at) * 1000)
+        # `delegated`: a verification must look whether the agent came.
+        remembered = RememberedDispatch(**vars(promise.new), state=State.DELEGATED, age_ms=age_ms)
         step = restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
         with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
             self._ledger.run(step)
@@ -281,6 +273,11 @@ class Promises:
     def _unwritten(self) -> list[NewDispatch]:
         with self._lock:
             return [promise.new for promise in self._promises.values() if promise.delegated]
+
+
+def _room(new: NewDispatch) -> tuple[str, str, str]:
+    """Return what is the same for two dispatches that would bring one agent into one room."""
+    return new.client_id, new.agent_name, new.room_name
 
 
 def _log_fields(new: NewDispatch) -> dict[str, object]:

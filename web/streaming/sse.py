@@ -128,13 +128,10 @@ class Streams:
 
     def _release(self, dispatch: Dispatch) -> None:
         with self._lock:
-            for places, name in (
-                (self._open, dispatch.client_id),
-                (self._open_of, dispatch.dispatch_id),
-            ):
-                places[name] -= 1
-                if not places[name]:
-                    del places[name]
+            self._open[dispatch.client_id] -= 1
+            self._open_of[dispatch.dispatch_id] -= 1
+            if not self._open_of[dispatch.dispatch_id]:
+                del self._open_of[dispatch.dispatch_id]
 
     def _tell(
         self, dispatch: Dispatch, after: int | None, caller: socket.socket | None
