@@ -20,7 +20,7 @@ from web.auth.api_keys import Caller, authenticate, caller, permitted, reader
 from web.contract.answer_schemas import dispatch_json, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
 from web.contract.problems import Problem, invalid_fields, limit_reached
-from web.contract.request_schemas import ListQuery, TokenRequest
+from web.contract.request_schemas import ListQuery, TokenRequest, query
 from web.server import patience
 from web.services import Services, services
 from web.state.abuse_limits import check_depth, check_large, refusals_counted
@@ -221,11 +221,8 @@ def list_dispatches() -> dict[str, Any]:
     """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
     client = authenticate().client
-    try:
-        query = ListQuery.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise invalid_fields(error) from None
-    step = queries.page(client.client_id, state=query.state, limit=query.limit, after=query.cursor)
+    asked = query(ListQuery)
+    step = queries.page(client.client_id, state=asked.state, limit=asked.limit, after=asked.cursor)
     return page_answer(here.ledger.run(step))
 
 

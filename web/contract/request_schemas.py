@@ -8,8 +8,9 @@ wrong type, is in the wrong place, or is not passed on (`web/contract/refused_fi
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
+from flask import request
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,12 +19,16 @@ from pydantic import (
     FailFast,
     Field,
     StrictStr,
+    ValidationError,
     WithJsonSchema,
 )
 
 from dispatcher.domain.models import State
 from dispatcher.ledger.queries import POSITION, Position
+from web.contract.problems import invalid_fields
 from web.contract.refused_fields import RefusedInAgent, RefusedInRequest, RefusedInRoomConfig
+
+QueryT = TypeVar("QueryT", bound=BaseModel)
 
 # LiveKit's own limits of a room's name, an identity and a name (livekit-server, `LimitConfig`), in
 # bytes of UTF-8; agent names have the same.
@@ -152,6 +157,14 @@ class ListQuery(BaseModel):
             }
         ),
     ] = None
+
+
+def query(model: type[QueryT]) -> QueryT:
+    """Return the present request's query; a wrong field is a 422."""
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid_fields(error) from None
 
 
 class AgentRequest(RefusedInAgent):

@@ -12,10 +12,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dispatcher.domain.metrics import Window
 from dispatcher.domain.models import State
@@ -26,8 +26,8 @@ from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import NOT_OURS
 from web.auth.operator import operator_credential
 from web.auth.operator_session import PATH, signed_in
-from web.contract.problems import Problem, invalid_fields
-from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
+from web.contract.problems import Problem
+from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE, query
 from web.dashboard import queries
 from web.dashboard.queries import Sought
 from web.dashboard.serializers import (
@@ -43,8 +43,6 @@ from web.monitoring import health
 from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")
-
-QueryT = TypeVar("QueryT", bound=BaseModel)
 
 
 @blueprint.before_request
@@ -99,18 +97,11 @@ class SessionsQuery(_Query):
     cursor: Annotated[Position | None, BeforeValidator(Position.parse)] = None
 
 
-def _query(model: type[QueryT]) -> QueryT:
-    try:
-        return model.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise invalid_fields(error) from None
-
-
 @blueprint.get("/overview")
 def overview() -> Response:
     """Return figures, health, and the newest failures."""
     here = services()
-    wanted = _query(OverviewQuery)
+    wanted = query(OverviewQuery)
     ids = wanted.client_ids
     # With all clients shown, answers to jobs that are no client's of ours count, too.
     counted = ids if wanted.client else (*ids, NOT_OURS)
@@ -137,13 +128,13 @@ def overview() -> Response:
 def sessions() -> Response:
     """List the sessions, the newest first."""
     here = services()
-    wanted = _query(SessionsQuery)
+    wanted = query(SessionsQuery)
     now_ms = int(time.time() * 1000)
     text = wanted.text.strip()
     sought = Sought(
         client_ids=wanted.client_ids,
         states=(wanted.state,) if wanted.state else (),
-        since_ms=now_ms - wanted.since_s * 1000 if wanted.since_s else None,
+        since_s=wanted.since_s,
         text=text,
         limit=wanted.limit,
         after=wanted.cursor,
@@ -155,7 +146,7 @@ def sessions() -> Response:
     page = (
         Page(dispatches=(exact,), next=None)
         if exact is not None
-        else queries.find_kept(here, sought, wanted.since_s)
+        else queries.find_kept(here, sought)
     )
     clients = [client.client_id for client in here.clients.clients]
     return _answer({**page_answer(page, at_ms=now_ms), "clients": clients})

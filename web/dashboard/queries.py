@@ -7,6 +7,7 @@ Figures and health may be a second old, costlier reads some seconds. Each raises
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -31,11 +32,11 @@ _KEEP_FAILURES_S: Final = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Sought:
-    """The filter of a search for sessions."""
+    """The filter of a search for sessions; `since_s`: those of the last so many seconds only."""
 
     client_ids: tuple[str, ...]
     states: tuple[State, ...] = ()
-    since_ms: int | None = None
+    since_s: int | None = None
     text: str = ""
     limit: int
     after: Position | None = None
@@ -59,12 +60,13 @@ def find(store: Ledger, sought: Sought) -> Page:
     """Return a page of what is sought, after `MOST_LOOKS` looks at the most."""
     found: list[Dispatch] = []
     after = sought.after
+    since_ms = int(time.time() * 1000) - sought.since_s * 1000 if sought.since_s else None
     for _ in range(MOST_LOOKS):
         page = store.run(
             queries.search(
                 sought.client_ids,
                 states=sought.states,
-                since_ms=sought.since_ms,
+                since_ms=since_ms,
                 text=sought.text,
                 limit=sought.limit - len(found),
                 after=after,
@@ -90,13 +92,12 @@ def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch
                     found.append(dispatch)
         return tuple(found)
 
-    return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
+    return here.snapshots.get(("failures", sought), _KEEP_FAILURES_S, read)
 
 
-def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
-    """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`."""
-    name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
-    return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
+def find_kept(here: Services, sought: Sought) -> Page:
+    """Return what `find` does, read a second ago at the most."""
+    return here.snapshots.get(("find", sought), _KEEP_S, lambda: find(here.ledger, sought))
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
