@@ -25,7 +25,7 @@ from web.dashboard import pages as dashboard_pages
 from web.monitoring import health, metrics
 from web.monitoring import tracing as request_tracing
 from web.pages import client_page
-from web.path_prefix import PathPrefix
+from web.path_prefix import path_prefix
 from web.server import patience
 from web.services import Services, make_services, services
 
@@ -54,7 +54,7 @@ def build() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := here.settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
-        app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
+        app.wsgi_app = path_prefix(fixed, proxies=proxies)  # type: ignore[method-assign]
     for part in _PARTS:
         if part is not request_tracing or tracing.on():
             app.register_blueprint(part.blueprint)

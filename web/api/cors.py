@@ -1,11 +1,7 @@
 """CORS for each client: a browser may call from the origins of the client whose key it sends.
 
-A preflight carries no key, so it is answered for every origin that some client has; the request
-that follows is judged by its key. Without these headers the browser keeps the answer from the page.
-
-Which request headers a page sends is not restricted: tracing in browsers adds some to every request
-(`traceparent`, `baggage`, `sentry-trace`, `x-datadog-*`, ...), and what a request may do depends on
-its key alone.
+A preflight carries no key, so it is answered for every origin that some client has. Any request
+header is allowed: tracing in browsers adds its own (`traceparent`, `sentry-trace`, `x-datadog-*`).
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ _READABLE: Final = "Retry-After"
 _MAX_AGE_S: Final = 600
 
 
-def _anybodys() -> set[str]:
+def _origins() -> set[str]:
     clients = services().clients.clients
     return {origin for client in clients if not client.disabled for origin in client.origins}
 
@@ -39,7 +35,7 @@ def _anybodys() -> set[str]:
 def _allowed(origin: str) -> bool:
     """Return whether `origin` may read the answer; a 401 may be read from every client's pages."""
     who = caller()
-    return origin in (_anybodys() if who is None else who.client.origins)
+    return origin in (_origins() if who is None else who.client.origins)
 
 
 def _headers() -> str:
@@ -55,7 +51,7 @@ def _preflight() -> Response | None:
     asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if not asks or not request.path.startswith(_PREFIX):
         return None
-    if request.headers.get("Origin", "") not in _anybodys():
+    if request.headers.get("Origin", "") not in _origins():
         return Problem(403, "no client of ours has a page at this origin").response()
     answer = Response(status=204)
     answer.headers["Access-Control-Allow-Methods"] = _METHODS
@@ -66,7 +62,7 @@ def _preflight() -> Response | None:
 
 
 @blueprint.after_app_request
-def _mark(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     if not request.path.startswith(_PREFIX):
         return response
     vary = response.headers.get("Vary")

@@ -22,10 +22,9 @@ _SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
 
 
 def _connections() -> str:
-    """Return the `connect-src` of our own page: the LiveKit servers.
+    """Return the `connect-src` of our own page: one client's LiveKit server.
 
-    One client's server is named. Those of several are not: the header is public, and the list would
-    name the customers.
+    Those of several clients are not named: the header is public, and would tell the customers.
     """
     clients = services().clients.clients
     if len(clients) > 1:
@@ -37,7 +36,7 @@ def _connections() -> str:
 
 
 @blueprint.after_app_request
-def _mark(response: Response) -> Response:
+def _add_headers(response: Response) -> Response:
     policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":

@@ -1,7 +1,7 @@
 """Time-outs for slow callers, and a limit on request bodies that the answer does not need.
 
-gunicorn bounds how long a request's head may take (`keepalive`), and nothing else. A proxy in front
-gives a caller much less time (`deploy/`); this is for a web process without one.
+gunicorn bounds a request's head alone (`keepalive`). This is for a web process without a proxy in
+front, which gives a caller much less time (`deploy/`).
 """
 
 from __future__ import annotations
