@@ -31,7 +31,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 @blueprint.errorhandler(LimitReached)
 def _limit_reached(error: LimitReached) -> Response:
-    """Answer 429; the next requests of a client that has used them up are refused here."""
+    """Answer 429; this process refuses the next requests of a client that has used them up."""
     if who := caller():
         services().spent_requests.note(who.client.client_id, public=who.public, refused=error)
     return limit_reached(error)
@@ -49,23 +49,16 @@ def _body(here: Services, who: Caller) -> TokenRequest:
         raise invalid_fields(error) from None
 
 
-def _agent_name(client: Client, wanted: TokenRequest) -> str:
+def _new_dispatch(client: Client, wanted: TokenRequest) -> NewDispatch:
     agent_name = wanted.agent.agent_name or client.default_agent_name
     if not client.may_use(agent_name):
-        raise Problem(
-            403,
-            f"agent {agent_name!r} is not one that you may use; yours: "
-            + ", ".join(client.agent_names),
-        )
-    return agent_name
-
-
-def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
+        yours = ", ".join(client.agent_names)
+        raise Problem(403, f"agent {agent_name!r} is not one that you may use; yours: {yours}")
     return NewDispatch(
         dispatch_id=unguessable("dsp_"),
         client_id=client.client_id,
         room_name=wanted.room_name or unguessable("room-"),
-        agent_name=_agent_name(client, wanted),
+        agent_name=agent_name,
         container=client.container,
         agent_metadata=wanted.agent.metadata,
         deployment=wanted.agent.deployment,
@@ -130,7 +123,7 @@ def create_dispatch() -> Response:
     with refusals_counted(here.ledger, client.client_id, who.limits):
         key = idempotency_key(public=public)
         wanted = permitted(who, _body(here, who))
-        new = _promise(client, wanted)
+        new = _new_dispatch(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
     asked = None
     if key is not None:
@@ -148,7 +141,7 @@ def create_dispatch() -> Response:
         dispatch, agents = delegate(here.promises, client, new, public=public, because=error)
         if asked is not None:
             here.delegations.keep(dispatch, asked)
-    _note(dispatch, state)
+    _describe_span(dispatch, state)
     token = participant_token(
         client.livekit,
         wanted,
@@ -172,12 +165,12 @@ def _json(body: str | bytes, *, status: int = 200) -> Response:
     return Response(body, status, mimetype="application/json")
 
 
-def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
+def _describe_span(dispatch: NewDispatch | Dispatch, state: State) -> None:
     """Put the dispatch's attributes into the request's span, and a link to the dispatch's trace."""
-    here = tracing.current()
-    if here is tracing.NO_SPAN:
+    span = tracing.current()
+    if span is tracing.NO_SPAN:
         return
-    here.set_attributes(
+    span.set_attributes(
         {
             "usher.dispatch_id": dispatch.dispatch_id,
             "usher.client_id": dispatch.client_id,
@@ -187,8 +180,8 @@ def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
         }
     )
     of_dispatch = tracing.context(dispatch.traceparent)
-    if of_dispatch.trace_id != here.get_span_context().trace_id:
-        here.add_link(of_dispatch)
+    if of_dispatch.trace_id != span.get_span_context().trace_id:
+        span.add_link(of_dispatch)
 
 
 def _base_url() -> str:
@@ -254,7 +247,7 @@ def redispatch(dispatch_id: str) -> Response:
     client = authenticate().client
     here.spent_requests.check(client.client_id, public=False)
     dispatch = _own(here, client, dispatch_id, history=False)
-    _note(dispatch, dispatch.state)
+    _describe_span(dispatch, dispatch.state)
     if dispatch.state in PENDING:
         raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
     start_again(here, client, dispatch)
@@ -269,7 +262,7 @@ def cancel_dispatch(dispatch_id: str) -> Response:
     here = services()
     client = authenticate().client
     dispatch = _own(here, client, dispatch_id, history=False)
-    _note(dispatch, dispatch.state)
+    _describe_span(dispatch, dispatch.state)
     if dispatch.state not in TERMINAL:
         step = cancelling.cancel(
             dispatch,
