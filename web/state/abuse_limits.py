@@ -13,10 +13,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 from werkzeug.exceptions import HTTPException
 
 from dispatcher.domain.models import Limits
@@ -119,15 +118,9 @@ class SpentRequests:
             raise LimitReached(why, retry_after_s=left_s)
 
 
-@dataclass
-class _Guesses:
-    """The wrong keys of one address, until its minute is over."""
-
-    until: float
-    count: int = 0
-
-    def wait_s(self) -> int:
-        return max(0, math.ceil(self.until - time.monotonic()))
+def _until(_address: str, wrong_keys: tuple[int, float], _now: float) -> float:
+    """Return until when so many wrong keys count."""
+    return wrong_keys[1]
 
 
 class WrongKeys:
@@ -136,21 +129,21 @@ class WrongKeys:
     def __init__(self, most: int = MAX_WRONG_KEYS) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._seen: TTLCache[str, _Guesses] = TTLCache(_MAX_ADDRESSES, ttl=WRONG_KEYS_WINDOW_S)
+        self._seen: TLRUCache[str, tuple[int, float]] = TLRUCache(_MAX_ADDRESSES, ttu=_until)
 
     def one_more(self, address: str) -> int:
         """Note one; return the seconds to wait when it is one too many, else 0."""
-        first = _Guesses(until=time.monotonic() + WRONG_KEYS_WINDOW_S)
+        place, now = _place(address), time.monotonic()
         with self._lock:
-            guesses = self._seen.setdefault(_place(address), first)
-            guesses.count += 1
-            return guesses.wait_s() if guesses.count > self._most else 0
+            count, until = self._seen.get(place, (0, now + WRONG_KEYS_WINDOW_S))
+            self._seen[place] = count + 1, until
+        return math.ceil(until - now) if count >= self._most else 0
 
     def wait_s(self, address: str) -> int:
         """Return the seconds to wait when there have been too many, else 0; note nothing."""
         with self._lock:
-            guesses = self._seen.get(_place(address))
-            return guesses.wait_s() if guesses and guesses.count >= self._most else 0
+            count, until = self._seen.get(_place(address), (0, 0.0))
+        return math.ceil(until - time.monotonic()) if count >= self._most else 0
 
 
 class WrongPasswords:
@@ -193,6 +186,4 @@ def _place(address: str) -> str:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if ip.version == 4:
-        return address
-    return str(ipaddress.ip_network((int(ip), 64), strict=False))
+    return address if ip.version == 4 else str(ipaddress.ip_network((int(ip), 64), strict=False))
