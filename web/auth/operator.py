@@ -1,9 +1,8 @@
 """Authentication of the operator.
 
-There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
-sessions: the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on
-the machine itself may read the metrics without it. It is off by default: a proxy on the same
-machine may forward requests without saying so.
+One credential, `USHER_OPERATOR_AUTH=<user>:<password>`, opens what shows every client's sessions:
+the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on the
+machine itself may read the metrics without it; a proxy there must then say that it forwards.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def operator_credential() -> str:
     return services().settings.operator_auth.get_secret_value()
 
 
-def judged(user: str, password: str) -> tuple[bool, int]:
+def check_password(user: str, password: str) -> tuple[bool, int]:
     """Return whether that is the operator's credential, and the seconds to wait (0: none).
 
     A password is easier to guess than an API key: after too many wrong ones, at any page, none from
@@ -63,12 +62,12 @@ def judged(user: str, password: str) -> tuple[bool, int]:
     sent = sha256(f"{user}:{password}".encode()).digest()
     known = sha256(operator_credential().encode()).digest()
     right = hmac.compare_digest(sent, known)
-    wait_s = services().wrong_passwords.judged(request.remote_addr or "", right=right)
+    wait_s = services().wrong_passwords.attempt(request.remote_addr or "", right=right)
     return right and not wait_s, wait_s
 
 
 def _check_credential(user: str, password: str) -> None:
-    right, wait_s = judged(user, password)
+    right, wait_s = check_password(user, password)
     if wait_s:
         raise too_many("too many wrong passwords from your address", retry_after_s=wait_s)
     if not right:
@@ -89,9 +88,7 @@ def shows_credential() -> bool:
 
 
 def require_operator() -> None:
-    """Return if the present request carries the operator's credential, basic or as a bearer token.
-
-    As a bearer token the password alone is sent.
+    """Check that the request carries the credential, or the password alone as a bearer token.
 
     Raises:
         Problem: 401, none, or a wrong one; 429, too many wrong ones.

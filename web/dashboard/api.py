@@ -157,17 +157,18 @@ def session(dispatch_id: str) -> Response:
     """Return one session with its explanation in words; a 404 has an explanation, too."""
     here = services()
     parked = here.snapshots.get("parked", 1.0, lambda: here.ledger.run(reports.parked()))
-    if dispatch_id in parked:
-        explanation = explain_parked(dispatch_id, parked[dispatch_id])
-    else:
+    unreadable = parked.get(dispatch_id)
+    dispatch = None
+    if unreadable is None:
         try:
             dispatch = queries.read_dispatch(here, dispatch_id)
         except UnreadableRecord as error:  # the sweeper has not met it yet
-            explanation = explain_parked(dispatch_id, str(error))
-        else:
-            if dispatch is not None:
-                return _answer(
-                    session_answer(dispatch, here.timings, flower_url=here.settings.flower_url)
-                )
-            explanation = explain_unknown(dispatch_id, here.timings)
+            unreadable = str(error)
+    if dispatch is not None:
+        flower_url = here.settings.flower_url
+        return _answer(session_answer(dispatch, here.timings, flower_url=flower_url))
+    if unreadable is None:
+        explanation = explain_unknown(dispatch_id, here.timings)
+    else:
+        explanation = explain_parked(dispatch_id, unreadable)
     return _answer({"explanation": asdict(explanation)}, 404)

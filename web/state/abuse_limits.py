@@ -156,13 +156,12 @@ class WrongPasswords:
         self._store = store
         self._here = WrongKeys(MAX_WRONG_PASSWORDS)
 
-    def judged(self, address: str, *, right: bool) -> int:
-        """Note an attempt; return the seconds to wait when it is not judged, else 0.
+    def attempt(self, address: str, *, right: bool) -> int:
+        """Note an attempt; return the seconds to wait after too many wrong ones, else 0.
 
         When there is a wait, the answer must not tell whether the password was right.
         """
-        wait_s = self._here.wait_s(address)
-        if wait_s:
+        if wait_s := self._here.wait_s(address):
             return wait_s
         place = _place(address)
         with contextlib.suppress(LedgerUnavailable):
