@@ -43,10 +43,8 @@ _OWN = f"usher-metrics-{os.getuid()}-"
 
 
 def _metrics_directory() -> Path:
-    named = Path(os.environ.get(_DIRECTORY, _OWN))
     own = Path(tempfile.gettempdir(), f"{_OWN}{os.getpid()}")
-    if named == own:
-        return own  # gunicorn reads this file again (SIGHUP), and its workers write there
+    named = Path(os.environ.get(_DIRECTORY, own))
     if not named.name.startswith(_OWN):
         named.mkdir(parents=True, exist_ok=True)
         for left in named.glob("*.db"):
@@ -69,9 +67,8 @@ except OSError as error:
         "that this process may write to, or unset it and set TMPDIR to one"
     ) from None
 
-# Imported before gunicorn listens, and once for all workers. Otherwise a caller right after a
-# restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
-# fault campaign with the master killed); now the caller is refused at once and tries again.
+# Imported before gunicorn listens, and once for all workers: else a caller right after a restart
+# waits in the socket's queue until a worker has imported everything (1.8 s).
 import web.app  # noqa: E402, F401  # for that reason alone
 from dispatcher import gc_freeze  # noqa: E402
 from dispatcher.observability.logs import configure  # noqa: E402
@@ -115,8 +112,7 @@ timeout = 30
 # themselves; idle connections are closed at its end.
 graceful_timeout = 3
 # For the next request on a connection, and for a request's head. Longer than the idle time-out of
-# usual load balancers (60 s): Usher must not be the first to close, or a request is sent into a
-# connection that is just being closed (seen with aiohttp and 5 s).
+# usual load balancers (60 s), or a request is sent into a connection that is just being closed.
 keepalive = 75
 # Usher's own settings name the proxies to believe (USHER_TRUSTED_PROXIES): by default gunicorn
 # believes every program on this machine.

@@ -71,10 +71,8 @@ def _create(here: Services, who: Caller, new: NewDispatch, asked: Once | None) -
     """Create `new`, or find its room's live dispatch.
 
     Raises:
-        Problem: 409, the `Idempotency-Key` came with another request before.
-        LimitReached: the client has used up what it may ask for.
-        Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
+        Problem, LimitReached, Overloaded: it is refused.
     """
 
     def create() -> Created:

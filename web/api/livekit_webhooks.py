@@ -38,11 +38,7 @@ _LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", 
 
 
 def senders(token: str, body: bytes) -> list[Client]:
-    """Return the client whose LiveKit key has signed `body`; several where they share a key.
-
-    Raises:
-        Problem: 401, no client's key has.
-    """
+    """Return the client whose LiveKit key has signed `body`; several where they share a key."""
     digest = base64.b64encode(sha256(body).digest()).decode()
     found = [client for client, claims in signers(token) if claims.sha256 == digest]
     if not found:
@@ -55,11 +51,7 @@ def senders(token: str, body: bytes) -> list[Client]:
 
 
 def parse(body: bytes) -> WebhookEvent:
-    """Parse the event, which is not older than five minutes.
-
-    Raises:
-        Problem: 400, it is too old or no event.
-    """
+    """Parse the event; one older than five minutes is refused."""
     try:
         event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
     except (ParseError, UnicodeDecodeError):

@@ -82,8 +82,7 @@ def _invalid(detail: str) -> Problem:
 def _why_invalid(credential: str, *, reading: bool) -> str:
     """Say what is wrong with a credential that is no API key of ours.
 
-    Args:
-        reading: a participant token of the dispatch would have been enough.
+    With `reading` a participant token of the dispatch would have been enough.
     """
     claims = unverified(credential)
     if "video" not in claims:
@@ -106,11 +105,7 @@ def _why_invalid(credential: str, *, reading: bool) -> str:
 
 
 def _admit(client: Client, key: ApiKey | None) -> Caller:
-    """Note the caller and the use of its key.
-
-    Raises:
-        Problem: 403, the client is disabled.
-    """
+    """Note the caller and the use of its key; refuse a disabled client."""
     g.usher_caller = who = Caller(client=client, key=key)
     if client.disabled:
         raise Problem(403, f"client {client.client_id!r} is disabled")
@@ -147,11 +142,7 @@ def authenticate(*, publishable: bool = False, reading: bool = False) -> Caller:
 
 
 def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
-    """Return `wanted`, if this caller may ask for it.
-
-    Raises:
-        Problem: 403, with a publishable key, for a field that a browser may not choose.
-    """
+    """Return `wanted`; a 403 with a publishable key for what a browser may not choose."""
     if not who.public:
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
@@ -192,10 +183,7 @@ def unverified(token: str) -> dict[str, Any]:
 
 
 def signers(token: str) -> list[tuple[Client, Claims]]:
-    """Return the clients whose LiveKit key has signed `token`, each with the token's claims.
-
-    Several clients may share a key.
-    """
+    """Return each client whose LiveKit key has signed `token`, with its claims."""
     issuer = unverified(token).get("iss")
     found = []
     for client in services().clients.clients:

@@ -101,11 +101,7 @@ def find_kept(here: Services, sought: Sought) -> Page:
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """Return a record, read half a second ago at the most; None: there is none.
-
-    Raises:
-        UnreadableRecord: the record cannot be read.
-    """
+    """Return a record, read half a second ago at the most; None: there is none."""
     return here.snapshots.get(
         ("dispatch", dispatch_id),
         _KEEP_S / 2,

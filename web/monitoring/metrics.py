@@ -1,11 +1,8 @@
 """`GET /metrics`, for Prometheus.
 
 It has what the ledger has counted, the same from every process, and the web processes' answer
-times. Each web process keeps its answer times in a file of its own (prometheus_client's
-multiprocess mode, set up by `web/gunicorn_conf.py`), so that a request costs no Redis command;
-without gunicorn, as in a test, it keeps them in memory.
-
-docs/metrics.md lists every metric.
+times (docs/metrics.md). Each web process keeps its own in a file, in prometheus_client's
+multiprocess mode (`web/gunicorn_conf.py`); without gunicorn, as in a test, in memory.
 """
 
 from __future__ import annotations

@@ -31,11 +31,7 @@ def connection() -> socket.socket | None:
 
 
 def whole_body() -> bytes:
-    """Return the present request's body.
-
-    Raises:
-        RequestEntityTooLarge: it is larger than allowed.
-    """
+    """Return the present request's body; one that is larger than allowed is a 413."""
     body = request.get_data()
     # werkzeug 3.1 reads a chunked body up to the limit, and does not say that there is more.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):

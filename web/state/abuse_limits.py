@@ -45,11 +45,7 @@ _OTHERS: Final = bytes(set(range(256)) - set(b"{}[]"))
 
 
 def check_depth(body: bytes) -> None:
-    """Refuse JSON that is nested too deeply, before a parser sees it.
-
-    Raises:
-        Problem: 400.
-    """
+    """Refuse JSON that is nested too deeply with a 400, before a parser sees it."""
     if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
         return
     brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _OTHERS)
@@ -68,8 +64,7 @@ def check_depth(body: bytes) -> None:
 def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[None]:
     """Count a request that is refused within the block as one of the client's requests.
 
-    Raises:
-        LimitReached: it was refused, and the client has used up its requests.
+    Raises `LimitReached` instead of the refusal when the client has used up its requests.
     """
     try:
         yield
@@ -81,11 +76,7 @@ def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[
 
 
 def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> None:
-    """Refuse a large body before it is parsed when the client has used up its requests.
-
-    Raises:
-        LimitReached: it has.
-    """
+    """Raise `LimitReached` for a large body when the client has used up its requests."""
     if limits.requests_per_minute and len(body) > LARGE_BYTES:
         with contextlib.suppress(LedgerUnavailable):
             store.run(dispatches.count_request(client_id, limits, only_look=True))
@@ -108,11 +99,7 @@ class SpentRequests:
             self._spent[client_id, public] = until, str(refused)
 
     def check(self, client_id: str, *, public: bool) -> None:
-        """Refuse one more request.
-
-        Raises:
-            LimitReached: the client has used up its requests, as Redis has said a moment ago.
-        """
+        """Raise `LimitReached` when Redis has said so a moment ago."""
         until, why = self._spent.get((client_id, public), (0.0, ""))
         if (left_s := until - time.monotonic()) > 0:
             raise LimitReached(why, retry_after_s=left_s)

@@ -1,11 +1,10 @@
 """Accepted dispatches ("promises") of one process, written again where Redis does not have them.
 
 Redis lacks those accepted while it was away (`delegated`), and those that it has lost since. Every
-accepted dispatch is kept until its deadline, or until it has ended: a cancelled one must not come
-back to life. A thread looks once a second and writes again what is missing. A delegated one is in a
-file as well until then (`web/state/promise_files.py`); when this process is killed, another web
-process writes it. The others are kept in memory only: what is lost with Redis and this process at
-the same time is left to the agents, which write their own records again.
+accepted dispatch is kept until its deadline, or until it has ended, and a thread looks once a
+second for what is missing. A delegated one is in a file until it is written, so that another web
+process can do that (`web/state/promise_files.py`). The others are in memory only: what is lost with
+Redis and this process at the same time the agents write again, each its own record.
 """
 
 from __future__ import annotations
@@ -107,9 +106,7 @@ class Promises:
                 self._forget(promise)
 
     def write(self, dispatch_id: str) -> bool:
-        """Write the record of a dispatch that this process has accepted without Redis, now.
-
-        Return false when it is none of those, or is written already.
+        """Write a delegated dispatch now; return false when it is none, or is written already.
 
         Raises:
             LedgerUnavailable: Redis did not answer.
@@ -262,9 +259,7 @@ class Promises:
             with contextlib.suppress(LedgerUnavailable):
                 self.look()
             unwritten = self._unwritten()
-            if not unwritten:
-                return
-            if time.monotonic() >= until:
+            if not unwritten or time.monotonic() >= until:
                 break
             time.sleep(LOOK_S)
         for new in unwritten:

@@ -28,13 +28,9 @@ MIN_PUBLIC_KEY_CHARS: Final = 32
 
 
 def idempotency_key(*, public: bool) -> str | None:
-    """Return the idempotency key of the present request, if it has one.
+    """Return the idempotency key of the present request, if it has one; a wrong one is a 422.
 
-    Args:
-        public: the request comes with a publishable API key.
-
-    Raises:
-        Problem: 422, it is too short, too long or not printable ASCII.
+    With a publishable API key (`public`) it has to be long.
     """
     key = request.headers.get(HEADER)
     if key is None:

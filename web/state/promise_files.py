@@ -1,9 +1,7 @@
 """Files of the dispatches accepted without Redis, for other web processes of the same machine.
 
-A dispatch that was delegated while Redis was away is not in the ledger. When its room already
-exists, LiveKit does not read the participant's token for it either. If the process that accepted it
-is killed before Redis works again, the next look of another web process, or of the next one to
-start, finds its file.
+If the process that accepted a dispatch is killed before Redis works again, another web process
+finds its file at its next look. (LiveKit does not read a token's agents where the room exists.)
 
 A file is one promise, `<dispatch id>.<process id>`, readable for this user alone: it has the
 agent's metadata in it. It is deleted once the ledger has the dispatch. There is no fsync: the file
