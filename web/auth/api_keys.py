@@ -71,14 +71,6 @@ def _bearer() -> str:
     return credential.strip()
 
 
-def _invalid(detail: str) -> Problem:
-    """Make the 401 for a wrong key; a 429 after too many of them from that address."""
-    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
-    if retry_after_s:
-        return too_many("too many wrong keys from your address", retry_after_s=retry_after_s)
-    return Problem(401, detail, headers=_CHALLENGE)
-
-
 def _why_invalid(credential: str, *, reading: bool) -> str:
     """Say what is wrong with a credential that is no API key of ours.
 
@@ -127,7 +119,9 @@ def authenticate(*, publishable: bool = False, reading: bool = False) -> Caller:
     credential = _bearer()
     found = services().clients.by_key(credential)
     if found is None:
-        raise _invalid(_why_invalid(credential, reading=reading))
+        if wait_s := services().wrong_keys.one_more(request.remote_addr or ""):
+            raise too_many("too many wrong keys from your address", retry_after_s=wait_s)
+        raise Problem(401, _why_invalid(credential, reading=reading), headers=_CHALLENGE)
     who = _admit(*found)
     if who.public:
         if not publishable:

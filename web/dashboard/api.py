@@ -57,8 +57,6 @@ def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
     # Without the time of the answer, which always changes.
     etag = sha256(json.dumps({**body, "at_ms": 0}).encode()).hexdigest()[:16]
     answer = Response(json.dumps(body), status=status, mimetype="application/json")
-    # The page's script keeps the answer itself, with its ETag.
-    answer.headers["Cache-Control"] = "no-store"
     answer.set_etag(etag)
     if status == 200:
         answer.make_conditional(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint
 
@@ -20,6 +20,7 @@ from dispatcher.ledger import parts, reports, statistics
 from dispatcher.ledger.statistics import Health
 from dispatcher.settings import DispatcherSettings
 from web.auth.operator import shows_credential
+from web.contract.answer_schemas import Readiness
 from web.services import services
 
 blueprint = Blueprint("health", __name__)
@@ -78,8 +79,7 @@ def readyz() -> tuple[dict[str, Any], int]:
     agent server or LiveKit server is no reason to turn callers away: their dispatches wait.
 
     Where there are several clients, names and ids are for the operator (basic authentication);
-    other callers are told which kind of part is missing. The fields: `Readiness` in
-    `web/contract/answer_schemas.py`.
+    other callers are told which kind of part is missing.
     """
     here = services()
     named = len(here.clients.clients) == 1 or shows_credential()
@@ -90,18 +90,20 @@ def readyz() -> tuple[dict[str, Any], int]:
         parked = here.ledger.run(reports.parked())
     except LedgerUnavailable as error:
         delegates = any(client.delegates for client in here.clients.clients)
-        status = "degraded" if delegates else "unavailable"
-        without: dict[str, Any] = {"status": status, "not_ready": ["redis"]}
-        if error.refusal:
-            without["redis"] = error.refusal
-        return without, 200 if delegates else 503
+        readiness = Readiness(
+            status="degraded" if delegates else "unavailable",
+            not_ready=["redis"],
+            redis=error.refusal,
+        )
+        return readiness.model_dump(exclude_defaults=True), 200 if delegates else 503
     absent = missing(here.clients, here.dispatcher, health)
-    status = "degraded" if absent else "ready"
-    if not named:
-        return {"status": status, "not_ready": list(dict.fromkeys(map(_kind, absent)))}, 200
-    answer: dict[str, Any] = {"status": status, "not_ready": absent}
-    if agents := unserved(here.clients, here.dispatcher, workers, health.agent_servers):
-        answer["agents_without_server"] = agents
-    if parked:
-        answer["parked"] = sorted(parked)
-    return answer, 200
+    status: Literal["degraded", "ready"] = "degraded" if absent else "ready"
+    if named:
+        agents = unserved(here.clients, here.dispatcher, workers, health.agent_servers)
+        readiness = Readiness(
+            status=status, not_ready=absent, agents_without_server=agents, parked=sorted(parked)
+        )
+    else:
+        kinds = dict.fromkeys(map(_kind, absent))
+        readiness = Readiness(status=status, not_ready=list(kinds))
+    return readiness.model_dump(exclude_defaults=True), 200

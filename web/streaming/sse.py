@@ -72,8 +72,8 @@ class Streams:
     def __init__(self, store: Ledger, settings: StreamSettings) -> None:
         self._store = store
         self._settings = settings
-        self._open: Counter[str] = Counter()  # by client, and by dispatch
-        self._open_of: Counter[str] = Counter()
+        self._open: Counter[str] = Counter()  # by client
+        self._open_of: Counter[str] = Counter()  # by dispatch
         self._lock = threading.Lock()
         self._changes = Changes(store)
         self._looking = threading.Semaphore(LOOKS_AT_ONCE)
@@ -103,7 +103,6 @@ class Streams:
             told = self._tell(dispatch, after, patience.connection())
             answer = Response(told, mimetype=MEDIA_TYPE)
             answer.call_on_close(partial(self._release, dispatch))
-        answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
         return answer
 
@@ -186,8 +185,8 @@ def _frames(news: News) -> bytes:
     assert news.state is not None
     first = news.position - len(news.events) + 1
     return b"".join(
-        frame("timeline", first + offset, event_answer(event, news.state))
-        for offset, event in enumerate(news.events)
+        frame("timeline", number, event_answer(event, news.state))
+        for number, event in enumerate(news.events, start=first)
     )
 
 
