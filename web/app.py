@@ -77,25 +77,20 @@ def _check_host() -> None:
 
 
 def _warm_up(app: Flask, here: Services) -> None:
-    """Import, connect and rehearse before the first request, which would otherwise wait for it.
+    """Connect, and do the work of a request, so that no first request has to wait for that.
 
-    Without this a first burst of 20 takes 100 ms, with it as long as any other.
+    Why: `docs/decisions/0011-one-redis-round-trip.md`.
     """
     try:
         here.ledger.warm_up(AT_ONCE)
-        _rehearse(app, here)
+        here.ledger.look_at_clock()
+        with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
+            app.full_dispatch_request()
+            livekit = here.clients.clients[0].livekit
+            participant_token(livekit, TokenRequest(), dispatch_id="-", room_name="-", identity="-")
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",
             extra={"error": str(error)},
         )
     gc_freeze.keep()
-
-
-def _rehearse(app: Flask, here: Services) -> None:
-    """Do the work of a request, but accept no dispatch."""
-    with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
-        app.full_dispatch_request()
-        here.ledger.look_at_clock()
-        credentials = here.clients.clients[0].livekit
-        participant_token(credentials, TokenRequest(), dispatch_id="-", room_name="-", identity="-")

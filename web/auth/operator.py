@@ -20,10 +20,6 @@ from web.services import services
 REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
 # Headers that a proxy adds: then the connection is the proxy's, not the caller's.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
-_HOW_TO_SET: Final = (
-    "set USHER_OPERATOR_AUTH=<user>:<password> (a password of 16 characters or more) for the web "
-    "process, and restart it"
-)
 
 
 def is_on_this_machine() -> bool:
@@ -95,7 +91,10 @@ def require_operator() -> None:
     """
     user, _, _ = operator_credential().partition(":")
     if not user:
-        raise _unauthorized(f"nobody may look at this yet: {_HOW_TO_SET}")
+        raise _unauthorized(
+            "nobody may look at this yet: set USHER_OPERATOR_AUTH=<user>:<password> (a password of "
+            "16 characters or more) for the web process, and restart it"
+        )
     if shows_credential():
         return
     scheme, _, password = request.headers.get("Authorization", "").partition(" ")
