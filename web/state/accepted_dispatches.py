@@ -101,8 +101,7 @@ class Promises:
     def forget(self, dispatch_id: str) -> None:
         """Forget a dispatch that has ended; the other processes learn of its end by looking."""
         with self._lock:
-            promise = self._promises.get(dispatch_id)
-            if promise is not None:
+            if promise := self._promises.get(dispatch_id):
                 self._forget(promise)
 
     def write(self, dispatch_id: str) -> bool:
@@ -111,8 +110,7 @@ class Promises:
         Raises:
             LedgerUnavailable: Redis did not answer.
         """
-        with self._lock:
-            promise = self._promises.get(dispatch_id)
+        promise = self._promises.get(dispatch_id)
         if promise is None or not promise.delegated:
             return False
         self._look_at([promise])
@@ -135,8 +133,8 @@ class Promises:
         return promise
 
     def _forget(self, promise: Promise) -> None:
-        if self._promises.pop(promise.new.dispatch_id, None) is not None:
-            self._bytes -= len(promise.new.agent_metadata)
+        del self._promises[promise.new.dispatch_id]
+        self._bytes -= len(promise.new.agent_metadata)
         self._no_longer_delegated(promise)
 
     def _no_longer_delegated(self, promise: Promise) -> None:
@@ -149,7 +147,7 @@ class Promises:
 
     def _adopt(self) -> None:
         """Keep what another web process of this machine, now gone, has delegated."""
-        for new, age_s in self._spool.orphans(known=self._is_kept):
+        for new, age_s in self._spool.orphans(known=self._promises.__contains__):
             with self._lock:
                 self._add(new, delegated=True, age_s=age_s)
             logger.warning(
@@ -204,7 +202,8 @@ class Promises:
             if dispatch_id in stand.ended:
                 self.forget(dispatch_id)
                 continue
-            if dispatch_id in stand.missing and self._is_kept(dispatch_id):
+            # It may have been forgotten since the look began.
+            if dispatch_id in stand.missing and dispatch_id in self._promises:
                 if not self._restore(promise):
                     continue
                 missing += 1
@@ -217,11 +216,6 @@ class Promises:
                 extra={"dispatches": lost},
             )
         return missing
-
-    def _is_kept(self, dispatch_id: str) -> bool:
-        """Return false when it has been forgotten since the look began."""
-        with self._lock:
-            return dispatch_id in self._promises
 
     def _restore(self, promise: Promise) -> bool:
         """Write it; return false when it alone could not be written."""
@@ -258,16 +252,13 @@ class Promises:
         while True:
             with contextlib.suppress(LedgerUnavailable):
                 self.look()
-            unwritten = self._unwritten()
+            with self._lock:
+                unwritten = [each.new for each in self._promises.values() if each.delegated]
             if not unwritten or time.monotonic() >= until:
                 break
             time.sleep(LOOK_S)
         for new in unwritten:
             logger.error("ends without having written a delegated one", extra=_log_fields(new))
-
-    def _unwritten(self) -> list[NewDispatch]:
-        with self._lock:
-            return [promise.new for promise in self._promises.values() if promise.delegated]
 
 
 def _room(new: NewDispatch) -> tuple[str, str, str]:
