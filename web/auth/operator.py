@@ -1,23 +1,32 @@
-"""Authentication of the operator.
+"""Authentication of the operator: by a password, and at the dashboard by a session.
 
 One credential, `USHER_OPERATOR_AUTH=<user>:<password>`, opens what shows every client's sessions:
 the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on the
 machine itself may read the metrics without it; a proxy there must then say that it forwards.
+
+The session is a signed cookie. Its key is derived from the credential: every process of every host
+knows it, a new password ends all sessions, and the server keeps nothing.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from hashlib import sha256
+from functools import cache
+from hashlib import scrypt, sha256
 from typing import Final
 
-from flask import request
+from flask import Response, request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from web.contract.problems import Problem, too_many
 from web.services import services
 
-REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
+COOKIE: Final = "usher_dashboard"
+PATH: Final = "/dashboard"
+# From the evening to the morning, or a working day; then the password is asked for again.
+SESSION_S: Final = 12 * 3600
+_REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
 # Headers that a proxy adds: then the connection is the proxy's, not the caller's.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
@@ -107,4 +116,63 @@ def require_operator() -> None:
 
 
 def _unauthorized(detail: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": REALM})
+    return Problem(401, detail, headers={"WWW-Authenticate": _REALM})
+
+
+@cache
+def _serializer(credential: str) -> URLSafeTimedSerializer:
+    # Slow to compute: the password must not be found from a cookie by trying passwords.
+    key = scrypt(credential.encode(), salt=COOKIE.encode(), n=2**14, r=8, p=1)
+    return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": sha256})
+
+
+def signed_in() -> bool:
+    """Return true when the present request carries a valid session."""
+    credential = operator_credential()
+    if not credential:
+        return False
+    try:
+        _serializer(credential).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+    except BadSignature:
+        return False
+    return True
+
+
+def sign_in(answer: Response) -> None:
+    """Set the session's cookie in `answer`."""
+    answer.set_cookie(
+        COOKIE,
+        _serializer(operator_credential()).dumps("operator"),
+        max_age=SESSION_S,
+        path=_path(),
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def _path() -> str:
+    return f"{request.root_path}{PATH}"
+
+
+def sign_out(answer: Response) -> None:
+    """Delete the session's cookie in `answer`."""
+    answer.delete_cookie(
+        COOKIE, path=_path(), secure=request.is_secure, httponly=True, samesite="Strict"
+    )
+
+
+def check_own_form() -> None:
+    """Refuse a form that another site's page has had a browser send (CSRF).
+
+    Browsers say where a request comes from: by `Sec-Fetch-Site` to https and to loopback, by
+    `Origin` with every POST. A caller that sends neither is no browser, and has no user's cookie.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        origin = request.headers.get("Origin")
+        own = origin is None or origin.partition("://")[2] == request.host
+    if not own:
+        raise Problem(403, "this form was sent from another site; use Usher's own")

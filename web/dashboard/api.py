@@ -24,8 +24,7 @@ from dispatcher.explain.explanation import explain_parked, explain_unknown
 from dispatcher.ledger import reports
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import NOT_OURS
-from web.auth.operator import operator_credential
-from web.auth.operator_session import PATH, signed_in
+from web.auth.operator import PATH, operator_credential, signed_in
 from web.contract.problems import Problem
 from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE, query
 from web.dashboard import queries

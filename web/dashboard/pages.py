@@ -13,8 +13,15 @@ from typing import Final
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web.auth.operator import check_password, operator_credential
-from web.auth.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
+from web.auth.operator import (
+    PATH,
+    check_own_form,
+    check_password,
+    operator_credential,
+    sign_in,
+    sign_out,
+    signed_in,
+)
 from web.pages import static_files
 
 blueprint = Blueprint(

@@ -46,7 +46,7 @@ WRITE_S: Final = 10.0
 MAX_AGE_S: Final = 3600.0
 RETRY_MS: Final = 1000
 # Of all streams together: one change may wake hundreds, and each would keep a connection open.
-LOOKS_AT_ONCE: Final = 8
+READS_AT_ONCE: Final = 8
 RETRY_AFTER_S: Final = 5
 
 
@@ -72,11 +72,11 @@ class Streams:
     def __init__(self, store: Ledger, settings: StreamSettings) -> None:
         self._store = store
         self._settings = settings
-        self._open: Counter[str] = Counter()  # by client
-        self._open_of: Counter[str] = Counter()  # by dispatch
+        self._of_client: Counter[str] = Counter()
+        self._of_dispatch: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._changes = Changes(store)
-        self._looking = threading.Semaphore(LOOKS_AT_ONCE)
+        self._reading = threading.Semaphore(READS_AT_ONCE)
         self._stopping: Callable[[], bool] = lambda: False
 
     def end_when(self, stopping: Callable[[], bool]) -> None:
@@ -100,8 +100,8 @@ class Streams:
             answer = Response(mimetype=MEDIA_TYPE)
         else:
             self._reserve(dispatch, shared=shared)
-            told = self._tell(dispatch, after, patience.connection())
-            answer = Response(told, mimetype=MEDIA_TYPE)
+            frames = self._frames(dispatch, after, patience.connection())
+            answer = Response(frames, mimetype=MEDIA_TYPE)
             answer.call_on_close(partial(self._release, dispatch))
         answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
         return answer
@@ -114,25 +114,25 @@ class Streams:
         """
         most, client_id = self._settings, dispatch.client_id
         with self._lock:
-            free = most.streams - self._open.total()
+            free = most.streams - self._of_client.total()
             if free <= 0:
                 raise unavailable("too many event streams are open; ask for the dispatch itself")
             share = min(most.streams_per_client, free) if shared else most.streams_per_client
-            if self._open_of[dispatch.dispatch_id] >= most.streams_per_dispatch:
+            if self._of_dispatch[dispatch.dispatch_id] >= most.streams_per_dispatch:
                 raise _too_many("of this dispatch")
-            if self._open[client_id] >= share:
+            if self._of_client[client_id] >= share:
                 raise _too_many("of yours")
-            self._open[client_id] += 1
-            self._open_of[dispatch.dispatch_id] += 1
+            self._of_client[client_id] += 1
+            self._of_dispatch[dispatch.dispatch_id] += 1
 
     def _release(self, dispatch: Dispatch) -> None:
         with self._lock:
-            self._open[dispatch.client_id] -= 1
-            self._open_of[dispatch.dispatch_id] -= 1
-            if not self._open_of[dispatch.dispatch_id]:
-                del self._open_of[dispatch.dispatch_id]
+            self._of_client[dispatch.client_id] -= 1
+            self._of_dispatch[dispatch.dispatch_id] -= 1
+            if not self._of_dispatch[dispatch.dispatch_id]:
+                del self._of_dispatch[dispatch.dispatch_id]
 
-    def _tell(
+    def _frames(
         self, dispatch: Dispatch, after: int | None, caller: socket.socket | None
     ) -> Iterator[bytes]:
         position = position_of(dispatch)
@@ -147,12 +147,12 @@ class Streams:
             yield first
             while not (self._stopping() or _gone(caller) or time.monotonic() > until):
                 changed.clear()
-                news = self._look(queries.news(dispatch.dispatch_id, after=position))
+                news = self._read(queries.news(dispatch.dispatch_id, after=position))
                 if news is not None and news.state is not None:  # else Redis has lost the record
                     position = news.position
                     end = self._end(dispatch.dispatch_id, news)
-                    if frames := _frames(news) + end:
-                        yield frames
+                    if more := _timeline(news) + end:
+                        yield more
                     if end:
                         return
                 if time.monotonic() >= heartbeat_at:
@@ -160,9 +160,9 @@ class Streams:
                     heartbeat_at = time.monotonic() + HEARTBEAT_S
                 changed.wait(POLL_S)
 
-    def _look(self, step: Step[T]) -> T | None:
+    def _read(self, step: Step[T]) -> T | None:
         """Carry out a step of reading; return None when Redis does not answer."""
-        with contextlib.suppress(LedgerUnavailable), self._looking:
+        with contextlib.suppress(LedgerUnavailable), self._reading:
             return self._store.run(step)
         return None
 
@@ -170,7 +170,7 @@ class Streams:
         """Return the last frame; empty as long as the dispatch goes on."""
         if news.state not in TERMINAL:
             return b""
-        dispatch = self._look(dispatches.read(dispatch_id))
+        dispatch = self._read(dispatches.read(dispatch_id))
         if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:
             return b""  # it has just been redispatched
         return frame("end", news.position, dispatch_answer(dispatch))
@@ -181,7 +181,7 @@ def _too_many(whose: str) -> Problem:
     return too_many(detail, retry_after_s=RETRY_AFTER_S)
 
 
-def _frames(news: News) -> bytes:
+def _timeline(news: News) -> bytes:
     assert news.state is not None
     first = news.position - len(news.events) + 1
     return b"".join(
