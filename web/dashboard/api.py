@@ -12,23 +12,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dispatcher.domain.metrics import Window
-from dispatcher.domain.models import State
 from dispatcher.errors import UnreadableRecord
 from dispatcher.explain.explanation import explain_parked, explain_unknown
 from dispatcher.ledger import reports
-from dispatcher.ledger.queries import Page, Position
+from dispatcher.ledger.queries import Page
 from dispatcher.ledger.statistics import NOT_OURS
 from web.auth.operator import PATH, operator_credential, signed_in
 from web.contract.problems import Problem
-from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE, query
+from web.contract.request_schemas import query
 from web.dashboard import queries
-from web.dashboard.queries import Sought
 from web.dashboard.serializers import (
     failure_answer,
     health_answer,
@@ -62,43 +59,11 @@ def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
     return answer
 
 
-def _empty_is_none(text: str) -> str | None:
-    return text or None
-
-
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    client: Annotated[str | None, Field(max_length=63), BeforeValidator(_empty_is_none)] = None
-
-    @property
-    def client_ids(self) -> tuple[str, ...]:
-        """The clients to show; none for a client that no longer exists."""
-        known = tuple(client.client_id for client in services().clients.clients)
-        return known if self.client is None else tuple(c for c in known if c == self.client)
-
-
-class OverviewQuery(_Query):
-    """Query of `overview`."""
-
-    window: Window = Window.HOUR
-
-
-class SessionsQuery(_Query):
-    """Query of `sessions`; `since_s`: only sessions asked for in the last so many seconds."""
-
-    state: Annotated[State | None, BeforeValidator(_empty_is_none)] = None
-    since_s: Annotated[int | None, Field(gt=0), BeforeValidator(_empty_is_none)] = None
-    text: Annotated[str, Field(max_length=256)] = ""
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
-    cursor: Annotated[Position | None, BeforeValidator(Position.parse)] = None
-
-
 @blueprint.get("/overview")
 def overview() -> Response:
     """Return figures, health, and the newest failures."""
     here = services()
-    wanted = query(OverviewQuery)
+    wanted = query(queries.OverviewQuery)
     ids = wanted.client_ids
     # With all clients shown, answers to jobs that are no client's of ours count, too.
     counted = ids if wanted.client else (*ids, NOT_OURS)
@@ -125,26 +90,14 @@ def overview() -> Response:
 def sessions() -> Response:
     """List the sessions, the newest first."""
     here = services()
-    wanted = query(SessionsQuery)
+    wanted = query(queries.SessionsQuery)
     now_ms = int(time.time() * 1000)
     text = wanted.text.strip()
-    sought = Sought(
-        client_ids=wanted.client_ids,
-        states=(wanted.state,) if wanted.state else (),
-        since_s=wanted.since_s,
-        text=text,
-        limit=wanted.limit,
-        after=wanted.cursor,
-    )
     # An id finds its session, regardless of the other filters and of its age.
     exact = None
     with contextlib.suppress(UnreadableRecord):
         exact = queries.read_dispatch(here, text) if text.startswith("dsp_") else None
-    page = (
-        Page(dispatches=(exact,), next=None)
-        if exact is not None
-        else queries.find_kept(here, sought)
-    )
+    page = Page(dispatches=(exact,), next=None) if exact else queries.find_kept(here, wanted)
     clients = [client.client_id for client in here.clients.clients]
     return _answer({**page_answer(page, at_ms=now_ms), "clients": clients})
 
