@@ -25,13 +25,9 @@ def delegate(
     public: bool,
     because: LedgerUnavailable,
 ) -> tuple[NewDispatch, RoomConfiguration | None]:
-    """Accept `new`, or return what was accepted for its room already.
+    """Accept `new`, or return what was accepted for its room; and the agents for the token, if any.
 
-    The second is for the token, if this token is to bring the agent.
-
-    Args:
-        public: a page has sent it with a publishable key, and so knows its metadata.
-        because: Redis's error, or that it did not answer.
+    With a publishable key (`public`) the holder of the token has sent the metadata.
 
     Raises:
         Problem: 503, the token would show the agent's metadata.

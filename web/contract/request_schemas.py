@@ -88,38 +88,35 @@ def _page_size(text: str) -> str:
     return text
 
 
-# What JSON Schema can say of `_text` and `_metadata` (it counts characters, not bytes).
-_NO_NUL: Final = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_BYTES: Final = {**_NO_NUL, "maxLength": MAX_METADATA_BYTES}
+_NO_NUL: Final = "^[^\\u0000]*$"
+_BYTES: Final = {"type": "string", "pattern": _NO_NUL, "maxLength": MAX_METADATA_BYTES}
+
+
+def _schema(most: int, description: str, pattern: str = _NO_NUL) -> WithJsonSchema:
+    """Return what JSON Schema can say of a text; it counts characters, not bytes."""
+    schema = {"type": "string", "pattern": pattern, "maxLength": most, "description": description}
+    return WithJsonSchema(schema)
+
 
 Name = Annotated[
     StrictStr,
     AfterValidator(_name),
-    WithJsonSchema(
-        {
-            **_NO_NUL,
-            "maxLength": MAX_NAME_BYTES,
-            "description": f"At most {MAX_NAME_BYTES} bytes of UTF-8.",
-        }
-    ),
+    _schema(MAX_NAME_BYTES, f"At most {MAX_NAME_BYTES} bytes of UTF-8."),
 ]
 Deployment = Annotated[
     StrictStr,
     AfterValidator(_deployment),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": "^[!-^`-~\\u0080-\\uffff]*$",
-            "maxLength": MAX_DEPLOYMENT_BYTES,
-            "description": "Which deployment of the agent: `LIVEKIT_AGENT_DEPLOYMENT` of its agent "
-            "servers. Empty: those that have none.",
-        }
+    _schema(
+        MAX_DEPLOYMENT_BYTES,
+        "Which deployment of the agent: `LIVEKIT_AGENT_DEPLOYMENT` of its agent servers. Empty: "
+        "those that have none.",
+        "^[!-^`-~\\u0080-\\uffff]*$",
     ),
 ]
 Metadata = Annotated[
     StrictStr,
     AfterValidator(_metadata),
-    WithJsonSchema({**_BYTES, "description": f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8."}),
+    _schema(MAX_METADATA_BYTES, f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8."),
 ]
 Attributes = Annotated[
     dict[StrictStr, StrictStr],
