@@ -45,14 +45,17 @@ def _is_switched_on() -> Response | None:
     return _with_policy(Response(render_template("dashboard/off.html"), status=403))
 
 
-def _page(name: str) -> AnyResponse:
-    """Return the page, or a redirect to the login."""
+@blueprint.get("", endpoint="overview", defaults={"name": "overview"})
+@blueprint.get("/sessions", endpoint="sessions", defaults={"name": "sessions"})
+@blueprint.get("/sessions/<dispatch_id>", endpoint="session", defaults={"name": "session"})
+def page(name: str, dispatch_id: str = "") -> AnyResponse:
+    """Serve a page, or redirect to the login. The page's script reads the id from the address."""
     # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in():
         wanted = _own_page(request.full_path.rstrip("?"))
         return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
-    answer = static_files.page(f"dashboard/{name}")
+    answer = static_files.page(f"dashboard/{name}.html")
     answer.vary.add("Cookie")
     return _with_policy(answer)
 
@@ -66,24 +69,6 @@ def _with_policy(answer: Response) -> Response:
 
 def _own_page(wanted: str) -> str:
     return wanted if _OWN_PAGE.fullmatch(wanted) else PATH
-
-
-@blueprint.get("")
-def overview() -> AnyResponse:
-    """Show figures, health and the newest failures."""
-    return _page("overview.html")
-
-
-@blueprint.get("/sessions")
-def sessions() -> AnyResponse:
-    """Show the list of sessions."""
-    return _page("sessions.html")
-
-
-@blueprint.get("/sessions/<dispatch_id>")
-def session(dispatch_id: str) -> AnyResponse:
-    """Show one session."""
-    return _page("session.html")
 
 
 @blueprint.get("/login")
