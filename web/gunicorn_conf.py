@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gunicorn.util
+
 from dispatcher.celery import app as celery_app
 from dispatcher.clients.registry import registry
 from dispatcher.connections.redis_cluster import refuse_cluster
@@ -122,7 +124,7 @@ forwarder_headers = ""
 accesslog = None
 # gunicorn's own log lines in Usher's format, from the master's first on; its error answers, too.
 logger_class = gunicorn_log.GunicornLog
-gunicorn_refusals.install()
+gunicorn.util.write_error = gunicorn_refusals.write_error  # of gunicorn 27
 control_socket_disable = True
 on_starting = listening.check
 

@@ -194,9 +194,7 @@ def _by_token(token: str, dispatch_id: str) -> Client | None:
     owners = [
         client
         for client, claims in signers(token)
-        if dispatch_id
-        and isinstance(claims.attributes, dict)
-        and claims.attributes.get(DISPATCH_ID) == dispatch_id
+        if isinstance(claims.attributes, dict) and claims.attributes.get(DISPATCH_ID) == dispatch_id
     ]
     if len(owners) < 2:
         return owners[0] if owners else None

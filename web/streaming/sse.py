@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flask import Response, request
 
@@ -26,14 +26,12 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, queries
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import News
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, T
 from web.contract.answer_schemas import dispatch_answer, event_answer
 from web.contract.problems import Problem, too_many, unavailable
 from web.server import patience
 from web.settings import StreamSettings
 from web.streaming.changes import Changes
-
-T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
 # A message of the ledger's may be lost; this is also how soon a caller's hanging up is seen.
