@@ -26,7 +26,7 @@ from web.monitoring import health, metrics
 from web.monitoring import tracing as request_tracing
 from web.pages import client_page
 from web.path_prefix import path_prefix
-from web.server import patience
+from web.server import slow_callers
 from web.services import Services, make_services, services
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ MAX_BODY_BYTES: Final = 1_000_000
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 # Each has a `blueprint`. Flask calls their `after_app_request` hooks in the opposite order.
 _PARTS: Final = (
-    *(patience, request_tracing, metrics, problems, cors, security_headers),
+    *(slow_callers, request_tracing, metrics, problems, cors, security_headers),
     *(dispatches, livekit_webhooks, openapi, health),
     *(client_page, dashboard_pages, dashboard_api),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,9 @@ from web.api.redispatch import admission, change, start_again
 from web.auth.api_keys import Caller, authenticate, caller, permitted, reader
 from web.contract.answer_schemas import dispatch_json, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
-from web.contract.problems import Problem, invalid_fields, limit_reached
+from web.contract.problems import Problem, invalid_fields, too_many
 from web.contract.request_schemas import ListQuery, TokenRequest, query
-from web.server import patience
+from web.server import slow_callers
 from web.services import Services, services
 from web.state.abuse_limits import check_depth, check_large, refusals_counted
 from web.state.idempotency import conflict, idempotency_key, once
@@ -34,11 +35,11 @@ def _limit_reached(error: LimitReached) -> Response:
     """Answer 429; this process refuses the next requests of a client that has used them up."""
     if who := caller():
         services().spent_requests.note(who.client.client_id, public=who.public, refused=error)
-    return limit_reached(error)
+    return too_many(str(error), retry_after_s=max(1, math.ceil(error.retry_after_s))).response()
 
 
 def _body(here: Services, who: Caller) -> TokenRequest:
-    raw = patience.whole_body()
+    raw = slow_callers.whole_body()
     check_large(here.ledger, who.client.client_id, who.limits, raw)
     check_depth(raw)
     try:

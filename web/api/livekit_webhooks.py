@@ -23,7 +23,7 @@ from dispatcher.ledger.keys import is_dispatch_id
 from dispatcher.ledger.webhook_hints import MAX_AGE_S, Hint, News, Taken
 from web.auth.api_keys import signers
 from web.contract.problems import Problem
-from web.server import patience
+from web.server import slow_callers
 from web.services import services
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks")
@@ -89,7 +89,7 @@ def livekit_webhook() -> tuple[str, int]:
     request.max_content_length = MAX_BODY_BYTES
     # LiveKit sends the token by itself, without a scheme.
     token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-    body = patience.whole_body()
+    body = slow_callers.whole_body()
     clients = senders(token, body)
     event = parse(body)
     found = [(hint_of(event, client), client.agent_names) for client in clients]

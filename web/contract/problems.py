@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from dispatcher.errors import LedgerUnavailable, LimitReached, Overloaded, UnreadableRecord
+from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
 blueprint = Blueprint("problems", __name__)
@@ -98,12 +97,6 @@ def unavailable(detail: str) -> Problem:
 def too_many(detail: str, *, retry_after_s: int) -> Problem:
     """Make a 429 with `Retry-After`."""
     return Problem(429, detail, headers={"Retry-After": str(retry_after_s)})
-
-
-def limit_reached(error: LimitReached) -> Response:
-    """Answer 429, with when the client may ask again."""
-    wait_s = max(1, math.ceil(error.retry_after_s))
-    return too_many(str(error), retry_after_s=wait_s).response()
 
 
 @blueprint.app_errorhandler(Problem)

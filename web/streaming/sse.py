@@ -29,7 +29,7 @@ from dispatcher.ledger.queries import News
 from dispatcher.ledger.step import Step, T
 from web.contract.answer_schemas import dispatch_answer, event_answer
 from web.contract.problems import Problem, too_many, unavailable
-from web.server import patience
+from web.server import slow_callers
 from web.settings import StreamSettings
 from web.streaming.changes import Changes
 
@@ -98,7 +98,7 @@ class Streams:
             answer = Response(mimetype=MEDIA_TYPE)
         else:
             self._reserve(dispatch, shared=shared)
-            frames = self._frames(dispatch, after, patience.connection())
+            frames = self._frames(dispatch, after, slow_callers.connection())
             answer = Response(frames, mimetype=MEDIA_TYPE)
             answer.call_on_close(partial(self._release, dispatch))
         answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
@@ -198,7 +198,7 @@ def _bounded(caller: socket.socket | None) -> Iterator[None]:
     try:
         yield
     finally:
-        caller.settimeout(patience.SILENCE_S)
+        caller.settimeout(slow_callers.SILENCE_S)
 
 
 def _gone(caller: socket.socket | None) -> bool:

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
-blueprint = Blueprint("patience", __name__)
+blueprint = Blueprint("slow_callers", __name__)
 
 # Longer than gunicorn's `keepalive`, which must be the one to end an idle connection.
 SILENCE_S: Final = 80.0
