@@ -1,8 +1,8 @@
 """Delegate a session to LiveKit while Redis is away.
 
 LiveKit dispatches the agent that the participant's token names, when the participant joins. The
-holder of a token can read it, so the agent's metadata (a system prompt, a customer's record) is in
-it only where the client wants that, or where the holder has sent it.
+holder can read it, so the agent's metadata is in it only where the client wants that, or where the
+holder has sent it (`docs/decisions/0120-metadata-in-tokens.md`).
 """
 
 from __future__ import annotations

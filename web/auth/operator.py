@@ -2,10 +2,10 @@
 
 One credential, `USHER_OPERATOR_AUTH=<user>:<password>`, opens what shows every client's sessions:
 the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on the
-machine itself may read the metrics without it; a proxy there must then say that it forwards.
+machine itself may read the metrics without it (`docs/decisions/0124-metrics-trust-no-address.md`).
 
-The session is a signed cookie. Its key is derived from the credential: every process of every host
-knows it, a new password ends all sessions, and the server keeps nothing.
+The session is a signed cookie, whose key is derived from the credential: a new password ends all
+sessions (`docs/decisions/0092-dashboard-session-cookie.md`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 def is_on_this_machine() -> bool:
     """Return true when the present request comes from this machine, to a loopback address.
 
-    A proxy on this machine that adds no header is not recognized. The check of the address keeps
-    out a page in a local browser that has its own name resolve to us (DNS rebinding).
+    The check of the address keeps out a page in a local browser that has its own name resolve to us
+    (DNS rebinding).
     """
     if any(name in request.headers for name in _FORWARDED):
         return False
@@ -60,8 +60,7 @@ def operator_credential() -> str:
 def check_password(user: str, password: str) -> tuple[bool, int]:
     """Return whether that is the operator's credential, and the seconds to wait (0: none).
 
-    A password is easier to guess than an API key: after too many wrong ones, at any page, none from
-    that address is judged for a while, right or wrong.
+    After too many wrong ones none from that address is judged for a while, right or wrong.
     """
     # Digests, which are of one length: the time of a comparison tells nothing of the credential.
     sent = sha256(f"{user}:{password}".encode()).digest()

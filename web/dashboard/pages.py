@@ -1,8 +1,7 @@
 """The operator's pages at `/dashboard`, and signing in.
 
-The pages hold no data (`web/pages/templates/dashboard/`): their scripts ask `web/dashboard/api.py`
-for it. So a link to a session works from a chat, too, where the browser sends a `SameSite=Strict`
-cookie only once the page is there.
+The pages hold no data: their scripts ask `web/dashboard/api.py` for it. Why:
+`docs/decisions/0091-dashboard-pages-empty.md`.
 """
 
 from __future__ import annotations

@@ -75,8 +75,7 @@ def unserved(
 def readyz() -> tuple[dict[str, Any], int]:
     """Answer 503 when no request can be accepted, else 200 with what a session would wait for.
 
-    Without Redis sessions are delegated to LiveKit, unless no client wants that. A missing worker,
-    agent server or LiveKit server is no reason to turn callers away: their dispatches wait.
+    Why so few 503s: `docs/decisions/0020-readiness.md`.
 
     Where there are several clients, names and ids are for the operator (basic authentication);
     other callers are told which kind of part is missing.

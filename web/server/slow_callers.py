@@ -49,10 +49,9 @@ def _bound_waits() -> None:
 
 @blueprint.after_app_request
 def _read_the_rest_later(response: Response) -> Response:
-    """Read the rest of the body after the answer.
+    """Read the rest of the body after the answer, in larger pieces than gunicorn would.
 
-    gunicorn 27 does so in pieces of 1,024 bytes, and copies all that has come for each: 0.1 s of
-    the processor for each MB, from any caller (`gunicorn.http.parser.Parser.finish_body`).
+    Why: `docs/decisions/0129-web-on-a-stock-server.md`.
     """
     caller = connection()
     if caller is not None and "usher_body_read" not in g:

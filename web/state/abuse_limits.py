@@ -85,8 +85,7 @@ def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> N
 class SpentRequests:
     """Clients that have used up their requests, each until it may send one more; thread-safe.
 
-    Each process refuses them by itself meanwhile, so that what a client asks beyond its limit costs
-    the others neither a step of Redis nor much of a processor.
+    This process refuses them by itself (`docs/decisions/0138-what-a-tenants-loop-costs.md`).
     """
 
     def __init__(self) -> None:

@@ -163,8 +163,8 @@ class Promises:
     def look(self) -> None:
         """Write again what Redis does not have, and forget what is past its time.
 
-        Of very many, each look takes the newest, and the others in turn: all of 100,000 every
-        second took 0.4 of Redis's core. Once one is missing, all are looked at.
+        Of very many, each look takes the newest, and the others in turn until one is missing
+        (`docs/decisions/0046-promises-looked-at-in-parts.md`).
 
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.

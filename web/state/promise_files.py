@@ -1,11 +1,10 @@
 """Files of the dispatches accepted without Redis, for other web processes of the same machine.
 
 If the process that accepted a dispatch is killed before Redis works again, another web process
-finds its file at its next look. (LiveKit does not read a token's agents where the room exists.)
+finds its file at its next look (`docs/decisions/0135-promises-in-files.md`).
 
 A file is one promise, `<dispatch id>.<process id>`, readable for this user alone: it has the
-agent's metadata in it. It is deleted once the ledger has the dispatch. There is no fsync: the file
-need only outlive its process.
+agent's metadata in it. It is deleted once the ledger has the dispatch.
 """
 
 from __future__ import annotations

@@ -105,10 +105,9 @@ class Streams:
         return answer
 
     def _reserve(self, dispatch: Dispatch, *, shared: bool) -> None:
-        """Take a place.
+        """Take a place; clients that share the places may each have as many as are free.
 
-        Clients that share the places may each have as many as are free: of n clients that want all,
-        each gets one part of n + 1, and one part is left for the next.
+        Why: `docs/decisions/0123-stream-shares.md`.
         """
         most, client_id = self._settings, dispatch.client_id
         with self._lock:
