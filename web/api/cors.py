@@ -32,12 +32,6 @@ def _origins() -> set[str]:
     return {origin for client in clients if not client.disabled for origin in client.origins}
 
 
-def _allowed(origin: str) -> bool:
-    """Return whether `origin` may read the answer; a 401 may be read from every client's pages."""
-    who = caller()
-    return origin in (_origins() if who is None else who.client.origins)
-
-
 def _headers() -> str:
     """Return the headers that the API reads, and every other that the page wants to send."""
     asked = [name.strip() for name in request.headers.get(_ASKS_FOR, "").split(",")[:_MAX_HEADERS]]
@@ -67,8 +61,10 @@ def _add_headers(response: Response) -> Response:
         return response
     vary = response.headers.get("Vary")
     response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
-    origin = request.environ.get("HTTP_ORIGIN")
-    if origin and _allowed(origin):
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = _READABLE
+    if origin := request.environ.get("HTTP_ORIGIN"):
+        who = caller()
+        # Without a valid key, every client's pages may read why it is refused.
+        if origin in (who.client.origins if who else _origins()):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = _READABLE
     return response

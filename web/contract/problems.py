@@ -99,9 +99,7 @@ def too_many(detail: str, *, retry_after_s: int) -> Problem:
     return Problem(429, detail, headers={"Retry-After": str(retry_after_s)})
 
 
-@blueprint.app_errorhandler(Problem)
-def _problem(error: Problem) -> Response:
-    return error.response()
+blueprint.app_errorhandler(Problem)(Problem.response)
 
 
 @blueprint.app_errorhandler(LedgerUnavailable)
