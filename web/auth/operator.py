@@ -34,8 +34,8 @@ _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 def is_on_this_machine() -> bool:
     """Return true when the present request comes from this machine, to a loopback address.
 
-    The check of the address keeps out a page in a local browser that has its own name resolve to us
-    (DNS rebinding).
+    A proxy on this machine that adds no header is not recognized. The check of the address keeps
+    out a page in a local browser that has its own name resolve to us (DNS rebinding).
     """
     if any(name in request.headers for name in _FORWARDED):
         return False
