@@ -121,7 +121,6 @@ keepalive = 75
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-accesslog = None
 # gunicorn's own log lines in Usher's format, from the master's first on; its error answers, too.
 logger_class = gunicorn_log.GunicornLog
 gunicorn.util.write_error = gunicorn_refusals.write_error  # of gunicorn 27
@@ -140,7 +139,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Have a stop end the worker's event streams (called by gunicorn before a worker serves)."""
-    worker.wsgi.extensions["usher"].streams.end_when(lambda: not worker.alive)
+    worker.wsgi.extensions["usher"].streams.stopping = lambda: not worker.alive
 
 
 def on_exit(server: Any) -> None:

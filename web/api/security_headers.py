@@ -7,7 +7,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from dispatcher.domain import urls
-from web.contract.headers import ALWAYS, NOTHING
+from web.contract.headers import SECURITY_HEADERS
 from web.services import services
 
 blueprint = Blueprint("security_headers", __name__)
@@ -37,14 +37,11 @@ def _connections() -> str:
 
 @blueprint.after_app_request
 def _add_headers(response: Response) -> Response:
-    policy = NOTHING
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
-        policy = _PAGE.format(connect=_connections())
-    # Tokens, records and permissions must not be kept by a proxy or on a shared disk.
-    defaults = {**ALWAYS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
+        response.headers.setdefault("Content-Security-Policy", _PAGE.format(connect=_connections()))
     if request.is_secure:
-        defaults["Strict-Transport-Security"] = _HSTS
-    for name, value in defaults.items():
+        response.headers.setdefault("Strict-Transport-Security", _HSTS)
+    for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response

@@ -11,16 +11,14 @@ from http import HTTPStatus
 
 from gunicorn import util
 
-from web.contract.headers import ALWAYS, NOTHING
+from web.contract.headers import SECURITY_HEADERS
 from web.contract.problems import MEDIA_TYPE, problem_body
 
 
 def write_error(caller: socket.socket, status: int, reason: str, _: str) -> None:
     """Answer, in place of `gunicorn.util.write_error`."""
     body = problem_body(status, reason, HTTPStatus(status).description or reason)
-    headers = ALWAYS | {
-        "Content-Security-Policy": NOTHING,
-        "Cache-Control": "no-store",
+    headers = SECURITY_HEADERS | {
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),
         "Connection": "close",

@@ -75,11 +75,8 @@ class Streams:
         self._lock = threading.Lock()
         self._changes = Changes(store)
         self._reading = threading.Semaphore(READS_AT_ONCE)
-        self._stopping: Callable[[], bool] = lambda: False
-
-    def end_when(self, stopping: Callable[[], bool]) -> None:
-        """End every stream soon after `stopping` returns true; its page reconnects by itself."""
-        self._stopping = stopping
+        # Once it returns true every stream ends soon; its page reconnects by itself.
+        self.stopping: Callable[[], bool] = lambda: False
 
     def response(self, dispatch: Dispatch, *, shared: bool) -> Response:
         """Return the answer that streams `dispatch` from now on, or after the caller's last event.
@@ -142,7 +139,7 @@ class Streams:
         until = time.monotonic() + MAX_AGE_S
         with self._changes.of(dispatch.dispatch_id) as changed, _bounded(caller):
             yield first
-            while not (self._stopping() or _gone(caller) or time.monotonic() > until):
+            while not (self.stopping() or _gone(caller) or time.monotonic() > until):
                 changed.clear()
                 news = self._read(queries.news(dispatch.dispatch_id, after=position))
                 if news is not None and news.state is not None:  # else Redis has lost the record
