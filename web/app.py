@@ -1,4 +1,4 @@
-"""The application factory: settings, services, blueprints, hooks and error handlers."""
+"""The application factory: settings, services, blueprints and hooks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from dispatcher import gc_freeze
-from dispatcher.clients.registry import registry
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger.client import AT_ONCE, Ledger
+from dispatcher.ledger.client import AT_ONCE
 from dispatcher.observability import tracing
 from dispatcher.observability.logs import configure
-from dispatcher.settings import CommonSettings, DispatcherSettings, load
+from dispatcher.settings import CommonSettings, load
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
 from web.contract import problems
 from web.contract.participant_tokens import participant_token
@@ -26,17 +25,9 @@ from web.dashboard import pages as dashboard_pages
 from web.monitoring import health, metrics
 from web.monitoring import tracing as request_tracing
 from web.pages import client_page
-from web.path_prefix import PathPrefix
-from web.server import patience
-from web.services import Services, services
-from web.settings import StreamSettings, WebSettings
-from web.state.abuse_limits import SpentRequests, WrongKeys, WrongPasswords
-from web.state.accepted_dispatches import Promises
-from web.state.cache import Snapshots
-from web.state.idempotency import Delegations
-from web.state.key_usage import KeyUses
-from web.state.promise_files import Spool, directory_for
-from web.streaming.sse import Streams
+from web.path_prefix import path_prefix
+from web.server import slow_callers
+from web.services import Services, make_services, services
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +36,12 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1_000_000
 # Probes and scrapes go to a process's own address, and their answers contain no URL of Usher's.
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-# Each has a `blueprint`.
-_VIEWS: Final = (
-    *(dispatches, livekit_webhooks, openapi, health, metrics),
+# Each has a `blueprint`. Flask calls their `after_app_request` hooks in the opposite order.
+_PARTS: Final = (
+    *(slow_callers, request_tracing, metrics, problems, cors, security_headers),
+    *(dispatches, livekit_webhooks, openapi, health),
     *(client_page, dashboard_pages, dashboard_api),
 )
-# Each has a `register`. Flask calls their `after_request` hooks in the opposite order.
-_HOOKS: Final = (patience, request_tracing, metrics, problems, cors, security_headers)
 
 
 def build() -> Flask:
@@ -60,78 +50,47 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = Flask("web", static_folder=None)
-    settings = load(WebSettings)
-    here = _services(common, settings)
-    app.extensions["usher"] = here
+    app.extensions["usher"] = here = make_services(common)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    if proxies := settings.trusted_proxies:
+    if proxies := here.settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
-        app.wsgi_app = PathPrefix(fixed, proxies=proxies)  # type: ignore[method-assign]
-    for views in _VIEWS:
-        app.register_blueprint(views.blueprint)
-    for hooks in _HOOKS:
-        hooks.register(app)
-    app.before_request(_check_host)
+        app.wsgi_app = path_prefix(fixed, proxies=proxies)  # type: ignore[method-assign]
+    for part in _PARTS:
+        if part is not request_tracing or tracing.on():
+            app.register_blueprint(part.blueprint)
+    if here.settings.host_names:
+        app.before_request(_check_host)
     _warm_up(app, here)
     return app
 
 
 def _check_host() -> None:
-    """Refuse a request by a host name that is not in `USHER_TRUSTED_HOSTS`, if that is set.
+    """Refuse a request by a host name that is not in `USHER_TRUSTED_HOSTS`.
 
     Flask's own check (`TRUSTED_HOSTS`) has no exception for probes, and repeats the name.
     """
     names = services().settings.host_names
-    if names and request.path not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, names):
+    if request.path not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, names):
         raise SecurityError(
             "this is not a name of this service; the operator lists them in USHER_TRUSTED_HOSTS"
         )
 
 
-def _services(common: CommonSettings, settings: WebSettings) -> Services:
-    """Make the services of the application."""
-    ledger = Ledger(common)
-    return Services(
-        common=common,
-        dispatcher=load(DispatcherSettings),
-        settings=settings,
-        clients=registry(),
-        ledger=ledger,
-        promises=Promises(
-            ledger,
-            retention_s=common.retention_s,
-            spool=Spool(directory_for(common.redis_url.get_secret_value())),
-        ),
-        key_uses=KeyUses(ledger),
-        wrong_keys=WrongKeys(),
-        spent_requests=SpentRequests(),
-        delegations=Delegations(),
-        streams=Streams(ledger, load(StreamSettings)),
-        wrong_passwords=WrongPasswords(ledger),
-        snapshots=Snapshots(),
-    )
-
-
 def _warm_up(app: Flask, here: Services) -> None:
-    """Import, connect and rehearse before the first request, which would otherwise wait for it.
+    """Connect, and do the work of a request, so that no first request has to wait for that.
 
-    Without this a first burst of 20 takes 100 ms, with it as long as any other.
+    Why: `docs/decisions/0011-one-redis-round-trip.md`.
     """
     try:
         here.ledger.warm_up(AT_ONCE)
-        _rehearse(app, here)
+        here.ledger.look_at_clock()
+        with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
+            app.full_dispatch_request()
+            livekit = here.clients.clients[0].livekit
+            participant_token(livekit, TokenRequest(), dispatch_id="-", room_name="-", identity="-")
     except LedgerUnavailable as error:
         logger.warning(
             "Redis is not there yet; until it is sessions are delegated or refused",
             extra={"error": str(error)},
         )
     gc_freeze.keep()
-
-
-def _rehearse(app: Flask, here: Services) -> None:
-    """Do the work of a request, but accept no dispatch."""
-    with app.test_request_context("/healthz", environ_overrides={metrics.REHEARSAL: "1"}):
-        app.full_dispatch_request()
-        here.ledger.look_at_clock()
-        credentials = here.clients.clients[0].livekit
-        participant_token(credentials, TokenRequest(), dispatch_id="-", room_name="-", identity="-")

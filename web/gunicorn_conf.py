@@ -18,11 +18,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gunicorn.util
+
 from dispatcher.celery import app as celery_app
 from dispatcher.clients.registry import registry
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.settings import CommonSettings, DispatcherSettings, load, or_stop
 from web.settings import ServerSettings, StreamSettings, WebSettings
+from web.state.promise_files import is_alive
 
 with or_stop():
     _common, _streams, _server = load(CommonSettings), load(StreamSettings), load(ServerSettings)
@@ -41,28 +44,17 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _OWN = f"usher-metrics-{os.getuid()}-"
 
 
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, OSError):
-        return True  # not a directory of Usher's
-    return True
-
-
 def _metrics_directory() -> Path:
-    named = Path(os.environ.get(_DIRECTORY, _OWN))
     own = Path(tempfile.gettempdir(), f"{_OWN}{os.getpid()}")
-    if named == own:
-        return own  # gunicorn reads this file again (SIGHUP), and its workers write there
+    named = Path(os.environ.get(_DIRECTORY, own))
     if not named.name.startswith(_OWN):
         named.mkdir(parents=True, exist_ok=True)
         for left in named.glob("*.db"):
             left.unlink(missing_ok=True)
         return named
     for left in own.parent.glob(f"{_OWN}*"):
-        if not _is_alive(left.name.removeprefix(_OWN)):
+        pid = left.name.removeprefix(_OWN)
+        if pid.isdecimal() and not is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     own.mkdir(mode=0o700, exist_ok=True)
     return own
@@ -77,9 +69,8 @@ except OSError as error:
         "that this process may write to, or unset it and set TMPDIR to one"
     ) from None
 
-# Imported before gunicorn listens, and once for all workers. Otherwise a caller right after a
-# restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
-# fault campaign with the master killed); now the caller is refused at once and tries again.
+# Imported before gunicorn listens, and once for all workers: else a caller right after a restart
+# waits in the socket's queue until a worker has imported everything (1.8 s).
 import web.app  # noqa: E402, F401  # for that reason alone
 from dispatcher import gc_freeze  # noqa: E402
 from dispatcher.observability.logs import configure  # noqa: E402
@@ -123,18 +114,16 @@ timeout = 30
 # themselves; idle connections are closed at its end.
 graceful_timeout = 3
 # For the next request on a connection, and for a request's head. Longer than the idle time-out of
-# usual load balancers (60 s): Usher must not be the first to close, or a request is sent into a
-# connection that is just being closed (seen with aiohttp and 5 s).
+# usual load balancers (60 s), or a request is sent into a connection that is just being closed.
 keepalive = 75
 # Usher's own settings name the proxies to believe (USHER_TRUSTED_PROXIES): by default gunicorn
 # believes every program on this machine.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-accesslog = None
 # gunicorn's own log lines in Usher's format, from the master's first on; its error answers, too.
 logger_class = gunicorn_log.GunicornLog
-gunicorn_refusals.install()
+gunicorn.util.write_error = gunicorn_refusals.write_error  # of gunicorn 27
 control_socket_disable = True
 on_starting = listening.check
 
@@ -150,7 +139,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Have a stop end the worker's event streams (called by gunicorn before a worker serves)."""
-    worker.wsgi.extensions["usher"].streams.end_when(lambda: not worker.alive)
+    worker.wsgi.extensions["usher"].streams.stopping = lambda: not worker.alive
 
 
 def on_exit(server: Any) -> None:

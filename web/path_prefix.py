@@ -29,15 +29,12 @@ def prefix_of(forwarded: str, *, proxies: int) -> str:
     return prefix if _PREFIX.fullmatch(prefix) else ""
 
 
-class PathPrefix:
-    """WSGI middleware that makes the prefix the application's `SCRIPT_NAME` (PEP 3333)."""
+def path_prefix(app: WSGIApplication, *, proxies: int) -> WSGIApplication:
+    """Return WSGI middleware that makes the prefix the application's `SCRIPT_NAME` (PEP 3333)."""
 
-    def __init__(self, app: WSGIApplication, *, proxies: int) -> None:
-        self._app = app
-        self._proxies = proxies
+    def prefixed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if forwarded := environ.get("HTTP_X_FORWARDED_PREFIX"):
+            environ["SCRIPT_NAME"] = prefix_of(forwarded, proxies=proxies)
+        return app(environ, start_response)
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        forwarded = environ.get("HTTP_X_FORWARDED_PREFIX")
-        if forwarded:
-            environ["SCRIPT_NAME"] = prefix_of(forwarded, proxies=self._proxies)
-        return self._app(environ, start_response)
+    return prefixed

@@ -1,11 +1,7 @@
 """CORS for each client: a browser may call from the origins of the client whose key it sends.
 
-A preflight carries no key, so it is answered for every origin that some client has; the request
-that follows is judged by its key. Without these headers the browser keeps the answer from the page.
-
-Which request headers a page sends is not restricted: tracing in browsers adds some to every request
-(`traceparent`, `baggage`, `sentry-trace`, `x-datadog-*`, ...), and what a request may do depends on
-its key alone.
+A preflight carries no key, so it is answered for every origin that some client has. Any request
+header is allowed: tracing in browsers adds its own (`traceparent`, `sentry-trace`, `x-datadog-*`).
 """
 
 from __future__ import annotations
@@ -13,11 +9,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from flask import Flask, Response, request
+from flask import Blueprint, Response, request
 
 from web.auth.api_keys import caller
 from web.contract.problems import Problem
 from web.services import services
+
+blueprint = Blueprint("cors", __name__)
 
 _PREFIX: Final = "/api/"
 _METHODS: Final = "GET, POST"  # redispatch, list and cancel are for servers
@@ -29,19 +27,9 @@ _READABLE: Final = "Retry-After"
 _MAX_AGE_S: Final = 600
 
 
-def _anybodys() -> set[str]:
-    return {
-        origin
-        for client in services().clients.clients
-        if not client.disabled
-        for origin in client.origins
-    }
-
-
-def _allowed(origin: str) -> bool:
-    """Return whether `origin` may read the answer; a 401 may be read from every client's pages."""
-    who = caller()
-    return origin in (_anybodys() if who is None else who.client.origins)
+def _origins() -> set[str]:
+    clients = services().clients.clients
+    return {origin for client in clients if not client.disabled for origin in client.origins}
 
 
 def _headers() -> str:
@@ -52,11 +40,12 @@ def _headers() -> str:
     return ", ".join((*_HEADERS, *more))
 
 
+@blueprint.before_app_request
 def _preflight() -> Response | None:
     asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if not asks or not request.path.startswith(_PREFIX):
         return None
-    if request.headers.get("Origin", "") not in _anybodys():
+    if request.headers.get("Origin", "") not in _origins():
         return Problem(403, "no client of ours has a page at this origin").response()
     answer = Response(status=204)
     answer.headers["Access-Control-Allow-Methods"] = _METHODS
@@ -66,19 +55,16 @@ def _preflight() -> Response | None:
     return answer
 
 
-def _mark(response: Response) -> Response:
+@blueprint.after_app_request
+def _add_headers(response: Response) -> Response:
     if not request.path.startswith(_PREFIX):
         return response
     vary = response.headers.get("Vary")
     response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
-    origin = request.environ.get("HTTP_ORIGIN")
-    if origin and _allowed(origin):
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = _READABLE
+    if origin := request.environ.get("HTTP_ORIGIN"):
+        who = caller()
+        # Without a valid key, every client's pages may read why it is refused.
+        if origin in (who.client.origins if who else _origins()):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = _READABLE
     return response
-
-
-def register(app: Flask) -> None:
-    """Answer preflights to `app`, and add CORS headers to its answers."""
-    app.before_request(_preflight)
-    app.after_request(_mark)

@@ -1,8 +1,8 @@
 """Delegate a session to LiveKit while Redis is away.
 
 LiveKit dispatches the agent that the participant's token names, when the participant joins. The
-holder of a token can read it, so the agent's metadata (a system prompt, a customer's record) is in
-it only where the client wants that, or where the holder has sent it.
+holder can read it, so the agent's metadata is in it only where the client wants that, or where the
+holder has sent it (`docs/decisions/0120-metadata-in-tokens.md`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ def delegate(
     public: bool,
     because: LedgerUnavailable,
 ) -> tuple[NewDispatch, RoomConfiguration | None]:
-    """Accept `new`, or return what was accepted for its room already.
+    """Accept `new`, or return what was accepted for its room; and the agents for the token, if any.
 
-    The second is for the token, if this token is to bring the agent.
-
-    Args:
-        public: a page has sent it with a publishable key, and so knows its metadata.
-        because: Redis's error, or that it did not answer.
+    With a publishable key (`public`) the holder of the token has sent the metadata.
 
     Raises:
         Problem: 503, the token would show the agent's metadata.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,13 @@ from dispatcher.ledger import cancelling, dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
-from web.api.redispatch import admission, ask_for_redispatch, change, send_again
+from web.api.redispatch import admission, change, start_again
 from web.auth.api_keys import Caller, authenticate, caller, permitted, reader
 from web.contract.answer_schemas import dispatch_json, page_answer, token_answer
 from web.contract.participant_tokens import participant_token, unguessable
-from web.contract.problems import Problem, invalid_fields, limit_reached
-from web.contract.request_schemas import ListQuery, TokenRequest
-from web.server import patience
+from web.contract.problems import Problem, invalid_fields, too_many
+from web.contract.request_schemas import ListQuery, TokenRequest, query
+from web.server import slow_callers
 from web.services import Services, services
 from web.state.abuse_limits import check_depth, check_large, refusals_counted
 from web.state.idempotency import conflict, idempotency_key, once
@@ -31,14 +32,14 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 @blueprint.errorhandler(LimitReached)
 def _limit_reached(error: LimitReached) -> Response:
-    """Answer 429; the next requests of a client that has used them up are refused here."""
+    """Answer 429; this process refuses the next requests of a client that has used them up."""
     if who := caller():
         services().spent_requests.note(who.client.client_id, public=who.public, refused=error)
-    return limit_reached(error)
+    return too_many(str(error), retry_after_s=max(1, math.ceil(error.retry_after_s))).response()
 
 
 def _body(here: Services, who: Caller) -> TokenRequest:
-    raw = patience.whole_body()
+    raw = slow_callers.whole_body()
     check_large(here.ledger, who.client.client_id, who.limits, raw)
     check_depth(raw)
     try:
@@ -49,23 +50,16 @@ def _body(here: Services, who: Caller) -> TokenRequest:
         raise invalid_fields(error) from None
 
 
-def _agent_name(client: Client, wanted: TokenRequest) -> str:
+def _new_dispatch(client: Client, wanted: TokenRequest) -> NewDispatch:
     agent_name = wanted.agent.agent_name or client.default_agent_name
     if not client.may_use(agent_name):
-        raise Problem(
-            403,
-            f"agent {agent_name!r} is not one that you may use; yours: "
-            + ", ".join(client.agent_names),
-        )
-    return agent_name
-
-
-def _promise(client: Client, wanted: TokenRequest) -> NewDispatch:
+        yours = ", ".join(client.agent_names)
+        raise Problem(403, f"agent {agent_name!r} is not one that you may use; yours: {yours}")
     return NewDispatch(
         dispatch_id=unguessable("dsp_"),
         client_id=client.client_id,
         room_name=wanted.room_name or unguessable("room-"),
-        agent_name=_agent_name(client, wanted),
+        agent_name=agent_name,
         container=client.container,
         agent_metadata=wanted.agent.metadata,
         deployment=wanted.agent.deployment,
@@ -78,10 +72,8 @@ def _create(here: Services, who: Caller, new: NewDispatch, asked: Once | None) -
     """Create `new`, or find its room's live dispatch.
 
     Raises:
-        Problem: 409, the `Idempotency-Key` came with another request before.
-        LimitReached: the client has used up what it may ask for.
-        Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
+        Problem, LimitReached, Overloaded: it is refused.
     """
 
     def create() -> Created:
@@ -124,13 +116,13 @@ def _end_left(here: Services, dispatch_id: str) -> None:
 def create_dispatch() -> Response:
     """Answer with a participant token at once and have the agent dispatched."""
     here = services()
-    who = authenticate(here.clients, publishable=True)
+    who = authenticate(publishable=True)
     client, public = who.client, who.public
     here.spent_requests.check(client.client_id, public=public)
     with refusals_counted(here.ledger, client.client_id, who.limits):
         key = idempotency_key(public=public)
         wanted = permitted(who, _body(here, who))
-        new = _promise(client, wanted)
+        new = _new_dispatch(client, wanted)
     identity = wanted.participant_identity or unguessable("user-")
     asked = None
     if key is not None:
@@ -148,7 +140,7 @@ def create_dispatch() -> Response:
         dispatch, agents = delegate(here.promises, client, new, public=public, because=error)
         if asked is not None:
             here.delegations.keep(dispatch, asked)
-    _note(dispatch, state)
+    _describe_span(dispatch, state)
     token = participant_token(
         client.livekit,
         wanted,
@@ -172,12 +164,12 @@ def _json(body: str | bytes, *, status: int = 200) -> Response:
     return Response(body, status, mimetype="application/json")
 
 
-def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
+def _describe_span(dispatch: NewDispatch | Dispatch, state: State) -> None:
     """Put the dispatch's attributes into the request's span, and a link to the dispatch's trace."""
-    here = tracing.current()
-    if here is tracing.NO_SPAN:
+    span = tracing.current()
+    if span is tracing.NO_SPAN:
         return
-    here.set_attributes(
+    span.set_attributes(
         {
             "usher.dispatch_id": dispatch.dispatch_id,
             "usher.client_id": dispatch.client_id,
@@ -187,8 +179,8 @@ def _note(dispatch: NewDispatch | Dispatch, state: State) -> None:
         }
     )
     of_dispatch = tracing.context(dispatch.traceparent)
-    if of_dispatch.trace_id != here.get_span_context().trace_id:
-        here.add_link(of_dispatch)
+    if of_dispatch.trace_id != span.get_span_context().trace_id:
+        span.add_link(of_dispatch)
 
 
 def _base_url() -> str:
@@ -220,12 +212,9 @@ def _own(here: Services, client: Client, dispatch_id: str, *, history: bool = Tr
 def list_dispatches() -> dict[str, Any]:
     """List the caller's own dispatches, newest first, a page at a time."""
     here = services()
-    client = authenticate(here.clients).client
-    try:
-        query = ListQuery.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise invalid_fields(error) from None
-    step = queries.page(client.client_id, state=query.state, limit=query.limit, after=query.cursor)
+    client = authenticate().client
+    asked = query(ListQuery)
+    step = queries.page(client.client_id, state=asked.state, limit=asked.limit, after=asked.cursor)
     return page_answer(here.ledger.run(step))
 
 
@@ -233,7 +222,7 @@ def list_dispatches() -> dict[str, Any]:
 def show_dispatch(dispatch_id: str) -> Response:
     """Return the record of one of the caller's own dispatches."""
     here = services()
-    client = reader(here.clients, dispatch_id)
+    client = reader(dispatch_id)
     return _json(dispatch_json(_own(here, client, dispatch_id)))
 
 
@@ -241,7 +230,7 @@ def show_dispatch(dispatch_id: str) -> Response:
 def follow_dispatch(dispatch_id: str) -> Response:
     """Stream the record, and then its timeline, as server-sent events."""
     here = services()
-    client = reader(here.clients, dispatch_id)
+    client = reader(dispatch_id)
     shared = len(here.clients.clients) > 1
     return here.streams.response(_own(here, client, dispatch_id), shared=shared)
 
@@ -254,16 +243,13 @@ def redispatch(dispatch_id: str) -> Response:
     timeline has the result.
     """
     here = services()
-    client = authenticate(here.clients).client
+    client = authenticate().client
     here.spent_requests.check(client.client_id, public=False)
     dispatch = _own(here, client, dispatch_id, history=False)
-    _note(dispatch, dispatch.state)
+    _describe_span(dispatch, dispatch.state)
     if dispatch.state in PENDING:
         raise Problem(409, f"it is {dispatch.state} already, and goes on by itself; look again")
-    if dispatch.state is State.JOINED:
-        ask_for_redispatch(here, client, dispatch)
-    else:
-        send_again(here, client, dispatch)
+    start_again(here, client, dispatch)
     answer = _json(dispatch_json(_own(here, client, dispatch_id)), status=202)
     answer.location = f"{_base_url()}/api/v1/dispatches/{dispatch.dispatch_id}"
     return answer
@@ -273,9 +259,9 @@ def redispatch(dispatch_id: str) -> Response:
 def cancel_dispatch(dispatch_id: str) -> Response:
     """Cancel a dispatch at once; its agent leaves. A dispatch that has ended stays as it is."""
     here = services()
-    client = authenticate(here.clients).client
+    client = authenticate().client
     dispatch = _own(here, client, dispatch_id, history=False)
-    _note(dispatch, dispatch.state)
+    _describe_span(dispatch, dispatch.state)
     if dispatch.state not in TERMINAL:
         step = cancelling.cancel(
             dispatch,

@@ -16,7 +16,6 @@ from google.protobuf.json_format import Parse, ParseError
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.webhook import WebhookEvent
 
-from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import Client
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.ledger import webhook_hints
@@ -24,7 +23,7 @@ from dispatcher.ledger.keys import is_dispatch_id
 from dispatcher.ledger.webhook_hints import MAX_AGE_S, Hint, News, Taken
 from web.auth.api_keys import signers
 from web.contract.problems import Problem
-from web.server import patience
+from web.server import slow_callers
 from web.services import services
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks")
@@ -38,14 +37,10 @@ _AHEAD_S: Final = 60
 _LEFT: Final = frozenset({"participant_left", "participant_connection_aborted", "room_finished"})
 
 
-def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
-    """Return the client whose LiveKit key has signed `body`; several where they share a key.
-
-    Raises:
-        Problem: 401, no client's key has.
-    """
+def senders(token: str, body: bytes) -> list[Client]:
+    """Return the client whose LiveKit key has signed `body`; several where they share a key."""
     digest = base64.b64encode(sha256(body).digest()).decode()
-    found = [client for client, claims in signers(clients, token) if claims.sha256 == digest]
+    found = [client for client, claims in signers(token) if claims.sha256 == digest]
     if not found:
         raise Problem(
             401,
@@ -56,11 +51,7 @@ def senders(clients: ClientRegistry, token: str, body: bytes) -> list[Client]:
 
 
 def parse(body: bytes) -> WebhookEvent:
-    """Parse the event, which is not older than five minutes.
-
-    Raises:
-        Problem: 400, it is too old or no event.
-    """
+    """Parse the event; one older than five minutes is refused."""
     try:
         event: WebhookEvent = Parse(body.decode(), WebhookEvent(), ignore_unknown_fields=True)
     except (ParseError, UnicodeDecodeError):
@@ -98,8 +89,8 @@ def livekit_webhook() -> tuple[str, int]:
     request.max_content_length = MAX_BODY_BYTES
     # LiveKit sends the token by itself, without a scheme.
     token = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-    body = patience.whole_body()
-    clients = senders(here.clients, token, body)
+    body = slow_callers.whole_body()
+    clients = senders(token, body)
     event = parse(body)
     found = [(hint_of(event, client), client.agent_names) for client in clients]
     # An event without news is not kept: most of what LiveKit sends about a busy room.

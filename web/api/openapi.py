@@ -34,15 +34,9 @@ blueprint = Blueprint("openapi", __name__, template_folder=TEMPLATES)
 
 def document() -> dict[str, Any]:
     """Make the OpenAPI 3.1 document."""
-    api: dict[str, Any] = yaml.safe_load(
-        (Path(__file__).parent / "openapi.yaml").read_text("utf-8")
-    )
+    text = Path(__file__).with_name("openapi.yaml").read_text("utf-8")
+    api: dict[str, Any] = yaml.safe_load(text)
     del api["shared"]  # the operations refer to it by YAML's anchors
-    api["components"]["schemas"] = _schemas()
-    return api
-
-
-def _schemas() -> dict[str, Any]:
     _, definitions = models_json_schema(
         [
             (TokenRequest, "validation"),
@@ -59,8 +53,8 @@ def _schemas() -> dict[str, Any]:
         by_alias=False,  # protobuf's camelCase is taken, too; the contract's names are these
         ref_template="#/components/schemas/{model}",
     )
-    schemas: dict[str, Any] = definitions["$defs"]
-    return schemas
+    api["components"]["schemas"] = definitions["$defs"]
+    return api
 
 
 @lru_cache(maxsize=16)

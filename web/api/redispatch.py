@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dispatcher.clients.models import Client
-from dispatcher.domain.models import Dispatch, Limits
+from dispatcher.domain.models import Dispatch, Limits, State
 from dispatcher.domain.quotas import Admission
 from dispatcher.domain.state_machine import REDISPATCH, REDISPATCH_REQUESTED
 from dispatcher.errors import LedgerUnavailable, TooLate
@@ -22,6 +22,7 @@ AGAIN_MS: Final = 1000
 
 
 def admission(here: Services, limits: Limits) -> Admission:
+    """Return the limits that a request of a client has to pass."""
     return Admission(
         limits=limits,
         paced=len(here.clients.clients) > 1,
@@ -44,31 +45,8 @@ def change(here: Services, step: Step[Advanced]) -> Advanced:
     return done
 
 
-def in_time_ms(here: Services, dispatch: Dispatch) -> float:
-    """Return until when a change of a record that has just been read can be answered."""
-    return dispatch.read_at_ms + here.ledger.in_time_s * 1000
-
-
-def ask_for_redispatch(here: Services, client: Client, dispatch: Dispatch) -> None:
-    step = dispatches.advance(
-        Advance(
-            dispatch,
-            REDISPATCH_REQUESTED,
-            detail={"by": "http"},
-            provided=Provided(
-                admission=admission(here, client.limits),
-                not_after_ms=in_time_ms(here, dispatch),
-                told=True,
-            ),
-            wake=celery_messages.redispatch_joined(dispatch.dispatch_id, dispatch.room_name),
-        )
-    )
-    if not change(here, step).applied:
-        raise Problem(409, "it has just changed; look again")
-
-
-def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
-    """Start a dispatch that has ended anew.
+def start_again(here: Services, client: Client, dispatch: Dispatch) -> None:
+    """Start an ended dispatch anew; of a joined one, have a worker look whether its agent is there.
 
     Raises:
         Problem: 409, another serves its room, or it has changed; 429, it was asked for just now.
@@ -76,26 +54,35 @@ def send_again(here: Services, client: Client, dispatch: Dispatch) -> None:
         Overloaded: too many sessions of all clients are on their way.
         LedgerUnavailable: Redis did not answer in time.
     """
-    if dispatch.read_at_ms - dispatch.requested_at_ms < AGAIN_MS:
-        raise too_many("it was asked for less than a second ago", retry_after_s=1)
-    done = change(
-        here,
-        dispatches.advance(
-            Advance(
-                dispatch,
-                REDISPATCH,
-                due_in_s=here.common.wake_grace_s,
-                detail={"by": "http"},
-                times=Times(deadline_in_s=client.deadline_s),
-                provided=Provided(
-                    admission=admission(here, client.limits),
-                    not_after_ms=in_time_ms(here, dispatch),
-                ),
-                wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
-            )
-        ),
+    ids = dispatch.dispatch_id, dispatch.room_name
+    joined = dispatch.state is State.JOINED
+    provided = Provided(
+        admission=admission(here, client.limits),
+        not_after_ms=dispatch.read_at_ms + here.ledger.in_time_s * 1000,
+        told=joined,
     )
+    if joined:
+        command = Advance(
+            dispatch,
+            REDISPATCH_REQUESTED,
+            detail={"by": "http"},
+            provided=provided,
+            wake=celery_messages.redispatch_joined(*ids),
+        )
+    elif dispatch.read_at_ms - dispatch.requested_at_ms < AGAIN_MS:
+        raise too_many("it was asked for less than a second ago", retry_after_s=1)
+    else:
+        command = Advance(
+            dispatch,
+            REDISPATCH,
+            due_in_s=here.common.wake_grace_s,
+            detail={"by": "http"},
+            times=Times(deadline_in_s=client.deadline_s),
+            provided=provided,
+            wake=celery_messages.dispatch(*ids),
+        )
+    done = change(here, dispatches.advance(command))
     if done.outcome == "occupied":
         raise Problem(409, f"its room is served by dispatch {done.job_id} now")
-    if not done.moved:
+    if not done.applied:
         raise Problem(409, "it has just changed; look again")

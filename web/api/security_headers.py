@@ -1,18 +1,16 @@
-"""Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others.
-
-An `after_request` of ours, because these are a dozen constant lines, and errors, static files and
-event streams all pass here.
-"""
+"""Security headers on every answer: Content-Security-Policy, HSTS, Cache-Control and others."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from flask import Flask, Response, request
+from flask import Blueprint, Response, request
 
 from dispatcher.domain import urls
-from web.contract.headers import ALWAYS, NOTHING
+from web.contract.headers import SECURITY_HEADERS
 from web.services import services
+
+blueprint = Blueprint("security_headers", __name__)
 
 _PAGE: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -24,10 +22,9 @@ _SECURE: Final = {"ws": "http", "wss": "https", "http": "ws", "https": "wss"}
 
 
 def _connections() -> str:
-    """Return the `connect-src` of our own page: the LiveKit servers.
+    """Return the `connect-src` of our own page: one client's LiveKit server.
 
-    One client's server is named. Those of several are not: the header is public, and the list would
-    name the customers.
+    Those of several clients are not named: the header is public, and would tell the customers.
     """
     clients = services().clients.clients
     if len(clients) > 1:
@@ -38,20 +35,13 @@ def _connections() -> str:
     return f"'self' {scheme}://{host} {_SECURE[scheme]}://{host}"
 
 
-def _mark(response: Response) -> Response:
-    policy = NOTHING
+@blueprint.after_app_request
+def _add_headers(response: Response) -> Response:
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
-        policy = _PAGE.format(connect=_connections())
-    # Tokens, records and permissions must not be kept by a proxy or on a shared disk.
-    defaults = {**ALWAYS, "Content-Security-Policy": policy, "Cache-Control": "no-store"}
+        response.headers.setdefault("Content-Security-Policy", _PAGE.format(connect=_connections()))
     if request.is_secure:
-        defaults["Strict-Transport-Security"] = _HSTS
-    for name, value in defaults.items():
+        response.headers.setdefault("Strict-Transport-Security", _HSTS)
+    for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
-
-
-def register(app: Flask) -> None:
-    """Add the headers to every answer of `app`."""
-    app.after_request(_mark)

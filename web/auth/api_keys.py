@@ -18,7 +18,6 @@ from jwt import decode as decode_jwt
 from livekit.api import TokenVerifier
 from livekit.api.access_token import Claims
 
-from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.models import ApiKey, Client, KeyKind
 from dispatcher.domain.job_attributes import DISPATCH_ID
 from dispatcher.domain.models import Limits
@@ -72,19 +71,10 @@ def _bearer() -> str:
     return credential.strip()
 
 
-def _invalid(detail: str) -> Problem:
-    """Make the 401 for a wrong key; a 429 after too many of them from that address."""
-    retry_after_s = services().wrong_keys.one_more(request.remote_addr or "")
-    if retry_after_s:
-        return too_many("too many wrong keys from your address", retry_after_s=retry_after_s)
-    return Problem(401, detail, headers=_CHALLENGE)
-
-
 def _why_invalid(credential: str, *, reading: bool) -> str:
     """Say what is wrong with a credential that is no API key of ours.
 
-    Args:
-        reading: a participant token of the dispatch would have been enough.
+    With `reading` a participant token of the dispatch would have been enough.
     """
     claims = unverified(credential)
     if "video" not in claims:
@@ -107,11 +97,7 @@ def _why_invalid(credential: str, *, reading: bool) -> str:
 
 
 def _admit(client: Client, key: ApiKey | None) -> Caller:
-    """Note the caller and the use of its key.
-
-    Raises:
-        Problem: 403, the client is disabled.
-    """
+    """Note the caller and the use of its key; refuse a disabled client."""
     g.usher_caller = who = Caller(client=client, key=key)
     if client.disabled:
         raise Problem(403, f"client {client.client_id!r} is disabled")
@@ -120,9 +106,7 @@ def _admit(client: Client, key: ApiKey | None) -> Caller:
     return who
 
 
-def authenticate(
-    clients: ClientRegistry, *, publishable: bool = False, reading: bool = False
-) -> Caller:
+def authenticate(*, publishable: bool = False, reading: bool = False) -> Caller:
     """Return the sender of the present request, by its API key.
 
     Args:
@@ -133,33 +117,26 @@ def authenticate(
         Problem: 401, no key or an unknown one; 429, too many wrong ones; 403, not with this key.
     """
     credential = _bearer()
-    found = clients.by_key(credential)
+    found = services().clients.by_key(credential)
     if found is None:
-        raise _invalid(_why_invalid(credential, reading=reading))
+        if wait_s := services().wrong_keys.one_more(request.remote_addr or ""):
+            raise too_many("too many wrong keys from your address", retry_after_s=wait_s)
+        raise Problem(401, _why_invalid(credential, reading=reading), headers=_CHALLENGE)
     who = _admit(*found)
     if who.public:
         if not publishable:
             raise Problem(403, "a publishable key may only ask for a session; use a secret key")
-        _from_own_page(who.client)
+        if request.headers.get("Origin", "") not in who.client.origins:
+            raise Problem(
+                403,
+                "a publishable key works only from a page of yours: the Origin of this request is "
+                "not among the client's origins",
+            )
     return who
 
 
-def _from_own_page(client: Client) -> None:
-    origin = request.headers.get("Origin", "")
-    if origin not in client.origins:
-        raise Problem(
-            403,
-            "a publishable key works only from a page of yours: the Origin of this request is not "
-            "among the client's origins",
-        )
-
-
 def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
-    """Return `wanted`, if this caller may ask for it.
-
-    Raises:
-        Problem: 403, with a publishable key, for a field that a browser may not choose.
-    """
+    """Return `wanted`; a 403 with a publishable key for what a browser may not choose."""
     if not who.public:
         return wanted
     chosen = [name for name in _OURS_TO_CHOOSE if getattr(wanted, name)]
@@ -175,7 +152,7 @@ def permitted(who: Caller, wanted: TokenRequest) -> TokenRequest:
     return wanted
 
 
-def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
+def reader(dispatch_id: str) -> Client:
     """Return the client on behalf of which the present request may read `dispatch_id`, if its own.
 
     The request carries the client's secret key, or the participant token that came with this
@@ -185,8 +162,8 @@ def reader(clients: ClientRegistry, dispatch_id: str) -> Client:
         Problem: 401, neither of them; 429, too many wrong ones; 403, a publishable key.
         LedgerUnavailable: two clients share a LiveKit key, and Redis cannot tell the dispatch's.
     """
-    client = _by_token(clients, _bearer(), dispatch_id)
-    who = authenticate(clients, reading=True) if client is None else _admit(client, None)
+    client = _by_token(_bearer(), dispatch_id)
+    who = authenticate(reading=True) if client is None else _admit(client, None)
     return who.client
 
 
@@ -199,14 +176,11 @@ def unverified(token: str) -> dict[str, Any]:
     return claims
 
 
-def signers(clients: ClientRegistry, token: str) -> list[tuple[Client, Claims]]:
-    """Return the clients whose LiveKit key has signed `token`, each with the token's claims.
-
-    Several clients may share a key.
-    """
+def signers(token: str) -> list[tuple[Client, Claims]]:
+    """Return each client whose LiveKit key has signed `token`, with its claims."""
     issuer = unverified(token).get("iss")
     found = []
-    for client in clients.clients:
+    for client in services().clients.clients:
         if client.livekit.api_key == issuer:
             verifier = TokenVerifier(client.livekit.api_key, client.livekit.api_secret)
             # A signed token that is not of LiveKit's format may hold any JSON.
@@ -215,14 +189,12 @@ def signers(clients: ClientRegistry, token: str) -> list[tuple[Client, Claims]]:
     return found
 
 
-def _by_token(clients: ClientRegistry, token: str, dispatch_id: str) -> Client | None:
+def _by_token(token: str, dispatch_id: str) -> Client | None:
     """Return the client with whose LiveKit key the token of that dispatch is signed, if any."""
     owners = [
         client
-        for client, claims in signers(clients, token)
-        if dispatch_id
-        and isinstance(claims.attributes, dict)
-        and claims.attributes.get(DISPATCH_ID) == dispatch_id
+        for client, claims in signers(token)
+        if isinstance(claims.attributes, dict) and claims.attributes.get(DISPATCH_ID) == dispatch_id
     ]
     if len(owners) < 2:
         return owners[0] if owners else None

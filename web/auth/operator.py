@@ -1,30 +1,34 @@
-"""Authentication of the operator.
+"""Authentication of the operator: by a password, and at the dashboard by a session.
 
-There is one credential, `USHER_OPERATOR_AUTH=<user>:<password>`, for what shows every client's
-sessions: the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on
-the machine itself may read the metrics without it. It is off by default: a proxy on the same
-machine may forward requests without saying so.
+One credential, `USHER_OPERATOR_AUTH=<user>:<password>`, opens what shows every client's sessions:
+the metrics, the dashboard, the names in `/readyz`. With `USHER_METRICS_LOCAL` a caller on the
+machine itself may read the metrics without it (`docs/decisions/0124-metrics-trust-no-address.md`).
+
+The session is a signed cookie, whose key is derived from the credential: a new password ends all
+sessions (`docs/decisions/0092-dashboard-session-cookie.md`).
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from hashlib import sha256
+from functools import cache
+from hashlib import scrypt, sha256
 from typing import Final
 
-from flask import request
+from flask import Response, request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from web.contract.problems import Problem, too_many
 from web.services import services
 
-REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
+COOKIE: Final = "usher_dashboard"
+PATH: Final = "/dashboard"
+# From the evening to the morning, or a working day; then the password is asked for again.
+SESSION_S: Final = 12 * 3600
+_REALM: Final = 'Basic realm="usher operator", charset="UTF-8"'
 # Headers that a proxy adds: then the connection is the proxy's, not the caller's.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
-_HOW_TO_SET: Final = (
-    "set USHER_OPERATOR_AUTH=<user>:<password> (a password of 16 characters or more) for the web "
-    "process, and restart it"
-)
 
 
 def is_on_this_machine() -> bool:
@@ -53,22 +57,21 @@ def operator_credential() -> str:
     return services().settings.operator_auth.get_secret_value()
 
 
-def judged(user: str, password: str) -> tuple[bool, int]:
+def check_password(user: str, password: str) -> tuple[bool, int]:
     """Return whether that is the operator's credential, and the seconds to wait (0: none).
 
-    A password is easier to guess than an API key: after too many wrong ones, at any page, none from
-    that address is judged for a while, right or wrong.
+    After too many wrong ones none from that address is judged for a while, right or wrong.
     """
     # Digests, which are of one length: the time of a comparison tells nothing of the credential.
     sent = sha256(f"{user}:{password}".encode()).digest()
     known = sha256(operator_credential().encode()).digest()
     right = hmac.compare_digest(sent, known)
-    wait_s = services().wrong_passwords.judged(request.remote_addr or "", right=right)
+    wait_s = services().wrong_passwords.attempt(request.remote_addr or "", right=right)
     return right and not wait_s, wait_s
 
 
 def _check_credential(user: str, password: str) -> None:
-    right, wait_s = judged(user, password)
+    right, wait_s = check_password(user, password)
     if wait_s:
         raise too_many("too many wrong passwords from your address", retry_after_s=wait_s)
     if not right:
@@ -89,16 +92,17 @@ def shows_credential() -> bool:
 
 
 def require_operator() -> None:
-    """Return if the present request carries the operator's credential, basic or as a bearer token.
-
-    As a bearer token the password alone is sent.
+    """Check that the request carries the credential, or the password alone as a bearer token.
 
     Raises:
         Problem: 401, none, or a wrong one; 429, too many wrong ones.
     """
     user, _, _ = operator_credential().partition(":")
     if not user:
-        raise _unauthorized(f"nobody may look at this yet: {_HOW_TO_SET}")
+        raise _unauthorized(
+            "nobody may look at this yet: set USHER_OPERATOR_AUTH=<user>:<password> (a password of "
+            "16 characters or more) for the web process, and restart it"
+        )
     if shows_credential():
         return
     scheme, _, password = request.headers.get("Authorization", "").partition(" ")
@@ -111,4 +115,63 @@ def require_operator() -> None:
 
 
 def _unauthorized(detail: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": REALM})
+    return Problem(401, detail, headers={"WWW-Authenticate": _REALM})
+
+
+@cache
+def _serializer(credential: str) -> URLSafeTimedSerializer:
+    # Slow to compute: the password must not be found from a cookie by trying passwords.
+    key = scrypt(credential.encode(), salt=COOKIE.encode(), n=2**14, r=8, p=1)
+    return URLSafeTimedSerializer(key, salt=COOKIE, signer_kwargs={"digest_method": sha256})
+
+
+def signed_in() -> bool:
+    """Return true when the present request carries a valid session."""
+    credential = operator_credential()
+    if not credential:
+        return False
+    try:
+        _serializer(credential).loads(request.cookies.get(COOKIE, ""), max_age=SESSION_S)
+    except BadSignature:
+        return False
+    return True
+
+
+def sign_in(answer: Response) -> None:
+    """Set the session's cookie in `answer`."""
+    answer.set_cookie(
+        COOKIE,
+        _serializer(operator_credential()).dumps("operator"),
+        max_age=SESSION_S,
+        path=_path(),
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def _path() -> str:
+    return f"{request.root_path}{PATH}"
+
+
+def sign_out(answer: Response) -> None:
+    """Delete the session's cookie in `answer`."""
+    answer.delete_cookie(
+        COOKIE, path=_path(), secure=request.is_secure, httponly=True, samesite="Strict"
+    )
+
+
+def check_own_form() -> None:
+    """Refuse a form that another site's page has had a browser send (CSRF).
+
+    Browsers say where a request comes from: by `Sec-Fetch-Site` to https and to loopback, by
+    `Origin` with every POST. A caller that sends neither is no browser, and has no user's cookie.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        origin = request.headers.get("Origin")
+        own = origin is None or origin.partition("://")[2] == request.host
+    if not own:
+        raise Problem(403, "this form was sent from another site; use Usher's own")

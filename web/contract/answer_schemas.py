@@ -20,10 +20,12 @@ Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, by Red
 DispatchId = Annotated[str, Field(examples=["dsp_BWA-BKOFuK9gGdfLrxlpdg"])]
 
 
-class TokenAnswer(BaseModel):
-    """LiveKit's `TokenSourceResponse`, and where to follow the dispatch."""
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
-    model_config = ConfigDict(frozen=True)
+
+class TokenAnswer(_Answer):
+    """LiveKit's `TokenSourceResponse`, and where to follow the dispatch."""
 
     server_url: Annotated[str, Field(examples=["wss://livekit.example.com"])]
     participant_token: Annotated[
@@ -42,10 +44,8 @@ class TokenAnswer(BaseModel):
     events_url: str
 
 
-class AttemptAnswer(BaseModel):
+class AttemptAnswer(_Answer):
     """One generation of a dispatch, and what came of it."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     generation: int
     livekit_dispatch_id: Filled
@@ -55,10 +55,8 @@ class AttemptAnswer(BaseModel):
     reason: Filled
 
 
-class EventAnswer(BaseModel):
+class EventAnswer(_Answer):
     """Something that happened to a dispatch."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     at_ms: Milliseconds
     event: str
@@ -66,10 +64,8 @@ class EventAnswer(BaseModel):
     detail: dict[str, str]
 
 
-class DispatchSummary(BaseModel):
+class DispatchSummary(_Answer):
     """A dispatch as it is listed."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     dispatch_id: DispatchId
     state: State
@@ -102,10 +98,8 @@ class DispatchRecord(DispatchSummary):
     timeline: list[EventAnswer]
 
 
-class DispatchPage(BaseModel):
+class DispatchPage(_Answer):
     """Some dispatches of the caller's, newest first."""
-
-    model_config = ConfigDict(frozen=True)
 
     dispatches: list[DispatchSummary]
     next_cursor: Annotated[

@@ -40,12 +40,10 @@ def participant_token(
 ) -> str:
     """Sign a LiveKit token for one participant and one room.
 
-    It has the claims of LiveKit's `AccessToken`, which a test compares. That class copies its
-    dataclasses member by member, a tenth of what a whole request costs.
-
-    The attribute `usher.dispatch_id` lets the holder read that dispatch's status, and gives a page
-    the id: LiveKit's SDKs drop every field of the answer that they do not know. `agents` is what
-    LiveKit itself dispatches when the holder's joining creates the room.
+    It has the claims of LiveKit's `AccessToken`, which a test compares; that class takes a tenth of
+    a whole request. The attribute `usher.dispatch_id` lets the holder read that dispatch, and gives
+    a page the id: LiveKit's SDKs drop every field of the answer that they do not know. `agents` is
+    what LiveKit itself dispatches when the holder's joining creates the room.
     """
     now = int(time.time())
     claims: dict[str, Any] = {

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from flask import Flask, Response
+from flask import Blueprint, Response
 from gunicorn.http.errors import ParseException
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from dispatcher.errors import LedgerUnavailable, LimitReached, Overloaded, UnreadableRecord
+from dispatcher.errors import LedgerUnavailable, Overloaded, UnreadableRecord
 
 logger = logging.getLogger(__name__)
+blueprint = Blueprint("problems", __name__)
 
 MEDIA_TYPE = "application/problem+json"
 # RFC 9110 has renamed the 422, which werkzeug does not know yet.
@@ -99,58 +99,46 @@ def too_many(detail: str, *, retry_after_s: int) -> Problem:
     return Problem(429, detail, headers={"Retry-After": str(retry_after_s)})
 
 
-def register(app: Flask) -> None:
-    """Answer every error of `app` as a problem."""
-    _register_ledgers(app)
-    app.register_error_handler(Problem, Problem.response)
-
-    @app.errorhandler(ParseException)
-    def misframed(error: ParseException) -> Response:
-        """Answer a body with malformed chunks, which gunicorn meets when the body is read."""
-        logger.info("not an HTTP request", extra={"error": type(error).__name__})
-        return Problem(400, "the body is not framed as HTTP/1.1 says").response()
-
-    @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> Response:
-        headers = {
-            name: value
-            for name, value in error.get_headers()
-            if name not in ("Content-Type", "Content-Length")
-        }
-        detail = error.description or error.name
-        return Problem(error.code or 500, detail, headers=headers).response()
-
-    @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> Response:
-        logger.exception("unexpected error")
-        return Problem(500, "a fault of ours; it has been logged").response()
+blueprint.app_errorhandler(Problem)(Problem.response)
 
 
-def limit_reached(error: LimitReached) -> Response:
-    """Answer 429, with when the client may ask again."""
-    wait_s = max(1, math.ceil(error.retry_after_s))
-    return too_many(str(error), retry_after_s=wait_s).response()
+@blueprint.app_errorhandler(LedgerUnavailable)
+def _ledger_unavailable(error: LedgerUnavailable) -> Response:
+    logger.error("no ledger", extra={"error": str(error)})
+    return unavailable(
+        "the dispatch ledger does not answer; nothing was promised, try again in a second"
+    ).response()
 
 
-def _register_ledgers(app: Flask) -> None:
-    """Answer the errors of the ledger."""
+@blueprint.app_errorhandler(UnreadableRecord)
+def _unreadable(error: UnreadableRecord) -> Response:
+    logger.error("a record cannot be read", extra={"error": str(error)})
+    return Problem(
+        410,
+        "the record of this dispatch is damaged, or of another release of Usher, so nobody works "
+        "on it: ask for a new session; its operator finds it in GET /readyz (parked)",
+    ).response()
 
-    @app.errorhandler(LedgerUnavailable)
-    def ledger_unavailable(error: LedgerUnavailable) -> Response:
-        logger.error("no ledger", extra={"error": str(error)})
-        return unavailable(
-            "the dispatch ledger does not answer; nothing was promised, try again in a second"
-        ).response()
 
-    @app.errorhandler(UnreadableRecord)
-    def unreadable(error: UnreadableRecord) -> Response:
-        logger.error("a record cannot be read", extra={"error": str(error)})
-        return Problem(
-            410,
-            "the record of this dispatch is damaged, or of another release of Usher, so nobody "
-            "works on it: ask for a new session; its operator finds it in GET /readyz (parked)",
-        ).response()
+@blueprint.app_errorhandler(Overloaded)
+def _overloaded(error: Overloaded) -> Response:
+    return unavailable(f"{error}; try again in a second").response()
 
-    @app.errorhandler(Overloaded)
-    def overloaded(error: Overloaded) -> Response:
-        return unavailable(f"{error}; try again in a second").response()
+
+@blueprint.app_errorhandler(ParseException)
+def _misframed(error: ParseException) -> Response:
+    """Answer a body with malformed chunks, which gunicorn meets when the body is read."""
+    logger.info("not an HTTP request", extra={"error": type(error).__name__})
+    return Problem(400, "the body is not framed as HTTP/1.1 says").response()
+
+
+@blueprint.app_errorhandler(HTTPException)
+def _http(error: HTTPException) -> Response:
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    return Problem(error.code or 500, error.description or error.name, headers=headers).response()
+
+
+@blueprint.app_errorhandler(Exception)
+def _unexpected(error: Exception) -> Response:
+    logger.exception("unexpected error")
+    return Problem(500, "a fault of ours; it has been logged").response()

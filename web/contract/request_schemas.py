@@ -8,8 +8,9 @@ wrong type, is in the wrong place, or is not passed on (`web/contract/refused_fi
 from __future__ import annotations
 
 import operator
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
+from flask import request
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,12 +19,16 @@ from pydantic import (
     FailFast,
     Field,
     StrictStr,
+    ValidationError,
     WithJsonSchema,
 )
 
 from dispatcher.domain.models import State
 from dispatcher.ledger.queries import POSITION, Position
+from web.contract.problems import invalid_fields
 from web.contract.refused_fields import RefusedInAgent, RefusedInRequest, RefusedInRoomConfig
+
+QueryT = TypeVar("QueryT", bound=BaseModel)
 
 # LiveKit's own limits of a room's name, an identity and a name (livekit-server, `LimitConfig`), in
 # bytes of UTF-8; agent names have the same.
@@ -83,38 +88,35 @@ def _page_size(text: str) -> str:
     return text
 
 
-# What JSON Schema can say of `_text` and `_metadata` (it counts characters, not bytes).
-_NO_NUL: Final = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_BYTES: Final = {**_NO_NUL, "maxLength": MAX_METADATA_BYTES}
+_NO_NUL: Final = "^[^\\u0000]*$"
+_BYTES: Final = {"type": "string", "pattern": _NO_NUL, "maxLength": MAX_METADATA_BYTES}
+
+
+def _schema(most: int, description: str, pattern: str = _NO_NUL) -> WithJsonSchema:
+    """Return what JSON Schema can say of a text; it counts characters, not bytes."""
+    schema = {"type": "string", "pattern": pattern, "maxLength": most, "description": description}
+    return WithJsonSchema(schema)
+
 
 Name = Annotated[
     StrictStr,
     AfterValidator(_name),
-    WithJsonSchema(
-        {
-            **_NO_NUL,
-            "maxLength": MAX_NAME_BYTES,
-            "description": f"At most {MAX_NAME_BYTES} bytes of UTF-8.",
-        }
-    ),
+    _schema(MAX_NAME_BYTES, f"At most {MAX_NAME_BYTES} bytes of UTF-8."),
 ]
 Deployment = Annotated[
     StrictStr,
     AfterValidator(_deployment),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": "^[!-^`-~\\u0080-\\uffff]*$",
-            "maxLength": MAX_DEPLOYMENT_BYTES,
-            "description": "Which deployment of the agent: `LIVEKIT_AGENT_DEPLOYMENT` of its agent "
-            "servers. Empty: those that have none.",
-        }
+    _schema(
+        MAX_DEPLOYMENT_BYTES,
+        "Which deployment of the agent: `LIVEKIT_AGENT_DEPLOYMENT` of its agent servers. Empty: "
+        "those that have none.",
+        "^[!-^`-~\\u0080-\\uffff]*$",
     ),
 ]
 Metadata = Annotated[
     StrictStr,
     AfterValidator(_metadata),
-    WithJsonSchema({**_BYTES, "description": f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8."}),
+    _schema(MAX_METADATA_BYTES, f"At most {MAX_METADATA_BYTES:,} bytes of UTF-8."),
 ]
 Attributes = Annotated[
     dict[StrictStr, StrictStr],
@@ -152,6 +154,14 @@ class ListQuery(BaseModel):
             }
         ),
     ] = None
+
+
+def query(model: type[QueryT]) -> QueryT:
+    """Return the present request's query; a wrong field is a 422."""
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise invalid_fields(error) from None
 
 
 class AgentRequest(RefusedInAgent):

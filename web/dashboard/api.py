@@ -12,24 +12,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 from flask import Blueprint, Response, request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dispatcher.domain.metrics import Window
-from dispatcher.domain.models import State
 from dispatcher.errors import UnreadableRecord
 from dispatcher.explain.explanation import explain_parked, explain_unknown
 from dispatcher.ledger import reports
-from dispatcher.ledger.queries import Page, Position
+from dispatcher.ledger.queries import Page
 from dispatcher.ledger.statistics import NOT_OURS
-from web.auth.operator import operator_credential
-from web.auth.operator_session import PATH, signed_in
-from web.contract.problems import Problem, invalid_fields
-from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
+from web.auth.operator import PATH, operator_credential, signed_in
+from web.contract.problems import Problem
+from web.contract.request_schemas import query
 from web.dashboard import queries
-from web.dashboard.queries import Sought
 from web.dashboard.serializers import (
     failure_answer,
     health_answer,
@@ -44,8 +40,6 @@ from web.services import services
 
 blueprint = Blueprint("dashboard_api", __name__, url_prefix=f"{PATH}/api")
 
-QueryT = TypeVar("QueryT", bound=BaseModel)
-
 
 @blueprint.before_request
 def _operator_only() -> None:
@@ -59,58 +53,17 @@ def _answer(body: Mapping[str, Any], status: int = 200) -> Response:
     # Without the time of the answer, which always changes.
     etag = sha256(json.dumps({**body, "at_ms": 0}).encode()).hexdigest()[:16]
     answer = Response(json.dumps(body), status=status, mimetype="application/json")
-    # The page's script keeps the answer itself, with its ETag.
-    answer.headers["Cache-Control"] = "no-store"
     answer.set_etag(etag)
     if status == 200:
         answer.make_conditional(request)
     return answer
 
 
-def _empty_is_none(text: str) -> str | None:
-    return text or None
-
-
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    client: Annotated[str | None, Field(max_length=63), BeforeValidator(_empty_is_none)] = None
-
-    @property
-    def client_ids(self) -> tuple[str, ...]:
-        """The clients to show; none for a client that no longer exists."""
-        known = tuple(client.client_id for client in services().clients.clients)
-        return known if self.client is None else tuple(c for c in known if c == self.client)
-
-
-class OverviewQuery(_Query):
-    """Query of `overview`."""
-
-    window: Window = Window.HOUR
-
-
-class SessionsQuery(_Query):
-    """Query of `sessions`; `since_s`: only sessions asked for in the last so many seconds."""
-
-    state: Annotated[State | None, BeforeValidator(_empty_is_none)] = None
-    since_s: Annotated[int | None, Field(gt=0), BeforeValidator(_empty_is_none)] = None
-    text: Annotated[str, Field(max_length=256)] = ""
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
-    cursor: Annotated[Position | None, BeforeValidator(Position.parse)] = None
-
-
-def _query(model: type[QueryT]) -> QueryT:
-    try:
-        return model.model_validate(request.args.to_dict())
-    except ValidationError as error:
-        raise invalid_fields(error) from None
-
-
 @blueprint.get("/overview")
 def overview() -> Response:
     """Return figures, health, and the newest failures."""
     here = services()
-    wanted = _query(OverviewQuery)
+    wanted = query(queries.OverviewQuery)
     ids = wanted.client_ids
     # With all clients shown, answers to jobs that are no client's of ours count, too.
     counted = ids if wanted.client else (*ids, NOT_OURS)
@@ -137,26 +90,14 @@ def overview() -> Response:
 def sessions() -> Response:
     """List the sessions, the newest first."""
     here = services()
-    wanted = _query(SessionsQuery)
+    wanted = query(queries.SessionsQuery)
     now_ms = int(time.time() * 1000)
     text = wanted.text.strip()
-    sought = Sought(
-        client_ids=wanted.client_ids,
-        states=(wanted.state,) if wanted.state else (),
-        since_ms=now_ms - wanted.since_s * 1000 if wanted.since_s else None,
-        text=text,
-        limit=wanted.limit,
-        after=wanted.cursor,
-    )
     # An id finds its session, regardless of the other filters and of its age.
     exact = None
     with contextlib.suppress(UnreadableRecord):
         exact = queries.read_dispatch(here, text) if text.startswith("dsp_") else None
-    page = (
-        Page(dispatches=(exact,), next=None)
-        if exact is not None
-        else queries.find_kept(here, sought, wanted.since_s)
-    )
+    page = Page(dispatches=(exact,), next=None) if exact else queries.find_kept(here, wanted)
     clients = [client.client_id for client in here.clients.clients]
     return _answer({**page_answer(page, at_ms=now_ms), "clients": clients})
 
@@ -166,17 +107,18 @@ def session(dispatch_id: str) -> Response:
     """Return one session with its explanation in words; a 404 has an explanation, too."""
     here = services()
     parked = here.snapshots.get("parked", 1.0, lambda: here.ledger.run(reports.parked()))
-    if dispatch_id in parked:
-        explanation = explain_parked(dispatch_id, parked[dispatch_id])
-    else:
+    unreadable = parked.get(dispatch_id)
+    dispatch = None
+    if unreadable is None:
         try:
             dispatch = queries.read_dispatch(here, dispatch_id)
         except UnreadableRecord as error:  # the sweeper has not met it yet
-            explanation = explain_parked(dispatch_id, str(error))
-        else:
-            if dispatch is not None:
-                return _answer(
-                    session_answer(dispatch, here.timings, flower_url=here.settings.flower_url)
-                )
-            explanation = explain_unknown(dispatch_id, here.timings)
+            unreadable = str(error)
+    if dispatch is not None:
+        flower_url = here.settings.flower_url
+        return _answer(session_answer(dispatch, here.timings, flower_url=flower_url))
+    if unreadable is None:
+        explanation = explain_unknown(dispatch_id, here.timings)
+    else:
+        explanation = explain_parked(dispatch_id, unreadable)
     return _answer({"explanation": asdict(explanation)}, 404)

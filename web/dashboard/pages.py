@@ -1,8 +1,7 @@
 """The operator's pages at `/dashboard`, and signing in.
 
-The pages hold no data (`web/pages/templates/dashboard/`): their scripts ask `web/dashboard/api.py`
-for it. So a link to a session works from a chat, too, where the browser sends a `SameSite=Strict`
-cookie only once the page is there.
+The pages hold no data: their scripts ask `web/dashboard/api.py` for it. Why:
+`docs/decisions/0091-dashboard-pages-empty.md`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,15 @@ from typing import Final
 from flask import Blueprint, Response, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web.auth.operator import judged, operator_credential
-from web.auth.operator_session import PATH, check_own_form, sign_in, sign_out, signed_in
+from web.auth.operator import (
+    PATH,
+    check_own_form,
+    check_password,
+    operator_credential,
+    sign_in,
+    sign_out,
+    signed_in,
+)
 from web.pages import static_files
 
 blueprint = Blueprint(
@@ -35,22 +41,25 @@ def _is_switched_on() -> Response | None:
     """Say how to switch the dashboard on where no credential is set; that page needs its style."""
     if request.endpoint == "dashboard.part" or operator_credential():
         return None
-    return _own(Response(render_template("dashboard/off.html"), status=403))
+    return _with_policy(Response(render_template("dashboard/off.html"), status=403))
 
 
-def _page(name: str) -> AnyResponse:
-    """Return the page, or a redirect to the login."""
+@blueprint.get("", endpoint="overview", defaults={"name": "overview"})
+@blueprint.get("/sessions", endpoint="sessions", defaults={"name": "sessions"})
+@blueprint.get("/sessions/<dispatch_id>", endpoint="session", defaults={"name": "session"})
+def page(name: str, dispatch_id: str = "") -> AnyResponse:
+    """Serve a page, or redirect to the login. The page's script reads the id from the address."""
     # A request from another site carries no cookie; the page's own requests do.
     crossing = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
     if not crossing and not signed_in():
         wanted = _own_page(request.full_path.rstrip("?"))
         return redirect(f"{request.root_path}{PATH}/login?next={wanted}", 303)
-    answer = static_files.page(f"dashboard/{name}")
+    answer = static_files.page(f"dashboard/{name}.html")
     answer.vary.add("Cookie")
-    return _own(answer)
+    return _with_policy(answer)
 
 
-def _own(answer: Response) -> Response:
+def _with_policy(answer: Response) -> Response:
     answer.headers["Content-Security-Policy"] = _POLICY
     # Browsers then say where a form comes from (`check_own_form`), and tell other sites nothing.
     answer.headers["Referrer-Policy"] = "same-origin"
@@ -59,24 +68,6 @@ def _own(answer: Response) -> Response:
 
 def _own_page(wanted: str) -> str:
     return wanted if _OWN_PAGE.fullmatch(wanted) else PATH
-
-
-@blueprint.get("")
-def overview() -> AnyResponse:
-    """Show figures, health and the newest failures."""
-    return _page("overview.html")
-
-
-@blueprint.get("/sessions")
-def sessions() -> AnyResponse:
-    """Show the list of sessions."""
-    return _page("sessions.html")
-
-
-@blueprint.get("/sessions/<dispatch_id>")
-def session(dispatch_id: str) -> AnyResponse:
-    """Show one session."""
-    return _page("session.html")
 
 
 @blueprint.get("/login")
@@ -95,7 +86,7 @@ def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
         user=request.form.get("user", "")[:256],
         signed_out="out" in request.args,
     )
-    answer = _own(Response(page, status=status))
+    answer = _with_policy(Response(page, status=status))
     if wait_s:
         answer.headers["Retry-After"] = str(wait_s)
     return answer
@@ -103,18 +94,14 @@ def _form(*, status: int = 200, trouble: str = "", wait_s: int = 0) -> Response:
 
 @blueprint.post("/login")
 def log_in() -> AnyResponse:
-    """Sign the operator in.
-
-    Raises:
-        Problem: 403, another site has sent the form.
-    """
+    """Sign the operator in."""
     check_own_form()
-    right, wait_s = judged(request.form.get("user", ""), request.form.get("password", ""))
+    right, wait_s = check_password(request.form.get("user", ""), request.form.get("password", ""))
     if wait_s:
         return _form(status=429, trouble="wait", wait_s=wait_s)
     if not right:
         return _form(status=401, trouble="wrong")
-    answer = _own(Response(status=303))
+    answer = _with_policy(Response(status=303))
     answer.headers["Location"] = request.root_path + _own_page(request.form.get("next", PATH))
     sign_in(answer)
     return answer
@@ -122,11 +109,7 @@ def log_in() -> AnyResponse:
 
 @blueprint.post("/logout")
 def log_out() -> AnyResponse:
-    """Sign the operator out in this browser.
-
-    Raises:
-        Problem: 403, another site has sent the form.
-    """
+    """Sign the operator out in this browser."""
     check_own_form()
     answer = Response(status=303)
     answer.headers["Location"] = f"{request.root_path}{PATH}/login?out"
@@ -136,9 +119,5 @@ def log_out() -> AnyResponse:
 
 @blueprint.get("/parts/<name>")
 def part(name: str) -> Response:
-    """Serve a script or style of the pages, without a sign-in: the login form needs some.
-
-    Raises:
-        NotFound: there is no such file.
-    """
+    """Serve a script or style of the pages, without a sign-in: the login form needs some."""
     return static_files.page_part("dashboard", name)

@@ -1,4 +1,4 @@
-"""The dashboard's reads from the ledger, each cached for a short time per process.
+"""The dashboard's queries, and its reads from the ledger, each cached for a short time per process.
 
 Figures and health may be a second old, costlier reads some seconds. Each raises
 `LedgerUnavailable` when Redis does not answer.
@@ -7,18 +7,20 @@ Figures and health may be a second old, costlier reads some seconds. Each raises
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dispatcher.domain.metrics import Figures, Window
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import UnreadableRecord
 from dispatcher.ledger import dispatches, queries, statistics
-from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import Page, Position
 from dispatcher.ledger.statistics import Health
-from web.services import Services
+from web.contract.request_schemas import DEFAULT_PAGE, MAX_PAGE
+from web.services import Services, services
 
 NEWEST_FAILURES: Final = 6
 # A look at a thousand records is 3 ms of Redis; for more, the page asks with the cursor.
@@ -29,16 +31,36 @@ _KEEP_WINDOW_S: Final = {Window.MINUTES: 1.0, Window.HOUR: 2.0, Window.DAY: 5.0,
 _KEEP_FAILURES_S: Final = 1.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sought:
-    """The filter of a search for sessions."""
+def _empty_is_none(text: str) -> str | None:
+    return text or None
 
-    client_ids: tuple[str, ...]
-    states: tuple[State, ...] = ()
-    since_ms: int | None = None
-    text: str = ""
-    limit: int
-    after: Position | None = None
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    client: Annotated[str | None, Field(max_length=63), BeforeValidator(_empty_is_none)] = None
+
+    @property
+    def client_ids(self) -> tuple[str, ...]:
+        """The clients to show; none for a client that no longer exists."""
+        known = tuple(client.client_id for client in services().clients.clients)
+        return known if self.client is None else tuple(c for c in known if c == self.client)
+
+
+class OverviewQuery(_Query):
+    """Query of `overview`."""
+
+    window: Window = Window.HOUR
+
+
+class SessionsQuery(_Query):
+    """Query of `sessions`; `since_s`: only sessions asked for in the last so many seconds."""
+
+    state: Annotated[State | None, BeforeValidator(_empty_is_none)] = None
+    since_s: Annotated[int | None, Field(gt=0), BeforeValidator(_empty_is_none)] = None
+    text: Annotated[str, Field(max_length=256)] = ""
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
+    cursor: Annotated[Position | None, BeforeValidator(Position.parse)] = None
 
 
 def read_figures(here: Services, window: Window, client_ids: Sequence[str]) -> Figures:
@@ -55,56 +77,53 @@ def read_health(here: Services) -> Health:
     return here.snapshots.get("health", _KEEP_S, lambda: here.ledger.run(statistics.health()))
 
 
-def find(store: Ledger, sought: Sought) -> Page:
-    """Return a page of what is sought, after `MOST_LOOKS` looks at the most."""
+def find(here: Services, wanted: SessionsQuery, client_ids: Sequence[str]) -> Page:
+    """Return a page of the sessions wanted, after `MOST_LOOKS` looks at the most."""
     found: list[Dispatch] = []
-    after = sought.after
+    after = wanted.cursor
+    since_ms = int(time.time() * 1000) - wanted.since_s * 1000 if wanted.since_s else None
     for _ in range(MOST_LOOKS):
-        page = store.run(
+        page = here.ledger.run(
             queries.search(
-                sought.client_ids,
-                states=sought.states,
-                since_ms=sought.since_ms,
-                text=sought.text,
-                limit=sought.limit - len(found),
+                client_ids,
+                states=(wanted.state,) if wanted.state else (),
+                since_ms=since_ms,
+                text=wanted.text.strip(),
+                limit=wanted.limit - len(found),
                 after=after,
             )
         )
         found += page.dispatches
         after = page.next
-        if after is None or len(found) >= sought.limit:
+        if after is None or len(found) >= wanted.limit:
             break
     return Page(dispatches=tuple(found), next=after)
 
 
 def newest_failures(here: Services, client_ids: Sequence[str]) -> tuple[Dispatch, ...]:
     """Return the whole records of the newest sessions that have failed."""
-    sought = Sought(client_ids=tuple(client_ids), states=(State.FAILED,), limit=NEWEST_FAILURES)
+    wanted = SessionsQuery(state=State.FAILED, limit=NEWEST_FAILURES)
 
     def read() -> tuple[Dispatch, ...]:
         found = []
-        for each in find(here.ledger, sought).dispatches:
+        for each in find(here, wanted, client_ids).dispatches:
             with contextlib.suppress(UnreadableRecord):  # the others are shown
                 dispatch = read_dispatch(here, each.dispatch_id)
                 if dispatch is not None and dispatch.state is State.FAILED:
                     found.append(dispatch)
         return tuple(found)
 
-    return here.snapshots.get(sought, _KEEP_FAILURES_S, read)
+    return here.snapshots.get(("failures", *client_ids), _KEEP_FAILURES_S, read)
 
 
-def find_kept(here: Services, sought: Sought, since_s: int | None) -> Page:
-    """Return what `find` does, read a second ago at the most; `since_ms` came from `since_s`."""
-    name = (sought.client_ids, sought.states, since_s, sought.text, sought.limit, sought.after)
-    return here.snapshots.get(("find", *name), _KEEP_S, lambda: find(here.ledger, sought))
+def find_kept(here: Services, wanted: SessionsQuery) -> Page:
+    """Return what `find` does, read a second ago at the most."""
+    ids = wanted.client_ids
+    return here.snapshots.get(("find", wanted, ids), _KEEP_S, lambda: find(here, wanted, ids))
 
 
 def read_dispatch(here: Services, dispatch_id: str) -> Dispatch | None:
-    """Return a record, read half a second ago at the most; None: there is none.
-
-    Raises:
-        UnreadableRecord: the record cannot be read.
-    """
+    """Return a record, read half a second ago at the most; None: there is none."""
     return here.snapshots.get(
         ("dispatch", dispatch_id),
         _KEEP_S / 2,

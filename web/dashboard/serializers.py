@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dispatcher.domain.metrics import BOUNDS, AgentFigures, ClientFigures, Figures, Histogram
+from dispatcher.domain.metrics import AgentFigures, ClientFigures, Figures, Histogram, histogram
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.domain.timing import Timings
 from dispatcher.explain.explanation import explain
@@ -22,14 +22,14 @@ from web.contract.answer_schemas import dispatch_answer, dispatch_summary
 _QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
-def merged(histograms: Iterable[Histogram], name: str) -> Histogram:
-    """Add up several histograms of the same name."""
-    found = list(histograms)
-    bounds = tuple(float(bound) for bound in BOUNDS[name])
+def _time_to_join(clients: Sequence[ClientFigures]) -> Histogram:
+    """Add up the clients' histograms of the time to join."""
+    empty = histogram("time_to_join", {})
+    found = [empty, *(each.histograms["time_to_join"] for each in clients)]
     columns = zip(*(each.counts for each in found), strict=True)
     return Histogram(
-        bounds=bounds,
-        counts=tuple(sum(column) for column in columns) or (0,) * (len(bounds) + 1),
+        bounds=empty.bounds,
+        counts=tuple(sum(column) for column in columns),
         total=sum(each.total for each in found),
         sum=sum(each.sum for each in found),
     )
@@ -47,15 +47,15 @@ def success_answer(clients: Sequence[ClientFigures]) -> dict[str, Any]:
     }
 
 
-def histogram_answer(histogram: Histogram) -> dict[str, Any]:
+def _histogram_answer(shown: Histogram) -> dict[str, Any]:
     """Show a histogram; the last bucket, above all bounds, has the `up_to_ms` None."""
     return {
-        "count": histogram.total,
-        "mean_ms": histogram.mean,
-        **{name: histogram.quantile(q) for name, q in _QUANTILES.items()},
+        "count": shown.total,
+        "mean_ms": shown.mean,
+        **{name: shown.quantile(q) for name, q in _QUANTILES.items()},
         "buckets": [
             {"up_to_ms": bound, "count": count}
-            for bound, count in zip((*histogram.bounds, None), histogram.counts, strict=True)
+            for bound, count in zip((*shown.bounds, None), shown.counts, strict=True)
         ],
     }
 
@@ -79,9 +79,8 @@ def states_answer(clients: Sequence[ClientFigures]) -> dict[str, int]:
 
 def window_answer(figures: Figures) -> dict[str, Any]:
     """Show the figures of one window."""
-    histograms = [each.histograms["time_to_join"] for each in figures.clients]
     return {
-        "time_to_join": histogram_answer(merged(histograms, "time_to_join")),
+        "time_to_join": _histogram_answer(_time_to_join(figures.clients)),
         "failures": _by_reason(each.failed for each in figures.clients),
         "rejects": _by_reason(each.reject_reasons for each in figures.agents),
         "requests": sum(each.requests for each in figures.agents),

@@ -1,11 +1,8 @@
 """`GET /metrics`, for Prometheus.
 
 It has what the ledger has counted, the same from every process, and the web processes' answer
-times. Each web process keeps its answer times in a file of its own (prometheus_client's
-multiprocess mode, set up by `web/gunicorn_conf.py`), so that a request costs no Redis command;
-without gunicorn, as in a test, it keeps them in memory.
-
-docs/metrics.md lists every metric.
+times (docs/metrics.md). Each web process keeps its own in a file, in prometheus_client's
+multiprocess mode (`web/gunicorn_conf.py`); without gunicorn, as in a test, in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import time
 from functools import cache
 from typing import Final
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Response, g, request
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, exposition
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -43,10 +40,12 @@ _request_seconds = Histogram(
 )
 
 
+@blueprint.before_app_request
 def _begin() -> None:
     g.usher_began = time.perf_counter()
 
 
+@blueprint.after_app_request
 def _time(response: Response) -> Response:
     if REHEARSAL not in request.environ:
         # By the rule, not by the path: paths that callers make up must not become labels.
@@ -89,9 +88,3 @@ def metrics() -> Response:
         registry.register(_request_seconds)
     encode, content_type = exposition.choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(registry), content_type=content_type)
-
-
-def register(app: Flask) -> None:
-    """Time the answers of `app`."""
-    app.before_request(_begin)
-    app.after_request(_time)

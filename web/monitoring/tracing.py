@@ -1,6 +1,6 @@
 """Spans of the requests that create, redispatch or cancel a dispatch: a trace begins there.
 
-A caller's own trace (W3C `traceparent`) is continued. Without tracing no hook is registered.
+A caller's own trace (W3C `traceparent`) is continued.
 """
 
 from __future__ import annotations
@@ -8,21 +8,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Final
 
-from flask import Flask, Response, g, request
+from flask import Blueprint, Response, g, request
 
 from dispatcher.observability import tracing
+
+blueprint = Blueprint("tracing", __name__)
 
 _TRACED: Final = frozenset({"api.create_dispatch", "api.redispatch", "api.cancel_dispatch"})
 
 
-def register(app: Flask) -> None:
-    """Trace the requests of `app` that change something, if this process traces."""
-    if tracing.on():
-        app.before_request(_begin)
-        app.after_request(_note)
-        app.teardown_request(_end)
-
-
+@blueprint.before_app_request
 def _begin() -> None:
     if request.endpoint not in _TRACED or request.method == "OPTIONS":
         return
@@ -44,6 +39,7 @@ def _begin() -> None:
     g.traced = span, within
 
 
+@blueprint.after_app_request
 def _note(response: Response) -> Response:
     if "traced" in g:
         span, _ = g.traced
@@ -53,6 +49,7 @@ def _note(response: Response) -> Response:
     return response
 
 
+@blueprint.teardown_app_request
 def _end(error: BaseException | None) -> None:
     if "traced" in g:
         span, within = g.pop("traced")

@@ -1,7 +1,6 @@
 """Usher's own page at `/`, which starts a session and shows its progress; its scripts and SDK.
 
-It has no build step and nothing inline: it needs no more than
-`script-src 'self'; style-src 'self'`.
+It has no build step and nothing inline.
 """
 
 from __future__ import annotations
@@ -21,9 +20,5 @@ def page() -> Response:
 
 @blueprint.get("/client/<path:name>")
 def part(name: str) -> Response:
-    """Serve a script or style of the page, or LiveKit's SDK.
-
-    Raises:
-        NotFound: there is no such file.
-    """
+    """Serve a script or style of the page, or LiveKit's SDK."""
     return static_files.page_part("client", name)

@@ -29,18 +29,12 @@ def page(template: str) -> Response:
 
 
 def page_part(folder: str, name: str) -> Response:
-    """Serve the file of that name in a folder of `web/pages/`.
-
-    Raises:
-        NotFound: there is none.
-    """
+    """Serve the file of that name in a folder of `web/pages/`; a 404 where there is none."""
     path = safe_join(str(PAGES / folder), name)
     if path is None or not os.path.isfile(path):
         raise NotFound
-    with open(path, "rb") as file:
-        data = file.read()
-    kind = _TYPES.get(os.path.splitext(path)[1], "text/plain")
-    return _revalidated(Response(data, mimetype=kind))
+    kind = _TYPES.get(Path(path).suffix, "text/plain")
+    return _revalidated(Response(Path(path).read_bytes(), mimetype=kind))
 
 
 def _revalidated(answer: Response) -> Response:

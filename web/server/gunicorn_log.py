@@ -25,14 +25,14 @@ class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log a warning; one about an invalid request without its text, which may hold a key."""
         if msg.startswith("Invalid request from"):
-            self.error_log.info("not an HTTP request", extra={"error": _kind_of_error()})
+            self.error_log.info("not an HTTP request", extra={"error": _error_type()})
         else:
             super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
         """Log an error; a caller that timed out while reading or writing is no error of ours."""
-        if isinstance(sys.exc_info()[1], TimeoutError):
-            self.error_log.info("gave up on a caller", extra={"error": _kind_of_error()})
+        if isinstance(sys.exception(), TimeoutError):
+            self.error_log.info("gave up on a caller", extra={"error": _error_type()})
         else:
             super().exception(msg, *args, **kwargs)
 
@@ -50,6 +50,5 @@ class GunicornLog(Logger):  # type: ignore[misc]  # gunicorn has no types
             )
 
 
-def _kind_of_error() -> str:
-    error = sys.exc_info()[1]
-    return "" if error is None else type(error).__name__
+def _error_type() -> str:
+    return type(sys.exception()).__name__

@@ -1,7 +1,7 @@
-"""Answer requests that gunicorn cannot parse with a problem, as every other error.
+"""A problem as the answer to a request that gunicorn cannot parse.
 
-gunicorn refuses them before the application sees them, with a page of its own that repeats what
-was sent.
+gunicorn's own answer, before the application sees the request, is a page that repeats what was
+sent.
 """
 
 from __future__ import annotations
@@ -11,27 +11,18 @@ from http import HTTPStatus
 
 from gunicorn import util
 
-from web.contract.headers import ALWAYS, NOTHING
+from web.contract.headers import SECURITY_HEADERS
 from web.contract.problems import MEDIA_TYPE, problem_body
 
 
-def install() -> None:
-    """Make gunicorn's own error answers problems (`gunicorn.util.write_error`, gunicorn 27)."""
-    util.write_error = _write
-
-
-def _write(caller: socket.socket, status: int, reason: str, _: str) -> None:
-    detail = HTTPStatus(status).description or reason
-    body = problem_body(status, reason, detail)
-    headers = ALWAYS | {
-        "Content-Security-Policy": NOTHING,
-        "Cache-Control": "no-store",
+def write_error(caller: socket.socket, status: int, reason: str, _: str) -> None:
+    """Answer, in place of `gunicorn.util.write_error`."""
+    body = problem_body(status, reason, HTTPStatus(status).description or reason)
+    headers = SECURITY_HEADERS | {
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),
         "Connection": "close",
     }
-    lines = [
-        f"HTTP/1.1 {status} {reason}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    util.write_nonblock(caller, "\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    lines = (f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {status} {reason}\r\n{''.join(lines)}\r\n"
+    util.write_nonblock(caller, head.encode("latin-1") + body)

@@ -1,7 +1,7 @@
-"""gunicorn's gevent worker with a graceful end, as its threaded worker has: also without a master.
+"""gunicorn's gevent worker with a graceful end, also without a master.
 
-Connections and requests are handled by gunicorn's own code. This module is imported before all
-others of the web: one that was imported earlier would keep Python's unpatched functions.
+It is imported before all other modules, which would keep Python's unpatched functions. Why:
+`docs/decisions/0129-web-on-a-stock-server.md`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,10 @@ monkey.patch_all()  # gunicorn's worker patches once more, without effect
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker (27) with another end."""
 
-    alive: bool
-    ppid: int
-
     def notify(self) -> None:
         """Tell the master, once a second, that this worker is alive; stop when the master is gone.
 
-        gunicorn's own raises SystemExit: requests being answered are dropped, and the socket stays
-        open while the process writes the dispatches that it accepted without Redis
-        (`web/state/accepted_dispatches.py`), so that no other master can listen there.
+        gunicorn's own raises SystemExit, which drops requests and keeps the socket open.
         """
         if self.ppid != os.getppid():
             self.log.info("the master has gone, shutting down: %s", self)

@@ -28,8 +28,7 @@ def check(server: Any) -> None:
     Raises:
         SystemExit: another program listens there, or none is allowed to.
     """
-    handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ
-    if handed_over:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ:
         return
     for each in server.cfg.address:
         if isinstance(each, tuple):

@@ -13,10 +13,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 from werkzeug.exceptions import HTTPException
 
 from dispatcher.domain.models import Limits
@@ -46,11 +45,7 @@ _OTHERS: Final = bytes(set(range(256)) - set(b"{}[]"))
 
 
 def check_depth(body: bytes) -> None:
-    """Refuse JSON that is nested too deeply, before a parser sees it.
-
-    Raises:
-        Problem: 400.
-    """
+    """Refuse JSON that is nested too deeply with a 400, before a parser sees it."""
     if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
         return
     brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _OTHERS)
@@ -69,8 +64,7 @@ def check_depth(body: bytes) -> None:
 def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[None]:
     """Count a request that is refused within the block as one of the client's requests.
 
-    Raises:
-        LimitReached: it was refused, and the client has used up its requests.
+    Raises `LimitReached` instead of the refusal when the client has used up its requests.
     """
     try:
         yield
@@ -82,11 +76,7 @@ def refusals_counted(store: Ledger, client_id: str, limits: Limits) -> Iterator[
 
 
 def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> None:
-    """Refuse a large body before it is parsed when the client has used up its requests.
-
-    Raises:
-        LimitReached: it has.
-    """
+    """Raise `LimitReached` for a large body when the client has used up its requests."""
     if limits.requests_per_minute and len(body) > LARGE_BYTES:
         with contextlib.suppress(LedgerUnavailable):
             store.run(dispatches.count_request(client_id, limits, only_look=True))
@@ -95,8 +85,7 @@ def check_large(store: Ledger, client_id: str, limits: Limits, body: bytes) -> N
 class SpentRequests:
     """Clients that have used up their requests, each until it may send one more; thread-safe.
 
-    Each process refuses them by itself meanwhile, so that what a client asks beyond its limit costs
-    the others neither a step of Redis nor much of a processor.
+    This process refuses them by itself (`docs/decisions/0138-what-a-tenants-loop-costs.md`).
     """
 
     def __init__(self) -> None:
@@ -109,25 +98,15 @@ class SpentRequests:
             self._spent[client_id, public] = until, str(refused)
 
     def check(self, client_id: str, *, public: bool) -> None:
-        """Refuse one more request.
-
-        Raises:
-            LimitReached: the client has used up its requests, as Redis has said a moment ago.
-        """
+        """Raise `LimitReached` when Redis has said so a moment ago."""
         until, why = self._spent.get((client_id, public), (0.0, ""))
         if (left_s := until - time.monotonic()) > 0:
             raise LimitReached(why, retry_after_s=left_s)
 
 
-@dataclass
-class _Guesses:
-    """The wrong keys of one address, until its minute is over."""
-
-    until: float
-    count: int = 0
-
-    def wait_s(self) -> int:
-        return max(0, math.ceil(self.until - time.monotonic()))
+def _until(_address: str, wrong_keys: tuple[int, float], _now: float) -> float:
+    """Return until when so many wrong keys count."""
+    return wrong_keys[1]
 
 
 class WrongKeys:
@@ -136,21 +115,21 @@ class WrongKeys:
     def __init__(self, most: int = MAX_WRONG_KEYS) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._seen: TTLCache[str, _Guesses] = TTLCache(_MAX_ADDRESSES, ttl=WRONG_KEYS_WINDOW_S)
+        self._seen: TLRUCache[str, tuple[int, float]] = TLRUCache(_MAX_ADDRESSES, ttu=_until)
 
     def one_more(self, address: str) -> int:
         """Note one; return the seconds to wait when it is one too many, else 0."""
-        first = _Guesses(until=time.monotonic() + WRONG_KEYS_WINDOW_S)
+        place, now = _place(address), time.monotonic()
         with self._lock:
-            guesses = self._seen.setdefault(_place(address), first)
-            guesses.count += 1
-            return guesses.wait_s() if guesses.count > self._most else 0
+            count, until = self._seen.get(place, (0, now + WRONG_KEYS_WINDOW_S))
+            self._seen[place] = count + 1, until
+        return math.ceil(until - now) if count >= self._most else 0
 
     def wait_s(self, address: str) -> int:
         """Return the seconds to wait when there have been too many, else 0; note nothing."""
         with self._lock:
-            guesses = self._seen.get(_place(address))
-            return guesses.wait_s() if guesses and guesses.count >= self._most else 0
+            count, until = self._seen.get(_place(address), (0, 0.0))
+        return math.ceil(until - time.monotonic()) if count >= self._most else 0
 
 
 class WrongPasswords:
@@ -163,13 +142,12 @@ class WrongPasswords:
         self._store = store
         self._here = WrongKeys(MAX_WRONG_PASSWORDS)
 
-    def judged(self, address: str, *, right: bool) -> int:
-        """Note an attempt; return the seconds to wait when it is not judged, else 0.
+    def attempt(self, address: str, *, right: bool) -> int:
+        """Note an attempt; return the seconds to wait after too many wrong ones, else 0.
 
         When there is a wait, the answer must not tell whether the password was right.
         """
-        wait_s = self._here.wait_s(address)
-        if wait_s:
+        if wait_s := self._here.wait_s(address):
             return wait_s
         place = _place(address)
         with contextlib.suppress(LedgerUnavailable):
@@ -193,6 +171,4 @@ def _place(address: str) -> str:
         ip = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if ip.version == 4:
-        return address
-    return str(ipaddress.ip_network((int(ip), 64), strict=False))
+    return address if ip.version == 4 else str(ipaddress.ip_network((int(ip), 64), strict=False))

@@ -1,11 +1,10 @@
 """Accepted dispatches ("promises") of one process, written again where Redis does not have them.
 
 Redis lacks those accepted while it was away (`delegated`), and those that it has lost since. Every
-accepted dispatch is kept until its deadline, or until it has ended: a cancelled one must not come
-back to life. A thread looks once a second and writes again what is missing. A delegated one is in a
-file as well until then (`web/state/promise_files.py`); when this process is killed, another web
-process writes it. The others are kept in memory only: what is lost with Redis and this process at
-the same time is left to the agents, which write their own records again.
+accepted dispatch is kept until its deadline, or until it has ended, and a thread looks once a
+second for what is missing. A delegated one is in a file until it is written, so that another web
+process can do that (`web/state/promise_files.py`). The others are in memory only: what is lost with
+Redis and this process at the same time the agents write again, each its own record.
 """
 
 from __future__ import annotations
@@ -52,16 +51,6 @@ class Promise:
     requested_at_ms: int
     delegated: bool
 
-    @property
-    def room_key(self) -> tuple[str, str, str]:
-        """The same for two dispatches that would bring the same agent into the same room."""
-        return self.new.client_id, self.new.agent_name, self.new.room_name
-
-    def remembered(self, now: float) -> RememberedDispatch:
-        """Return what the ledger restores: a verification must look whether the agent came."""
-        age_ms = int((now - self.made_at) * 1000)
-        return RememberedDispatch(**vars(self.new), state=State.DELEGATED, age_ms=age_ms)
-
 
 class Promises:
     """The dispatches that this process has accepted lately; thread-safe."""
@@ -99,7 +88,7 @@ class Promises:
             LedgerUnavailable: too many are kept already.
         """
         with self._lock:
-            known = self._delegated.get((new.client_id, new.agent_name, new.room_name))
+            known = self._delegated.get(_room(new))
             if known is not None:
                 return self._promises[known]
             if self._full():
@@ -112,20 +101,16 @@ class Promises:
     def forget(self, dispatch_id: str) -> None:
         """Forget a dispatch that has ended; the other processes learn of its end by looking."""
         with self._lock:
-            promise = self._promises.get(dispatch_id)
-            if promise is not None:
+            if promise := self._promises.get(dispatch_id):
                 self._forget(promise)
 
     def write(self, dispatch_id: str) -> bool:
-        """Write the record of a dispatch that this process has accepted without Redis, now.
-
-        Return false when it is none of those, or is written already.
+        """Write a delegated dispatch now; return false when it is none, or is written already.
 
         Raises:
             LedgerUnavailable: Redis did not answer.
         """
-        with self._lock:
-            promise = self._promises.get(dispatch_id)
+        promise = self._promises.get(dispatch_id)
         if promise is None or not promise.delegated:
             return False
         self._look_at([promise])
@@ -143,30 +128,30 @@ class Promises:
         )
         self._promises[new.dispatch_id] = promise
         if delegated:
-            self._delegated.setdefault(promise.room_key, new.dispatch_id)
+            self._delegated.setdefault(_room(new), new.dispatch_id)
         self._bytes += len(new.agent_metadata)
         return promise
 
     def _forget(self, promise: Promise) -> None:
-        if self._promises.pop(promise.new.dispatch_id, None) is not None:
-            self._bytes -= len(promise.new.agent_metadata)
+        del self._promises[promise.new.dispatch_id]
+        self._bytes -= len(promise.new.agent_metadata)
         self._no_longer_delegated(promise)
 
     def _no_longer_delegated(self, promise: Promise) -> None:
         if not promise.delegated:
             return
-        if self._delegated.get(promise.room_key) == promise.new.dispatch_id:
-            del self._delegated[promise.room_key]
+        room = _room(promise.new)
+        if self._delegated.get(room) == promise.new.dispatch_id:
+            del self._delegated[room]
         self._spool.drop(promise.new.dispatch_id)
 
     def _adopt(self) -> None:
         """Keep what another web process of this machine, now gone, has delegated."""
-        for orphan in self._spool.orphans(known=self._is_kept):
+        for new, age_s in self._spool.orphans(known=self._promises.__contains__):
             with self._lock:
-                self._add(orphan.new, delegated=True, age_s=orphan.age_s)
+                self._add(new, delegated=True, age_s=age_s)
             logger.warning(
-                "took over what a web process that is gone had delegated",
-                extra=_log_fields(orphan.new),
+                "took over what a web process that is gone had delegated", extra=_log_fields(new)
             )
 
     def _run(self) -> None:
@@ -178,8 +163,8 @@ class Promises:
     def look(self) -> None:
         """Write again what Redis does not have, and forget what is past its time.
 
-        Of very many, each look takes the newest, and the others in turn: all of 100,000 every
-        second took 0.4 of Redis's core. Once one is missing, all are looked at.
+        Of very many, each look takes the newest, and the others in turn until one is missing
+        (`docs/decisions/0046-promises-looked-at-in-parts.md`).
 
         Raises:
             LedgerUnavailable: Redis did not answer; everything is kept.
@@ -217,7 +202,8 @@ class Promises:
             if dispatch_id in stand.ended:
                 self.forget(dispatch_id)
                 continue
-            if dispatch_id in stand.missing and self._is_kept(dispatch_id):
+            # It may have been forgotten since the look began.
+            if dispatch_id in stand.missing and dispatch_id in self._promises:
                 if not self._restore(promise):
                     continue
                 missing += 1
@@ -231,14 +217,11 @@ class Promises:
             )
         return missing
 
-    def _is_kept(self, dispatch_id: str) -> bool:
-        """Return false when it has been forgotten since the look began."""
-        with self._lock:
-            return dispatch_id in self._promises
-
     def _restore(self, promise: Promise) -> bool:
         """Write it; return false when it alone could not be written."""
-        remembered = promise.remembered(time.monotonic())
+        age_ms = int((time.monotonic() - promise.made_at) * 1000)
+        # `delegated`: a verification must look whether the agent came.
+        remembered = RememberedDispatch(**vars(promise.new), state=State.DELEGATED, age_ms=age_ms)
         step = restoring.restore(remembered, by=restoring.WEB, retention_s=self._retention_s)
         with self._guard.one(Work.KEEP_PROMISES, of=promise.new.dispatch_id):
             self._ledger.run(step)
@@ -269,18 +252,18 @@ class Promises:
         while True:
             with contextlib.suppress(LedgerUnavailable):
                 self.look()
-            unwritten = self._unwritten()
-            if not unwritten:
-                return
-            if time.monotonic() >= until:
+            with self._lock:
+                unwritten = [each.new for each in self._promises.values() if each.delegated]
+            if not unwritten or time.monotonic() >= until:
                 break
             time.sleep(LOOK_S)
         for new in unwritten:
             logger.error("ends without having written a delegated one", extra=_log_fields(new))
 
-    def _unwritten(self) -> list[NewDispatch]:
-        with self._lock:
-            return [promise.new for promise in self._promises.values() if promise.delegated]
+
+def _room(new: NewDispatch) -> tuple[str, str, str]:
+    """Return what is the same for two dispatches that would bring one agent into one room."""
+    return new.client_id, new.agent_name, new.room_name
 
 
 def _log_fields(new: NewDispatch) -> dict[str, object]:

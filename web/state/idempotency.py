@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -28,13 +28,9 @@ MIN_PUBLIC_KEY_CHARS: Final = 32
 
 
 def idempotency_key(*, public: bool) -> str | None:
-    """Return the idempotency key of the present request, if it has one.
+    """Return the idempotency key of the present request, if it has one; a wrong one is a 422.
 
-    Args:
-        public: the request comes with a publishable API key.
-
-    Raises:
-        Problem: 422, it is too short, too long or not printable ASCII.
+    With a publishable API key (`public`) it has to be long.
     """
     key = request.headers.get(HEADER)
     if key is None:
@@ -81,25 +77,19 @@ def once(key: str, wanted: TokenRequest, new: NewDispatch, identity: str, *, pub
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Kept:
-    once: Once
-    dispatch_id: str
-
-
 class Delegations:
     """This process's answers without Redis to requests with an idempotency key; thread-safe."""
 
     def __init__(self) -> None:
-        self._kept: LRUCache[tuple[str, str], _Kept] = LRUCache(MAX_KEPT)
+        # By client and digest of the key: the dispatch, and the answer to repeat.
+        self._kept: LRUCache[tuple[str, str], tuple[str, Once]] = LRUCache(MAX_KEPT)
         self._lock = threading.Lock()
 
     def keep(self, new: NewDispatch, asked: Once) -> None:
         """Remember that `asked` was answered with `new`."""
+        answer = replace(asked, room_name=new.room_name)
         with self._lock:
-            self._kept[new.client_id, asked.key_digest] = _Kept(
-                once=replace(asked, room_name=new.room_name), dispatch_id=new.dispatch_id
-            )
+            self._kept[new.client_id, asked.key_digest] = new.dispatch_id, answer
 
     def recall(self, new: NewDispatch, asked: Once) -> tuple[NewDispatch, Once]:
         """Return both as the same request was answered before, or unchanged.
@@ -111,7 +101,7 @@ class Delegations:
             kept = self._kept.get((new.client_id, asked.key_digest))
         if kept is None:
             return new, asked
-        if kept.once.request_digest != asked.request_digest:
+        dispatch_id, answer = kept
+        if answer.request_digest != asked.request_digest:
             raise conflict()
-        same = replace(new, dispatch_id=kept.dispatch_id, room_name=kept.once.room_name)
-        return same, kept.once
+        return replace(new, dispatch_id=dispatch_id, room_name=answer.room_name), answer

@@ -1,13 +1,10 @@
 """Files of the dispatches accepted without Redis, for other web processes of the same machine.
 
-A dispatch that was delegated while Redis was away is not in the ledger. When its room already
-exists, LiveKit does not read the participant's token for it either. If the process that accepted it
-is killed before Redis works again, the next look of another web process, or of the next one to
-start, finds its file.
+If the process that accepted a dispatch is killed before Redis works again, another web process
+finds its file at its next look (`docs/decisions/0135-promises-in-files.md`).
 
 A file is one promise, `<dispatch id>.<process id>`, readable for this user alone: it has the
-agent's metadata in it. It is deleted once the ledger has the dispatch. There is no fsync: the file
-need only outlive its process.
+agent's metadata in it. It is deleted once the ledger has the dispatch.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -33,14 +30,6 @@ logger = logging.getLogger(__name__)
 
 # About as long as a participant's token is valid: after that its holder cannot join.
 TOO_OLD_S: Final = 600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orphan:
-    """A promise left by a process that is gone, and how long ago it was made."""
-
-    new: NewDispatch
-    age_s: float
 
 
 def directory_for(url: str) -> Path:
@@ -81,8 +70,8 @@ class Spool:
         with contextlib.suppress(OSError):
             self._path(dispatch_id).unlink(missing_ok=True)
 
-    def orphans(self, *, known: Callable[[str], bool]) -> Iterator[Orphan]:
-        """Yield promises of processes that are gone, each this process's own from now on.
+    def orphans(self, *, known: Callable[[str], bool]) -> Iterator[tuple[NewDispatch, float]]:
+        """Yield promises of processes that are gone, and their age in s; they are ours from now on.
 
         `known` tells those that this process keeps already: in a restarted container it may have
         the process id of one that is gone.
@@ -92,6 +81,7 @@ class Spool:
         for path in sorted(self._directory.glob("dsp_*.*")):
             dispatch_id, _, pid = path.name.partition(".")
             with contextlib.suppress(OSError, ValueError):
+                kept = known(dispatch_id) if int(pid) == os.getpid() else is_alive(int(pid))
                 age_s = time.time() - path.stat().st_mtime
                 if age_s > TOO_OLD_S:
                     path.unlink()
@@ -99,31 +89,29 @@ class Spool:
                         "a promise was never written; its caller cannot come any more",
                         extra={"dispatch_id": dispatch_id},
                     )
-                elif not (known(dispatch_id) if int(pid) == os.getpid() else _lives(int(pid))):
-                    yield from self._taken(path, dispatch_id, age_s)
+                elif not kept and (new := self._take(path, dispatch_id)):
+                    yield new, age_s
 
-    def _taken(self, path: Path, dispatch_id: str, age_s: float) -> Iterator[Orphan]:
+    def _take(self, path: Path, dispatch_id: str) -> NewDispatch | None:
         own = self._path(dispatch_id)
         path.rename(own)  # of two processes that find it one succeeds; the other's rename fails
         try:
-            new = NewDispatch(**json.loads(own.read_text()))
+            return NewDispatch(**json.loads(own.read_text()))
         except (ValueError, TypeError):
             logger.exception("a promise cannot be read", extra={"dispatch_id": dispatch_id})
             own.unlink()
-            return
-        yield Orphan(new=new, age_s=age_s)
+            return None
 
     def _path(self, dispatch_id: str) -> Path:
         return self._directory / f"{dispatch_id}.{os.getpid()}"
 
 
-def _lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine has that id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flask import Response, request
 
@@ -26,14 +26,12 @@ from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, queries
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.queries import News
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, T
 from web.contract.answer_schemas import dispatch_answer, event_answer
 from web.contract.problems import Problem, too_many, unavailable
-from web.server import patience
+from web.server import slow_callers
 from web.settings import StreamSettings
 from web.streaming.changes import Changes
-
-T = TypeVar("T")
 
 MEDIA_TYPE: Final = "text/event-stream"
 # A message of the ledger's may be lost; this is also how soon a caller's hanging up is seen.
@@ -46,7 +44,7 @@ WRITE_S: Final = 10.0
 MAX_AGE_S: Final = 3600.0
 RETRY_MS: Final = 1000
 # Of all streams together: one change may wake hundreds, and each would keep a connection open.
-LOOKS_AT_ONCE: Final = 8
+READS_AT_ONCE: Final = 8
 RETRY_AFTER_S: Final = 5
 
 
@@ -72,16 +70,13 @@ class Streams:
     def __init__(self, store: Ledger, settings: StreamSettings) -> None:
         self._store = store
         self._settings = settings
-        self._open: Counter[str] = Counter()  # by client, and by dispatch
-        self._open_of: Counter[str] = Counter()
+        self._of_client: Counter[str] = Counter()
+        self._of_dispatch: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._changes = Changes(store)
-        self._looking = threading.Semaphore(LOOKS_AT_ONCE)
-        self._stopping: Callable[[], bool] = lambda: False
-
-    def end_when(self, stopping: Callable[[], bool]) -> None:
-        """End every stream soon after `stopping` returns true; its page reconnects by itself."""
-        self._stopping = stopping
+        self._reading = threading.Semaphore(READS_AT_ONCE)
+        # Once it returns true every stream ends soon; its page reconnects by itself.
+        self.stopping: Callable[[], bool] = lambda: False
 
     def response(self, dispatch: Dispatch, *, shared: bool) -> Response:
         """Return the answer that streams `dispatch` from now on, or after the caller's last event.
@@ -100,43 +95,38 @@ class Streams:
             answer = Response(mimetype=MEDIA_TYPE)
         else:
             self._reserve(dispatch, shared=shared)
-            told = self._tell(dispatch, after, patience.connection())
-            answer = Response(told, mimetype=MEDIA_TYPE)
+            frames = self._frames(dispatch, after, slow_callers.connection())
+            answer = Response(frames, mimetype=MEDIA_TYPE)
             answer.call_on_close(partial(self._release, dispatch))
-        answer.headers["Cache-Control"] = "no-store"
         answer.headers["X-Accel-Buffering"] = "no"  # nginx would keep events back
         return answer
 
     def _reserve(self, dispatch: Dispatch, *, shared: bool) -> None:
-        """Take a place.
+        """Take a place; clients that share the places may each have as many as are free.
 
-        Clients that share the places may each have as many as are free: of n clients that want all,
-        each gets one part of n + 1, and one part is left for the next.
+        Why: `docs/decisions/0123-stream-shares.md`.
         """
         most, client_id = self._settings, dispatch.client_id
         with self._lock:
-            free = most.streams - self._open.total()
+            free = most.streams - self._of_client.total()
             if free <= 0:
                 raise unavailable("too many event streams are open; ask for the dispatch itself")
             share = min(most.streams_per_client, free) if shared else most.streams_per_client
-            if self._open_of[dispatch.dispatch_id] >= most.streams_per_dispatch:
+            if self._of_dispatch[dispatch.dispatch_id] >= most.streams_per_dispatch:
                 raise _too_many("of this dispatch")
-            if self._open[client_id] >= share:
+            if self._of_client[client_id] >= share:
                 raise _too_many("of yours")
-            self._open[client_id] += 1
-            self._open_of[dispatch.dispatch_id] += 1
+            self._of_client[client_id] += 1
+            self._of_dispatch[dispatch.dispatch_id] += 1
 
     def _release(self, dispatch: Dispatch) -> None:
         with self._lock:
-            for places, name in (
-                (self._open, dispatch.client_id),
-                (self._open_of, dispatch.dispatch_id),
-            ):
-                places[name] -= 1
-                if not places[name]:
-                    del places[name]
+            self._of_client[dispatch.client_id] -= 1
+            self._of_dispatch[dispatch.dispatch_id] -= 1
+            if not self._of_dispatch[dispatch.dispatch_id]:
+                del self._of_dispatch[dispatch.dispatch_id]
 
-    def _tell(
+    def _frames(
         self, dispatch: Dispatch, after: int | None, caller: socket.socket | None
     ) -> Iterator[bytes]:
         position = position_of(dispatch)
@@ -149,14 +139,14 @@ class Streams:
         until = time.monotonic() + MAX_AGE_S
         with self._changes.of(dispatch.dispatch_id) as changed, _bounded(caller):
             yield first
-            while not (self._stopping() or _gone(caller) or time.monotonic() > until):
+            while not (self.stopping() or _gone(caller) or time.monotonic() > until):
                 changed.clear()
-                news = self._look(queries.news(dispatch.dispatch_id, after=position))
+                news = self._read(queries.news(dispatch.dispatch_id, after=position))
                 if news is not None and news.state is not None:  # else Redis has lost the record
                     position = news.position
                     end = self._end(dispatch.dispatch_id, news)
-                    if frames := _frames(news) + end:
-                        yield frames
+                    if more := _timeline(news) + end:
+                        yield more
                     if end:
                         return
                 if time.monotonic() >= heartbeat_at:
@@ -164,9 +154,9 @@ class Streams:
                     heartbeat_at = time.monotonic() + HEARTBEAT_S
                 changed.wait(POLL_S)
 
-    def _look(self, step: Step[T]) -> T | None:
+    def _read(self, step: Step[T]) -> T | None:
         """Carry out a step of reading; return None when Redis does not answer."""
-        with contextlib.suppress(LedgerUnavailable), self._looking:
+        with contextlib.suppress(LedgerUnavailable), self._reading:
             return self._store.run(step)
         return None
 
@@ -174,7 +164,7 @@ class Streams:
         """Return the last frame; empty as long as the dispatch goes on."""
         if news.state not in TERMINAL:
             return b""
-        dispatch = self._look(dispatches.read(dispatch_id))
+        dispatch = self._read(dispatches.read(dispatch_id))
         if dispatch is None or not dispatch.terminal or position_of(dispatch) != news.position:
             return b""  # it has just been redispatched
         return frame("end", news.position, dispatch_answer(dispatch))
@@ -185,12 +175,12 @@ def _too_many(whose: str) -> Problem:
     return too_many(detail, retry_after_s=RETRY_AFTER_S)
 
 
-def _frames(news: News) -> bytes:
+def _timeline(news: News) -> bytes:
     assert news.state is not None
     first = news.position - len(news.events) + 1
     return b"".join(
-        frame("timeline", first + offset, event_answer(event, news.state))
-        for offset, event in enumerate(news.events)
+        frame("timeline", number, event_answer(event, news.state))
+        for number, event in enumerate(news.events, start=first)
     )
 
 
@@ -204,7 +194,7 @@ def _bounded(caller: socket.socket | None) -> Iterator[None]:
     try:
         yield
     finally:
-        caller.settimeout(patience.SILENCE_S)
+        caller.settimeout(slow_callers.SILENCE_S)
 
 
 def _gone(caller: socket.socket | None) -> bool:

@@ -20,7 +20,7 @@ from dispatcher.settings import CommonSettings
 from tests.support.clientsfile import LIVEKIT_SECRET
 from tests.support.ledgers import Told, fill
 from web import create_app
-from web.auth import operator_session
+from web.auth import operator
 from web.state.abuse_limits import MAX_WRONG_PASSWORDS, WRONG_KEYS_WINDOW_S, WrongPasswords
 from web.state.cache import Snapshots
 
@@ -89,13 +89,13 @@ def sign_in(browser: FlaskClient, password: str = PASSWORD, **form: str) -> Test
 
 
 def cookie(browser: FlaskClient) -> str:
-    found = browser.get_cookie(operator_session.COOKIE, path=operator_session.PATH)
+    found = browser.get_cookie(operator.COOKIE, path=operator.PATH)
     return found.value if found else ""
 
 
 def status_with(browser: FlaskClient, value: str) -> int:
     """What the API answers to whoever has that cookie."""
-    browser.set_cookie(operator_session.COOKIE, value, path=operator_session.PATH)
+    browser.set_cookie(operator.COOKIE, value, path=operator.PATH)
     return browser.get(f"{API}/overview").status_code
 
 
@@ -138,7 +138,7 @@ def test_a_session_holds_in_every_process_until_the_password_changes(
 
 
 def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(browser: FlaskClient) -> None:
-    ours = operator_session._serializer(f"{USER}:{PASSWORD}")
+    ours = operator._serializer(f"{USER}:{PASSWORD}")
 
     class Then(TimestampSigner):
         """Signs as of another moment."""
@@ -151,15 +151,15 @@ def test_a_session_ends_after_half_a_day_and_cannot_be_made_up(browser: FlaskCli
     def made(then_s: float, key: list[bytes] = ours.secret_keys) -> int:
         signer = type("AtThen", (Then,), {"at": time.time() + then_s})
         serializer = URLSafeTimedSerializer(
-            key, salt=operator_session.COOKIE, signer=signer, signer_kwargs=ours.signer_kwargs
+            key, salt=operator.COOKIE, signer=signer, signer_kwargs=ours.signer_kwargs
         )
         value = serializer.dumps("operator")
         assert isinstance(value, str)
         return status_with(browser, value)
 
     assert made(0) == 200
-    assert made(-operator_session.SESSION_S + 60) == 200
-    assert made(-operator_session.SESSION_S - 60) == 401
+    assert made(-operator.SESSION_S + 60) == 200
+    assert made(-operator.SESSION_S - 60) == 401
     assert made(3600) == 401  # a clock that is wrong, or somebody's own idea
     assert made(0, [b"guessed"]) == 401
 

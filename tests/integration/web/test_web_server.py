@@ -18,7 +18,7 @@ from flask import Flask
 from devstack import PROJECT_ROOT
 from tests.acceptance.session import wait_for
 from tests.integration.web.test_web_restarts import ALONE, WEB, environment, web
-from web.server import patience
+from web.server import slow_callers
 
 URL = "/api/v1/dispatches"
 KEY = {"Authorization": "Bearer key"}
@@ -90,12 +90,12 @@ def gunicorn_told(arguments: str, redis_url: str, directory: Path) -> Iterator[i
 
 def test_each_wait_for_a_caller_is_bounded() -> None:
     app = Flask("test")
-    patience.register(app)
+    app.register_blueprint(slow_callers.blueprint)
     app.add_url_rule("/", view_func=lambda: "here", methods=["POST"])
     ours, theirs = socket.socketpair()
     with ours, theirs:
         app.test_client().post("/", environ_overrides={"gunicorn.socket": ours})
-        assert ours.gettimeout() == patience.SILENCE_S
+        assert ours.gettimeout() == slow_callers.SILENCE_S
 
 
 def test_a_body_that_is_not_read_costs_little(redis_url: str, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Time-outs for slow callers, and a limit on request bodies that the answer does not need.
 
-gunicorn bounds how long a request's head may take (`keepalive`), and nothing else. A proxy in front
-gives a caller much less time (`deploy/`); this is for a web process without one.
+gunicorn bounds a request's head alone (`keepalive`). This is for a web process without a proxy in
+front, which gives a caller much less time (`deploy/`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import socket
 from functools import partial
 from typing import Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Blueprint, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
+
+blueprint = Blueprint("slow_callers", __name__)
 
 # Longer than gunicorn's `keepalive`, which must be the one to end an idle connection.
 SILENCE_S: Final = 80.0
@@ -29,11 +31,7 @@ def connection() -> socket.socket | None:
 
 
 def whole_body() -> bytes:
-    """Return the present request's body.
-
-    Raises:
-        RequestEntityTooLarge: it is larger than allowed.
-    """
+    """Return the present request's body; one that is larger than allowed is a 413."""
     body = request.get_data()
     # werkzeug 3.1 reads a chunked body up to the limit, and does not say that there is more.
     if request.content_length is None and len(body) >= (request.max_content_length or 0):
@@ -42,23 +40,18 @@ def whole_body() -> bytes:
     return body
 
 
-def register(app: Flask) -> None:
-    """Bound each wait for a caller of `app`, and each body that the answer does not need."""
-    app.before_request(_bound)
-    app.after_request(_read_the_rest_later)
-
-
-def _bound() -> None:
+@blueprint.before_app_request
+def _bound_waits() -> None:
     caller = connection()
     if caller is not None:
         caller.settimeout(SILENCE_S)
 
 
+@blueprint.after_app_request
 def _read_the_rest_later(response: Response) -> Response:
-    """Read the rest of the body after the answer.
+    """Read the rest of the body after the answer, in larger pieces than gunicorn would.
 
-    gunicorn 27 does so in pieces of 1,024 bytes, and copies all that has come for each: 0.1 s of
-    the processor for each MB, from any caller (`gunicorn.http.parser.Parser.finish_body`).
+    Why: `docs/decisions/0129-web-on-a-stock-server.md`.
     """
     caller = connection()
     if caller is not None and "usher_body_read" not in g:
