@@ -54,7 +54,7 @@ def build() -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := here.settings.trusted_proxies:
         fixed = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)
-        app.wsgi_app = path_prefix(fixed, proxies=proxies)  # type: ignore[method-assign]
+        app.wsgi_app = path_prefix(fixed, proxies=proxies)  # type: ignore[assignment, method-assign]
     for part in _PARTS:
         if part is not request_tracing or tracing.on():
             app.register_blueprint(part.blueprint)

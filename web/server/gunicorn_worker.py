@@ -18,6 +18,8 @@ monkey.patch_all()  # gunicorn's worker patches once more, without effect
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gevent worker (27) with another end."""
 
+    ppid: int
+
     def notify(self) -> None:
         """Tell the master, once a second, that this worker is alive; stop when the master is gone.
 
