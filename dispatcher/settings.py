@@ -184,10 +184,6 @@ class DispatcherSettings(Settings):
             raise ValueError("must not be more than USHER_VERIFY_TIMEOUT_S: lower it")
         return value
 
-    def unfenced(self, agent_name: str) -> bool:
-        """Return whether that agent's servers run without our request filter and reports."""
-        return agent_name in self.unfenced_names
-
 
 class WorkerSettings(DispatcherSettings):
     """`DispatcherSettings`, and what the Procfile puts on the workers' command line."""

@@ -12,12 +12,13 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant
+from dispatcher.domain.timing import unchanged_s
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.cancelling import cleared, serving
-from dispatcher.lifecycle.outcomes import log_fields, read, traced
+from dispatcher.ledger.celery_messages import CLEAR_TASK
+from dispatcher.lifecycle.outcomes import log_fields, read
 from dispatcher.lifecycle.services import Services
-from dispatcher.publish import wake_clearing
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +44,13 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
     # The task runs in the verify worker (`celeryconfig.py`), so it shares the verifications' limit.
-    with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
-        if not may_go_on:
-            return dispatch.state
-        with traced("clear_away", dispatch):
-            return await _clear_away(services, dispatch)
+    with services.turn(services.verifying, dispatch, CLEAR_TASK) as may_go_on:
+        return await _clear_away(services, dispatch) if may_go_on else dispatch.state
 
 
 async def _clear_away(services: Services, dispatch: Dispatch) -> State:
     dispatch_id = dispatch.dispatch_id
-    age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+    age_s = unchanged_s(dispatch)
     try:
         await _clear(services, dispatch)
     except LiveKitError as error:

@@ -9,7 +9,13 @@ from typing import Final
 
 from dispatcher.domain.agent_losses import crashes_in_a_row, why_crashed
 from dispatcher.domain.agent_servers import can_take, slots_for
-from dispatcher.domain.failure_reasons import Reason, why_no_agent, why_paced, why_promised
+from dispatcher.domain.failure_reasons import (
+    Reason,
+    why_no_agent,
+    why_paced,
+    why_promised,
+    why_too_late,
+)
 from dispatcher.domain.models import (
     UNSENT,
     WAITED,
@@ -31,6 +37,7 @@ from dispatcher.domain.timing import (
     VERIFY_GRACE_S,
     look_again_in_s,
     time_is_up,
+    unchanged_s,
 )
 from dispatcher.errors import (
     DispatchFailed,
@@ -40,17 +47,10 @@ from dispatcher.errors import (
 )
 from dispatcher.ledger import admission, celery_messages, dispatches, reports
 from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.celery_messages import DISPATCH_TASK
 from dispatcher.lifecycle import delegation, precedence
 from dispatcher.lifecycle.asking_livekit import GiveUp, Tries, ask
-from dispatcher.lifecycle.outcomes import (
-    end_in_time,
-    fail,
-    give_up,
-    known,
-    log_fields,
-    read,
-    traced,
-)
+from dispatcher.lifecycle.outcomes import fail, give_up, known, log_fields, read
 from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
@@ -76,21 +76,18 @@ async def dispatch_agent(services: Services, dispatch_id: str) -> State:
     if dispatch.state not in UNSENT and dispatch.state is not State.DISPATCHING:
         return dispatch.state
     if time_is_up(dispatch):
-        reason = await end_in_time(services, dispatch)
-        raise DispatchFailed(f"{reason.code}: {reason.message}")
+        reason = why_too_late(dispatch, servers, fenced=services.fenced(dispatch))
+        raise await _failed(services, dispatch, reason)
     if crashes_in_a_row(dispatch) >= services.settings.max_losses:
-        reason = why_crashed(dispatch)
-        await fail(services, dispatch, reason)
-        raise DispatchFailed(f"{reason.code}: {reason.message}")
-    with services.turn(services.dispatching, dispatch) as may_go_on:
-        if not may_go_on:
-            raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
-        with traced("dispatch_agent", dispatch):
+        raise await _failed(services, dispatch, why_crashed(dispatch))
+    with services.turn(services.dispatching, dispatch, DISPATCH_TASK) as may_go_on:
+        if may_go_on:
             try:
                 return await _dispatch(services, dispatch, servers)
             except PermanentLiveKitError as error:
                 # From a look before anything was sent: another look would give the same answer.
-                raise await _refused(services, dispatch, error, {}) from error
+                raise await _refused(services, dispatch, error) from error
+    raise Postponed(f"client {dispatch.client_id} has enough dispatches in hand")
 
 
 async def _dispatch(
@@ -107,7 +104,7 @@ async def _dispatch(
         dispatch = abandoned
     free_slots = slots_for(dispatch, servers) if services.fenced(dispatch) else None
     # With no server online LiveKit itself is away: make the tries, so that the record has them.
-    step = dispatches.advance(
+    started = await services.advance(
         Advance(
             dispatch,
             DISPATCH_STARTED,
@@ -115,7 +112,6 @@ async def _dispatch(
             inflight=admission.start(free_slots or None),
         )
     )
-    started = await services.ledger.run(step)
     if started.outcome == "full":
         return await _wait(services, dispatch, why_promised(dispatch))
     if started.outcome == "paced":
@@ -151,31 +147,25 @@ def _worth_trying(
     )
 
 
-async def _true_reason(services: Services, dispatch: Dispatch, reason: Reason) -> Reason:
-    """Return `reason`, unless no agent server is registered because LiveKit itself is away.
+async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State:
+    """Have the record wait for an agent server.
 
     Raises:
         PermanentLiveKitError: LiveKit refuses the client, and so may refuse its agent servers.
     """
-    if reason.code == FailureReason.NO_AGENT_ONLINE:
+    if reason.code == FailureReason.NO_AGENT_ONLINE:  # perhaps because LiveKit itself is away
         try:
             await services.livekit(dispatch).look(dispatch.room_name)
         except TransientLiveKitError as error:
-            return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
-    return reason
-
-
-async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State:
-    reason = await _true_reason(services, dispatch, reason)
+            reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
     if dispatch.state is State.WAITING:
         pause_s = look_again_in_s(dispatch, services.settings.wait_s)
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=pause_s))
         if reason.code != dispatch.failure_reason:
             fields = {"failure_reason": reason.code, "failure_message": reason.message}
-            step = dispatches.advance(
+            await services.advance(
                 Advance(dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code})
             )
-            await services.ledger.run(step)
     else:
         # A delegated one may have been asked for by its token.
         attempt = {"outcome": WAITED} if dispatch.state is State.QUEUED else {}
@@ -185,9 +175,9 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
 
 async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
     """Start the next generation of a record whose worker is gone; None while one works on it."""
-    if dispatch.read_at_ms - dispatch.updated_at_ms < DISPATCHING_LEASE_S * 1000:
+    if unchanged_s(dispatch) < DISPATCHING_LEASE_S:
         return None
-    abandoned = dispatches.advance(
+    abandoned = await services.advance(
         Advance(
             dispatch,
             NEXT_GENERATION,
@@ -196,9 +186,7 @@ async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
             detail={"reason": "its worker is gone"},
         )
     )
-    if not (await services.ledger.run(abandoned)).moved:
-        return None
-    return await read(services, dispatch.dispatch_id)
+    return await read(services, dispatch.dispatch_id) if abandoned.moved else None
 
 
 async def _create(services: Services, dispatch: Dispatch) -> State:
@@ -211,8 +199,7 @@ async def _create(services: Services, dispatch: Dispatch) -> State:
             code=FailureReason.LIVEKIT_UNREACHABLE,
             message="LiveKit had not answered when the session's time was up",
         )
-        await fail(services, dispatch, reason, tries.fields())
-        raise DispatchFailed(f"{reason.code}: {reason.message}") from None
+        raise await _failed(services, dispatch, reason, tries.fields()) from None
     except PermanentLiveKitError as error:
         tries.errors.append(f"try {tries.count}: {error}")
         raise await _refused(services, dispatch, error, tries.fields()) from error
@@ -238,36 +225,41 @@ async def _not_asked(services: Services, dispatch: Dispatch, why: GiveUp, tries:
     return (await read(services, dispatch.dispatch_id)).state
 
 
+async def _failed(
+    services: Services, dispatch: Dispatch, reason: Reason, attempt: Mapping[str, str] = {}
+) -> DispatchFailed:
+    """End a dispatch as `failed`; return the error to raise."""
+    await fail(services, dispatch, reason, attempt)
+    return DispatchFailed(f"{reason.code}: {reason.message}")
+
+
 async def _refused(
     services: Services,
     dispatch: Dispatch,
     error: PermanentLiveKitError,
-    attempt: Mapping[str, str],
+    attempt: Mapping[str, str] = {},
 ) -> DispatchFailed:
     """End a dispatch that its client's LiveKit refuses for good; return the error to raise."""
     reason = Reason(
         code=FailureReason.LIVEKIT_REFUSED,
         message=f"{error}; check this client's LiveKit URL, key and secret",
     )
-    await fail(services, dispatch, reason, attempt)
-    return DispatchFailed(f"{reason.code}: {reason.message}")
+    return await _failed(services, dispatch, reason, attempt)
 
 
 async def _created(
     services: Services, dispatch: Dispatch, livekit_dispatch_id: str, tries: Tries
 ) -> State:
-    created = await services.ledger.run(
-        dispatches.advance(
-            Advance(
-                dispatch,
-                DISPATCH_CREATED,
-                due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
-                inflight=admission.SENT,
-                wake=celery_messages.verify(dispatch.dispatch_id, dispatch.room_name),
-                fields={"livekit_dispatch_id": livekit_dispatch_id},
-                attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
-                detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
-            )
+    created = await services.advance(
+        Advance(
+            dispatch,
+            DISPATCH_CREATED,
+            due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
+            inflight=admission.SENT,
+            wake=celery_messages.verify(dispatch.dispatch_id, dispatch.room_name),
+            fields={"livekit_dispatch_id": livekit_dispatch_id},
+            attempt=tries.fields(livekit_dispatch_id=livekit_dispatch_id),
+            detail={"livekit_dispatch_id": livekit_dispatch_id, "tries": str(tries.count)},
         )
     )
     if not created.applied:

@@ -14,7 +14,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher.domain.failure_reasons import Reason, nothing_new
+from dispatcher.domain.failure_reasons import Reason, nothing_new, why_too_late
 from dispatcher.domain.models import (
     IN_FLIGHT,
     PENDING,
@@ -28,21 +28,21 @@ from dispatcher.domain.timing import look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, leases, parts, reports
 from dispatcher.ledger.cancelling import cleared
+from dispatcher.ledger.celery_messages import (
+    CLEAR_TASK,
+    DISPATCH_TASK,
+    SUPERVISE_TASK,
+    VERIFY_TASK,
+)
 from dispatcher.ledger.endings import everybody_left
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import verification, webhook_delivery
-from dispatcher.lifecycle.outcomes import end_in_time, fail, log_fields
+from dispatcher.lifecycle.outcomes import fail, log_fields
 from dispatcher.lifecycle.services import Services
 from dispatcher.observability import tracing
 from dispatcher.observability.state_changes import span_attributes
-from dispatcher.publish import (
-    wake_clearing,
-    wake_delivery,
-    wake_dispatch,
-    wake_supervision,
-    wake_verification,
-)
+from dispatcher.publish import DELIVER_TASK, wake_worker
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +71,23 @@ def publish(due: Dispatch | DueEvent) -> None:
     Raises kombu's `OperationalError` without Redis.
     """
     if isinstance(due, DueEvent):
-        wake_delivery(due.event_id, due.dispatch_id, due.room_name, good_till_ms=due.good_till_ms)
-    elif due.clearing:
-        wake_clearing(due.dispatch_id, due.room_name)
+        wake_worker(
+            DELIVER_TASK,
+            due.dispatch_id,
+            due.room_name,
+            good_till_ms=due.good_till_ms,
+            event_id=due.event_id,
+        )
+        return
+    task, good_till_ms = DISPATCH_TASK, 0
+    if due.clearing:
+        task = CLEAR_TASK
     elif due.state in (State.JOINED, State.LEAVING):
         # After that the sweeper claims it again, if the lease is still expired.
-        good_till_ms = due.read_at_ms + int(PUSH_S * 1000)
-        wake_supervision(due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
+        task, good_till_ms = SUPERVISE_TASK, due.read_at_ms + int(PUSH_S * 1000)
     elif due.state in IN_FLIGHT - {State.DISPATCHING}:
-        wake_verification(due.dispatch_id, due.room_name)
-    else:
-        wake_dispatch(due.dispatch_id, due.room_name)
+        task = VERIFY_TASK
+    wake_worker(task, due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
 
 
 async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]) -> None:
@@ -169,7 +175,8 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Dis
         await _without_client(services, dispatch)
         return None
     if dispatch.state in UNSENT and time_is_up(dispatch):
-        await end_in_time(services, dispatch, sight.servers)
+        fenced = services.fenced(dispatch)
+        await fail(services, dispatch, why_too_late(dispatch, sight.servers, fenced=fenced))
         sight.ended += 1
         return None
     if dispatch.state in UNSENT and sight.long_queue:

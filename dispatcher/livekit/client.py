@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 from livekit import api
@@ -25,12 +25,9 @@ from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID, GENERATION
 from dispatcher.domain.models import Dispatch
 from dispatcher.domain.rooms import AgentParticipant, RoomDispatch, RoomView
 from dispatcher.errors import LiveKitError
-from dispatcher.livekit.errors import classify
 from dispatcher.livekit.jwt import signed
 from dispatcher.livekit.transport import LiveKitServer
 from dispatcher.observability import tracing
-
-T = TypeVar("T")
 
 # A token for our calls is reused for `_TOKEN_S`, and is valid as long as livekit-api's own, because
 # LiveKit's clock may be ahead of ours. The tokens of `_ROOMS` rooms are cached.
@@ -45,8 +42,6 @@ LOST_ROOM_ANSWERS_WITHIN_S: Final = 0.5
 PEOPLE: Final = frozenset(
     {ParticipantInfo.STANDARD, ParticipantInfo.SIP, ParticipantInfo.CONNECTOR}
 )
-
-
 _JOINING: Final = frozenset({ParticipantInfo.JOINING, ParticipantInfo.JOINED})
 
 
@@ -117,16 +112,6 @@ class LiveKitClient:
             token, self._credentials.url, session=self._server.session, failover=False
         )
 
-    async def _call(self, request: Awaitable[T], *, probe: bool = False) -> T:
-        try:
-            return await self._server.call(request, probe=probe)
-        except LiveKitError:
-            raise
-        except Exception as error:
-            # Any exception: livekit-api (1.2.2) raises AttributeError for an error body that is
-            # JSON but no object, which gateways send.
-            raise classify(error) from error
-
     async def probe(self) -> None:
         """List the participants of a room that cannot exist: empty, but authenticated and served.
 
@@ -134,7 +119,7 @@ class LiveKitClient:
         """
         room_name = "usher-readiness-probe"
         request = api.ListParticipantsRequest(room=room_name)
-        await self._call(self._in(room_name).room.list_participants(request), probe=True)
+        await self._server.call(self._in(room_name).room.list_participants(request), probe=True)
 
     async def create_room(
         self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
@@ -159,7 +144,7 @@ class LiveKitClient:
             )
             others = [api.RoomAgentDispatch()] if automatic else []
             request = api.CreateRoomRequest(name=dispatch.room_name, agents=[*others, wanted])
-            await self._call(self._in(dispatch.room_name).room.create_room(request))
+            await self._server.call(self._in(dispatch.room_name).room.create_room(request))
 
     async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
         """Have LiveKit offer the job; return LiveKit's dispatch id. Promises nothing more.
@@ -176,7 +161,7 @@ class LiveKitClient:
                 attributes=_job_attributes(dispatch, span),
             )
             livekit = self._in(dispatch.room_name)
-            created = await self._call(livekit.agent_dispatch.create_dispatch(request))
+            created = await self._server.call(livekit.agent_dispatch.create_dispatch(request))
         return created.id
 
     async def list_dispatch(
@@ -197,11 +182,11 @@ class LiveKitClient:
         livekit = self._in(room_name)
         if not there:
             request = api.ListRoomsRequest(names=[room_name])
-            if not (await self._call(livekit.room.list_rooms(request))).rooms:
+            if not (await self._server.call(livekit.room.list_rooms(request))).rooms:
                 if deleted:
                     await self._require_no_lost_room(room_name)
                 return []
-        listed = await self._call(livekit.agent_dispatch.list_dispatch(room_name))
+        listed = await self._server.call(livekit.agent_dispatch.list_dispatch(room_name))
         return [
             RoomDispatch(
                 livekit_dispatch_id=item.id,
@@ -221,7 +206,7 @@ class LiveKitClient:
         request = self._in(room_name).agent_dispatch.list_dispatch(room_name)
         with suppress(TimeoutError):
             async with asyncio.timeout(LOST_ROOM_ANSWERS_WITHIN_S):
-                await self._call(request, probe=True)
+                await self._server.call(request, probe=True)
 
     async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
         """Delete a dispatch: its agent leaves within 2 s. No error if there is none any more."""
@@ -233,7 +218,7 @@ class LiveKitClient:
     async def look(self, room_name: str) -> RoomView:
         """Return the agents and the number of people in a room; empty if there is no such room."""
         request = api.ListParticipantsRequest(room=room_name)
-        listed = await self._call(self._in(room_name).room.list_participants(request))
+        listed = await self._server.call(self._in(room_name).room.list_participants(request))
         agents = [p for p in listed.participants if p.kind == ParticipantInfo.AGENT]
         return RoomView(
             agents=tuple(_agent(p) for p in agents if p.state == ParticipantInfo.ACTIVE),
@@ -251,7 +236,7 @@ class LiveKitClient:
     async def _unless_gone(self, request: Awaitable[object]) -> None:
         """Make a call that ends something; ignore that there is nothing to end (404)."""
         try:
-            await self._call(request)
+            await self._server.call(request)
         except LiveKitError as error:
             cause = error.__cause__
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):

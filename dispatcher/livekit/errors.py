@@ -7,7 +7,6 @@ from google.protobuf.message import DecodeError
 from livekit import api
 
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit.transport import NoSlot, Redirected
 
 
 def classify(error: Exception) -> LiveKitError:
@@ -17,13 +16,6 @@ def classify(error: Exception) -> LiveKitError:
     if isinstance(error, aiohttp.ClientConnectorError):
         return TransientLiveKitError(
             f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
-        )
-    if isinstance(error, NoSlot):
-        return TransientLiveKitError(f"LiveKit was not asked: {error}", outcome_unknown=False)
-    if isinstance(error, Redirected):
-        return PermanentLiveKitError(
-            "the client's LiveKit URL answers with a redirect, which is not followed; "
-            "correct LIVEKIT_URL"
         )
     if isinstance(error, aiohttp.InvalidURL):
         return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")

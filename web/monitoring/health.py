@@ -66,7 +66,7 @@ def missing(clients: ClientRegistry, settings: DispatcherSettings, health: Healt
     # Another client's agent server is no help, even with the same agent name.
     servers = health.agent_servers
     silent = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
-    absent += [f"agent:{name}" for name in sorted(silent) if not settings.unfenced(name)]
+    absent += [f"agent:{name}" for name in sorted(silent) if name not in settings.unfenced_names]
     if clients.error:
         absent.append(CLIENTS_FILE)  # the log has what is wrong with the file
     return absent
