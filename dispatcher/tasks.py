@@ -14,7 +14,7 @@ from typing import Any
 from celery.exceptions import WorkerShutdown
 from celery.signals import heartbeat_sent, worker_ready
 
-from dispatcher import gc_freeze
+from dispatcher import start_up
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.ledger import keys, outbox, reports
@@ -63,7 +63,7 @@ def _start_runtime(sender: Any) -> None:
         process.start(Work.WAKE_FOR_CAPACITY, capacity_listener.listen)
         process.start(Work.LOOK_FOR_DATA_LOSS, data_loss_monitor.watch)
         process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
-    gc_freeze.keep()
+    start_up.freeze()
 
 
 @app.task(name=DISPATCH_TASK, throws=(UsherError,))

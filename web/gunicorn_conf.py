@@ -81,12 +81,12 @@ except OSError as error:
 # restart waits in the socket's queue until a worker has imported everything (1.8 s, seen in the
 # fault campaign with the master killed); now the caller is refused at once and tries again.
 import web.app  # noqa: E402, F401  # for that reason alone
-from dispatcher import gc_freeze  # noqa: E402
+from dispatcher import start_up  # noqa: E402
 from dispatcher.observability.logs import configure  # noqa: E402
 from web.server import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
-gc_freeze.keep()  # else each worker would go through all of this before its first request: 0.1 s
+start_up.freeze()  # else each worker would go through all of this before its first request: 0.1 s
 # No line has them, and each record would look them up.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 

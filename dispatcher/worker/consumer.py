@@ -9,7 +9,7 @@ from typing import Any, Final
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer
 
-from dispatcher.connections.reconnecting import RETRY_S
+from dispatcher.connections.celery_broker import RETRY_S
 from dispatcher.connections.redis_errors import Refused
 
 # Flower shows events so much later.

@@ -1,13 +1,14 @@
-"""Check before a server starts that it can bind its address."""
+"""What every server process does when it starts: check its address, freeze its objects."""
 
 from __future__ import annotations
 
+import gc
 import socket
 
 from dispatcher.errors import ConfigurationError
 
 
-def check(host: str, port: int, *, named: str) -> None:
+def check_address(host: str, port: int, *, named: str) -> None:
     """Check that a server can listen there; `named` are the settings of the address.
 
     Raises:
@@ -24,12 +25,17 @@ def check(host: str, port: int, *, named: str) -> None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
     except OSError as error:
-        raise ConfigurationError(cannot_listen(f"{host}:{port}", error, named=named)) from None
+        raise ConfigurationError(
+            f"Usher cannot start, it cannot listen at {host}:{port}: {error.strerror}; stop what "
+            f"listens there, or set {named} to another address"
+        ) from None
 
 
-def cannot_listen(address: str, error: OSError, *, named: str) -> str:
-    """Return the error message for a server that cannot listen at `address`."""
-    return (
-        f"Usher cannot start, it cannot listen at {address}: {error.strerror}; stop what listens "
-        f"there, or set {named} to another address"
-    )
+def freeze() -> None:
+    """Exclude all present objects (modules, settings, connections) from garbage collection.
+
+    Call it once, when ready. Otherwise a collection of the oldest generation goes through all of
+    them, and stops the process meanwhile (docs/decisions/0028-gc-freeze.md).
+    """
+    gc.collect()
+    gc.freeze()
