@@ -31,7 +31,7 @@ with or_stop():
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
     # Read once in the master: a worker that is started again while the clients file is wrong goes
-    # on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
+    # on with the clients of the master's start (`dispatcher/clients/client_registry.py`).
     registry()
 
 # Where each process keeps its answer times (web/monitoring/metrics.py). The directory is this

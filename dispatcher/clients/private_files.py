@@ -17,23 +17,14 @@ from dispatcher.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 
-def read_file(path: Path) -> str:
-    """Return the text of a file that only its owner and group can change.
-
-    Raises:
-        ConfigurationError: it cannot be read, or every user can change it; the message says what to
-            do.
-    """
-    return _read(path)[0]
-
-
 def read_secret(path: Path) -> str:
     """Return the stripped secret of a file; log a warning if every user can read it.
 
     Raises:
         ConfigurationError: as `read_file`.
     """
-    text, mode = _read(path)
+    text = read_file(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IROTH:
         logger.warning(
             f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
@@ -43,7 +34,13 @@ def read_secret(path: Path) -> str:
     return text.strip()
 
 
-def _read(path: Path) -> tuple[str, int]:
+def read_file(path: Path) -> str:
+    """Return the text of a file that only its owner and group can change.
+
+    Raises:
+        ConfigurationError: it cannot be read, or every user can change it; the message says what to
+            do.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -55,4 +52,4 @@ def _read(path: Path) -> tuple[str, int]:
             f"{path} can be changed by every user of this machine (mode {mode:04o}); take that "
             f"away with chmod o-w {path}"
         )
-    return text, mode
+    return text

@@ -7,6 +7,7 @@ named master is one, and no further use of old connections after the first has f
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any, Final
 
@@ -21,7 +22,6 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher.connections import keepalive
 from dispatcher.connections.redis_url import BySentinel, by_sentinel
 
 # redis-py has no types in much of what is used here.
@@ -35,6 +35,19 @@ _ANY_TEXT: Final = {"encoding_errors": "replace"}
 # each connection: an eighth of an agent server's Python time while 40 agents joined.
 _NO_DRIVER_INFO: Final = {"driver_info": None}
 _NO_MASTER: Final = "{} is no master any more"
+# TCP keepalive, so that a process soon notices that the machine of its Redis has vanished without
+# FIN or RST: the kernel probes each connection (docs/decisions/0038-keepalive-to-redis.md).
+_KEEPALIVE: Final = {
+    "TCP_KEEPIDLE": 3,
+    "TCP_KEEPINTVL": 1,
+    "TCP_KEEPCNT": 3,
+    # The same limit, in ms, for data that is not confirmed: by default it is sent for 15 minutes.
+    "TCP_USER_TIMEOUT": (3 + 1 * 3) * 1000,
+}
+# `socket_keepalive_options` of redis-py and of kombu, as far as this system has them.
+KEEPALIVE_OPTIONS: Final[dict[int, int]] = {
+    getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+}
 
 
 def _is_master(hello: Any) -> bool:
@@ -133,7 +146,7 @@ def socket_options(timeout_s: float) -> dict[str, Any]:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
-        "socket_keepalive_options": keepalive.SOCKET_OPTIONS,
+        "socket_keepalive_options": KEEPALIVE_OPTIONS,
     }
 
 
