@@ -28,12 +28,13 @@ from dispatcher.lifecycle import (
     supervision,
     sweeping,
     verification,
+    wake_waiting,
     webhook_delivery,
 )
 from dispatcher.observability import tracing
 from dispatcher.observability.liveness import Pulse
 from dispatcher.publish import GOOD_TILL_MS
-from dispatcher.worker import capacity_listener, data_loss_monitor, heartbeat
+from dispatcher.worker import data_loss_monitor, heartbeat
 from dispatcher.worker.runtime import runtime
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def _start_runtime(sender: Any) -> None:
     process = runtime()
     process.start(Work.HEARTBEAT, partial(heartbeat.beat, queues=queues, pulse=_consumer))
     if keys.DISPATCH_QUEUE in queues:
-        process.start(Work.WAKE_FOR_CAPACITY, capacity_listener.listen)
+        process.start(Work.WAKE_FOR_CAPACITY, wake_waiting.listen)
         process.start(Work.LOOK_FOR_DATA_LOSS, data_loss_monitor.watch)
         process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
     start_up.freeze()
@@ -151,6 +152,4 @@ def sweep() -> int:
     begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)
     if not process.run(lambda services: services.ledger.run(begin)):
         return 0
-    wake_ups = process.run(sweeping.sweep_all)
-    process.run(sweeping.publish_all, wake_ups)
-    return len(wake_ups)
+    return process.run(sweeping.sweep_and_wake)

@@ -98,6 +98,13 @@ async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]
             await asyncio.to_thread(publish, due)
 
 
+async def sweep_and_wake(services: Services) -> int:
+    """Wake workers for all that is due; return for how many. Raises like `sweep`, `publish`."""
+    found = await sweep_all(services)
+    await publish_all(services, found)
+    return len(found)
+
+
 async def sweep_all(services: Services) -> list[Dispatch | DueEvent]:
     """Return all dispatches and webhook events to wake a worker for. Raises like `sweep`."""
     found: list[Dispatch | DueEvent] = [*await sweep(services)]
@@ -253,6 +260,6 @@ async def stand_in_for_beat(services: Services) -> None:
                 if not silent:
                     logger.error("beat is silent: sweeping from a worker; start beat again")
                 silent = True
-                await publish_all(services, await sweep_all(services))
+                await sweep_and_wake(services)
         except (LedgerUnavailable, OperationalError) as error:
             logger.warning("cannot sweep", extra={"error": str(error)})

@@ -1,19 +1,46 @@
-"""Select the waiting dispatches that the agent servers' free slots are for."""
+"""Wake waiting dispatches when an agent server reports free slots.
+
+An agent server that reports free slots while dispatches wait publishes that on a channel. Every
+dispatch worker subscribes; two that wake the same dispatch do no harm.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
+
+from kombu.exceptions import OperationalError
 
 from dispatcher.domain.agent_servers import can_take, slots_for
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.domain.timing import look_again_in_s
-from dispatcher.ledger import dispatches, leases, reports
+from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import dispatches, keys, leases, reports
 from dispatcher.ledger.guarding import Work
 from dispatcher.lifecycle.services import Services
-from dispatcher.lifecycle.sweeping import PUSH_S, read_or_park
+from dispatcher.lifecycle.sweeping import PUSH_S, publish_all, read_or_park
+
+logger = logging.getLogger(__name__)
 
 _CANDIDATES: Final = 100
+# In a burst every accepted job reports free slots again, and one look serves many.
+_GAP_S: Final = 0.1
+
+
+async def listen(services: Services) -> None:
+    """Wake waiting dispatches whenever agent servers have free slots; never returns."""
+    async with services.wakeups.listen_on(keys.CAPACITY_CHANNEL) as news:
+        while True:
+            await news.wait()
+            news.clear()
+            try:
+                async with services.guard.one(Work.WAKE_FOR_CAPACITY):
+                    await publish_all(services, await waiting_for(services))
+            except (LedgerUnavailable, OperationalError) as error:
+                logger.warning("cannot wake who waits", extra={"error": str(error)})
+            await asyncio.sleep(_GAP_S)
 
 
 async def waiting_for(services: Services) -> list[Dispatch]:

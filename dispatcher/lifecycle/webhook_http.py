@@ -1,8 +1,9 @@
 """Post webhooks over HTTP, to public addresses only.
 
-The client chooses the address, so it must not lead into our own network (SSRF): only https, only
-public addresses, no redirects, and only the status of the answer is read. Each address is checked
-as it is connected to, because a look-up before that could get another answer.
+The client chooses the address, so it must not lead into our own network (SSRF): only https
+(`urls.webhook_url`, when the client is read), only public addresses, no redirects, and only the
+status of the answer is read. Each address is checked as it is connected to: a look-up before that
+could get another answer.
 """
 
 from __future__ import annotations
@@ -33,18 +34,6 @@ class Refused(OSError):
     """The address is not public."""
 
 
-def check_url(url: str, *, allow_private: bool) -> None:
-    """Check that events may be sent to `url`, as far as that shows without a DNS look-up.
-
-    Raises:
-        NotDelivered: they may not.
-    """
-    try:
-        urls.webhook_url(url, allow_private=allow_private)
-    except ValueError as error:
-        raise NotDelivered(f"the client's webhook_url {error}", for_good=True) from None
-
-
 def public_socket(address: AddrInfoType) -> socket.socket:
     """Return a socket for a connection to `address`, which must be public.
 
@@ -61,7 +50,6 @@ class Receivers:
     """An HTTP session to the clients' webhook receivers; belongs to one event loop."""
 
     def __init__(self, *, allow_private: bool) -> None:
-        self._allow_private = allow_private
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 socket_factory=None if allow_private else public_socket, limit=MAX_CALLS
@@ -78,7 +66,6 @@ class Receivers:
         Raises:
             NotDelivered: the answer was not a 2xx.
         """
-        check_url(url, allow_private=self._allow_private)
         try:
             async with self._session.post(
                 url, data=body.encode(), headers=headers, allow_redirects=False
