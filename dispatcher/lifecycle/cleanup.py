@@ -22,24 +22,17 @@ from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 
-# A worker that was requesting the job from LiveKit at the moment of the cancel has returned or died
-# by then; so the room is looked at once more.
+# The room is looked at once more after this: a worker that was requesting the job from LiveKit at
+# the moment of the cancel has returned or died by then.
 SETTLED_S: Final = 15.0
 LOOK_AGAIN_S: Final = 2.0
-# While LiveKit does not answer, the worker tries for so long, at growing intervals: hundreds of
-# dispatches may be cancelled meanwhile, and an agent that comes back with LiveKit finds that it is
-# stale.
+# While LiveKit does not answer, it is asked for so long, at intervals of a quarter of that time so
+# far: hundreds of dispatches may be cancelled, and an agent that comes back finds that it is stale.
 GIVE_UP_S: Final = 600.0
-MORE_SELDOM: Final = 0.25  # of its age
 
 
 async def clear_away(services: Services, dispatch_id: str) -> State:
-    """Remove what is left of a cancelled dispatch from its room; return the record's state.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
-    """
+    """Remove what is left of a cancelled dispatch from its room; return the record's state."""
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
@@ -56,7 +49,7 @@ async def _clear_away(services: Services, dispatch: Dispatch) -> State:
     except LiveKitError as error:
         logger.warning("cannot take the agent away", extra=log_fields(dispatch, error=str(error)))
         if age_s < GIVE_UP_S:
-            pause_s = max(LOOK_AGAIN_S, age_s * MORE_SELDOM)
+            pause_s = max(LOOK_AGAIN_S, age_s / 4)
             await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
             return State.CANCELLED
         logger.error("an agent may be left in the room", extra=log_fields(dispatch))

@@ -65,11 +65,9 @@ async def dispatch_agent(services: Services, dispatch_id: str) -> State:
     A superfluous message changes nothing: a record in any other state is left alone.
 
     Raises:
-        UnknownDispatch: no such record.
         Postponed: its client has reached its limit of running tasks; it is woken again.
         DispatchFailed: LiveKit refused for good, or the deadline has come; the record says why.
         TransientLiveKitError: LiveKit stayed unreachable; the record waits for the next try.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     found, servers = await services.ledger.run(reports.read_with_agent_servers(dispatch_id))
     dispatch = known(found, dispatch_id)

@@ -20,20 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 async def read(services: Services, dispatch_id: str) -> Dispatch:
-    """Return the record.
-
-    Raises:
-        UnknownDispatch: there is none.
-    """
+    """Return the record."""
     return known(await services.ledger.run(dispatches.read(dispatch_id)), dispatch_id)
 
 
 def known(dispatch: Dispatch | None, dispatch_id: str) -> Dispatch:
-    """Return `dispatch` itself if there is a record.
-
-    Raises:
-        UnknownDispatch: there is none.
-    """
+    """Return `dispatch` itself; raise `UnknownDispatch` if there is no record."""
     if dispatch is None:
         raise UnknownDispatch(
             f"no dispatch {dispatch_id!r}: it never existed or its retention time is over"

@@ -58,7 +58,6 @@ async def why_behind(
     """Return why an unattended dispatch waits although slots are free; None if it need not wait.
 
     Raises:
-        LedgerUnavailable: Redis did not answer.
         PermanentLiveKitError: LiveKit refuses this client.
     """
     if not dispatch.unattended or not services.fenced(dispatch):

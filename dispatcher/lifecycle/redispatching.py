@@ -38,7 +38,6 @@ async def redispatch(
         asked_before: the request has been counted against its client's limits, and paced, already.
 
     Raises:
-        UnknownDispatch: no such record.
         RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
             its client has reached a limit; or LiveKit cannot be asked.
         LedgerUnavailable: Redis did not answer in time; nothing is done later.
@@ -113,11 +112,7 @@ async def check(services: Services, dispatch: Dispatch) -> None:
 
 
 async def redispatch_joined(services: Services, dispatch_id: str) -> State:
-    """Redispatch for a caller whose HTTP request got a 202: a refusal goes into the timeline.
-
-    Raises:
-        UnknownDispatch: no such record.
-    """
+    """Redispatch for a caller whose HTTP request got a 202: a refusal goes into the timeline."""
     dispatch = await read(services, dispatch_id)
     with services.turn(services.dispatching, dispatch, REDISPATCH_JOINED_TASK) as may_go_on:
         if not may_go_on:

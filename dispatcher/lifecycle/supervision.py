@@ -28,14 +28,9 @@ SILENT: Final = "the agent fell silent"
 async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
     """Supervise a joined dispatch whose lease has expired; return the record's state.
 
-    After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
-
     With a person in the room, or still to come, a new generation takes over, and the old agent,
-    dead or frozen, is removed. When every person has left, the dispatch ends.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
+    dead or frozen, is removed. When every person has left, the dispatch ends. After `good_till_ms`,
+    by the ledger's clock, the sweeper has sent another message (0: none).
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state not in (State.JOINED, State.LEAVING):

@@ -26,14 +26,8 @@ from dispatcher.domain.models import (
 )
 from dispatcher.domain.timing import look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import dispatches, leases, parts, reports
+from dispatcher.ledger import celery_messages, dispatches, leases, parts, reports
 from dispatcher.ledger.cancelling import cleared
-from dispatcher.ledger.celery_messages import (
-    CLEAR_TASK,
-    DISPATCH_TASK,
-    SUPERVISE_TASK,
-    VERIFY_TASK,
-)
 from dispatcher.ledger.endings import everybody_left
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.outbox import DueEvent
@@ -54,10 +48,9 @@ WOKEN: Final = "woken by the sweeper"
 LAST_LOOK_S: Final = 1.0
 # Records that a sweep handles concurrently: many may run out of time at the same moment.
 _AT_ONCE: Final = 20
-# A sweep that ends most of the records it has claimed claims more, for so long; beat sends two
-# sweeps a second.
+# Beat sends two sweeps a second. A sweep that ends most of the records it has claimed claims more,
+# for so long; a message that comes sooner than `PAUSE_S` has waited while no worker was there.
 _GOES_ON_S: Final = 0.4
-# Beat sends two sweeps a second: a message that comes sooner has waited while no worker was there.
 PAUSE_S: Final = 0.25
 # How often a worker checks that beat is at work.
 STAND_IN_S: Final = 0.5
@@ -66,10 +59,7 @@ REMOVED_S: Final = 60.0
 
 
 def publish(due: Dispatch | DueEvent) -> None:
-    """Publish the message that wakes a worker for a record, by its state, or for an event.
-
-    Raises kombu's `OperationalError` without Redis.
-    """
+    """Publish the message that wakes a worker for a record, by its state, or for an event."""
     if isinstance(due, DueEvent):
         wake_worker(
             DELIVER_TASK,
@@ -79,19 +69,20 @@ def publish(due: Dispatch | DueEvent) -> None:
             event_id=due.event_id,
         )
         return
-    task, good_till_ms = DISPATCH_TASK, 0
+    task, good_till_ms = celery_messages.DISPATCH_TASK, 0
     if due.clearing:
-        task = CLEAR_TASK
+        task = celery_messages.CLEAR_TASK
     elif due.state in (State.JOINED, State.LEAVING):
         # After that the sweeper claims it again, if the lease is still expired.
-        task, good_till_ms = SUPERVISE_TASK, due.read_at_ms + int(PUSH_S * 1000)
+        task = celery_messages.SUPERVISE_TASK
+        good_till_ms = due.read_at_ms + int(PUSH_S * 1000)
     elif due.state in IN_FLIGHT - {State.DISPATCHING}:
-        task = VERIFY_TASK
+        task = celery_messages.VERIFY_TASK
     wake_worker(task, due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
 
 
 async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]) -> None:
-    """Publish each. Raises kombu's `OperationalError` without Redis."""
+    """Publish each; raise kombu's `OperationalError` without Redis."""
     for due in all_due:
         of = due.event_id if isinstance(due, DueEvent) else due.dispatch_id
         async with services.guard.one(Work.PUBLISH, of=of):
@@ -99,14 +90,14 @@ async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]
 
 
 async def sweep_and_wake(services: Services) -> int:
-    """Wake workers for all that is due; return for how many. Raises like `sweep`, `publish`."""
+    """Wake workers for all that is due; return for how many. Raises like `publish_all`."""
     found = await sweep_all(services)
     await publish_all(services, found)
     return len(found)
 
 
 async def sweep_all(services: Services) -> list[Dispatch | DueEvent]:
-    """Return all dispatches and webhook events to wake a worker for. Raises like `sweep`."""
+    """Return all dispatches and webhook events to wake a worker for."""
     found: list[Dispatch | DueEvent] = [*await sweep(services)]
     async with services.guard.one(Work.WEBHOOKS_DUE):
         found += await webhook_delivery.due(services)
@@ -117,12 +108,8 @@ async def sweep(services: Services) -> list[Dispatch]:
     """Return the records to wake a worker for: due ones, and joined ones with a silent agent.
 
     A long queue is not made longer: the records in it have a message there. A record that waits for
-    an agent server costs no message while none has a free slot (a hundred a second of one client's
-    would delay the others'). A record that has run out of time gets its last look here, whatever
-    waits in the queues and whichever workers are away.
-
-    Raises:
-        LedgerUnavailable: Redis did not answer.
+    an agent server costs no message while none has a free slot. A record that has run out of time
+    gets its last look here, whatever waits in the queues and whichever workers are away.
     """
     limit = services.settings.sweep_limit
     due = await services.ledger.run(dispatches.claim_due(limit=limit, push_s=PUSH_S))

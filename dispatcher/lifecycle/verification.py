@@ -9,22 +9,11 @@ import asyncio
 import contextlib
 from typing import Final
 
+from dispatcher.domain import verification_steps as steps
 from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents
 from dispatcher.domain.state_machine import ACCEPTED, DISPATCH_CREATED, FAILED, JOINED
 from dispatcher.domain.timing import time_to_join
-from dispatcher.domain.verification_steps import (
-    Extend,
-    GiveUp,
-    Join,
-    Leave,
-    Look,
-    Wait,
-    Watch,
-    after_no_join,
-    begin,
-    next_step,
-)
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance, Times
@@ -45,10 +34,6 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     long after an agent server has accepted the job. Without an agent this attempt is given up: the
     next generation starts at once, or waits for an agent server, or the deadline ends the record
     with its true reason. Return the record's state then.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
         dispatch = await read(services, dispatch_id)
@@ -61,26 +46,26 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
 async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
     timings, fenced = services.timings, services.fenced(dispatch)
-    watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
+    watch = steps.begin(dispatch, timings, fenced=fenced, now_s=loop.time())
     while True:
-        match next_step(dispatch, watch, timings):
-            case Look() as look:
-                await _see(services, dispatch, watch, look)
-            case Wait() as wait:
+        match steps.next_step(dispatch, watch, timings):
+            case steps.Look() as what:
+                await _see(services, dispatch, watch, what)
+            case steps.Wait() as wait:
                 woken = await _news_within(news, wait.pause_s)
                 before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
                 watch.waited(before, now_s=loop.time(), woken=woken)
-            case Join() as join:
+            case steps.Join() as join:
                 if await _joined(services, dispatch, join.agent, join.room):
                     return State.JOINED
                 watch.overtaken = True
-            case Extend() as more:
+            case steps.Extend() as more:
                 await _defer(services, dispatch, more.due_in_s)
                 watch.until_s = more.until_s
-            case Leave() as leave:
+            case steps.Leave() as leave:
                 await _defer(services, dispatch, leave.due_in_s)
                 return dispatch.state
-            case GiveUp():
+            case steps.GiveUp():
                 return await _no_join(services, dispatch)
 
 
@@ -93,13 +78,15 @@ async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
     return woken
 
 
-async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> None:
-    match look:
-        case Look.ROOM:
+async def _see(
+    services: Services, dispatch: Dispatch, watch: steps.Watch, what: steps.Look
+) -> None:
+    match what:
+        case steps.Look.ROOM:
             watch.room, watch.looked_at_s = await _look_at_room(services, dispatch), watch.now_s
-        case Look.AGENT_SERVERS:
+        case steps.Look.AGENT_SERVERS:
             watch.agent_servers = await services.ledger.run(reports.agent_servers())
-        case Look.ON_THEIR_WAY:
+        case steps.Look.ON_THEIR_WAY:
             agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
             others, _ = await services.ledger.run(leases.on_their_way(*agent))
             watch.on_their_way = others
@@ -149,7 +136,7 @@ async def _joined(
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
     fenced = services.fenced(dispatch)
-    transition, reason = after_no_join(dispatch, servers, fenced=fenced)
+    transition, reason = steps.after_no_join(dispatch, servers, fenced=fenced)
     if transition is FAILED:
         given_up = await fail(services, dispatch, reason)
     else:

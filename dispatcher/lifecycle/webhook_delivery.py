@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 
 # A claimed delivery without an outcome is due again after this: its worker has died.
 CLAIM_S: Final = 2 * TIMEOUT_S
-# Deliveries of one client that a sweep claims at most. (`client_limits.Slots` limits those in
-# progress, so that most of the worker's threads stay with the verifications.)
+# Deliveries of one client that a sweep claims at most (in progress: `client_limits.Slots`).
 CLAIM_LIMIT: Final = 8
 NO_SLOT_S: Final = 5.0
 _BACKLOG_MAX: Final = 100
@@ -46,11 +45,7 @@ def wanting(clients: Sequence[Client]) -> list[str]:
 
 
 async def due(services: Services) -> list[DueEvent]:
-    """Claim the events that are due now; a client with many waits its turn.
-
-    Raises:
-        LedgerUnavailable: Redis did not answer.
-    """
+    """Claim the events that are due now; a client with many waits its turn."""
     clients = wanting(services.clients.clients)
     if not clients:
         return []
@@ -63,9 +58,6 @@ async def deliver(services: Services, event_id: str, *, good_till_ms: int = 0) -
     """Try to deliver one event, once; return the outcome.
 
     After `good_till_ms`, by the ledger's clock, the event has been claimed again (0: never).
-
-    Raises:
-        LedgerUnavailable: Redis did not answer; the event is due again by itself.
     """
     event = await services.ledger.run(outbox.read(event_id))
     if event is None:
