@@ -136,10 +136,9 @@ class ForCelery:
 
 
 def refuse_another(environ: Mapping[str, str]) -> None:
-    """Refuse variables of Celery's own that name another broker, which Celery would prefer.
+    """Raise a `ConfigurationError` if one of Celery's own variables names another broker.
 
-    Raises:
-        ConfigurationError: there is one. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
+    Celery would prefer that. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
     """
     named = [name for name in _OVERRIDES if environ.get(name)]
     if named:

@@ -1,8 +1,7 @@
 """Clients of the Redis of `REDIS_URL`, with or without Sentinel.
 
-redis-py asks a Sentinel for each new connection, and drops the connections to another master when
-the answer has changed. Added here: a bound on the time spent on silent Sentinels, a check that the
-named master is one, and no further use of old connections after the first has failed.
+Added to what redis-py does: a bound on the time spent on silent Sentinels, a check that the named
+master is one, and no further use of old connections after the first has failed.
 """
 
 from __future__ import annotations
@@ -24,15 +23,13 @@ from redis.retry import Retry
 
 from dispatcher.connections.redis_url import BySentinel, by_sentinel
 
-# redis-py has no types in much of what is used here.
-
 # Errors of a Redis that takes no writes: it is a replica, or has lost its replicas, so that another
 # may be the master by now. In a script they stand behind an "ERR" (6.2).
 _NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
 # An agent's last words may hold bytes that are not UTF-8; they must not make a record unreadable.
 _ANY_TEXT: Final = {"encoding_errors": "replace"}
-# By default redis-py looks up its own version among the installed packages and sends it to Redis on
-# each connection: an eighth of an agent server's Python time while 40 agents joined.
+# By default redis-py looks up its own version among the installed packages for each connection: an
+# eighth of an agent server's Python time while 40 agents joined.
 _NO_DRIVER_INFO: Final = {"driver_info": None}
 _NO_MASTER: Final = "{} is no master any more"
 # TCP keepalive, so that a process soon notices that the machine of its Redis has vanished without
@@ -64,8 +61,7 @@ class MasterConnection(blocking.SentinelManagedConnection):
     """A connection to a Redis that itself says that it is a master, and takes writes.
 
     A Sentinel that was cut off, or a master that is just coming back, may name the wrong one. A
-    refused write is a lost connection, and the reconnect asks the Sentinels again. (As an answer it
-    ended Celery's workers, which wait with a command that writes.)
+    refused write is a lost connection, and the reconnect asks the Sentinels again.
     """
 
     def read_response(self, *args: Any, **options: Any) -> Any:

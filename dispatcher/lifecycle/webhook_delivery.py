@@ -13,17 +13,15 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from dispatcher.clients.models import Client
 from dispatcher.ledger import keys, outbox, reports
 from dispatcher.ledger.outbox import DueEvent, Event
+from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.webhook_http import TIMEOUT_S, NotDelivered
-
-if TYPE_CHECKING:
-    from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from dispatcher.livekit.errors import classify
 
 
 async def server_time(url: str, *, timeout_s: float) -> float | None:
-    """Return a LiveKit server's time (seconds since the epoch, rounded down to the second).
+    """Return a LiveKit server's time (whole seconds since the epoch); None without a `Date`.
 
-    None if its answer has no `Date`. LiveKit's API has no call for the time.
+    LiveKit's API has no call for the time.
 
     Raises:
         TransientLiveKitError: the server does not answer.

@@ -46,11 +46,10 @@ def _classify_answer(error: api.TwirpError) -> LiveKitError:
 
 
 def _room_is_lost(what: str) -> TransientLiveKitError:
-    """Return the error for a room that LiveKit does not find, although somebody may be in it.
+    """Return the error for a room that LiveKit does not find, although a person may be in it.
 
-    A room that is deleted while a person joins it leaves that person in a room that LiveKit
-    (1.13.5) no longer finds: no agent can be brought there, and no call ends it
-    (https://github.com/livekit/livekit/issues/4726). It heals as soon as anybody joins again.
+    It was deleted while the person joined: until anybody joins again no agent can be brought there,
+    and no call ends it (docs/decisions/0137-a-room-that-livekit-has-lost.md).
     """
     return TransientLiveKitError(
         f"{what}: the room was deleted while somebody was joining it, and LiveKit has lost them; "

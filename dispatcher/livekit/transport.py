@@ -1,8 +1,6 @@
-"""One LiveKit server's HTTP connections, with time-out and circuit breaker.
+"""One LiveKit server's HTTP connections, with a limit of calls, a time-out and a circuit breaker.
 
-Per server: one session with pooled connections, a limit of calls at once, a time-out around
-everything, no redirects, and a circuit breaker that spares callers the waiting while the server
-does not answer.
+The circuit breaker spares callers the waiting while the server does not answer.
 """
 
 from __future__ import annotations
@@ -76,9 +74,7 @@ class LiveKitServer:
         """Make one call. A `probe` is made even with an open circuit; its failure does not count.
 
         Raises:
-            LiveKitAway: the circuit is open, so no request was sent.
-            TransientLiveKitError: no answer in time, the waiting for a connection included; others.
-            PermanentLiveKitError: LiveKit refuses for good.
+            LiveKitError: see `livekit/errors.py`; `LiveKitAway` if the circuit is open.
         """
         begun: int | None = None
         asked = False

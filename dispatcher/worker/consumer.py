@@ -19,8 +19,8 @@ TOLD_AFTER_S: Final = 0.1
 class Consumer(consumer.Consumer):
     """Celery's consumer, which publishes its tasks' events in batches, ten times a second.
 
-    By itself Celery publishes them at each turn of its loop, nearly one by one: that took a quarter
-    of what Python did in a worker that dispatches (py-spy).
+    By itself Celery publishes them nearly one by one: a quarter of what Python did in a worker that
+    dispatches (py-spy).
     """
 
     # Celery's attributes, which celery-types does not know.
