@@ -91,10 +91,12 @@ def _webhook_url(url: str, info: ValidationInfo) -> str:
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 
 
-class KeyEntry(BaseModel):
-    """One `[[clients.<id>.keys]]`."""
-
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KeyEntry(_Entry):
+    """One `[[clients.<id>.keys]]`."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     kind: KeyKind
@@ -103,10 +105,8 @@ class KeyEntry(BaseModel):
     disabled: bool = False
 
 
-class ClientEntry(BaseModel):
+class ClientEntry(_Entry):
     """One `[clients.<id>]`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     livekit_url: Annotated[str, AfterValidator(urls.livekit_url)]
     livekit_api_key: Annotated[Name, BeforeValidator(_named)]
@@ -154,10 +154,8 @@ class ClientEntry(BaseModel):
         )
 
 
-class RegistryFile(BaseModel):
+class RegistryFile(_Entry):
     """The whole file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     # At least one: an empty file is a truncated one, and would lock all clients out.
     clients: Annotated[dict[ClientId, ClientEntry], Field(min_length=1)]

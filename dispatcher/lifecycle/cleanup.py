@@ -36,7 +36,7 @@ async def clear_away(services: Services, dispatch_id: str) -> State:
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
-    # The task runs in the verify worker (`celeryconfig.py`), so it shares the verifications' limit.
+    # The task runs in the verify worker, so it shares the verifications' limit.
     with services.turn(services.verifying, dispatch, CLEAR_TASK) as may_go_on:
         return await _clear_away(services, dispatch) if may_go_on else dispatch.state
 
