@@ -109,11 +109,7 @@ def redis_works(store: Ledger) -> bool:
 
 
 def _check_command() -> None:
-    """Check the settings of the running `celery -A dispatcher ...`; do nothing outside of one.
-
-    Raises:
-        SystemExit: a setting is missing or wrong; one line says which and what to do.
-    """
+    """Check the settings of the running `celery -A dispatcher ...`; do nothing outside of one."""
     context = click.get_current_context(silent=True)
     # `dispatcher`, `dispatcher.celery` or `dispatcher.celery:app`
     if context is None or not re.match(r"dispatcher\b", str(context.params.get("app"))):

@@ -49,11 +49,7 @@ class FlowerSettings(Settings):
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Check that Flower can read each `FLOWER_...` variable; Flower itself names none.
-
-    Raises:
-        ConfigurationError: names the variables that Flower cannot read, without their values.
-    """
+    """Raise a `ConfigurationError` that names each `FLOWER_...` that Flower cannot read."""
     wrong = [
         name for name in sorted(environ) if is_flower_envvar(name) and not _reads(name, environ)
     ]

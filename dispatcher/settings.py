@@ -199,11 +199,7 @@ def timings(common: CommonSettings, dispatcher: DispatcherSettings) -> Timings:
 
 
 def load(cls: type[SettingsT]) -> SettingsT:
-    """Read `cls` from the environment.
-
-    Raises:
-        ConfigurationError: one line per variable that is missing or wrong, without its value.
-    """
+    """Read `cls` from the environment; raise a `ConfigurationError` that names what is wrong."""
     try:
         return cls()
     except ValidationError as error:
@@ -224,11 +220,7 @@ def _line(problem: ErrorDetails) -> str:
 
 @contextmanager
 def or_stop() -> Iterator[None]:
-    """End the process with one line on standard error when the block finds a wrong setting.
-
-    Raises:
-        SystemExit: the block has raised a `ConfigurationError`; exit code 1.
-    """
+    """End the process with one line on standard error when the block finds a wrong setting."""
     try:
         yield
     except ConfigurationError as error:

@@ -9,11 +9,7 @@ from dispatcher.errors import ConfigurationError
 
 
 def check_address(host: str, port: int, *, named: str) -> None:
-    """Check that a server can listen there; `named` are the settings of the address.
-
-    Raises:
-        ConfigurationError: it cannot listen; the message says why and what to do.
-    """
+    """Raise a `ConfigurationError` that names the settings `named` if none can listen there."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -61,11 +61,7 @@ class ClientRegistry:
         return client_id in self._present().by_id
 
     def by_id(self, client_id: str) -> Client:
-        """Return the client with this id.
-
-        Raises:
-            ConfigurationError: no such client is configured (any longer).
-        """
+        """Return the client with this id; raise a `ConfigurationError` if there is none."""
         if client := self._present().by_id.get(client_id):
             return client
         raise ConfigurationError(
@@ -94,11 +90,7 @@ class FileRegistry(ClientRegistry):
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file.
-
-        Raises:
-            ConfigurationError: it is wrong, and there are no earlier clients.
-        """
+        """Read the file; raise a `ConfigurationError` if it is wrong."""
         self._path = path
         self._lock = threading.Lock()
         self._seen = _signature({path})

@@ -18,11 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_secret(path: Path) -> str:
-    """Return the stripped secret of a file; log a warning if every user can read it.
-
-    Raises:
-        ConfigurationError: as `read_file`.
-    """
+    """Return a secret as `read_file`, stripped; log a warning if every user can read it."""
     text = read_file(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IROTH:
@@ -38,8 +34,7 @@ def read_file(path: Path) -> str:
     """Return the text of a file that only its owner and group can change.
 
     Raises:
-        ConfigurationError: it cannot be read, or every user can change it; the message says what to
-            do.
+        ConfigurationError: it cannot be read, or every user can change it.
     """
     try:
         with path.open(encoding="utf-8") as file:

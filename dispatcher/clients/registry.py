@@ -17,8 +17,7 @@ from dispatcher.settings import ClientSettings, ClientsFileSettings, DispatcherS
 def registry() -> ClientRegistry:
     """Return the registry of this process: of the file `USHER_CLIENTS_FILE`, else of one client.
 
-    Raises:
-        ConfigurationError: a setting or the file is wrong; the message says where.
+    Raise a `ConfigurationError` that says where a setting or the file is wrong.
     """
     path = load(ClientsFileSettings).clients_file
     if path:

@@ -188,8 +188,7 @@ def parse(text: str, *, name: str, around: Surroundings) -> tuple[Client, ...]:
 def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
     """Return the clients of the file at `path`; add the files of secrets to `files`.
 
-    Raises:
-        ConfigurationError: it cannot be read, every user can change it, or it is wrong.
+    Raises like `read_file` and `parse`.
     """
     try:
         text = read_file(path)
@@ -226,11 +225,10 @@ def _key_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
 
 
 def _livekit_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
-    """Yield the mistakes of clients that share a LiveKit server or a key of one.
+    """Yield the mistakes of clients that share a LiveKit server or secret.
 
-    A client that may name any room on a LiveKit server gets tokens for the rooms of the server's
-    other clients. A client that knows a LiveKit secret can make the participant tokens and webhooks
-    of every client with that key: the key's name is in each of their tokens.
+    On one server each gets tokens for the other's rooms; with one secret it can make its own, and
+    the other's webhooks.
     """
     servers: dict[object, str] = {}
     secrets: dict[object, str] = {}

@@ -158,11 +158,7 @@ def _db(path: str) -> int:
 
 
 def check(url: str) -> None:
-    """Check the form of `url`.
-
-    Raises:
-        ValueError: it cannot be a Redis URL; the message does not contain it.
-    """
+    """Raise a `ValueError`, whose text does not contain `url`, if that cannot be a Redis URL."""
     if by_sentinel(url) is None:
         without_tls_options(url)
 

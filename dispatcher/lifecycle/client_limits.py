@@ -42,8 +42,7 @@ class Lanes:
     def enter(self, dispatch: Dispatch, task: str, *, alone: bool) -> Iterator[bool]:
         """Yield whether `task` may go on; if not, a worker is woken for it again later.
 
-        Args:
-            alone: there is no other client, so no limit.
+        `alone`: there is no other client, so no limit.
         """
         client_id = dispatch.client_id
         if not alone and self.in_hand[client_id] >= self._limit:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from dispatcher.domain import state_machine
 from dispatcher.domain.agent_losses import crashes_in_a_row, why_crashed
 from dispatcher.domain.agent_servers import can_take, slots_for
 from dispatcher.domain.failure_reasons import (
@@ -23,14 +24,6 @@ from dispatcher.domain.models import (
     Dispatch,
     FailureReason,
     State,
-)
-from dispatcher.domain.state_machine import (
-    DISPATCH_CREATED,
-    DISPATCH_STARTED,
-    NEXT_GENERATION,
-    STILL_WAITING,
-    UNREACHED,
-    WAIT,
 )
 from dispatcher.domain.timing import (
     DISPATCHING_LEASE_S,
@@ -56,7 +49,7 @@ from dispatcher.lifecycle.services import Services
 logger = logging.getLogger(__name__)
 
 # Leaves a record alone whose job LiveKit has offered meanwhile.
-_WAIT_UNOFFERED: Final = replace(WAIT, moves=frozenset({State.DISPATCHING}))
+_WAIT_UNOFFERED: Final = replace(state_machine.WAIT, moves=frozenset({State.DISPATCHING}))
 
 
 async def dispatch_agent(services: Services, dispatch_id: str) -> State:
@@ -105,7 +98,7 @@ async def _dispatch(
     started = await services.advance(
         Advance(
             dispatch,
-            DISPATCH_STARTED,
+            state_machine.DISPATCH_STARTED,
             due_in_s=DISPATCHING_LEASE_S,
             inflight=admission.start(free_slots or None),
         )
@@ -161,13 +154,14 @@ async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=pause_s))
         if reason.code != dispatch.failure_reason:
             fields = {"failure_reason": reason.code, "failure_message": reason.message}
+            detail = {"reason": reason.code}
             await services.advance(
-                Advance(dispatch, STILL_WAITING, fields=fields, detail={"reason": reason.code})
+                Advance(dispatch, state_machine.STILL_WAITING, fields=fields, detail=detail)
             )
     else:
         # A delegated one may have been asked for by its token.
         attempt = {"outcome": WAITED} if dispatch.state is State.QUEUED else {}
-        await give_up(services, dispatch, WAIT, reason, attempt)
+        await give_up(services, dispatch, state_machine.WAIT, reason, attempt)
     return State.WAITING
 
 
@@ -178,7 +172,7 @@ async def _take_over(services: Services, dispatch: Dispatch) -> Dispatch | None:
     abandoned = await services.advance(
         Advance(
             dispatch,
-            NEXT_GENERATION,
+            state_machine.NEXT_GENERATION,
             due_in_s=services.common.wake_grace_s,
             attempt={"outcome": "abandoned", "reason": "its worker is gone"},
             detail={"reason": "its worker is gone"},
@@ -203,7 +197,7 @@ async def _create(services: Services, dispatch: Dispatch) -> State:
         raise await _refused(services, dispatch, error, tries.fields()) from error
     except TransientLiveKitError as error:
         reason = Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=str(error))
-        if not await give_up(services, dispatch, UNREACHED, reason, tries.fields()):
+        if not await give_up(services, dispatch, state_machine.UNREACHED, reason, tries.fields()):
             # LiveKit has offered the job, or another worker has taken over.
             return (await read(services, dispatch.dispatch_id)).state
         raise
@@ -251,7 +245,7 @@ async def _created(
     created = await services.advance(
         Advance(
             dispatch,
-            DISPATCH_CREATED,
+            state_machine.DISPATCH_CREATED,
             due_in_s=services.settings.verify_timeout_s + VERIFY_GRACE_S,
             inflight=admission.SENT,
             wake=celery_messages.verify(dispatch.dispatch_id, dispatch.room_name),

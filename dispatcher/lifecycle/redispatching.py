@@ -77,11 +77,7 @@ async def redispatch(
 
 
 async def _admitted(services: Services, client: Client, command: Advance) -> Advanced:
-    """Change the record.
-
-    Raises:
-        RedispatchRefused: the client has reached a limit.
-    """
+    """Change the record; raise `RedispatchRefused` if its client has reached a limit."""
     try:
         return await services.advance(command)
     except LimitReached as error:
@@ -97,11 +93,7 @@ async def _admitted(services: Services, client: Client, command: Advance) -> Adv
 
 
 async def check(services: Services, dispatch: Dispatch) -> None:
-    """Check that a redispatch would neither do harm nor nothing; this can change before it is made.
-
-    Raises:
-        RedispatchRefused: it would.
-    """
+    """Raise `RedispatchRefused` if a redispatch now would do harm, or nothing."""
     if dispatch.state in PENDING:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} is {dispatch.state} already (generation "

@@ -83,7 +83,11 @@ async def _see(
 ) -> None:
     match what:
         case steps.Look.ROOM:
-            watch.room, watch.looked_at_s = await _look_at_room(services, dispatch), watch.now_s
+            room = await look(services, dispatch)
+            if room is not None and services.fenced(dispatch):
+                await remove_foreign(services, dispatch, room)
+            watch.room = room or RoomView(agents=(), people=0)
+            watch.looked_at_s = watch.now_s
         case steps.Look.AGENT_SERVERS:
             watch.agent_servers = await services.ledger.run(reports.agent_servers())
         case steps.Look.ON_THEIR_WAY:
@@ -95,15 +99,6 @@ async def _see(
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
     if due_in_s is not None:
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=due_in_s))
-
-
-async def _look_at_room(services: Services, dispatch: Dispatch) -> RoomView:
-    room = await look(services, dispatch)
-    if room is None:
-        return RoomView(agents=(), people=0)
-    if services.fenced(dispatch):
-        await remove_foreign(services, dispatch, room)
-    return room
 
 
 async def _joined(

@@ -140,8 +140,7 @@ def body(event: Event) -> str:
 def signed(secrets: str, event_id: str, content: str, now: datetime) -> dict[str, str]:
     """Return Standard Webhooks' headers, with a signature for each of the space-separated secrets.
 
-    Raises:
-        NotDelivered: there is no secret, or one is not valid.
+    Raise `NotDelivered` if there is no secret, or one is not valid.
     """
     try:
         signatures = [

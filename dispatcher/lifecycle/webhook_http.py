@@ -35,11 +35,7 @@ class Refused(OSError):
 
 
 def public_socket(address: AddrInfoType) -> socket.socket:
-    """Return a socket for a connection to `address`, which must be public.
-
-    Raises:
-        Refused: it is not public.
-    """
+    """Return a socket for a connection to `address`; raise `Refused` if that is not public."""
     family, kind, protocol, _, where = address
     if not urls.is_public(str(where[0])):
         raise Refused("a private address")
@@ -61,11 +57,7 @@ class Receivers:
         )
 
     async def post(self, url: str, body: str, headers: Mapping[str, str]) -> None:
-        """Post `body`.
-
-        Raises:
-            NotDelivered: the answer was not a 2xx.
-        """
+        """Post `body`; raise `NotDelivered` if the answer is no 2xx."""
         try:
             async with self._session.post(
                 url, data=body.encode(), headers=headers, allow_redirects=False

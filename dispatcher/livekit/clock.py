@@ -12,10 +12,7 @@ from dispatcher.livekit.errors import classify
 async def server_time(url: str, *, timeout_s: float) -> float | None:
     """Return a LiveKit server's time (whole seconds since the epoch); None without a `Date`.
 
-    LiveKit's API has no call for the time.
-
-    Raises:
-        TransientLiveKitError: the server does not answer.
+    LiveKit's API has no call for the time. Raises like `LiveKitClient`.
     """
     http_url = "http" + url.removeprefix("ws") if url.startswith("ws") else url
     timeout = aiohttp.ClientTimeout(total=timeout_s)

@@ -71,17 +71,19 @@ class LiveKitServer:
         )
 
     async def call(self, request: Awaitable[T], *, probe: bool = False) -> T:
-        """Make one call. A `probe` is made even with an open circuit; its failure does not count.
+        """Make one call; raise a `LiveKitError` by `classify`, `LiveKitAway` if it is not made.
 
-        Raises:
-            LiveKitError: see `livekit/errors.py`; `LiveKitAway` if the circuit is open.
+        A `probe` is made even with an open circuit, and its failure does not count.
         """
         begun: int | None = None
         asked = False
+        slot: AbstractAsyncContextManager[None] = self._slots
+        if probe or self.away:
+            slot = nullcontext()
         try:
             # Not the session's time-out, which livekit-api disables: it gives aiohttp
             # `timeout=None`.
-            async with asyncio.timeout(self._timeout_s), self._slot(probe):
+            async with asyncio.timeout(self._timeout_s), slot:
                 if not probe:
                     begun = self._breaker.begin(time.monotonic())
                     if begun is None:
@@ -112,9 +114,6 @@ class LiveKitServer:
                 request.close()  # avoids Python's "never awaited" warning
         self._has_answered()
         return answer
-
-    def _slot(self, probe: bool) -> AbstractAsyncContextManager[None]:
-        return nullcontext() if probe or self.away else self._slots
 
     def _has_answered(self) -> None:
         if self._breaker.answered():
