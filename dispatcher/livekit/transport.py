@@ -77,13 +77,10 @@ class LiveKitServer:
         """
         begun: int | None = None
         asked = False
-        slot: AbstractAsyncContextManager[None] = self._slots
-        if probe or self.away:
-            slot = nullcontext()
         try:
             # Not the session's time-out, which livekit-api disables: it gives aiohttp
             # `timeout=None`.
-            async with asyncio.timeout(self._timeout_s), slot:
+            async with asyncio.timeout(self._timeout_s), self._slot(probe):
                 if not probe:
                     begun = self._breaker.begin(time.monotonic())
                     if begun is None:
@@ -114,6 +111,9 @@ class LiveKitServer:
                 request.close()  # avoids Python's "never awaited" warning
         self._has_answered()
         return answer
+
+    def _slot(self, probe: bool) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if probe or self.away else self._slots
 
     def _has_answered(self) -> None:
         if self._breaker.answered():
