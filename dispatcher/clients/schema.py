@@ -30,7 +30,7 @@ from pydantic import (
 
 from dispatcher.clients.models import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.clients.private_files import read_file, read_secret
-from dispatcher.clients.toml_lines import Loc, line_of, places
+from dispatcher.clients.toml_lines import Loc, line_of
 from dispatcher.domain import urls
 from dispatcher.domain.models import Limits
 from dispatcher.errors import ConfigurationError
@@ -257,8 +257,7 @@ def _loc(loc: Loc) -> Loc:
 
 
 def _message(name: str, text: str, mistakes: list[tuple[Loc, str]]) -> str:
-    lines = places(text)
-    located = [(line_of(lines, loc), loc, reason) for loc, reason in mistakes]
+    located = [(line_of(text, loc), loc, reason) for loc, reason in mistakes]
     return f"{name}: " + "; ".join(
         f"line {line}, {'.'.join(str(part) for part in loc)}: {reason}"
         for line, loc, reason in sorted(located, key=itemgetter(0))

@@ -118,24 +118,12 @@ async def _why_not_yet(
     """Return why LiveKit is not to be asked now; None when it is."""
     if away := services.livekit(dispatch).away:
         return Reason(code=FailureReason.LIVEKIT_UNREACHABLE, message=away)
-    if not _worth_trying(services, dispatch, servers):
+    # LiveKit would drop the job: it keeps none until an agent server comes. After it was away no
+    # agent server is registered either: it is asked then, so that the record has the tries.
+    was_away = dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
+    if services.fenced(dispatch) and not was_away and not can_take(dispatch, servers):
         return why_no_agent(dispatch, servers)
     return await precedence.why_behind(services, dispatch, servers)
-
-
-def _worth_trying(
-    services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
-) -> bool:
-    """Return false while LiveKit would drop the job: it keeps none until an agent server comes.
-
-    With LiveKit away no agent server is registered either; true then, so that the record has the
-    tries.
-    """
-    return (
-        not services.fenced(dispatch)
-        or can_take(dispatch, servers)
-        or dispatch.failure_reason == FailureReason.LIVEKIT_UNREACHABLE
-    )
 
 
 async def _wait(services: Services, dispatch: Dispatch, reason: Reason) -> State:

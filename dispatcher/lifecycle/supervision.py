@@ -55,6 +55,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         max_losses=services.settings.max_losses,
         abandon_after_s=services.common.abandon_after_s,
     )
+    over = False
     if verdict is Verdict.ALIVE:
         await services.ledger.run(leases.looked(dispatch))
         if fenced:  # the lease has not expired: the look had another cause
@@ -62,9 +63,8 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         else:
             await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
-        if await _end(services, dispatch):
-            await remove_all(services, dispatch, room)
-        else:  # a caller has asked again meanwhile, and waits for an agent
+        over = await _end(services, dispatch)
+        if not over:  # a caller has asked again meanwhile, and waits for an agent
             await services.ledger.run(leases.look_again(dispatch_id, in_s=0.0))
     elif verdict is Verdict.PARK:
         reason = Reason(
@@ -74,13 +74,14 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
             + f"; look for job {dispatch.job_id} in the log of agent server "
             f"{dispatch.agent_server_id}",
         )
-        if await fail(services, dispatch, reason):
-            await remove_all(services, dispatch, room)
+        over = await fail(services, dispatch, reason)
     elif await _replace(services, dispatch, room):
         await remove_all(services, dispatch, room)
         return State.QUEUED
-    elif dispatch.state is State.LEAVING and await _end(services, dispatch):
+    elif dispatch.state is State.LEAVING:
         # Another dispatch serves the people who are back: this one's agent hangs beside its agent.
+        over = await _end(services, dispatch)
+    if over:
         await remove_all(services, dispatch, room)
     return (await read(services, dispatch_id)).state
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import aiohttp
-from google.protobuf.message import DecodeError
 from livekit import api
 
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
@@ -21,9 +20,8 @@ def classify(error: Exception) -> LiveKitError:
         return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
     if isinstance(error, aiohttp.ContentTypeError) and error.status in (401, 403):
         return PermanentLiveKitError(f"a gateway before LiveKit answered {error.status}")
-    if not isinstance(error, (TimeoutError, aiohttp.ClientError)) or isinstance(
-        error, (DecodeError, aiohttp.ContentTypeError)
-    ):
+    no_answer = isinstance(error, (TimeoutError, aiohttp.ClientError))
+    if not no_answer or isinstance(error, aiohttp.ContentTypeError):
         return TransientLiveKitError(
             f"LiveKit's answer cannot be read ({type(error).__name__}): a gateway before it, or "
             "another server, has answered",
