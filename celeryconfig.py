@@ -62,6 +62,7 @@ task_routes = {
 # another is idle.
 worker_prefetch_multiplier = 1
 worker_send_task_events = True  # Flower shows them
+timezone = "UTC"  # in which Flower shows times
 worker_consumer = "dispatcher.worker.consumer:Consumer"
 
 beat_schedule = {
