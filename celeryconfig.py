@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from dispatcher.connections import celery_broker
-from dispatcher.ledger import keys
 from dispatcher.ledger.celery_messages import QUEUES
+from dispatcher.ledger.keys import DISPATCH_QUEUE, SWEEP_QUEUE, WEBHOOK_QUEUE
 from dispatcher.settings import CommonSettings, load
 
 celery_broker.refuse_another(os.environ)
@@ -46,16 +46,16 @@ result_backend_thread_safe = True
 result_expires = 3600
 
 imports = ("dispatcher.tasks",)
-task_default_queue = keys.DISPATCH_QUEUE
+task_default_queue = DISPATCH_QUEUE
 task_routes = {
     # Verification waits for seconds by design; in a process of its own it never delays a dispatch.
     **{task: {"queue": queue} for task, queue in QUEUES.items()},
     # The sweep must not wait behind a long queue of the messages that it repeats: a worker takes
     # from its queues in turn.
-    "dispatcher.tasks.sweep": {"queue": keys.SWEEP_QUEUE},
+    "dispatcher.tasks.sweep": {"queue": SWEEP_QUEUE},
     # A client's webhook receiver may be slow: deliveries never wait in front of anything else, and
     # take no more than 16 of the worker's threads.
-    "dispatcher.tasks.deliver_webhook": {"queue": keys.WEBHOOK_QUEUE},
+    "dispatcher.tasks.deliver_webhook": {"queue": WEBHOOK_QUEUE},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while
