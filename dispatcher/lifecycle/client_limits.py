@@ -22,9 +22,9 @@ from dispatcher.domain.models import Dispatch
 logger = logging.getLogger(__name__)
 
 _LINE_MAX: Final = 10_000
-# Webhook deliveries in progress: of one client, and of all.
-EACH: Final = 4
-ALL: Final = 16
+# Webhook deliveries in progress: of each client, and of all.
+CLIENT_SLOTS: Final = 4
+SLOTS: Final = 16
 
 
 class Lanes:
@@ -86,7 +86,7 @@ class Slots:
     @contextlib.contextmanager
     def take(self, client_id: str) -> Iterator[bool]:
         """Yield whether a slot is free for this client."""
-        if self._taken[client_id] >= EACH or self._taken.total() >= ALL:
+        if self._taken[client_id] >= CLIENT_SLOTS or self._taken.total() >= SLOTS:
             yield False
             return
         self._taken[client_id] += 1

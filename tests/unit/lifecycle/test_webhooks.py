@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from dispatcher.domain.urls import is_public, webhook_url
 from dispatcher.ledger.outbox import Event
-from dispatcher.lifecycle.client_limits import ALL, EACH, Slots
+from dispatcher.lifecycle.client_limits import CLIENT_SLOTS, SLOTS, Slots
 from dispatcher.lifecycle.webhook_delivery import body, signed, wait_after
 from dispatcher.lifecycle.webhook_http import NotDelivered
 from dispatcher.settings import DispatcherSettings
@@ -177,7 +177,7 @@ def test_one_client_has_some_of_the_deliveries_and_all_of_them_have_a_bound() ->
         def took(client_id: str) -> bool:
             return on_their_way.enter_context(slots.take(client_id))
 
-        assert [took("a") for _ in range(EACH + 1)] == [True] * EACH + [False]
-        assert [took(f"b{number}") for number in range(ALL)].count(True) == ALL - EACH
+        assert [took("a") for _ in range(CLIENT_SLOTS + 1)] == [True] * CLIENT_SLOTS + [False]
+        assert [took(f"b{number}") for number in range(SLOTS)].count(True) == SLOTS - CLIENT_SLOTS
     with slots.take("a") as free_again:
         assert free_again
