@@ -95,10 +95,7 @@ def redispatch(dispatch_id: str) -> str:
 
 @app.task(name="dispatcher.tasks.redispatch_joined", throws=(UsherError,))
 def redispatch_joined(dispatch_id: str, room: str) -> str:
-    """Redispatch a joined dispatch on an HTTP request, unless its agent is there.
-
-    The timeline says which.
-    """
+    """Redispatch a joined dispatch on an HTTP request; the timeline says if its agent is there."""
     return runtime().run(redispatching.redispatch_joined, dispatch_id)
 
 

@@ -17,19 +17,6 @@ from dispatcher.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 
-def read_secret(path: Path) -> str:
-    """Return a secret as `read_file`, stripped; log a warning if every user can read it."""
-    text = read_file(path)
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & stat.S_IROTH:
-        logger.warning(
-            f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
-            f"that away with chmod o-r {path}, or have it mounted with mode 0440",
-            extra={"file": str(path), "mode": f"{mode:04o}"},
-        )
-    return text.strip()
-
-
 def read_file(path: Path) -> str:
     """Return the text of a file that only its owner and group can change.
 
@@ -48,3 +35,16 @@ def read_file(path: Path) -> str:
             f"away with chmod o-w {path}"
         )
     return text
+
+
+def read_secret(path: Path) -> str:
+    """Return a secret as `read_file`, stripped; log a warning if every user can read it."""
+    text = read_file(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & stat.S_IROTH:
+        logger.warning(
+            f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
+            f"that away with chmod o-r {path}, or have it mounted with mode 0440",
+            extra={"file": str(path), "mode": f"{mode:04o}"},
+        )
+    return text.strip()

@@ -55,18 +55,18 @@ async def waiting_for(services: Services) -> list[Dispatch]:
     # More than there are free slots: some wait for agents that no agent server has reported.
     limit = free + _CANDIDATES
     ids = await services.ledger.run(leases.pick_waiting(limit=limit, push_s=PUSH_S))
-    room: dict[tuple[str, str, str], int] = {}
+    left: dict[tuple[str, str, str], int] = {}  # by client, agent name, deployment
     wake_ups: list[Dispatch] = []
     for dispatch_id in ids:
         async with services.guard.one(Work.WAKE_FOR_CAPACITY, of=dispatch_id):
             dispatch = await read_or_park(services, dispatch_id)
             if dispatch is None:
                 continue
-            whose = dispatch.client_id, dispatch.agent_name, dispatch.deployment
-            if whose not in room:
-                room[whose] = await _room(services, dispatch, servers)
-            if room[whose] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
-                room[whose] -= 1
+            agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
+            if agent not in left:
+                left[agent] = await _left_to_send(services, dispatch, servers)
+            if left[agent] > 0 and len(wake_ups) < free and can_take(dispatch, servers):
+                left[agent] -= 1
                 wake_ups.append(dispatch)
             else:
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
@@ -74,7 +74,7 @@ async def waiting_for(services: Services) -> list[Dispatch]:
     return wake_ups
 
 
-async def _room(
+async def _left_to_send(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> int:
     """Return how many more dispatches of the same client and agent may be sent now."""
