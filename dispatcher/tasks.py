@@ -95,7 +95,7 @@ def redispatch(dispatch_id: str) -> str:
 
 @app.task(name="dispatcher.tasks.redispatch_joined", throws=(UsherError,))
 def redispatch_joined(dispatch_id: str, room: str) -> str:
-    """Redispatch a joined dispatch on an HTTP request; the timeline says if its agent is there."""
+    """Redispatch a joined dispatch on an HTTP request, unless its agent is there (its timeline)."""
     return runtime().run(redispatching.redispatch_joined, dispatch_id)
 
 
