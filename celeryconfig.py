@@ -1,10 +1,12 @@
-"""Celery's settings, each with its reason. Connections come from `REDIS_URL`."""
+"""Celery's settings where they differ from Celery's own, and why. Connections: `REDIS_URL`."""
 
 from __future__ import annotations
 
 import os
 
 from dispatcher.connections import celery_broker
+from dispatcher.ledger.celery_messages import QUEUES
+from dispatcher.ledger.keys import DISPATCH_QUEUE, SWEEP_QUEUE, WEBHOOK_QUEUE
 from dispatcher.settings import CommonSettings, load
 
 celery_broker.refuse_another(os.environ)
@@ -33,9 +35,6 @@ broker_connection_timeout = _settings.redis_timeout_s
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 task_publish_retry = False
-# A process's connections for publishing. A publish takes a millisecond, so these serve any number
-# of threads.
-broker_pool_limit = 10
 
 # The ledger is the source of truth, not results. Only tasks that an operator calls keep one, so
 # that the operator can read the answer.
@@ -47,41 +46,24 @@ result_backend_thread_safe = True
 result_expires = 3600
 
 imports = ("dispatcher.tasks",)
-task_default_queue = "dispatch"
-# Verification waits for seconds by design; in a queue and process of its own it never delays a
-# dispatch.
-# The sweep must not wait behind a long queue of the messages that it repeats: a worker takes from
-# its queues in turn.
+task_default_queue = DISPATCH_QUEUE
 task_routes = {
-    "dispatcher.tasks.sweep": {"queue": "sweep"},
-    "dispatcher.tasks.verify_dispatch": {"queue": "verify"},
+    # Verification waits for seconds by design; in a process of its own it never delays a dispatch.
+    **{task: {"queue": queue} for task, queue in QUEUES.items()},
+    # The sweep must not wait behind a long queue of the messages that it repeats: a worker takes
+    # from its queues in turn.
+    "dispatcher.tasks.sweep": {"queue": SWEEP_QUEUE},
     # A client's webhook receiver may be slow: deliveries never wait in front of anything else, and
     # take no more than 16 of the worker's threads.
-    "dispatcher.tasks.deliver_webhook": {"queue": "webhooks"},
-    "dispatcher.tasks.clear_away": {"queue": "verify"},
-    # The worker that sweeps can also supervise what it finds: a silent agent must not wait for a
-    # verify worker that is away.
-    "dispatcher.tasks.supervise": {"queue": "sweep"},
+    "dispatcher.tasks.deliver_webhook": {"queue": WEBHOOK_QUEUE},
 }
 
 # One message per free thread: a long prefetch would let messages wait behind a busy worker while
 # another is idle.
 worker_prefetch_multiplier = 1
-# Acknowledged early: redelivery would only repeat a wake-up that the sweeper repeats sooner.
-task_acks_late = False
-worker_cancel_long_running_tasks_on_connection_loss = False
-# Flower shows these events. No `task-sent` events: the ledger writes most messages and sends no
-# events, and its timeline has the moment already.
-worker_send_task_events = True
+worker_send_task_events = True  # Flower shows them
+timezone = "UTC"  # in which Flower shows times
 worker_consumer = "dispatcher.worker.consumer:Consumer"
-task_send_sent_event = False
-worker_hijack_root_logger = False
-
-accept_content = ["json"]
-task_serializer = "json"
-result_serializer = "json"
-enable_utc = True
-timezone = "UTC"
 
 beat_schedule = {
     # No `expires`, with which Celery would compare beat's clock with the worker's: of the sweeps

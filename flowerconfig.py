@@ -8,7 +8,7 @@ from typing import Any
 
 from tornado.options import options
 
-from dispatcher import listening
+from dispatcher import start_up
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.flower_options import FlowerSettings
 from dispatcher.observability.flower_history import finish_save
@@ -42,7 +42,7 @@ purge_offline_workers = _flower.purge_offline_workers_s
 
 if not options.unix_socket:
     with or_stop():
-        listening.check(address, port, named="FLOWER_ADDRESS and FLOWER_PORT")
+        start_up.check_address(address, port, named="FLOWER_ADDRESS and FLOWER_PORT")
 
 # Flower saves its history when it is stopped, and periodically in case it is killed; each save
 # replaces the file.

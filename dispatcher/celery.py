@@ -1,40 +1,49 @@
 """The Celery application, which `celery -A dispatcher ...` finds here.
 
-Importing it also checks the settings of the running command (`start_checks.py`).
+Importing it also checks the settings of the running command, and ends the process where one is
+wrong. A receiver of a signal could not: Celery logs its exception, and takes messages all the same.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from importlib import import_module
+from pathlib import Path
+from runpy import run_path
 from typing import Any, Final, NoReturn
 
+import click
 from celery import Celery
 from celery.loaders.app import AppLoader
 from celery.signals import after_task_publish, beat_init, celeryd_init, setup_logging
 
-from dispatcher import config_modules
-from dispatcher.connections.reconnecting import AMQP
+from dispatcher.clients.registry import registry
+from dispatcher.connections.celery_broker import AMQP
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.ledger import reports
 from dispatcher.ledger.client import Ledger
+from dispatcher.observability import liveness
 from dispatcher.observability.liveness import AliveFile, Pulse, watch
 from dispatcher.observability.logs import configure, say
-from dispatcher.settings import CommonSettings, load
-from dispatcher.start_checks import check_command
+from dispatcher.settings import CommonSettings, WorkerSettings, load, or_stop
 
+# The folder of `celeryconfig.py` and `flowerconfig.py`, in a checkout as in an installed package.
+# Celery and Flower by themselves look in the current one, where another program may have its own.
+_FOLDER: Final = Path(__file__).resolve().parent.parent
 _CONFIG: Final = "celeryconfig"
 
 
 class Loader(AppLoader):
-    """Celery's loader, which by itself would import `celeryconfig.py` from the current folder."""
+    """Celery's loader, with Usher's own `celeryconfig.py`."""
 
     def config_from_object(self, obj: Any, silent: bool = False) -> Any:
         """Load the settings; Celery calls this at the first use of one, `obj` is the app's."""
-        return super().config_from_object(
-            config_modules.load(obj) if obj == _CONFIG else obj, silent
-        )
+        if obj == _CONFIG:
+            obj = run_path(str(_FOLDER / "celeryconfig.py"))
+        return super().config_from_object(obj, silent)
 
 
 app = Celery("usher", loader=Loader, amqp=AMQP)
@@ -99,4 +108,35 @@ def redis_works(store: Ledger) -> bool:
     return True
 
 
-check_command(app)
+def _check_command() -> None:
+    """Check the settings of the running `celery -A dispatcher ...`; do nothing outside of one."""
+    context = click.get_current_context(silent=True)
+    # `dispatcher`, `dispatcher.celery` or `dispatcher.celery:app`
+    if context is None or not re.match(r"dispatcher\b", str(context.params.get("app"))):
+        return
+    command = context.invoked_subcommand
+    if command is None or command == "dispatch":  # which reports errors itself (`cli/command.py`)
+        return
+    with or_stop():
+        common = load(CommonSettings)
+        if command == "worker":
+            load(WorkerSettings)
+            registry()
+        if command in ("worker", "beat"):
+            liveness.check(common.alive_file)
+        if command == "flower":
+            _check_flower()
+        _ = app.conf.imports  # makes Celery read its settings
+
+
+def _check_flower() -> None:
+    from dispatcher.flower_options import FlowerSettings, check
+
+    load(FlowerSettings)
+    check(os.environ)
+    path = os.environ.setdefault("FLOWER_CONF", str(_FOLDER / "flowerconfig.py"))
+    if not Path(path).is_file():
+        raise ConfigurationError("FLOWER_CONF: there is no such file; unset it to use Usher's")
+
+
+_check_command()

@@ -20,21 +20,22 @@ class FlowerSettings(Settings):
     address: str = Field("127.0.0.1", alias="FLOWER_ADDRESS")  # Flower's default: every address
     own_port: Port | None = Field(None, alias="FLOWER_PORT")
     default_port: Port = Field(5555, alias="USHER_FLOWER_PORT")
+    # The search finds a session by its room or dispatch id, which are in `kwargs`
+    # (docs/operations.md); `result` is the record's state after the task.
     tasks_columns: str = Field(
         "name,kwargs,state,result,received,runtime,worker", alias="FLOWER_TASKS_COLUMNS"
-    )  # the search finds a session by its room or dispatch id, which are in `kwargs`
-    # (docs/operations.md); `result` is the record's state after the task
+    )
     persistent: bool = Field(True, alias="FLOWER_PERSISTENT")  # the history outlives a restart
     db: str = Field("", alias="FLOWER_DB")
     run_dir: str = Field("", alias="USHER_RUN_DIR")
-    max_tasks: int = Field(
-        10_000, gt=0, alias="FLOWER_MAX_TASKS"
-    )  # Flower answers no request while it saves, and saves everything each time: 10,000 tasks
-    # (some 3,000 sessions) are 3 MB, 0.6 s, 0.2 GB of memory; its default of 100,000 ten times that
+    # Flower answers no request while it saves, and saves everything each time: 10,000 tasks (some
+    # 3,000 sessions) are 3 MB, 0.6 s, 0.2 GB of memory; its default of 100,000 ten times that.
+    max_tasks: int = Field(10_000, gt=0, alias="FLOWER_MAX_TASKS")
     state_save_interval_ms: int = Field(60_000, ge=0, alias="FLOWER_STATE_SAVE_INTERVAL")
+    # Otherwise a persistent history would show every former worker for ever.
     purge_offline_workers_s: int = Field(
         86_400, ge=0, le=YEAR_S, alias="FLOWER_PURGE_OFFLINE_WORKERS"
-    )  # otherwise a persistent history would show every former worker for ever
+    )
 
     @property
     def port(self) -> int:
@@ -48,11 +49,7 @@ class FlowerSettings(Settings):
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Check that Flower can read each `FLOWER_...` variable; Flower itself names none.
-
-    Raises:
-        ConfigurationError: names the variables that Flower cannot read, without their values.
-    """
+    """Raise a `ConfigurationError` that names each `FLOWER_...` that Flower cannot read."""
     wrong = [
         name for name in sorted(environ) if is_flower_envvar(name) and not _reads(name, environ)
     ]

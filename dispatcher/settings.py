@@ -50,32 +50,24 @@ class CommonSettings(Settings):
     """The settings that every process of Usher needs: Redis and logging."""
 
     redis_url: SecretStr = Field(alias="REDIS_URL")
-    redis_timeout_s: Seconds = Field(
-        0.3, alias="USHER_REDIS_TIMEOUT_S"
-    )  # one look-up takes 0.2 ms; the HTTP answer must come within 1 s with Redis hung
-    redis_worker_timeout_s: Seconds = Field(
-        2.0, alias="USHER_REDIS_WORKER_TIMEOUT_S"
-    )  # background processes can wait longer: no caller waits for them
+    # One look-up takes 0.2 ms; the HTTP answer must come within 1 s with Redis hung.
+    redis_timeout_s: Seconds = Field(0.3, alias="USHER_REDIS_TIMEOUT_S")
+    # Background processes can wait longer: no caller waits for them.
+    redis_worker_timeout_s: Seconds = Field(2.0, alias="USHER_REDIS_WORKER_TIMEOUT_S")
     log_format: Literal["json", "text"] = Field("json", alias="USHER_LOG_FORMAT")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="USHER_LOG_LEVEL")
-    alive_file: str = Field(
-        "", alias="USHER_ALIVE_FILE"
-    )  # touched every two seconds by a worker, beat or agent server that does its work, for probes
-    retention_s: int = Field(
-        86_400, gt=0, le=YEAR_S, alias="USHER_RETENTION_S"
-    )  # how long an ended record can be read
-    abandon_after_s: Seconds = Field(
-        300.0, alias="USHER_ABANDON_AFTER_S"
-    )  # an agent leaves when no person has joined by then
-    deserted_after_s: Seconds = Field(
-        30.0, alias="USHER_DESERTED_AFTER_S"
-    )  # an agent leaves so long after the last person; LiveKit usually closes the room after 20 s
-    max_backlog: int = Field(
-        500, ge=0, alias="USHER_MAX_BACKLOG"
-    )  # sessions on their way; further requests get a 503 instead of waiting in vain; 0: no limit
-    wake_grace_s: Seconds = Field(
-        2.0, alias="USHER_WAKE_GRACE_S"
-    )  # the sweeper wakes a worker again for a queued record that has not changed for so long
+    # Touched every two seconds by a worker, beat or agent server that does its work, for probes.
+    alive_file: str = Field("", alias="USHER_ALIVE_FILE")
+    # How long an ended record can be read.
+    retention_s: int = Field(86_400, gt=0, le=YEAR_S, alias="USHER_RETENTION_S")
+    # An agent leaves when no person has joined by then.
+    abandon_after_s: Seconds = Field(300.0, alias="USHER_ABANDON_AFTER_S")
+    # An agent leaves so long after the last person; LiveKit usually closes the room after 20 s.
+    deserted_after_s: Seconds = Field(30.0, alias="USHER_DESERTED_AFTER_S")
+    # Sessions on their way; further requests get a 503 instead of waiting in vain; 0: no limit.
+    max_backlog: int = Field(500, ge=0, alias="USHER_MAX_BACKLOG")
+    # The sweeper wakes a worker again for a queued record that has not changed for so long.
+    wake_grace_s: Seconds = Field(2.0, alias="USHER_WAKE_GRACE_S")
 
     @field_validator("redis_url")
     @classmethod
@@ -122,18 +114,15 @@ class ClientSettings(LiveKitSettings, ClientIdSettings):
     publishable_key_sha256: str = Field(
         "", pattern=r"^([0-9a-f]{64})?$", alias="USHER_PUBLISHABLE_KEY_SHA256"
     )
-    origins: str = Field(
-        "", alias="USHER_ORIGINS"
-    )  # pages from which browsers may call, comma-separated, as browsers send them
+    # Pages from which browsers may call, comma-separated, as browsers send them.
+    origins: str = Field("", alias="USHER_ORIGINS")
     agent_names: str = Field("session-agent-rag", min_length=1, alias="USHER_AGENT_NAMES")
     container: str = Field("", max_length=256, alias="USHER_CONTAINER")
     deadline_s: float = Field(20.0, gt=0, le=600, alias="USHER_DEADLINE_S")
-    delegate: bool = Field(
-        True, alias="USHER_DELEGATE"
-    )  # without Redis: have LiveKit dispatch by the token (true), or answer 503 (false)
-    delegate_metadata: bool = Field(
-        False, alias="USHER_DELEGATE_METADATA"
-    )  # delegate sessions with agent metadata as well, which the holder of the token can then read
+    # Without Redis: have LiveKit dispatch by the token (true), or answer 503 (false).
+    delegate: bool = Field(True, alias="USHER_DELEGATE")
+    # Delegate sessions with agent metadata as well, which the holder of the token can then read.
+    delegate_metadata: bool = Field(False, alias="USHER_DELEGATE_METADATA")
     webhook_url: str = Field("", max_length=2000, alias="USHER_WEBHOOK_URL")
     webhook_secret: SecretStr = Field(SecretStr(""), alias="USHER_WEBHOOK_SECRET")
     requests_per_minute: int = Field(0, ge=0, alias="USHER_REQUESTS_PER_MINUTE")  # 0: no limit
@@ -147,29 +136,23 @@ class DispatcherSettings(Settings):
     verify_timeout_s: Seconds = Field(5.0, alias="USHER_VERIFY_TIMEOUT_S")
     verify_poll_s: Seconds = Field(0.5, alias="USHER_VERIFY_POLL_S")
     wait_s: Seconds = Field(1.0, alias="USHER_WAIT_S")  # between two tries of a waiting record
-    offer_timeout_s: Seconds = Field(
-        2.0, alias="USHER_OFFER_TIMEOUT_S"
-    )  # LiveKit offers a job within 0.25 s; a job not offered by then has been dropped
-    unfenced_agents: str = Field(
-        "", alias="USHER_UNFENCED_AGENTS"
-    )  # agent names, comma-separated, whose servers run without our request filter and reports
-    automatic_agents: bool = Field(
-        False, alias="USHER_AUTOMATIC_AGENTS"
-    )  # LiveKit also starts its agents without a name in our rooms: a second agent in each
-    max_losses: int = Field(
-        5, gt=0, alias="USHER_MAX_LOSSES"
-    )  # after so many losses in a row, each within the agent's first minute, it is not replaced
-    client_tasks: int = Field(
-        32, gt=0, alias="USHER_CLIENT_TASKS"
-    )  # of a worker process's 64 threads, the limit of one client where there are several clients
+    # LiveKit offers a job within 0.25 s; a job not offered by then has been dropped.
+    offer_timeout_s: Seconds = Field(2.0, alias="USHER_OFFER_TIMEOUT_S")
+    # Agent names, comma-separated, whose servers run without our request filter and reports.
+    unfenced_agents: str = Field("", alias="USHER_UNFENCED_AGENTS")
+    # LiveKit also starts its agents without a name in our rooms: a second agent in each.
+    automatic_agents: bool = Field(False, alias="USHER_AUTOMATIC_AGENTS")
+    # After so many losses in a row, each within the agent's first minute, it is not replaced.
+    max_losses: int = Field(5, gt=0, alias="USHER_MAX_LOSSES")
+    # Of a worker process's 64 threads, the limit of one client where there are several clients.
+    client_tasks: int = Field(32, gt=0, alias="USHER_CLIENT_TASKS")
     webhook_waits_s: str = Field(
         "5,30,120,300,900,1800,3600,3600",
         pattern=r"^\d+(\.\d+)?(,\d+(\.\d+)?)*$",
         alias="USHER_WEBHOOK_WAITS_S",
     )  # between the tries of one event: nine in 2.9 h
-    webhook_allow_private: bool = Field(
-        False, alias="USHER_WEBHOOK_ALLOW_PRIVATE"
-    )  # deliver to private addresses, and over http to loopback (development)
+    # Deliver to private addresses, and over http to loopback (development).
+    webhook_allow_private: bool = Field(False, alias="USHER_WEBHOOK_ALLOW_PRIVATE")
     sweep_limit: int = Field(100, gt=0, alias="USHER_SWEEP_LIMIT")
 
     @property
@@ -184,19 +167,14 @@ class DispatcherSettings(Settings):
             raise ValueError("must not be more than USHER_VERIFY_TIMEOUT_S: lower it")
         return value
 
-    def unfenced(self, agent_name: str) -> bool:
-        """Return whether that agent's servers run without our request filter and reports."""
-        return agent_name in self.unfenced_names
-
 
 class WorkerSettings(DispatcherSettings):
     """`DispatcherSettings`, and what the Procfile puts on the workers' command line."""
 
     dispatch_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_DISPATCH_CONCURRENCY")
     verify_concurrency: int = Field(64, ge=1, le=1000, alias="USHER_VERIFY_CONCURRENCY")
-    instance: str = Field(
-        "", pattern=r"^[A-Za-z0-9_.-]*$", alias="USHER_INSTANCE"
-    )  # a part of the worker's name, where several workers of one kind run on one machine
+    # A part of the worker's name, where several workers of one kind run on one machine.
+    instance: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$", alias="USHER_INSTANCE")
 
     @model_validator(mode="after")
     def _has_room_for_others(self) -> Self:
@@ -221,11 +199,7 @@ def timings(common: CommonSettings, dispatcher: DispatcherSettings) -> Timings:
 
 
 def load(cls: type[SettingsT]) -> SettingsT:
-    """Read `cls` from the environment.
-
-    Raises:
-        ConfigurationError: one line per variable that is missing or wrong, without its value.
-    """
+    """Read `cls` from the environment; raise a `ConfigurationError` that names what is wrong."""
     try:
         return cls()
     except ValidationError as error:
@@ -246,11 +220,7 @@ def _line(problem: ErrorDetails) -> str:
 
 @contextmanager
 def or_stop() -> Iterator[None]:
-    """End the process with one line on standard error when the block finds a wrong setting.
-
-    Raises:
-        SystemExit: the block has raised a `ConfigurationError`; exit code 1.
-    """
+    """End the process with one line on standard error when the block finds a wrong setting."""
     try:
         yield
     except ConfigurationError as error:

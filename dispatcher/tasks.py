@@ -14,7 +14,7 @@ from typing import Any
 from celery.exceptions import WorkerShutdown
 from celery.signals import heartbeat_sent, worker_ready
 
-from dispatcher import gc_freeze
+from dispatcher import start_up
 from dispatcher.celery import app
 from dispatcher.errors import UsherError
 from dispatcher.ledger import keys, outbox, reports
@@ -28,12 +28,13 @@ from dispatcher.lifecycle import (
     supervision,
     sweeping,
     verification,
+    wake_waiting,
     webhook_delivery,
 )
 from dispatcher.observability import tracing
 from dispatcher.observability.liveness import Pulse
 from dispatcher.publish import GOOD_TILL_MS
-from dispatcher.worker import capacity_listener, data_loss_monitor, heartbeat
+from dispatcher.worker import data_loss_monitor, heartbeat
 from dispatcher.worker.runtime import runtime
 
 logger = logging.getLogger(__name__)
@@ -60,10 +61,10 @@ def _start_runtime(sender: Any) -> None:
     process = runtime()
     process.start(Work.HEARTBEAT, partial(heartbeat.beat, queues=queues, pulse=_consumer))
     if keys.DISPATCH_QUEUE in queues:
-        process.start(Work.WAKE_FOR_CAPACITY, capacity_listener.listen)
+        process.start(Work.WAKE_FOR_CAPACITY, wake_waiting.listen)
         process.start(Work.LOOK_FOR_DATA_LOSS, data_loss_monitor.watch)
         process.start(Work.STAND_IN_FOR_BEAT, sweeping.stand_in_for_beat)
-    gc_freeze.keep()
+    start_up.freeze()
 
 
 @app.task(name=DISPATCH_TASK, throws=(UsherError,))
@@ -94,10 +95,7 @@ def redispatch(dispatch_id: str) -> str:
 
 @app.task(name="dispatcher.tasks.redispatch_joined", throws=(UsherError,))
 def redispatch_joined(dispatch_id: str, room: str) -> str:
-    """Redispatch a joined dispatch on an HTTP request, unless its agent is there.
-
-    The timeline says which.
-    """
+    """Redispatch a joined dispatch on an HTTP request, unless its agent is there (its timeline)."""
     return runtime().run(redispatching.redispatch_joined, dispatch_id)
 
 
@@ -151,6 +149,4 @@ def sweep() -> int:
     begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)
     if not process.run(lambda services: services.ledger.run(begin)):
         return 0
-    wake_ups = process.run(sweeping.sweep_all)
-    process.run(sweeping.publish_all, wake_ups)
-    return len(wake_ups)
+    return process.run(sweeping.sweep_and_wake)

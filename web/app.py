@@ -10,7 +10,7 @@ from werkzeug.exceptions import SecurityError
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
-from dispatcher import gc_freeze
+from dispatcher import start_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger.client import AT_ONCE
 from dispatcher.observability import tracing
@@ -93,4 +93,4 @@ def _warm_up(app: Flask, here: Services) -> None:
             "Redis is not there yet; until it is sessions are delegated or refused",
             extra={"error": str(error)},
         )
-    gc_freeze.keep()
+    start_up.freeze()

@@ -34,7 +34,7 @@ with or_stop():
     load(DispatcherSettings)
     _ = celery_app.conf.imports  # which has Celery read its settings
     # Read once in the master: a worker that is started again while the clients file is wrong goes
-    # on with the clients of the master's start (`dispatcher/clients/file_registry.py`).
+    # on with the clients of the master's start (`dispatcher/clients/client_registry.py`).
     registry()
 
 # Where each process keeps its answer times (web/monitoring/metrics.py). The directory is this
@@ -72,12 +72,12 @@ except OSError as error:
 # Imported before gunicorn listens, and once for all workers: else a caller right after a restart
 # waits in the socket's queue until a worker has imported everything (1.8 s).
 import web.app  # noqa: E402, F401  # for that reason alone
-from dispatcher import gc_freeze  # noqa: E402
+from dispatcher import start_up  # noqa: E402
 from dispatcher.observability.logs import configure  # noqa: E402
 from web.server import gunicorn_log, gunicorn_refusals, listening  # noqa: E402
 
 configure(log_format=_common.log_format, level=_common.log_level)
-gc_freeze.keep()  # else each worker would go through all of this before its first request: 0.1 s
+start_up.freeze()  # else each worker would go through all of this before its first request: 0.1 s
 # No line has them, and each record would look them up.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from dispatcher import listening
+from dispatcher import start_up
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError
 from dispatcher.observability import liveness
@@ -20,7 +20,9 @@ def main() -> int:
         common = load(CommonSettings)
         settings = load(AgentSettings)
         liveness.check(common.alive_file)
-        listening.check(settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT")
+        start_up.check_address(
+            settings.host, settings.port, named="USHER_AGENT_HOST and USHER_AGENT_PORT"
+        )
         refuse_cluster(common.redis_url.get_secret_value(), timeout_s=common.redis_timeout_s)
         configure(log_format=common.log_format, level=common.log_level)
         # Not before: livekit-agents takes a second to import.

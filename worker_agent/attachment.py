@@ -14,7 +14,7 @@ from typing import Any
 
 from livekit.agents import AgentServer, JobExecutorType, JobRequest
 
-from dispatcher import gc_freeze
+from dispatcher import start_up
 from dispatcher.connections.redis_cluster import refuse_cluster
 from dispatcher.errors import ConfigurationError
 from dispatcher.ledger.async_client import AsyncLedger
@@ -88,7 +88,7 @@ class Attachment:
         if in_threads:
             prepare()  # now, not by the thread of the first job
         else:
-            gc_freeze.keep()
+            start_up.freeze()
         if self._replaced_load_fnc is not None:
             logger.warning("the program's load_fnc is not used: Usher reports used slots / slots")
         tracing.start("usher-agent")

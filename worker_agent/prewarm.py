@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from livekit.agents import JobProcess
 
-from dispatcher import gc_freeze
+from dispatcher import start_up
 from dispatcher.errors import ConfigurationError, LedgerUnavailable
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
@@ -47,7 +47,7 @@ def prepare() -> None:
         native_client.make()
         with contextlib.suppress(ConfigurationError, LedgerUnavailable):
             _ledger().warm_up(_CONNECTIONS)
-        gc_freeze.keep()
+        start_up.freeze()
 
 
 def ask(step: Step[T]) -> T:

@@ -30,15 +30,10 @@ class EditRefused(UsherError):
     """Nothing was written; the message says why."""
 
 
-KEY_BITS: Final = 256
-PREFIXES: Final = {KeyKind.SECRET: "usk_", KeyKind.PUBLISHABLE: "upk_"}
+# Prefixes of keys and of their ids: they tell people (and secret scanners) what it is.
+_PREFIXES: Final = {KeyKind.SECRET: ("usk_", "sk"), KeyKind.PUBLISHABLE: ("upk_", "pk")}
 
 Table = Any  # tomlkit's tables: dictionaries that keep their formatting
-
-
-def new_key(kind: KeyKind) -> str:
-    """Return a new key; its prefix tells people (and secret scanners) what it is."""
-    return PREFIXES[kind] + secrets.token_urlsafe(KEY_BITS // 8)
 
 
 class ClientsFile:
@@ -121,18 +116,13 @@ def add_key(table: Table, kind: KeyKind) -> tuple[str, str]:
         raise EditRefused(
             f"it has {MAX_LIVE_KEYS} live {kind} keys already ({names}): retire one (--retire ID)"
         )
-    key = new_key(kind)
+    prefix, id_prefix = _PREFIXES[kind]
+    key = prefix + secrets.token_urlsafe(32)
     now = datetime.now(UTC).replace(microsecond=0)
+    key_id = f"{id_prefix}-{now:%Y%m%d}-{secrets.token_hex(3)}"
+    digest = sha256(key.encode()).hexdigest()
     entry = tomlkit.table()
-    key_id = f"{'sk' if kind is KeyKind.SECRET else 'pk'}-{now:%Y%m%d}-{secrets.token_hex(3)}"
-    entry.update(
-        {
-            "id": key_id,
-            "kind": str(kind),
-            "sha256": sha256(key.encode()).hexdigest(),
-            "created": now,
-        }
-    )
+    entry.update({"id": key_id, "kind": str(kind), "sha256": digest, "created": now})
     if "keys" not in table:
         table.add(tomlkit.nl())
         table["keys"] = tomlkit.aot()

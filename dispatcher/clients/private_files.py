@@ -21,29 +21,8 @@ def read_file(path: Path) -> str:
     """Return the text of a file that only its owner and group can change.
 
     Raises:
-        ConfigurationError: it cannot be read, or every user can change it; the message says what to
-            do.
+        ConfigurationError: it cannot be read, or every user can change it.
     """
-    return _read(path)[0]
-
-
-def read_secret(path: Path) -> str:
-    """Return the stripped secret of a file; log a warning if every user can read it.
-
-    Raises:
-        ConfigurationError: as `read_file`.
-    """
-    text, mode = _read(path)
-    if mode & stat.S_IROTH:
-        logger.warning(
-            f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
-            f"that away with chmod o-r {path}, or have it mounted with mode 0440",
-            extra={"file": str(path), "mode": f"{mode:04o}"},
-        )
-    return text.strip()
-
-
-def _read(path: Path) -> tuple[str, int]:
     try:
         with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -55,4 +34,17 @@ def _read(path: Path) -> tuple[str, int]:
             f"{path} can be changed by every user of this machine (mode {mode:04o}); take that "
             f"away with chmod o-w {path}"
         )
-    return text, mode
+    return text
+
+
+def read_secret(path: Path) -> str:
+    """Return a secret as `read_file`, stripped; log a warning if every user can read it."""
+    text = read_file(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & stat.S_IROTH:
+        logger.warning(
+            f"every user of this machine can read the secret in {path} (mode {mode:04o}); take "
+            f"that away with chmod o-r {path}, or have it mounted with mode 0440",
+            extra={"file": str(path), "mode": f"{mode:04o}"},
+        )
+    return text.strip()

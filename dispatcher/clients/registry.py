@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from dispatcher.clients.client_registry import ClientRegistry
-from dispatcher.clients.file_registry import FileRegistry
+from dispatcher.clients.client_registry import ClientRegistry, FileRegistry
 from dispatcher.clients.models import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.domain import urls
 from dispatcher.domain.models import Limits
@@ -18,8 +17,7 @@ from dispatcher.settings import ClientSettings, ClientsFileSettings, DispatcherS
 def registry() -> ClientRegistry:
     """Return the registry of this process: of the file `USHER_CLIENTS_FILE`, else of one client.
 
-    Raises:
-        ConfigurationError: a setting or the file is wrong; the message says where.
+    Raise a `ConfigurationError` that says where a setting or the file is wrong.
     """
     path = load(ClientsFileSettings).clients_file
     if path:
@@ -67,19 +65,16 @@ def _client_of_environment() -> Client:
 
 def _keys_of_environment(settings: ClientSettings) -> tuple[ApiKey, ...]:
     secret = ApiKey(key_id="environment", kind=KeyKind.SECRET, sha256=settings.api_key_sha256)
-    if not settings.publishable_key_sha256:
+    digest = settings.publishable_key_sha256
+    if not digest:
         return (secret,)
-    if settings.publishable_key_sha256 == secret.sha256:
+    if digest == secret.sha256:
         raise ConfigurationError(
             "USHER_PUBLISHABLE_KEY_SHA256: is the secret key's; everybody would see that one"
         )
     return (
         secret,
-        ApiKey(
-            key_id="environment-publishable",
-            kind=KeyKind.PUBLISHABLE,
-            sha256=settings.publishable_key_sha256,
-        ),
+        ApiKey(key_id="environment-publishable", kind=KeyKind.PUBLISHABLE, sha256=digest),
     )
 
 

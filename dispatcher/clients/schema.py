@@ -30,7 +30,7 @@ from pydantic import (
 
 from dispatcher.clients.models import ApiKey, Client, KeyKind, LiveKitCredentials
 from dispatcher.clients.private_files import read_file, read_secret
-from dispatcher.clients.toml_lines import Loc, line_of, places
+from dispatcher.clients.toml_lines import Loc, line_of
 from dispatcher.domain import urls
 from dispatcher.domain.models import Limits
 from dispatcher.errors import ConfigurationError
@@ -91,10 +91,12 @@ def _webhook_url(url: str, info: ValidationInfo) -> str:
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 
 
-class KeyEntry(BaseModel):
-    """One `[[clients.<id>.keys]]`."""
-
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KeyEntry(_Entry):
+    """One `[[clients.<id>.keys]]`."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
     kind: KeyKind
@@ -103,10 +105,8 @@ class KeyEntry(BaseModel):
     disabled: bool = False
 
 
-class ClientEntry(BaseModel):
+class ClientEntry(_Entry):
     """One `[clients.<id>]`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     livekit_url: Annotated[str, AfterValidator(urls.livekit_url)]
     livekit_api_key: Annotated[Name, BeforeValidator(_named)]
@@ -154,10 +154,8 @@ class ClientEntry(BaseModel):
         )
 
 
-class RegistryFile(BaseModel):
+class RegistryFile(_Entry):
     """The whole file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     # At least one: an empty file is a truncated one, and would lock all clients out.
     clients: Annotated[dict[ClientId, ClientEntry], Field(min_length=1)]
@@ -190,8 +188,7 @@ def parse(text: str, *, name: str, around: Surroundings) -> tuple[Client, ...]:
 def read(path: Path, *, files: set[Path]) -> tuple[Client, ...]:
     """Return the clients of the file at `path`; add the files of secrets to `files`.
 
-    Raises:
-        ConfigurationError: it cannot be read, every user can change it, or it is wrong.
+    Raises like `read_file` and `parse`.
     """
     try:
         text = read_file(path)
@@ -228,11 +225,10 @@ def _key_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
 
 
 def _livekit_mistakes(found: RegistryFile) -> Iterator[tuple[Loc, str]]:
-    """Yield the mistakes of clients that share a LiveKit server or a key of one.
+    """Yield the mistakes of clients that share a LiveKit server or secret.
 
-    A client that may name any room on a LiveKit server gets tokens for the rooms of the server's
-    other clients. A client that knows a LiveKit secret can make the participant tokens and webhooks
-    of every client with that key: the key's name is in each of their tokens.
+    On one server each gets tokens for the other's rooms; with one secret it can make its own, and
+    the other's webhooks.
     """
     servers: dict[object, str] = {}
     secrets: dict[object, str] = {}
@@ -261,8 +257,7 @@ def _loc(loc: Loc) -> Loc:
 
 
 def _message(name: str, text: str, mistakes: list[tuple[Loc, str]]) -> str:
-    lines = places(text)
-    located = [(line_of(lines, loc), loc, reason) for loc, reason in mistakes]
+    located = [(line_of(text, loc), loc, reason) for loc, reason in mistakes]
     return f"{name}: " + "; ".join(
         f"line {line}, {'.'.join(str(part) for part in loc)}: {reason}"
         for line, loc, reason in sorted(located, key=itemgetter(0))

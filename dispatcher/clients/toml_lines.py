@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Final
 
 Loc = tuple[str | int, ...]  # a pydantic location: ("clients", "acme", "keys", 0, "id")
@@ -17,9 +17,17 @@ _TABLE: Final = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT: Final = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[\w"'-]+)*)\s*=""")
 
 
-def places(text: str) -> dict[Loc, int]:
-    """Return the line in which each table and each key of a table begins."""
-    found: dict[Loc, int] = {}
+def line_of(text: str, loc: Loc) -> int:
+    """Return the line of the deepest part of `loc` that is in `text`; else the first line."""
+    deepest, line = 0, 1
+    for number, place in _places(text):
+        if len(place) > deepest and place == loc[: len(place)]:
+            deepest, line = len(place), number
+    return line
+
+
+def _places(text: str) -> Iterator[tuple[int, Loc]]:
+    """Yield the line in which each table and each key of a table begins."""
     count: Counter[Loc] = Counter()
     table: Loc = ()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -28,19 +36,10 @@ def places(text: str) -> dict[Loc, int]:
             if header[1] == "[[":
                 count[table] += 1
                 table = (*table, count[table] - 1)
-            found.setdefault(table, number)
+            yield number, table
         elif assigned := _ASSIGNMENT.match(line):
-            found.setdefault((*table, *_parts(assigned[1])), number)
-    return found
+            yield number, (*table, *_parts(assigned[1]))
 
 
 def _parts(dotted: str) -> Loc:
     return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def line_of(lines: Mapping[Loc, int], loc: Loc) -> int:
-    """Return the line of the deepest part of `loc` that is in the text; else the first line."""
-    for length in range(len(loc), 0, -1):
-        if (line := lines.get(loc[:length])) is not None:
-            return line
-    return 1

@@ -1,7 +1,7 @@
 """Connect Celery and Flower to the Redis of `REDIS_URL`, the same one as the ledger's.
 
 For them a Redis that answers with a refusal (`connections/redis_errors.py`) is a lost connection:
-Celery's worker ends on an error, and reconnects for ever after a lost connection.
+Celery's worker ends on an error, and reconnects for ever after a lost connection, every second.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from celery.app import amqp
+from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from redis import Connection, SSLConnection
+from redis import Connection as RedisConnection
+from redis import SSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.retry import Retry
@@ -43,7 +46,7 @@ class _LostWhenRefused:
             raise Refused(explained(error)) from error
 
 
-class _Connection(_LostWhenRefused, Connection):
+class _Connection(_LostWhenRefused, RedisConnection):
     pass
 
 
@@ -92,6 +95,28 @@ TRANSPORT_ALIASES |= {
 }
 
 
+RETRY_S: Final = 1.0
+
+
+class BrokerConnection(Connection):
+    """kombu's connection, with the same short pause between all tries.
+
+    By itself kombu (5.6) waits 2 s, 4 s, and so on up to 30 s between two tries, so that a worker
+    or beat may notice the return of Redis half a minute late; a session's deadline is 20 s.
+    """
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        """Connect, with any number of tries. Celery's consumer and beat call it."""
+        pauses = {"interval_start": RETRY_S, "interval_step": 0, "interval_max": RETRY_S}
+        return super().ensure_connection(*args, **pauses | options)
+
+
+class AMQP(amqp.AMQP):
+    """Celery's AMQP, with `BrokerConnection`."""
+
+    Connection = BrokerConnection
+
+
 _OVERRIDES: Final = (
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
@@ -111,10 +136,9 @@ class ForCelery:
 
 
 def refuse_another(environ: Mapping[str, str]) -> None:
-    """Refuse variables of Celery's own that name another broker, which Celery would prefer.
+    """Raise a `ConfigurationError` if one of Celery's own variables names another broker.
 
-    Raises:
-        ConfigurationError: there is one. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
+    Celery would prefer that. Source: `celery.app.utils.Settings`, `celery.bin.celery`.
     """
     named = [name for name in _OVERRIDES if environ.get(name)]
     if named:

@@ -16,19 +16,14 @@ from dispatcher.errors import ConfigurationError
 
 
 def refuse_cluster(url: str, *, timeout_s: float) -> None:
-    """Ask the Redis at `url` whether it is a cluster node; a Redis that does not answer passes.
-
-    Raises:
-        ConfigurationError: it is one.
-    """
+    """Raise a `ConfigurationError` if the Redis at `url` is a cluster's; pass one that is away."""
     if by_sentinel(url) is not None:
         return
-    retry = Retry(NoBackoff(), 0)
-    client = sentinel.connect(url, timeout_s=timeout_s, retry=retry)
+    client = sentinel.connect(url, timeout_s=timeout_s, retry=Retry(NoBackoff(), 0))
     try:
         clustered = bool(client.info("cluster").get("cluster_enabled"))
     except RedisError:
-        return  # Redis is away or refuses: the process starts and reports it
+        return  # the process starts and reports it
     finally:
         sentinel.close(client)
     if clustered:

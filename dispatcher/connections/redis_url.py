@@ -3,9 +3,8 @@
 One Redis: `redis://` or `rediss://`. A Redis named by Sentinel: `redis+sentinel://` or, with TLS,
 `rediss+sentinel://`, with the Sentinels in place of the host and its service name in `?service=`.
 
-redis-py reads TLS options from the URL's query, Celery's result backend some of them, as text, and
-Flower none. redis-py has no URLs for Sentinel, and Celery wants one URL for each Sentinel. So
-Celery and Flower get URLs without options, and the options as values.
+redis-py has no URLs for Sentinel, and Celery wants one for each Sentinel. Celery's result backend
+reads some TLS options of a URL, and Flower none: both get URLs without them, and these as values.
 """
 
 from __future__ import annotations
@@ -27,15 +26,11 @@ _CERT_REQS: Final = {
 }
 
 
-def _boolean(text: str) -> bool:
-    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    return values[text.lower()]
-
-
+_BOOLEANS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 # redis-py's options that are allowed in a URL.
 _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "ssl_cert_reqs": _CERT_REQS.__getitem__,
-    "ssl_check_hostname": _boolean,
+    "ssl_check_hostname": lambda text: _BOOLEANS[text.lower()],
     "ssl_ca_certs": str,
     "ssl_ca_path": str,
     "ssl_certfile": str,
@@ -105,8 +100,7 @@ def _tls(scheme: str, query: list[tuple[str, str]]) -> dict[str, Any] | None:
 def without_tls_options(url: str) -> tuple[str, dict[str, Any] | None]:
     """Return the URL of one Redis without its TLS options, and these as values (None: no TLS).
 
-    Raises:
-        ValueError: it cannot be a Redis URL; the message does not contain it.
+    Raises like `check`.
     """
     parts = _split(url)
     query = parse_qsl(parts.query)
@@ -118,7 +112,7 @@ def without_tls_options(url: str) -> tuple[str, dict[str, Any] | None]:
 
 
 def by_sentinel(url: str) -> BySentinel | None:
-    """Return the Sentinels of `url`; None where it names one Redis itself. Raises as above."""
+    """Return the Sentinels of `url`; None where it names one Redis itself. Raises like `check`."""
     parts = _split(url)
     if parts.scheme in _PLAIN:
         return None
@@ -164,11 +158,7 @@ def _db(path: str) -> int:
 
 
 def check(url: str) -> None:
-    """Check the form of `url`.
-
-    Raises:
-        ValueError: it cannot be a Redis URL; the message does not contain it.
-    """
+    """Raise a `ValueError`, whose text does not contain `url`, if that cannot be a Redis URL."""
     if by_sentinel(url) is None:
         without_tls_options(url)
 

@@ -1,12 +1,12 @@
 """Clients of the Redis of `REDIS_URL`, with or without Sentinel.
 
-redis-py asks a Sentinel for each new connection, and drops the connections to another master when
-the answer has changed. Added here: a bound on the time spent on silent Sentinels, a check that the
-named master is one, and no further use of old connections after the first has failed.
+Added to what redis-py does: a bound on the time spent on silent Sentinels, a check that the named
+master is one, and no further use of old connections after the first has failed.
 """
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any, Final
 
@@ -21,20 +21,30 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from dispatcher.connections import keepalive
 from dispatcher.connections.redis_url import BySentinel, by_sentinel
-
-# redis-py has no types in much of what is used here.
 
 # Errors of a Redis that takes no writes: it is a replica, or has lost its replicas, so that another
 # may be the master by now. In a script they stand behind an "ERR" (6.2).
 _NOT_THE_MASTER: Final = ("READONLY", "NOREPLICAS", "MASTERDOWN")
 # An agent's last words may hold bytes that are not UTF-8; they must not make a record unreadable.
 _ANY_TEXT: Final = {"encoding_errors": "replace"}
-# By default redis-py looks up its own version among the installed packages and sends it to Redis on
-# each connection: an eighth of an agent server's Python time while 40 agents joined.
+# By default redis-py looks up its own version among the installed packages for each connection: an
+# eighth of an agent server's Python time while 40 agents joined.
 _NO_DRIVER_INFO: Final = {"driver_info": None}
 _NO_MASTER: Final = "{} is no master any more"
+# TCP keepalive, so that a process soon notices that the machine of its Redis has vanished without
+# FIN or RST: the kernel probes each connection (docs/decisions/0038-keepalive-to-redis.md).
+_KEEPALIVE: Final = {
+    "TCP_KEEPIDLE": 3,
+    "TCP_KEEPINTVL": 1,
+    "TCP_KEEPCNT": 3,
+    # The same limit, in ms, for data that is not confirmed: by default it is sent for 15 minutes.
+    "TCP_USER_TIMEOUT": (3 + 1 * 3) * 1000,
+}
+# `socket_keepalive_options` of redis-py and of kombu, as far as this system has them.
+KEEPALIVE_OPTIONS: Final[dict[int, int]] = {
+    getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)
+}
 
 
 def _is_master(hello: Any) -> bool:
@@ -51,8 +61,7 @@ class MasterConnection(blocking.SentinelManagedConnection):
     """A connection to a Redis that itself says that it is a master, and takes writes.
 
     A Sentinel that was cut off, or a master that is just coming back, may name the wrong one. A
-    refused write is a lost connection, and the reconnect asks the Sentinels again. (As an answer it
-    ended Celery's workers, which wait with a command that writes.)
+    refused write is a lost connection, and the reconnect asks the Sentinels again.
     """
 
     def read_response(self, *args: Any, **options: Any) -> Any:
@@ -133,7 +142,7 @@ def socket_options(timeout_s: float) -> dict[str, Any]:
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
-        "socket_keepalive_options": keepalive.SOCKET_OPTIONS,
+        "socket_keepalive_options": KEEPALIVE_OPTIONS,
     }
 
 

@@ -52,14 +52,10 @@ async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Giv
         PermanentLiveKitError: LiveKit refused.
         TransientLiveKitError: no try was answered.
     """
-
-    async def one_try() -> str | GiveUp:
-        tries.count += 1
-        return await _ask(services, dispatch, tries)
-
+    retrying = policy(on_failure=tries.note, sleep=services.sleep)
     # An answer after that would come too late for the deadline.
     async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
-        answer: str | GiveUp = await policy(on_failure=tries.note, sleep=services.sleep)(one_try)
+        answer: str | GiveUp = await retrying(_try, services, dispatch, tries)
     return answer
 
 
@@ -69,8 +65,9 @@ def may_have_been_asked(dispatch: Dispatch) -> bool:
     return not waited.issuperset(range(1, dispatch.generation))
 
 
-async def _ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
-    """Make one try: ask for this generation, unless LiveKit has been asked or need not be."""
+async def _try(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
+    """Ask for this generation once, unless LiveKit has been asked or need not be."""
+    tries.count += 1
     if tries.count > 1:
         record = await read(services, dispatch.dispatch_id)
         if record.generation != dispatch.generation or record.terminal:

@@ -12,53 +12,44 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant
+from dispatcher.domain.timing import unchanged_s
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches
 from dispatcher.ledger.cancelling import cleared, serving
-from dispatcher.lifecycle.outcomes import log_fields, read, traced
+from dispatcher.ledger.celery_messages import CLEAR_TASK
+from dispatcher.lifecycle.outcomes import log_fields, read
 from dispatcher.lifecycle.services import Services
-from dispatcher.publish import wake_clearing
 
 logger = logging.getLogger(__name__)
 
-# A worker that was requesting the job from LiveKit at the moment of the cancel has returned or died
-# by then; so the room is looked at once more.
+# The room is looked at once more after this: a worker that was requesting the job from LiveKit at
+# the moment of the cancel has returned or died by then.
 SETTLED_S: Final = 15.0
 LOOK_AGAIN_S: Final = 2.0
-# While LiveKit does not answer, the worker tries for so long, at growing intervals: hundreds of
-# dispatches may be cancelled meanwhile, and an agent that comes back with LiveKit finds that it is
-# stale.
+# While LiveKit does not answer, it is asked for so long, at intervals of a quarter of that time so
+# far: hundreds of dispatches may be cancelled, and an agent that comes back finds that it is stale.
 GIVE_UP_S: Final = 600.0
-MORE_SELDOM: Final = 0.25  # of its age
 
 
 async def clear_away(services: Services, dispatch_id: str) -> State:
-    """Remove what is left of a cancelled dispatch from its room; return the record's state.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
-    """
+    """Remove what is left of a cancelled dispatch from its room; return the record's state."""
     dispatch = await read(services, dispatch_id)
     if dispatch.state is not State.CANCELLED or not dispatch.clearing:
         return dispatch.state
-    # The task runs in the verify worker (`celeryconfig.py`), so it shares the verifications' limit.
-    with services.turn(services.verifying, dispatch, wake=wake_clearing) as may_go_on:
-        if not may_go_on:
-            return dispatch.state
-        with traced("clear_away", dispatch):
-            return await _clear_away(services, dispatch)
+    # The task runs in the verify worker, so it shares the verifications' limit.
+    with services.turn(services.verifying, dispatch, CLEAR_TASK) as may_go_on:
+        return await _clear_away(services, dispatch) if may_go_on else dispatch.state
 
 
 async def _clear_away(services: Services, dispatch: Dispatch) -> State:
     dispatch_id = dispatch.dispatch_id
-    age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+    age_s = unchanged_s(dispatch)
     try:
         await _clear(services, dispatch)
     except LiveKitError as error:
         logger.warning("cannot take the agent away", extra=log_fields(dispatch, error=str(error)))
         if age_s < GIVE_UP_S:
-            pause_s = max(LOOK_AGAIN_S, age_s * MORE_SELDOM)
+            pause_s = max(LOOK_AGAIN_S, age_s / 4)
             await services.ledger.run(dispatches.defer(dispatch_id, due_in_s=pause_s))
             return State.CANCELLED
         logger.error("an agent may be left in the room", extra=log_fields(dispatch))

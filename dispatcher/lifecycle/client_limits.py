@@ -17,83 +17,64 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
+from dispatcher.domain.models import Dispatch
+
 logger = logging.getLogger(__name__)
 
 _LINE_MAX: Final = 10_000
-
-Wake = Callable[[str, str], None]
+# Webhook deliveries in progress: of each client, and of all.
+CLIENT_SLOTS: Final = 4
+SLOTS: Final = 16
 
 
 class Lanes:
     """The running tasks of one kind in this process, by client; belongs to one event loop."""
 
-    def __init__(self, *, limit: int, wake: Wake) -> None:
-        """`wake` is called with dispatch id and room, in a thread of its own."""
+    def __init__(self, *, limit: int, wake: Callable[[str, str, str], None]) -> None:
+        """`wake` is called with task, dispatch id and room, in a thread of its own."""
+        self.in_hand: Counter[str] = Counter()
         self._limit = limit
         self._wake = wake
-        self._in_hand: Counter[str] = Counter()
-        self._lines: dict[str, dict[str, tuple[str, Wake]]] = {}
+        self._lines: dict[str, dict[str, tuple[str, str]]] = {}
         self._waking: set[asyncio.Task[None]] = set()
 
-    def in_hand(self, client_id: str) -> int:
-        """Return how many tasks of that client are running."""
-        return self._in_hand[client_id]
-
     @contextlib.contextmanager
-    def enter(
-        self, client_id: str, dispatch_id: str, room: str, *, alone: bool, wake: Wake | None = None
-    ) -> Iterator[bool]:
-        """Yield whether the task may go on; if not, its dispatch is woken again later.
+    def enter(self, dispatch: Dispatch, task: str, *, alone: bool) -> Iterator[bool]:
+        """Yield whether `task` may go on; if not, a worker is woken for it again later.
 
-        Args:
-            alone: there is no other client, so no limit.
-            wake: publishes this dispatch's wake-up, in place of the one given to `__init__`.
+        `alone`: there is no other client, so no limit.
         """
-        if not alone and self._in_hand[client_id] >= self._limit:
+        client_id = dispatch.client_id
+        if not alone and self.in_hand[client_id] >= self._limit:
             line = self._lines.setdefault(client_id, {})
             if len(line) < _LINE_MAX:
                 # One entry, however often the sweeper wakes the dispatch meanwhile.
-                line[dispatch_id] = (room, wake or self._wake)
+                line[dispatch.dispatch_id] = (task, dispatch.room_name)
             yield False
             return
-        self._in_hand[client_id] += 1
+        self.in_hand[client_id] += 1
         try:
             yield True
         finally:
-            self._in_hand[client_id] -= 1
-            if not self._in_hand[client_id]:
-                del self._in_hand[client_id]
+            self.in_hand[client_id] -= 1
             self._wake_next(client_id)
 
     def _wake_next(self, client_id: str) -> None:
-        line = self._lines.get(client_id)
-        if not line:
-            return
-        dispatch_id = next(iter(line))
-        room, wake = line.pop(dispatch_id)
-        if not line:
-            del self._lines[client_id]
-        task = asyncio.create_task(_publish(wake, dispatch_id, room))
-        self._waking.add(task)  # the loop itself holds only a weak reference
-        task.add_done_callback(self._waking.discard)
+        if line := self._lines.get(client_id):
+            dispatch_id = next(iter(line))
+            task, room = line.pop(dispatch_id)
+            waking = asyncio.create_task(self._publish(task, dispatch_id, room))
+            self._waking.add(waking)  # the loop itself holds only a weak reference
+            waking.add_done_callback(self._waking.discard)
 
-
-async def _publish(wake: Wake, dispatch_id: str, room: str) -> None:
-    try:
-        await asyncio.to_thread(wake, dispatch_id, room)
-    except OperationalError as error:
-        logger.warning(
-            "wake-up not published",
-            extra={"dispatch_id": dispatch_id, "error": type(error).__name__},
-        )
-
-
-# Webhook deliveries in progress, of one client.
-EACH: Final = 4
-
-
-# Of all clients.
-ALL: Final = 16
+    async def _publish(self, task: str, dispatch_id: str, room: str) -> None:
+        try:
+            await asyncio.to_thread(self._wake, task, dispatch_id, room)
+        except OperationalError as error:
+            logger.warning(
+                "wake-up not published",
+                extra={"dispatch_id": dispatch_id, "error": type(error).__name__},
+            )
 
 
 class Slots:
@@ -105,7 +86,7 @@ class Slots:
     @contextlib.contextmanager
     def take(self, client_id: str) -> Iterator[bool]:
         """Yield whether a slot is free for this client."""
-        if self._taken[client_id] >= EACH or self._taken.total() >= ALL:
+        if self._taken[client_id] >= CLIENT_SLOTS or self._taken.total() >= SLOTS:
             yield False
             return
         self._taken[client_id] += 1

@@ -13,10 +13,11 @@ from typing import Final
 from dispatcher.domain.models import PARTICIPANT_TOKEN_TTL_S, Dispatch
 from dispatcher.domain.rooms import our_agent
 from dispatcher.domain.state_machine import JOINED
+from dispatcher.domain.timing import unchanged_s
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches, endings, leases
 from dispatcher.ledger.advance import Advance, Times
-from dispatcher.lifecycle.outcomes import log_fields
+from dispatcher.lifecycle.outcomes import log_fields, look
 from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
@@ -34,26 +35,22 @@ async def settled(services: Services, dispatch: Dispatch) -> bool:
     An agent that LiveKit has dispatched takes the record over by itself
     (`worker_agent/adoption.py`); an agent without our request filter is found here.
     """
-    try:
-        room = await services.livekit(dispatch).look(dispatch.room_name)
-    except LiveKitError as error:
-        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+    room = await look(services, dispatch)
+    if room is None:
         return False  # the dispatch's own tries record the error, and look before they ask
     fenced = services.fenced(dispatch)
     agent = our_agent(dispatch, room.agents, fenced=fenced)
     if agent is not None and not fenced:
-        joined = dispatches.advance(
-            Advance(
-                dispatch,
-                JOINED,
-                fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
-                attempt={"outcome": "joined"},
-                times=Times(lease_s=leases.LEASE_S),
-                detail={"agent_identity": agent.identity, "by": "its participant token"},
-            )
+        joined = Advance(
+            dispatch,
+            JOINED,
+            fields={"agent_identity": agent.identity, "joined_at_ms": str(agent.joined_at_ms)},
+            attempt={"outcome": "joined"},
+            times=Times(lease_s=leases.LEASE_S),
+            detail={"agent_identity": agent.identity, "by": "its participant token"},
         )
-        return (await services.ledger.run(joined)).moved
-    age_s = (dispatch.read_at_ms - dispatch.updated_at_ms) / 1000
+        return (await services.advance(joined)).moved
+    age_s = unchanged_s(dispatch)
     if agent is not None:
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=LOOK_AGAIN_S))
         return age_s < ADOPTION_S

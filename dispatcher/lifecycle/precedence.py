@@ -6,6 +6,7 @@ are sent again as well, and would take the last slots from callers who wait.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from dispatcher.domain.agent_servers import eligible, slots_for
@@ -44,21 +45,12 @@ def ahead_of(
     )
 
 
-async def _person_is_there(services: Services, dispatch: Dispatch) -> bool:
-    """Return whether a person is in the room now; no agent is there that would have reported it."""
-    try:
-        return (await services.livekit(dispatch).look(dispatch.room_name)).people > 0
-    except TransientLiveKitError:
-        return False
-
-
 async def why_behind(
     services: Services, dispatch: Dispatch, servers: Sequence[AgentServerReport]
 ) -> Reason | None:
     """Return why an unattended dispatch waits although slots are free; None if it need not wait.
 
     Raises:
-        LedgerUnavailable: Redis did not answer.
         PermanentLiveKitError: LiveKit refuses this client.
     """
     if not dispatch.unattended or not services.fenced(dispatch):
@@ -70,8 +62,10 @@ async def why_behind(
     )
     if not ahead or slots_for(dispatch, servers) - sent > ahead:
         return None
-    if await _person_is_there(services, dispatch):
-        return None
+    with contextlib.suppress(TransientLiveKitError):
+        # A person may be there now: no agent is, that would have reported it.
+        if (await services.livekit(dispatch).look(dispatch.room_name)).people:
+            return None
     return Reason(
         code=FailureReason.NO_CAPACITY,
         message=f"no person has come to this session yet, and {ahead} session(s) with a caller "

@@ -17,14 +17,13 @@ from dispatcher.errors import (
     RedispatchRefused,
     TooLate,
 )
-from dispatcher.ledger import celery_messages, dispatches
+from dispatcher.ledger import celery_messages
 from dispatcher.ledger.advance import Advance, Provided, Times
+from dispatcher.ledger.celery_messages import REDISPATCH_JOINED_TASK
 from dispatcher.ledger.clock import LedgerClock
 from dispatcher.ledger.dispatches import Advanced
-from dispatcher.ledger.step import Step
-from dispatcher.lifecycle.outcomes import read, traced
+from dispatcher.lifecycle.outcomes import read
 from dispatcher.lifecycle.services import Services
-from dispatcher.publish import wake_redispatch
 
 
 async def redispatch(
@@ -39,7 +38,6 @@ async def redispatch(
         asked_before: the request has been counted against its client's limits, and paced, already.
 
     Raises:
-        UnknownDispatch: no such record.
         RedispatchRefused: the agent is there, is on its way, or the room is another dispatch's;
             its client has reached a limit; or LiveKit cannot be asked.
         LedgerUnavailable: Redis did not answer in time; nothing is done later.
@@ -54,31 +52,16 @@ async def redispatch(
         paced=len(services.clients.clients) > 1 and not asked_before,
         max_backlog=services.common.max_backlog,
     )
-    step = dispatches.advance(
-        Advance(
-            dispatch,
-            REDISPATCH,
-            due_in_s=services.common.wake_grace_s,
-            detail={"by": by},
-            times=Times(deadline_in_s=client.deadline_s),
-            provided=Provided(
-                admission=admission, not_after_ms=clock.in_ms(services.ledger.timeout_s)
-            ),
-            wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
-        )
+    command = Advance(
+        dispatch,
+        REDISPATCH,
+        due_in_s=services.common.wake_grace_s,
+        detail={"by": by},
+        times=Times(deadline_in_s=client.deadline_s),
+        provided=Provided(admission=admission, not_after_ms=clock.in_ms(services.ledger.timeout_s)),
+        wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
     )
-    done = await _admitted(services, client, step)
-    _check_done(done, dispatch)
-    return await read(services, dispatch_id)
-
-
-def _check_done(done: Advanced, dispatch: Dispatch) -> None:
-    """Raise an error if the ledger has not started a new generation.
-
-    Raises:
-        TooLate: Redis ran the step after the caller's time-out.
-        RedispatchRefused: the room is another dispatch's, or the record has moved on.
-    """
+    done = await _admitted(services, client, command)
     if done.outcome == "late":
         raise TooLate
     if done.outcome == "occupied":
@@ -90,16 +73,13 @@ def _check_done(done: Advanced, dispatch: Dispatch) -> None:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} has just become {done.state}; look again"
         )
+    return await read(services, dispatch_id)
 
 
-async def _admitted(services: Services, client: Client, step: Step[Advanced]) -> Advanced:
-    """Run the step.
-
-    Raises:
-        RedispatchRefused: the client has reached a limit.
-    """
+async def _admitted(services: Services, client: Client, command: Advance) -> Advanced:
+    """Change the record; raise `RedispatchRefused` if its client has reached a limit."""
     try:
-        return await services.ledger.run(step)
+        return await services.advance(command)
     except LimitReached as error:
         raise RedispatchRefused(
             f"client {client.client_id!r} may have {error}; try again in "
@@ -113,11 +93,7 @@ async def _admitted(services: Services, client: Client, step: Step[Advanced]) ->
 
 
 async def check(services: Services, dispatch: Dispatch) -> None:
-    """Check that a redispatch would neither do harm nor nothing; this can change before it is made.
-
-    Raises:
-        RedispatchRefused: it would.
-    """
+    """Raise `RedispatchRefused` if a redispatch now would do harm, or nothing."""
     if dispatch.state in PENDING:
         raise RedispatchRefused(
             f"dispatch {dispatch.dispatch_id} is {dispatch.state} already (generation "
@@ -128,29 +104,18 @@ async def check(services: Services, dispatch: Dispatch) -> None:
 
 
 async def redispatch_joined(services: Services, dispatch_id: str) -> State:
-    """Redispatch for a caller whose HTTP request got a 202: a refusal goes into the timeline.
-
-    Raises:
-        UnknownDispatch: no such record.
-    """
+    """Redispatch for a caller whose HTTP request got a 202: a refusal goes into the timeline."""
     dispatch = await read(services, dispatch_id)
-    with services.turn(services.dispatching, dispatch, wake=wake_redispatch) as may_go_on:
+    with services.turn(services.dispatching, dispatch, REDISPATCH_JOINED_TASK) as may_go_on:
         if not may_go_on:
             return dispatch.state
-        with traced("redispatch_joined", dispatch):
-            return await _redispatch_joined(services, dispatch_id)
-
-
-async def _redispatch_joined(services: Services, dispatch_id: str) -> State:
-    try:
-        return (await redispatch(services, dispatch_id, by="http", asked_before=True)).state
-    except RedispatchRefused as refusal:
-        dispatch = await read(services, dispatch_id)
-        step = dispatches.advance(
-            Advance(dispatch, REDISPATCH_REFUSED, detail={"message": str(refusal)})
-        )
-        await services.ledger.run(step)
-        return dispatch.state
+        try:
+            return (await redispatch(services, dispatch_id, by="http", asked_before=True)).state
+        except RedispatchRefused as refusal:
+            dispatch = await read(services, dispatch_id)
+            detail = {"message": str(refusal)}
+            await services.advance(Advance(dispatch, REDISPATCH_REFUSED, detail=detail))
+            return dispatch.state
 
 
 async def _refuse_if_served(services: Services, dispatch: Dispatch) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Final
 
 from dispatcher.domain.models import Dispatch, Transition
 from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents, surplus_agents
 from dispatcher.domain.state_machine import FOREIGN_AGENT, SURPLUS_AGENT
 from dispatcher.errors import LiveKitError
-from dispatcher.ledger import dispatches, leases
+from dispatcher.ledger import leases
 from dispatcher.ledger.advance import Advance, Counted
 from dispatcher.lifecycle.outcomes import log_fields
 from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
-
-LOOK_AGAIN_S: Final = 1.0
 
 
 async def remove_others(services: Services, dispatch: Dispatch, room: RoomView) -> None:
@@ -37,12 +34,12 @@ async def remove_foreign(services: Services, dispatch: Dispatch, room: RoomView)
     for agent in foreign_agents(dispatch, room.agents):
         await _remove_and_tell(services, dispatch, agent, FOREIGN_AGENT)
     if foreign_agents(dispatch, room.joining):
-        await _look_again(services, dispatch)
+        await look_again(services, dispatch)
 
 
-async def _look_again(services: Services, dispatch: Dispatch) -> None:
-    """Make the supervision of a joined dispatch due in `LOOK_AGAIN_S`."""
-    await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
+async def look_again(services: Services, dispatch: Dispatch) -> None:
+    """Have a worker look into the room of a joined dispatch again in a second."""
+    await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=1.0))
 
 
 async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> None:
@@ -51,9 +48,9 @@ async def remove_all(services: Services, dispatch: Dispatch, room: RoomView) -> 
     if dispatch.livekit_dispatch_id:
         with contextlib.suppress(LiveKitError):
             await livekit.delete_dispatch(dispatch.livekit_dispatch_id, dispatch.room_name)
-    stood_by = [a for a in room.agents if a.identity == dispatch.agent_identity]
+    its_own = [a for a in room.agents if a.identity == dispatch.agent_identity]
     surplus = surplus_agents(dispatch, room.agents, fenced=services.fenced(dispatch))
-    for agent in [*surplus, *stood_by]:
+    for agent in [*surplus, *its_own]:
         logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))
         await _remove(services, dispatch, agent.identity)
 
@@ -62,9 +59,9 @@ async def _remove_and_tell(
     services: Services, dispatch: Dispatch, agent: AgentParticipant, transition: Transition
 ) -> None:
     if not await _remove(services, dispatch, agent.identity):
-        await _look_again(services, dispatch)
+        await look_again(services, dispatch)
         return
-    told = dispatches.advance(
+    await services.advance(
         Advance(
             dispatch,
             transition,
@@ -72,7 +69,6 @@ async def _remove_and_tell(
             counted=Counted(once=f"{transition.event}:{agent.identity}"),
         )
     )
-    await services.ledger.run(told)
 
 
 async def _remove(services: Services, dispatch: Dispatch, identity: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from kombu.exceptions import OperationalError
@@ -14,13 +14,17 @@ from dispatcher.clients.registry import registry
 from dispatcher.domain.models import Dispatch
 from dispatcher.domain.timing import Timings
 from dispatcher.errors import LedgerUnavailable
+from dispatcher.ledger import dispatches
+from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.async_client import AsyncLedger
+from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.guarding import Guard
 from dispatcher.ledger.pubsub import Wakeups
-from dispatcher.lifecycle.client_limits import Lanes, Slots, Wake
+from dispatcher.lifecycle.client_limits import Lanes, Slots
 from dispatcher.lifecycle.webhook_http import Receivers
 from dispatcher.livekit.client import LiveKitClient, LiveKitClients
-from dispatcher.publish import wake_dispatch, wake_verification
+from dispatcher.observability import state_changes, tracing
+from dispatcher.publish import wake_worker
 from dispatcher.settings import CommonSettings, DispatcherSettings, load, timings
 
 
@@ -46,21 +50,39 @@ class Services:
         credentials = self.clients.by_id(dispatch.client_id).livekit
         return self.livekit_clients.for_credentials(credentials)
 
-    def turn(
-        self, lanes: Lanes, dispatch: Dispatch, *, wake: Wake | None = None
-    ) -> AbstractContextManager[bool]:
-        """Count a task within its client's limit; yield whether it may go on (`client_limits.py`).
+    async def advance(self, command: Advance) -> Advanced:
+        """Change a record. Raises like `dispatches.advance`."""
+        return await self.ledger.run(dispatches.advance(command))
 
-        Every task that calls LiveKit needs this: a LiveKit that hangs holds it for seconds.
+    @contextlib.contextmanager
+    def turn(self, lanes: Lanes, dispatch: Dispatch, task: str) -> Iterator[bool]:
+        """Count a task within its client's limit and trace it; yield whether it may go on.
+
+        Every task that calls LiveKit needs this: a LiveKit that hangs holds it for seconds. One
+        that may not go on is woken again (`client_limits.py`). The span is dropped if nothing
+        happens.
         """
+        name = task.rpartition(".")[2]
         alone = len(self.clients.clients) < 2
-        return lanes.enter(
-            dispatch.client_id, dispatch.dispatch_id, dispatch.room_name, alone=alone, wake=wake
+        span = tracing.span(
+            f"process {name}",
+            parent=dispatch.traceparent,
+            kind=tracing.SpanKind.CONSUMER,
+            attributes={
+                **state_changes.span_attributes(dispatch),
+                "messaging.system": "celery",
+                "messaging.operation.type": "process",
+                "messaging.operation.name": "process",
+                "messaging.destination.name": name,
+            },
+            lazy=True,
         )
+        with lanes.enter(dispatch, task, alone=alone) as may_go_on, span:
+            yield may_go_on
 
     def fenced(self, dispatch: Dispatch) -> bool:
         """Return whether its agent's servers run with our request filter and reports."""
-        return not self.settings.unfenced(dispatch.agent_name)
+        return dispatch.agent_name not in self.settings.unfenced_names
 
     @property
     def timings(self) -> Timings:
@@ -92,8 +114,8 @@ async def open_services(common: CommonSettings | None = None) -> Services:
         guard=guard,
         livekit_clients=LiveKitClients(timeout_s=settings.livekit_timeout_s),
         wakeups=Wakeups(common, guard),
-        dispatching=Lanes(limit=settings.client_tasks, wake=wake_dispatch),
-        verifying=Lanes(limit=settings.client_tasks, wake=wake_verification),
+        dispatching=Lanes(limit=settings.client_tasks, wake=wake_worker),
+        verifying=Lanes(limit=settings.client_tasks, wake=wake_worker),
         receivers=Receivers(allow_private=settings.webhook_allow_private),
         deliveries=Slots(),
     )

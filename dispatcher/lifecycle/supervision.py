@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Final
 
@@ -12,17 +11,14 @@ from dispatcher.domain.models import Dispatch, FailureReason, State
 from dispatcher.domain.rooms import RoomView, agent_to_keep
 from dispatcher.domain.state_machine import AGENT_ADOPTED, AGENT_LOST, CAME_BACK
 from dispatcher.domain.timing import STILL_TO_COME_S
-from dispatcher.errors import LiveKitError
-from dispatcher.ledger import celery_messages, dispatches, endings, leases
+from dispatcher.ledger import celery_messages, endings, leases
 from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.celery_messages import SUPERVISE_TASK
 from dispatcher.ledger.leases import Renewal
-from dispatcher.lifecycle.outcomes import fail, log_fields, read, traced
+from dispatcher.lifecycle.outcomes import fail, look, read
 from dispatcher.lifecycle.precedence import is_unattended
 from dispatcher.lifecycle.removal import remove_all, remove_others
 from dispatcher.lifecycle.services import Services
-from dispatcher.publish import wake_supervision
-
-logger = logging.getLogger(__name__)
 
 # After so long a session is looked at again when LiveKit does not answer.
 LOOK_AGAIN_S: Final = 2.0
@@ -32,33 +28,23 @@ SILENT: Final = "the agent fell silent"
 async def supervise(services: Services, dispatch_id: str, *, good_till_ms: int = 0) -> State:
     """Supervise a joined dispatch whose lease has expired; return the record's state.
 
-    After `good_till_ms`, by the ledger's clock, the sweeper has sent another message (0: none).
-
     With a person in the room, or still to come, a new generation takes over, and the old agent,
-    dead or frozen, is removed. When every person has left, the dispatch ends.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
+    dead or frozen, is removed. When every person has left, the dispatch ends. After `good_till_ms`,
+    by the ledger's clock, the sweeper has sent another message (0: none).
     """
     dispatch = await read(services, dispatch_id)
     if dispatch.state not in (State.JOINED, State.LEAVING):
         return dispatch.state
     if good_till_ms and dispatch.read_at_ms > good_till_ms:
         return dispatch.state
-    with services.turn(services.dispatching, dispatch, wake=wake_supervision) as may_go_on:
-        if not may_go_on:
-            return dispatch.state
-        with traced("supervise", dispatch):
-            return await _supervise(services, dispatch)
+    with services.turn(services.dispatching, dispatch, SUPERVISE_TASK) as may_go_on:
+        return await _supervise(services, dispatch) if may_go_on else dispatch.state
 
 
 async def _supervise(services: Services, dispatch: Dispatch) -> State:
     dispatch_id = dispatch.dispatch_id
-    try:
-        room = await services.livekit(dispatch).look(dispatch.room_name)
-    except LiveKitError as error:
-        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
+    room = await look(services, dispatch)
+    if room is None:
         await services.ledger.run(leases.look_again(dispatch_id, in_s=LOOK_AGAIN_S))
         return dispatch.state
     fenced = services.fenced(dispatch)
@@ -69,6 +55,7 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         max_losses=services.settings.max_losses,
         abandon_after_s=services.common.abandon_after_s,
     )
+    over = False
     if verdict is Verdict.ALIVE:
         await services.ledger.run(leases.looked(dispatch))
         if fenced:  # the lease has not expired: the look had another cause
@@ -76,9 +63,8 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
         else:
             await _vouch(services, dispatch, room)
     elif verdict is Verdict.OVER:
-        if await _end(services, dispatch):
-            await remove_all(services, dispatch, room)
-        else:  # a caller has asked again meanwhile, and waits for an agent
+        over = await _end(services, dispatch)
+        if not over:  # a caller has asked again meanwhile, and waits for an agent
             await services.ledger.run(leases.look_again(dispatch_id, in_s=0.0))
     elif verdict is Verdict.PARK:
         reason = Reason(
@@ -88,13 +74,14 @@ async def _supervise(services: Services, dispatch: Dispatch) -> State:
             + f"; look for job {dispatch.job_id} in the log of agent server "
             f"{dispatch.agent_server_id}",
         )
-        if await fail(services, dispatch, reason):
-            await remove_all(services, dispatch, room)
+        over = await fail(services, dispatch, reason)
     elif await _replace(services, dispatch, room):
         await remove_all(services, dispatch, room)
         return State.QUEUED
-    elif dispatch.state is State.LEAVING and await _end(services, dispatch):
+    elif dispatch.state is State.LEAVING:
         # Another dispatch serves the people who are back: this one's agent hangs beside its agent.
+        over = await _end(services, dispatch)
+    if over:
         await remove_all(services, dispatch, room)
     return (await read(services, dispatch_id)).state
 
@@ -125,19 +112,17 @@ async def _replace(services: Services, dispatch: Dispatch, room: RoomView) -> bo
     alone = is_unattended(dispatch, room)
     if alone:
         detail["people"] = "0"
-    done = await services.ledger.run(
-        dispatches.advance(
-            Advance(
-                dispatch,
-                CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
-                due_in_s=services.common.wake_grace_s,
-                attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
-                fields={"unattended": "1" if alone else ""},
-                detail=detail,
-                times=Times(deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s),
-                losses=losses_in_a_row(dispatch),
-                wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
-            )
+    done = await services.advance(
+        Advance(
+            dispatch,
+            CAME_BACK if dispatch.state is State.LEAVING else AGENT_LOST,
+            due_in_s=services.common.wake_grace_s,
+            attempt={"outcome": "lost", "reason": dispatch.loss or SILENT},
+            fields={"unattended": "1" if alone else ""},
+            detail=detail,
+            times=Times(deadline_in_s=services.clients.by_id(dispatch.client_id).deadline_s),
+            losses=losses_in_a_row(dispatch),
+            wake=celery_messages.dispatch(dispatch.dispatch_id, dispatch.room_name),
         )
     )
     return done.moved
@@ -149,10 +134,8 @@ async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None
     if agent is not None and agent.identity != dispatch.agent_identity:
         # The record's agent has gone, and another of its name is there.
         identity = {"agent_identity": agent.identity}
-        adopted = dispatches.advance(
-            Advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)
-        )
-        if not (await services.ledger.run(adopted)).applied:
+        adopted = Advance(dispatch, AGENT_ADOPTED, fields=identity, detail=identity)
+        if not (await services.advance(adopted)).applied:
             return
         dispatch = replace(dispatch, agent_identity=agent.identity)
     renewal = await services.ledger.run(
@@ -165,23 +148,20 @@ async def _vouch(services: Services, dispatch: Dispatch, room: RoomView) -> None
         )
     )
     if renewal is Renewal.ABANDONED:
-        if await _cancel(services, dispatch):
-            await remove_all(services, dispatch, room)
-    elif renewal is Renewal.DESERTED:
-        if await _end(services, dispatch):
-            await remove_all(services, dispatch, room)
+        over = await _cancel(services, dispatch)
+    else:
+        over = renewal is Renewal.DESERTED and await _end(services, dispatch)
+    if over:
+        await remove_all(services, dispatch, room)
     elif renewal is Renewal.OK:
         await remove_others(services, dispatch, room)
 
 
 async def _cancel(services: Services, dispatch: Dispatch) -> bool:
-    common = services.common
-    done = await services.ledger.run(
-        endings.nobody_came(
-            dispatch,
-            waited_s=common.abandon_after_s,
-            retention_s=common.retention_s,
-            unless_asked_for_s=STILL_TO_COME_S,
-        )
+    step = endings.nobody_came(
+        dispatch,
+        waited_s=services.common.abandon_after_s,
+        retention_s=services.common.retention_s,
+        unless_asked_for_s=STILL_TO_COME_S,
     )
-    return done.moved
+    return (await services.ledger.run(step)).moved

@@ -14,7 +14,7 @@ from typing import Final
 
 from kombu.exceptions import OperationalError
 
-from dispatcher.domain.failure_reasons import Reason, nothing_new
+from dispatcher.domain.failure_reasons import Reason, nothing_new, why_too_late
 from dispatcher.domain.models import (
     IN_FLIGHT,
     PENDING,
@@ -26,23 +26,17 @@ from dispatcher.domain.models import (
 )
 from dispatcher.domain.timing import look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import dispatches, leases, parts, reports
+from dispatcher.ledger import celery_messages, dispatches, leases, parts, reports
 from dispatcher.ledger.cancelling import cleared
 from dispatcher.ledger.endings import everybody_left
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import verification, webhook_delivery
-from dispatcher.lifecycle.outcomes import end_in_time, fail, log_fields
+from dispatcher.lifecycle.outcomes import fail, log_fields
 from dispatcher.lifecycle.services import Services
 from dispatcher.observability import tracing
 from dispatcher.observability.state_changes import span_attributes
-from dispatcher.publish import (
-    wake_clearing,
-    wake_delivery,
-    wake_dispatch,
-    wake_supervision,
-    wake_verification,
-)
+from dispatcher.publish import DELIVER_TASK, wake_worker
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +48,9 @@ WOKEN: Final = "woken by the sweeper"
 LAST_LOOK_S: Final = 1.0
 # Records that a sweep handles concurrently: many may run out of time at the same moment.
 _AT_ONCE: Final = 20
-# A sweep that ends most of the records it has claimed claims more, for so long; beat sends two
-# sweeps a second.
+# Beat sends two sweeps a second. A sweep that ends most of the records it has claimed claims more,
+# for so long; a message that comes sooner than `PAUSE_S` has waited while no worker was there.
 _GOES_ON_S: Final = 0.4
-# Beat sends two sweeps a second: a message that comes sooner has waited while no worker was there.
 PAUSE_S: Final = 0.25
 # How often a worker checks that beat is at work.
 STAND_IN_S: Final = 0.5
@@ -66,34 +59,45 @@ REMOVED_S: Final = 60.0
 
 
 def publish(due: Dispatch | DueEvent) -> None:
-    """Publish the message that wakes a worker for a record, by its state, or for an event.
-
-    Raises kombu's `OperationalError` without Redis.
-    """
+    """Publish the message that wakes a worker for a record, by its state, or for an event."""
     if isinstance(due, DueEvent):
-        wake_delivery(due.event_id, due.dispatch_id, due.room_name, good_till_ms=due.good_till_ms)
-    elif due.clearing:
-        wake_clearing(due.dispatch_id, due.room_name)
+        wake_worker(
+            DELIVER_TASK,
+            due.dispatch_id,
+            due.room_name,
+            good_till_ms=due.good_till_ms,
+            event_id=due.event_id,
+        )
+        return
+    task, good_till_ms = celery_messages.DISPATCH_TASK, 0
+    if due.clearing:
+        task = celery_messages.CLEAR_TASK
     elif due.state in (State.JOINED, State.LEAVING):
         # After that the sweeper claims it again, if the lease is still expired.
+        task = celery_messages.SUPERVISE_TASK
         good_till_ms = due.read_at_ms + int(PUSH_S * 1000)
-        wake_supervision(due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
     elif due.state in IN_FLIGHT - {State.DISPATCHING}:
-        wake_verification(due.dispatch_id, due.room_name)
-    else:
-        wake_dispatch(due.dispatch_id, due.room_name)
+        task = celery_messages.VERIFY_TASK
+    wake_worker(task, due.dispatch_id, due.room_name, good_till_ms=good_till_ms)
 
 
 async def publish_all(services: Services, all_due: Iterable[Dispatch | DueEvent]) -> None:
-    """Publish each. Raises kombu's `OperationalError` without Redis."""
+    """Publish each; raise kombu's `OperationalError` without Redis."""
     for due in all_due:
         of = due.event_id if isinstance(due, DueEvent) else due.dispatch_id
         async with services.guard.one(Work.PUBLISH, of=of):
             await asyncio.to_thread(publish, due)
 
 
+async def sweep_and_wake(services: Services) -> int:
+    """Wake workers for all that is due; return for how many. Raises like `publish_all`."""
+    found = await sweep_all(services)
+    await publish_all(services, found)
+    return len(found)
+
+
 async def sweep_all(services: Services) -> list[Dispatch | DueEvent]:
-    """Return all dispatches and webhook events to wake a worker for. Raises like `sweep`."""
+    """Return all dispatches and webhook events to wake a worker for."""
     found: list[Dispatch | DueEvent] = [*await sweep(services)]
     async with services.guard.one(Work.WEBHOOKS_DUE):
         found += await webhook_delivery.due(services)
@@ -104,12 +108,8 @@ async def sweep(services: Services) -> list[Dispatch]:
     """Return the records to wake a worker for: due ones, and joined ones with a silent agent.
 
     A long queue is not made longer: the records in it have a message there. A record that waits for
-    an agent server costs no message while none has a free slot (a hundred a second of one client's
-    would delay the others'). A record that has run out of time gets its last look here, whatever
-    waits in the queues and whichever workers are away.
-
-    Raises:
-        LedgerUnavailable: Redis did not answer.
+    an agent server costs no message while none has a free slot. A record that has run out of time
+    gets its last look here, whatever waits in the queues and whichever workers are away.
     """
     limit = services.settings.sweep_limit
     due = await services.ledger.run(dispatches.claim_due(limit=limit, push_s=PUSH_S))
@@ -169,7 +169,8 @@ async def _look_at(services: Services, dispatch: Dispatch, sight: _Sight) -> Dis
         await _without_client(services, dispatch)
         return None
     if dispatch.state in UNSENT and time_is_up(dispatch):
-        await end_in_time(services, dispatch, sight.servers)
+        fenced = services.fenced(dispatch)
+        await fail(services, dispatch, why_too_late(dispatch, sight.servers, fenced=fenced))
         sight.ended += 1
         return None
     if dispatch.state in UNSENT and sight.long_queue:
@@ -246,6 +247,6 @@ async def stand_in_for_beat(services: Services) -> None:
                 if not silent:
                     logger.error("beat is silent: sweeping from a worker; start beat again")
                 silent = True
-                await publish_all(services, await sweep_all(services))
+                await sweep_and_wake(services)
         except (LedgerUnavailable, OperationalError) as error:
             logger.warning("cannot sweep", extra={"error": str(error)})

@@ -7,38 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Final
 
+from dispatcher.domain import verification_steps as steps
 from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents
-from dispatcher.domain.state_machine import (
-    ACCEPTED,
-    DISPATCH_CREATED,
-    FAILED,
-    JOINED,
-)
+from dispatcher.domain.state_machine import ACCEPTED, DISPATCH_CREATED, FAILED, JOINED
 from dispatcher.domain.timing import time_to_join
-from dispatcher.domain.verification_steps import (
-    Extend,
-    GiveUp,
-    Join,
-    Leave,
-    Look,
-    Wait,
-    Watch,
-    after_no_join,
-    begin,
-    next_step,
-)
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance, Times
-from dispatcher.lifecycle.outcomes import fail, give_up, log_fields, read, traced
-from dispatcher.lifecycle.removal import LOOK_AGAIN_S, remove_foreign
+from dispatcher.ledger.celery_messages import VERIFY_TASK
+from dispatcher.lifecycle.outcomes import fail, give_up, look, read
+from dispatcher.lifecycle.removal import look_again, remove_foreign
 from dispatcher.lifecycle.services import Services
-
-logger = logging.getLogger(__name__)
 
 # Events after which there is nothing to see yet; they do not wake the verification.
 NO_NEWS: Final = frozenset({DISPATCH_CREATED.event, ACCEPTED.event})
@@ -52,45 +34,38 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     long after an agent server has accepted the job. Without an agent this attempt is given up: the
     next generation starts at once, or waits for an agent server, or the deadline ends the record
     with its true reason. Return the record's state then.
-
-    Raises:
-        UnknownDispatch: no such record.
-        LedgerUnavailable: Redis did not answer; the sweeper wakes a worker again.
     """
     async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
         dispatch = await read(services, dispatch_id)
         if dispatch.state not in IN_FLIGHT:
             return dispatch.state
-        with services.turn(services.verifying, dispatch) as may_go_on:
-            if not may_go_on:
-                return dispatch.state
-            with traced("verify_dispatch", dispatch):
-                return await _verify(services, dispatch, news)
+        with services.turn(services.verifying, dispatch, VERIFY_TASK) as may_go_on:
+            return await _verify(services, dispatch, news) if may_go_on else dispatch.state
 
 
 async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -> State:
     loop = asyncio.get_running_loop()
     timings, fenced = services.timings, services.fenced(dispatch)
-    watch = begin(dispatch, timings, fenced=fenced, now_s=loop.time())
+    watch = steps.begin(dispatch, timings, fenced=fenced, now_s=loop.time())
     while True:
-        match next_step(dispatch, watch, timings):
-            case Look() as look:
-                await _see(services, dispatch, watch, look)
-            case Wait() as wait:
+        match steps.next_step(dispatch, watch, timings):
+            case steps.Look() as what:
+                await _see(services, dispatch, watch, what)
+            case steps.Wait() as wait:
                 woken = await _news_within(news, wait.pause_s)
                 before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
                 watch.waited(before, now_s=loop.time(), woken=woken)
-            case Join() as join:
+            case steps.Join() as join:
                 if await _joined(services, dispatch, join.agent, join.room):
                     return State.JOINED
                 watch.overtaken = True
-            case Extend() as more:
+            case steps.Extend() as more:
                 await _defer(services, dispatch, more.due_in_s)
                 watch.until_s = more.until_s
-            case Leave() as leave:
+            case steps.Leave() as leave:
                 await _defer(services, dispatch, leave.due_in_s)
                 return dispatch.state
-            case GiveUp():
+            case steps.GiveUp():
                 return await _no_join(services, dispatch)
 
 
@@ -103,33 +78,27 @@ async def _news_within(news: asyncio.Event, pause_s: float) -> bool:
     return woken
 
 
-async def _see(services: Services, dispatch: Dispatch, watch: Watch, look: Look) -> None:
-    match look:
-        case Look.ROOM:
-            watch.room, watch.looked_at_s = await _look(services, dispatch), watch.now_s
-        case Look.AGENT_SERVERS:
+async def _see(
+    services: Services, dispatch: Dispatch, watch: steps.Watch, what: steps.Look
+) -> None:
+    match what:
+        case steps.Look.ROOM:
+            room = await look(services, dispatch)
+            if room is not None and services.fenced(dispatch):
+                await remove_foreign(services, dispatch, room)
+            watch.room = room or RoomView(agents=(), people=0)
+            watch.looked_at_s = watch.now_s
+        case steps.Look.AGENT_SERVERS:
             watch.agent_servers = await services.ledger.run(reports.agent_servers())
-        case Look.ON_THEIR_WAY:
+        case steps.Look.ON_THEIR_WAY:
             agent = dispatch.client_id, dispatch.agent_name, dispatch.deployment
             others, _ = await services.ledger.run(leases.on_their_way(*agent))
             watch.on_their_way = others
 
 
 async def _defer(services: Services, dispatch: Dispatch, due_in_s: float | None) -> None:
-    """Make the record due for the sweeper in `due_in_s`."""
     if due_in_s is not None:
         await services.ledger.run(dispatches.defer(dispatch.dispatch_id, due_in_s=due_in_s))
-
-
-async def _look(services: Services, dispatch: Dispatch) -> RoomView:
-    try:
-        view = await services.livekit(dispatch).look(dispatch.room_name)
-    except LiveKitError as error:
-        logger.warning("cannot see the room", extra=log_fields(dispatch, error=str(error)))
-        return RoomView(agents=(), people=0)
-    if services.fenced(dispatch):
-        await remove_foreign(services, dispatch, view)
-    return view
 
 
 async def _joined(
@@ -137,51 +106,46 @@ async def _joined(
 ) -> bool:
     """Write `joined`; return false if the record has moved on."""
     time_to_join_ms = time_to_join(dispatch, agent.joined_at_ms)
-    done = await services.ledger.run(
-        dispatches.advance(
-            Advance(
-                dispatch,
-                JOINED,
-                fields={
-                    "agent_identity": agent.identity,
-                    "joined_at_ms": str(agent.joined_at_ms),
-                    "time_to_join_ms": str(time_to_join_ms),
-                    "failure_reason": "",  # a former reason to wait
-                    "failure_message": "",
-                },
-                attempt={"outcome": "joined"},
-                times=Times(
-                    lease_s=leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S
-                ),
-                detail={"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)},
-            )
+    lease_s = leases.LEASE_S if dispatch.agent_identity else leases.FIRST_LEASE_S
+    seen = {"agent_identity": agent.identity, "time_to_join_ms": str(time_to_join_ms)}
+    done = await services.advance(
+        Advance(
+            dispatch,
+            JOINED,
+            fields={
+                **seen,
+                "joined_at_ms": str(agent.joined_at_ms),
+                "failure_reason": "",  # a former reason to wait
+                "failure_message": "",
+            },
+            attempt={"outcome": "joined"},
+            times=Times(lease_s=lease_s),
+            detail=seen,
         )
     )
     if done.moved and foreign_agents(dispatch, room.joining):
-        await services.ledger.run(leases.look_again(dispatch.dispatch_id, in_s=LOOK_AGAIN_S))
+        await look_again(services, dispatch)
     return done.moved
 
 
 async def _no_join(services: Services, dispatch: Dispatch) -> State:
     servers = await services.ledger.run(reports.agent_servers())
     fenced = services.fenced(dispatch)
-    transition, reason = after_no_join(dispatch, servers, fenced=fenced)
+    transition, reason = steps.after_no_join(dispatch, servers, fenced=fenced)
     if transition is FAILED:
         given_up = await fail(services, dispatch, reason)
     else:
         # LiveKit has dropped a job that it has offered to no agent server, and would drop others.
         dropped = fenced and dispatch.state is State.DISPATCHED
-        given_up = await give_up(services, dispatch, transition, reason, {}, dropped=dropped)
-    with contextlib.suppress(LiveKitError):
-        # The fence holds without this; it only spares a late agent a useless start. Only the worker
-        # that has given the attempt up does it: another one may have seen the agent join.
-        if given_up and dispatch.livekit_dispatch_id:
-            await services.livekit(dispatch).delete_dispatch(
-                dispatch.livekit_dispatch_id, dispatch.room_name
-            )
-    with contextlib.suppress(LiveKitError):
-        if given_up and dispatch.agent_identity:  # was in the room, and LiveKit may still list it
-            await services.livekit(dispatch).remove_participant(
-                dispatch.agent_identity, dispatch.room_name
-            )
+        given_up = await give_up(services, dispatch, transition, reason, dropped=dropped)
+    # The fence holds without this; it only spares a late agent a useless start. Only the worker
+    # that has given the attempt up does it: another one may have seen the agent join.
+    if given_up:
+        livekit, room_name = services.livekit(dispatch), dispatch.room_name
+        with contextlib.suppress(LiveKitError):
+            if dispatch.livekit_dispatch_id:
+                await livekit.delete_dispatch(dispatch.livekit_dispatch_id, room_name)
+        with contextlib.suppress(LiveKitError):
+            if dispatch.agent_identity:  # was in the room, and LiveKit may still list it
+                await livekit.remove_participant(dispatch.agent_identity, room_name)
     return (await read(services, dispatch.dispatch_id)).state

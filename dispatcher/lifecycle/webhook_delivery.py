@@ -13,24 +13,21 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from dispatcher.clients.models import Client
 from dispatcher.ledger import keys, outbox, reports
 from dispatcher.ledger.outbox import DueEvent, Event
+from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.webhook_http import TIMEOUT_S, NotDelivered
-
-if TYPE_CHECKING:
-    from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
 
 # A claimed delivery without an outcome is due again after this: its worker has died.
 CLAIM_S: Final = 2 * TIMEOUT_S
-# Deliveries of one client that a sweep claims at most. (`client_limits.Slots` limits those in
-# progress, so that most of the worker's threads stay with the verifications.)
+# Deliveries of one client that a sweep claims at most (in progress: `client_limits.Slots`).
 CLAIM_LIMIT: Final = 8
 NO_SLOT_S: Final = 5.0
 _BACKLOG_MAX: Final = 100
@@ -46,11 +43,7 @@ def wanting(clients: Sequence[Client]) -> list[str]:
 
 
 async def due(services: Services) -> list[DueEvent]:
-    """Claim the events that are due now; a client with many waits its turn.
-
-    Raises:
-        LedgerUnavailable: Redis did not answer.
-    """
+    """Claim the events that are due now; a client with many waits its turn."""
     clients = wanting(services.clients.clients)
     if not clients:
         return []
@@ -63,9 +56,6 @@ async def deliver(services: Services, event_id: str, *, good_till_ms: int = 0) -
     """Try to deliver one event, once; return the outcome.
 
     After `good_till_ms`, by the ledger's clock, the event has been claimed again (0: never).
-
-    Raises:
-        LedgerUnavailable: Redis did not answer; the event is due again by itself.
     """
     event = await services.ledger.run(outbox.read(event_id))
     if event is None:
@@ -150,8 +140,7 @@ def body(event: Event) -> str:
 def signed(secrets: str, event_id: str, content: str, now: datetime) -> dict[str, str]:
     """Return Standard Webhooks' headers, with a signature for each of the space-separated secrets.
 
-    Raises:
-        NotDelivered: there is no secret, or one is not valid.
+    Raise `NotDelivered` if there is no secret, or one is not valid.
     """
     try:
         signatures = [

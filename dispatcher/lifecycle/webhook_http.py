@@ -1,8 +1,9 @@
 """Post webhooks over HTTP, to public addresses only.
 
-The client chooses the address, so it must not lead into our own network (SSRF): only https, only
-public addresses, no redirects, and only the status of the answer is read. Each address is checked
-as it is connected to, because a look-up before that could get another answer.
+The client chooses the address, so it must not lead into our own network (SSRF): only https
+(`urls.webhook_url`, when the client is read), only public addresses, no redirects, and only the
+status of the answer is read. Each address is checked as it is connected to: a look-up before that
+could get another answer.
 """
 
 from __future__ import annotations
@@ -33,24 +34,8 @@ class Refused(OSError):
     """The address is not public."""
 
 
-def check_url(url: str, *, allow_private: bool) -> None:
-    """Check that events may be sent to `url`, as far as that shows without a DNS look-up.
-
-    Raises:
-        NotDelivered: they may not.
-    """
-    try:
-        urls.webhook_url(url, allow_private=allow_private)
-    except ValueError as error:
-        raise NotDelivered(f"the client's webhook_url {error}", for_good=True) from None
-
-
 def public_socket(address: AddrInfoType) -> socket.socket:
-    """Return a socket for a connection to `address`, which must be public.
-
-    Raises:
-        Refused: it is not public.
-    """
+    """Return a socket for a connection to `address`; raise `Refused` if that is not public."""
     family, kind, protocol, _, where = address
     if not urls.is_public(str(where[0])):
         raise Refused("a private address")
@@ -61,7 +46,6 @@ class Receivers:
     """An HTTP session to the clients' webhook receivers; belongs to one event loop."""
 
     def __init__(self, *, allow_private: bool) -> None:
-        self._allow_private = allow_private
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 socket_factory=None if allow_private else public_socket, limit=MAX_CALLS
@@ -73,12 +57,7 @@ class Receivers:
         )
 
     async def post(self, url: str, body: str, headers: Mapping[str, str]) -> None:
-        """Post `body`.
-
-        Raises:
-            NotDelivered: the answer was not a 2xx.
-        """
-        check_url(url, allow_private=self._allow_private)
+        """Post `body`; raise `NotDelivered` if the answer is no 2xx."""
         try:
             async with self._session.post(
                 url, data=body.encode(), headers=headers, allow_redirects=False

@@ -1,8 +1,8 @@
 """A circuit breaker for one LiveKit server, as a pure state machine.
 
 The caller gives it the outcomes of calls and the time; it says whether the next call may be made.
-It opens after a number of calls in a row, of any kind, without an answer; while it is open no
-caller waits for a time-out. From time to time it lets one call through, and any answer closes it.
+It opens after a number of calls in a row, of any kind, without an answer. From time to time it then
+lets one call through, and any answer closes it.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Breaker:
         """
         if begun != self._answers:
             return False
-        was_open = self.is_open
         self._failures += 1
-        if self.is_open and not was_open:
+        opens = self._failures == self.threshold
+        if opens:
             self._next_probe_at = now + self.probe_after_s
-        return self.is_open and not was_open
+        return opens

@@ -1,9 +1,8 @@
 """Call LiveKit's server API: rooms, participants, agent dispatches.
 
-No other module calls it. Answers become values of ours (`domain/rooms.py`), errors become
-`PermanentLiveKitError` or `TransientLiveKitError` (`livekit/errors.py`). This module never repeats
-a call, and livekit-api's own failover is off: `livekit/retry.py` repeats requests for an agent, and
-no other call. Every server has connections and a circuit breaker of its own
+No other module calls it. Answers become values of ours (`domain/rooms.py`). This module never
+repeats a call, and livekit-api's own failover is off: `livekit/retry.py` repeats requests for an
+agent, and no other call. Every server has connections and a circuit breaker of its own
 (`livekit/transport.py`), so a server that hangs delays only its own clients.
 """
 
@@ -14,7 +13,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 from livekit import api
@@ -25,12 +24,9 @@ from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID, GENERATION
 from dispatcher.domain.models import Dispatch
 from dispatcher.domain.rooms import AgentParticipant, RoomDispatch, RoomView
 from dispatcher.errors import LiveKitError
-from dispatcher.livekit.errors import classify
 from dispatcher.livekit.jwt import signed
 from dispatcher.livekit.transport import LiveKitServer
 from dispatcher.observability import tracing
-
-T = TypeVar("T")
 
 # A token for our calls is reused for `_TOKEN_S`, and is valid as long as livekit-api's own, because
 # LiveKit's clock may be ahead of ours. The tokens of `_ROOMS` rooms are cached.
@@ -38,15 +34,13 @@ _TOKEN_S: Final = 60
 _TOKEN_TTL_S: Final = 6 * 3600
 _ROOMS: Final = 256
 
-# LiveKit says at once (10 ms, measured) that it has lost a room, and otherwise nothing for 3 s.
+# LiveKit says after 10 ms (measured) that it has lost a room.
 LOST_ROOM_ANSWERS_WITHIN_S: Final = 0.5
 
 # The kinds of participants that an agent is there for (livekit-agents' DEFAULT_PARTICIPANT_KINDS).
 PEOPLE: Final = frozenset(
     {ParticipantInfo.STANDARD, ParticipantInfo.SIP, ParticipantInfo.CONNECTOR}
 )
-
-
 _JOINING: Final = frozenset({ParticipantInfo.JOINING, ParticipantInfo.JOINED})
 
 
@@ -97,35 +91,23 @@ class LiveKitClient:
     def _in(self, room_name: str) -> api.LiveKitAPI:
         """Return livekit-api's client for one room, with one token for all its calls.
 
-        By itself livekit-api signs a token for each call, and copies its dataclasses member by
-        member: a tenth of what Python did in a worker that dispatches (py-spy).
+        livekit-api by itself signs one for each (docs/decisions/0073-api-token-per-room.md).
         """
         return self._signed(room_name, int(time.time()) // _TOKEN_S)
 
     def _sign(self, room_name: str, number: int) -> api.LiveKitAPI:
         """Make the client of `_in` for period `number` of `_TOKEN_S` seconds since the epoch."""
-        rights = {"roomCreate": True, "roomList": True, "roomAdmin": True, "room": room_name}
         begins = number * _TOKEN_S
         claims = {
             "iss": self._credentials.api_key,
             "nbf": begins,
             "exp": begins + _TOKEN_TTL_S,
-            "video": rights,
+            "video": {"roomCreate": True, "roomList": True, "roomAdmin": True, "room": room_name},
         }
         token = signed(claims, self._credentials.api_secret)
         return api.LiveKitAPI.with_token(
             token, self._credentials.url, session=self._server.session, failover=False
         )
-
-    async def _call(self, request: Awaitable[T], *, probe: bool = False) -> T:
-        try:
-            return await self._server.call(request, probe=probe)
-        except LiveKitError:
-            raise
-        except Exception as error:
-            # Any exception: livekit-api (1.2.2) raises AttributeError for an error body that is
-            # JSON but no object, which gateways send.
-            raise classify(error) from error
 
     async def probe(self) -> None:
         """List the participants of a room that cannot exist: empty, but authenticated and served.
@@ -134,21 +116,17 @@ class LiveKitClient:
         """
         room_name = "usher-readiness-probe"
         request = api.ListParticipantsRequest(room=room_name)
-        await self._call(self._in(room_name).room.list_participants(request), probe=True)
+        await self._server.call(self._in(room_name).room.list_participants(request), probe=True)
 
     async def create_room(
         self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
     ) -> None:
         """Create the room, and with it have LiveKit offer the job; promises nothing more.
 
-        A room that exists stays as it is, and no job is offered: `list_dispatch` tells.
-
-        In a room that is created without naming an agent (`CreateDispatch` creates such a room,
-        too) LiveKit starts its agents without a name. Where there are such, that is a second agent,
-        which only `automatic` wants. Where there are none, LiveKit still looks for them for a
-        second, with two of the fifty goroutines that a LiveKit server has for all its jobs
-        (livekit-server 1.13.5, `agentClient.workers`): of 40 rooms created at once, the last ones'
-        jobs were offered after two seconds.
+        A room that exists stays as it is, and no job is offered: `list_dispatch` tells. The room
+        names its agent, because LiveKit starts its agents without a name in a room that names none
+        (`CreateDispatch` creates such a room, too): a second agent, which only `automatic` wants.
+        See docs/decisions/0021-agent-asked-for-with-its-room.md.
         """
         with self._traced("RoomService/CreateRoom", resend=resend) as span:
             wanted = api.RoomAgentDispatch(
@@ -159,13 +137,12 @@ class LiveKitClient:
             )
             others = [api.RoomAgentDispatch()] if automatic else []
             request = api.CreateRoomRequest(name=dispatch.room_name, agents=[*others, wanted])
-            await self._call(self._in(dispatch.room_name).room.create_room(request))
+            await self._server.call(self._in(dispatch.room_name).room.create_room(request))
 
     async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
         """Have LiveKit offer the job; return LiveKit's dispatch id. Promises nothing more.
 
-        `resend`: how often this attempt has asked before. In the trace the agent's spans become
-        parts of this call.
+        `resend`: how often this attempt has asked before.
         """
         with self._traced("AgentDispatchService/CreateDispatch", resend=resend) as span:
             request = api.CreateAgentDispatchRequest(
@@ -176,7 +153,7 @@ class LiveKitClient:
                 attributes=_job_attributes(dispatch, span),
             )
             livekit = self._in(dispatch.room_name)
-            created = await self._call(livekit.agent_dispatch.create_dispatch(request))
+            created = await self._server.call(livekit.agent_dispatch.create_dispatch(request))
         return created.id
 
     async def list_dispatch(
@@ -185,23 +162,18 @@ class LiveKitClient:
         """Return our dispatches in a room; empty if there is no such room.
 
         `ListDispatch` takes 3 s for a room that does not exist, and answers 503 (measured). So the
-        room is looked up first, unless it is known to be `there`.
-
-        Args:
-            deleted: the room may have been deleted while somebody was joining it. A missing room is
-                looked at more closely, for `LOST_ROOM_ANSWERS_WITHIN_S`.
-
-        Raises:
-            TransientLiveKitError: LiveKit has lost the room (`livekit/errors.py`), among others.
+        room is looked up first, unless it is known to be `there`. With `deleted` it may have been
+        deleted while a person was joining it; a missing room is looked at more closely then, and is
+        a `TransientLiveKitError` where LiveKit has lost it (`livekit/errors.py`).
         """
         livekit = self._in(room_name)
         if not there:
             request = api.ListRoomsRequest(names=[room_name])
-            if not (await self._call(livekit.room.list_rooms(request))).rooms:
+            if not (await self._server.call(livekit.room.list_rooms(request))).rooms:
                 if deleted:
                     await self._require_no_lost_room(room_name)
                 return []
-        listed = await self._call(livekit.agent_dispatch.list_dispatch(room_name))
+        listed = await self._server.call(livekit.agent_dispatch.list_dispatch(room_name))
         return [
             RoomDispatch(
                 livekit_dispatch_id=item.id,
@@ -215,13 +187,13 @@ class LiveKitClient:
     async def _require_no_lost_room(self, room_name: str) -> None:
         """Raise a TransientLiveKitError if LiveKit still has a room that it does not list.
 
-        LiveKit answers `ListDispatch` with 404 at once where a room of that name has been and is
-        lost, and says nothing for 3 s where there is none.
+        LiveKit then answers `ListDispatch` with 404 at once; where there is no such room it says
+        nothing for 3 s.
         """
         request = self._in(room_name).agent_dispatch.list_dispatch(room_name)
         with suppress(TimeoutError):
             async with asyncio.timeout(LOST_ROOM_ANSWERS_WITHIN_S):
-                await self._call(request, probe=True)
+                await self._server.call(request, probe=True)
 
     async def delete_dispatch(self, livekit_dispatch_id: str, room_name: str) -> None:
         """Delete a dispatch: its agent leaves within 2 s. No error if there is none any more."""
@@ -233,7 +205,7 @@ class LiveKitClient:
     async def look(self, room_name: str) -> RoomView:
         """Return the agents and the number of people in a room; empty if there is no such room."""
         request = api.ListParticipantsRequest(room=room_name)
-        listed = await self._call(self._in(room_name).room.list_participants(request))
+        listed = await self._server.call(self._in(room_name).room.list_participants(request))
         agents = [p for p in listed.participants if p.kind == ParticipantInfo.AGENT]
         return RoomView(
             agents=tuple(_agent(p) for p in agents if p.state == ParticipantInfo.ACTIVE),
@@ -251,7 +223,7 @@ class LiveKitClient:
     async def _unless_gone(self, request: Awaitable[object]) -> None:
         """Make a call that ends something; ignore that there is nothing to end (404)."""
         try:
-            await self._call(request)
+            await self._server.call(request)
         except LiveKitError as error:
             cause = error.__cause__
             if not (isinstance(cause, api.TwirpError) and cause.status == 404):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import aiohttp
-from google.protobuf.message import DecodeError
 from livekit import api
 
 from dispatcher.errors import LiveKitError, PermanentLiveKitError, TransientLiveKitError
-from dispatcher.livekit.transport import NoSlot, Redirected
 
 
 def classify(error: Exception) -> LiveKitError:
@@ -18,20 +16,12 @@ def classify(error: Exception) -> LiveKitError:
         return TransientLiveKitError(
             f"LiveKit cannot be reached: {type(error).__name__}", outcome_unknown=False
         )
-    if isinstance(error, NoSlot):
-        return TransientLiveKitError(f"LiveKit was not asked: {error}", outcome_unknown=False)
-    if isinstance(error, Redirected):
-        return PermanentLiveKitError(
-            "the client's LiveKit URL answers with a redirect, which is not followed; "
-            "correct LIVEKIT_URL"
-        )
     if isinstance(error, aiohttp.InvalidURL):
         return PermanentLiveKitError("the client's LiveKit URL is not valid; correct LIVEKIT_URL")
     if isinstance(error, aiohttp.ContentTypeError) and error.status in (401, 403):
         return PermanentLiveKitError(f"a gateway before LiveKit answered {error.status}")
-    if not isinstance(error, (TimeoutError, aiohttp.ClientError)) or isinstance(
-        error, (DecodeError, aiohttp.ContentTypeError)
-    ):
+    no_answer = isinstance(error, (TimeoutError, aiohttp.ClientError))
+    if not no_answer or isinstance(error, aiohttp.ContentTypeError):
         return TransientLiveKitError(
             f"LiveKit's answer cannot be read ({type(error).__name__}): a gateway before it, or "
             "another server, has answered",
@@ -54,11 +44,10 @@ def _classify_answer(error: api.TwirpError) -> LiveKitError:
 
 
 def _room_is_lost(what: str) -> TransientLiveKitError:
-    """Return the error for a room that LiveKit does not find, although somebody may be in it.
+    """Return the error for a room that LiveKit does not find, although a person may be in it.
 
-    A room that is deleted while a person joins it leaves that person in a room that LiveKit
-    (1.13.5) no longer finds: no agent can be brought there, and no call ends it
-    (https://github.com/livekit/livekit/issues/4726). It heals as soon as anybody joins again.
+    It was deleted while the person joined: until anybody joins again no agent can be brought there,
+    and no call ends it (docs/decisions/0137-a-room-that-livekit-has-lost.md).
     """
     return TransientLiveKitError(
         f"{what}: the room was deleted while somebody was joining it, and LiveKit has lost them; "

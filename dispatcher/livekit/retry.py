@@ -1,11 +1,9 @@
 """The retry policy for requests for an agent, the only LiveKit calls that are repeated.
 
-All others (looks, removals) are made again with the next poll, or by the sweeper. tenacity's
-exponential backoff, 3 attempts with 1 s and 2 s between them, for `TransientLiveKitError` alone.
-Any other exception passes through untouched at the first attempt, and so does `LiveKitAway`: a
-server behind an open circuit breaker is called again when it is back, and no thread waits for it.
-There is no jitter: the waits are part of the published contract, and sessions are spread by their
-own arrival.
+All others (looks, removals) are made again with the next poll, or by the sweeper. 3 attempts with
+1 s and 2 s between them, for `TransientLiveKitError` alone. Any other exception passes through at
+the first attempt, and so does `LiveKitAway`: no thread waits for a server behind an open circuit
+breaker. No jitter: docs/decisions/0009-no-jitter-in-retries.md.
 """
 
 from __future__ import annotations
@@ -38,13 +36,11 @@ def policy(
     on_failure: Callable[[int, BaseException], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncRetrying:
-    """Return the policy as a tenacity object: `await policy(...)(function)`.
+    """Return the policy: `await policy(...)(function, ...)` raises the last attempt's own error.
 
     Args:
         on_failure: called with the number (from 1) and the error of each attempt that failed.
         sleep: replaces the waiting, in seconds (tests).
-
-    Raises (from the call): the last attempt's own error, never tenacity's `RetryError`.
     """
 
     def note(state: RetryCallState) -> None:

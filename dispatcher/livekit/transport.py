@@ -1,8 +1,6 @@
-"""One LiveKit server's HTTP connections, with time-out and circuit breaker.
+"""One LiveKit server's HTTP connections, with a limit of calls, a time-out and a circuit breaker.
 
-Per server: one session with pooled connections, a limit of calls at once, a time-out around
-everything, no redirects, and a circuit breaker that spares callers the waiting while the server
-does not answer.
+The circuit breaker spares callers the waiting while the server does not answer.
 """
 
 from __future__ import annotations
@@ -18,8 +16,14 @@ from typing import Final, TypeVar
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
-from dispatcher.errors import LiveKitAway
+from dispatcher.errors import (
+    LiveKitAway,
+    LiveKitError,
+    PermanentLiveKitError,
+    TransientLiveKitError,
+)
 from dispatcher.livekit.circuit_breaker import Breaker
+from dispatcher.livekit.errors import classify
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -28,20 +32,18 @@ logger = logging.getLogger(__name__)
 MAX_CALLS: Final = 32
 
 
-class NoSlot(aiohttp.ClientError):
-    """No connection became free before the time-out, so no request was sent."""
-
-
-class Redirected(aiohttp.ClientError):
-    """The server answered with a redirect, which could lead into our own network."""
-
-
 async def refuse_redirects(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """Raise an error for a redirect, as an aiohttp middleware; livekit-api has no option for it."""
+    """Raise an error for a redirect, which could lead into our own network; aiohttp's middleware.
+
+    livekit-api has no option for it.
+    """
     response = await handler(request)
     if 300 <= response.status < 400:
         response.close()
-        raise Redirected(f"redirect {response.status}")
+        raise PermanentLiveKitError(
+            "the client's LiveKit URL answers with a redirect, which is not followed; "
+            "correct LIVEKIT_URL"
+        )
     return response
 
 
@@ -69,12 +71,9 @@ class LiveKitServer:
         )
 
     async def call(self, request: Awaitable[T], *, probe: bool = False) -> T:
-        """Make one call. A `probe` is made even with an open circuit; its failure does not count.
+        """Make one call; raise a `LiveKitError` by `classify`, `LiveKitAway` if it is not made.
 
-        Raises:
-            LiveKitAway: the circuit is open, so no request was sent.
-            NoSlot: no connection was free, so no request was sent.
-            TimeoutError: no answer in time, the waiting for a connection included.
+        A `probe` is made even with an open circuit, and its failure does not count.
         """
         begun: int | None = None
         asked = False
@@ -90,15 +89,23 @@ class LiveKitServer:
                 answer = await request
         except (TimeoutError, aiohttp.ClientConnectionError) as error:
             if not asked:
-                raise NoSlot(f"{MAX_CALLS} calls wait for its answers") from error
+                raise TransientLiveKitError(
+                    f"LiveKit was not asked: {MAX_CALLS} calls wait for its answers",
+                    outcome_unknown=False,
+                ) from error
             if begun is not None and self._breaker.failed(begun, time.monotonic()):
                 logger.warning("a LiveKit server answers no call: its circuit is open")
-            raise
+            raise classify(error) from error
         except LiveKitAway:
             raise
-        except Exception:  # an error, or an answer that livekit-api cannot read: still an answer
+        except LiveKitError:
             self._has_answered()
             raise
+        except Exception as error:
+            # Any exception: livekit-api (1.2.2) raises AttributeError for an error body that is
+            # JSON but no object, which gateways send. Still an answer.
+            self._has_answered()
+            raise classify(error) from error
         finally:
             if not asked and inspect.iscoroutine(request):
                 request.close()  # avoids Python's "never awaited" warning

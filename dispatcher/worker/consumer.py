@@ -9,18 +9,18 @@ from typing import Any, Final
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer
 
-from dispatcher.connections.reconnecting import RETRY_S
+from dispatcher.connections.celery_broker import RETRY_S
 from dispatcher.connections.redis_errors import Refused
 
 # Flower shows events so much later.
-TOLD_AFTER_S: Final = 0.1
+FLUSH_AFTER_S: Final = 0.1
 
 
 class Consumer(consumer.Consumer):
     """Celery's consumer, which publishes its tasks' events in batches, ten times a second.
 
-    By itself Celery publishes them at each turn of its loop, nearly one by one: that took a quarter
-    of what Python did in a worker that dispatches (py-spy).
+    By itself Celery publishes them nearly one by one: a quarter of what Python did in a worker that
+    dispatches (py-spy).
     """
 
     # Celery's attributes, which celery-types does not know.
@@ -29,7 +29,7 @@ class Consumer(consumer.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._to_be_told = False
+        self._flush_is_due = False
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Handle a lost connection; Celery calls this before it reconnects."""
@@ -42,20 +42,20 @@ class Consumer(consumer.Consumer):
 
     def on_send_event_buffered(self) -> Any:
         """Schedule a flush; Celery calls this for every event, also from threads of the pool."""
-        return None if self._to_be_told else self.hub.call_soon(self._tell_later)
+        return None if self._flush_is_due else self.hub.call_soon(self._flush_later)
 
-    def _tell_later(self) -> None:
-        if not self._to_be_told:
-            self._to_be_told = True
-            self.timer.call_after(TOLD_AFTER_S, self._tell)
+    def _flush_later(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self.timer.call_after(FLUSH_AFTER_S, self._flush)
 
-    def _tell(self) -> None:
+    def _flush(self) -> None:
         # Before the flush, so that an event which comes now is flushed now or schedules another.
-        self._to_be_told = False
+        self._flush_is_due = False
         if self.event_dispatcher:
             self.event_dispatcher.flush()
 
     def stop(self) -> None:
         """Flush the last events; Celery calls this when the worker ends."""
-        self._tell()
+        self._flush()
         super().stop()

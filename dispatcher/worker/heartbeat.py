@@ -1,9 +1,6 @@
 """Report this worker process to Redis every two seconds.
 
-A report has the queues that the worker serves, the clients whose LiveKit servers answer it, the
-clients and agents of its settings, and the templates of Celery's messages
-(`ledger/celery_messages.py`). The sweeper reports itself at each sweep. `GET /readyz` and `dispatch
-doctor` read the reports.
+`GET /readyz` and `dispatch doctor` read the reports. The sweeper reports itself at each sweep.
 """
 
 from __future__ import annotations
@@ -13,19 +10,17 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dispatcher.clients.models import Client
 from dispatcher.clients.worker_settings import WorkerSettings, services_of
 from dispatcher.errors import LedgerUnavailable, LiveKitError
 from dispatcher.ledger import celery_messages, client_servers, outbox, parts, reports
 from dispatcher.ledger.guarding import Work
+from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.webhook_delivery import wanting
 from dispatcher.observability.liveness import AliveFile, Pulse
 from dispatcher.worker.message_templates import templates
-
-if TYPE_CHECKING:
-    from dispatcher.lifecycle.services import Services
 
 PERIOD_S: Final = 2.0
 

@@ -1,9 +1,8 @@
 """The event loop of a worker process, and the services that its tasks share.
 
 Celery has no asyncio pool, and LiveKit's client is asyncio only. So each worker process has one
-event loop in a thread of its own, with one HTTP session, one Redis pool and one subscription. A
-task (a thread of Celery's pool) runs its coroutine there and waits: waiting costs a thread, never
-the loop.
+event loop in a thread of its own. A task (a thread of Celery's pool) runs its coroutine there and
+waits: waiting costs a thread, never the loop.
 """
 
 from __future__ import annotations

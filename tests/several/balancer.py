@@ -13,7 +13,7 @@ import itertools
 import socket
 import sys
 
-from dispatcher.connections import keepalive
+from dispatcher.connections.sentinel import KEEPALIVE_OPTIONS
 
 _LOOK_EVERY_S = 0.5
 _ANSWERS_WITHIN_S = 1.0
@@ -63,7 +63,7 @@ def _probed(writer: asyncio.StreamWriter) -> asyncio.StreamWriter:
     """Have the kernel end this connection when nobody confirms any more."""
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in keepalive.SOCKET_OPTIONS.items():
+    for option, value in KEEPALIVE_OPTIONS.items():
         raw.setsockopt(socket.IPPROTO_TCP, option, value)
     return writer
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from dispatcher import listening
+from dispatcher import start_up
 from dispatcher.errors import ConfigurationError
 
 _NAMED: Final = "USHER_WEB_HOST and USHER_WEB_PORT"
@@ -33,7 +33,7 @@ def check(server: Any) -> None:
     for each in server.cfg.address:
         if isinstance(each, tuple):
             try:
-                listening.check(*each, named=_NAMED)
+                start_up.check_address(*each, named=_NAMED)
             except ConfigurationError as error:
                 raise SystemExit(str(error)) from None
         elif isinstance(each, str) and _is_something_else(Path(each)):

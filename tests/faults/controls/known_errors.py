@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import aiohttp
 from livekit import api
@@ -16,16 +15,13 @@ from dispatcher.celery import app as app
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger.guarding import Guard
 from dispatcher.livekit import errors as livekit_errors
-from dispatcher.livekit.client import LiveKitClient
+from dispatcher.livekit import transport
 
 
-async def call(self: LiveKitClient, request: Awaitable[Any], *, probe: bool = False) -> Any:
-    try:
-        return await self._server.call(request, probe=probe)
-    except LiveKitError:
-        raise
-    except (api.TwirpError, aiohttp.ClientError, TimeoutError) as error:
-        raise livekit_errors.classify(error) from error
+def classify(error: Exception) -> LiveKitError:
+    if isinstance(error, (api.TwirpError, aiohttp.ClientError, TimeoutError)):
+        return livekit_errors.classify(error)
+    raise error
 
 
 @contextlib.asynccontextmanager
@@ -33,7 +29,7 @@ async def unguarded(_: Guard, work: str, *, of: str = "") -> AsyncIterator[None]
     yield
 
 
-assert hasattr(LiveKitClient, "_call")
+assert hasattr(transport, "classify")
 assert hasattr(Guard, "one")
-LiveKitClient._call = call  # type: ignore[method-assign]
+transport.classify = classify
 Guard.one = unguarded  # type: ignore[method-assign]

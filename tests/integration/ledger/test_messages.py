@@ -288,8 +288,9 @@ def test_no_message_is_good_by_the_clock_of_a_host(
     """A worker whose clock is ahead must not throw away what the sweeper has sent."""
     run_python(
         "from dispatcher import publish\n"
-        "publish.wake_supervision('dsp_1', 'room-1', good_till_ms=7)\n"
-        "publish.wake_delivery('msg_1', 'dsp_1', 'room-1', good_till_ms=7)\n",
+        "for task, more in (('supervise', {}), ('deliver_webhook', {'event_id': 'msg_1'})):\n"
+        "    task = f'dispatcher.tasks.{task}'\n"
+        "    publish.wake_worker(task, 'dsp_1', 'room-1', good_till_ms=7, **more)\n",
         REDIS_URL=redis_url,
     )
 

@@ -23,11 +23,13 @@ from dispatcher.domain.models import State
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
 from dispatcher.ledger import cancelling, dispatches, reports
 from dispatcher.ledger.advance import Advance, Times
+from dispatcher.ledger.celery_messages import DISPATCH_TASK
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import cleanup, dispatching, redispatching, supervision
 from dispatcher.lifecycle.client_limits import Lanes
 from dispatcher.lifecycle.services import Services
 from dispatcher.livekit.transport import MAX_CALLS
+from dispatcher.publish import wake_worker
 from dispatcher.worker import heartbeat
 from tests.support.house import House, OpenServices
 from tests.support.scenario import Scenario
@@ -48,8 +50,11 @@ class Worker:
     services: Services
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS))
 
-    def wake(self, dispatch_id: str, room: str = "") -> Future[float]:
+    def wake(self, dispatch_id: str) -> Future[float]:
         return self.pool.submit(self._task, dispatch_id)
+
+    def wake_worker(self, task: str, dispatch_id: str, room: str) -> None:
+        self.wake(dispatch_id)
 
     def _task(self, dispatch_id: str) -> float:
         """Dispatch it; returns when that was done."""
@@ -91,7 +96,7 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
         worker = Worker(asyncio.get_running_loop(), two)
-        worker.services = replace(two, dispatching=Lanes(limit=LIMIT, wake=worker.wake))
+        worker.services = replace(two, dispatching=Lanes(limit=LIMIT, wake=worker.wake_worker))
         before = await dispatch_ms(worker, store, "before", 10)
         tasks = []
         for number in range(SICK_DISPATCHES):
@@ -116,10 +121,10 @@ async def test_a_hundred_dispatches_of_a_client_whose_livekit_hangs_delay_nobody
 async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one_is_done(
     services: Services, store: Ledger, raw: redis.Redis
 ) -> None:
-    woken: list[tuple[str, str]] = []
+    woken: list[tuple[str, str, str]] = []
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
-        lanes = Lanes(limit=1, wake=lambda *dispatch: woken.append(dispatch))
+        lanes = Lanes(limit=1, wake=lambda *message: woken.append(message))
         two = replace(two, dispatching=lanes)
         for name in ("first", "second"):
             new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
@@ -137,7 +142,7 @@ async def test_what_its_client_has_no_thread_for_is_untouched_and_woken_when_one
         await asyncio.gather(first, return_exceptions=True)
         await eventually(lambda: woken)
         await asyncio.sleep(0.1)
-        assert woken == [("second", "room-second")]  # once
+        assert woken == [(DISPATCH_TASK, "second", "room-second")]  # once
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
 ) -> None:
     async with listening(never_answering) as port:
         two = two_clients(services, sick_port=port)
-        lanes = Lanes(limit=1, wake=lambda *_: None)
+        lanes = Lanes(limit=1, wake=wake_worker)
         two = replace(two, dispatching=lanes, verifying=lanes)
         for name in ("first", "second"):
             new = new_dispatch(name, client_id="sick", room_name=f"room-{name}")
@@ -174,7 +179,7 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
                 )
         raw.delete("verify")
         first = asyncio.create_task(task(two, "first"))  # type: ignore[arg-type]
-        await eventually(lambda: lanes.in_hand("sick") == 1)
+        await eventually(lambda: lanes.in_hand["sick"] == 1)
         before = keyspace(raw)
 
         await asyncio.wait_for(task(two, "second"), 1.0)  # LiveKit's time-out is 2 s

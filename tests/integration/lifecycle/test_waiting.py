@@ -15,7 +15,6 @@ from dispatcher.ledger import dispatches, leases, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, precedence, wake_waiting
-from dispatcher.worker import capacity_listener
 from tests.support.house import House, OpenServices, Request
 from tests.support.scenario import Scenario
 from tests.support.values import (
@@ -281,7 +280,7 @@ async def test_a_worker_wakes_those_that_wait_as_soon_as_a_server_reports_room(
     services = await services_for()
     waiting(store, raw, 1)
     raw.delete("dispatch")  # the message of its beginning
-    listening = asyncio.create_task(capacity_listener.listen(services))
+    listening = asyncio.create_task(wake_waiting.listen(services))
     await eventually(lambda: raw.pubsub_numpat() > 0)
 
     store.run(reports.report_agent_server(a_server(), ttl_s=60))

@@ -300,16 +300,19 @@ async def test_a_receiver_that_hangs_holds_a_few_deliveries_and_no_other_clients
 
         due = await webhook_delivery.due(services)
         running = [asyncio.create_task(webhook_delivery.deliver(services, d.event_id)) for d in due]
-        others = 1 + webhook_delivery.CLAIM_LIMIT - client_limits.EACH
+        others = 1 + webhook_delivery.CLAIM_LIMIT - client_limits.CLIENT_SLOTS
         await eventually(
-            lambda: sum(t.done() for t in running) >= others and len(slow.got) >= client_limits.EACH
+            lambda: (
+                sum(t.done() for t in running) >= others
+                and len(slow.got) >= client_limits.CLIENT_SLOTS
+            )
         )
         done, hanging = await asyncio.wait(running, timeout=0.2)
 
         assert sorted(task.result() for task in done) == ["delivered"] + [
             "waits for the client's other events"
-        ] * (webhook_delivery.CLAIM_LIMIT - client_limits.EACH)
-        assert len(hanging) == client_limits.EACH == len(slow.got)
+        ] * (webhook_delivery.CLAIM_LIMIT - client_limits.CLIENT_SLOTS)
+        assert len(hanging) == client_limits.CLIENT_SLOTS == len(slow.got)
         assert quick.ids == ["msg_other_1_joined"]
         for task in hanging:
             task.cancel()

@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 
 from devstack import PROJECT_ROOT
-from dispatcher.worker.consumer import TOLD_AFTER_S
+from dispatcher.worker.consumer import FLUSH_AFTER_S
 from tests.support.ownredis import OwnRedis
 
 TASK_EVENTS = ("task-received", "task-started", "task-succeeded")
@@ -115,7 +115,7 @@ def test_one_alone_is_told_soon(app: Celery, told: Told, tmp_path: Path) -> None
         told.wait(trace.exists)
         began = time.monotonic()
         told.wait(lambda before=before: told.of("task-succeeded").total() > before)  # type: ignore[misc]
-        assert time.monotonic() - began < TOLD_AFTER_S + 1
+        assert time.monotonic() - began < FLUSH_AFTER_S + 1
         trace.unlink()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from dispatcher.clients.client_registry import ClientRegistry
+from dispatcher.clients import client_registry
+from dispatcher.clients.client_registry import ClientRegistry, FileRegistry
 from dispatcher.clients.models import Client
 from dispatcher.clients.schema import Surroundings, parse
 from dispatcher.errors import ConfigurationError
@@ -23,28 +25,16 @@ class Counted(tuple[Client, ...]):
         return super().__iter__()
 
 
-class Changing(ClientRegistry):
-    """The clients are what `now` says, as those of a file are."""
-
-    def __init__(self, now: tuple[Client, ...]) -> None:
-        super().__init__(clients=())
-        self.now = now
-
-    @property
-    def clients(self) -> tuple[Client, ...]:
-        return self.now
-
-
-def clients_of(*keys: str) -> Counted:
-    """A client for each key, named as it."""
-    text = "".join(a_client(key, a_key(key, f"{key}-key")) for key in keys)
-    around = Surroundings(environ=ENVIRON)
-    return Counted(parse(text, name="clients.toml", around=around))
+def file_of(*keys: str) -> str:
+    """The file of a client for each key, named as it."""
+    return "".join(a_client(key, a_key(key, f"{key}-key")) for key in keys)
 
 
 def test_a_request_does_not_go_through_all_clients() -> None:
-    found = clients_of("acme", "globex", "local")
-    registry = Changing(found)
+    around = Surroundings(environ=ENVIRON)
+    text = file_of("acme", "globex", "local")
+    found = Counted(parse(text, name="clients.toml", around=around))
+    registry = ClientRegistry(clients=found)
     assert registry.by_key("acme-key") == (found[0], found[0].keys[0])
     walks = found.walks
 
@@ -58,15 +48,22 @@ def test_a_request_does_not_go_through_all_clients() -> None:
     assert found.walks == walks
 
 
-def test_after_a_change_the_new_keys_open_and_the_old_ones_do_not() -> None:
-    registry = Changing(clients_of("acme", "globex"))
+def test_after_a_change_the_new_keys_open_and_the_old_ones_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_registry, "LOOK_S", 0)
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "clients.toml"
+    path.write_text(file_of("acme", "globex"))
+    registry = FileRegistry(path)
     assert registry.by_key("globex-key")
 
-    registry.now = clients_of("acme", "local")
+    path.write_text(file_of("acme", "local"))
 
     assert registry.by_key("globex-key") is None
     assert not registry.has("globex")
     with pytest.raises(ConfigurationError, match="'globex' is not configured"):
         registry.by_id("globex")
     assert registry.by_key("local-key")
-    assert registry.by_id("local") is registry.now[1]
+    assert registry.by_id("local") is registry.clients[1]

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from dispatcher.connections.reconnecting import AMQP, RETRY_S
+from dispatcher.connections.celery_broker import AMQP, RETRY_S
 from tests.conftest import free_port
 
 
@@ -37,4 +37,4 @@ def test_every_process_of_ours_connects_so() -> None:
         check=True,
     )
 
-    assert ran.stdout.strip() == "dispatcher.connections.reconnecting"
+    assert ran.stdout.strip() == "dispatcher.connections.celery_broker"
