@@ -27,7 +27,7 @@ from worker_agent.livekit_workarounds.cancelled_connect import closing_when_canc
 
 
 class Connecting:
-    """The number of rooms of this process that are connecting. Thread-safe."""
+    """Counts the rooms of this process that are connecting; hides `lsb_release` meanwhile."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -38,12 +38,15 @@ class Connecting:
         """A block in which one more is connecting; its value is true when no other one was."""
         with self._lock:
             self._count += 1
-            alone = self._count == 1
+            if alone := self._count == 1:
+                lsb_release.hide()
         try:
             yield alone
         finally:
             with self._lock:
                 self._count -= 1
+                if not self._count:
+                    lsb_release.show()
 
 
 connecting = Connecting()
@@ -56,7 +59,7 @@ def spare(room: rtc.Room) -> None:
     async def connect_sparingly(
         url: str, token: str, options: rtc.RoomOptions | None = None
     ) -> None:
-        with connecting.one() as alone, lsb_release.not_run():
+        with connecting.one() as alone:
             chosen = sparing(options or rtc.RoomOptions(), alone=alone)
             await closing_when_cancelled(room, connect(url, token, options=chosen))
 
