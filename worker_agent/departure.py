@@ -1,7 +1,6 @@
-"""Report the end of an agent to the ledger, with what it means for the session.
+"""Report the end of an agent to the ledger, with what it means for the session (`ending.py`).
 
-One object per job. `ending.py` decides the meaning; whether people are left after a loss is for a
-worker to see (`dispatcher/lifecycle/supervision.py`).
+Whether people are left after a loss is for a worker to see (`dispatcher/lifecycle/supervision.py`).
 """
 
 from __future__ import annotations
@@ -102,8 +101,7 @@ class Departure:
 
         The next generation serves that person, unless another dispatch of the room does already.
         """
-        step = steps.came_back(self._offer, ending, counts=self._counts)
-        done = await self._patiently(step)
+        done = await self._patiently(steps.came_back(self._offer, ending, counts=self._counts))
         if done is None:
             return Told.UNTOLD
         self.counted = done.applied
