@@ -18,8 +18,8 @@ from livekit import rtc
 
 from dispatcher.domain.timing import STILL_TO_COME_S
 
-# When all people present have come within so long, just as another one left, a program that ends
-# its session means the one who has left: it has hardly met the others.
+# When all people present have come within so long of another one's leaving, a program that ends its
+# session means the one who has left: it has hardly met the others.
 RETURNED_S: Final = 3.0
 # LiveKit tells an agent up to 3 s late that a person has left who published nothing (livekit-server
 # 1.13.5, `subscriberUpdateInterval`); a caller may have asked again meanwhile.
@@ -81,9 +81,8 @@ class People:
 
 ROOM_DELETED: Final = Ending(cause=Cause.PROGRAM, reason="room deleted")
 ROOM_CLOSED: Final = Ending(cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room")
-# LiveKit's reasons when the agent's room is over. Every other reason is a loss: the agent lost
-# LiveKit, or LiveKit the agent, or another backend has removed it
-# (livekit/protocol, livekit_models.proto `DisconnectReason`).
+# LiveKit's reasons when the agent's room is over (livekit/protocol, livekit_models.proto
+# `DisconnectReason`). Every other one is a loss.
 _ROOM_OVER: Final[Mapping[int, Ending]] = {
     rtc.DisconnectReason.ROOM_DELETED: ROOM_DELETED,
     rtc.DisconnectReason.CLIENT_INITIATED: Ending(
@@ -111,11 +110,7 @@ def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
 
 
 def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
-    """Decide which ending a shutdown by livekit-agents means; the program may have asked for it.
-
-    A room that disconnects has its own reason (`of_disconnect`), and an entry point that raises
-    its exception (`of_exception`): both are known before.
-    """
+    """Decide which ending a shutdown by livekit-agents means; the program may have asked for it."""
     if asked_for:
         return Ending(cause=Cause.PROGRAM, reason=reason)
     return Ending(

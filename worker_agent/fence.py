@@ -1,7 +1,7 @@
 """The fence: ask the ledger whether a dispatch is still this job's before its agent connects.
 
-Minutes may have passed since the claim, in a process that was stopped. An agent without a claim, or
-with a dispatch that Redis has lost, adopts the dispatch or leaves.
+Minutes may have passed since the claim. An agent without a claim, or with a dispatch that Redis has
+lost, adopts the dispatch or leaves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker_agent.decisions import Offer, Reason
 from worker_agent.job import Job
 from worker_agent.tenants import Tenants
 
-# How long the end of a session that Redis has no record of waits for Redis, to have one written.
+# How long the end of a session that Redis has no record of waits for Redis.
 ADOPT_FOR_S: Final = 8.0
 
 

@@ -31,9 +31,8 @@ from worker_agent.request_filter import RequestFilter
 logger = logging.getLogger(__name__)
 
 # LiveKit drops a job without a word once the agent servers together report a load of 0.7 or more
-# (`agents.target_load`, pkg/service/agentservice.go `JobRequestAffinity`). What we report to
-# LiveKit stays below that up to the last slot, so that a full agent server is still asked, and its
-# filter can say why not.
+# (`agents.target_load`, pkg/service/agentservice.go `JobRequestAffinity`). What is reported stays
+# below that, so that a full agent server is still asked, and its filter can say why not.
 LIVEKIT_TARGET_LOAD = 0.7
 _MAX_REPORTED_LOAD = 0.95 * LIVEKIT_TARGET_LOAD
 _LOST_AFTER_PERIODS = 3
@@ -142,9 +141,8 @@ class Reporter:
     def _takes(self) -> int | None:
         """Return how many more may be sent; by the program's own load report a few per measurement.
 
-        livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
-        later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds; so no
-        more than its processors can have joined until the next measurement.
+        What starts now weighs later. So no more are sent than its processors can have joined until
+        the next measurement (docs/decisions/0025-rtc-session.md).
         """
         takes = own_load.accepts(self._server) if self._options.own_load else None
         if takes is None:

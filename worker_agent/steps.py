@@ -29,8 +29,7 @@ from dispatcher.ledger.step import Step
 from worker_agent.decisions import AgentServerIdentity, Offer, Reason
 from worker_agent.ending import Ending, People
 
-# A verification hears of the join within a second, as a rule; after a worker's death it does not,
-# and the sweeper looks.
+# The sweeper looks then, should the worker that verifies the join have died.
 CLAIM_DUE_S: Final = 3.0
 # The next attempt comes at once after a first crash, then after so much longer each time.
 _PAUSES_S: Final = (0.0, 1.0, 2.0, 4.0)
@@ -208,8 +207,7 @@ def given_up(offer: Offer, what: str) -> Step[Advanced]:
 def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     """End an attempt whose job raised or died before its agent was in the room.
 
-    `what` is for people; `crashes` is how many attempts in a row have ended so before it. The
-    first is followed by the next attempt at once.
+    `what` is for people; `crashes` is how many attempts in a row have ended so before it.
     """
     pause_s = _PAUSES_S[min(crashes, len(_PAUSES_S) - 1)]
     message = (

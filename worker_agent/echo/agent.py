@@ -1,8 +1,5 @@
 """An agent without an AI, which greets, and gives back what it hears and reads.
 
-This is the default session of our agent server: it needs no key, and uses every way in and out
-that an agent with an AI has.
-
 On the wire it does what livekit-agents' `AgentSession` does (livekit/agents/voice/room_io), so that
 LiveKit's client components show it unchanged: people write on the text topic `lk.chat`; the agent
 answers on `lk.transcription` with a segment id and "final"; its sound is its microphone track;
@@ -33,15 +30,10 @@ _log = logging.getLogger(__name__)
 
 
 async def entrypoint(ctx: JobContext) -> None:
-    """Join the room, and return when listening. The session lives until the job shuts down.
+    """Join the room, and return when listening, as `AgentSession.start` does.
 
-    It returns that early, as `AgentSession.start` does, because at a shutdown livekit-agents waits
-    up to 15 s for an entrypoint that still runs before it leaves the room
-    (`_JobProc._shutdown_job`). The job ends when the room disconnects: LiveKit does that when it
-    closes the room (20 s after the last person left, by default) or removes the agent.
-
-    Raises:
-        rtc.ConnectError: the room cannot be joined.
+    At a shutdown livekit-agents waits up to 15 s for an entrypoint that still runs. The job ends
+    when the room disconnects: LiveKit closes it 20 s after the last person has left, by default.
     """
     session = _EchoSession(ctx.room)
     ctx.add_shutdown_callback(session.aclose)

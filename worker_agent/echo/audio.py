@@ -1,7 +1,4 @@
-"""The agent's audio track: it plays the sum of the sounds put in, with a bounded delay.
-
-Nothing here costs anything before the first sound: that publishes the track and starts the mixer.
-"""
+"""The agent's audio track: it plays the sum of the sounds put in, with a bounded delay."""
 
 import asyncio
 import contextlib
@@ -79,9 +76,7 @@ class Voice:
             await self._source.aclose()
 
     async def _open(self) -> rtc.AudioMixer:
-        """Publish the track, unless it is there; once for all sounds that wait for it.
-
-        The next sound tries again after a failure.
+        """Publish the track at the first sound; after a failure the next one tries again.
 
         Raises:
             rtc.participant.PublishTrackError: the room does not take the track.
