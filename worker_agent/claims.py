@@ -42,11 +42,20 @@ class Claims:
         self._tenants = tenants
         self.clock = LedgerClock()  # set by the agent server's reports
 
-    async def claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
-        """Claim the job, offered at that monotonic time.
+    async def claim(self, offer: Offer, offered_at: float) -> Decision:
+        """Claim the job, offered at that monotonic time, and have the answer counted once."""
+        if offer.delegated:
+            decision, counted = await self._adopt(offer), False
+        else:
+            decision, counted = await self._claim(offer, offered_at)
+        if counted:
+            self._metrics.granted(offer.client_id, offer.job_id, decision)
+        else:
+            self._metrics.note(offer.client_id, answered(decision))
+        return decision
 
-        Returns the decision, and whether the ledger has counted it already.
-        """
+    async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
+        """Return the decision, and whether the ledger has counted it already."""
         with tracing.span("claim"):
             try:
                 not_after_ms = self.clock.in_ms(self._store.timeout_s)
@@ -58,8 +67,6 @@ class Claims:
             except LedgerUnavailable:
                 # Only the ledger knows whether this agent would be the second.
                 return reject(Reason.LEDGER_UNAVAILABLE), False
-        if counted:
-            self._metrics.granted(offer.client_id, offer.job_id, decision)
         return decision, counted
 
     def _step(self, offer: Offer, offered_at: float, not_after_ms: float | None) -> Step[Advanced]:
@@ -79,7 +86,7 @@ class Claims:
         dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
         return dispatch is not None and dispatch.agent_server_id == self._server.agent_server_id
 
-    async def adopt(self, offer: Offer) -> Decision:
+    async def _adopt(self, offer: Offer) -> Decision:
         """Claim a job that LiveKit offers by a token; without the ledger take it as it is.
 
         A second agent is not to be feared then: LiveKit offers such a job once, when it creates the
