@@ -102,8 +102,9 @@ class Reporter:
         self._news.set()
 
     def changed(self) -> None:
-        """Report soon: slots have been taken or have become free."""
-        self._news.set()
+        """Report soon: slots have been taken or have become free. Called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
+            self._loop.call_soon_threadsafe(self._news.set)
 
     def load(self) -> float:
         """livekit-agents' `load_fnc`: called before every offer and twice a second, in a thread."""
@@ -119,17 +120,13 @@ class Reporter:
 
     def _look(self) -> None:
         if self._figures() != self._reported:
-            self._have_reported()
+            self.changed()
 
     def _one_has_joined(self) -> None:
         """Called from the job's thread. Sessions wait for that only when few can start."""
         starts = self._reported[2]
         if starts is not None and starts < AT_ONCE:
-            self._have_reported()
-
-    def _have_reported(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
-            self._loop.call_soon_threadsafe(self._news.set)
+            self.changed()
 
     def _figures(self) -> tuple[int, int | None, int | None]:
         used = self._filter.used_slots
