@@ -9,7 +9,6 @@ its attribute `lk.agent.state` is "listening", without which `useAgent` gives it
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass
 
 from livekit import rtc
 from livekit.agents import JobContext, utils
@@ -42,14 +41,6 @@ async def entrypoint(ctx: JobContext) -> None:
     session.catch_up()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Echo:
-    """A track that is being echoed, and the participant that it belongs to."""
-
-    owner_sid: str
-    task: asyncio.Task[None]
-
-
 class _EchoSession:
     """One agent in one room. All of it runs on the job's event loop."""
 
@@ -57,7 +48,8 @@ class _EchoSession:
         self._room = room
         self._voice = Voice(room)
         self._greeted_sids: set[str] = set()
-        self._echoes: dict[str, _Echo] = {}
+        # By the sid of the track: the sid of its participant, and the task that echoes it.
+        self._echoes: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self) -> None:
@@ -132,7 +124,7 @@ class _EchoSession:
             return
         self._stop_echo(publication.sid)
         task = self._spawn(self._voice.echo(track))
-        self._echoes[publication.sid] = _Echo(owner_sid=participant.sid, task=task)
+        self._echoes[publication.sid] = participant.sid, task
 
     def _on_track_gone(
         self, _: rtc.Track | None, publication: rtc.RemoteTrackPublication, __: object
@@ -141,13 +133,13 @@ class _EchoSession:
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         # livekit's Room drops "track_unsubscribed" when the participant is already gone
-        for track_sid, echo in list(self._echoes.items()):
-            if echo.owner_sid == participant.sid:
+        for track_sid, (owner_sid, _) in list(self._echoes.items()):
+            if owner_sid == participant.sid:
                 self._stop_echo(track_sid)
 
     def _stop_echo(self, track_sid: str) -> None:
         if echo := self._echoes.pop(track_sid, None):
-            echo.task.cancel()
+            echo[1].cancel()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
