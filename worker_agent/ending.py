@@ -120,9 +120,9 @@ def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
     )
 
 
-def of_shutdown_callback(reason: str) -> Ending:
-    """Decide as `of_shutdown`, by the reason alone: a shutdown callback is told no more."""
-    return of_shutdown(reason, asked_for=reason not in _NOT_ASKED_FOR)
+def is_asked_for(reason: str) -> bool:
+    """True when the program has asked for a shutdown of that reason; a callback is told no more."""
+    return reason not in _NOT_ASKED_FOR
 
 
 def of_exception(error: BaseException) -> Ending:

@@ -23,10 +23,10 @@ from worker_agent.ending import (
     Cause,
     Ending,
     People,
+    is_asked_for,
     of_disconnect,
     of_exception,
     of_shutdown,
-    of_shutdown_callback,
 )
 from worker_agent.fence import Fence
 from worker_agent.job import Job
@@ -76,23 +76,19 @@ class Farewell:
 
     def on_shutdown(self, reason: str, asked_for: bool) -> None:
         """Tell the end when livekit-agents begins to shut the job down, asked for or not."""
-        job = self._job
-        if job.connected and not job.ctx.room.isconnected():
-            return  # `on_disconnected` knows why
-        if asked_for or not job.connected:
-            self.end(of_shutdown(reason, asked_for=asked_for))
-        elif self._telling is None and not job.dismissed:
+        if not self._job.connected or self._job.ctx.room.isconnected():
+            self._shut_down(reason, asked_for=asked_for)  # else `on_disconnected` knows why
+
+    def _shut_down(self, reason: str, *, asked_for: bool, in_room: bool = True) -> None:
+        if asked_for or not self._job.connected:
+            self.end(of_shutdown(reason, asked_for=asked_for), in_room=in_room)
+        elif self._telling is None and not self._job.dismissed:
             self._telling = asyncio.create_task(self._after_shutdown(reason))
 
     async def left(self, reason: str) -> None:
         """Tell what is untold; called when livekit-agents has left the room, last of all."""
         job = self._job
-        if self._telling is None and not job.dismissed:
-            ending = of_shutdown_callback(reason)
-            if ending.cause is Cause.LOST and job.connected:
-                self._telling = asyncio.create_task(self._after_shutdown(reason))
-            else:
-                self.end(ending, in_room=False)
+        self._shut_down(reason, asked_for=is_asked_for(reason), in_room=False)
         if self._telling is not None:
             await asyncio.wait({self._telling}, timeout=TELL_FOR_S)
         if job.leaving is not None and not job.dismissed:
