@@ -2,8 +2,7 @@
 
 For livekit-rtc 1.1 (1.1.21, `FfiQueue`:
 https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). It hands
-every event of a process to every room in it, each time on another thread, and a room drops those of
-others. With the thread executor that is each event times all agents
+every event of a process to every room in it, each on its own thread
 (docs/decisions/0045-room-events.md).
 
 Guard: with other names everything stays as it is, and the log says so.
