@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
@@ -108,19 +109,21 @@ class Departure:
         return Told.CAME_BACK
 
     async def _patiently(self, step: Step[T]) -> T | None:
-        """Carry the step out, again while Redis is away; None when it stays away."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _TELL_FOR_S
-        while True:
-            try:
-                return await self._store.run(step)
-            except LedgerUnavailable as error:
-                if loop.time() > until:
-                    logger.warning(
-                        "the end of a job could not be told", extra={"error": str(error)}
-                    )
-                    return None
-            await asyncio.sleep(_TELL_EVERY_S)
+        return await patiently(lambda: self._store.run(step))
+
+
+async def patiently(tell: Callable[[], Awaitable[T]]) -> T | None:
+    """Tell the ledger, again while Redis is away; None when it stays away."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _TELL_FOR_S
+    while True:
+        try:
+            return await tell()
+        except LedgerUnavailable as error:
+            if loop.time() > until:
+                logger.warning("the end of a job could not be told", extra={"error": str(error)})
+                return None
+        await asyncio.sleep(_TELL_EVERY_S)
 
 
 class Run(Protocol):
