@@ -27,22 +27,18 @@ Wanted: TypeAlias = "Callable[[FfiEvent], bool]"
 def narrow(room: rtc.Room) -> None:
     """Have a room that has connected get what may be its own."""
     try:
-        _narrow(room)
+        from livekit.rtc._ffi_client import FfiClient
+
+        handle = room._ffi_handle
+        if handle is None:
+            return  # it has disconnected since
+        events = FfiClient.instance.queue
+        with events._lock:
+            for place, (queue, loop, wanted) in enumerate(events._subscribers):
+                if queue is room._ffi_queue:
+                    events._subscribers[place] = queue, loop, _of_room(handle.handle, wanted)
     except (AttributeError, ImportError, TypeError, ValueError):
         unknown_release.warn("livekit", "its rooms get each other's events")
-
-
-def _narrow(room: rtc.Room) -> None:
-    from livekit.rtc._ffi_client import FfiClient
-
-    handle = room._ffi_handle
-    if handle is None:
-        return  # it has disconnected since
-    events = FfiClient.instance.queue
-    with events._lock:
-        for place, (queue, loop, wanted) in enumerate(events._subscribers):
-            if queue is room._ffi_queue:
-                events._subscribers[place] = queue, loop, _of_room(handle.handle, wanted)
 
 
 def _of_room(handle: int, wanted: Wanted | None) -> Wanted:

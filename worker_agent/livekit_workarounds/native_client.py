@@ -7,8 +7,7 @@ a join, and drops those of level DEBUG unless LIVEKIT_RTC_DEBUG is set
 (https://github.com/livekit/rust-sdks/blob/main/livekit-ffi/src/server/logger.rs). Figures:
 docs/decisions/0040-prepared-job-processes.md.
 
-Guard: with other names the client is made at its first use, as livekit-rtc makes it, and the log
-says so.
+Guard: with other names the client stays as livekit-rtc makes it, and the log says so.
 Remove when livekit-rtc has a level for what it hands over, and makes its client behind a lock.
 """
 
@@ -40,27 +39,19 @@ def make() -> None:
     two, and the events of one were lost (docs/decisions/0043-one-native-client.md).
     """
     try:
-        _make()
+        from livekit.rtc import _ffi_client as native
+
+        if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
+            _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
+            return
+        with _filter_for_the_library():
+            library = native.FfiClient.instance._ffi_lib
+        library.livekit_ffi_dispose()
+        library.livekit_ffi_initialize(
+            native.ffi_event_callback, False, b"python", __version__.encode("ascii")
+        )
     except (AttributeError, ImportError):
-        unknown_release.warn("livekit", "its native client is made at its first use")
-
-
-def _make() -> None:
-    from livekit.rtc import _ffi_client as native
-
-    if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
-        _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
-        return
-    with _filter_for_the_library():
-        client = native.FfiClient.instance
-    library = getattr(client, "_ffi_lib", None)
-    if library is None:
-        unknown_release.warn("livekit", "its debug log goes through Python")
-        return
-    library.livekit_ffi_dispose()
-    library.livekit_ffi_initialize(
-        native.ffi_event_callback, False, b"python", __version__.encode("ascii")
-    )
+        unknown_release.warn("livekit", "its native client stays as livekit-rtc makes it")
 
 
 @contextmanager
