@@ -132,7 +132,7 @@ class Reporter:
         used = self._filter.used_slots
         if not self._options.one_process:
             return used, self._takes(), None
-        starts = self._filter.may_begin
+        starts = joining.room_for(self._filter.jobs())
         return used, self._takes(), starts if starts < self._identity.slots - used else None
 
     def _takes(self) -> int | None:

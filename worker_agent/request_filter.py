@@ -33,7 +33,6 @@ from worker_agent.decisions import (
     read_offer,
     reject,
 )
-from worker_agent.join_limit import joining
 from worker_agent.metrics import ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.tenants import Tenants
 
@@ -78,15 +77,11 @@ class RequestFilter:
 
     @property
     def used_slots(self) -> int:
-        """Sessions that run, and jobs that are being accepted; one that just starts is both."""
-        return len(self._jobs())
+        """The number of `jobs`."""
+        return len(self.jobs())
 
-    @property
-    def may_begin(self) -> int:
-        """The number of further agents that may be joining in this process at the same time."""
-        return joining.room_for(self._jobs())
-
-    def _jobs(self) -> set[str]:
+    def jobs(self) -> set[str]:
+        """Return the ids of jobs that run or are being accepted; one that just starts is both."""
         return self._accepting.union(self.active_jobs())
 
     async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
