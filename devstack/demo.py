@@ -29,7 +29,6 @@ def run_demo(config: StackConfig) -> int:
     record = _dispatch_and_wait(config)
     agents = asyncio.run(_count_agents(config, record["room_name"]))
     _run_command(config, "show", record["dispatch_id"])
-    _print_request_filter(config, record)
     _run_command(config, "stats", "--window", "all")
     _print_tasks(config)
     succeeded = record["state"] == "joined" and agents == {1}
@@ -98,15 +97,6 @@ async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
             )
             await asyncio.sleep(_POLL_EVERY_S)
         return counts
-
-
-def _print_request_filter(config: StackConfig, record: Record) -> None:
-    """Print what the agent's request filter logged about this room when it took the job."""
-    print("\nrequest filter")
-    log = (config.log_dir / "agent.log").read_text(errors="replace")
-    for line in log.splitlines():
-        if "job accepted" in line and record["room_name"] in line:
-            print(f"  {line}")
 
 
 def _print_tasks(config: StackConfig) -> None:
