@@ -7,20 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from dispatcher.domain import state_machine
 from dispatcher.domain.agent_losses import CRASHED
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import FailureReason
-from dispatcher.domain.state_machine import (
-    ACCEPTED,
-    AGENT_CONNECTED,
-    AGENT_CRASHED,
-    AGENT_LEAVING,
-    AGENT_LEFT,
-    CAME_BACK,
-    FAILED,
-    NEXT_GENERATION,
-    REJECTED,
-)
 from dispatcher.ledger import admission, celery_messages, dispatches, leases
 from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
@@ -50,7 +40,7 @@ def claim(
     return dispatches.advance(
         Advance(
             offer,
-            ACCEPTED,
+            state_machine.ACCEPTED,
             before=Before("offered", offered_ago_s=offered_ago_s),
             provided=Provided(not_after_ms=not_after_ms),
             due_in_s=CLAIM_DUE_S,
@@ -67,7 +57,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
     return dispatches.advance(
         Advance(
             offer,
-            REJECTED,
+            state_machine.REJECTED,
             before=Before("offered"),
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": reason},
@@ -87,7 +77,7 @@ def not_assigned(offer: Offer) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            NEXT_GENERATION,
+            state_machine.NEXT_GENERATION,
             due_in_s=0.0,
             attempt={"outcome": "given_up", "reason": "assignment_timeout"},
             detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
@@ -103,7 +93,7 @@ def declined(
     return dispatches.advance(
         Advance(
             offer,
-            FAILED,
+            state_machine.FAILED,
             before=before,
             fields={"failure_reason": code, "failure_message": message},
             attempt={"outcome": "failed", "reason": Reason.DECLINED},
@@ -127,7 +117,7 @@ def connected(
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_CONNECTED,
+            state_machine.AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
             counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
@@ -141,7 +131,7 @@ def leaving(offer: Offer, ending: Ending, people: People) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_LEAVING,
+            state_machine.AGENT_LEAVING,
             fields={"left_by": ending.cause},
             detail={"job_id": offer.job_id, "reason": ending.reason},
             times=Times(lease_s=leases.LEASE_S),
@@ -162,7 +152,7 @@ def left(
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_LEFT,
+            state_machine.AGENT_LEFT,
             detail={"job_id": offer.job_id, "reason": reason},
             counted=Counted(agents=counts),
             times=Times(retention_s=retention_s),
@@ -176,7 +166,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
     return dispatches.advance(
         Advance(
             offer,
-            CAME_BACK,
+            state_machine.CAME_BACK,
             due_in_s=_WAKE_GRACE_S,
             attempt={"outcome": "left", "reason": ending.reason},
             detail={"job_id": offer.job_id, "reason": ending.reason},
@@ -192,7 +182,7 @@ def given_up(offer: Offer, what: str) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            NEXT_GENERATION,
+            state_machine.NEXT_GENERATION,
             due_in_s=_GIVEN_UP_PAUSE_S,
             attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
             detail={
@@ -217,7 +207,7 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_CRASHED,
+            state_machine.AGENT_CRASHED,
             due_in_s=pause_s or _WAKE_GRACE_S,
             fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
             attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},

@@ -38,10 +38,7 @@ _THREADS_TICK_S: Final = 0.15
 
 
 def make_safe() -> bool:
-    """Have the monitor's samples taken without the stacks of all threads; false where it cannot be.
-
-    Then the monitor is another than the one that this was written for, and samples in another way.
-    """
+    """Have samples taken without the stacks of all threads; false with an unknown monitor."""
     if sys.version_info >= _MENDED_IN:
         return True
     sample = getattr(loop_monitor.EventLoopMonitor, _METHOD, None)
