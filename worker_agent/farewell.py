@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import Final
 
 from livekit import rtc
@@ -135,10 +136,11 @@ class Farewell:
             people = job.people.now()
             if ending is ROOM_CLOSED:  # LiveKit's list is right; it reports a leaving late
                 people = People(present=0, left_ago_s=people.left_ago_s or 0.0)
-            told = await self._tell_ledger(ending, people, in_room=in_room)
+            tell = functools.partial(job.departure.tell, ending, dispatch=self._fence.dispatch)
+            told = await tell(people, in_room=in_room)
             while told is Told.UNTOLD and job.ctx.room.isconnected():
                 await asyncio.sleep(RENEW_S)
-                told = await self._tell_ledger(ending, job.people.now(), in_room=True)
+                told = await tell(job.people.now(), in_room=True)
         if told is Told.LEAVING:
             job.leaving = ending
             # LiveKit reports up to 3 s late that a person has left; until then they are present.
@@ -148,10 +150,6 @@ class Farewell:
             job.withdraw("its people are served by another")
         else:
             job.dismissed = told is Told.OVER
-
-    async def _tell_ledger(self, ending: Ending, people: People, *, in_room: bool) -> Told:
-        departure, dispatch = self._job.departure, self._fence.dispatch
-        return await departure.tell(ending, people, in_room=in_room, dispatch=dispatch)
 
     async def _gone(self, ending: Ending) -> None:
         """Tell that the room is left, after it was told that it would be."""
