@@ -95,6 +95,17 @@ _ROOM_OVER: Final[Mapping[int, Ending]] = {
 _NOT_ASKED_FOR: Final = frozenset(
     {"", "job crashed", "parent process shutdown", "room disconnected"}
 )
+# The modules in which an exception is not the program's own line, and the folders of libraries.
+_NOT_THE_PROGRAM: Final = (
+    "worker_agent.session",
+    "worker_agent.program",
+    "worker_agent.livekit_workarounds.",
+    "livekit.",
+    "asyncio.",
+)
+_LIBRARIES: Final = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
@@ -140,31 +151,12 @@ def _place(error: BaseException) -> str:
         (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
+    others = [frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAM)]
     # A program that is installed like a library has no line of its own but those of libraries.
-    own = [frame for frame in frames if _is_programs(*frame[:2])] or [
-        frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAM)
-    ]
+    own = [frame for frame in others if not frame[1].startswith(_LIBRARIES)] or others
     if not own:
         return ""
     module, file_name, line = own[-1]
     if module in ("__main__", "__mp_main__"):
         module = Path(file_name).stem
     return f" at {module}:{line}"
-
-
-_LIBRARIES: Final = tuple(
-    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-
-
-_NOT_THE_PROGRAM: Final = (
-    "worker_agent.session",
-    "worker_agent.program",
-    "worker_agent.livekit_workarounds.",
-    "livekit.",
-    "asyncio.",
-)
-
-
-def _is_programs(module: str, file_name: str) -> bool:
-    return not module.startswith(_NOT_THE_PROGRAM) and not file_name.startswith(_LIBRARIES)

@@ -182,26 +182,20 @@ class Reporter:
         try:
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
         except LedgerUnavailable as error:
-            self._redis_is_away(asked_at, str(error))
+            if self._away_since is None:
+                self._away_since = asked_at
+                logger.error(
+                    "cannot report to Redis: Usher sends this agent server no session until it can",
+                    extra={"agent_server_id": identity.agent_server_id, "error": str(error)},
+                )
             return
-        self._redis_answers(asked_at)
+        if self._away_since is not None:
+            away_s = round(asked_at - self._away_since, 1)
+            logger.warning("Redis answers again", extra={"away_s": away_s})
+            self._away_since = None
         self._filter.clock.heard(now_ms, asked_at=asked_at)
         with contextlib.suppress(LedgerUnavailable):
             await self._filter.metrics.flush()
             await self._filter.tenants.refresh()
             if report.online:
                 self._file.touch()  # it can be sent sessions
-
-    def _redis_is_away(self, since: float, error: str) -> None:
-        """Log once why this agent server is sent no sessions."""
-        if self._away_since is None:
-            self._away_since = since
-            logger.error(
-                "cannot report to Redis: Usher sends this agent server no session until it can",
-                extra={"agent_server_id": self._identity.agent_server_id, "error": error},
-            )
-
-    def _redis_answers(self, at: float) -> None:
-        if self._away_since is not None:
-            logger.warning("Redis answers again", extra={"away_s": round(at - self._away_since, 1)})
-            self._away_since = None
