@@ -99,7 +99,7 @@ def check(osv_url: str, requirements: Path, accepted: Path) -> subprocess.Comple
 def test_nothing_known_is_good(osv: Osv, requirements: Path, accepted: Path) -> None:
     checked = check(osv.url, requirements, accepted)
     assert checked.returncode == 0
-    assert checked.stdout.strip() == "advisories, by osv:"
+    assert "No known vulnerabilities found" in checked.stdout
 
 
 def test_an_advisory_fails_unless_it_is_accepted_with_a_reason(
