@@ -64,8 +64,8 @@ check: $(installed) ## check format, lint, types, secrets and known advisories, 
 	.venv/bin/lint-imports --no-cache
 	$(python) -m mypy --strict $(checked) bench
 	$(python) -m bandit --quiet --configfile pyproject.toml --recursive $(checked)
-	$(python) -m devstack.secretscan
-	$(python) -m devstack.advisories
+	! git rev-parse || git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --baseline .secrets.baseline
+	.ci/advisories
 
 # `make campaign CAMPAIGN="--seed 7 --sessions 100 --kills 15 --rounds 1"` runs another one and reports
 # beside its evidence. What has been run is kept in .run/campaign, a round of ten minutes each; an

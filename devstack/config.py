@@ -33,16 +33,6 @@ class StackConfig:
         return f"http://{LOOPBACK}:{self.ports.web}"
 
     @property
-    def dashboard_url(self) -> str:
-        """The URL of the operator's dashboard."""
-        return f"{self.web_url}/dashboard"
-
-    @property
-    def origins(self) -> str:
-        """The origins of Usher's own page, by the two host names that people type."""
-        return f"{self.web_url},http://localhost:{self.ports.web}"
-
-    @property
     def livekit_url(self) -> str:
         return f"ws://{LOOPBACK}:{self.ports.livekit}"
 
@@ -75,6 +65,8 @@ class StackConfig:
             if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
         }
         scripts = Path(sys.executable).parent
+        # Of Usher's own page, by the two host names that people type, and the caller's.
+        origins = [self.web_url, f"http://localhost:{self.ports.web}", caller.get("USHER_ORIGINS")]
         return kept | {
             "PATH": os.pathsep.join([str(scripts), caller.get("PATH", os.defpath)]),
             "PYTHONPATH": _python_path(caller),
@@ -90,7 +82,7 @@ class StackConfig:
             "USHER_CLIENT_ID": CLIENT_ID,
             "USHER_API_KEY_SHA256": self.credentials.api_key_sha256,
             "USHER_PUBLISHABLE_KEY_SHA256": self.credentials.publishable_key_sha256,
-            "USHER_ORIGINS": ",".join(filter(None, [self.origins, caller.get("USHER_ORIGINS")])),
+            "USHER_ORIGINS": ",".join(filter(None, origins)),
             "USHER_WEB_HOST": LOOPBACK,
             "USHER_WEB_PORT": str(self.ports.web),
             "USHER_FLOWER_PORT": str(self.ports.flower),
@@ -114,7 +106,7 @@ class StackConfig:
             "FLOWER_URL": self.flower_url,
             "FLOWER_USER": FLOWER_USER,
             "FLOWER_PASSWORD": self.credentials.flower_password,
-            "DASHBOARD_URL": self.dashboard_url,
+            "DASHBOARD_URL": f"{self.web_url}/dashboard",
             "OPERATOR_USER": OPERATOR_USER,
             "OPERATOR_PASSWORD": self.credentials.operator_password,
             "AGENT_URL": self.agent_url,

@@ -1,6 +1,9 @@
-"""The demo: send one real dispatch, print its way, and check that exactly one agent came."""
+"""The demo: send one real dispatch, show its way, and check that exactly one agent came."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,13 +11,9 @@ from typing import Any
 import httpx
 from livekit import api
 
-from devstack import StackError
-from devstack.config import CLIENT_ID, StackConfig
+from devstack import PROJECT_ROOT, StackError
+from devstack.config import StackConfig
 from devstack.credentials import FLOWER_USER
-from dispatcher.domain.metrics import Window, percent
-from dispatcher.ledger.client import Ledger
-from dispatcher.ledger.statistics import figures
-from dispatcher.settings import CommonSettings
 
 _ENDS_WITHIN_S = 30
 _POLL_EVERY_S = 0.1
@@ -28,10 +27,9 @@ Record = Mapping[str, Any]
 def run_demo(config: StackConfig) -> int:
     """Dispatch once and print what happened; 0 if exactly one agent is in the room, else 1."""
     record = _dispatch_and_wait(config)
-    _print_record(record)
     agents = asyncio.run(_count_agents(config, record["room_name"]))
-    _print_request_filter(config, record)
-    _print_metrics(config)
+    _run_command(config, "show", record["dispatch_id"])
+    _run_command(config, "stats", "--window", "all")
     _print_tasks(config)
     succeeded = record["state"] == "joined" and agents == {1}
     seen = " or ".join(str(count) for count in sorted(agents))
@@ -66,29 +64,14 @@ def _dispatch_and_wait(config: StackConfig) -> Record:
             raise StackError(f"the dispatch could not be followed: {error}") from error
 
 
-def _print_record(record: Record) -> None:
-    print(f"room {record['room_name']}, agent {record['agent_name']}")
-    print("\ntimeline (ms since the request was accepted)")
-    timeline = record["timeline"]
-    width = max(len(entry["event"]) for entry in timeline)
-    for entry in timeline:
-        elapsed_ms = entry["at_ms"] - timeline[0]["at_ms"]
-        detail = _pairs(entry.get("detail") or {})
-        print(
-            f"  {elapsed_ms:6.0f}  generation {entry['generation']}  "
-            f"{entry['event']:<{width}}  {detail}".rstrip()
-        )
-    print("\nattempts")
-    for attempt in record["attempts"]:
-        print(f"  {_pairs(attempt)}")
-    print("\nrecord")
-    names = ("state", "time_to_join_ms", "failure_reason")
-    print(f"  {_pairs({name: record[name] for name in names})}")
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    """Format the values that are set as name=value."""
-    return " ".join(f"{name}={value}" for name, value in values.items() if value not in (None, []))
+def _run_command(config: StackConfig, *command: str) -> None:
+    """Run one of the operator's commands, which prints what it finds."""
+    print(f"\n$ celery -A dispatcher dispatch {' '.join(command)}", flush=True)
+    subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "dispatcher", "dispatch", *command],
+        cwd=PROJECT_ROOT,
+        env=config.process_environment(os.environ),
+    )
 
 
 async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
@@ -114,34 +97,6 @@ async def _count_agents(config: StackConfig, room_name: str) -> set[int]:
             )
             await asyncio.sleep(_POLL_EVERY_S)
         return counts
-
-
-def _print_request_filter(config: StackConfig, record: Record) -> None:
-    """Print what the agent's request filter logged about this room when it took the job."""
-    print("\nrequest filter")
-    log = (config.log_dir / "agent.log").read_text(errors="replace")
-    for line in log.splitlines():
-        if "job accepted" in line and record["room_name"] in line:
-            print(f"  {line}")
-
-
-def _print_metrics(config: StackConfig) -> None:
-    """Print what the agent servers have counted, as the ledger adds it up."""
-    print("\nagent metrics, by the ledger")
-    ledger = Ledger(CommonSettings.model_validate({"REDIS_URL": config.redis_url}))
-    try:
-        found = ledger.run(figures(Window.ALL, [CLIENT_ID]))
-    finally:
-        ledger.close()
-    for agent in found.agents:
-        values = {
-            "requests": agent.requests,
-            "accepts": agent.accepts,
-            "rejects": agent.rejects,
-            "acceptance_rate": percent(agent.acceptance_rate),
-            "joins": agent.joins,
-        }
-        print(f"  {agent.container}  {agent.agent_name}  {_pairs(values)}")
 
 
 def _print_tasks(config: StackConfig) -> None:

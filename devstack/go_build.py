@@ -30,24 +30,13 @@ _PROGRESS_EVERY_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class GoProgram:
-    """A program, its version, and texts for the developer who waits for the build.
-
-    `variable` names a binary of the developer's own.
-    """
+    """A program and its version; `variable` names a binary of the developer's own."""
 
     name: str
-    title: str
     package: str
     version: str
-    packages_about: int
-    minutes: str
     variable: str
     tags: str = ""
-
-    @property
-    def installed_as(self) -> str:
-        """The file name that `go install` gives it: the last part of its package."""
-        return self.package.rpartition("/")[2]
 
     @property
     def instead(self) -> str:
@@ -91,32 +80,28 @@ def _only_one_builds(program: GoProgram, tools_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"      another run builds: waiting to build {program.title}", flush=True)
+            print(f"      another run builds: waiting to build {program.name}", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _build(program: GoProgram, path: Path, go: Path, environ: Mapping[str, str]) -> None:
-    print(
-        f"      building {program.title} {program.version} (about {program.minutes} min, once)",
-        flush=True,
-    )
+    print(f"      building {program.name} {program.version} (some 2.5 min, once)", flush=True)
     log = path.parent / f"{program.name}-build.log"
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as build_dir:
         package = f"{program.package}@{program.version}"
         command = [str(go), "install", "-v", f"-tags={program.tags}", package]
-        status = _run_showing_progress(program, command, {**environ, "GOBIN": build_dir}, log)
+        status = _run_showing_progress(command, {**environ, "GOBIN": build_dir}, log)
         if status != 0:
             raise StackError(
-                f"building {program.title} failed, see {log}: check that the Go module proxy can "
+                f"building {program.name} failed, see {log}: check that the Go module proxy can "
                 f"be reached, or {program.instead}"
             )
-        os.replace(Path(build_dir) / program.installed_as, path)
+        # `go install` names it by the last part of its package.
+        os.replace(Path(build_dir) / program.package.rpartition("/")[2], path)
 
 
-def _run_showing_progress(
-    program: GoProgram, command: list[str], environ: Mapping[str, str], log: Path
-) -> int:
+def _run_showing_progress(command: list[str], environ: Mapping[str, str], log: Path) -> int:
     """Run the build, print a line of progress every few seconds, write its output to `log`."""
     started_at = time.monotonic()
     with log.open("w") as output:
@@ -129,20 +114,18 @@ def _run_showing_progress(
                     return build.wait(timeout=_PROGRESS_EVERY_S)
                 except subprocess.TimeoutExpired:
                     elapsed_s = time.monotonic() - started_at
-                    print(f"      {elapsed_s:4.0f} s: {_progress(program, log)}", flush=True)
+                    print(f"      {elapsed_s:4.0f} s: {_progress(log)}", flush=True)
         finally:
             build.terminate()
             build.wait()
 
 
-def _progress(program: GoProgram, log: Path) -> str:
+def _progress(log: Path) -> str:
     """Return the build's progress: `go install -v` names each fetched module, compiled package."""
     lines = log.read_text(errors="replace").splitlines()
     fetched = sum(line.startswith("go: downloading") for line in lines)
     compiled = sum(not line.startswith("go: ") for line in lines)
-    if compiled:
-        return f"compiled {compiled} of about {program.packages_about} packages"
-    return f"fetched {fetched} modules"
+    return f"fetched {fetched} modules, compiled {compiled} packages"
 
 
 def _find_go(program: GoProgram, environ: Mapping[str, str], tools_dir: Path) -> Path:
@@ -158,7 +141,7 @@ def _find_go(program: GoProgram, environ: Mapping[str, str], tools_dir: Path) ->
             installed = subprocess.run([*pip, *target, "--requirement", str(_GO_REQUIREMENTS)])
             if installed.returncode != 0:
                 raise StackError(
-                    f"{program.title} is built with Go, and none could be installed: install Go "
+                    f"{program.name} is built with Go, and none could be installed: install Go "
                     f"{'.'.join(map(str, _OLDEST_GO))} or newer, or {program.instead}"
                 )
             os.replace(f"{install_dir}/packages", packages)

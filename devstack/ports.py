@@ -3,7 +3,7 @@
 import random
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
 from devstack import StackError
@@ -97,16 +97,9 @@ def _wanted_port(variable: str, default: int, environ: Mapping[str, str]) -> int
 
 def _listen(port: int) -> socket.socket | None:
     """Return a socket that listens on the port, or None where it is in use."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # As the servers do, so that connections left by an earlier run do not count as use.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((LOOPBACK, port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        return None
-    return listener
+    with suppress(OSError):
+        return socket.create_server((LOOPBACK, port))
+    return None
 
 
 def _listen_on_free_port() -> socket.socket:

@@ -5,7 +5,6 @@ The kernel releases it when the stack's process dies.
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import IO
 from devstack import StackError
 
 STOPPING = "stopping"
-_STOPS_WITHIN_S = 40
-_POLL_EVERY_S = 0.2
 
 
 @contextmanager
@@ -44,21 +41,16 @@ def announce(file: IO[str], note: str = "") -> None:
 
 
 def _take(file: IO[str], run_dir: Path) -> None:
-    give_up_at = time.monotonic() + _STOPS_WITHIN_S
-    told = False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            file.seek(0)
-            pid, _, note = file.read().partition(" ")
-        if note != STOPPING or time.monotonic() > give_up_at:
-            raise StackError(
-                f"already running in {run_dir} as pid {pid}: "
-                "stop it first, or set USHER_RUN_DIR to another folder"
-            )
-        if not told:
-            print(f"      waiting for the earlier run (pid {pid}) to stop", flush=True)
-            told = True
-        time.sleep(_POLL_EVERY_S)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        file.seek(0)
+        pid, _, note = file.read().partition(" ")
+    if note != STOPPING:
+        raise StackError(
+            f"already running in {run_dir} as pid {pid}: "
+            "stop it first, or set USHER_RUN_DIR to another folder"
+        )
+    print(f"      waiting for the earlier run (pid {pid}) to stop", flush=True)
+    fcntl.flock(file, fcntl.LOCK_EX)

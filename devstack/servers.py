@@ -27,12 +27,9 @@ WEBHOOK_EVENTS = (
 
 LIVEKIT = go_build.GoProgram(
     name="livekit-server",
-    title="the LiveKit server",
     package="github.com/livekit/livekit-server/cmd/server",
     # The last version that `go install` takes: the go.mod of later ones has replace directives.
     version="v1.13.5",
-    packages_about=800,
-    minutes="2.5",
     variable="USHER_LIVEKIT_SERVER",
 )
 

@@ -22,7 +22,7 @@ from devstack.servers import (
     write_livekit_config,
     write_redis_config,
 )
-from devstack.supervision import Supervisor, read_procfile, supervisor_config
+from devstack.supervision import Supervisor, list_programs, read_procfile, supervisor_config
 
 _READY_WITHIN_S = 150
 _POLL_EVERY_S = 0.25
@@ -108,7 +108,8 @@ def _wait_until_ready(config: StackConfig, supervisor: Supervisor) -> None:
     while True:
         if not supervisor.alive:
             raise StackError(f"supervisord did not start:\n{_log_tail(config, 'supervisord')}")
-        reasons = {each.name: why_not_ready(each, config) for each in supervisor.programs()}
+        programs = list_programs(supervisor.socket_path)
+        reasons = {each.name: why_not_ready(each, config) for each in programs}
         reasons = reasons or {"supervisord": "starting"}
         waited_for = {name: reason for name, reason in reasons.items() if reason}
         if not waited_for:

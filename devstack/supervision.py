@@ -115,8 +115,8 @@ class Supervisor:
 
     def __init__(self, run_dir: Path) -> None:
         self._config_path = run_dir / "supervisord.conf"
-        self._socket_path = run_dir / "supervisor.sock"
-        if len(bytes(self._socket_path)) > _SOCKET_PATH_MAX_BYTES:
+        self.socket_path = run_dir / "supervisor.sock"
+        if len(bytes(self.socket_path)) > _SOCKET_PATH_MAX_BYTES:
             raise StackError(
                 f"the path {run_dir} is too long for a socket: set a shorter USHER_RUN_DIR"
             )
@@ -145,10 +145,6 @@ class Supervisor:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=_STOPS_WITHIN_S)
-
-    def programs(self) -> list[Program]:
-        """Return all programs with their states; none while supervisord does not answer."""
-        return list_programs(self._socket_path)
 
 
 def list_programs(socket_path: Path) -> list[Program]:

@@ -2,8 +2,7 @@
 
 `make vendor` has npm install what tests/browser/package-lock.json names (checked by its checksums).
 This module copies the one file, its licence and those of the packages bundled in it, and writes
-VERSION. To renew it: `npm install --save-exact livekit-client@<version>` in tests/browser, then
-`make vendor` and `make test`.
+VERSION. How to renew it: CONTRIBUTING.md.
 """
 
 import hashlib

@@ -27,17 +27,11 @@ from worker_agent.metrics import ADOPTION_BATCH
 DEADLINE_MS: Final = 20_000
 # LiveKit waits a second for an agent server's answer, and a person for their agent.
 DELEGATED_CLAIM_S: Final = 0.3
-# The verification looks at once: the agent may have joined long ago.
-DUE_S: Final = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taker:
-    """The agent that adopts a dispatch, with what it knows of itself.
-
-    A job's own process does not know its agent server's id; before the agent is in the room it has
-    no identity. An empty field leaves the record as it is.
-    """
+    """The agent that adopts a dispatch; what it does not know of itself is empty."""
 
     container: str
     agent_server_id: str = ""
@@ -74,12 +68,12 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
         "agent_container": taker.container,
         "agent_identity": taker.agent_identity,
     }
-    fields = {name: value for name, value in named.items() if value}
+    fields = {name: value for name, value in named.items() if value}  # the others stay as they are
     return dispatches.advance(
         Advance(
             offer,
             ADOPTED,
-            due_in_s=DUE_S,
+            due_in_s=0.0,  # a worker looks at once: the agent may have joined long ago
             fields=fields,
             detail={**fields, "reason": Reason.ADOPTED},
             counted=Counted(agents=counts),

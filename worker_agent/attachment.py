@@ -51,9 +51,8 @@ class Attachment:
         self._replaced_load_fnc = None if own_load else server.load_fnc
         if not own_load:
             server.load_fnc = self._load
-            # Never unavailable for load: livekit-agents would then answer "not available" by
-            # itself, and the caller would not learn why. The request filter refuses when every
-            # slot is taken.
+            # Over its threshold livekit-agents would answer "not available" by itself, and the
+            # caller would not learn why. The request filter refuses when every slot is taken.
             server.update_options(load_threshold=math.inf)
         server.on("worker_started", self._started)
 

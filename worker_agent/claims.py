@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import Final
 
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches
@@ -28,10 +25,6 @@ from worker_agent.decisions import (
 from worker_agent.metrics import ADOPTED, AgentMetrics, answered
 from worker_agent.tenants import Tenants
 
-# Over connections that stay open: in a burst each claim would open one, which costs more than the
-# claim.
-CLAIMS_AT_ONCE: Final = 4
-
 
 class Claims:
     """The claims of one agent server."""
@@ -48,48 +41,33 @@ class Claims:
         self._metrics = metrics
         self._tenants = tenants
         self.clock = LedgerClock()  # set by the agent server's reports
-        self._lines = asyncio.Semaphore(CLAIMS_AT_ONCE)
 
-    async def claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
-        """Claim the job, offered at that monotonic time.
-
-        Returns the decision, and whether the ledger has counted it already.
-        """
-        with tracing.span("claim"):
-            return await self._claim(offer, offered_at)
+    async def claim(self, offer: Offer, offered_at: float) -> Decision:
+        """Claim the job, offered at that monotonic time, and have the answer counted once."""
+        if offer.delegated:
+            decision, counted = await self._adopt(offer), False
+        else:
+            decision, counted = await self._claim(offer, offered_at)
+        if counted:
+            self._metrics.granted(offer.client_id, offer.job_id, decision)
+        else:
+            self._metrics.note(offer.client_id, answered(decision))
+        return decision
 
     async def _claim(self, offer: Offer, offered_at: float) -> tuple[Decision, bool]:
-        try:
-            async with self._line():
+        """Return the decision, and whether the ledger has counted it already."""
+        with tracing.span("claim"):
+            try:
                 not_after_ms = self.clock.in_ms(self._store.timeout_s)
                 claim = await self._store.run(self._step(offer, offered_at, not_after_ms))
                 if claim.outcome == "late":  # but heard in time: the clocks have been set
                     claim = await self._store.run(self._step(offer, offered_at, None))
-            decision = decide_claim(offer, claim)
-            counted = claim.moved or (decision.accept and await self._is_counted(offer))
-        except LedgerUnavailable:
-            # Only the ledger knows whether this agent would be the second.
-            return reject(Reason.LEDGER_UNAVAILABLE), False
-        if counted:
-            self._metrics.granted(offer.client_id, offer.job_id, decision)
+                decision = decide_claim(offer, claim)
+                counted = claim.moved or (decision.accept and await self._is_counted(offer))
+            except LedgerUnavailable:
+                # Only the ledger knows whether this agent would be the second.
+                return reject(Reason.LEDGER_UNAVAILABLE), False
         return decision, counted
-
-    @contextlib.asynccontextmanager
-    async def _line(self) -> AsyncIterator[None]:
-        """Hold one of the connections that claims go over, after the claims that came before.
-
-        Raises:
-            LedgerUnavailable: the earlier claims wait for Redis.
-        """
-        try:
-            async with asyncio.timeout(self._store.timeout_s):
-                await self._lines.acquire()
-        except TimeoutError:
-            raise LedgerUnavailable("Redis has not answered the claims before this one") from None
-        try:
-            yield
-        finally:
-            self._lines.release()
 
     def _step(self, offer: Offer, offered_at: float, not_after_ms: float | None) -> Step[Advanced]:
         granted = Decision(accept=True, reason=Reason.CLAIMED)
@@ -108,7 +86,7 @@ class Claims:
         dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
         return dispatch is not None and dispatch.agent_server_id == self._server.agent_server_id
 
-    async def adopt(self, offer: Offer) -> Decision:
+    async def _adopt(self, offer: Offer) -> Decision:
         """Claim a job that LiveKit offers by a token; without the ledger take it as it is.
 
         A second agent is not to be feared then: LiveKit offers such a job once, when it creates the

@@ -63,10 +63,7 @@ _ELSEWHERE: Final = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Offer(DispatchRef):
-    """A job as LiveKit offers it, with what our dispatcher has put into its attributes.
-
-    One that is not our dispatcher's has no dispatch id, and refers to no dispatch.
-    """
+    """A job as LiveKit offers it, with what our dispatcher has put into its attributes."""
 
     job_id: str
     participant_count: int

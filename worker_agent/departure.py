@@ -1,13 +1,13 @@
-"""Report the end of an agent to the ledger, with what it means for the session.
+"""Report the end of an agent to the ledger, with what it means for the session (`ending.py`).
 
-One object per job. `ending.py` decides the meaning; whether people are left after a loss is for a
-worker to see (`dispatcher/lifecycle/supervision.py`).
+Whether people are left after a loss is for a worker to see (`dispatcher/lifecycle/supervision.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
@@ -111,27 +111,28 @@ class Departure:
 
         The next generation serves that person, unless another dispatch of the room does already.
         """
-        step = steps.came_back(self._offer, ending, counts=self._counts)
-        done = await self._patiently(step)
+        done = await self._patiently(steps.came_back(self._offer, ending, counts=self._counts))
         if done is None:
             return Told.UNTOLD
         self.counted = done.applied
         return Told.CAME_BACK
 
     async def _patiently(self, step: Step[T]) -> T | None:
-        """Carry the step out, again while Redis is away; None when it stays away."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _TELL_FOR_S
-        while True:
-            try:
-                return await self._store.run(step)
-            except LedgerUnavailable as error:
-                if loop.time() > until:
-                    logger.warning(
-                        "the end of a job could not be told", extra={"error": str(error)}
-                    )
-                    return None
-            await asyncio.sleep(_TELL_EVERY_S)
+        return await patiently(lambda: self._store.run(step))
+
+
+async def patiently(tell: Callable[[], Awaitable[T]]) -> T | None:
+    """Tell the ledger, again while Redis is away; None when it stays away."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _TELL_FOR_S
+    while True:
+        try:
+            return await tell()
+        except LedgerUnavailable as error:
+            if loop.time() > until:
+                logger.warning("the end of a job could not be told", extra={"error": str(error)})
+                return None
+        await asyncio.sleep(_TELL_EVERY_S)
 
 
 class Run(Protocol):

@@ -18,8 +18,8 @@ from livekit import rtc
 
 from dispatcher.domain.timing import STILL_TO_COME_S
 
-# When all people present have come within so long, just as another one left, a program that ends
-# its session means the one who has left: it has hardly met the others.
+# When all people present have come within so long of another one's leaving, a program that ends its
+# session means the one who has left: it has hardly met the others.
 RETURNED_S: Final = 3.0
 # LiveKit tells an agent up to 3 s late that a person has left who published nothing (livekit-server
 # 1.13.5, `subscriberUpdateInterval`); a caller may have asked again meanwhile.
@@ -86,9 +86,8 @@ class People:
 
 ROOM_DELETED: Final = Ending(cause=Cause.PROGRAM, reason="room deleted")
 ROOM_CLOSED: Final = Ending(cause=Cause.PEOPLE_LEFT, reason="LiveKit has closed the empty room")
-# LiveKit's reasons when the agent's room is over. Every other reason is a loss: the agent lost
-# LiveKit, or LiveKit the agent, or another backend has removed it
-# (livekit/protocol, livekit_models.proto `DisconnectReason`).
+# LiveKit's reasons when the agent's room is over (livekit/protocol, livekit_models.proto
+# `DisconnectReason`). Every other one is a loss.
 _ROOM_OVER: Final[Mapping[int, Ending]] = {
     rtc.DisconnectReason.ROOM_DELETED: ROOM_DELETED,
     rtc.DisconnectReason.CLIENT_INITIATED: Ending(
@@ -100,6 +99,17 @@ _ROOM_OVER: Final[Mapping[int, Ending]] = {
 # has not asked for.
 _NOT_ASKED_FOR: Final = frozenset(
     {"", "job crashed", "parent process shutdown", "room disconnected"}
+)
+# The modules in which an exception is not the program's own line, and the folders of libraries.
+_NOT_THE_PROGRAM: Final = (
+    "worker_agent.session",
+    "worker_agent.program",
+    "worker_agent.livekit_workarounds.",
+    "livekit.",
+    "asyncio.",
+)
+_LIBRARIES: Final = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 
 
@@ -116,11 +126,7 @@ def of_disconnect(reason: rtc.DisconnectReason.ValueType) -> Ending:
 
 
 def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
-    """Decide which ending a shutdown by livekit-agents means; the program may have asked for it.
-
-    A room that disconnects has its own reason (`of_disconnect`), and an entry point that raises
-    its exception (`of_exception`): both are known before.
-    """
+    """Decide which ending a shutdown by livekit-agents means; the program may have asked for it."""
     if asked_for:
         return Ending(cause=Cause.PROGRAM, reason=reason)
     return Ending(
@@ -130,9 +136,9 @@ def of_shutdown(reason: str, *, asked_for: bool) -> Ending:
     )
 
 
-def of_shutdown_callback(reason: str) -> Ending:
-    """Decide as `of_shutdown`, by the reason alone: a shutdown callback is told no more."""
-    return of_shutdown(reason, asked_for=reason not in _NOT_ASKED_FOR)
+def is_asked_for(reason: str) -> bool:
+    """True when the program has asked for a shutdown of that reason; a callback is told no more."""
+    return reason not in _NOT_ASKED_FOR
 
 
 def of_exception(error: BaseException) -> Ending:
@@ -150,31 +156,12 @@ def _place(error: BaseException) -> str:
         (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
+    others = [frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAM)]
     # A program that is installed like a library has no line of its own but those of libraries.
-    own = [frame for frame in frames if _is_programs(*frame[:2])] or [
-        frame for frame in frames if not frame[0].startswith(_NOT_THE_PROGRAM)
-    ]
+    own = [frame for frame in others if not frame[1].startswith(_LIBRARIES)] or others
     if not own:
         return ""
     module, file_name, line = own[-1]
     if module in ("__main__", "__mp_main__"):
         module = Path(file_name).stem
     return f" at {module}:{line}"
-
-
-_LIBRARIES: Final = tuple(
-    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-
-
-_NOT_THE_PROGRAM: Final = (
-    "worker_agent.session",
-    "worker_agent.program",
-    "worker_agent.livekit_workarounds.",
-    "livekit.",
-    "asyncio.",
-)
-
-
-def _is_programs(module: str, file_name: str) -> bool:
-    return not module.startswith(_NOT_THE_PROGRAM) and not file_name.startswith(_LIBRARIES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import Final
 
 from livekit import rtc
@@ -23,10 +24,10 @@ from worker_agent.ending import (
     Cause,
     Ending,
     People,
+    is_asked_for,
     of_disconnect,
     of_exception,
     of_shutdown,
-    of_shutdown_callback,
 )
 from worker_agent.fence import Fence
 from worker_agent.job import Job
@@ -76,23 +77,19 @@ class Farewell:
 
     def on_shutdown(self, reason: str, asked_for: bool) -> None:
         """Tell the end when livekit-agents begins to shut the job down, asked for or not."""
-        job = self._job
-        if job.connected and not job.ctx.room.isconnected():
-            return  # `on_disconnected` knows why
-        if asked_for or not job.connected:
-            self.end(of_shutdown(reason, asked_for=asked_for))
-        elif self._telling is None and not job.dismissed:
+        if not self._job.connected or self._job.ctx.room.isconnected():
+            self._shut_down(reason, asked_for=asked_for)  # else `on_disconnected` knows why
+
+    def _shut_down(self, reason: str, *, asked_for: bool, in_room: bool = True) -> None:
+        if asked_for or not self._job.connected:
+            self.end(of_shutdown(reason, asked_for=asked_for), in_room=in_room)
+        elif self._telling is None and not self._job.dismissed:
             self._telling = asyncio.create_task(self._after_shutdown(reason))
 
     async def left(self, reason: str) -> None:
         """Tell what is untold; called when livekit-agents has left the room, last of all."""
         job = self._job
-        if self._telling is None and not job.dismissed:
-            ending = of_shutdown_callback(reason)
-            if ending.cause is Cause.LOST and job.connected:
-                self._telling = asyncio.create_task(self._after_shutdown(reason))
-            else:
-                self.end(ending, in_room=False)
+        self._shut_down(reason, asked_for=is_asked_for(reason), in_room=False)
         if self._telling is not None:
             await asyncio.wait({self._telling}, timeout=TELL_FOR_S)
         if job.leaving is not None and not job.dismissed:
@@ -139,10 +136,11 @@ class Farewell:
             people = job.people.now()
             if ending is ROOM_CLOSED:  # LiveKit's list is right; it reports a leaving late
                 people = People(present=0, left_ago_s=people.left_ago_s or 0.0)
-            told = await self._tell_ledger(ending, people, in_room=in_room)
+            tell = functools.partial(job.departure.tell, ending, dispatch=self._fence.dispatch)
+            told = await tell(people, in_room=in_room)
             while told is Told.UNTOLD and job.ctx.room.isconnected():
                 await asyncio.sleep(RENEW_S)
-                told = await self._tell_ledger(ending, job.people.now(), in_room=True)
+                told = await tell(job.people.now(), in_room=True)
         if told is Told.LEAVING:
             job.leaving = ending
             # LiveKit reports up to 3 s late that a person has left; until then they are present.
@@ -152,10 +150,6 @@ class Farewell:
             job.withdraw("its people are served by another")
         else:
             job.dismissed = told is Told.OVER
-
-    async def _tell_ledger(self, ending: Ending, people: People, *, in_room: bool) -> Told:
-        departure, dispatch = self._job.departure, self._fence.dispatch
-        return await departure.tell(ending, people, in_room=in_room, dispatch=dispatch)
 
     async def _gone(self, ending: Ending) -> None:
         """Tell that the room is left, after it was told that it would be."""

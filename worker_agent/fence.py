@@ -1,28 +1,23 @@
 """The fence: ask the ledger whether a dispatch is still this job's before its agent connects.
 
-Minutes may have passed since the claim, in a process that was stopped. An agent without a claim, or
-with a dispatch that Redis has lost, adopts the dispatch or leaves.
+Minutes may have passed since the claim. An agent without a claim, or with a dispatch that Redis has
+lost, adopts the dispatch or leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Final
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches
-from dispatcher.ledger.leases import RENEW_S
 from dispatcher.observability import tracing
 from worker_agent import metrics, prewarm
 from worker_agent.adoption import DELEGATED_CLAIM_S, Taker, adopt
 from worker_agent.decisions import Offer, Reason
+from worker_agent.departure import patiently
 from worker_agent.job import Job
 from worker_agent.tenants import Tenants
-
-# How long the end of a session that Redis has no record of waits for Redis, to have one written.
-ADOPT_FOR_S: Final = 8.0
 
 
 def still_ours(dispatch: Dispatch | None, offer: Offer) -> bool:
@@ -112,10 +107,4 @@ class Fence:
 
         Otherwise another agent would be sent for it, to a room that its people have left.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + ADOPT_FOR_S
-        while loop.time() < until:
-            with contextlib.suppress(LedgerUnavailable):
-                return await self.adopt()
-            await asyncio.sleep(RENEW_S)
-        return True
+        return await patiently(self.adopt) is not False

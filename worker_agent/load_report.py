@@ -31,9 +31,8 @@ from worker_agent.request_filter import RequestFilter
 logger = logging.getLogger(__name__)
 
 # LiveKit drops a job without a word once the agent servers together report a load of 0.7 or more
-# (`agents.target_load`, pkg/service/agentservice.go `JobRequestAffinity`). What we report to
-# LiveKit stays below that up to the last slot, so that a full agent server is still asked, and its
-# filter can say why not.
+# (`agents.target_load`, pkg/service/agentservice.go `JobRequestAffinity`). What is reported stays
+# below that, so that a full agent server is still asked, and its filter can say why not.
 LIVEKIT_TARGET_LOAD = 0.7
 _MAX_REPORTED_LOAD = 0.95 * LIVEKIT_TARGET_LOAD
 _LOST_AFTER_PERIODS = 3
@@ -103,8 +102,9 @@ class Reporter:
         self._news.set()
 
     def changed(self) -> None:
-        """Report soon: slots have been taken or have become free."""
-        self._news.set()
+        """Report soon: slots have been taken or have become free. Called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
+            self._loop.call_soon_threadsafe(self._news.set)
 
     def load(self) -> float:
         """livekit-agents' `load_fnc`: called before every offer and twice a second, in a thread."""
@@ -120,31 +120,26 @@ class Reporter:
 
     def _look(self) -> None:
         if self._figures() != self._reported:
-            self._have_reported()
+            self.changed()
 
     def _one_has_joined(self) -> None:
         """Called from the job's thread. Sessions wait for that only when few can start."""
         starts = self._reported[2]
         if starts is not None and starts < AT_ONCE:
-            self._have_reported()
-
-    def _have_reported(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, its reports are over
-            self._loop.call_soon_threadsafe(self._news.set)
+            self.changed()
 
     def _figures(self) -> tuple[int, int | None, int | None]:
         used = self._filter.used_slots
         if not self._options.one_process:
             return used, self._takes(), None
-        starts = self._filter.may_begin
+        starts = joining.room_for(self._filter.jobs())
         return used, self._takes(), starts if starts < self._identity.slots - used else None
 
     def _takes(self) -> int | None:
         """Return how many more may be sent; by the program's own load report a few per measurement.
 
-        livekit-agents measures twice a second and averages over 2.5 s, so what starts now weighs
-        later. Sent as fast as it accepts, 40 jobs kept it over its threshold for seconds; so no
-        more than its processors can have joined until the next measurement.
+        What starts now weighs later. So no more are sent than its processors can have joined until
+        the next measurement (docs/decisions/0025-rtc-session.md).
         """
         takes = own_load.accepts(self._server) if self._options.own_load else None
         if takes is None:
@@ -187,26 +182,20 @@ class Reporter:
         try:
             now_ms = await self._store.run(reports.report_agent_server(report, ttl_s=ttl_s))
         except LedgerUnavailable as error:
-            self._redis_is_away(asked_at, str(error))
+            if self._away_since is None:
+                self._away_since = asked_at
+                logger.error(
+                    "cannot report to Redis: Usher sends this agent server no session until it can",
+                    extra={"agent_server_id": identity.agent_server_id, "error": str(error)},
+                )
             return
-        self._redis_answers(asked_at)
+        if self._away_since is not None:
+            away_s = round(asked_at - self._away_since, 1)
+            logger.warning("Redis answers again", extra={"away_s": away_s})
+            self._away_since = None
         self._filter.clock.heard(now_ms, asked_at=asked_at)
         with contextlib.suppress(LedgerUnavailable):
             await self._filter.metrics.flush()
             await self._filter.tenants.refresh()
             if report.online:
                 self._file.touch()  # it can be sent sessions
-
-    def _redis_is_away(self, since: float, error: str) -> None:
-        """Log once why this agent server is sent no sessions."""
-        if self._away_since is None:
-            self._away_since = since
-            logger.error(
-                "cannot report to Redis: Usher sends this agent server no session until it can",
-                extra={"agent_server_id": self._identity.agent_server_id, "error": error},
-            )
-
-    def _redis_answers(self, at: float) -> None:
-        if self._away_since is not None:
-            logger.warning("Redis answers again", extra={"away_s": round(at - self._away_since, 1)})
-            self._away_since = None

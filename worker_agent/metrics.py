@@ -1,9 +1,8 @@
 """Count what an agent server answers, in Redis.
 
-The numbers stand in one hash per client, container and agent name, so that they add up over agent
-servers and job processes and outlive both. What follows from a change of a record is counted in the
-ledger's own step; everything else is noted here and told in numbered batches, each of which counts
-once however often it is sent, so that neither an outage of Redis nor a lost answer changes a sum.
+One hash per client, container and agent name adds up over agent servers and job processes. What
+follows from a change of a record is counted in the ledger's own step; everything else is noted here
+and told in numbered batches, each of which counts once however often it is sent.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ ADOPTED: Final[Mapping[str, int]] = {"adoptions": 1}
 # The batches of one job, which is its own reporter.
 ADOPTION_BATCH, JOIN_BATCH, LEAVE_BATCH = 1, 2, 3
 
-# The time-out of a batch for which the answer to LiveKit's offer waits; what is not told by then
-# is told with the next report.
+# The answer to LiveKit's offer waits for it so long; what is not told by then is told later.
 FLUSH_S: Final = 0.2
 _MAX_GRANTED: Final = 10_000
 

@@ -1,8 +1,7 @@
 """Prepare a job's process before there is a job.
 
-Everything here is done once in a process: in one that waits for a job (livekit-agents' `setup_fnc`)
-or, with the thread executor, in the agent server itself. What could not be prepared is done by the
-job, later and slower.
+That is a process which waits for one (livekit-agents' `setup_fnc`) or, with the thread executor,
+the agent server itself. What could not be prepared is done by the job, later and slower.
 """
 
 from __future__ import annotations

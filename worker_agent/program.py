@@ -54,13 +54,11 @@ def rtc_session(
 ) -> EntryPoint | Callable[[EntryPoint], EntryPoint]:
     """Do what livekit-agents' `server.rtc_session` does, with Usher's filter, claim and fence.
 
-    It is used in the same way, as a decorator or called with the function, and takes the same
-    options, passed on as they are: `agent_name`, `type`, `on_session_end` and so on. An
-    `on_request` of the program's own is asked first; what it accepts is still claimed, or refused,
-    by our filter. The server reports used slots / slots (`USHER_AGENT_SLOTS`) as its load, in place
-    of its own `load_fnc` and `load_threshold`. With `own_load` it keeps those (by default the CPU's
-    load, and 0.7 of it): for agents that weigh differently. Usher then sends it no more than they
-    let it take.
+    It is used in the same way and takes the same options. The program's own `on_request` is asked
+    first; what it accepts is still claimed, or refused, by our filter. The server reports used
+    slots / slots (`USHER_AGENT_SLOTS`) as its load. With `own_load` it keeps its own `load_fnc` and
+    `load_threshold` (by default the CPU's load, and 0.7 of it): for agents that weigh differently.
+    Usher then sends it no more than they let it take.
 
     When the server starts, it reads `REDIS_URL` and the `USHER_` variables of `GuardSettings` and
     `CommonSettings`, and ends with one line when one is missing or wrong.

@@ -27,10 +27,7 @@ class NotGranted(AssignmentTimeoutError):
 
 
 async def ask_program(own: OnRequest, request_filter: RequestFilter, request: JobRequest) -> None:
-    """Have the program's own `on_request` answer; its accept passes through our filter.
-
-    An exception of the program is raised here, once LiveKit and the ledger have their answer.
-    """
+    """Ask the program; what it raises is raised here, once LiveKit and the ledger have answers."""
     asked = _Asked(request, request_filter)
     try:
         await own(JobRequest(job=request.job, on_reject=asked.reject, on_accept=asked.accept))

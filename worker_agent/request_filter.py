@@ -33,7 +33,6 @@ from worker_agent.decisions import (
     read_offer,
     reject,
 )
-from worker_agent.join_limit import joining
 from worker_agent.metrics import ASSIGNMENT_TIMED_OUT, AgentMetrics, answered
 from worker_agent.tenants import Tenants
 
@@ -78,15 +77,11 @@ class RequestFilter:
 
     @property
     def used_slots(self) -> int:
-        """Sessions that run, and jobs that are being accepted; one that just starts is both."""
-        return len(self._jobs())
+        """The number of `jobs`."""
+        return len(self.jobs())
 
-    @property
-    def may_begin(self) -> int:
-        """The number of further agents that may be joining in this process at the same time."""
-        return joining.room_for(self._jobs())
-
-    def _jobs(self) -> set[str]:
+    def jobs(self) -> set[str]:
+        """Return the ids of jobs that run or are being accepted; one that just starts is both."""
         return self._accepting.union(self.active_jobs())
 
     async def __call__(self, request: JobRequest, *, offered_at: float | None = None) -> None:
@@ -111,7 +106,7 @@ class RequestFilter:
             self._accepting.add(offer.job_id)
         try:
             if decision.reason is Reason.CLAIMED:
-                decision = await self._claim(offer, offered_at)
+                decision = await self._claims.claim(offer, offered_at)
             else:
                 self.metrics.note(offer.client_id, answered(decision))
             if decision.reason is not Reason.DELEGATED:  # a delegated job means that Redis is away
@@ -129,17 +124,6 @@ class RequestFilter:
         finally:
             self._accepting.discard(offer.job_id)
             await self.metrics.flush()
-
-    async def _claim(self, offer: Offer, offered_at: float) -> Decision:
-        """Claim a job of ours, and have it counted once: by the ledger's step, or noted here."""
-        counted = False
-        if offer.delegated:
-            decision = await self._claims.adopt(offer)
-        else:
-            decision, counted = await self._claims.claim(offer, offered_at)
-        if not counted:
-            self.metrics.note(offer.client_id, answered(decision))
-        return decision
 
     async def _is_forged(self, offer: Offer) -> bool:
         """True when the job claims a dispatch of a client that has another LiveKit server.
@@ -169,25 +153,19 @@ class RequestFilter:
         self.metrics.note(offer.client_id, answered(decision))
         await self.metrics.flush()
         self._log(offer, decision)
-        with _traced(offer) as span:
+        with _traced(offer) as span, contextlib.suppress(LedgerUnavailable):
             span.set_attributes(_span_fields(decision))
-            if final:
-                await self._report_declined(offer)
-            else:
+            if not final:
                 await self._report_reject(offer, decision)
-
-    async def _report_declined(self, offer: Offer) -> None:
-        if not offer.dispatch_id:
-            return
-        message = (
-            "the agent program's own on_request has rejected the job, which is final; with "
-            "reject(terminate=False) another agent server would have been asked"
-        )
-        step = steps.declined(
-            offer, message, retention_s=self._store.retention_s, before=Before("offered")
-        )
-        with contextlib.suppress(LedgerUnavailable):
-            await self._store.run(step)
+            elif offer.dispatch_id:
+                message = (
+                    "the agent program's own on_request has rejected the job, which is final; with "
+                    "reject(terminate=False) another agent server would have been asked"
+                )
+                step = steps.declined(
+                    offer, message, retention_s=self._store.retention_s, before=Before("offered")
+                )
+                await self._store.run(step)
 
     async def _accept(self, request: JobRequest, offer: Offer, decision: Decision) -> None:
         if decision.reason is Reason.NOT_OURS:
@@ -207,13 +185,11 @@ class RequestFilter:
             with contextlib.suppress(LedgerUnavailable):
                 await self._store.run(steps.not_assigned(offer))
         except Exception:
-            if self.is_assigned(offer.job_id):
-                # livekit-agents has tried three processes, and none has started.
-                step = steps.given_up(offer, "no process of its agent server could start")
-            else:
-                step = steps.given_up(offer, "its agent server has stopped")
+            what = "its agent server has stopped"
+            if self.is_assigned(offer.job_id):  # livekit-agents has tried three processes
+                what = "no process of its agent server could start"
             with contextlib.suppress(LedgerUnavailable):
-                await self._store.run(step)
+                await self._store.run(steps.given_up(offer, what))
             raise
         finally:
             waiting.cancel()

@@ -1,7 +1,4 @@
-"""Build, start and stop our own agent server.
-
-It is a livekit-agents program like any other, with `rtc_session` of ours.
-"""
+"""Build, start and stop our own agent server, a livekit-agents program with our `rtc_session`."""
 
 from __future__ import annotations
 
@@ -70,10 +67,7 @@ def load_entrypoint(path: str) -> EntryPoint:
 
 
 async def serve(settings: AgentSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then let the sessions end; a second signal ends at once.
-
-    What is left of it is the report to Redis; `asyncio.run` ends that with the loop.
-    """
+    """Serve until SIGTERM or SIGINT, then let the sessions end; a second signal ends at once."""
     server = build(settings)
     stop = _stop_on_signal()
     running = asyncio.create_task(server.run(), name="agent-server")

@@ -1,9 +1,7 @@
 """Run the entry point of a job behind the fence, and keep the ledger informed of its agent.
 
-`run` stands around the entry point of every job: it asks the ledger once more before the agent
-connects (`fence.py`), lets the entry point do its work, and has reported that the agent is starting
-(`starting.py`), that it has connected and is alive (`lease.py`), and what its end is
-(`farewell.py`).
+The ledger is asked once more before the agent connects (`fence.py`), and told that it is starting
+(`starting.py`), that it has connected and is alive (`lease.py`), and how it ends (`farewell.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Tell the ledger, from a thread, that a job that has not connected yet is alive.
 
-A program may need many seconds before it connects, and may block its event loop meanwhile; a job
-process that is dead or frozen says nothing. The first sign comes after `RENEW_S`: most agents have
-connected by then, and need none.
+A program may block its event loop for many seconds before it connects; a job process that is dead
+or frozen says nothing. Most agents have connected before the first sign, after `RENEW_S`.
 """
 
 from __future__ import annotations

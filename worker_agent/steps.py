@@ -7,21 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from dispatcher.domain import state_machine
 from dispatcher.domain.agent_losses import CRASHED
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import FailureReason
-from dispatcher.domain.state_machine import (
-    ACCEPTED,
-    AGENT_CONNECTED,
-    AGENT_CRASHED,
-    AGENT_LEAVING,
-    AGENT_LEFT,
-    CAME_BACK,
-    FAILED,
-    JOINED,
-    NEXT_GENERATION,
-    REJECTED,
-)
 from dispatcher.ledger import admission, celery_messages, dispatches, leases
 from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
@@ -30,8 +19,7 @@ from dispatcher.ledger.step import Step
 from worker_agent.decisions import AgentServerIdentity, Offer, Reason
 from worker_agent.ending import Ending, People
 
-# A verification hears of the join within a second, as a rule; after a worker's death it does not,
-# and the sweeper looks.
+# The sweeper looks then, should the worker that verifies the join have died.
 CLAIM_DUE_S: Final = 3.0
 # The next attempt comes at once after a first crash, then after so much longer each time.
 _PAUSES_S: Final = (0.0, 1.0, 2.0, 4.0)
@@ -52,7 +40,7 @@ def claim(
     return dispatches.advance(
         Advance(
             offer,
-            ACCEPTED,
+            state_machine.ACCEPTED,
             before=Before("offered", offered_ago_s=offered_ago_s),
             provided=Provided(not_after_ms=not_after_ms),
             due_in_s=CLAIM_DUE_S,
@@ -69,7 +57,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
     return dispatches.advance(
         Advance(
             offer,
-            REJECTED,
+            state_machine.REJECTED,
             before=Before("offered"),
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": reason},
@@ -89,7 +77,7 @@ def not_assigned(offer: Offer) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            NEXT_GENERATION,
+            state_machine.NEXT_GENERATION,
             due_in_s=0.0,
             attempt={"outcome": "given_up", "reason": "assignment_timeout"},
             detail={"job_id": offer.job_id, "reason": "LiveKit did not assign the job"},
@@ -105,7 +93,7 @@ def declined(
     return dispatches.advance(
         Advance(
             offer,
-            FAILED,
+            state_machine.FAILED,
             before=before,
             fields={"failure_reason": code, "failure_message": message},
             attempt={"outcome": "failed", "reason": Reason.DECLINED},
@@ -129,7 +117,7 @@ def connected(
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_CONNECTED,
+            state_machine.AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
             counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
@@ -143,7 +131,7 @@ def joined_unseen(offer: Offer) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            JOINED,
+            state_machine.JOINED,
             fields={"failure_reason": "", "failure_message": ""},  # a former reason to wait
             attempt={"outcome": "joined"},
             detail={"by": "its agent"},
@@ -157,7 +145,7 @@ def leaving(offer: Offer, ending: Ending, people: People) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_LEAVING,
+            state_machine.AGENT_LEAVING,
             fields={"left_by": ending.cause},
             detail={"job_id": offer.job_id, "reason": ending.reason},
             times=Times(lease_s=leases.LEASE_S),
@@ -178,7 +166,7 @@ def left(
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_LEFT,
+            state_machine.AGENT_LEFT,
             detail={"job_id": offer.job_id, "reason": reason},
             counted=Counted(agents=counts),
             times=Times(retention_s=retention_s),
@@ -192,7 +180,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
     return dispatches.advance(
         Advance(
             offer,
-            CAME_BACK,
+            state_machine.CAME_BACK,
             due_in_s=_WAKE_GRACE_S,
             attempt={"outcome": "left", "reason": ending.reason},
             detail={"job_id": offer.job_id, "reason": ending.reason},
@@ -208,7 +196,7 @@ def given_up(offer: Offer, what: str) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            NEXT_GENERATION,
+            state_machine.NEXT_GENERATION,
             due_in_s=_GIVEN_UP_PAUSE_S,
             attempt={"outcome": "given_up", "reason": FailureReason.JOIN_TIMEOUT},
             detail={
@@ -223,8 +211,7 @@ def given_up(offer: Offer, what: str) -> Step[Advanced]:
 def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     """End an attempt whose job raised or died before its agent was in the room.
 
-    `what` is for people; `crashes` is how many attempts in a row have ended so before it. The
-    first is followed by the next attempt at once.
+    `what` is for people; `crashes` is how many attempts in a row have ended so before it.
     """
     pause_s = _PAUSES_S[min(crashes, len(_PAUSES_S) - 1)]
     message = (
@@ -234,7 +221,7 @@ def crashed(offer: Offer, what: str, *, crashes: int) -> Step[Advanced]:
     return dispatches.advance(
         Advance(
             offer,
-            AGENT_CRASHED,
+            state_machine.AGENT_CRASHED,
             due_in_s=pause_s or _WAKE_GRACE_S,
             fields={"failure_reason": FailureReason.AGENT_CRASHED, "failure_message": message},
             attempt={"outcome": CRASHED, "reason": FailureReason.AGENT_CRASHED},

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -55,16 +55,18 @@ class Summaries:
 
     async def run(self, *, every_s: float) -> None:
         """Log until cancelled; with 0 only when asked."""
-        with _on_signal(self._asked):
-            while True:
-                try:
-                    async with asyncio.timeout(every_s or None):
-                        await self._asked.wait()
-                except TimeoutError:
-                    await self.log([Window.MINUTES])
-                    continue
-                self._asked.clear()
-                await self.log(Window)
+        # A loop that does not run in the main thread gets no signals.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._asked.set)
+        while True:
+            try:
+                async with asyncio.timeout(every_s or None):
+                    await self._asked.wait()
+            except TimeoutError:
+                await self.log([Window.MINUTES])
+                continue
+            self._asked.clear()
+            await self.log(Window)
 
     async def log(self, windows: Iterable[Window]) -> None:
         """Log the summary of each window now."""
@@ -78,18 +80,3 @@ class Summaries:
     def _log(self, figures: tuple[AgentFigures, ...], window: str) -> None:
         for each in figures or (self._nothing,):
             logger.info("agent summary", extra=fields(each, window))
-
-
-@contextlib.contextmanager
-def _on_signal(asked: asyncio.Event) -> Iterator[None]:
-    """Have SIGUSR1 ask; a loop that does not run in the main thread gets no signals."""
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(signal.SIGUSR1, asked.set)
-    except (NotImplementedError, RuntimeError, ValueError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGUSR1)

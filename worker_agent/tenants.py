@@ -39,8 +39,7 @@ class Tenants:
     async def here(self, client_id: str) -> bool:
         """Return false when that client's LiveKit server is another one than ours.
 
-        As long as no worker has told where the clients' servers are (it is of an older release, or
-        Redis has just lost everything), every client's may be here.
+        As long as no worker has told where the clients' servers are, every client's may be here.
 
         Raises:
             LedgerUnavailable: Redis does not answer.

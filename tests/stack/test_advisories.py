@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from devstack import StackError
-from devstack.advisories import accepted_advisories, audit
+from devstack import PROJECT_ROOT
 from tests.conftest import free_port
 from tests.support.sockets import listening, read_request
 
@@ -50,10 +51,6 @@ class Osv:
         writer.write((head + answer).encode())
         await writer.drain()
 
-    @property
-    def service(self) -> dict[str, list[str]]:
-        return {"OSV": ["--vulnerability-service", "osv", "--osv-url", self.url]}
-
 
 @pytest.fixture
 def osv() -> Iterator[Osv]:
@@ -88,45 +85,48 @@ def accepted(tmp_path: Path) -> Path:
     return path
 
 
-def test_nothing_known_is_good(
-    osv: Osv, requirements: Path, accepted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert audit(osv.service, requirements, accepted) == 0
-    assert capsys.readouterr().out == "advisories: 0 for 2 packages, by OSV\n"
+def check(osv_url: str, requirements: Path, accepted: Path) -> subprocess.CompletedProcess[str]:
+    """Run the check with that OSV as its only service."""
+    return subprocess.run(
+        [PROJECT_ROOT / ".ci" / "advisories", requirements, accepted],
+        env={**os.environ, "ADVISORY_SERVICES": "osv", "PIP_AUDIT_OSV_URL": osv_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
-def test_an_advisory_fails_unless_somebody_has_accepted_it(
-    osv: Osv, requirements: Path, accepted: Path, capsys: pytest.CaptureFixture[str]
+def test_nothing_known_is_good(osv: Osv, requirements: Path, accepted: Path) -> None:
+    checked = check(osv.url, requirements, accepted)
+    assert checked.returncode == 0
+    assert "No known vulnerabilities found" in checked.stdout
+
+
+def test_an_advisory_fails_unless_it_is_accepted_with_a_reason(
+    osv: Osv, requirements: Path, accepted: Path
 ) -> None:
     osv.against.add(OURS)
-    assert audit(osv.service, requirements, accepted) == 1
-    assert capsys.readouterr().out == (
-        f"advisories: 1 for 2 packages, by OSV\n  {OURS} 1.0: {ADVISORY}, mended in 99\n"
-    )
-    accepted.write_text(f"{ADVISORY} we do not use that part of it\n")
-    assert audit(osv.service, requirements, accepted) == 0
+    checked = check(osv.url, requirements, accepted)
+    assert checked.returncode == 1
+    assert f"{OURS} 1.0" in " ".join(checked.stdout.split())
+    assert ADVISORY in checked.stdout
+    accepted.write_text(f"# why\n\n{ADVISORY} \n")
+    assert check(osv.url, requirements, accepted).returncode == 1
+    accepted.write_text(f"# why\n\n{ADVISORY} we do not use that part of it\n")
+    assert check(osv.url, requirements, accepted).returncode == 0
 
 
 def test_who_knows_nothing_of_a_known_hole_is_not_believed(
-    osv: Osv, requirements: Path, accepted: Path, capsys: pytest.CaptureFixture[str]
+    osv: Osv, requirements: Path, accepted: Path
 ) -> None:
     osv.against.clear()
-    assert audit(osv.service, requirements, accepted) == 0
-    assert "NOT CHECKED" in capsys.readouterr().out
+    checked = check(osv.url, requirements, accepted)
+    assert (checked.returncode, "NOT CHECKED" in checked.stdout) == (0, True)
 
 
 def test_an_unreachable_service_is_said_and_fails_nothing(
-    requirements: Path, accepted: Path, capsys: pytest.CaptureFixture[str]
+    requirements: Path, accepted: Path
 ) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}/"
-    services = {"OSV": ["--vulnerability-service", "osv", "--osv-url", nowhere]}
-    assert audit(services, requirements, accepted) == 0
-    assert capsys.readouterr().out == (
-        "advisories: NOT CHECKED, no advisory service answers (OSV)\n"
-    )
-
-
-def test_an_accepted_advisory_needs_a_reason() -> None:
-    assert accepted_advisories("# why\n\nGHSA-x not ours\n") == {"GHSA-x": "not ours"}
-    with pytest.raises(StackError, match=r":2: say why GHSA-y is accepted"):
-        accepted_advisories("GHSA-x not ours\nGHSA-y \n")
+    checked = check(f"http://127.0.0.1:{free_port()}/", requirements, accepted)
+    assert checked.returncode == 0
+    assert checked.stdout == "advisories: NOT CHECKED, no advisory service answers (osv)\n"

@@ -14,11 +14,8 @@ from devstack import PROJECT_ROOT, StackError, go_build
 
 _PROMTOOL = go_build.GoProgram(
     name="promtool",
-    title="promtool",
     package="github.com/prometheus/prometheus/cmd/promtool",
     version="v0.316.0",  # Prometheus 3.16
-    packages_about=1250,
-    minutes="2.5",
     variable="USHER_PROMTOOL",
     # Without the clients of two dozen clouds, for Prometheus's service discovery.
     tags="remove_all_sd",

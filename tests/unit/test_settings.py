@@ -210,7 +210,7 @@ def test_a_list_of_agents_without_a_name_is_refused(monkeypatch: pytest.MonkeyPa
         ("http://receiver.example/canary-31337", False),
         ("https://10.0.0.1/canary-31337", True),
         ("http://127.0.0.1:8000/canary-31337", True),
-        ("https://ann:canary-31337@receiver.example/", False),
+        ("https://ann:canary-31337@receiver.example/", False),  # pragma: allowlist secret
     ],
 )
 def test_a_webhook_url_that_nothing_may_be_sent_to_is_refused_at_the_start(

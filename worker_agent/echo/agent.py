@@ -1,8 +1,5 @@
 """An agent without an AI, which greets, and gives back what it hears and reads.
 
-This is the default session of our agent server: it needs no key, and uses every way in and out
-that an agent with an AI has.
-
 On the wire it does what livekit-agents' `AgentSession` does (livekit/agents/voice/room_io), so that
 LiveKit's client components show it unchanged: people write on the text topic `lk.chat`; the agent
 answers on `lk.transcription` with a segment id and "final"; its sound is its microphone track;
@@ -12,7 +9,6 @@ its attribute `lk.agent.state` is "listening", without which `useAgent` gives it
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass
 
 from livekit import rtc
 from livekit.agents import JobContext, utils
@@ -33,29 +29,16 @@ _log = logging.getLogger(__name__)
 
 
 async def entrypoint(ctx: JobContext) -> None:
-    """Join the room, and return when listening. The session lives until the job shuts down.
+    """Join the room, and return when listening, as `AgentSession.start` does.
 
-    It returns that early, as `AgentSession.start` does, because at a shutdown livekit-agents waits
-    up to 15 s for an entrypoint that still runs before it leaves the room
-    (`_JobProc._shutdown_job`). The job ends when the room disconnects: LiveKit does that when it
-    closes the room (20 s after the last person left, by default) or removes the agent.
-
-    Raises:
-        rtc.ConnectError: the room cannot be joined.
+    At a shutdown livekit-agents waits up to 15 s for an entrypoint that still runs. The job ends
+    when the room disconnects: LiveKit closes it 20 s after the last person has left, by default.
     """
     session = _EchoSession(ctx.room)
     ctx.add_shutdown_callback(session.aclose)
     session.listen()
     await ctx.connect()
     session.catch_up()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Echo:
-    """A track that is being echoed, and the participant that it belongs to."""
-
-    owner_sid: str
-    task: asyncio.Task[None]
 
 
 class _EchoSession:
@@ -65,7 +48,8 @@ class _EchoSession:
         self._room = room
         self._voice = Voice(room)
         self._greeted_sids: set[str] = set()
-        self._echoes: dict[str, _Echo] = {}
+        # By the sid of the track: the sid of its participant, and the task that echoes it.
+        self._echoes: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self) -> None:
@@ -140,7 +124,7 @@ class _EchoSession:
             return
         self._stop_echo(publication.sid)
         task = self._spawn(self._voice.echo(track))
-        self._echoes[publication.sid] = _Echo(owner_sid=participant.sid, task=task)
+        self._echoes[publication.sid] = participant.sid, task
 
     def _on_track_gone(
         self, _: rtc.Track | None, publication: rtc.RemoteTrackPublication, __: object
@@ -149,13 +133,13 @@ class _EchoSession:
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         # livekit's Room drops "track_unsubscribed" when the participant is already gone
-        for track_sid, echo in list(self._echoes.items()):
-            if echo.owner_sid == participant.sid:
+        for track_sid, (owner_sid, _) in list(self._echoes.items()):
+            if owner_sid == participant.sid:
                 self._stop_echo(track_sid)
 
     def _stop_echo(self, track_sid: str) -> None:
         if echo := self._echoes.pop(track_sid, None):
-            echo.task.cancel()
+            echo[1].cancel()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

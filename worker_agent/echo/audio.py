@@ -1,7 +1,4 @@
-"""The agent's audio track: it plays the sum of the sounds put in, with a bounded delay.
-
-Nothing here costs anything before the first sound: that publishes the track and starts the mixer.
-"""
+"""The agent's audio track: it plays the sum of the sounds put in, with a bounded delay."""
 
 import asyncio
 import contextlib
@@ -49,9 +46,7 @@ class Voice:
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
         self._opening: asyncio.Task[rtc.AudioMixer] | None = None
-        self._source: rtc.AudioSource | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._mixer: rtc.AudioMixer | None = None
+        self._opened = contextlib.AsyncExitStack()
 
     async def play(self, frame: rtc.AudioFrame) -> None:
         """Put one sound in; return before it has been heard."""
@@ -60,28 +55,29 @@ class Voice:
     async def echo(self, track: rtc.RemoteAudioTrack) -> None:
         """Play a remote track until that ends or this is cancelled."""
         mixer = await self._open()
-        ear = _Ear(track)
-        mixer.add_stream(ear)
+        stream = rtc.AudioStream(
+            track,
+            sample_rate=SAMPLE_RATE_HZ,
+            num_channels=1,
+            frame_size_ms=_BLOCK_MS,
+            capacity=_BACKLOG_MS // _BLOCK_MS,
+        )
+        ended = asyncio.Event()
+        frames = _frames(stream, ended)
+        mixer.add_stream(frames)
         try:
-            await ear.ended.wait()
+            await ended.wait()
         finally:
-            mixer.remove_stream(ear)
-            await ear.aclose()
+            mixer.remove_stream(frames)
+            await stream.aclose()
 
     async def aclose(self) -> None:
         if self._opening is not None:
             await utils.aio.cancel_and_wait(self._opening)
-        if self._pump is not None:
-            await utils.aio.cancel_and_wait(self._pump)
-        if self._mixer is not None:
-            await self._mixer.aclose()
-        if self._source is not None:
-            await self._source.aclose()
+        await self._opened.aclose()
 
     async def _open(self) -> rtc.AudioMixer:
-        """Publish the track, unless it is there; once for all sounds that wait for it.
-
-        The next sound tries again after a failure.
+        """Publish the track at the first sound; after a failure the next one tries again.
 
         Raises:
             rtc.participant.PublishTrackError: the room does not take the track.
@@ -99,38 +95,20 @@ class Voice:
         mixer = rtc.AudioMixer(
             SAMPLE_RATE_HZ, 1, blocksize=SAMPLE_RATE_HZ * _BLOCK_MS // 1000, capacity=1
         )
-        self._source, self._mixer = source, mixer
-        self._pump = asyncio.create_task(_pump(mixer, source), name="voice: pump")
+        pump = asyncio.create_task(_pump(mixer, source), name="voice: pump")
+        self._opened.push_async_callback(source.aclose)
+        self._opened.push_async_callback(mixer.aclose)
+        self._opened.push_async_callback(utils.aio.cancel_and_wait, pump)
         with contextlib.suppress(TimeoutError):  # what is sent before the first listener is lost
             await asyncio.wait_for(publication.wait_for_subscription(), _FIRST_LISTENER_TIMEOUT_S)
         return mixer
 
 
-class _Ear:
-    """The frames of a remote track, for the mixer to read, and an event for their end."""
-
-    def __init__(self, track: rtc.RemoteAudioTrack) -> None:
-        self.ended = asyncio.Event()
-        self._stream = rtc.AudioStream(
-            track,
-            sample_rate=SAMPLE_RATE_HZ,
-            num_channels=1,
-            frame_size_ms=_BLOCK_MS,
-            capacity=_BACKLOG_MS // _BLOCK_MS,
-        )
-
-    def __aiter__(self) -> AsyncIterator[rtc.AudioFrame]:
-        return self
-
-    async def __anext__(self) -> rtc.AudioFrame:
-        try:
-            return (await anext(self._stream)).frame
-        except StopAsyncIteration:
-            self.ended.set()
-            raise
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+async def _frames(stream: rtc.AudioStream, ended: asyncio.Event) -> AsyncIterator[rtc.AudioFrame]:
+    """Yield a track's frames for the mixer to read, and set `ended` at their end."""
+    async for event in stream:
+        yield event.frame
+    ended.set()
 
 
 async def _once(frame: rtc.AudioFrame) -> AsyncIterator[rtc.AudioFrame]:

@@ -1,9 +1,8 @@
 """Read from an `AgentServer` what it is set to, and whether it is connected to LiveKit.
 
 For livekit-agents 1.8 (1.8.9, worker.py `AgentServer`:
-https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/worker.py). Its executor
-(`_job_executor_type`), the name that its agent has by now (`_agent_name`), whether it registers at
-LiveKit (`_conn_task`) and whether it is connected there (`_connecting`) have no public names.
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/worker.py), which has no
+public names for these.
 
 Guard: a name that is missing is answered with what is most likely, see each function.
 Remove when `AgentServer` has properties for them.

@@ -2,8 +2,7 @@
 
 For livekit-rtc 1.1 (1.1.21, `FfiQueue`:
 https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). It hands
-every event of a process to every room in it, each time on another thread, and a room drops those of
-others. With the thread executor that is each event times all agents
+every event of a process to every room in it, each on its own thread
 (docs/decisions/0045-room-events.md).
 
 Guard: with other names everything stays as it is, and the log says so.
@@ -28,22 +27,18 @@ Wanted: TypeAlias = "Callable[[FfiEvent], bool]"
 def narrow(room: rtc.Room) -> None:
     """Have a room that has connected get what may be its own."""
     try:
-        _narrow(room)
+        from livekit.rtc._ffi_client import FfiClient
+
+        handle = room._ffi_handle
+        if handle is None:
+            return  # it has disconnected since
+        events = FfiClient.instance.queue
+        with events._lock:
+            for place, (queue, loop, wanted) in enumerate(events._subscribers):
+                if queue is room._ffi_queue:
+                    events._subscribers[place] = queue, loop, _of_room(handle.handle, wanted)
     except (AttributeError, ImportError, TypeError, ValueError):
         unknown_release.warn("livekit", "its rooms get each other's events")
-
-
-def _narrow(room: rtc.Room) -> None:
-    from livekit.rtc._ffi_client import FfiClient
-
-    handle = room._ffi_handle
-    if handle is None:
-        return  # it has disconnected since
-    events = FfiClient.instance.queue
-    with events._lock:
-        for place, (queue, loop, wanted) in enumerate(events._subscribers):
-            if queue is room._ffi_queue:
-                events._subscribers[place] = queue, loop, _of_room(handle.handle, wanted)
 
 
 def _of_room(handle: int, wanted: Wanted | None) -> Wanted:

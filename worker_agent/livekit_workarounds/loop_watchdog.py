@@ -3,16 +3,13 @@
 For livekit-agents 1.8 (1.8.9, telemetry/loop_monitor.py, `EventLoopMonitor._sample_loop_thread` and
 `_tick_interval_for`:
 https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/telemetry/loop_monitor.py).
-It is a thread for each event loop, which wakes five times in each warn threshold (never more than
-fifty times a second, nor less than twenty) and samples the stacks of all threads when the loop is
-late. Its switch is LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS in the program's environment, 100 ms by
-default. Nothing is set in the environment here, which the program's own subprocesses inherit.
+It is a thread for each event loop, which wakes up to fifty times a second and samples the stacks of
+all threads when the loop is late. Its switch, LIVEKIT_AGENTS_LOOP_BLOCK_WARN_MS, is in the
+environment, which the program's own subprocesses inherit; so nothing is set there.
 
-A sample calls `sys._current_frames()`. Python before 3.12 makes objects there with the lock of the
-list of threads held. When that lets go of the GIL (a garbage collection, a `threading.local` that
-is freed), every thread that begins or ends waits for that lock for ever, with the GIL
+A sample calls `sys._current_frames()`, in which Python before 3.12 can stop for ever
 (https://github.com/python/cpython/issues/106883). So no stacks are read there: a blocked loop is
-reported with its task, and without the place. Figures: docs/decisions/0041-loop-watchdog.md.
+reported with its task, and without the place (docs/decisions/0041-loop-watchdog.md).
 
 Guard: with a monitor that samples in another way, the loops are not watched, and the log says so.
 Remove `make_safe` when Python 3.11 is no longer supported, and `restrain` when livekit-agents has
@@ -41,10 +38,7 @@ _THREADS_TICK_S: Final = 0.15
 
 
 def make_safe() -> bool:
-    """Have the monitor's samples taken without the stacks of all threads; false where it cannot be.
-
-    Then the monitor is another than the one that this was written for, and samples in another way.
-    """
+    """Have samples taken without the stacks of all threads; false with an unknown monitor."""
     if sys.version_info >= _MENDED_IN:
         return True
     sample = getattr(loop_monitor.EventLoopMonitor, _METHOD, None)

@@ -1,16 +1,13 @@
 """Make livekit-rtc's native client once, and without its debug log going through Python.
 
-For livekit-rtc 1.1 (1.1.21). Its Python side has `livekit_ffi_initialize` hand every record of the
-native library to Python, some 4,500 for a join, and drops those of level DEBUG unless
-LIVEKIT_RTC_DEBUG is set
-(https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). In the
-ten seconds after a burst of 30 an agent server took 2.5 % of a core for each room, and 0.4 %
-without (tests/measure/agent_cost.py). Without `capture_logs` the library writes what RUST_LOG names
-to standard error itself
-(https://github.com/livekit/rust-sdks/blob/main/livekit-ffi/src/server/logger.rs).
+For livekit-rtc 1.1 (1.1.21). It has the native library hand every record to Python, some 4,500 for
+a join, and drops those of level DEBUG unless LIVEKIT_RTC_DEBUG is set
+(https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/_ffi_client.py). Without
+`capture_logs` the library writes what RUST_LOG names to standard error itself
+(https://github.com/livekit/rust-sdks/blob/main/livekit-ffi/src/server/logger.rs). Figures:
+docs/decisions/0040-prepared-job-processes.md.
 
-Guard: with other names the client is made at its first use, as livekit-rtc makes it, and the log
-says so.
+Guard: with other names the client stays as livekit-rtc makes it, and the log says so.
 Remove when livekit-rtc has a level for what it hands over, and makes its client behind a lock.
 """
 
@@ -29,9 +26,9 @@ _VARIABLE: Final = "RUST_LOG"
 # os_info warns at each join of a machine without `lsb_release` (or with ours, see lsb_release.py),
 # and then reads /etc/os-release, which is as good. A normal join has no other warning.
 _WARNINGS_AND_ERRORS: Final = "warn,os_info=error"
-# What stands behind a slash is a regular expression (Rust's, without look-ahead) that a record must
-# match: that it nowhere has the beginning of a JSON web token. livekit-server repeats the token in
-# its 401, and the library has that in its "authentication rejected"; no handler of ours sees it.
+# A record must match the regular expression (Rust's, without look-ahead) behind the slash: nowhere
+# the beginning of a JSON web token. livekit-server repeats the token in its 401, and the library
+# writes that in its "authentication rejected".
 _WITHOUT_TOKENS: Final = "/^(?:[^e]|e(?:e|ye)*(?:[^ey]|y[^eJ]))*(?:e(?:e|ye)*y?)?$"
 
 
@@ -39,31 +36,22 @@ def make() -> None:
     """Make the native client, unless the program has made it.
 
     livekit-rtc makes it at its first use and without a lock: jobs' threads that came at once made
-    two, and the events of one of them were lost. A `connect` then hung, and after 15 s the
-    native library ended the whole process.
+    two, and the events of one were lost (docs/decisions/0043-one-native-client.md).
     """
     try:
-        _make()
+        from livekit.rtc import _ffi_client as native
+
+        if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
+            _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
+            return
+        with _filter_for_the_library():
+            library = native.FfiClient.instance._ffi_lib
+        library.livekit_ffi_dispose()
+        library.livekit_ffi_initialize(
+            native.ffi_event_callback, False, b"python", __version__.encode("ascii")
+        )
     except (AttributeError, ImportError):
-        unknown_release.warn("livekit", "its native client is made at its first use")
-
-
-def _make() -> None:
-    from livekit.rtc import _ffi_client as native
-
-    if native.FfiClient._instance is not None or "LIVEKIT_RTC_DEBUG" in os.environ:
-        _ = native.FfiClient.instance  # the program has made it, or wants to read all of it
-        return
-    with _filter_for_the_library():
-        client = native.FfiClient.instance
-    library = getattr(client, "_ffi_lib", None)
-    if library is None:
-        unknown_release.warn("livekit", "its debug log goes through Python")
-        return
-    library.livekit_ffi_dispose()
-    library.livekit_ffi_initialize(
-        native.ffi_event_callback, False, b"python", __version__.encode("ascii")
-    )
+        unknown_release.warn("livekit", "its native client stays as livekit-rtc makes it")
 
 
 @contextmanager
@@ -71,8 +59,7 @@ def _filter_for_the_library() -> Iterator[None]:
     """A block in which RUST_LOG is set; the library reads it once, when it is first initialized.
 
     A value of the operator's stays, but that records with tokens are left out; one with an
-    expression of its own stays as it is. What was there before is put back: the program's own
-    subprocesses inherit this process's environment.
+    expression of its own stays as it is.
     """
     before = os.environ.get(_VARIABLE)
     wanted = _WARNINGS_AND_ERRORS if before is None else before

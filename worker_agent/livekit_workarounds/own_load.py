@@ -21,7 +21,6 @@ from livekit.protocol.agent import WorkerStatus
 
 from worker_agent.livekit_workarounds import unknown_release
 
-_LIBRARY = "livekit-agents"
 _ROUNDING = 1e-6
 
 
@@ -33,41 +32,31 @@ def accepts(server: AgentServer) -> int | None:
     LiveKit only every 2.5 s whether it is full, and a full one is asked nothing.
     """
     try:
-        return _accepts(server)
+        threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
+        if math.isinf(threshold):
+            return None
+        left = threshold - server._get_effective_load()
+        if server._previous_status == WorkerStatus.WS_FULL or left <= 0:
+            return 0
+        idle = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
+        jobs = len(server.active_jobs)
+        each = server._worker_load / jobs if jobs else threshold / max(idle, 1)
     except AttributeError:
-        unknown_release.warn(_LIBRARY, "its load_threshold may refuse sessions that Usher sends")
+        message = "its load_threshold may refuse sessions that Usher sends"
+        unknown_release.warn("livekit-agents", message)
         return None
-
-
-def _accepts(server: AgentServer) -> int | None:
-    threshold = ServerEnvOption.getvalue(server._load_threshold, server._devmode)
-    if math.isinf(threshold):
-        return None
-    left = threshold - server._get_effective_load()
-    if server._previous_status == WorkerStatus.WS_FULL or left <= 0:
-        return 0
-    jobs = len(server.active_jobs)
-    each = server._worker_load / jobs if jobs else threshold / _idle_processes(server)
     return math.ceil(left / each - _ROUNDING) if each > 0 else None
 
 
-def _idle_processes(server: AgentServer) -> int:
-    idle: int = ServerEnvOption.getvalue(server._num_idle_processes, server._devmode)
-    return max(idle, 1)
-
-
 async def tell_that_it_is_free(server: AgentServer) -> None:
-    """Tell LiveKit at once that a full agent server is so no longer.
-
-    livekit-agents tells it every 2.5 s; until then LiveKit asks nothing of a server that would
-    accept.
-    """
+    """Tell LiveKit at once that a full agent server is so no longer, and not within 2.5 s."""
     try:
         was_full = server._previous_status == WorkerStatus.WS_FULL
         is_free = was_full and server._is_available() and not server._connecting
         update = server._update_worker_status
     except AttributeError:
-        unknown_release.warn(_LIBRARY, "LiveKit learns up to 2.5 s late that a server is free")
+        message = "LiveKit learns up to 2.5 s late that a server is free"
+        unknown_release.warn("livekit-agents", message)
         return
     if is_free:
         await update()

@@ -1,9 +1,8 @@
 """See the processes of an agent server's jobs begin and end.
 
 For livekit-agents 1.8 (1.8.9, ipc/proc_pool.py `ProcPool`:
-https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/ipc/proc_pool.py). It sees
-a job's process end at once, and tells its own log and LiveKit. The pool emits it as
-`process_closed`; the pool, and what a process has ended with, are private names.
+https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/ipc/proc_pool.py). It says
+so at once (`process_closed`); the pool, and what a process has ended with, are private names.
 
 Guard: with other names an agent that dies is found by the end of its lease, and the log says so.
 Remove when `AgentServer` has events for its jobs.

@@ -1,11 +1,10 @@
 """Connect an agent to its room with less work for its process.
 
 For livekit-rtc 1.1 (1.1.21, room.py `Room.connect` and `RoomOptions`:
-https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/room.py). libwebrtc has one
-network manager for all rooms of a process. Each ICE agent that begins to look for addresses has
-every other one that looks, or goes on looking, go through the machine's networks again: with n of
-them that is n times n, on one thread. livekit-rtc has seven for a room, one for each section of its
-first offer, and has them go on for as long as the room lasts. What is chosen here instead are
+https://github.com/livekit/python-sdks/blob/main/livekit-rtc/livekit/rtc/room.py). In libwebrtc
+each ICE agent that begins to look for addresses has every other one of the process that looks go
+through the machine's networks again: with n of them that is n times n, on one thread. livekit-rtc
+has seven for a room, which look for as long as the room lasts. What is chosen here instead are
 options of `rtc.RoomOptions` (docs/decisions/0044-agents-connect-with-less.md). A program calls
 `ctx.connect()`, which takes no options of the room, so the room's own `connect` is replaced.
 
@@ -27,7 +26,7 @@ from worker_agent.livekit_workarounds.cancelled_connect import closing_when_canc
 
 
 class Connecting:
-    """The number of rooms of this process that are connecting. Thread-safe."""
+    """Counts the rooms of this process that are connecting; hides `lsb_release` meanwhile."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -38,12 +37,15 @@ class Connecting:
         """A block in which one more is connecting; its value is true when no other one was."""
         with self._lock:
             self._count += 1
-            alone = self._count == 1
+            if alone := self._count == 1:
+                lsb_release.hide()
         try:
             yield alone
         finally:
             with self._lock:
                 self._count -= 1
+                if not self._count:
+                    lsb_release.show()
 
 
 connecting = Connecting()
@@ -56,7 +58,7 @@ def spare(room: rtc.Room) -> None:
     async def connect_sparingly(
         url: str, token: str, options: rtc.RoomOptions | None = None
     ) -> None:
-        with connecting.one() as alone, lsb_release.not_run():
+        with connecting.one() as alone:
             chosen = sparing(options or rtc.RoomOptions(), alone=alone)
             await closing_when_cancelled(room, connect(url, token, options=chosen))
 
@@ -66,10 +68,9 @@ def spare(room: rtc.Room) -> None:
 def sparing(options: rtc.RoomOptions, *, alone: bool) -> rtc.RoomOptions:
     """Return `options` with the following where they say nothing.
 
-    Addresses are looked for once: a server's do not change, and a reconnect looks for them anew in
-    any case. Among others that connect, two connections, one to publish and one to
-    subscribe, as LiveKit's clients always had: two sections instead of seven. Alone it would
-    be later by its second handshake.
+    Addresses are looked for once: a server's do not change, and a reconnect looks anew. Among
+    others that connect, two connections, as LiveKit's clients always had: two sections instead of
+    seven. Alone it would be later by its second handshake.
     """
     if options.rtc_config is None:
         once = rtc.RtcConfiguration(

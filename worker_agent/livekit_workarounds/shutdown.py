@@ -2,9 +2,9 @@
 
 For livekit-agents 1.8 (1.8.9, ipc/job_proc_lazy_main.py `_JobProc`:
 https://github.com/livekit/agents/blob/main/livekit-agents/livekit/agents/ipc/job_proc_lazy_main.py).
-It tells a program of a shutdown by its shutdown callbacks: after it has waited up to 15 s for the
-entry point, up to 60 s for the `AgentSession` and up to 300 s for `on_session_end`, with the agent
-in the room all the time. The moment, and who asked, are in its `_shutdown_fut`.
+It calls a program's shutdown callbacks after it has waited for the entry point, the `AgentSession`
+and `on_session_end`, up to 375 s, with the agent in the room all the time. The moment, and who
+asked, are in its `_shutdown_fut`.
 
 Guard: with other names the end of a job is known by the shutdown callbacks, and the log says so.
 Remove when `JobContext` has an event for the beginning of a shutdown.

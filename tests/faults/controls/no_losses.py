@@ -18,7 +18,7 @@ def own_wish(*_: Any, **__: Any) -> Ending:
 
 
 if __name__ == "__main__":
-    for name in ("of_disconnect", "of_exception", "of_shutdown", "of_shutdown_callback"):
+    for name in ("of_disconnect", "of_exception", "of_shutdown"):
         assert hasattr(farewell, name)
         setattr(farewell, name, own_wish)
     sys.exit(main())

@@ -100,6 +100,7 @@ def test_what_is_not_said_is_not_limited() -> None:
         ('webhook_url = "https://169.254.169.254/31337"', "must not be a private address"),
         ('webhook_url = "https://[fd00::1]/31337"', "must not be a private address"),
         ('webhook_url = "https://localhost:31337/"', "must not be a private address"),
+        # pragma: allowlist nextline secret
         ('webhook_url = "https://ann:canary-31337@x.example/"', "must not have a user"),
         (f'webhook_secret = "{CANARY}"', "a secret does not stand in this file itself"),
         ('webhook_secret = "env:TEST_NOT_SET"', "TEST_NOT_SET is not set"),
@@ -124,7 +125,7 @@ def test_a_wrong_value_is_refused_with_its_line_and_reason_and_is_not_repeated(
         ("ws://canary-31337.example", "without TLS only loopback"),
         ("http://169.254.169.254", "without TLS only loopback"),
         ("ws://127.0.0.1.canary-31337.example", "without TLS only loopback"),
-        ("wss://ann:canary-31337@acme.example", "must not have a user"),
+        ("wss://ann:canary-31337@acme.example", "must not have a user"),  # pragma: allowlist secret
         ("ws://127.0.0.1@canary-31337.example", "must not have a user"),
         ("wss://acme.example?canary-31337", "must not have a query"),
         ("file:///etc/canary-31337", "must be wss://"),

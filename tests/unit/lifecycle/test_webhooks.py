@@ -17,7 +17,7 @@ from dispatcher.lifecycle.webhook_http import NotDelivered
 from dispatcher.settings import DispatcherSettings
 from tests.support.receiver import SECRET
 
-OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3Itc28="
+OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3Itc28="  # pragma: allowlist secret
 EVENT = Event(
     event_id="msg_1_1_joined",
     event_type="dispatch.joined",
@@ -85,7 +85,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         "https://127.0.0.1/",
         "https://[::1]/",
         "https://[::ffff:10.0.0.1]/",
-        "https://user:secret@example.com/",
+        "https://user:secret@example.com/",  # pragma: allowlist secret
         "https://example.com:99999/",
         "https:///path",
         "ftp://example.com/",

@@ -14,10 +14,10 @@ from worker_agent.ending import (
     RETURNED_S,
     Cause,
     People,
+    is_asked_for,
     of_disconnect,
     of_exception,
     of_shutdown,
-    of_shutdown_callback,
 )
 from worker_agent.livekit_workarounds import room_options
 
@@ -59,7 +59,7 @@ def test_a_shutdown_that_the_program_has_not_asked_for_is_a_loss() -> None:
     ],
 )
 def test_a_shutdown_callback_s_reason_says_who_has_asked_for_it(reason: str, cause: Cause) -> None:
-    assert of_shutdown_callback(reason).cause is cause
+    assert of_shutdown(reason, asked_for=is_asked_for(reason)).cause is cause
 
 
 def test_an_exception_is_told_by_its_type_and_place_and_not_by_its_text() -> None:

@@ -13,7 +13,7 @@ from livekit import rtc
 
 from tests.support.values import run_python
 from worker_agent.livekit_workarounds import lsb_release
-from worker_agent.livekit_workarounds.room_options import spare
+from worker_agent.livekit_workarounds.room_options import connecting, spare
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux's C library")
 
@@ -73,7 +73,7 @@ class _Room:
 
     async def connect(self, url: str, token: str, options: rtc.RoomOptions) -> None:
         self.saw = _inherited()
-        with lsb_release.not_run():  # another room's
+        with connecting.one():  # another room's
             pass
         assert str(PROGRAMS) in os.fsdecode(_c_path(_inherited()))
         raise rtc.ConnectError("nobody there")
@@ -110,12 +110,12 @@ async def test_subprocesses_see_nothing_of_it_but_while_a_room_connects() -> Non
     ids=" ".join,
 )
 def test_who_asks_meanwhile_is_answered_by_the_machine_s_own(command: list[str]) -> None:
-    with lsb_release.not_run():
+    with connecting.one():
         assert subprocess.run(command, capture_output=True, text=True).stdout == "House -a\n"
 
 
 def test_a_path_that_the_program_sets_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    with lsb_release.not_run():
+    with connecting.one():
         monkeypatch.setenv("PATH", "/bin:/usr/bin")
     assert _c_path(_inherited()) == "PATH=/bin:/usr/bin"
 
@@ -126,5 +126,5 @@ def test_where_there_is_none_nothing_is_changed(
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "env").symlink_to("/usr/bin/env")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with lsb_release.not_run():
+    with connecting.one():
         assert _c_path(_inherited()) == f"PATH={tmp_path / 'bin'}"
