@@ -22,7 +22,7 @@ from dispatcher.domain.state_machine import (
     REJECTED,
 )
 from dispatcher.ledger import admission, celery_messages, dispatches, leases
-from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
+from dispatcher.ledger.advance import Advance, Counted, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.leases import Renewal
 from dispatcher.ledger.step import Step
@@ -52,7 +52,7 @@ def claim(
         Advance(
             offer,
             ACCEPTED,
-            before=Before("offered", offered_ago_s=offered_ago_s),
+            offered_ago_s=offered_ago_s,
             provided=Provided(not_after_ms=not_after_ms),
             due_in_s=CLAIM_DUE_S,
             fields={**names, "agent_container": server.container},
@@ -69,7 +69,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
         Advance(
             offer,
             REJECTED,
-            before=Before("offered"),
+            offered_ago_s=0.0,
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": reason},
             inflight=admission.SENT,
@@ -97,7 +97,7 @@ def not_assigned(offer: Offer) -> Step[Advanced]:
 
 
 def declined(
-    offer: Offer, message: str, *, retention_s: int, before: Before | None = None
+    offer: Offer, message: str, *, retention_s: int, offered_ago_s: float | None = None
 ) -> Step[Advanced]:
     """End the record as failed, because the agent program itself does not want the job."""
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
@@ -105,7 +105,7 @@ def declined(
         Advance(
             offer,
             FAILED,
-            before=before,
+            offered_ago_s=offered_ago_s,
             fields={"failure_reason": code, "failure_message": message},
             attempt={"outcome": "failed", "reason": Reason.DECLINED},
             detail={"job_id": offer.job_id, "reason": code, "message": message},

@@ -41,27 +41,12 @@ class Admission:
         return {
             "requests_per_minute": self.limits.requests_per_minute,
             "max_sessions": self.limits.max_sessions,
-            "pace_ms": PACE_MS if self.paced else 0,
-            "at_once": AT_ONCE,
+            "paced": self.paced,
             "backlog": self.max_backlog,
         }
 
 
 NO_ADMISSION: Final = Admission()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clearing:
-    """Order to look into the room of a cancelled session, if LiveKit was ever asked for an agent.
-
-    A client that cancels many wakes workers at a pace of its own; the sweeper does the rest.
-    """
-
-    paced: bool
-
-    def order(self) -> dict[str, int]:
-        """Return the order that `lua/advance.lua` reads."""
-        return {"pace_ms": PACE_MS if self.paced else 0, "at_once": AT_ONCE}
 
 
 def check(outcome: str, limits: Limits, *, wait_ms: Sequence[str | int]) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher.ledger import keys
-
 # A start that no step ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
 # After so long without a drop, all free slots are used again.
@@ -41,17 +39,14 @@ class InFlight:
     dropped: bool = False
 
     def order(self, agent_name: str) -> dict[str, Any]:
-        """Return the order that `lua/advance.lua` reads."""
-        order: dict[str, Any] = {"arrived": self.arrived, "dropped": self.dropped}
-        if self.counts_s:
-            order["inflight_ms"] = int(self.counts_s * 1000)
-        if self.free_slots is not None:
-            order["admit"] = self.free_slots
-        if self.dropped:
-            order["least_window"] = LEAST_WINDOW
-        if self.arrived:
-            order |= {"agent_name": agent_name, "capacity_channel": keys.CAPACITY_CHANNEL}
-        return order
+        """Return the part of `Advance.order` that is about it."""
+        return {
+            "inflight_ms": int(self.counts_s * 1000) or None,
+            "admit": self.free_slots,
+            "arrived": self.arrived,
+            "agent_name": agent_name if self.arrived else None,
+            "dropped": self.dropped,
+        }
 
 
 NOT_IN_FLIGHT: Final = InFlight()

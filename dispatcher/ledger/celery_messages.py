@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Final
 
-from pydantic_core import to_json
-
 from dispatcher.ledger import keys
 from dispatcher.ledger.step import Step
 
@@ -38,7 +36,7 @@ QUEUES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Wake:
-    """A message that has a worker run `task` for a dispatch."""
+    """A message that has a worker run `task` for a dispatch; `lua/celery_message.lua` reads it."""
 
     task: str
     dispatch_id: str
@@ -49,14 +47,6 @@ class Wake:
     def queue(self) -> str:
         """Queue of its message."""
         return QUEUES[self.task]
-
-    def order(self) -> dict[str, str]:
-        """Return the order that `lua/celery_message.lua` reads."""
-        return dict(vars(self))
-
-    def json(self) -> str:
-        """Return the order as JSON."""
-        return to_json(self.order()).decode()
 
 
 def dispatch(dispatch_id: str, room: str) -> Wake:

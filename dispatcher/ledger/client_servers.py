@@ -62,7 +62,7 @@ def tell(clients: Iterable[Client]) -> Step[int]:
         livekit = client.livekit
         server = LiveKitServer.of(livekit.url, livekit.api_key, livekit.api_secret)
         told += (client.client_id, json.dumps({"client_id": client.client_id, **asdict(server)}))
-    return Step("tell_clients", (keys.CLIENTS,), (str(TTL_S * 1000), *told), int)
+    return Step("report", (keys.CLIENTS,), (str(TTL_S * 1000), "", *told), int)
 
 
 def told() -> Step[dict[str, LiveKitServer]]:

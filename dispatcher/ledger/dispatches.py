@@ -40,15 +40,6 @@ class Once:
     room_name: str
     identity: str
 
-    def order(self) -> dict[str, Any]:
-        """Return the order that `lua/create.lua` reads."""
-        return {
-            "request": self.request_digest,
-            "room": self.room_name,
-            "identity": self.identity,
-            "ttl_s": IDEMPOTENCY_S,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
@@ -135,8 +126,8 @@ def create(
         "due_in_ms": int(due_in_s * 1000),
         "detail": to_json(detail).decode(),
         "limits": admission.order(),
-        "once": once.order() if once else False,
-        "wake": wake_up.order(),
+        "once": vars(once) if once else False,
+        "wake": vars(wake_up),
         "not_after_ms": not_after_ms or False,  # in Lua null would be true
     }
     return Step(
@@ -149,7 +140,7 @@ def create(
             wake_up.queue,
             keys.BUSY,
         ),
-        (keys.RECORD_PREFIX, to_json(order).decode(), *fields_of_new_record(new)),
+        (to_json(order).decode(), *fields_of_new_record(new)),
         lambda reply: _created(reply, new, admission.limits),
         lambda created: _tell_created(created, new, detail),
     )
@@ -272,12 +263,8 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     While the dispatch queue is as long as that, dispatches that wait in it and have time left are
     left to their own messages.
     """
-    return Step(
-        "claim_due",
-        (keys.DUE, keys.DISPATCH_QUEUE),
-        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
-        list,
-    )
+    args = (str(limit), str(int(push_s * 1000)))
+    return Step("claim_due", (keys.DUE, keys.DISPATCH_QUEUE), args, list)
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:

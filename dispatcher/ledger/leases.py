@@ -7,11 +7,11 @@ agent that comes back too late finds itself stale.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Final
 
 from dispatcher.domain.models import Dispatch, DispatchRef
-from dispatcher.domain.timing import GRACE_S, STILL_TO_COME_S
 from dispatcher.ledger import celery_messages, keys
 from dispatcher.ledger.step import Step
 
@@ -64,11 +64,9 @@ def renew(
             str(ref.generation),
             job_id,
             str(people),
-            str(int(LEASE_S * 1000)),
             str(int(abandon_after_s * 1000)),
             str(int(deserted_after_s * 1000)),
             "1" if met else "0",
-            str(int(STILL_TO_COME_S * 1000)),
         ),
         Renewal,
     )
@@ -76,16 +74,8 @@ def renew(
 
 def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose lease has run out, and push their leases on."""
-    return Step(
-        "claim_leases",
-        (keys.LEASES, keys.LEASES_LOOKED_AT),
-        (
-            str(limit),
-            *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S)),
-            keys.RECORD_PREFIX,
-        ),
-        list,
-    )
+    args = (str(limit), str(int(push_s * 1000)))
+    return Step("claim_leases", (keys.LEASES, keys.LEASES_LOOKED_AT), args, list)
 
 
 def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
@@ -121,14 +111,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
     return Step(
         "lapse",
         (keys.record(ref.dispatch_id), keys.LEASES, wake.queue),
-        (
-            ref.dispatch_id,
-            str(ref.generation),
-            job_id,
-            loss,
-            wake.json(),
-            str(int(LOOKED_AT_S * 1000)),
-        ),
+        (ref.dispatch_id, str(ref.generation), job_id, loss, json.dumps(vars(wake))),
         int,
     )
 
@@ -151,7 +134,7 @@ def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
     return Step(
         "waiting_ahead",
         (keys.WAITING,),
-        (keys.RECORD_PREFIX, agent_name),
+        (agent_name,),
         lambda reply: {
             (client_id, container): number
             for client_id, container, number in zip(
@@ -166,9 +149,5 @@ def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
 
     Dispatches that no person has ever joined come last.
     """
-    return Step(
-        "pick_waiting",
-        (keys.WAITING, keys.DUE),
-        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
-        list,
-    )
+    args = (str(limit), str(int(push_s * 1000)))
+    return Step("pick_waiting", (keys.WAITING, keys.DUE), args, list)

@@ -11,26 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher.domain.models import TERMINAL, DispatchRef, State
 from dispatcher.ledger import keys
 from dispatcher.ledger.parsing import pairs
 from dispatcher.ledger.step import Step
 
 DEAD_MAX: Final = 1_000
-# The states that are announced to a client's own server.
-ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 # How long an undeliverable event is kept.
 EVENT_RETENTION_S: Final = 86_400
-
-
-def announcement(dispatch: DispatchRef) -> dict[str, Any]:
-    """Return what `announce.lua` needs to write an event of that dispatch into the outbox."""
-    return {
-        "id": dispatch.dispatch_id,
-        "client": dispatch.client_id,
-        "prefix": keys.EVENT_PREFIX,
-        "retention_s": EVENT_RETENTION_S,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +66,7 @@ def want_events(client_ids: Sequence[str]) -> Step[int]:
 
     Other workers may name other clients: during an upgrade their files of clients differ.
     """
-    return Step("want_events", (keys.NOTIFIED,), (str(EVENT_RETENTION_S), *client_ids), int)
+    return Step("want_events", (keys.NOTIFIED,), tuple(client_ids), int)
 
 
 def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
@@ -90,7 +77,7 @@ def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[
         return [DueEvent(*names, good_till_ms) for names in claimed]
 
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
-    args = (str(limit), str(int(push_s * 1000)), keys.EVENT_PREFIX)
+    args = (str(limit), str(int(push_s * 1000)))
     return Step("claim_events", outboxes, args, parse)
 
 
@@ -135,14 +122,10 @@ def dead(client_id: str) -> Step[list[Event]]:
         events = (_parse(fields["event_id"], fields) for fields in found)
         return [event for event in events if event is not None]
 
-    return Step("dead_events", (keys.dead_events(client_id),), (), parse)
+    return Step("command", (keys.dead_events(client_id),), ("LRANGE", "0", "-1"), parse)
 
 
 def resend(client_id: str, event_id: str = "") -> Step[int]:
     """Put one dead event, or all, back into the outbox with the same id; return how many."""
-    return Step(
-        "resend",
-        (keys.dead_events(client_id), keys.outbox(client_id)),
-        (event_id, keys.EVENT_PREFIX, str(EVENT_RETENTION_S)),
-        int,
-    )
+    places = (keys.dead_events(client_id), keys.outbox(client_id))
+    return Step("resend", places, (event_id,), int)

@@ -79,20 +79,8 @@ class Page:
 
 def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
     """Return up to `limit` dispatches of one client, in `state` if given, that follow `after`."""
-    return Step(
-        "list",
-        (keys.index(client_id),),
-        (
-            keys.RECORD_PREFIX,
-            state or "",
-            str(limit),
-            after.created_at_ms if after else "",
-            after.dispatch_id if after else "",
-            str(MOST_LOOKED_AT),
-            *_FIELDS,
-        ),
-        _page,
-    )
+    states = () if state is None else (state,)
+    return _search((keys.index(client_id),), states=states, limit=limit, after=after)
 
 
 def search(
@@ -115,23 +103,23 @@ def search(
         text: only dispatches with it in the room's name, or at the beginning of the id.
     """
     index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
-    return Step(
-        "search",
-        tuple(index(client_id) for client_id in client_ids),
-        (
-            keys.RECORD_PREFIX,
-            str(limit),
-            str(MOST_LOOKED_AT),
-            after.created_at_ms if after else "",
-            after.dispatch_id if after else "",
-            "" if since_ms is None else str(since_ms),
-            text,
-            str(len(states)),
-            *states,
-            *_FIELDS,
-        ),
-        _page,
-    )
+    indexes = tuple(index(client_id) for client_id in client_ids)
+    since = "" if since_ms is None else str(since_ms)
+    return _search(indexes, states=states, since=since, text=text, limit=limit, after=after)
+
+
+def _search(
+    indexes: tuple[str, ...],
+    *,
+    states: Collection[State],
+    since: str = "",
+    text: str = "",
+    limit: int,
+    after: Position | None,
+) -> Step[Page]:
+    begin = (after.created_at_ms, after.dispatch_id) if after else ("", "")
+    sought = (*begin, since, text, str(len(states)), *states)
+    return Step("search", indexes, (str(limit), str(MOST_LOOKED_AT), *sought, *_FIELDS), _page)
 
 
 def _page(reply: list[Any]) -> Page:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from dispatcher.clients.worker_settings import Service, WorkerSettings
 from dispatcher.domain.metrics import AgentCounts
@@ -18,21 +18,15 @@ from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
 
+# Begins the counters of unexpected failures in `keys.LEDGER_METRICS`.
+INTERNAL_ERRORS: Final = "internal_errors:"
+
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
     """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is the ledger's clock."""
-    return Step(
-        "report",
-        (keys.AGENT_SERVERS, keys.WAITING),
-        (
-            report.agent_server_id,
-            json.dumps(asdict(report)),
-            str(int(ttl_s * 1000)),
-            keys.CAPACITY_CHANNEL if report.free_slots else "",
-            report.agent_name,
-        ),
-        int,
-    )
+    tell = report.agent_name if report.free_slots else ""
+    args = (str(int(ttl_s * 1000)), tell, report.agent_server_id, json.dumps(asdict(report)))
+    return Step("report", (keys.AGENT_SERVERS, keys.WAITING), args, int)
 
 
 def agent_servers() -> Step[list[AgentServerReport]]:
@@ -72,10 +66,8 @@ def read_with_agent_servers(
 
 def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
     """Keep a worker process's settings for `ttl_s`."""
-    text = json.dumps(asdict(settings))
-    return Step(
-        "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
-    )
+    args = (str(int(ttl_s * 1000)), "", settings.worker, json.dumps(asdict(settings)))
+    return Step("report", (keys.WORKER_SETTINGS,), args, int)
 
 
 def workers() -> Step[list[WorkerSettings]]:
@@ -103,7 +95,7 @@ def _worker(text: str) -> WorkerSettings | None:
 
 def report_alive(name: str, *, ttl_s: float) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
-    return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
+    return Step("report", (keys.ALIVE,), (str(int(ttl_s * 1000)), "", name, json.dumps(name)), int)
 
 
 def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
@@ -154,7 +146,8 @@ def probe() -> Step[int]:
 
 def internal_error(work: str) -> Step[int]:
     """Count an unexpected failure of `work`."""
-    return Step("internal_error", (keys.LEDGER_METRICS,), (work,), int)
+    args = ("HINCRBY", f"{INTERNAL_ERRORS}{work}", "1")
+    return Step("command", (keys.LEDGER_METRICS,), args, int)
 
 
 def park(dispatch_id: str, reason: str) -> Step[int]:
@@ -162,14 +155,14 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
     return Step(
         "park",
         (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
-        (dispatch_id, reason, keys.SESSIONS_PREFIX, keys.LIVE_PREFIX),
+        (dispatch_id, reason),
         int,
     )
 
 
 def parked() -> Step[dict[str, str]]:
     """Return the parked dispatch ids, each with its reason."""
-    return Step("hash", (keys.PARKED,), (), pairs)
+    return Step("command", (keys.PARKED,), ("HGETALL",), pairs)
 
 
 def forget(dispatch_id: str) -> Step[int]:
@@ -179,7 +172,7 @@ def forget(dispatch_id: str) -> Step[int]:
 
 def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
     """Return the length of a queue (Celery keeps a queue as a list of its name)."""
-    return Step("backlog", (queue,), (), int)
+    return Step("command", (queue,), ("LLEN",), int)
 
 
 def key_used(client_id: str, key_id: str) -> Step[int]:
@@ -189,7 +182,7 @@ def key_used(client_id: str, key_id: str) -> Step[int]:
 
 def key_uses(client_id: str) -> Step[dict[str, int]]:
     """Return when each of a client's API keys was last used (ms since the epoch), if it was."""
-    return Step("hash", (keys.key_uses(client_id),), (), numbers)
+    return Step("command", (keys.key_uses(client_id),), ("HGETALL",), numbers)
 
 
 def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
@@ -208,4 +201,4 @@ def password_right(address: str) -> Step[int]:
 
 def open_sessions(client_id: str) -> Step[int]:
     """Return how many dispatches of a client have not ended."""
-    return Step("cardinality", (keys.open_sessions(client_id),), (), int)
+    return Step("command", (keys.open_sessions(client_id),), ("ZCARD",), int)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 QUEUES: Final = (keys.DISPATCH_QUEUE, keys.VERIFY_QUEUE, keys.SWEEP_QUEUE, keys.WEBHOOK_QUEUE)
 NOT_OURS: Final = ""  # the client of jobs that another dispatcher has made
-_INTERNAL: Final = "internal_errors:"
 EVERY: Final = "*"  # every client for which an agent server has counted anything
 # Hashes that one step adds up; the window of a day has a hundred for each client and container.
 _HASHES: Final = 2000
@@ -199,8 +198,8 @@ def _health(reply: Sequence[Any]) -> Health:
         parked=parked,
         data_losses=int(counted.get("data_losses", 0)),
         internal_errors={
-            name.removeprefix(_INTERNAL): int(value)
+            name.removeprefix(reports.INTERNAL_ERRORS): int(value)
             for name, value in sorted(counted.items())
-            if name.startswith(_INTERNAL)
+            if name.startswith(reports.INTERNAL_ERRORS)
         },
     )

@@ -28,7 +28,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import DispatchRef
 from dispatcher.ledger import dispatches, keys, leases
-from dispatcher.ledger.advance import Advance, Before, Counted, Times
+from dispatcher.ledger.advance import Advance, Counted, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
@@ -58,7 +58,7 @@ def steps(number: int) -> list[Step[object]]:
         Advance(
             ref,
             state_machine.ACCEPTED,
-            before=Before("offered"),
+            offered_ago_s=0.0,
             due_in_s=3,
             counted=Counted(agents=counts),
         ),

@@ -2,11 +2,11 @@
 -- LiveKit is away: they take no slot.
 -- Returns {client, container, number, client, container, number, ...}.
 local waiting = KEYS[1]
-local record_prefix, agent_name = ARGV[1], ARGV[2]
+local agent_name = ARGV[1]
 
 local counts, order = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', waiting, 0, 999)) do
-  local record = redis.pcall('HMGET', record_prefix .. id, 'client_id', 'container', 'agent_name',
+  local record = redis.pcall('HMGET', RECORD_PREFIX .. id, 'client_id', 'container', 'agent_name',
     'unattended', 'failure_reason')
   if not record.err and record[1] and record[3] == agent_name and record[4] ~= '1'
     and record[5] ~= 'livekit_unreachable' then

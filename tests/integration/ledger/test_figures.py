@@ -17,7 +17,7 @@ from dispatcher.domain import models, state_machine
 from dispatcher.domain.metrics import AgentCounts, ClientFigures, Figures, Window
 from dispatcher.domain.models import DispatchRef, RememberedDispatch, State, Transition
 from dispatcher.ledger import dispatches, keys, reports, restoring
-from dispatcher.ledger.advance import Advance, Before, Counted, Times
+from dispatcher.ledger.advance import Advance, Counted, Times
 from dispatcher.ledger.cancelling import cancel
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.statistics import EVERY, NOT_OURS, figures, health, read
@@ -128,7 +128,7 @@ class Walk:
                     else None,
                 ),
                 due_in_s=1.0,
-                before=Before("offered") if offered else None,
+                offered_ago_s=0.0 if offered else None,
                 **more,
             )
         )
