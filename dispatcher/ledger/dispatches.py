@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from dispatcher.domain import quotas
-from dispatcher.domain.models import Dispatch, Limits, NewDispatch, State
+from dispatcher.domain.models import Dispatch, DispatchRef, Limits, NewDispatch, State
 from dispatcher.domain.quotas import NO_ADMISSION, Admission
 from dispatcher.errors import TooLate
 from dispatcher.ledger import celery_messages, keys
@@ -270,3 +270,9 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
     """Move the due time of a record on the due list to `due_in_s` from now."""
     return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)
+
+
+def serving(dispatch: DispatchRef) -> Step[str]:
+    """Return the id of the room's live dispatch; "" if there is none."""
+    live = keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name)
+    return Step("command", (live,), ("GET",), lambda found: found or "")

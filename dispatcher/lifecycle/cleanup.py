@@ -14,7 +14,7 @@ from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.rooms import AgentParticipant
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches
-from dispatcher.ledger.cancelling import cleared, serving
+from dispatcher.ledger.endings import cleared
 from dispatcher.lifecycle.outcomes import log_fields, read, traced
 from dispatcher.lifecycle.services import Services
 from dispatcher.publish import wake_clearing
@@ -79,7 +79,7 @@ async def _clear(services: Services, dispatch: Dispatch) -> None:
     agents = (await livekit.look(dispatch.room_name)).agents
     if not agents:
         return
-    alone = not await services.ledger.run(serving(dispatch))
+    alone = not await services.ledger.run(dispatches.serving(dispatch))
     for agent in agents:
         if _is_of(dispatch, agent, alone=alone):
             logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))

@@ -27,8 +27,7 @@ from dispatcher.domain.models import (
 from dispatcher.domain.timing import look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches, leases, parts, reports
-from dispatcher.ledger.cancelling import cleared
-from dispatcher.ledger.endings import everybody_left
+from dispatcher.ledger.endings import cleared, everybody_left
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import verification, webhook_delivery

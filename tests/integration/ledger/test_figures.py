@@ -18,8 +18,8 @@ from dispatcher.domain.metrics import AgentCounts, ClientFigures, Figures, Windo
 from dispatcher.domain.models import DispatchRef, RememberedDispatch, State, Transition
 from dispatcher.ledger import dispatches, keys, reports, restoring
 from dispatcher.ledger.advance import Advance, Counted, Times
-from dispatcher.ledger.cancelling import cancel
 from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.endings import cancel
 from dispatcher.ledger.statistics import EVERY, NOT_OURS, figures, health, read
 from dispatcher.ledger.step import Step
 from tests.support.recount import differences, recount
