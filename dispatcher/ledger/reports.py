@@ -18,8 +18,22 @@ from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
 
+# How long a part of Usher counts as at work after its report.
+TTL_S: Final = 6.0
+SWEEPER: Final = "sweeper"  # the part's name
+
 # Begins the counters of unexpected failures in `keys.LEDGER_METRICS`.
 INTERNAL_ERRORS: Final = "internal_errors:"
+
+
+def worker_part(queue: str) -> str:
+    """Return the name under which the workers of a queue report themselves."""
+    return f"worker:{queue}"
+
+
+def livekit_part(client_id: str) -> str:
+    """Return the name under which a client's LiveKit server is reported."""
+    return f"livekit:{client_id}"
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
@@ -64,9 +78,9 @@ def read_with_agent_servers(
     return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 
 
-def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
-    """Keep a worker process's settings for `ttl_s`."""
-    args = (str(int(ttl_s * 1000)), "", settings.worker, json.dumps(asdict(settings)))
+def report_worker(settings: WorkerSettings) -> Step[int]:
+    """Keep a worker process's settings for `TTL_S`."""
+    args = (str(int(TTL_S * 1000)), "", settings.worker, json.dumps(asdict(settings)))
     return Step("report", (keys.WORKER_SETTINGS,), args, int)
 
 
@@ -93,14 +107,14 @@ def _worker(text: str) -> WorkerSettings | None:
         return None
 
 
-def report_alive(name: str, *, ttl_s: float) -> Step[int]:
+def report_alive(name: str, *, ttl_s: float = TTL_S) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
     return Step("report", (keys.ALIVE,), (str(int(ttl_s * 1000)), "", name, json.dumps(name)), int)
 
 
-def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
-    """Note that a sweep begins, like `report_alive`; false if another has just begun."""
-    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+def begin_sweep(*, pause_s: float) -> Step[bool]:
+    """Note that a sweep begins; false if another began less than `pause_s` ago."""
+    args = (SWEEPER, json.dumps(SWEEPER), str(int(TTL_S * 1000)), str(int(pause_s * 1000)))
     return Step("begin_sweep", (keys.ALIVE,), args, bool)
 
 

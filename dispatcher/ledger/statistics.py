@@ -21,7 +21,7 @@ from dispatcher.domain.metrics import (
     client_figures,
 )
 from dispatcher.domain.models import AgentServerReport
-from dispatcher.ledger import keys, parts, reports
+from dispatcher.ledger import keys, reports
 from dispatcher.ledger.parsing import numbers, pairs
 from dispatcher.ledger.step import Step
 
@@ -192,9 +192,9 @@ def _health(reply: Sequence[Any]) -> Health:
         overdue=overdue,
         oldest_overdue_ms=age_ms(first_due),
         sweeper_silent_ms=age_ms(swept) if swept else None,
-        workers=named(parts.worker("")),
-        livekit=named(parts.livekit("")),
-        sweeper_alive=parts.SWEEPER in at_work,
+        workers=named(reports.worker_part("")),
+        livekit=named(reports.livekit_part("")),
+        sweeper_alive=reports.SWEEPER in at_work,
         parked=parked,
         data_losses=int(counted.get("data_losses", 0)),
         internal_errors={

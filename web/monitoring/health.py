@@ -17,7 +17,7 @@ from dispatcher.clients.worker_settings import (
 )
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import parts, reports, statistics
+from dispatcher.ledger import reports, statistics
 from dispatcher.ledger.statistics import Health
 from dispatcher.settings import DispatcherSettings
 from web.auth.operator import shows_credential
@@ -59,10 +59,12 @@ def missing(clients: ClientRegistry, settings: DispatcherSettings, health: Healt
     Agent servers that run without our reports cannot be missed.
     """
     served = [client for client in clients.clients if not client.disabled]
-    absent = [parts.worker(queue) for queue in _QUEUES if queue not in health.workers]
+    absent = [reports.worker_part(queue) for queue in _QUEUES if queue not in health.workers]
     if not health.sweeper_alive:
-        absent.append(parts.SWEEPER)
-    absent += [parts.livekit(c.client_id) for c in served if c.client_id not in health.livekit]
+        absent.append(reports.SWEEPER)
+    absent += [
+        reports.livekit_part(c.client_id) for c in served if c.client_id not in health.livekit
+    ]
     # Another client's agent server is no help, even with the same agent name.
     servers = health.agent_servers
     silent = {c.default_agent_name for c in served if not _has_agent_server(c, servers)}
