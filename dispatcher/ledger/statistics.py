@@ -7,19 +7,11 @@ takes many steps.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from dispatcher.domain.metrics import (
-    OPEN_STATES,
-    AgentFigures,
-    ClientFigures,
-    Figures,
-    Window,
-    agent_figures,
-    client_figures,
-)
+from dispatcher.domain.metrics import OPEN_STATES, Figures, Window, agent_figures, client_figures
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.ledger import keys, reports
 from dispatcher.ledger.parsing import numbers, pairs
@@ -71,46 +63,37 @@ def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
     Raises:
         LedgerUnavailable: Redis does not answer.
     """
-    looks = _pieces(window, client_ids)
-    look = next(looks)
-    try:
-        while True:
-            look = looks.send(store.run(look))
-    except StopIteration as read_all:
-        return cast(Figures, read_all.value)
+    wanted = tuple(dict.fromkeys(client_ids))
+    named = store.run(_look(window, (), "named", of=wanted))
+    return _joined(named, [store.run(piece) for piece in _pieces(named, wanted)])
 
 
 async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[str]) -> Figures:
     """As `read`, with asyncio."""
-    looks = _pieces(window, client_ids)
-    look = next(looks)
-    try:
-        while True:
-            look = looks.send(await store.run(look))
-    except StopIteration as read_all:
-        return cast(Figures, read_all.value)
-
-
-def _pieces(
-    window: Window, client_ids: Iterable[str]
-) -> Generator[Step[Figures], Figures, Figures]:
-    """Yield one step after the other, each for so many hashes; return the sum of their figures."""
     wanted = tuple(dict.fromkeys(client_ids))
-    named = yield _look(window, (), "named", of=wanted)
+    named = await store.run(_look(window, (), "named", of=wanted))
+    return _joined(named, [await store.run(piece) for piece in _pieces(named, wanted)])
+
+
+def _pieces(named: Figures, client_ids: Sequence[str]) -> Iterator[Step[Figures]]:
+    """Yield the steps that read the counters of the clients and of the `named` agents."""
+    window, at_ms = named.window, named.at_ms
+    most = max(1, _HASHES // window.hashes)
+    for at in range(0, len(client_ids), most):
+        yield _look(window, client_ids[at : at + most], "counted", at_ms=at_ms)
     of_agents = [
         keys.agent_metrics(each.client_id, each.container, each.agent_name) for each in named.agents
     ]
-    most = max(1, _HASHES // window.hashes)
-    clients: list[ClientFigures] = []
-    agents: list[AgentFigures] = []
-    for at in range(0, len(wanted), most):
-        piece = yield _look(window, wanted[at : at + most], "counted", at_ms=named.at_ms)
-        clients += piece.clients
     for at in range(0, len(of_agents), most):
-        some = of_agents[at : at + most]
-        piece = yield _look(window, (), "counted", at_ms=named.at_ms, agents=some)
-        agents += piece.agents
-    return replace(named, clients=tuple(clients), agents=tuple(agents))
+        yield _look(window, (), "counted", at_ms=at_ms, agents=of_agents[at : at + most])
+
+
+def _joined(named: Figures, pieces: Sequence[Figures]) -> Figures:
+    return replace(
+        named,
+        clients=tuple(client for piece in pieces for client in piece.clients),
+        agents=tuple(agent for piece in pieces for agent in piece.agents),
+    )
 
 
 def _look(
