@@ -101,26 +101,16 @@ class AsyncLedger:
                 waiting.set_result(reply)
 
     async def _replies(self, steps: Sequence[Step[Any]]) -> list[Any]:
-        if len(steps) == 1:
-            return [await self._reply(steps[0])]
         pipeline = self._redis.pipeline(transaction=False)
         for step in steps:
             pipeline.evalsha(sha(step.script_name), len(step.keys), *step.keys, *step.args)
         replies = await pipeline.execute(raise_on_error=False)
-        for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                replies[at] = await self._reply(steps[at])
+        for at, step in enumerate(steps):
+            if isinstance(replies[at], NoScriptError):
+                replies[at] = await self._redis.eval(
+                    script(step.script_name), len(step.keys), *step.keys, *step.args
+                )
         return replies
-
-    async def _reply(self, step: Step[Any]) -> Any:
-        try:
-            return await self._redis.evalsha(
-                sha(step.script_name), len(step.keys), *step.keys, *step.args
-            )
-        except NoScriptError:
-            return await self._redis.eval(
-                script(step.script_name), len(step.keys), *step.keys, *step.args
-            )
 
     async def server_facts(self) -> ServerFacts:
         """Return how the Redis server is set up.

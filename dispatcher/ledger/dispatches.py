@@ -158,13 +158,10 @@ def count_request(client_id: str, limits: Limits, *, only_look: bool = False) ->
         "count_request",
         (keys.rate(client_id, limits.bucket),),
         (str(limits.requests_per_minute), "0" if only_look else "1"),
-        lambda early_ms: _check_rate(int(early_ms), limits),
+        lambda early_ms: quotas.check(
+            "too_many_requests" if early_ms else "counted", limits, wait_ms=(early_ms,)
+        ),
     )
-
-
-def _check_rate(early_ms: int, limits: Limits) -> None:
-    if early_ms:
-        quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
 
 
 def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:

@@ -80,30 +80,22 @@ def parse_dispatch(
     if not record:
         return None
     fields: dict[str, Any] = pairs(record)
-    client_id = fields.get("client_id", "")
     if "unreadable" in fields:
         raise UnreadableRecord(f"it is no record: {fields['unreadable']}")
     try:
-        return _parse(dispatch_id, now_ms, fields, attempts, timeline)
+        fields |= {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
+        fields |= {
+            "dispatch_id": dispatch_id,
+            "read_at_ms": now_ms,
+            "attempts": _parse_attempts(attempts),
+            "timeline": tuple(map(parse_event, timeline)),
+        }
+        return of_any_release(Dispatch, fields)
     except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error}"
-        raise UnreadableRecord(told, client_id=client_id) from error
+        raise UnreadableRecord(told, client_id=fields.get("client_id", "")) from error
 
 
-def _parse(
-    dispatch_id: str,
-    now_ms: int,
-    fields: dict[str, Any],
-    attempts: list[str],
-    timeline: list[str],
-) -> Dispatch:
-    fields |= {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
-    fields |= {
-        "dispatch_id": dispatch_id,
-        "read_at_ms": now_ms,
-        "attempts": _parse_attempts(attempts),
-        "timeline": tuple(
-            of_any_release(TimelineEvent, event) for event in json.loads(f"[{','.join(timeline)}]")
-        ),
-    }
-    return of_any_release(Dispatch, fields)
+def parse_event(text: str) -> TimelineEvent:
+    """Return an event of a timeline."""
+    return of_any_release(TimelineEvent, json.loads(text))

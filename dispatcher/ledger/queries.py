@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Collection, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from dispatcher.domain.models import Dispatch, State, TimelineEvent
 from dispatcher.ledger import keys
-from dispatcher.ledger.parsing import of_any_release, parse_dispatch
+from dispatcher.ledger.parsing import parse_dispatch, parse_event
 from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ def _page(reply: list[Any]) -> Page:
 def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
     try:
         return parse_dispatch(dispatch_id, now_ms, flat, [], [])
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         # An unreadable record must not hide the others; the sweeper parks it.
         logger.exception("this record cannot be read", extra={"dispatch_id": dispatch_id})
         return None
@@ -169,5 +168,5 @@ def _news(reply: list[Any]) -> News:
     return News(
         state=State(state) if state else None,
         position=position,
-        events=[of_any_release(TimelineEvent, json.loads(text)) for text in events],
+        events=list(map(parse_event, events)),
     )

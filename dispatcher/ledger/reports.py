@@ -49,8 +49,7 @@ def agent_servers() -> Step[list[AgentServerReport]]:
 
 
 def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
-    found = (agent_server(text) for text in reply)
-    return [report for report in found if report is not None]
+    return [report for report in map(agent_server, reply) if report is not None]
 
 
 @lru_cache(maxsize=1000)  # most are read many times before they change
@@ -90,8 +89,8 @@ def workers() -> Step[list[WorkerSettings]]:
 
 
 def _workers(reply: Iterable[str]) -> list[WorkerSettings]:
-    found = (_worker(text) for text in reply)
-    return sorted((each for each in found if each is not None), key=lambda each: each.worker)
+    found = (each for each in map(_worker, reply) if each is not None)
+    return sorted(found, key=lambda each: each.worker)
 
 
 @lru_cache(maxsize=1000)
