@@ -22,7 +22,7 @@ from dispatcher.domain.state_machine import (
     REJECTED,
 )
 from dispatcher.ledger import admission, celery_messages, dispatches, leases
-from dispatcher.ledger.advance import Advance, Counted, Provided, Times
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.leases import Renewal
 from dispatcher.ledger.step import Step
@@ -57,7 +57,7 @@ def claim(
             due_in_s=CLAIM_DUE_S,
             fields={**names, "agent_container": server.container},
             detail={**names, "container": server.container, "reason": Reason.CLAIMED},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             inflight=admission.CLAIMED,
         )
     )
@@ -131,7 +131,8 @@ def connected(
             AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
-            counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
+            agent_counts=counts,
+            count_once=f"joined:{offer.job_id}",
             wake=celery_messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
         )
     )
@@ -165,7 +166,7 @@ def left(
             offer,
             AGENT_LEFT,
             detail={"job_id": offer.job_id, "reason": reason},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             times=Times(retention_s=retention_s),
             provided=Provided(unless_asked_for_s=None if people is None else people.asked_within_s),
         )
@@ -181,7 +182,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
             due_in_s=_WAKE_GRACE_S,
             attempt={"outcome": "left", "reason": ending.reason},
             detail={"job_id": offer.job_id, "reason": ending.reason},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             wake=celery_messages.dispatch(offer.dispatch_id, offer.room_name),
             times=Times(deadline_as_before=True),
         )

@@ -53,17 +53,6 @@ class Times:
     retention_s: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counted:
-    """Counts of an agent server with the change; all other counts follow from the change itself.
-
-    A repetition with the same `once` counts nothing, for facts that may be reported twice.
-    """
-
-    agents: AgentCounts = NOTHING_COUNTED
-    once: str = ""
-
-
 @dataclass(frozen=True)
 class Advance:
     """Carry out `transition` on `dispatch`.
@@ -77,6 +66,8 @@ class Advance:
         detail: of the event in the timeline.
         offered_ago_s: the event comes with LiveKit's offer, which was so long ago and stands before
             it in the timeline.
+        agent_counts: of the agent server; all other counts follow from the change itself.
+        count_once: a repetition with the same text counts nothing: a fact may be reported twice.
         losses: agents that this dispatch has lost in a row, this one included.
         inflight: effect on the others on their way to the same agent (`ledger/admission.py`).
         clears: `due_in_s` and `wake` are for an agent that may be left in the room; they are
@@ -95,7 +86,8 @@ class Advance:
     offered_ago_s: float | None = None
     provided: Provided = field(default_factory=Provided)
     times: Times = field(default_factory=Times)
-    counted: Counted = field(default_factory=Counted)
+    agent_counts: AgentCounts = NOTHING_COUNTED
+    count_once: str = ""
     losses: int | None = None
     inflight: InFlight = NOT_IN_FLIGHT
     clears: bool = False
@@ -126,7 +118,7 @@ class Advance:
             keys.AGENT_SERVERS,
             keys.NOTIFIED,
             keys.outbox(ref.client_id),
-            self.counted.agents.key,
+            self.agent_counts.key,
             keys.AGENT_METRICS_INDEX,
             keys.failed_sessions(ref.client_id),
             self.wake.queue if self.wake else keys.DISPATCH_QUEUE,
@@ -171,8 +163,8 @@ class Advance:
             "wake": None if self.wake is None else vars(self.wake),
             "clears": self.clears,
             "paced": self.paced,
-            "agent_counts": dict(self.counted.agents.increments),
-            "once": self.counted.once or None,
+            "agent_counts": dict(self.agent_counts.increments),
+            "once": self.count_once or None,
         }
         return json.dumps({name: value for name, value in order.items() if value is not None})
 

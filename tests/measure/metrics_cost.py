@@ -28,7 +28,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import DispatchRef
 from dispatcher.ledger import dispatches, keys, leases
-from dispatcher.ledger.advance import Advance, Counted, Times
+from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
@@ -60,12 +60,13 @@ def steps(number: int) -> list[Step[object]]:
             state_machine.ACCEPTED,
             offered_ago_s=0.0,
             due_in_s=3,
-            counted=Counted(agents=counts),
+            agent_counts=counts,
         ),
         Advance(
             ref,
             state_machine.AGENT_CONNECTED,
-            counted=Counted(agents=joins, once=f"joined:{number}"),
+            agent_counts=joins,
+            count_once=f"joined:{number}",
         ),
         Advance(ref, state_machine.JOINED, times=Times(lease_s=leases.LEASE_S), fields=in_room),
         Advance(ref, state_machine.ROOM_OVER, times=Times(retention_s=60)),

@@ -18,7 +18,7 @@ from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.quotas import AT_ONCE, PACE_MS, Admission
 from dispatcher.errors import Overloaded, RedispatchRefused
 from dispatcher.ledger import celery_messages, dispatches, endings, reports
-from dispatcher.ledger.advance import Advance, Counted, Provided, Times
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.dispatches import Created
 from dispatcher.ledger.step import Step
@@ -320,7 +320,7 @@ def test_a_record_keeps_its_last_attempts_however_often_it_is_sent_again(
             Advance(
                 dispatch,
                 state_machine.JOINED,
-                counted=Counted(once=f"joined:AJ_{number}"),
+                count_once=f"joined:AJ_{number}",
                 times=Times(lease_s=6),
             )
         )
