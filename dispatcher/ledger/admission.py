@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dispatcher.ledger.step import ms
+
 # A start that no step ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
 # After so long without a drop, all free slots are used again.
@@ -41,7 +43,7 @@ class InFlight:
     def order(self, agent_name: str) -> dict[str, Any]:
         """Return the part of `Advance.order` that is about it."""
         return {
-            "inflight_ms": int(self.counts_s * 1000) or None,
+            "inflight_ms": ms(self.counts_s) or None,
             "admit": self.free_slots,
             "arrived": self.arrived,
             "agent_name": agent_name if self.arrived else None,

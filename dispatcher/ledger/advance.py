@@ -13,6 +13,7 @@ from dispatcher.domain.quotas import Admission
 from dispatcher.ledger import keys
 from dispatcher.ledger.admission import NOT_IN_FLIGHT, InFlight
 from dispatcher.ledger.celery_messages import Wake
+from dispatcher.ledger.step import ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,4 +171,4 @@ class Advance:
 
 
 def _ms(time_s: float | None) -> int | None:
-    return None if time_s is None else int(time_s * 1000)
+    return None if time_s is None else ms(time_s)

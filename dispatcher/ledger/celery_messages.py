@@ -100,4 +100,4 @@ def keep(templates: Iterable[Template], *, replace: bool) -> Step[int]:
         for each in templates
         for text in (each.task, each.message, f"{each.task}:body", each.body)
     ]
-    return Step("keep_messages", (keys.MESSAGES,), ("1" if replace else "0", *fields), int)
+    return Step("keep_messages", (keys.MESSAGES,), (int(replace), *fields), int)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from dispatcher.clients.models import Client
 from dispatcher.domain import urls
 from dispatcher.ledger import keys
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 # After so long without a word from any worker, the clients' LiveKit servers are unknown.
 TTL_S = 86_400
@@ -62,7 +62,7 @@ def tell(clients: Iterable[Client]) -> Step[int]:
         livekit = client.livekit
         server = LiveKitServer.of(livekit.url, livekit.api_key, livekit.api_secret)
         told += (client.client_id, json.dumps({"client_id": client.client_id, **asdict(server)}))
-    return Step("report", (keys.CLIENTS,), (str(TTL_S * 1000), "", *told), int)
+    return Step("report", (keys.CLIENTS,), (ms(TTL_S), "", *told), int)
 
 
 def told() -> Step[dict[str, LiveKitServer]]:

@@ -19,7 +19,7 @@ from dispatcher.errors import TooLate
 from dispatcher.ledger import celery_messages, keys
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.parsing import parse_dispatch
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 from dispatcher.observability import state_changes
 from dispatcher.observability.state_changes import Change
 
@@ -123,7 +123,7 @@ def create(
     order = {
         "id": new.dispatch_id,
         "deadline_ms": new.deadline_ms,
-        "due_in_ms": int(due_in_s * 1000),
+        "due_in_ms": ms(due_in_s),
         "detail": to_json(detail).decode(),
         "limits": admission.order(),
         "once": vars(once) if once else False,
@@ -157,7 +157,7 @@ def count_request(client_id: str, limits: Limits, *, only_look: bool = False) ->
     return Step(
         "count_request",
         (keys.rate(client_id, limits.bucket),),
-        (str(limits.requests_per_minute), "0" if only_look else "1"),
+        (limits.requests_per_minute, int(not only_look)),
         lambda early_ms: quotas.check(
             "too_many_requests" if early_ms else "counted", limits, wait_ms=(early_ms,)
         ),
@@ -260,13 +260,13 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     While the dispatch queue is as long as that, dispatches that wait in it and have time left are
     left to their own messages.
     """
-    args = (str(limit), str(int(push_s * 1000)))
+    args = (limit, ms(push_s))
     return Step("claim_due", (keys.DUE, keys.DISPATCH_QUEUE), args, list)
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
     """Move the due time of a record on the due list to `due_in_s` from now."""
-    return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)
+    return Step("defer", (keys.DUE,), (dispatch_id, ms(due_in_s)), int)
 
 
 def serving(dispatch: DispatchRef) -> Step[str]:

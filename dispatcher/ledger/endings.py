@@ -65,7 +65,7 @@ def cleared(dispatch: Dispatch) -> Step[int]:
     return Step(
         "cleared",
         (keys.record(dispatch.dispatch_id), keys.DUE),
-        (dispatch.dispatch_id, str(dispatch.generation)),
+        (dispatch.dispatch_id, dispatch.generation),
         int,
     )
 

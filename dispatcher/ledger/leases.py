@@ -13,7 +13,7 @@ from typing import Final
 
 from dispatcher.domain.models import Dispatch, DispatchRef
 from dispatcher.ledger import celery_messages, keys
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
@@ -61,12 +61,12 @@ def renew(
         ),
         (
             ref.dispatch_id,
-            str(ref.generation),
+            ref.generation,
             job_id,
-            str(people),
-            str(int(abandon_after_s * 1000)),
-            str(int(deserted_after_s * 1000)),
-            "1" if met else "0",
+            people,
+            ms(abandon_after_s),
+            ms(deserted_after_s),
+            int(met),
         ),
         Renewal,
     )
@@ -74,7 +74,7 @@ def renew(
 
 def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose lease has run out, and push their leases on."""
-    args = (str(limit), str(int(push_s * 1000)))
+    args = (limit, ms(push_s))
     return Step("claim_leases", (keys.LEASES, keys.LEASES_LOOKED_AT), args, list)
 
 
@@ -83,7 +83,7 @@ def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
     return Step(
         "look_again",
         (keys.record(dispatch_id), keys.LEASES),
-        (dispatch_id, str(int(in_s * 1000))),
+        (dispatch_id, ms(in_s)),
         int,
     )
 
@@ -96,7 +96,7 @@ def looked(dispatch: Dispatch) -> Step[int]:
     return Step(
         "looked",
         (keys.record(dispatch.dispatch_id), keys.LEASES),
-        (dispatch.dispatch_id, str(dispatch.look_at_ms)),
+        (dispatch.dispatch_id, dispatch.look_at_ms),
         int,
     )
 
@@ -111,7 +111,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
     return Step(
         "lapse",
         (keys.record(ref.dispatch_id), keys.LEASES, wake.queue),
-        (ref.dispatch_id, str(ref.generation), job_id, loss, json.dumps(vars(wake))),
+        (ref.dispatch_id, ref.generation, job_id, loss, json.dumps(vars(wake))),
         int,
     )
 
@@ -149,5 +149,5 @@ def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
 
     Dispatches that no person has ever joined come last.
     """
-    args = (str(limit), str(int(push_s * 1000)))
+    args = (limit, ms(push_s))
     return Step("pick_waiting", (keys.WAITING, keys.DUE), args, list)

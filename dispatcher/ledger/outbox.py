@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dispatcher.ledger import keys
 from dispatcher.ledger.parsing import pairs
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 DEAD_MAX: Final = 1_000
 # How long an undeliverable event is kept.
@@ -77,7 +77,7 @@ def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[
         return [DueEvent(*names, good_till_ms) for names in claimed]
 
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
-    args = (str(limit), str(int(push_s * 1000)))
+    args = (limit, ms(push_s))
     return Step("claim_events", outboxes, args, parse)
 
 
@@ -103,14 +103,14 @@ def sent(event: Event) -> Step[int]:
 
 def later(event: Event, *, due_in_s: float, error: str = "") -> Step[int]:
     """Have the event tried (again) in `due_in_s`; with an `error` a try has failed."""
-    args = (event.event_id, str(int(due_in_s * 1000)), error)
+    args = (event.event_id, ms(due_in_s), error)
     return Step("event_later", _keys(event), args, int)
 
 
 def bury(event: Event, *, error: str) -> Step[int]:
     """Give the event up after its last failed try: keep it among the dead events."""
     dead_key = keys.dead_events(event.client_id)
-    args = (event.event_id, error, str(DEAD_MAX))
+    args = (event.event_id, error, DEAD_MAX)
     return Step("event_dead", (*_keys(event), dead_key), args, int)
 
 

@@ -103,22 +103,34 @@ def search(
     """
     index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
     indexes = tuple(index(client_id) for client_id in client_ids)
-    since = "" if since_ms is None else str(since_ms)
-    return _search(indexes, states=states, since=since, text=text, limit=limit, after=after)
+    return _search(indexes, states=states, since_ms=since_ms, text=text, limit=limit, after=after)
 
 
 def _search(
     indexes: tuple[str, ...],
     *,
     states: Collection[State],
-    since: str = "",
+    since_ms: int | None = None,
     text: str = "",
     limit: int,
     after: Position | None,
 ) -> Step[Page]:
-    begin = (after.created_at_ms, after.dispatch_id) if after else ("", "")
-    sought = (*begin, since, text, str(len(states)), *states)
-    return Step("search", indexes, (str(limit), str(MOST_LOOKED_AT), *sought, *_FIELDS), _page)
+    return Step(
+        "search",
+        indexes,
+        (
+            limit,
+            MOST_LOOKED_AT,
+            after.created_at_ms if after else "",
+            after.dispatch_id if after else "",
+            "" if since_ms is None else since_ms,
+            text,
+            len(states),
+            *states,
+            *_FIELDS,
+        ),
+        _page,
+    )
 
 
 def _page(reply: list[Any]) -> Page:
@@ -158,9 +170,7 @@ class News:
 
 def news(dispatch_id: str, *, after: int) -> Step[News]:
     """Return the events of a dispatch after its event number `after`."""
-    return Step(
-        "news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (str(after),), _news
-    )
+    return Step("news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (after,), _news)
 
 
 def _news(reply: list[Any]) -> News:

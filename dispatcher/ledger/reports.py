@@ -14,7 +14,7 @@ from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.ledger import dispatches, keys
 from dispatcher.ledger.parsing import numbers, of_any_release, pairs
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def livekit_part(client_id: str) -> str:
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
     """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is the ledger's clock."""
     tell = report.agent_name if report.free_slots else ""
-    args = (str(int(ttl_s * 1000)), tell, report.agent_server_id, json.dumps(asdict(report)))
+    args = (ms(ttl_s), tell, report.agent_server_id, json.dumps(asdict(report)))
     return Step("report", (keys.AGENT_SERVERS, keys.WAITING), args, int)
 
 
@@ -79,7 +79,7 @@ def read_with_agent_servers(
 
 def report_worker(settings: WorkerSettings) -> Step[int]:
     """Keep a worker process's settings for `TTL_S`."""
-    args = (str(int(TTL_S * 1000)), "", settings.worker, json.dumps(asdict(settings)))
+    args = (ms(TTL_S), "", settings.worker, json.dumps(asdict(settings)))
     return Step("report", (keys.WORKER_SETTINGS,), args, int)
 
 
@@ -108,12 +108,12 @@ def _worker(text: str) -> WorkerSettings | None:
 
 def report_alive(name: str, *, ttl_s: float = TTL_S) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
-    return Step("report", (keys.ALIVE,), (str(int(ttl_s * 1000)), "", name, json.dumps(name)), int)
+    return Step("report", (keys.ALIVE,), (ms(ttl_s), "", name, json.dumps(name)), int)
 
 
 def begin_sweep(*, pause_s: float) -> Step[bool]:
     """Note that a sweep begins; false if another began less than `pause_s` ago."""
-    args = (SWEEPER, json.dumps(SWEEPER), str(int(TTL_S * 1000)), str(int(pause_s * 1000)))
+    args = (SWEEPER, json.dumps(SWEEPER), ms(TTL_S), ms(pause_s))
     return Step("begin_sweep", (keys.ALIVE,), args, bool)
 
 
@@ -142,7 +142,7 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
             keys.counted(reporter),
             *(each.key for each in counts),
         ),
-        (str(number), json.dumps([dict(each.increments) for each in counts])),
+        (number, json.dumps([dict(each.increments) for each in counts])),
         int,
     )
 
@@ -203,7 +203,7 @@ def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
 
     The answer is the ms to wait when `most` have been wrong `within_s`, else 0.
     """
-    args = (str(most), str(int(within_s * 1000)), "begin")
+    args = (most, ms(within_s), "begin")
     return Step("attempt", (keys.wrong_passwords(address),), args, int)
 
 

@@ -18,6 +18,7 @@ from dispatcher.ledger.admission import LEAST_WINDOW, WINDOW_S
 from dispatcher.ledger.dispatches import IDEMPOTENCY_S
 from dispatcher.ledger.leases import GAP_S, LEASE_S, LOOKED_AT_S
 from dispatcher.ledger.outbox import EVENT_RETENTION_S
+from dispatcher.ledger.step import ms
 
 # The files that are part of a script, in this order; `clock` is added where a script calls it.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -54,13 +55,13 @@ _CONSTANTS: Final[Mapping[str, Any]] = {
     "CAPACITY_CHANNEL": keys.CAPACITY_CHANNEL,
     "EVENT_RETENTION_S": EVENT_RETENTION_S,
     "IDEMPOTENCY_S": IDEMPOTENCY_S,
-    "END_MARGIN_MS": int(END_MARGIN_S * 1000),
-    "STILL_TO_COME_MS": int(STILL_TO_COME_S * 1000),
-    "LEASE_MS": int(LEASE_S * 1000),
-    "LOOKED_AT_MS": int(LOOKED_AT_S * 1000),
-    "GAP_MS": int(GAP_S * 1000),
-    "GRACE_MS": int(GRACE_S * 1000),
-    "WINDOW_MS": WINDOW_S * 1000,
+    "END_MARGIN_MS": ms(END_MARGIN_S),
+    "STILL_TO_COME_MS": ms(STILL_TO_COME_S),
+    "LEASE_MS": ms(LEASE_S),
+    "LOOKED_AT_MS": ms(LOOKED_AT_S),
+    "GAP_MS": ms(GAP_S),
+    "GRACE_MS": ms(GRACE_S),
+    "WINDOW_MS": ms(WINDOW_S),
     "LEAST_WINDOW": LEAST_WINDOW,
     "PACE_MS": PACE_MS,
     "PACED_AT_ONCE": AT_ONCE,

@@ -110,10 +110,7 @@ def _look(
     return Step(
         "figures",
         (keys.AGENT_METRICS_INDEX, *(key for pair in of_clients for key in pair), *agents),
-        (
-            *(str(window.minutes), str(window.bucket_ms), str(len(OPEN_STATES))),
-            *(str(at_ms), str(len(client_ids)), which, *of),
-        ),
+        (window.minutes, window.bucket_ms, len(OPEN_STATES), at_ms, len(client_ids), which, *of),
         lambda reply: _figures(window, client_ids, reply),
     )
 
