@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dispatcher.ledger import keys
-from dispatcher.ledger.parsing import pairs
+from dispatcher.ledger.parsing import of_any_release, pairs
 from dispatcher.ledger.step import Step, ms
 
 DEAD_MAX: Final = 1_000
@@ -45,20 +45,13 @@ class DueEvent:
     good_till_ms: int
 
 
-def _parse(event_id: str, fields: dict[str, str], read_at_ms: int = 0) -> Event | None:
-    if not fields:
-        return None
-    return Event(
-        event_id=event_id,
-        event_type=fields["event_type"],
-        client_id=fields["client_id"],
-        dispatch_id=fields["dispatch_id"],
-        at_ms=int(fields["at_ms"]),
-        summary=json.loads(fields["summary"]),
-        tries=int(fields["tries"]),
-        error=fields.get("error", ""),
-        read_at_ms=read_at_ms,
-    )
+def _parse(fields: dict[str, str], **more: str | int) -> Event:
+    read: dict[str, Any] = {
+        "at_ms": int(fields["at_ms"]),
+        "summary": json.loads(fields["summary"]),
+        "tries": int(fields["tries"]),
+    }
+    return of_any_release(Event, fields | read | more)
 
 
 def want_events(client_ids: Sequence[str]) -> Step[int]:
@@ -86,7 +79,7 @@ def read(event_id: str) -> Step[Event | None]:
 
     def parse(reply: tuple[int, list[str]]) -> Event | None:
         read_at_ms, flat = reply
-        return _parse(event_id, pairs(flat), read_at_ms)
+        return _parse(pairs(flat), event_id=event_id, read_at_ms=read_at_ms) if flat else None
 
     return Step("read_event", (keys.event(event_id),), (), parse)
 
@@ -118,11 +111,9 @@ def dead(client_id: str) -> Step[list[Event]]:
     """Return the given-up events of one client, the latest first."""
 
     def parse(reply: list[str]) -> list[Event]:
-        found = (json.loads(text) for text in reply)
-        events = (_parse(fields["event_id"], fields) for fields in found)
-        return [event for event in events if event is not None]
+        return [_parse(json.loads(text)) for text in reply]
 
-    return Step("command", (keys.dead_events(client_id),), ("LRANGE", "0", "-1"), parse)
+    return Step("command", (keys.dead_events(client_id),), ("LRANGE", 0, -1), parse)
 
 
 def resend(client_id: str, event_id: str = "") -> Step[int]:
