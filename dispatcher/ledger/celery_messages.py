@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from secrets import token_hex
 from typing import Final
 
@@ -34,7 +35,7 @@ QUEUES: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Wake:
     """A message that has a worker run `task` for a dispatch; `lua/celery_message.lua` reads it."""
 
@@ -49,29 +50,13 @@ class Wake:
         return QUEUES[self.task]
 
 
-def dispatch(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker dispatch it."""
-    return Wake(task=DISPATCH_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def verify(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker verify it."""
-    return Wake(task=VERIFY_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def clear(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker remove the agent of a cancelled dispatch."""
-    return Wake(task=CLEAR_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def supervise(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker look after a lost agent."""
-    return Wake(task=SUPERVISE_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def redispatch_joined(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker redispatch it, unless its agent is there."""
-    return Wake(task=REDISPATCH_JOINED_TASK, dispatch_id=dispatch_id, room=room)
+# The messages, of a dispatch's id and room: they have a worker dispatch it, verify it, remove the
+# agent of a cancelled one, look after a lost agent, or redispatch it unless its agent is there.
+dispatch: Final = partial(Wake, DISPATCH_TASK)
+verify: Final = partial(Wake, VERIFY_TASK)
+clear: Final = partial(Wake, CLEAR_TASK)
+supervise: Final = partial(Wake, SUPERVISE_TASK)
+redispatch_joined: Final = partial(Wake, REDISPATCH_JOINED_TASK)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Steps that end a session: its client cancels it, no person comes, or all people have left.
 
-A caller may have asked again for it since its room was looked into. With `unless_asked_for_s`
-nothing is done (`wanted`) where that was within so many seconds: the caller was told "joined".
+A caller may have asked again for it since its room was looked into, and was told "joined". Where
+that was just now (`unless_asked_for_s`) nothing is done, and the answer is `wanted`.
 """
 
 from __future__ import annotations
 
 from dispatcher.domain.models import Dispatch, DispatchRef, FailureReason
 from dispatcher.domain.state_machine import CANCEL, NOBODY_CAME, ROOM_OVER
+from dispatcher.domain.timing import STILL_TO_COME_S
 from dispatcher.ledger import celery_messages, dispatches, keys
 from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
@@ -70,14 +71,8 @@ def cleared(dispatch: Dispatch) -> Step[int]:
     )
 
 
-def nobody_came(
-    ref: DispatchRef,
-    *,
-    waited_s: float,
-    retention_s: int,
-    unless_asked_for_s: float | None = None,
-) -> Step[Advanced]:
-    """End the session as `cancelled`: its agent has waited in vain."""
+def nobody_came(ref: DispatchRef, *, waited_s: float, retention_s: int) -> Step[Advanced]:
+    """End the session as `cancelled`: its agent waits in vain, and no caller has just asked."""
     return dispatches.advance(
         Advance(
             ref,
@@ -88,7 +83,7 @@ def nobody_came(
             },
             detail={"reason": FailureReason.NOBODY_CAME},
             times=Times(retention_s=retention_s),
-            provided=Provided(unless_asked_for_s=unless_asked_for_s),
+            provided=Provided(unless_asked_for_s=STILL_TO_COME_S),
         )
     )
 

@@ -178,10 +178,7 @@ async def _cancel(services: Services, dispatch: Dispatch) -> bool:
     common = services.common
     done = await services.ledger.run(
         endings.nobody_came(
-            dispatch,
-            waited_s=common.abandon_after_s,
-            retention_s=common.retention_s,
-            unless_asked_for_s=STILL_TO_COME_S,
+            dispatch, waited_s=common.abandon_after_s, retention_s=common.retention_s
         )
     )
     return done.moved

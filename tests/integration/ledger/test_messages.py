@@ -145,7 +145,7 @@ def celerys_own(redis_url: str, celery_templates: tuple[Template, ...]) -> dict[
     return {json.loads(text)["headers"]["task"]: text for text in queued}
 
 
-@pytest.mark.parametrize("wake", PUSHED, ids=lambda wake: wake.__name__)
+@pytest.mark.parametrize("wake", PUSHED, ids=lambda wake: wake.args[0])
 def test_a_message_is_what_apply_async_puts_there_field_by_field(
     wake: Callable[[str, str], Wake], celerys_own: dict[str, str], store: Ledger, raw: redis.Redis
 ) -> None:
