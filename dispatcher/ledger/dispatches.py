@@ -108,16 +108,14 @@ def create(
     once: Once | None = None,
     not_after_ms: float | None = None,
 ) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+    """Write the record of a new dispatch, with the message that wakes a worker for it.
 
-    The same step pushes the message that wakes the dispatch worker, except for a paced dispatch,
-    which the sweeper wakes in its turn. Running it raises, with nothing written, as `quotas.check`,
-    and `TooLate` when Redis runs it later than `not_after_ms`, by the ledger's clock.
+    A live one for client, room and agent wins over it. A paced dispatch is woken by the sweeper, in
+    its turn. Running it raises, with nothing written, as `quotas.check`, and `TooLate`.
 
     Args:
-        once: the same request gets its first answer again for `IDEMPOTENCY_S`, whatever has become
-            of the dispatch.
-        not_after_ms: when the caller is told that the request failed; None: it waits without limit.
+        once: the same request gets its first answer again for `IDEMPOTENCY_S`.
+        not_after_ms: later, by the ledger's clock, it is `TooLate`; None: the caller waits.
     """
     wake_up = celery_messages.dispatch(new.dispatch_id, new.room_name)
     order = {
@@ -238,11 +236,9 @@ def _tell(command: Advance, done: Advanced) -> None:
 def read(dispatch_id: str, *, history: bool = True) -> Step[Dispatch | None]:
     """Return the record in one consistent read; None when there is none.
 
-    Without `history` it has no attempts and no timeline, which may be 250 and cost more than all
-    else of a request.
-
-    Text that cannot be an id has no record: ids come from URLs, command lines and messages of other
-    parties, and `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
+    Without `history` it has no attempts and no timeline: 250 of them cost more than all else of a
+    request. Text that cannot be an id has no record: ids come from other parties, and
+    `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
     """
     known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
     more = (keys.attempts(known), keys.timeline(known)) if history else ()
