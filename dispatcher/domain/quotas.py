@@ -24,17 +24,11 @@ SESSION_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Limits that a new session, or a redispatch on request, has to pass.
-
-    Attributes:
-        limits: the client's limits.
-        paced: other clients exist, and must not wait behind a long row of this client's sessions.
-        max_backlog: how many sessions of all clients may be on their way; 0: no limit.
-    """
+    """Limits that a new session, or a redispatch on request, has to pass."""
 
     limits: Limits = NO_LIMITS
-    paced: bool = False
-    max_backlog: int = 0
+    paced: bool = False  # other clients exist, and must not wait behind a long row of this one's
+    max_backlog: int = 0  # how many sessions of all clients may be on their way; 0: no limit
 
     def order(self) -> dict[str, int]:
         """Return the order that `lua/create.lua` and `lua/advance.lua` read."""

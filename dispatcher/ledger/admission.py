@@ -26,19 +26,12 @@ LEAST_WINDOW: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class InFlight:
-    """Effect of a change of state on the other dispatches on their way to the same agent.
+    """Effect of a change of state on the other dispatches on their way to the same agent."""
 
-    Attributes:
-        counts_s: from now on this dispatch counts as on its way, for so long; 0: it does not.
-        free_slots: refuse the change (`full`) when as many are on their way; None: no check.
-        arrived: an agent server has taken the job.
-        dropped: LiveKit has offered the job to no agent server.
-    """
-
-    counts_s: float = 0.0
-    free_slots: int | None = None
-    arrived: bool = False
-    dropped: bool = False
+    counts_s: float = 0.0  # how long this dispatch counts as on its way; 0: it does not
+    free_slots: int | None = None  # with as many on their way the change is refused (`full`)
+    arrived: bool = False  # an agent server has taken the job
+    dropped: bool = False  # LiveKit has offered the job to no agent server
 
     def order(self, agent_name: str) -> dict[str, Any]:
         """Return the part of `Advance.order` that is about it."""

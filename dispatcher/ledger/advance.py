@@ -18,79 +18,56 @@ from dispatcher.ledger.step import ms
 
 @dataclass(frozen=True, kw_only=True)
 class Provided:
-    """Preconditions; unless all hold, nothing is written.
+    """Preconditions; unless all hold, nothing is written."""
 
-    Attributes:
-        any_generation: skip the check that the record's generation is the caller's.
-        not_after_ms: Redis runs the step by then, by the ledger's clock (else `late`).
-        unless_asked_for_s: no caller has asked for this session within so many seconds (`wanted`).
-        told: a worker can be sent its message (`untold`); for facts that only the message carries.
-        admission: its client's limits. For a client that asks quickly the record is due later, and
-            the sweeper wakes instead of `wake`; where nothing moves that is `too_many_requests`.
-    """
-
-    any_generation: bool = False
-    not_after_ms: float | None = None
-    unless_asked_for_s: float | None = None
-    told: bool = False
+    any_generation: bool = False  # else the record's is the caller's (`stale`)
+    not_after_ms: float | None = None  # Redis runs it by then, by the ledger's clock (`late`)
+    unless_asked_for_s: float | None = None  # no caller has asked for it since then (`wanted`)
+    told: bool = False  # a worker can be sent the message, which alone has the fact (`untold`)
+    # Its client's limits. For a client that asks quickly the record is due later, and the sweeper
+    # wakes instead of `wake`; where nothing moves that is `too_many_at_once`.
     admission: Admission | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Times of the record, from now on.
+    """Times of the record, from now on."""
 
-    Attributes:
-        deadline_in_s: a new deadline (for a redispatch on request, or a lost agent).
-        deadline_as_before: the same, with the time that the request was given.
-        lease_s: how long the agent counts as alive without a renewal; 0 has a worker look now. None
-            takes the record off the list of leases when it moves.
-        retention_s: how long a record that ends here is kept; 0 is for ever.
-    """
-
-    deadline_in_s: float | None = None
-    deadline_as_before: bool = False
+    deadline_in_s: float | None = None  # a new one (for a redispatch on request, or a lost agent)
+    deadline_as_before: bool = False  # the same, with the time that the request was given
+    # How long the agent counts as alive without a renewal; 0 has a worker look now. None takes the
+    # record off the list of leases when it moves.
     lease_s: float | None = None
-    retention_s: int = 0
+    retention_s: int = 0  # how long a record that ends here is kept; 0 is for ever
 
 
 @dataclass(frozen=True)
 class Advance:
-    """Carry out `transition` on `dispatch`.
-
-    Attributes:
-        due_in_s: when the sweeper must look again, at the latest just before the deadline; None
-            takes the record off the due list.
-        wake: message to a worker, sent when the change is in the record.
-        fields: of the record, beside the state.
-        attempt: fields of this generation's attempt.
-        detail: of the event in the timeline.
-        offered_ago_s: the event comes with LiveKit's offer, which was so long ago and stands before
-            it in the timeline.
-        agent_counts: of the agent server; all other counts follow from the change itself.
-        count_once: a repetition with the same text counts nothing: a fact may be reported twice.
-        losses: agents that this dispatch has lost in a row, this one included.
-        inflight: effect on the others on their way to the same agent (`ledger/admission.py`).
-        clears: `due_in_s` and `wake` are for an agent that may be left in the room; they are
-            dropped where LiveKit has never been asked for one.
-        paced: with `clears`, the wake-ups of its client come at a pace; the sweeper does the rest.
-    """
+    """Carry out `transition` on `dispatch`."""
 
     dispatch: DispatchRef
     transition: Transition
     _: KW_ONLY
+    # When the sweeper must look again, at the latest just before the deadline; None takes the
+    # record off the due list.
     due_in_s: float | None = None
-    wake: Wake | None = None
-    fields: Mapping[str, str] | None = None
-    attempt: Mapping[str, str] | None = None
-    detail: Mapping[str, str] | None = None
+    wake: Wake | None = None  # message to a worker, sent when the change is in the record
+    fields: Mapping[str, str] | None = None  # of the record, beside the state
+    attempt: Mapping[str, str] | None = None  # fields of this generation's attempt
+    detail: Mapping[str, str] | None = None  # of the event in the timeline
+    # LiveKit's offer was so long ago, and stands before the event in the timeline.
     offered_ago_s: float | None = None
     provided: Provided = field(default_factory=Provided)
     times: Times = field(default_factory=Times)
+    # Of the agent server; all other counts follow from the change itself. A fact may be reported
+    # twice: a repetition with the same `count_once` counts nothing.
     agent_counts: AgentCounts = NOTHING_COUNTED
     count_once: str = ""
-    losses: int | None = None
-    inflight: InFlight = NOT_IN_FLIGHT
+    losses: int | None = None  # agents lost in a row, this one included
+    inflight: InFlight = NOT_IN_FLIGHT  # effect on the others on their way to the same agent
+    # `due_in_s` and `wake` are for an agent that may be left in the room: they are dropped where
+    # LiveKit has never been asked for one. `paced`: its client's come at a pace; the sweeper does
+    # the rest.
     clears: bool = False
     paced: bool = False
 

@@ -61,16 +61,11 @@ redispatch_joined: Final = partial(Wake, REDISPATCH_JOINED_TASK)
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Celery's message for `task`, with names in angle brackets in place of the values.
-
-    Attributes:
-        body: the task's arguments, as serialised by Celery.
-        message: the envelope with headers and properties; `<body>` stands for the body.
-    """
+    """Celery's message for `task`, with names in angle brackets in place of the values."""
 
     task: str
-    message: str
-    body: str
+    message: str  # the envelope with headers and properties; `<body>` stands for the body
+    body: str  # the task's arguments, as serialised by Celery
 
 
 def keep(templates: Iterable[Template], *, replace: bool) -> Step[int]:

@@ -43,20 +43,15 @@ class Once:
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """Answer to `create`: the id of the new record, or of the live one that was there already.
-
-    `room_name` and `identity` are set when the same request was answered before. `conflict`:
-    another request came with its `Idempotency-Key`. `over`: nothing was written, because the live
-    dispatch's people have left and its agent has other metadata.
-    """
+    """Answer to `create`: the id of the new record, or of the live one that was there already."""
 
     dispatch_id: str
     state: State
     new: bool
-    room_name: str = ""
+    room_name: str = ""  # this and `identity`: when the same request was answered before
     identity: str = ""
-    conflict: bool = False
-    over: bool = False
+    conflict: bool = False  # another request came with its `Idempotency-Key`
+    over: bool = False  # not written: the live one's people have left, its metadata is another
 
 
 @dataclass(frozen=True, kw_only=True)
