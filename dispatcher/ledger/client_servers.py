@@ -28,12 +28,11 @@ TTL_S = 86_400
 class LiveKitServer:
     """One LiveKit server with one key, in a form that may be stored in Redis.
 
-    `proof` is derived from the key's secret, and reveals no more of it than a token signed with it.
-    Two clients with the same proof are one customer's (docs/clients.md). `address`: host and port.
+    Two clients with the same proof are one customer's (docs/clients.md).
     """
 
-    proof: str
-    address: str
+    proof: str  # derived from the key's secret; reveals no more of it than a token signed with it
+    address: str  # host and port
 
     @classmethod
     def of(cls, url: str, api_key: str, api_secret: str) -> LiveKitServer:

@@ -67,13 +67,10 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Some of a client's dispatches, newest first, without attempts and timeline.
-
-    `next` is where to go on, if there may be more: a page can be short, or empty, before the end.
-    """
+    """Some of a client's dispatches, newest first, without attempts and timeline."""
 
     dispatches: tuple[Dispatch, ...]
-    next: Position | None
+    next: Position | None  # if there may be more: a page can be short, or empty, before the end
 
 
 def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
@@ -158,13 +155,10 @@ def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """State of a dispatch (None: there is no such record), and its latest events.
+    """State of a dispatch, and its latest events."""
 
-    `position` is the number of the last of `events`, counted from the dispatch's first.
-    """
-
-    state: State | None
-    position: int
+    state: State | None  # None: there is no such record
+    position: int  # number of the last of `events`, counted from the dispatch's first
     events: Sequence[TimelineEvent]
 
 
