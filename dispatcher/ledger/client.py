@@ -182,14 +182,12 @@ class Ledger:
                 raise unavailable(error) from error
             return message["channel"] if message else ""
 
-        try:
+        with contextlib.closing(pubsub):
             try:
                 pubsub.psubscribe(pattern)
             except RedisError as error:
                 raise unavailable(error) from error
             yield wait
-        finally:
-            pubsub.close()
 
     def close(self) -> None:
         """Close every connection."""

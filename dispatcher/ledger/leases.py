@@ -135,12 +135,7 @@ def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
         "waiting_ahead",
         (keys.WAITING,),
         (agent_name,),
-        lambda reply: {
-            (client_id, container): number
-            for client_id, container, number in zip(
-                reply[::3], reply[1::3], reply[2::3], strict=True
-            )
-        },
+        lambda reply: {(client_id, container): number for client_id, container, number in reply},
     )
 
 

@@ -50,21 +50,15 @@ def numbers(flat: Sequence[str]) -> dict[str, int]:
 
 
 def _parse_attempts(flat: list[str]) -> tuple[Attempt, ...]:
-    by_generation: dict[int, dict[str, str]] = {}
+    by_generation: dict[int, dict[str, Any]] = {}
     for name, value in pairs(flat).items():
         generation, _, key = name.partition(".")
         by_generation.setdefault(int(generation), {})[key] = value
-    return tuple(
-        Attempt(
-            generation=generation,
-            livekit_dispatch_id=fields.get("livekit_dispatch_id", ""),
-            tries=int(fields.get("tries", 0)),
-            errors=tuple(json.loads(fields.get("errors", "[]"))),
-            outcome=fields.get("outcome", ""),
-            reason=fields.get("reason", ""),
-        )
-        for generation, fields in sorted(by_generation.items())
-    )
+    for number, fields in by_generation.items():
+        fields["generation"] = number
+        fields["tries"] = int(fields.get("tries", 0))
+        fields["errors"] = tuple(json.loads(fields.get("errors", "[]")))
+    return tuple(of_any_release(Attempt, fields) for _, fields in sorted(by_generation.items()))
 
 
 def parse_dispatch(

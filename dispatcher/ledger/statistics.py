@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from dispatcher.domain.metrics import OPEN_STATES, Figures, Window, agent_figures, client_figures
@@ -150,6 +151,7 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = pairs(flat)
+    by_name = attrgetter("agent_name", "container", "agent_server_id")
     at_work = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
@@ -160,12 +162,7 @@ def _health(reply: Sequence[Any]) -> Health:
 
     return Health(
         at_ms=now,
-        agent_servers=tuple(
-            sorted(
-                filter(None, map(reports.agent_server, servers)),
-                key=lambda each: (each.agent_name, each.container, each.agent_server_id),
-            )
-        ),
+        agent_servers=tuple(sorted(filter(None, map(reports.agent_server, servers)), key=by_name)),
         queues=dict(zip(QUEUES, queues, strict=True)),
         waiting=waiting,
         oldest_waiting_ms=age_ms(oldest),
