@@ -76,7 +76,7 @@ class Page:
 def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
     """Return up to `limit` dispatches of one client, in `state` if given, that follow `after`."""
     states = () if state is None else (state,)
-    return _search((keys.index(client_id),), states=states, limit=limit, after=after)
+    return search((client_id,), states=states, limit=limit, after=after, as_asked=True)
 
 
 def search(
@@ -87,34 +87,23 @@ def search(
     text: str = "",
     limit: int,
     after: Position | None = None,
+    as_asked: bool = False,
 ) -> Step[Page]:
     """Return up to `limit` dispatches of those clients, newest first, that follow `after`.
 
-    If only failed dispatches are wanted, their time is that of the failure; else the time is that
-    of the request.
+    If only failed dispatches are wanted, their time is that of the failure; else, or `as_asked`,
+    the time is that of the request.
 
     Args:
         states: only dispatches in one of them; empty: in any.
         since_ms: only dispatches of this time (ms since the epoch) or later.
         text: only dispatches with it in the room's name, or at the beginning of the id.
     """
-    index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
-    indexes = tuple(index(client_id) for client_id in client_ids)
-    return _search(indexes, states=states, since_ms=since_ms, text=text, limit=limit, after=after)
-
-
-def _search(
-    indexes: tuple[str, ...],
-    *,
-    states: Collection[State],
-    since_ms: int | None = None,
-    text: str = "",
-    limit: int,
-    after: Position | None,
-) -> Step[Page]:
+    by_failure = tuple(states) == (State.FAILED,) and not as_asked
+    index = keys.failed_sessions if by_failure else keys.index
     return Step(
         "search",
-        indexes,
+        tuple(index(client_id) for client_id in client_ids),
         (
             limit,
             MOST_LOOKED_AT,
