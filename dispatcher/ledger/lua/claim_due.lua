@@ -8,8 +8,8 @@ local now = clock()
 local ids = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now),
   'LIMIT', 0, math.max(limit, 2000))
 
--- With a queue as long as that, records that wait in it and have time left are only pushed on: their own
--- messages will come, and a look at each of them would keep a worker from the queue.
+-- With a queue as long as that, records that wait in it and have time left are only pushed on:
+-- their own messages will come, and a look at each of them would keep a worker from the queue.
 if redis.call('LLEN', queue) >= limit then
   local others = {}
   for _, id in ipairs(ids) do
