@@ -20,7 +20,6 @@ from dispatcher.errors import UsherError
 from dispatcher.ledger import keys, outbox, reports
 from dispatcher.ledger.celery_messages import DISPATCH_TASK, VERIFY_TASK
 from dispatcher.ledger.guarding import Work
-from dispatcher.ledger.parts import SWEEPER, TTL_S
 from dispatcher.lifecycle import (
     cleanup,
     dispatching,
@@ -146,7 +145,7 @@ def resend_webhooks(client_id: str, event_id: str = "") -> str:
 def sweep() -> int:
     """Wake workers for every record that is due; return how many (beat sends this)."""
     process = runtime()
-    begin = reports.begin_sweep(SWEEPER, ttl_s=TTL_S, pause_s=sweeping.PAUSE_S)
+    begin = reports.begin_sweep(pause_s=sweeping.PAUSE_S)
     if not process.run(lambda services: services.ledger.run(begin)):
         return 0
     return process.run(sweeping.sweep_and_wake)

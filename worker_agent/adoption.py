@@ -15,7 +15,7 @@ from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import RememberedDispatch, State
 from dispatcher.domain.state_machine import ADOPTED
 from dispatcher.ledger import admission, dispatches, reports, restoring
-from dispatcher.ledger.advance import Advance, Counted
+from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.restoring import Restored
@@ -76,7 +76,7 @@ def _claim(offer: Offer, taker: Taker, counts: AgentCounts) -> Step[Advanced]:
             due_in_s=0.0,  # a worker looks at once: the agent may have joined long ago
             fields=fields,
             detail={**fields, "reason": Reason.ADOPTED},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             inflight=admission.CLAIMED,
         )
     )

@@ -124,10 +124,7 @@ class Lease:
             return await self._fence.adopt()
         if renewal is Renewal.ABANDONED:
             ending = endings.nobody_came(
-                job.offer,
-                waited_s=common.abandon_after_s,
-                retention_s=common.retention_s,
-                unless_asked_for_s=STILL_TO_COME_S,
+                job.offer, waited_s=common.abandon_after_s, retention_s=common.retention_s
             )
             return not await self._finish(ending, "no person has come")
         if renewal is Renewal.DESERTED:

@@ -17,7 +17,6 @@ from livekit.agents import AssignmentTimeoutError, JobRequest
 
 from dispatcher.domain.job_attributes import DISPATCH_ID, GENERATION
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger.advance import Before
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.guarding import Guard, Work
 from dispatcher.ledger.leases import RENEW_S
@@ -163,7 +162,7 @@ class RequestFilter:
                     "reject(terminate=False) another agent server would have been asked"
                 )
                 step = steps.declined(
-                    offer, message, retention_s=self._store.retention_s, before=Before("offered")
+                    offer, message, retention_s=self._store.retention_s, offered_ago_s=0.0
                 )
                 await self._store.run(step)
 

@@ -12,7 +12,7 @@ from dispatcher.domain.agent_losses import CRASHED
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import FailureReason
 from dispatcher.ledger import admission, celery_messages, dispatches, leases
-from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.dispatches import Advanced
 from dispatcher.ledger.leases import Renewal
 from dispatcher.ledger.step import Step
@@ -41,12 +41,12 @@ def claim(
         Advance(
             offer,
             state_machine.ACCEPTED,
-            before=Before("offered", offered_ago_s=offered_ago_s),
+            offered_ago_s=offered_ago_s,
             provided=Provided(not_after_ms=not_after_ms),
             due_in_s=CLAIM_DUE_S,
             fields={**names, "agent_container": server.container},
             detail={**names, "container": server.container, "reason": Reason.CLAIMED},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             inflight=admission.CLAIMED,
         )
     )
@@ -58,7 +58,7 @@ def rejected(offer: Offer, server: AgentServerIdentity, reason: Reason) -> Step[
         Advance(
             offer,
             state_machine.REJECTED,
-            before=Before("offered"),
+            offered_ago_s=0.0,
             due_in_s=CLAIM_DUE_S,
             attempt={"reason": reason},
             inflight=admission.SENT,
@@ -86,7 +86,7 @@ def not_assigned(offer: Offer) -> Step[Advanced]:
 
 
 def declined(
-    offer: Offer, message: str, *, retention_s: int, before: Before | None = None
+    offer: Offer, message: str, *, retention_s: int, offered_ago_s: float | None = None
 ) -> Step[Advanced]:
     """End the record as failed, because the agent program itself does not want the job."""
     code = f"{FailureReason.REJECTED}: {Reason.DECLINED}"
@@ -94,7 +94,7 @@ def declined(
         Advance(
             offer,
             state_machine.FAILED,
-            before=before,
+            offered_ago_s=offered_ago_s,
             fields={"failure_reason": code, "failure_message": message},
             attempt={"outcome": "failed", "reason": Reason.DECLINED},
             detail={"job_id": offer.job_id, "reason": code, "message": message},
@@ -120,7 +120,8 @@ def connected(
             state_machine.AGENT_CONNECTED,
             fields={"agent_identity": agent_identity},
             detail={"agent_identity": agent_identity},
-            counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
+            agent_counts=counts,
+            count_once=f"joined:{offer.job_id}",
             wake=celery_messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
         )
     )
@@ -168,7 +169,7 @@ def left(
             offer,
             state_machine.AGENT_LEFT,
             detail={"job_id": offer.job_id, "reason": reason},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             times=Times(retention_s=retention_s),
             provided=Provided(unless_asked_for_s=None if people is None else people.asked_within_s),
         )
@@ -184,7 +185,7 @@ def came_back(offer: Offer, ending: Ending, *, counts: AgentCounts) -> Step[Adva
             due_in_s=_WAKE_GRACE_S,
             attempt={"outcome": "left", "reason": ending.reason},
             detail={"job_id": offer.job_id, "reason": ending.reason},
-            counted=Counted(agents=counts),
+            agent_counts=counts,
             wake=celery_messages.dispatch(offer.dispatch_id, offer.room_name),
             times=Times(deadline_as_before=True),
         )

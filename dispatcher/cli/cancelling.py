@@ -8,7 +8,7 @@ from dispatcher.cli import reach
 from dispatcher.cli.command import Command, emit
 from dispatcher.cli.options import dispatch_id_argument
 from dispatcher.errors import TooLate
-from dispatcher.ledger import cancelling
+from dispatcher.ledger import endings
 
 
 @click.command(
@@ -23,7 +23,7 @@ def command(dispatch_id: str, as_json: bool) -> None:
     dispatch = reach.read(store, dispatch_id)
     retention_s = reach.common_settings().retention_s
     done = store.run(
-        cancelling.cancel(
+        endings.cancel(
             dispatch, retention_s=retention_s, within_s=store.in_time_s, by="an operator"
         )
     )

@@ -11,7 +11,7 @@ from dispatcher.clients.worker_settings import Service, WorkerSettings, serving
 from dispatcher.domain.metrics import Figures
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.explain.incidents import seconds
-from dispatcher.ledger.parts import TTL_S
+from dispatcher.ledger.reports import TTL_S
 from dispatcher.ledger.statistics import Health
 
 LONG_QUEUE: Final = 100

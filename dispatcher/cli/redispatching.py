@@ -16,7 +16,7 @@ from dispatcher.cli.options import Duration, client_option, complete_dispatches
 from dispatcher.cli.rendering import styled, table
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LiveKitError, RedispatchRefused, UnknownDispatch, UnreadableRecord
-from dispatcher.ledger import cancelling, reports
+from dispatcher.ledger import dispatches, reports
 from dispatcher.lifecycle import redispatching
 from dispatcher.lifecycle.outcomes import read
 from dispatcher.lifecycle.services import Services, open_services
@@ -148,7 +148,7 @@ async def _check(
 ) -> None:
     await redispatching.check(services, dispatch)
     room = dispatch.client_id, dispatch.agent_name, dispatch.room_name
-    serving = await services.ledger.run(cancelling.serving(dispatch)) or taken.get(room, "")
+    serving = await services.ledger.run(dispatches.serving(dispatch)) or taken.get(room, "")
     if serving not in ("", dispatch.dispatch_id):
         raise RedispatchRefused(f"room {dispatch.room_name!r} is served by dispatch {serving} now")
     taken[room] = dispatch.dispatch_id

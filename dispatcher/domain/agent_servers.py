@@ -12,7 +12,9 @@ def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[A
     return [server for server in serving(dispatch, servers) if server.online]
 
 
-def serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
+def serving(
+    dispatch: Dispatch, servers: Iterable[AgentServerReport], *, any_deployment: bool = False
+) -> list[AgentServerReport]:
     """Return the agent servers for this client, agent and container, online or not."""
     return [
         server
@@ -21,7 +23,7 @@ def serving(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[Ag
             client_id=dispatch.client_id,
             agent_name=dispatch.agent_name,
             container=dispatch.container,
-            deployment=dispatch.deployment,
+            deployment=None if any_deployment else dispatch.deployment,
         )
     ]
 

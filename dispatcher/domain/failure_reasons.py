@@ -63,7 +63,7 @@ def why_no_agent(
             "log",
         )
     if dispatch.state is State.ACCEPTED:
-        return Reason(code=FailureReason.JOIN_TIMEOUT, message=_accepted_and_not_there(dispatch))
+        return Reason(code=FailureReason.JOIN_TIMEOUT, message=_never_connected(dispatch))
     if rejected and rejected != FULL:
         return Reason(
             code=f"{FailureReason.REJECTED}: {rejected}",
@@ -71,14 +71,9 @@ def why_no_agent(
         )
     able = eligible(dispatch, servers)
     if not able:
-        return Reason(
-            code=FailureReason.NO_AGENT_ONLINE,
-            message=_cannot_start(dispatch, servers)
-            or _of_another_deployment(dispatch, servers)
-            or _none_is_online(dispatch),
-        )
-    if no_room := _none_has_room(dispatch, able):
-        return Reason(code=FailureReason.NO_CAPACITY, message=no_room)
+        return Reason(code=FailureReason.NO_AGENT_ONLINE, message=_none_online(dispatch, servers))
+    if full := _none_has_room(dispatch, able):
+        return Reason(code=FailureReason.NO_CAPACITY, message=full)
     return Reason(
         code=FailureReason.JOIN_TIMEOUT,
         message=f"LiveKit offered the job to none of the {len(able)} agent server(s) for agent "
@@ -87,14 +82,13 @@ def why_no_agent(
     )
 
 
-def _accepted_and_not_there(dispatch: Dispatch) -> str:
+def _never_connected(dispatch: Dispatch) -> str:
     """Say why a job that an agent server accepted has brought no agent."""
     if is_starting(dispatch):
         return (
-            f"job {dispatch.job_id} of agent server {dispatch.agent_server_id} was still "
-            "starting: its process lives and has not connected; have the program connect sooner "
-            "(load models in its setup_fnc, keep more idle processes), or raise the client's "
-            "deadline_s"
+            f"job {dispatch.job_id} of agent server {dispatch.agent_server_id} was still starting: "
+            "its process lives and has not connected; have the program connect sooner (load models "
+            "in its setup_fnc, keep more idle processes), or raise the client's deadline_s"
         )
     return (
         f"agent server {dispatch.agent_server_id} accepted job {dispatch.job_id}, and then nothing "
@@ -103,67 +97,51 @@ def _accepted_and_not_there(dispatch: Dispatch) -> str:
 
 
 def _none_has_room(dispatch: Dispatch, able: Sequence[AgentServerReport]) -> str:
-    """Say why the online agent servers take no job; empty where one would take it."""
+    """Say why the online agent servers take no job; "" where one would take it."""
     wanted = f"agent {dispatch.agent_name!r}"
     busy = [server for server in able if server.takes == 0 and server.used_slots < server.slots]
     if busy:
         return (
-            f"{len(busy)} agent server(s) for {wanted} have free slots and take no job: "
-            "their own load report (load_fnc) is above its threshold; add agent servers"
+            f"{len(busy)} agent server(s) for {wanted} have free slots and take no job: their own "
+            "load report (load_fnc) is above its threshold; add agent servers"
         )
     if any(server.starts == 0 and server.used_slots < server.slots for server in able):
         return (
-            f"the agent server(s) for {wanted} have free slots, and as many agents joining "
-            "as one process serves at a time; add agent servers"
+            f"the agent server(s) for {wanted} have free slots, and as many agents joining as one "
+            "process serves at a time; add agent servers"
         )
     if dispatch.attempt.reason == FULL or all(server.free_slots == 0 for server in able):
         return (
-            f"every slot of the {len(able)} agent server(s) for {wanted} is taken; "
-            "add agent servers or raise USHER_AGENT_SLOTS"
+            f"every slot of the {len(able)} agent server(s) for {wanted} is taken; add agent "
+            "servers or raise USHER_AGENT_SLOTS"
         )
     return ""
 
 
-def _none_is_online(dispatch: Dispatch) -> str:
+def _none_online(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> str:
+    """Say why no agent server that may take it is online."""
+    wanted = f"agent {dispatch.agent_name!r}"
+    broken = [s.agent_server_id for s in serving(dispatch, servers) if s.cannot_start]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        return (
+            f"agent server {broken[0]}{more} for {wanted} cannot start a process for a job; its "
+            "log says why ('error initializing process')"
+        )
+    others = serving(dispatch, servers, any_deployment=True)
+    deployments = {server.deployment for server in others if server.online}
+    if deployments:
+        asked = f"deployment {dispatch.deployment!r}" if dispatch.deployment else "no deployment"
+        online = ", ".join(sorted(repr(name) if name else "(none)" for name in deployments))
+        return (
+            f"{wanted} was asked for with {asked}, and its agent servers are of other deployments: "
+            f"{online}; ask for one of these (room_config.agents[0].deployment), or change "
+            "LIVEKIT_AGENT_DEPLOYMENT of the agent servers"
+        )
     where = f" in container {dispatch.container!r}" if dispatch.container else ""
     return (
-        f"no agent server for agent {dispatch.agent_name!r}{where} is registered at LiveKit; start "
-        "one (python -m worker_agent), look into its log, or correct the agent name"
-    )
-
-
-def _cannot_start(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> str:
-    """Say that agent servers which may take it cannot start a job's process; empty if none."""
-    ids = [s.agent_server_id for s in serving(dispatch, servers) if s.cannot_start]
-    if not ids:
-        return ""
-    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-    return (
-        f"agent server {ids[0]}{more} for agent {dispatch.agent_name!r} cannot start a process for "
-        "a job; its log says why ('error initializing process')"
-    )
-
-
-def _of_another_deployment(dispatch: Dispatch, servers: Sequence[AgentServerReport]) -> str:
-    """Say that all suitable agent servers belong to other deployments; empty if none is online."""
-    names = {
-        server.deployment
-        for server in servers
-        if server.online
-        and server.serves(
-            client_id=dispatch.client_id,
-            agent_name=dispatch.agent_name,
-            container=dispatch.container,
-        )
-    }
-    if not names:
-        return ""
-    wanted = f"deployment {dispatch.deployment!r}" if dispatch.deployment else "no deployment"
-    online = ", ".join(sorted(repr(name) if name else "(none)" for name in names))
-    return (
-        f"agent {dispatch.agent_name!r} was asked for with {wanted}, and its agent servers are of "
-        f"other deployments: {online}; ask for one of these (room_config.agents[0].deployment), or "
-        "change LIVEKIT_AGENT_DEPLOYMENT of the agent servers"
+        f"no agent server for {wanted}{where} is registered at LiveKit; start one "
+        "(python -m worker_agent), look into its log, or correct the agent name"
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from dispatcher.domain.models import Dispatch, NewDispatch
+
 DISPATCH_ID: Final = "usher.dispatch_id"
 GENERATION: Final = "usher.generation"
 CLIENT_ID: Final = "usher.client_id"
@@ -23,22 +25,23 @@ DELEGATED: Final = "delegated"  # request type of a dispatch that LiveKit makes 
 
 
 def job_attributes(
+    dispatch: Dispatch | NewDispatch,
     *,
-    dispatch_id: str,
-    generation: int,
-    client_id: str,
-    container: str,
     request_type: str,
     requested_at_ms: int,
     traceparent: str = "",
 ) -> dict[str, str]:
-    """Return the attributes of a LiveKit dispatch; LiveKit passes them to its job."""
+    """Return the attributes of a LiveKit dispatch; without `traceparent` its trace is the record's.
+
+    LiveKit passes them to the dispatch's job.
+    """
     attributes = {
-        DISPATCH_ID: dispatch_id,
-        GENERATION: str(generation),
-        CLIENT_ID: client_id,
-        CONTAINER: container,
+        DISPATCH_ID: dispatch.dispatch_id,
+        GENERATION: str(dispatch.generation),
+        CLIENT_ID: dispatch.client_id,
+        CONTAINER: dispatch.container,
         REQUEST_TYPE: request_type,
         REQUESTED_AT_MS: str(requested_at_ms),
     }
+    traceparent = traceparent or dispatch.traceparent
     return attributes | {TRACEPARENT: traceparent} if traceparent else attributes

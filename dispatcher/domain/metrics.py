@@ -86,15 +86,12 @@ def _rate(part: int, whole: int) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """A distribution: `counts[i]` are the values up to `bounds[i]`, the last those above all.
-
-    `counts` are not cumulative; `total` is their sum, `sum` is the sum of the values.
-    """
+    """A distribution: `counts[i]` are the values up to `bounds[i]`, the last those above all."""
 
     bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    total: int
-    sum: float
+    counts: tuple[int, ...]  # not cumulative
+    total: int  # the sum of `counts`
+    sum: float  # the sum of the values
 
     @property
     def mean(self) -> float | None:
@@ -119,23 +116,20 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientFigures:
-    """One client's numbers over a window; `states` alone is of this moment.
+    """One client's numbers over a window.
 
-    `joined` counts every join of an agent (a replacement's too), `failed` every end without an
-    agent, by reason. Each session counts once in `sessions_joined` (it got an agent) or
-    `sessions_failed` (it never got one); `sessions_lost` are those of the former that failed after
-    they had lost their agent. `states` counts the sessions that have not ended.
+    Each session counts once in `sessions_joined` or `sessions_failed`.
     """
 
     client_id: str
     dispatches: int = 0
-    joined: int = 0
-    sessions_joined: int = 0
-    sessions_failed: int = 0
-    sessions_lost: int = 0
+    joined: int = 0  # joins of an agent, a replacement's too
+    sessions_joined: int = 0  # sessions that got an agent
+    sessions_failed: int = 0  # those that never got one
+    sessions_lost: int = 0  # of `sessions_joined`: those that failed after losing their agent
     ended: int = 0
     cancelled: int = 0
-    failed: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)  # ends without an agent, by reason
     attempts: int = 0  # requests to LiveKit for an agent
     dispatched: int = 0  # those that LiveKit has accepted
     agents_lost: int = 0  # while a person was in the room, or about to come
@@ -149,7 +143,7 @@ class ClientFigures:
     webhook_failures: int = 0
     webhooks_dead: int = 0
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
-    states: Mapping[State, int] = field(default_factory=dict)
+    states: Mapping[State, int] = field(default_factory=dict)  # of this moment, not ended
 
     @property
     def failures(self) -> int:
@@ -174,12 +168,9 @@ class ClientFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentFigures:
-    """The answers of the agent servers of one client, container and agent name, over a window.
+    """The answers of the agent servers of one client, container and agent name, over a window."""
 
-    The client id is empty for jobs that another dispatcher has made.
-    """
-
-    client_id: str
+    client_id: str  # empty for jobs that another dispatcher has made
     container: str
     agent_name: str
     accept_reasons: Mapping[str, int] = field(default_factory=dict)

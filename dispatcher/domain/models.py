@@ -203,11 +203,7 @@ class RememberedDispatch(NewDispatch):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentServerReport:
-    """What an agent server reports about itself every few seconds.
-
-    `takes` is how many jobs its own load report allows just now, and `starts` how many more agents
-    it can have joining at the same time; None: as many as it has slots.
-    """
+    """What an agent server reports about itself every few seconds."""
 
     agent_server_id: str
     agent_name: str
@@ -218,8 +214,9 @@ class AgentServerReport:
     load: float
     draining: bool
     registered: bool
-    takes: int | None = None
-    starts: int | None = None
+    # None, of both: as many as it has slots.
+    takes: int | None = None  # jobs that its own load report allows just now
+    starts: int | None = None  # how many more agents it can have joining at the same time
     cannot_start: bool = False  # it cannot start a process for a job, and refuses every job
     deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of this one only
 

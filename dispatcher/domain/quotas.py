@@ -24,44 +24,23 @@ SESSION_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Limits that a new session, or a redispatch on request, has to pass.
-
-    Attributes:
-        limits: the client's limits.
-        paced: other clients exist, and must not wait behind a long row of this client's sessions.
-        max_backlog: how many sessions of all clients may be on their way; 0: no limit.
-    """
+    """Limits that a new session, or a redispatch on request, has to pass."""
 
     limits: Limits = NO_LIMITS
-    paced: bool = False
-    max_backlog: int = 0
+    paced: bool = False  # other clients exist, and must not wait behind a long row of this one's
+    max_backlog: int = 0  # how many sessions of all clients may be on their way; 0: no limit
 
     def order(self) -> dict[str, int]:
         """Return the order that `lua/create.lua` and `lua/advance.lua` read."""
         return {
             "requests_per_minute": self.limits.requests_per_minute,
             "max_sessions": self.limits.max_sessions,
-            "pace_ms": PACE_MS if self.paced else 0,
-            "at_once": AT_ONCE,
+            "paced": self.paced,
             "backlog": self.max_backlog,
         }
 
 
 NO_ADMISSION: Final = Admission()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clearing:
-    """Order to look into the room of a cancelled session, if LiveKit was ever asked for an agent.
-
-    A client that cancels many wakes workers at a pace of its own; the sweeper does the rest.
-    """
-
-    paced: bool
-
-    def order(self) -> dict[str, int]:
-        """Return the order that `lua/advance.lua` reads."""
-        return {"pace_ms": PACE_MS if self.paced else 0, "at_once": AT_ONCE}
 
 
 def check(outcome: str, limits: Limits, *, wait_ms: Sequence[str | int]) -> None:

@@ -34,14 +34,11 @@ class RoomDispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class RoomView:
-    """Contents of a room: the ACTIVE agents, and the number of people, connected or connecting.
+    """Contents of a room."""
 
-    `joining`: agents that are still connecting. On a busy machine that takes seconds.
-    """
-
-    agents: tuple[AgentParticipant, ...]
-    people: int
-    joining: tuple[AgentParticipant, ...] = ()
+    agents: tuple[AgentParticipant, ...]  # that are ACTIVE
+    people: int  # connected or connecting
+    joining: tuple[AgentParticipant, ...] = ()  # still connecting: seconds on a busy machine
 
 
 def sent_now(dispatch: Dispatch, listed: Sequence[RoomDispatch]) -> str | None:

@@ -6,6 +6,10 @@ from typing import Final
 
 from dispatcher.domain.models import IN_FLIGHT, PENDING, TERMINAL, UNSENT, State, Transition
 
+_JOINED: Final = frozenset({State.JOINED})
+_UNCLAIMED: Final = frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED})
+_CLAIMED: Final = frozenset({State.ACCEPTED, State.JOINED, State.LEAVING})
+
 DISPATCH_STARTED: Final = Transition(event="dispatching", moves=UNSENT, to=State.DISPATCHING)
 DISPATCH_CREATED: Final = Transition(
     event="dispatched",
@@ -13,66 +17,34 @@ DISPATCH_CREATED: Final = Transition(
     to=State.DISPATCHED,
     notes=frozenset({State.OFFERED, State.ACCEPTED, State.JOINED}),
 )
-ACCEPTED: Final = Transition(
-    event="accepted",
-    moves=frozenset({State.DISPATCHING, State.DISPATCHED, State.OFFERED}),
-    to=State.ACCEPTED,
-)
+ACCEPTED: Final = Transition(event="accepted", moves=_UNCLAIMED, to=State.ACCEPTED)
 # LiveKit brought the agent by a token while Redis was away, or Redis has lost the record.
-ADOPTED: Final = Transition(
-    event="adopted",
-    moves=UNSENT | {State.DISPATCHING, State.DISPATCHED, State.OFFERED},
-    to=State.ACCEPTED,
-)
+ADOPTED: Final = Transition(event="adopted", moves=UNSENT | _UNCLAIMED, to=State.ACCEPTED)
 REJECTED: Final = Transition(
     event="rejected",
     moves=frozenset({State.DISPATCHING, State.DISPATCHED}),
     to=State.OFFERED,
     notes=frozenset({State.OFFERED}),
 )
-AGENT_CONNECTED: Final = Transition(
-    event="agent_connected",
-    to=State.ACCEPTED,
-    notes=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
-)
+AGENT_CONNECTED: Final = Transition(event="agent_connected", to=State.ACCEPTED, notes=_CLAIMED)
 JOINED: Final = Transition(event="joined", moves=IN_FLIGHT | {State.DELEGATED}, to=State.JOINED)
 # Of agents that report nothing themselves: the room has another one than the record names ...
-AGENT_ADOPTED: Final = Transition(
-    event="agent_adopted", to=State.JOINED, notes=frozenset({State.JOINED})
-)
+AGENT_ADOPTED: Final = Transition(event="agent_adopted", to=State.JOINED, notes=_JOINED)
 # ... and, of any kind of agent: the room has a second one.
-SURPLUS_AGENT: Final = Transition(
-    event="surplus_agent", to=State.JOINED, notes=frozenset({State.JOINED})
-)
+SURPLUS_AGENT: Final = Transition(event="surplus_agent", to=State.JOINED, notes=_JOINED)
 # An agent of the same name that another backend has sent: it carries no dispatch id of Usher's.
-FOREIGN_AGENT: Final = Transition(
-    event="foreign_agent",
-    to=State.JOINED,
-    notes=IN_FLIGHT | {State.JOINED},
-)
+FOREIGN_AGENT: Final = Transition(event="foreign_agent", to=State.JOINED, notes=IN_FLIGHT | _JOINED)
 # The agent program has ended its session, or all people have left. The agent stays in the room
 # while the program's `on_session_end` runs, and no longer answers.
-AGENT_LEAVING: Final = Transition(
-    event="agent_leaving", moves=frozenset({State.JOINED}), to=State.LEAVING
-)
-AGENT_LEFT: Final = Transition(
-    event="agent_left",
-    moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
-    to=State.ENDED,
-)
+AGENT_LEAVING: Final = Transition(event="agent_leaving", moves=_JOINED, to=State.LEAVING)
+AGENT_LEFT: Final = Transition(event="agent_left", moves=_CLAIMED, to=State.ENDED)
 # A person is back, or a caller has asked again, since all people left the agent.
 CAME_BACK: Final = Transition(
-    event="came_back",
-    moves=frozenset({State.ACCEPTED, State.JOINED, State.LEAVING}),
-    to=State.QUEUED,
-    new_generation=True,
+    event="came_back", moves=_CLAIMED, to=State.QUEUED, new_generation=True
 )
 # The agent program raised, or its process died, before the agent joined.
 AGENT_CRASHED: Final = Transition(
-    event="agent_crashed",
-    moves=IN_FLIGHT,
-    to=State.QUEUED,
-    new_generation=True,
+    event="agent_crashed", moves=IN_FLIGHT, to=State.QUEUED, new_generation=True
 )
 # Giving an attempt up raises the generation in the same step, so that any remains of that attempt,
 # such as an offer on its way or an agent about to join, meet the fence.
@@ -102,10 +74,10 @@ REDISPATCH: Final = Transition(
     new_generation=True,
     anew=True,
 )
-FAILED: Final = Transition(event="failed", moves=PENDING | {State.JOINED}, to=State.FAILED)
+FAILED: Final = Transition(event="failed", moves=PENDING | _JOINED, to=State.FAILED)
 # The agent was lost while a person was in the room ...
 AGENT_LOST: Final = Transition(
-    event="agent_lost", moves=frozenset({State.JOINED}), to=State.QUEUED, new_generation=True
+    event="agent_lost", moves=_JOINED, to=State.QUEUED, new_generation=True
 )
 # ... and while no person was.
 ROOM_OVER: Final = Transition(
@@ -124,12 +96,8 @@ CANCEL: Final = Transition(
     to=State.CANCELLED,
 )
 REDISPATCH_REQUESTED: Final = Transition(
-    event="redispatch_requested",
-    to=State.JOINED,
-    notes=frozenset({State.JOINED}),
+    event="redispatch_requested", to=State.JOINED, notes=_JOINED
 )
 REDISPATCH_REFUSED: Final = Transition(
-    event="redispatch_refused",
-    to=State.JOINED,
-    notes=PENDING | {State.JOINED},
+    event="redispatch_refused", to=State.JOINED, notes=PENDING | _JOINED
 )

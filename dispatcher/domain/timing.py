@@ -29,21 +29,13 @@ _LOOK_MS: Final = 2_000
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """The time-outs that settings change, in seconds; `settings.timings` reads them.
+    """The time-outs that settings change, in seconds; `settings.timings` reads them."""
 
-    Attributes:
-        verify_timeout_s: how long a dispatched agent has to join, and an accepted one again.
-        verify_poll_s: interval between looks at the room while the agent reports nothing.
-        offer_timeout_s: a job that LiveKit has not offered by then counts as dropped.
-        wake_grace_s: the sweeper wakes a worker again for a record that was queued for so long.
-        retention_s: how long an ended record can be read.
-    """
-
-    verify_timeout_s: float
-    verify_poll_s: float
-    offer_timeout_s: float
-    wake_grace_s: float
-    retention_s: float
+    verify_timeout_s: float  # a dispatched agent has so long to join, and an accepted one again
+    verify_poll_s: float  # interval between looks at the room while the agent reports nothing
+    offer_timeout_s: float  # a job that LiveKit has not offered by then counts as dropped
+    wake_grace_s: float  # after so long the sweeper wakes a worker again for a queued record
+    retention_s: float  # how long an ended record can be read
 
     @property
     def own_load_offer_timeout_s(self) -> float:

@@ -1,7 +1,8 @@
 """Checks of the URLs in a client's entry.
 
 No URL may carry a secret in the clear, and a webhook URL, which the client chooses, must not lead
-into Usher's own network (SSRF).
+into Usher's own network (SSRF). Each check returns an allowed URL as it is, and raises `ValueError`
+for any other, with a message that says why and does not contain the URL.
 """
 
 from __future__ import annotations
@@ -68,11 +69,7 @@ def _split(url: str, secure: tuple[str, ...], plain: tuple[str, ...]) -> SplitRe
 
 
 def livekit_url(url: str) -> str:
-    """Return `url` if it is allowed for a client's LiveKit server.
-
-    Raises:
-        ValueError: it is not; the message says why and does not contain it.
-    """
+    """Check the URL of a client's LiveKit server."""
     parts = _split(url, ("wss", "https"), ("ws", "http"))
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
@@ -80,27 +77,21 @@ def livekit_url(url: str) -> str:
 
 
 def own_livekit_url(url: str) -> str:
-    """Return `url` if it is allowed for the LiveKit server of the operator's own environment.
+    """Check the URL of the LiveKit server of the operator's own environment.
 
-    Unlike a client's LiveKit URL it may lack TLS: the server may be on a private network.
-
-    Raises:
-        ValueError: it is not; the message says why and does not contain it.
+    Unlike a client's it may lack TLS: the server may be on a private network.
     """
     _split(url, ("wss", "ws", "https", "http"), ())
     return url
 
 
 def webhook_url(url: str, *, allow_private: bool) -> str:
-    """Return `url` if it is allowed for a client's webhooks, without a DNS look-up.
+    """Check the URL of a client's webhooks without a DNS look-up.
 
     `lifecycle/webhook_http.py` checks the address when it connects.
 
     Args:
         allow_private: for development: private addresses are allowed, and http to loopback.
-
-    Raises:
-        ValueError: it is not; the message says why and does not contain it.
     """
     host = _split(url, ("https",), ("http",) if allow_private else ()).hostname or ""
     if not host.isascii():
@@ -122,7 +113,7 @@ def _is_private(host: str) -> bool:
 
 
 def origin(text: str) -> str:
-    """Return `text` if it is an origin as browsers send it. Raises like `livekit_url`."""
+    """Check that `text` is an origin as browsers send it."""
     parts = _split(text, ("https",), ("http",))
     default = parts.port is not None and parts.port == _DEFAULT_PORTS[parts.scheme]
     if parts.geturl() != f"{parts.scheme}://{parts.netloc}" or text != text.lower() or default:

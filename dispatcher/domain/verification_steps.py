@@ -97,31 +97,19 @@ Step = Look | Wait | Join | Extend | Leave | GiveUp
 
 @dataclass(kw_only=True)
 class Watch:
-    """Progress of one verification.
+    """Progress of one verification."""
 
-    Attributes:
-        fenced: the agent's servers report themselves and their jobs.
-        now_s: when the record that the next step is about was read.
-        until_s: the agent has until then to join.
-        looked_at_s: when the room was last looked at, or the watch began.
-        woken: news of the agent has come since the previous read of the record.
-        connected_poll_s: the next pause, once the agent has reported that it is connected.
-        room: as seen since the record was read; None: not looked at.
-        agent_servers: as `room`.
-        on_their_way: as `room`.
-        overtaken: `joined` could not be written, because the record has moved on.
-    """
-
-    fenced: bool
-    now_s: float
-    until_s: float
-    looked_at_s: float
-    woken: bool = False
-    connected_poll_s: float = CONNECTED_POLL_S
+    fenced: bool  # the agent's servers report themselves and their jobs
+    now_s: float  # when the record that the next step is about was read
+    until_s: float  # the agent has until then to join
+    looked_at_s: float  # when the room was last looked at, or the watch began
+    woken: bool = False  # news of the agent has come since the previous read of the record
+    connected_poll_s: float = CONNECTED_POLL_S  # the next pause, once the agent is connected
+    # As seen since the record was read; None: not looked at.
     room: RoomView | None = None
     agent_servers: Sequence[AgentServerReport] | None = None
     on_their_way: int | None = None
-    overtaken: bool = False
+    overtaken: bool = False  # `joined` could not be written: the record has moved on
 
     @property
     def left_s(self) -> float:
@@ -188,7 +176,7 @@ def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
 
     An agent that was accepted late has the rest of the time that every agent has to join. One that
     is connecting has twice that time: it is slow because its machine is busy, and a replacement
-    would be slower. Without this, upgrades under load replaced healthy agents.
+    would be slower.
     """
     if not time_is_up(dispatch):
         if is_starting(dispatch):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher.ledger import keys
+from dispatcher.ledger.step import ms
 
 # A start that no step ends counts for so long: tries, waits and the offer.
 STARTED_S: Final = 14.0
@@ -26,32 +26,22 @@ LEAST_WINDOW: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class InFlight:
-    """Effect of a change of state on the other dispatches on their way to the same agent.
+    """Effect of a change of state on the other dispatches on their way to the same agent."""
 
-    Attributes:
-        counts_s: from now on this dispatch counts as on its way, for so long; 0: it does not.
-        free_slots: refuse the change (`full`) when as many are on their way; None: no check.
-        arrived: an agent server has taken the job.
-        dropped: LiveKit has offered the job to no agent server.
-    """
-
-    counts_s: float = 0.0
-    free_slots: int | None = None
-    arrived: bool = False
-    dropped: bool = False
+    counts_s: float = 0.0  # how long this dispatch counts as on its way; 0: it does not
+    free_slots: int | None = None  # with as many on their way the change is refused (`full`)
+    arrived: bool = False  # an agent server has taken the job
+    dropped: bool = False  # LiveKit has offered the job to no agent server
 
     def order(self, agent_name: str) -> dict[str, Any]:
-        """Return the order that `lua/advance.lua` reads."""
-        order: dict[str, Any] = {"arrived": self.arrived, "dropped": self.dropped}
-        if self.counts_s:
-            order["inflight_ms"] = int(self.counts_s * 1000)
-        if self.free_slots is not None:
-            order["admit"] = self.free_slots
-        if self.dropped:
-            order["least_window"] = LEAST_WINDOW
-        if self.arrived:
-            order |= {"agent_name": agent_name, "capacity_channel": keys.CAPACITY_CHANNEL}
-        return order
+        """Return the part of `Advance.order` that is about it."""
+        return {
+            "inflight_ms": ms(self.counts_s) or None,
+            "admit": self.free_slots,
+            "arrived": self.arrived,
+            "agent_name": agent_name if self.arrived else None,
+            "dropped": self.dropped,
+        }
 
 
 NOT_IN_FLIGHT: Final = InFlight()

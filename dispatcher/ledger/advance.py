@@ -8,110 +8,74 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from dispatcher.domain.metrics import NOTHING_COUNTED, AgentCounts
-from dispatcher.domain.models import END_MARGIN_S, TERMINAL, DispatchRef, State, Transition
-from dispatcher.domain.quotas import Admission, Clearing
+from dispatcher.domain.models import DispatchRef, Transition
+from dispatcher.domain.quotas import Admission
 from dispatcher.ledger import keys
 from dispatcher.ledger.admission import NOT_IN_FLIGHT, InFlight
 from dispatcher.ledger.celery_messages import Wake
-from dispatcher.ledger.outbox import ANNOUNCED, announcement
+from dispatcher.ledger.step import ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provided:
-    """Preconditions; unless all hold, nothing is written.
+    """Preconditions; unless all hold, nothing is written."""
 
-    Attributes:
-        any_generation: skip the check that the record's generation is the caller's.
-        not_after_ms: Redis runs the step by then, by the ledger's clock (else `late`).
-        unless_asked_for_s: no caller has asked for this session within so many seconds (`wanted`).
-        told: a worker can be sent its message (`untold`); for facts that only the message carries.
-        admission: its client's limits. For a client that asks quickly the record is due later, and
-            the sweeper wakes instead of `wake`; where nothing moves that is `too_many_requests`.
-    """
-
-    any_generation: bool = False
-    not_after_ms: float | None = None
-    unless_asked_for_s: float | None = None
-    told: bool = False
+    any_generation: bool = False  # else the record's is the caller's (`stale`)
+    not_after_ms: float | None = None  # Redis runs it by then, by the ledger's clock (`late`)
+    unless_asked_for_s: float | None = None  # no caller has asked for it since then (`wanted`)
+    told: bool = False  # a worker can be sent the message, which alone has the fact (`untold`)
+    # Its client's limits. For a client that asks quickly the record is due later, and the sweeper
+    # wakes instead of `wake`; where nothing moves that is `too_many_at_once`.
     admission: Admission | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Times of the record, from now on.
+    """Times of the record, from now on."""
 
-    Attributes:
-        deadline_in_s: a new deadline (for a redispatch on request, or a lost agent).
-        deadline_as_before: the same, with the time that the request was given.
-        lease_s: how long the agent counts as alive without a renewal; 0 has a worker look now. None
-            takes the record off the list of leases when it moves.
-        retention_s: how long a record that ends here is kept; 0 is for ever.
-    """
-
-    deadline_in_s: float | None = None
-    deadline_as_before: bool = False
+    deadline_in_s: float | None = None  # a new one (for a redispatch on request, or a lost agent)
+    deadline_as_before: bool = False  # the same, with the time that the request was given
+    # How long the agent counts as alive without a renewal; 0 has a worker look now. None takes the
+    # record off the list of leases when it moves.
     lease_s: float | None = None
-    retention_s: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counted:
-    """Counts of an agent server with the change; all other counts follow from the change itself.
-
-    A repetition with the same `once` counts nothing, for facts that may be reported twice.
-    """
-
-    agents: AgentCounts = NOTHING_COUNTED
-    once: str = ""
-
-
-@dataclass(frozen=True)
-class Before:
-    """An event that goes into the timeline before the transition's own.
-
-    If it is LiveKit's offer, `offered_ago_s` is how long ago that came.
-    """
-
-    event: str
-    _: KW_ONLY
-    offered_ago_s: float = 0.0
+    retention_s: int = 0  # how long a record that ends here is kept; 0 is for ever
 
 
 @dataclass(frozen=True)
 class Advance:
-    """Carry out `transition` on `dispatch`.
-
-    Attributes:
-        due_in_s: when the sweeper must look again, at the latest just before the deadline; None
-            takes the record off the due list.
-        wake: message to a worker, sent when the change is in the record. fields: fields of the
-            record beside the state. attempt: fields of this generation's attempt. detail: details
-            of the event in the timeline. losses: agents that this dispatch has lost in a row, this
-            one included. inflight: effect on the others on their way to the same agent
-            (`ledger/admission.py`). clears: `due_in_s` and `wake` apply because an agent may be
-            left in the room; they are dropped where LiveKit has never been asked for one.
-    """
+    """Carry out `transition` on `dispatch`."""
 
     dispatch: DispatchRef
     transition: Transition
     _: KW_ONLY
+    # When the sweeper must look again, at the latest just before the deadline; None takes the
+    # record off the due list.
     due_in_s: float | None = None
-    wake: Wake | None = None
-    fields: Mapping[str, str] | None = None
-    attempt: Mapping[str, str] | None = None
-    detail: Mapping[str, str] | None = None
-    before: Before | None = None
+    wake: Wake | None = None  # message to a worker, sent when the change is in the record
+    fields: Mapping[str, str] | None = None  # of the record, beside the state
+    attempt: Mapping[str, str] | None = None  # fields of this generation's attempt
+    detail: Mapping[str, str] | None = None  # of the event in the timeline
+    # LiveKit's offer was so long ago, and stands before the event in the timeline.
+    offered_ago_s: float | None = None
     provided: Provided = field(default_factory=Provided)
     times: Times = field(default_factory=Times)
-    counted: Counted = field(default_factory=Counted)
-    losses: int | None = None
-    inflight: InFlight = NOT_IN_FLIGHT
-    clears: Clearing | None = None
+    # Of the agent server; all other counts follow from the change itself. A fact may be reported
+    # twice: a repetition with the same `count_once` counts nothing.
+    agent_counts: AgentCounts = NOTHING_COUNTED
+    count_once: str = ""
+    losses: int | None = None  # agents lost in a row, this one included
+    inflight: InFlight = NOT_IN_FLIGHT  # effect on the others on their way to the same agent
+    # `due_in_s` and `wake` are for an agent that may be left in the room: they are dropped where
+    # LiveKit has never been asked for one. `paced`: its client's come at a pace; the sweeper does
+    # the rest.
+    clears: bool = False
+    paced: bool = False
 
     @property
     def events(self) -> list[str]:
         """Names of the timeline's new events, in order."""
-        return [*([self.before.event] if self.before else []), self.transition.event]
+        offer = [] if self.offered_ago_s is None else ["offered"]
+        return [*offer, self.transition.event]
 
     def keys(self) -> tuple[str, ...]:
         """Return the keys in the order in which `lua/advance.lua` names them."""
@@ -132,7 +96,7 @@ class Advance:
             keys.AGENT_SERVERS,
             keys.NOTIFIED,
             keys.outbox(ref.client_id),
-            self.counted.agents.key,
+            self.agent_counts.key,
             keys.AGENT_METRICS_INDEX,
             keys.failed_sessions(ref.client_id),
             self.wake.queue if self.wake else keys.DISPATCH_QUEUE,
@@ -142,62 +106,46 @@ class Advance:
         )
 
     def order(self) -> str:
-        """Return the JSON that `lua/advance.lua` reads, without empty values."""
-        ref, to, times = self.dispatch, self.transition.to, self.times
+        """Return the JSON that `lua/advance.lua` reads, without what is None."""
+        ref, transition, provided, times = self.dispatch, self.transition, self.provided, self.times
         order: dict[str, Any] = {
             "id": ref.dispatch_id,
             "client": ref.client_id,
-            "moves": dict.fromkeys(self.transition.moves, True),
-            "notes": dict.fromkeys(self.transition.notes, True),
-            "to": to,
+            # Preconditions
+            "moves": dict.fromkeys(transition.moves, True),
+            "notes": dict.fromkeys(transition.notes, True),
+            "generation": None if provided.any_generation else ref.generation,
+            "not_after_ms": provided.not_after_ms,
+            "unless_asked_ms": _ms(provided.unless_asked_for_s),
+            "only_if_told": provided.told,
+            "limits": None if provided.admission is None else provided.admission.order(),
+            # The change
+            "to": transition.to,
+            "new_generation": transition.new_generation,
+            "anew": transition.anew,
             "fields": dict(self.fields or {}),
             "attempt": dict(self.attempt or {}),
             "events": self.events,
             "detail": json.dumps(dict(self.detail or {})),
-            "agent_counts": dict(self.counted.agents.increments),
-            "channel": keys.wake_channel(ref.dispatch_id),
-            "new_generation": self.transition.new_generation,
-            "revive": times.deadline_in_s is not None or times.deadline_as_before,
-            "anew": self.transition.anew,
-            "terminal": to in TERMINAL,
-            "frees_room": to in TERMINAL or to is State.LEAVING,
-            "retention_s": times.retention_s,
-            "only_if_told": self.provided.told,
-            **self.inflight.order(ref.agent_name),
-        }
-        optional = {**self._conditions(), **self._times(), **self._others()}
-        order |= {name: value for name, value in optional.items() if value is not None}
-        return json.dumps(order)
-
-    def _conditions(self) -> dict[str, Any]:
-        provided = self.provided
-        return {
-            "generation": None if provided.any_generation else self.dispatch.generation,
-            "not_after_ms": provided.not_after_ms,
-            "unless_asked_ms": _ms(provided.unless_asked_for_s),
-            "limits": None if provided.admission is None else provided.admission.order(),
-        }
-
-    def _times(self) -> dict[str, Any]:
-        return {
-            "due_in_ms": _ms(self.due_in_s),
-            "end_margin_ms": _ms(None if self.due_in_s is None else END_MARGIN_S),
-            "deadline_in_ms": _ms(self.times.deadline_in_s),
-            "deadline_as_before": self.times.deadline_as_before or None,
-            "lease_ms": _ms(self.times.lease_s),
-            "offered_ago_ms": _ms((self.before and self.before.offered_ago_s) or None),
-        }
-
-    def _others(self) -> dict[str, Any]:
-        announced = self.transition.to in ANNOUNCED
-        return {
-            "announce": announcement(self.dispatch) if announced else None,
-            "clears": None if self.clears is None else self.clears.order(),
             "losses": self.losses,
-            "once": self.counted.once or None,
-            "wake": None if self.wake is None else self.wake.order(),
+            "offered_ago_ms": _ms(self.offered_ago_s),
+            # Times
+            "due_in_ms": _ms(self.due_in_s),
+            "revive": times.deadline_in_s is not None or times.deadline_as_before,
+            "deadline_in_ms": _ms(times.deadline_in_s),
+            "deadline_as_before": times.deadline_as_before,
+            "lease_ms": _ms(times.lease_s),
+            "retention_s": times.retention_s,
+            # What goes with it
+            **self.inflight.order(ref.agent_name),
+            "wake": None if self.wake is None else vars(self.wake),
+            "clears": self.clears,
+            "paced": self.paced,
+            "agent_counts": dict(self.agent_counts.increments),
+            "once": self.count_once or None,
         }
+        return json.dumps({name: value for name, value in order.items() if value is not None})
 
 
 def _ms(time_s: float | None) -> int | None:
-    return None if time_s is None else int(time_s * 1000)
+    return None if time_s is None else ms(time_s)

@@ -10,12 +10,11 @@ from typing import Any
 
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from dispatcher.connections import sentinel
 from dispatcher.connections.redis_errors import unavailable
-from dispatcher.ledger.client import MAX_CONNECTIONS, RETRIES
+from dispatcher.ledger.client import MAX_CONNECTIONS, worth_repeating
 from dispatcher.ledger.scripts import script, sha
 from dispatcher.ledger.step import Step, T, done
 from dispatcher.settings import CommonSettings
@@ -51,7 +50,7 @@ class AsyncLedger:
             timeout_s=settings.redis_worker_timeout_s,
             decode_responses=True,
             max_connections=MAX_CONNECTIONS,
-            retry=AsyncRetry(NoBackoff(), RETRIES, supported_errors=(RedisConnectionError,)),
+            retry=AsyncRetry(NoBackoff(), 0),  # see `worth_repeating`
         )
 
     async def run(self, step: Step[T]) -> T:
@@ -78,8 +77,14 @@ class AsyncLedger:
         task.add_done_callback(self._asking.discard)
 
     async def _ask(self, asked: list[tuple[Step[Any], asyncio.Future[Any]]]) -> None:
+        steps = [step for step, _ in asked]
         try:
-            replies = await self._replies([step for step, _ in asked])
+            try:
+                replies = await self._replies(steps)
+            except RedisError as error:
+                if not worth_repeating(error):
+                    raise
+                replies = await self._replies(steps)
         except RedisError as error:
             replies = [error] * len(asked)
         except Exception as error:  # a fault of Usher's: no coroutine may wait for ever
@@ -96,26 +101,16 @@ class AsyncLedger:
                 waiting.set_result(reply)
 
     async def _replies(self, steps: Sequence[Step[Any]]) -> list[Any]:
-        if len(steps) == 1:
-            return [await self._reply(steps[0])]
         pipeline = self._redis.pipeline(transaction=False)
         for step in steps:
             pipeline.evalsha(sha(step.script_name), len(step.keys), *step.keys, *step.args)
         replies = await pipeline.execute(raise_on_error=False)
-        for at, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
-                replies[at] = await self._reply(steps[at])
+        for at, step in enumerate(steps):
+            if isinstance(replies[at], NoScriptError):
+                replies[at] = await self._redis.eval(
+                    script(step.script_name), len(step.keys), *step.keys, *step.args
+                )
         return replies
-
-    async def _reply(self, step: Step[Any]) -> Any:
-        try:
-            return await self._redis.evalsha(
-                sha(step.script_name), len(step.keys), *step.keys, *step.args
-            )
-        except NoScriptError:
-            return await self._redis.eval(
-                script(step.script_name), len(step.keys), *step.keys, *step.args
-            )
 
     async def server_facts(self) -> ServerFacts:
         """Return how the Redis server is set up.

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from secrets import token_hex
 from typing import Final
-
-from pydantic_core import to_json
 
 from dispatcher.ledger import keys
 from dispatcher.ledger.step import Step
@@ -36,9 +35,9 @@ QUEUES: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Wake:
-    """A message that has a worker run `task` for a dispatch."""
+    """A message that has a worker run `task` for a dispatch; `lua/celery_message.lua` reads it."""
 
     task: str
     dispatch_id: str
@@ -50,52 +49,23 @@ class Wake:
         """Queue of its message."""
         return QUEUES[self.task]
 
-    def order(self) -> dict[str, str]:
-        """Return the order that `lua/celery_message.lua` reads."""
-        return dict(vars(self))
 
-    def json(self) -> str:
-        """Return the order as JSON."""
-        return to_json(self.order()).decode()
-
-
-def dispatch(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker dispatch it."""
-    return Wake(task=DISPATCH_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def verify(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker verify it."""
-    return Wake(task=VERIFY_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def clear(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker remove the agent of a cancelled dispatch."""
-    return Wake(task=CLEAR_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def supervise(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker look after a lost agent."""
-    return Wake(task=SUPERVISE_TASK, dispatch_id=dispatch_id, room=room)
-
-
-def redispatch_joined(dispatch_id: str, room: str) -> Wake:
-    """Return the message that has a worker redispatch it, unless its agent is there."""
-    return Wake(task=REDISPATCH_JOINED_TASK, dispatch_id=dispatch_id, room=room)
+# The messages, of a dispatch's id and room: they have a worker dispatch it, verify it, remove the
+# agent of a cancelled one, look after a lost agent, or redispatch it unless its agent is there.
+dispatch: Final = partial(Wake, DISPATCH_TASK)
+verify: Final = partial(Wake, VERIFY_TASK)
+clear: Final = partial(Wake, CLEAR_TASK)
+supervise: Final = partial(Wake, SUPERVISE_TASK)
+redispatch_joined: Final = partial(Wake, REDISPATCH_JOINED_TASK)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Celery's message for `task`, with names in angle brackets in place of the values.
-
-    Attributes:
-        body: the task's arguments, as serialised by Celery.
-        message: the envelope with headers and properties; `<body>` stands for the body.
-    """
+    """Celery's message for `task`, with names in angle brackets in place of the values."""
 
     task: str
-    message: str
-    body: str
+    message: str  # the envelope with headers and properties; `<body>` stands for the body
+    body: str  # the task's arguments, as serialised by Celery
 
 
 def keep(templates: Iterable[Template], *, replace: bool) -> Step[int]:
@@ -110,4 +80,4 @@ def keep(templates: Iterable[Template], *, replace: bool) -> Step[int]:
         for each in templates
         for text in (each.task, each.message, f"{each.task}:body", each.body)
     ]
-    return Step("keep_messages", (keys.MESSAGES,), ("1" if replace else "0", *fields), int)
+    return Step("keep_messages", (keys.MESSAGES,), (int(replace), *fields), int)

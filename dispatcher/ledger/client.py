@@ -1,7 +1,7 @@
 """The ledger's blocking client, with bounded times (web, beat, CLI).
 
-`async_client.py` is the same with asyncio. Apart from a lost connection neither retries: the caller
-decides, and the HTTP answer must come within a second.
+`async_client.py` is the same with asyncio. Both repeat a step once after a lost connection, and
+retry nothing else: the caller decides, and the HTTP answer must come within a second.
 """
 
 from __future__ import annotations
@@ -28,11 +28,6 @@ from dispatcher.ledger.scripts import script, sha
 from dispatcher.ledger.step import Step, T, done
 from dispatcher.settings import CommonSettings
 
-# A pooled connection that Redis has closed (a restart) fails at its first use, so a step is tried
-# once more at once after a lost connection; every step may be repeated. A time-out is not retried:
-# the time is used up.
-RETRIES = 1
-
 # Limit of a process's connections; a caller beyond it is refused at once. redis-py's own limit of
 # 100 is below the dispatches and sweeps of a worker that meets a backlog.
 MAX_CONNECTIONS = 1000
@@ -43,12 +38,8 @@ AT_ONCE: Final = 16
 # Part of the time-out within which Redis's answer still arrives in time; the rest is transport.
 _IN_TIME = 0.8
 
-_RESTING = "Redis did not answer (timed out a moment ago); check REDIS_URL and that Redis is up"
-
-
-# With Redis hung each caller would wait for its own time-out, and the callers in line behind it for
-# several; so callers are refused at once for this long after a time-out. So they are while Redis
-# loads its data: it looks at its connections only now and then.
+# After a time-out, or while Redis loads its data, callers are refused at once for so long: each
+# would wait for its own time-out, and those in line behind it for several.
 _REST_S = 0.3
 
 # A process that starts while Redis is slow (it loads its data: 0.2 s for each connection) opens its
@@ -63,7 +54,7 @@ class Ledger:
         self.clock = LedgerClock()
         self.in_time_s = settings.redis_timeout_s * _IN_TIME
         self._resting_until = 0.0
-        self._rests_after = RedisError()
+        self._refusal = LedgerUnavailable()  # of the step after which it rests
         # A place for each step at a time. With gevent this queue is C, and a semaphore Python.
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(AT_ONCE):
@@ -76,7 +67,7 @@ class Ledger:
             timeout_s=settings.redis_timeout_s,
             decode_responses=True,
             max_connections=MAX_CONNECTIONS,
-            retry=Retry(NoBackoff(), 0),  # see `_evaluate`
+            retry=Retry(NoBackoff(), 0),  # see `worth_repeating`
         )
 
     def warm_up(self, connections: int) -> None:
@@ -131,15 +122,14 @@ class Ledger:
 
     def _ask_now(self, step: Step[Any]) -> Any:
         if time.monotonic() < self._resting_until:
-            loads = isinstance(self._rests_after, BusyLoadingError)
-            raise unavailable(self._rests_after) if loads else LedgerUnavailable(_RESTING)
+            raise LedgerUnavailable(f"a moment ago: {self._refusal}", refusal=self._refusal.refusal)
         try:
             client = self._take()
             try:
                 return _evaluate(client, step)
-            except BusyLoadingError:
-                raise  # another try would take as long, and be answered the same
-            except RedisConnectionError:
+            except RedisError as error:
+                if not worth_repeating(error):
+                    raise
                 return _evaluate(client, step)
             finally:
                 self._idle.append(client)
@@ -157,13 +147,14 @@ class Ledger:
         return client
 
     def _unavailable(self, error: RedisError) -> LedgerUnavailable:
+        refusal = unavailable(error)
         if isinstance(error, (RedisTimeoutError, BusyLoadingError)):
-            self._rests_after = error
+            self._refusal = refusal
             self._resting_until = time.monotonic() + _REST_S
         if sentinel.may_be_another(error):
             self._give_back()
             sentinel.forget(self._redis)
-        return unavailable(error)
+        return refusal
 
     def _give_back(self) -> None:
         """Give the idle connections back to the pool, which looks at each before its next use."""
@@ -191,19 +182,27 @@ class Ledger:
                 raise unavailable(error) from error
             return message["channel"] if message else ""
 
-        try:
+        with contextlib.closing(pubsub):
             try:
                 pubsub.psubscribe(pattern)
             except RedisError as error:
                 raise unavailable(error) from error
             yield wait
-        finally:
-            pubsub.close()
 
     def close(self) -> None:
         """Close every connection."""
         self._give_back()
         sentinel.close(self._redis)
+
+
+def worth_repeating(error: RedisError) -> bool:
+    """Return True when a step is tried once more, at once; every step may be repeated.
+
+    A pooled connection that Redis has closed (a restart) fails at its first use. A Redis that loads
+    its data would answer the same again, as late; after a time-out no time is left.
+    """
+    lost = isinstance(error, RedisConnectionError)
+    return lost and not isinstance(error, BusyLoadingError)
 
 
 def _evaluate(client: redis.Redis, step: Step[Any]) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from dispatcher.clients.models import Client
 from dispatcher.domain import urls
 from dispatcher.ledger import keys
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 # After so long without a word from any worker, the clients' LiveKit servers are unknown.
 TTL_S = 86_400
@@ -28,12 +28,11 @@ TTL_S = 86_400
 class LiveKitServer:
     """One LiveKit server with one key, in a form that may be stored in Redis.
 
-    `proof` is derived from the key's secret, and reveals no more of it than a token signed with it.
-    Two clients with the same proof are one customer's (docs/clients.md). `address`: host and port.
+    Two clients with the same proof are one customer's (docs/clients.md).
     """
 
-    proof: str
-    address: str
+    proof: str  # derived from the key's secret; reveals no more of it than a token signed with it
+    address: str  # host and port
 
     @classmethod
     def of(cls, url: str, api_key: str, api_secret: str) -> LiveKitServer:
@@ -62,7 +61,7 @@ def tell(clients: Iterable[Client]) -> Step[int]:
         livekit = client.livekit
         server = LiveKitServer.of(livekit.url, livekit.api_key, livekit.api_secret)
         told += (client.client_id, json.dumps({"client_id": client.client_id, **asdict(server)}))
-    return Step("tell_clients", (keys.CLIENTS,), (str(TTL_S * 1000), *told), int)
+    return Step("report", (keys.CLIENTS,), (ms(TTL_S), "", *told), int)
 
 
 def told() -> Step[dict[str, LiveKitServer]]:

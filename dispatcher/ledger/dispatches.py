@@ -13,13 +13,13 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from dispatcher.domain import quotas
-from dispatcher.domain.models import Dispatch, Limits, NewDispatch, State
+from dispatcher.domain.models import Dispatch, DispatchRef, Limits, NewDispatch, State
 from dispatcher.domain.quotas import NO_ADMISSION, Admission
 from dispatcher.errors import TooLate
 from dispatcher.ledger import celery_messages, keys
 from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.parsing import parse_dispatch
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 from dispatcher.observability import state_changes
 from dispatcher.observability.state_changes import Change
 
@@ -40,32 +40,18 @@ class Once:
     room_name: str
     identity: str
 
-    def order(self) -> dict[str, Any]:
-        """Return the order that `lua/create.lua` reads."""
-        return {
-            "request": self.request_digest,
-            "room": self.room_name,
-            "identity": self.identity,
-            "ttl_s": IDEMPOTENCY_S,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """Answer to `create`: the id of the new record, or of the live one that was there already.
-
-    `room_name` and `identity` are set when the same request was answered before. `conflict`:
-    another request came with its `Idempotency-Key`. `over`: nothing was written, because the live
-    dispatch's people have left and its agent has other metadata.
-    """
+    """Answer to `create`: the id of the new record, or of the live one that was there already."""
 
     dispatch_id: str
     state: State
     new: bool
-    room_name: str = ""
+    room_name: str = ""  # this and `identity`: when the same request was answered before
     identity: str = ""
-    conflict: bool = False
-    over: bool = False
+    conflict: bool = False  # another request came with its `Idempotency-Key`
+    over: bool = False  # not written: the live one's people have left, its metadata is another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,26 +103,24 @@ def create(
     once: Once | None = None,
     not_after_ms: float | None = None,
 ) -> Step[Created]:
-    """Write the record of a new dispatch; a live one for client, room and agent wins over it.
+    """Write the record of a new dispatch, with the message that wakes a worker for it.
 
-    The same step pushes the message that wakes the dispatch worker, except for a paced dispatch,
-    which the sweeper wakes in its turn. Running it raises, with nothing written, as `quotas.check`,
-    and `TooLate` when Redis runs it later than `not_after_ms`, by the ledger's clock.
+    A live one for client, room and agent wins over it. A paced dispatch is woken by the sweeper, in
+    its turn. Running it raises, with nothing written, as `quotas.check`, and `TooLate`.
 
     Args:
-        once: the same request gets its first answer again for `IDEMPOTENCY_S`, whatever has become
-            of the dispatch.
-        not_after_ms: when the caller is told that the request failed; None: it waits without limit.
+        once: the same request gets its first answer again for `IDEMPOTENCY_S`.
+        not_after_ms: later, by the ledger's clock, it is `TooLate`; None: the caller waits.
     """
     wake_up = celery_messages.dispatch(new.dispatch_id, new.room_name)
     order = {
         "id": new.dispatch_id,
         "deadline_ms": new.deadline_ms,
-        "due_in_ms": int(due_in_s * 1000),
+        "due_in_ms": ms(due_in_s),
         "detail": to_json(detail).decode(),
         "limits": admission.order(),
-        "once": once.order() if once else False,
-        "wake": wake_up.order(),
+        "once": vars(once) if once else False,
+        "wake": vars(wake_up),
         "not_after_ms": not_after_ms or False,  # in Lua null would be true
     }
     return Step(
@@ -149,7 +133,7 @@ def create(
             wake_up.queue,
             keys.BUSY,
         ),
-        (keys.RECORD_PREFIX, to_json(order).decode(), *fields_of_new_record(new)),
+        (to_json(order).decode(), *fields_of_new_record(new)),
         lambda reply: _created(reply, new, admission.limits),
         lambda created: _tell_created(created, new, detail),
     )
@@ -166,14 +150,11 @@ def count_request(client_id: str, limits: Limits, *, only_look: bool = False) ->
     return Step(
         "count_request",
         (keys.rate(client_id, limits.bucket),),
-        (str(limits.requests_per_minute), "0" if only_look else "1"),
-        lambda early_ms: _check_rate(int(early_ms), limits),
+        (limits.requests_per_minute, int(not only_look)),
+        lambda early_ms: quotas.check(
+            "too_many_requests" if early_ms else "counted", limits, wait_ms=(early_ms,)
+        ),
     )
-
-
-def _check_rate(early_ms: int, limits: Limits) -> None:
-    if early_ms:
-        quotas.check("too_many_requests", limits, wait_ms=(early_ms,))
 
 
 def _created(reply: Sequence[Any], new: NewDispatch, limits: Limits) -> Created:
@@ -250,11 +231,9 @@ def _tell(command: Advance, done: Advanced) -> None:
 def read(dispatch_id: str, *, history: bool = True) -> Step[Dispatch | None]:
     """Return the record in one consistent read; None when there is none.
 
-    Without `history` it has no attempts and no timeline, which may be 250 and cost more than all
-    else of a request.
-
-    Text that cannot be an id has no record: ids come from URLs, command lines and messages of other
-    parties, and `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
+    Without `history` it has no attempts and no timeline: 250 of them cost more than all else of a
+    request. Text that cannot be an id has no record: ids come from other parties, and
+    `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
     """
     known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
     more = (keys.attempts(known), keys.timeline(known)) if history else ()
@@ -272,14 +251,16 @@ def claim_due(*, limit: int, push_s: float) -> Step[list[str]]:
     While the dispatch queue is as long as that, dispatches that wait in it and have time left are
     left to their own messages.
     """
-    return Step(
-        "claim_due",
-        (keys.DUE, keys.DISPATCH_QUEUE),
-        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX, str(limit)),
-        list,
-    )
+    args = (limit, ms(push_s))
+    return Step("claim_due", (keys.DUE, keys.DISPATCH_QUEUE), args, list)
 
 
 def defer(dispatch_id: str, *, due_in_s: float) -> Step[int]:
     """Move the due time of a record on the due list to `due_in_s` from now."""
-    return Step("defer", (keys.DUE,), (dispatch_id, str(int(due_in_s * 1000))), int)
+    return Step("defer", (keys.DUE,), (dispatch_id, ms(due_in_s)), int)
+
+
+def serving(dispatch: DispatchRef) -> Step[str]:
+    """Return the id of the room's live dispatch; "" if there is none."""
+    live = keys.live(dispatch.client_id, dispatch.agent_name, dispatch.room_name)
+    return Step("command", (live,), ("GET",), lambda found: found or "")

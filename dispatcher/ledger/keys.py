@@ -37,7 +37,7 @@ MESSAGES: Final = "usher:messages:1"
 LEASES_LOOKED_AT: Final = "usher:leases:looked_at"  # when a worker last looked for ended leases
 CLOCK: Final = "usher:clock"  # the ledger's clock and Redis's, as noted lately
 BIRTH: Final = "usher:birth"  # a mark that is written once: another mark tells of lost data
-PROBED: Final = "usher:probed"  # when Redis was last asked whether it takes writes (s)
+PROBED: Final = "usher:probed"  # written to learn whether Redis takes writes
 
 BUSY: Final = "usher:busy"  # set: `open_sessions` keys of clients that may have some on their way
 

@@ -7,13 +7,13 @@ agent that comes back too late finds itself stale.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Final
 
 from dispatcher.domain.models import Dispatch, DispatchRef
-from dispatcher.domain.timing import GRACE_S, STILL_TO_COME_S
 from dispatcher.ledger import celery_messages, keys
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 RENEW_S: Final = 0.8
 LEASE_S: Final = 3.0
@@ -61,14 +61,12 @@ def renew(
         ),
         (
             ref.dispatch_id,
-            str(ref.generation),
+            ref.generation,
             job_id,
-            str(people),
-            str(int(LEASE_S * 1000)),
-            str(int(abandon_after_s * 1000)),
-            str(int(deserted_after_s * 1000)),
-            "1" if met else "0",
-            str(int(STILL_TO_COME_S * 1000)),
+            people,
+            ms(abandon_after_s),
+            ms(deserted_after_s),
+            int(met),
         ),
         Renewal,
     )
@@ -76,16 +74,8 @@ def renew(
 
 def claim_ended(*, limit: int, push_s: float) -> Step[list[str]]:
     """Take up to `limit` dispatch ids whose lease has run out, and push their leases on."""
-    return Step(
-        "claim_leases",
-        (keys.LEASES, keys.LEASES_LOOKED_AT),
-        (
-            str(limit),
-            *(str(int(time_s * 1000)) for time_s in (push_s, GAP_S, GRACE_S)),
-            keys.RECORD_PREFIX,
-        ),
-        list,
-    )
+    args = (limit, ms(push_s))
+    return Step("claim_leases", (keys.LEASES, keys.LEASES_LOOKED_AT), args, list)
 
 
 def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
@@ -93,7 +83,7 @@ def look_again(dispatch_id: str, *, in_s: float) -> Step[int]:
     return Step(
         "look_again",
         (keys.record(dispatch_id), keys.LEASES),
-        (dispatch_id, str(int(in_s * 1000))),
+        (dispatch_id, ms(in_s)),
         int,
     )
 
@@ -106,7 +96,7 @@ def looked(dispatch: Dispatch) -> Step[int]:
     return Step(
         "looked",
         (keys.record(dispatch.dispatch_id), keys.LEASES),
-        (dispatch.dispatch_id, str(dispatch.look_at_ms)),
+        (dispatch.dispatch_id, dispatch.look_at_ms),
         int,
     )
 
@@ -124,15 +114,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str, met: bool = False) -> Ste
     return Step(
         "lapse",
         (keys.record(ref.dispatch_id), keys.LEASES, wake.queue),
-        (
-            ref.dispatch_id,
-            str(ref.generation),
-            job_id,
-            loss,
-            wake.json(),
-            str(int(LOOKED_AT_S * 1000)),
-            "1" if met else "0",
-        ),
+        (ref.dispatch_id, ref.generation, job_id, loss, json.dumps(vars(wake)), int(met)),
         int,
     )
 
@@ -155,13 +137,8 @@ def waiting_ahead(agent_name: str) -> Step[dict[tuple[str, str], int]]:
     return Step(
         "waiting_ahead",
         (keys.WAITING,),
-        (keys.RECORD_PREFIX, agent_name),
-        lambda reply: {
-            (client_id, container): number
-            for client_id, container, number in zip(
-                reply[::3], reply[1::3], reply[2::3], strict=True
-            )
-        },
+        (agent_name,),
+        lambda reply: {(client_id, container): number for client_id, container, number in reply},
     )
 
 
@@ -170,9 +147,5 @@ def pick_waiting(*, limit: int, push_s: float) -> Step[list[str]]:
 
     Dispatches that no person has ever joined come last.
     """
-    return Step(
-        "pick_waiting",
-        (keys.WAITING, keys.DUE),
-        (str(limit), str(int(push_s * 1000)), keys.RECORD_PREFIX),
-        list,
-    )
+    args = (limit, ms(push_s))
+    return Step("pick_waiting", (keys.WAITING, keys.DUE), args, list)

@@ -11,26 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dispatcher.domain.models import TERMINAL, DispatchRef, State
 from dispatcher.ledger import keys
-from dispatcher.ledger.parsing import pairs
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.parsing import of_any_release, pairs
+from dispatcher.ledger.step import Step, ms
 
 DEAD_MAX: Final = 1_000
-# The states that are announced to a client's own server.
-ANNOUNCED: Final = frozenset({State.JOINED, *TERMINAL})
 # How long an undeliverable event is kept.
 EVENT_RETENTION_S: Final = 86_400
-
-
-def announcement(dispatch: DispatchRef) -> dict[str, Any]:
-    """Return what `announce.lua` needs to write an event of that dispatch into the outbox."""
-    return {
-        "id": dispatch.dispatch_id,
-        "client": dispatch.client_id,
-        "prefix": keys.EVENT_PREFIX,
-        "retention_s": EVENT_RETENTION_S,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +45,13 @@ class DueEvent:
     good_till_ms: int
 
 
-def _parse(event_id: str, fields: dict[str, str], read_at_ms: int = 0) -> Event | None:
-    if not fields:
-        return None
-    return Event(
-        event_id=event_id,
-        event_type=fields["event_type"],
-        client_id=fields["client_id"],
-        dispatch_id=fields["dispatch_id"],
-        at_ms=int(fields["at_ms"]),
-        summary=json.loads(fields["summary"]),
-        tries=int(fields["tries"]),
-        error=fields.get("error", ""),
-        read_at_ms=read_at_ms,
-    )
+def _parse(fields: dict[str, str], **more: str | int) -> Event:
+    read: dict[str, Any] = {
+        "at_ms": int(fields["at_ms"]),
+        "summary": json.loads(fields["summary"]),
+        "tries": int(fields["tries"]),
+    }
+    return of_any_release(Event, fields | read | more)
 
 
 def want_events(client_ids: Sequence[str]) -> Step[int]:
@@ -79,7 +59,7 @@ def want_events(client_ids: Sequence[str]) -> Step[int]:
 
     Other workers may name other clients: during an upgrade their files of clients differ.
     """
-    return Step("want_events", (keys.NOTIFIED,), (str(EVENT_RETENTION_S), *client_ids), int)
+    return Step("want_events", (keys.NOTIFIED,), tuple(client_ids), int)
 
 
 def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[DueEvent]]:
@@ -90,7 +70,7 @@ def claim(client_ids: Sequence[str], *, limit: int, push_s: float) -> Step[list[
         return [DueEvent(*names, good_till_ms) for names in claimed]
 
     outboxes = tuple(keys.outbox(client_id) for client_id in client_ids)
-    args = (str(limit), str(int(push_s * 1000)), keys.EVENT_PREFIX)
+    args = (limit, ms(push_s))
     return Step("claim_events", outboxes, args, parse)
 
 
@@ -99,7 +79,7 @@ def read(event_id: str) -> Step[Event | None]:
 
     def parse(reply: tuple[int, list[str]]) -> Event | None:
         read_at_ms, flat = reply
-        return _parse(event_id, pairs(flat), read_at_ms)
+        return _parse(pairs(flat), event_id=event_id, read_at_ms=read_at_ms) if flat else None
 
     return Step("read_event", (keys.event(event_id),), (), parse)
 
@@ -116,14 +96,14 @@ def sent(event: Event) -> Step[int]:
 
 def later(event: Event, *, due_in_s: float, error: str = "") -> Step[int]:
     """Have the event tried (again) in `due_in_s`; with an `error` a try has failed."""
-    args = (event.event_id, str(int(due_in_s * 1000)), error)
+    args = (event.event_id, ms(due_in_s), error)
     return Step("event_later", _keys(event), args, int)
 
 
 def bury(event: Event, *, error: str) -> Step[int]:
     """Give the event up after its last failed try: keep it among the dead events."""
     dead_key = keys.dead_events(event.client_id)
-    args = (event.event_id, error, str(DEAD_MAX))
+    args = (event.event_id, error, DEAD_MAX)
     return Step("event_dead", (*_keys(event), dead_key), args, int)
 
 
@@ -131,18 +111,12 @@ def dead(client_id: str) -> Step[list[Event]]:
     """Return the given-up events of one client, the latest first."""
 
     def parse(reply: list[str]) -> list[Event]:
-        found = (json.loads(text) for text in reply)
-        events = (_parse(fields["event_id"], fields) for fields in found)
-        return [event for event in events if event is not None]
+        return [_parse(json.loads(text)) for text in reply]
 
-    return Step("dead_events", (keys.dead_events(client_id),), (), parse)
+    return Step("command", (keys.dead_events(client_id),), ("LRANGE", 0, -1), parse)
 
 
 def resend(client_id: str, event_id: str = "") -> Step[int]:
     """Put one dead event, or all, back into the outbox with the same id; return how many."""
-    return Step(
-        "resend",
-        (keys.dead_events(client_id), keys.outbox(client_id)),
-        (event_id, keys.EVENT_PREFIX, str(EVENT_RETENTION_S)),
-        int,
-    )
+    places = (keys.dead_events(client_id), keys.outbox(client_id))
+    return Step("resend", places, (event_id,), int)

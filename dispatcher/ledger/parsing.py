@@ -31,8 +31,6 @@ def of_any_release(cls: type[T], fields: dict[str, Any]) -> T:
     During a rolling upgrade a newer release writes more, and this one must go on working.
     """
     known = _names(cls)  # type: ignore[arg-type]  # every class is hashable
-    if fields.keys() <= known:
-        return cls(**fields)
     return cls(**{name: value for name, value in fields.items() if name in known})
 
 
@@ -52,21 +50,15 @@ def numbers(flat: Sequence[str]) -> dict[str, int]:
 
 
 def _parse_attempts(flat: list[str]) -> tuple[Attempt, ...]:
-    by_generation: dict[int, dict[str, str]] = {}
+    by_generation: dict[int, dict[str, Any]] = {}
     for name, value in pairs(flat).items():
         generation, _, key = name.partition(".")
         by_generation.setdefault(int(generation), {})[key] = value
-    return tuple(
-        Attempt(
-            generation=generation,
-            livekit_dispatch_id=fields.get("livekit_dispatch_id", ""),
-            tries=int(fields.get("tries", 0)),
-            errors=tuple(json.loads(fields.get("errors", "[]"))),
-            outcome=fields.get("outcome", ""),
-            reason=fields.get("reason", ""),
-        )
-        for generation, fields in sorted(by_generation.items())
-    )
+    for number, fields in by_generation.items():
+        fields["generation"] = number
+        fields["tries"] = int(fields.get("tries", 0))
+        fields["errors"] = tuple(json.loads(fields.get("errors", "[]")))
+    return tuple(of_any_release(Attempt, fields) for _, fields in sorted(by_generation.items()))
 
 
 def parse_dispatch(
@@ -80,30 +72,22 @@ def parse_dispatch(
     if not record:
         return None
     fields: dict[str, Any] = pairs(record)
-    client_id = fields.get("client_id", "")
     if "unreadable" in fields:
         raise UnreadableRecord(f"it is no record: {fields['unreadable']}")
     try:
-        return _parse(dispatch_id, now_ms, fields, attempts, timeline)
+        fields |= {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
+        fields |= {
+            "dispatch_id": dispatch_id,
+            "read_at_ms": now_ms,
+            "attempts": _parse_attempts(attempts),
+            "timeline": tuple(map(parse_event, timeline)),
+        }
+        return of_any_release(Dispatch, fields)
     except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {error}"
-        raise UnreadableRecord(told, client_id=client_id) from error
+        raise UnreadableRecord(told, client_id=fields.get("client_id", "")) from error
 
 
-def _parse(
-    dispatch_id: str,
-    now_ms: int,
-    fields: dict[str, Any],
-    attempts: list[str],
-    timeline: list[str],
-) -> Dispatch:
-    fields |= {name: read(fields[name]) for name, read in _READERS.items() if name in fields}
-    fields |= {
-        "dispatch_id": dispatch_id,
-        "read_at_ms": now_ms,
-        "attempts": _parse_attempts(attempts),
-        "timeline": tuple(
-            of_any_release(TimelineEvent, event) for event in json.loads(f"[{','.join(timeline)}]")
-        ),
-    }
-    return of_any_release(Dispatch, fields)
+def parse_event(text: str) -> TimelineEvent:
+    """Return an event of a timeline."""
+    return of_any_release(TimelineEvent, json.loads(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Collection, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from dispatcher.domain.models import Dispatch, State, TimelineEvent
 from dispatcher.ledger import keys
-from dispatcher.ledger.parsing import of_any_release, parse_dispatch
+from dispatcher.ledger.parsing import parse_dispatch, parse_event
 from dispatcher.ledger.step import Step
 
 logger = logging.getLogger(__name__)
@@ -68,31 +67,16 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Some of a client's dispatches, newest first, without attempts and timeline.
-
-    `next` is where to go on, if there may be more: a page can be short, or empty, before the end.
-    """
+    """Some of a client's dispatches, newest first, without attempts and timeline."""
 
     dispatches: tuple[Dispatch, ...]
-    next: Position | None
+    next: Position | None  # if there may be more: a page can be short, or empty, before the end
 
 
 def page(client_id: str, *, state: State | None, limit: int, after: Position | None) -> Step[Page]:
     """Return up to `limit` dispatches of one client, in `state` if given, that follow `after`."""
-    return Step(
-        "list",
-        (keys.index(client_id),),
-        (
-            keys.RECORD_PREFIX,
-            state or "",
-            str(limit),
-            after.created_at_ms if after else "",
-            after.dispatch_id if after else "",
-            str(MOST_LOOKED_AT),
-            *_FIELDS,
-        ),
-        _page,
-    )
+    states = () if state is None else (state,)
+    return search((client_id,), states=states, limit=limit, after=after, as_asked=True)
 
 
 def search(
@@ -103,30 +87,31 @@ def search(
     text: str = "",
     limit: int,
     after: Position | None = None,
+    as_asked: bool = False,
 ) -> Step[Page]:
     """Return up to `limit` dispatches of those clients, newest first, that follow `after`.
 
-    If only failed dispatches are wanted, their time is that of the failure; else the time is that
-    of the request.
+    If only failed dispatches are wanted, their time is that of the failure; else, or `as_asked`,
+    the time is that of the request.
 
     Args:
         states: only dispatches in one of them; empty: in any.
         since_ms: only dispatches of this time (ms since the epoch) or later.
         text: only dispatches with it in the room's name, or at the beginning of the id.
     """
-    index = keys.failed_sessions if tuple(states) == (State.FAILED,) else keys.index
+    by_failure = tuple(states) == (State.FAILED,) and not as_asked
+    index = keys.failed_sessions if by_failure else keys.index
     return Step(
         "search",
         tuple(index(client_id) for client_id in client_ids),
         (
-            keys.RECORD_PREFIX,
-            str(limit),
-            str(MOST_LOOKED_AT),
+            limit,
+            MOST_LOOKED_AT,
             after.created_at_ms if after else "",
             after.dispatch_id if after else "",
-            "" if since_ms is None else str(since_ms),
+            "" if since_ms is None else since_ms,
             text,
-            str(len(states)),
+            len(states),
             *states,
             *_FIELDS,
         ),
@@ -151,7 +136,7 @@ def _page(reply: list[Any]) -> Page:
 def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
     try:
         return parse_dispatch(dispatch_id, now_ms, flat, [], [])
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         # An unreadable record must not hide the others; the sweeper parks it.
         logger.exception("this record cannot be read", extra={"dispatch_id": dispatch_id})
         return None
@@ -159,21 +144,16 @@ def _parse(dispatch_id: str, now_ms: int, flat: list[str]) -> Dispatch | None:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """State of a dispatch (None: there is no such record), and its latest events.
+    """State of a dispatch, and its latest events."""
 
-    `position` is the number of the last of `events`, counted from the dispatch's first.
-    """
-
-    state: State | None
-    position: int
+    state: State | None  # None: there is no such record
+    position: int  # number of the last of `events`, counted from the dispatch's first
     events: Sequence[TimelineEvent]
 
 
 def news(dispatch_id: str, *, after: int) -> Step[News]:
     """Return the events of a dispatch after its event number `after`."""
-    return Step(
-        "news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (str(after),), _news
-    )
+    return Step("news", (keys.record(dispatch_id), keys.timeline(dispatch_id)), (after,), _news)
 
 
 def _news(reply: list[Any]) -> News:
@@ -181,5 +161,5 @@ def _news(reply: list[Any]) -> News:
     return News(
         state=State(state) if state else None,
         position=position,
-        events=[of_any_release(TimelineEvent, json.loads(text)) for text in events],
+        events=list(map(parse_event, events)),
     )

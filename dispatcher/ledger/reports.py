@@ -7,32 +7,40 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from dispatcher.clients.worker_settings import Service, WorkerSettings
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import AgentServerReport, Dispatch
 from dispatcher.ledger import dispatches, keys
 from dispatcher.ledger.parsing import numbers, of_any_release, pairs
-from dispatcher.ledger.step import Step
+from dispatcher.ledger.step import Step, ms
 
 logger = logging.getLogger(__name__)
+
+# How long a part of Usher counts as at work after its report.
+TTL_S: Final = 6.0
+SWEEPER: Final = "sweeper"  # the part's name
+
+# Begins the counters of unexpected failures in `keys.LEDGER_METRICS`.
+INTERNAL_ERRORS: Final = "internal_errors:"
+
+
+def worker_part(queue: str) -> str:
+    """Return the name under which the workers of a queue report themselves."""
+    return f"worker:{queue}"
+
+
+def livekit_part(client_id: str) -> str:
+    """Return the name under which a client's LiveKit server is reported."""
+    return f"livekit:{client_id}"
 
 
 def report_agent_server(report: AgentServerReport, *, ttl_s: float) -> Step[int]:
     """Keep an agent server's report for `ttl_s`; 0 deletes it. The answer is the ledger's clock."""
-    return Step(
-        "report",
-        (keys.AGENT_SERVERS, keys.WAITING),
-        (
-            report.agent_server_id,
-            json.dumps(asdict(report)),
-            str(int(ttl_s * 1000)),
-            keys.CAPACITY_CHANNEL if report.free_slots else "",
-            report.agent_name,
-        ),
-        int,
-    )
+    tell = report.agent_name if report.free_slots else ""
+    args = (ms(ttl_s), tell, report.agent_server_id, json.dumps(asdict(report)))
+    return Step("report", (keys.AGENT_SERVERS, keys.WAITING), args, int)
 
 
 def agent_servers() -> Step[list[AgentServerReport]]:
@@ -41,8 +49,7 @@ def agent_servers() -> Step[list[AgentServerReport]]:
 
 
 def _agent_servers(reply: Iterable[str]) -> list[AgentServerReport]:
-    found = (agent_server(text) for text in reply)
-    return [report for report in found if report is not None]
+    return [report for report in map(agent_server, reply) if report is not None]
 
 
 @lru_cache(maxsize=1000)  # most are read many times before they change
@@ -70,12 +77,10 @@ def read_with_agent_servers(
     return Step(step.script_name, (*step.keys, keys.AGENT_SERVERS), (), parse)
 
 
-def report_worker(settings: WorkerSettings, *, ttl_s: float) -> Step[int]:
-    """Keep a worker process's settings for `ttl_s`."""
-    text = json.dumps(asdict(settings))
-    return Step(
-        "report", (keys.WORKER_SETTINGS,), (settings.worker, text, str(int(ttl_s * 1000))), int
-    )
+def report_worker(settings: WorkerSettings) -> Step[int]:
+    """Keep a worker process's settings for `TTL_S`."""
+    args = (ms(TTL_S), "", settings.worker, json.dumps(asdict(settings)))
+    return Step("report", (keys.WORKER_SETTINGS,), args, int)
 
 
 def workers() -> Step[list[WorkerSettings]]:
@@ -84,8 +89,8 @@ def workers() -> Step[list[WorkerSettings]]:
 
 
 def _workers(reply: Iterable[str]) -> list[WorkerSettings]:
-    found = (_worker(text) for text in reply)
-    return sorted((each for each in found if each is not None), key=lambda each: each.worker)
+    found = (each for each in map(_worker, reply) if each is not None)
+    return sorted(found, key=lambda each: each.worker)
 
 
 @lru_cache(maxsize=1000)
@@ -101,14 +106,14 @@ def _worker(text: str) -> WorkerSettings | None:
         return None
 
 
-def report_alive(name: str, *, ttl_s: float) -> Step[int]:
+def report_alive(name: str, *, ttl_s: float = TTL_S) -> Step[int]:
     """Note that the part `name` is at work; it counts as gone after `ttl_s`."""
-    return Step("report", (keys.ALIVE,), (name, json.dumps(name), str(int(ttl_s * 1000))), int)
+    return Step("report", (keys.ALIVE,), (ms(ttl_s), "", name, json.dumps(name)), int)
 
 
-def begin_sweep(name: str, *, ttl_s: float, pause_s: float) -> Step[bool]:
-    """Note that a sweep begins, like `report_alive`; false if another has just begun."""
-    args = (name, json.dumps(name), str(int(ttl_s * 1000)), str(int(pause_s * 1000)))
+def begin_sweep(*, pause_s: float) -> Step[bool]:
+    """Note that a sweep begins; false if another began less than `pause_s` ago."""
+    args = (SWEEPER, json.dumps(SWEEPER), ms(TTL_S), ms(pause_s))
     return Step("begin_sweep", (keys.ALIVE,), args, bool)
 
 
@@ -137,7 +142,7 @@ def count(reporter: str, number: int, counts: Sequence[AgentCounts]) -> Step[int
             keys.counted(reporter),
             *(each.key for each in counts),
         ),
-        (str(number), json.dumps([dict(each.increments) for each in counts])),
+        (number, json.dumps([dict(each.increments) for each in counts])),
         int,
     )
 
@@ -147,14 +152,15 @@ def ping() -> Step[int]:
     return Step("ping", (), (), int)
 
 
-def probe() -> Step[int]:
-    """Return Redis's clock after a test write."""
-    return Step("probe", (keys.PROBED,), (), int)
+def probe() -> Step[bool]:
+    """Write a key: a Redis that takes no writes still answers reads."""
+    return Step("command", (keys.PROBED,), ("SET", 1, "PX", 60_000), bool)
 
 
 def internal_error(work: str) -> Step[int]:
     """Count an unexpected failure of `work`."""
-    return Step("internal_error", (keys.LEDGER_METRICS,), (work,), int)
+    args = ("HINCRBY", f"{INTERNAL_ERRORS}{work}", "1")
+    return Step("command", (keys.LEDGER_METRICS,), args, int)
 
 
 def park(dispatch_id: str, reason: str) -> Step[int]:
@@ -162,14 +168,14 @@ def park(dispatch_id: str, reason: str) -> Step[int]:
     return Step(
         "park",
         (keys.PARKED, keys.record(dispatch_id), keys.DUE, keys.LEASES, keys.WAITING),
-        (dispatch_id, reason, keys.SESSIONS_PREFIX, keys.LIVE_PREFIX),
+        (dispatch_id, reason),
         int,
     )
 
 
 def parked() -> Step[dict[str, str]]:
     """Return the parked dispatch ids, each with its reason."""
-    return Step("hash", (keys.PARKED,), (), pairs)
+    return Step("command", (keys.PARKED,), ("HGETALL",), pairs)
 
 
 def forget(dispatch_id: str) -> Step[int]:
@@ -179,7 +185,7 @@ def forget(dispatch_id: str) -> Step[int]:
 
 def backlog(queue: str = keys.DISPATCH_QUEUE) -> Step[int]:
     """Return the length of a queue (Celery keeps a queue as a list of its name)."""
-    return Step("backlog", (queue,), (), int)
+    return Step("command", (queue,), ("LLEN",), int)
 
 
 def key_used(client_id: str, key_id: str) -> Step[int]:
@@ -189,7 +195,7 @@ def key_used(client_id: str, key_id: str) -> Step[int]:
 
 def key_uses(client_id: str) -> Step[dict[str, int]]:
     """Return when each of a client's API keys was last used (ms since the epoch), if it was."""
-    return Step("hash", (keys.key_uses(client_id),), (), numbers)
+    return Step("command", (keys.key_uses(client_id),), ("HGETALL",), numbers)
 
 
 def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
@@ -197,7 +203,7 @@ def password_attempt(address: str, *, most: int, within_s: float) -> Step[int]:
 
     The answer is the ms to wait when `most` have been wrong `within_s`, else 0.
     """
-    args = (str(most), str(int(within_s * 1000)), "begin")
+    args = (most, ms(within_s), "begin")
     return Step("attempt", (keys.wrong_passwords(address),), args, int)
 
 
@@ -208,4 +214,4 @@ def password_right(address: str) -> Step[int]:
 
 def open_sessions(client_id: str) -> Step[int]:
     """Return how many dispatches of a client have not ended."""
-    return Step("cardinality", (keys.open_sessions(client_id),), (), int)
+    return Step("command", (keys.open_sessions(client_id),), ("ZCARD",), int)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from dispatcher.domain.models import TERMINAL, FailureReason, RememberedDispatch, State
+from dispatcher.domain.models import FailureReason, RememberedDispatch, State
 from dispatcher.ledger import keys
 from dispatcher.ledger.dispatches import fields_of_new_record, keys_of_new_record
-from dispatcher.ledger.outbox import announcement
 from dispatcher.ledger.step import Step
 from dispatcher.observability import state_changes
 from dispatcher.observability.state_changes import Change
@@ -47,26 +46,22 @@ def restore(dispatch: RememberedDispatch, *, by: str, retention_s: int) -> Step[
     detail = {"by": by}
     return Step(
         "restore",
-        (
-            *keys_of_new_record(dispatch),
-            keys.NOTIFIED,
-            keys.outbox(dispatch.client_id),
-        ),
+        (*keys_of_new_record(dispatch), keys.NOTIFIED, keys.outbox(dispatch.client_id)),
         (
             dispatch.dispatch_id,
             dispatch.state,
-            str(dispatch.generation),
-            str(dispatch.age_ms),
-            str(dispatch.deadline_ms),
+            dispatch.generation,
+            dispatch.age_ms,
+            dispatch.deadline_ms,
             json.dumps(detail),
             FailureReason.SUPERSEDED,
             "the room has another dispatch by now: ",
-            str(retention_s),
-            json.dumps(announcement(dispatch)),
-            dispatch.client_id if by == WEB else "",
+            retention_s,
+            dispatch.client_id,
+            int(by == WEB),
             *fields_of_new_record(dispatch),
         ),
-        lambda reply: Restored(reply[0]),
+        Restored,
         lambda restored: _tell(dispatch, detail, restored),
     )
 
@@ -106,7 +101,7 @@ def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Ste
     return Step(
         "standing",
         tuple(keys.record(dispatch_id) for dispatch_id in dispatch_ids),
-        (",".join(sorted(TERMINAL)), *client_ids),
+        tuple(client_ids),
         parse,
     )
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha1
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 from dispatcher.domain.metrics import BOUNDS, OPEN_STATES
-from dispatcher.domain.models import END_MARGIN_S
+from dispatcher.domain.models import END_MARGIN_S, TERMINAL
+from dispatcher.domain.quotas import AT_ONCE, PACE_MS
+from dispatcher.domain.timing import GRACE_S, STILL_TO_COME_S
 from dispatcher.ledger import keys
-from dispatcher.ledger.admission import WINDOW_S
+from dispatcher.ledger.admission import LEAST_WINDOW, WINDOW_S
+from dispatcher.ledger.dispatches import IDEMPOTENCY_S
+from dispatcher.ledger.leases import GAP_S, LEASE_S, LOOKED_AT_S
+from dispatcher.ledger.outbox import EVENT_RETENTION_S
+from dispatcher.ledger.step import ms
 
 # The files that are part of a script, in this order; `clock` is added where a script calls it.
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -32,49 +39,63 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "claim_due": ("push", "in_turn"),
     "pick_waiting": ("push", "in_turn"),
     "restore": ("announce", "counting", "observing"),
-    "list": ("pages",),
-    "search": ("pages",),
-    "read": ("fresh_reports",),
-    "fresh": ("fresh_reports",),
+    **dict.fromkeys(("read", "fresh", "health"), ("fresh_reports",)),
     **dict.fromkeys(("count", "event_sent", "event_later", "event_dead"), ("counting",)),
+}
+
+# What the scripts share with this package; each stands before the scripts that name it.
+_CONSTANTS: Final[Mapping[str, Any]] = {
+    "CLOCK": keys.CLOCK,
+    "MESSAGES": keys.MESSAGES,
+    "RECORD_PREFIX": keys.RECORD_PREFIX,
+    "LIVE_PREFIX": keys.LIVE_PREFIX,
+    "SESSIONS_PREFIX": keys.SESSIONS_PREFIX,
+    "WAKE_PREFIX": keys.WAKE_PREFIX,
+    "EVENT_PREFIX": keys.EVENT_PREFIX,
+    "CAPACITY_CHANNEL": keys.CAPACITY_CHANNEL,
+    "EVENT_RETENTION_S": EVENT_RETENTION_S,
+    "IDEMPOTENCY_S": IDEMPOTENCY_S,
+    "END_MARGIN_MS": ms(END_MARGIN_S),
+    "STILL_TO_COME_MS": ms(STILL_TO_COME_S),
+    "LEASE_MS": ms(LEASE_S),
+    "LOOKED_AT_MS": ms(LOOKED_AT_S),
+    "GAP_MS": ms(GAP_S),
+    "GRACE_MS": ms(GRACE_S),
+    "WINDOW_MS": ms(WINDOW_S),
+    "LEAST_WINDOW": LEAST_WINDOW,
+    "PACE_MS": PACE_MS,
+    "PACED_AT_ONCE": AT_ONCE,
+    "TERMINAL": dict.fromkeys(sorted(TERMINAL), True),
+    "PLACES": {state: place for place, state in enumerate(OPEN_STATES, 1)},  # their scores
+    "BOUNDS": BOUNDS,  # of the metrics' histograms
 }
 
 
 @cache
 def script(name: str) -> str:
-    """Return the source of `lua/<name>.lua`, after the other files that it uses."""
-    parts = _PARTS.get(name, ())
-    places = _places() if "counting" in parts else ""
-    bounds = _bounds() if "observing" in parts else ""
-    source = places + bounds + "".join(_source(part) for part in (*parts, name))
-    asks_the_clock = "clock()" in source
-    return (_lua_constants() + _source("clock") if asks_the_clock else "") + source
+    """Return the source of `lua/<name>.lua`, after the other files and constants that it uses."""
+    source = "".join(map(_source, (*_PARTS.get(name, ()), name)))
+    if "clock()" in source:
+        source = _source("clock") + source
+    used = (
+        f"local {constant} = {_in_lua(value)}\n"
+        for constant, value in _CONSTANTS.items()
+        if constant in source
+    )
+    return "".join(used) + source
 
 
 def _source(name: str) -> str:
     return (resources.files("dispatcher.ledger") / "lua" / f"{name}.lua").read_text("utf-8")
 
 
-def _lua_constants() -> str:
-    """Return the constants for scripts that call the clock."""
-    return (
-        f"local CLOCK, MESSAGES = '{keys.CLOCK}', '{keys.MESSAGES}'\n"
-        f"local END_MARGIN_MS, WINDOW_MS = {END_MARGIN_S * 1000:.0f}, {WINDOW_S * 1000:.0f}\n"
-    )
-
-
-def _bounds() -> str:
-    """Return the bounds of the metrics' histograms."""
-    bounds = ", ".join(
-        f"{name} = {{{', '.join(map(str, values))}}}" for name, values in BOUNDS.items()
-    )
-    return f"local BOUNDS = {{{bounds}}}\n"
-
-
-def _places() -> str:
-    """Return the score of each open state."""
-    places = ", ".join(f"{state} = {place}" for place, state in enumerate(OPEN_STATES, 1))
-    return f"local PLACES = {{{places}}}\n"
+def _in_lua(value: Any) -> str:
+    """Return a constant as Lua writes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_in_lua(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "{" + ", ".join(map(_in_lua, value)) + "}"
+    return json.dumps(value)
 
 
 @cache

@@ -7,21 +7,14 @@ takes many steps.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
-from dispatcher.domain.metrics import (
-    OPEN_STATES,
-    AgentFigures,
-    ClientFigures,
-    Figures,
-    Window,
-    agent_figures,
-    client_figures,
-)
+from dispatcher.domain.metrics import OPEN_STATES, Figures, Window, agent_figures, client_figures
 from dispatcher.domain.models import AgentServerReport
-from dispatcher.ledger import keys, parts, reports
+from dispatcher.ledger import keys, reports
 from dispatcher.ledger.parsing import numbers, pairs
 from dispatcher.ledger.step import Step
 
@@ -31,7 +24,6 @@ if TYPE_CHECKING:
 
 QUEUES: Final = (keys.DISPATCH_QUEUE, keys.VERIFY_QUEUE, keys.SWEEP_QUEUE, keys.WEBHOOK_QUEUE)
 NOT_OURS: Final = ""  # the client of jobs that another dispatcher has made
-_INTERNAL: Final = "internal_errors:"
 EVERY: Final = "*"  # every client for which an agent server has counted anything
 # Hashes that one step adds up; the window of a day has a hundred for each client and container.
 _HASHES: Final = 2000
@@ -72,46 +64,37 @@ def read(store: Ledger, window: Window, client_ids: Iterable[str]) -> Figures:
     Raises:
         LedgerUnavailable: Redis does not answer.
     """
-    looks = _pieces(window, client_ids)
-    look = next(looks)
-    try:
-        while True:
-            look = looks.send(store.run(look))
-    except StopIteration as read_all:
-        return cast(Figures, read_all.value)
+    wanted = tuple(dict.fromkeys(client_ids))
+    named = store.run(_look(window, (), "named", of=wanted))
+    return _joined(named, [store.run(piece) for piece in _pieces(named, wanted)])
 
 
 async def read_async(store: AsyncLedger, window: Window, client_ids: Iterable[str]) -> Figures:
     """As `read`, with asyncio."""
-    looks = _pieces(window, client_ids)
-    look = next(looks)
-    try:
-        while True:
-            look = looks.send(await store.run(look))
-    except StopIteration as read_all:
-        return cast(Figures, read_all.value)
-
-
-def _pieces(
-    window: Window, client_ids: Iterable[str]
-) -> Generator[Step[Figures], Figures, Figures]:
-    """Yield one step after the other, each for so many hashes; return the sum of their figures."""
     wanted = tuple(dict.fromkeys(client_ids))
-    named = yield _look(window, (), "named", of=wanted)
+    named = await store.run(_look(window, (), "named", of=wanted))
+    return _joined(named, [await store.run(piece) for piece in _pieces(named, wanted)])
+
+
+def _pieces(named: Figures, client_ids: Sequence[str]) -> Iterator[Step[Figures]]:
+    """Yield the steps that read the counters of the clients and of the `named` agents."""
+    window, at_ms = named.window, named.at_ms
+    most = max(1, _HASHES // window.hashes)
+    for at in range(0, len(client_ids), most):
+        yield _look(window, client_ids[at : at + most], "counted", at_ms=at_ms)
     of_agents = [
         keys.agent_metrics(each.client_id, each.container, each.agent_name) for each in named.agents
     ]
-    most = max(1, _HASHES // window.hashes)
-    clients: list[ClientFigures] = []
-    agents: list[AgentFigures] = []
-    for at in range(0, len(wanted), most):
-        piece = yield _look(window, wanted[at : at + most], "counted", at_ms=named.at_ms)
-        clients += piece.clients
     for at in range(0, len(of_agents), most):
-        some = of_agents[at : at + most]
-        piece = yield _look(window, (), "counted", at_ms=named.at_ms, agents=some)
-        agents += piece.agents
-    return replace(named, clients=tuple(clients), agents=tuple(agents))
+        yield _look(window, (), "counted", at_ms=at_ms, agents=of_agents[at : at + most])
+
+
+def _joined(named: Figures, pieces: Sequence[Figures]) -> Figures:
+    return replace(
+        named,
+        clients=tuple(client for piece in pieces for client in piece.clients),
+        agents=tuple(agent for piece in pieces for agent in piece.agents),
+    )
 
 
 def _look(
@@ -128,10 +111,7 @@ def _look(
     return Step(
         "figures",
         (keys.AGENT_METRICS_INDEX, *(key for pair in of_clients for key in pair), *agents),
-        (
-            *(str(window.minutes), str(window.bucket_ms), str(len(OPEN_STATES))),
-            *(str(at_ms), str(len(client_ids)), which, *of),
-        ),
+        (window.minutes, window.bucket_ms, len(OPEN_STATES), at_ms, len(client_ids), which, *of),
         lambda reply: _figures(window, client_ids, reply),
     )
 
@@ -171,6 +151,7 @@ def health() -> Step[Health]:
 def _health(reply: Sequence[Any]) -> Health:
     now, servers, alive, waiting, oldest, overdue, first_due, swept, parked, flat, queues = reply
     counted = pairs(flat)
+    by_name = attrgetter("agent_name", "container", "agent_server_id")
     at_work = [reports.part(text) for text in alive]
 
     def age_ms(since: str) -> int:
@@ -181,26 +162,21 @@ def _health(reply: Sequence[Any]) -> Health:
 
     return Health(
         at_ms=now,
-        agent_servers=tuple(
-            sorted(
-                filter(None, map(reports.agent_server, servers)),
-                key=lambda each: (each.agent_name, each.container, each.agent_server_id),
-            )
-        ),
+        agent_servers=tuple(sorted(filter(None, map(reports.agent_server, servers)), key=by_name)),
         queues=dict(zip(QUEUES, queues, strict=True)),
         waiting=waiting,
         oldest_waiting_ms=age_ms(oldest),
         overdue=overdue,
         oldest_overdue_ms=age_ms(first_due),
         sweeper_silent_ms=age_ms(swept) if swept else None,
-        workers=named(parts.worker("")),
-        livekit=named(parts.livekit("")),
-        sweeper_alive=parts.SWEEPER in at_work,
+        workers=named(reports.worker_part("")),
+        livekit=named(reports.livekit_part("")),
+        sweeper_alive=reports.SWEEPER in at_work,
         parked=parked,
         data_losses=int(counted.get("data_losses", 0)),
         internal_errors={
-            name.removeprefix(_INTERNAL): int(value)
+            name.removeprefix(reports.INTERNAL_ERRORS): int(value)
             for name, value in sorted(counted.items())
-            if name.startswith(_INTERNAL)
+            if name.startswith(reports.INTERNAL_ERRORS)
         },
     )

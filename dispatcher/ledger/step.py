@@ -21,9 +21,14 @@ class Step(Generic[T]):
 
     script_name: str
     keys: tuple[str, ...]
-    args: tuple[str, ...]
+    args: tuple[str | int, ...]
     parse: Callable[[Any], T]
     tell: Callable[[T], None] | None = None
+
+
+def ms(time_s: float) -> int:
+    """Return a time in milliseconds, as the scripts have it."""
+    return int(time_s * 1000)
 
 
 def done(step: Step[T], reply: Any) -> T:

@@ -54,14 +54,6 @@ def take(hint: Hint, agent_names: Sequence[str]) -> Step[Taken]:
     return Step(
         "hint",
         (keys.webhook_seen(hint.client_id, hint.event_id), keys.LEASES, *rooms),
-        (
-            str(SEEN_S),
-            hint.news,
-            hint.client_id,
-            hint.dispatch_id,
-            keys.RECORD_PREFIX,
-            keys.WAKE_PREFIX,
-            f"webhook:{hint.event}",
-        ),
+        (SEEN_S, hint.news, hint.client_id, hint.dispatch_id, f"webhook:{hint.event}"),
         Taken,
     )

@@ -15,8 +15,8 @@ from dispatcher.domain.rooms import AgentParticipant
 from dispatcher.domain.timing import unchanged_s
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import dispatches
-from dispatcher.ledger.cancelling import cleared, serving
 from dispatcher.ledger.celery_messages import CLEAR_TASK
+from dispatcher.ledger.endings import cleared
 from dispatcher.lifecycle.outcomes import log_fields, read
 from dispatcher.lifecycle.services import Services
 
@@ -70,7 +70,7 @@ async def _clear(services: Services, dispatch: Dispatch) -> None:
     agents = (await livekit.look(dispatch.room_name)).agents
     if not agents:
         return
-    alone = not await services.ledger.run(serving(dispatch))
+    alone = not await services.ledger.run(dispatches.serving(dispatch))
     for agent in agents:
         if _is_of(dispatch, agent, alone=alone):
             logger.info("putting out", extra=log_fields(dispatch, agent_identity=agent.identity))

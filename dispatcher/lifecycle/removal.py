@@ -10,7 +10,7 @@ from dispatcher.domain.rooms import AgentParticipant, RoomView, foreign_agents, 
 from dispatcher.domain.state_machine import FOREIGN_AGENT, SURPLUS_AGENT
 from dispatcher.errors import LiveKitError
 from dispatcher.ledger import leases
-from dispatcher.ledger.advance import Advance, Counted
+from dispatcher.ledger.advance import Advance
 from dispatcher.lifecycle.outcomes import log_fields
 from dispatcher.lifecycle.services import Services
 
@@ -66,7 +66,7 @@ async def _remove_and_tell(
             dispatch,
             transition,
             detail={"agent_identity": agent.identity},
-            counted=Counted(once=f"{transition.event}:{agent.identity}"),
+            count_once=f"{transition.event}:{agent.identity}",
         )
     )
 

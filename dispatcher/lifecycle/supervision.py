@@ -162,6 +162,5 @@ async def _cancel(services: Services, dispatch: Dispatch) -> bool:
         dispatch,
         waited_s=services.common.abandon_after_s,
         retention_s=services.common.retention_s,
-        unless_asked_for_s=STILL_TO_COME_S,
     )
     return (await services.ledger.run(step)).moved

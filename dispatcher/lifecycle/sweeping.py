@@ -26,9 +26,8 @@ from dispatcher.domain.models import (
 )
 from dispatcher.domain.timing import look_again_in_s, time_is_up
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import celery_messages, dispatches, leases, parts, reports
-from dispatcher.ledger.cancelling import cleared
-from dispatcher.ledger.endings import everybody_left
+from dispatcher.ledger import celery_messages, dispatches, leases, reports
+from dispatcher.ledger.endings import cleared, everybody_left
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.outbox import DueEvent
 from dispatcher.lifecycle import verification, webhook_delivery
@@ -151,7 +150,7 @@ async def _look_at_each(
             dispatch = await read_or_park(services, dispatch_id)
             if dispatch is None or (dispatch.terminal and not dispatch.clearing):
                 return None
-            answers = parts.livekit(dispatch.client_id) in sight.alive
+            answers = reports.livekit_part(dispatch.client_id) in sight.alive
             waits = not time_is_up(dispatch) and services.fenced(dispatch)
             if waits and nothing_new(dispatch, sight.servers, livekit_answers=answers):
                 pause_s = look_again_in_s(dispatch, services.settings.wait_s)
@@ -239,7 +238,7 @@ async def stand_in_for_beat(services: Services) -> None:
         await asyncio.sleep(STAND_IN_S)
         try:
             async with services.guard.one(Work.STAND_IN_FOR_BEAT):
-                if parts.SWEEPER in await services.ledger.run(reports.alive()):
+                if reports.SWEEPER in await services.ledger.run(reports.alive()):
                     if silent:
                         logger.warning("beat sweeps again")
                     silent = False

@@ -57,13 +57,10 @@ def _agent(participant: ParticipantInfo) -> AgentParticipant:
 def _job_attributes(dispatch: Dispatch, asking: tracing.Span) -> dict[str, str]:
     """Return the attributes of the job; the agent's spans become parts of `asking`."""
     return job_attributes(
-        dispatch_id=dispatch.dispatch_id,
-        generation=dispatch.generation,
-        client_id=dispatch.client_id,
-        container=dispatch.container,
+        dispatch,
         request_type="dispatch" if dispatch.generation == 1 else "redispatch",
         requested_at_ms=dispatch.requested_at_ms,
-        traceparent=tracing.traceparent(asking) or dispatch.traceparent,
+        traceparent=tracing.traceparent(asking),
     )
 
 

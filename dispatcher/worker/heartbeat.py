@@ -15,7 +15,7 @@ from typing import Final
 from dispatcher.clients.models import Client
 from dispatcher.clients.worker_settings import WorkerSettings, services_of
 from dispatcher.errors import LedgerUnavailable, LiveKitError
-from dispatcher.ledger import celery_messages, client_servers, outbox, parts, reports
+from dispatcher.ledger import celery_messages, client_servers, outbox, reports
 from dispatcher.ledger.guarding import Work
 from dispatcher.lifecycle.services import Services
 from dispatcher.lifecycle.webhook_delivery import wanting
@@ -43,12 +43,8 @@ async def beat(services: Services, queues: Iterable[str], pulse: Pulse | None = 
                 await services.ledger.run(celery_messages.keep(templates(), replace=starts))
                 starts = False
                 for queue in queues:
-                    await services.ledger.run(
-                        reports.report_alive(parts.worker(queue), ttl_s=parts.TTL_S)
-                    )
-                await services.ledger.run(
-                    reports.report_worker(_settings(services, queues), ttl_s=parts.TTL_S)
-                )
+                    await services.ledger.run(reports.report_alive(reports.worker_part(queue)))
+                await services.ledger.run(reports.report_worker(_settings(services, queues)))
                 # The ledger's steps learn here which clients want events.
                 await services.ledger.run(outbox.want_events(wanting(services.clients.clients)))
                 # Agent servers learn here which clients use the LiveKit that they registered with.
@@ -75,5 +71,5 @@ async def _probe(services: Services, client: Client) -> None:
         async with services.guard.one(Work.LIVEKIT_PROBE, of=client.client_id):
             with contextlib.suppress(LiveKitError):
                 await services.livekit_clients.for_credentials(client.livekit).probe()
-                name = parts.livekit(client.client_id)
-                await services.ledger.run(reports.report_alive(name, ttl_s=parts.TTL_S))
+                name = reports.livekit_part(client.client_id)
+                await services.ledger.run(reports.report_alive(name))

@@ -18,7 +18,7 @@ import redis
 from playwright.async_api import Page, expect
 
 from devstack import PROJECT_ROOT
-from dispatcher.ledger import parts, reports
+from dispatcher.ledger import reports
 from tests.conftest import free_port, wait_until_answers
 from tests.support.clientsfile import ENVIRON, a_client
 from tests.support.ledgers import Told, fill, run_steps
@@ -43,8 +43,10 @@ class Dashboard:
 
     def all_parts_report(self) -> None:
         """As if workers, sweeper and LiveKit servers were there, for ten minutes."""
-        at_work = [parts.worker(name) for name in ("dispatch", "verify", "sweep", "webhooks")]
-        at_work += [parts.SWEEPER, *(parts.livekit(client) for client in CLIENTS)]
+        at_work = [
+            reports.worker_part(name) for name in ("dispatch", "verify", "sweep", "webhooks")
+        ]
+        at_work += [reports.SWEEPER, *(reports.livekit_part(client) for client in CLIENTS)]
         run_steps(self.raw, (reports.report_alive(name, ttl_s=600) for name in at_work))
 
 

@@ -28,7 +28,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import AgentCounts
 from dispatcher.domain.models import DispatchRef
 from dispatcher.ledger import dispatches, keys, leases
-from dispatcher.ledger.advance import Advance, Before, Counted, Times
+from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
 from dispatcher.settings import CommonSettings
@@ -58,14 +58,15 @@ def steps(number: int) -> list[Step[object]]:
         Advance(
             ref,
             state_machine.ACCEPTED,
-            before=Before("offered"),
+            offered_ago_s=0.0,
             due_in_s=3,
-            counted=Counted(agents=counts),
+            agent_counts=counts,
         ),
         Advance(
             ref,
             state_machine.AGENT_CONNECTED,
-            counted=Counted(agents=joins, once=f"joined:{number}"),
+            agent_counts=joins,
+            count_once=f"joined:{number}",
         ),
         Advance(ref, state_machine.JOINED, times=Times(lease_s=leases.LEASE_S), fields=in_room),
         Advance(ref, state_machine.ROOM_OVER, times=Times(retention_s=60)),

@@ -19,7 +19,7 @@ from dispatcher.domain.state_machine import (
     WAIT,
 )
 from dispatcher.ledger import celery_messages, dispatches, reports
-from dispatcher.ledger.advance import Advance, Before, Provided, Times
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.celery_messages import Template
 from dispatcher.ledger.scripts import script
 from dispatcher.ledger.step import Step
@@ -98,7 +98,7 @@ def steps(told: Told) -> Iterator[Step[object]]:
             Advance(
                 ref,
                 ACCEPTED,
-                before=Before("offered"),
+                offered_ago_s=0.0,
                 due_in_s=600,
                 fields=job,
                 detail=job | {"reason": "claimed"},

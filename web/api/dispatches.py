@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dispatcher.clients.models import Client
 from dispatcher.domain.models import PENDING, TERMINAL, Dispatch, NewDispatch, State
 from dispatcher.errors import LedgerUnavailable, LimitReached, TooLate, UnreadableRecord
-from dispatcher.ledger import cancelling, dispatches, endings, queries
+from dispatcher.ledger import dispatches, endings, queries
 from dispatcher.ledger.dispatches import Created, Once
 from dispatcher.observability import tracing
 from web.api.delegation import delegate
@@ -263,7 +263,7 @@ def cancel_dispatch(dispatch_id: str) -> Response:
     dispatch = _own(here, client, dispatch_id, history=False)
     _describe_span(dispatch, dispatch.state)
     if dispatch.state not in TERMINAL:
-        step = cancelling.cancel(
+        step = endings.cancel(
             dispatch,
             retention_s=here.common.retention_s,
             within_s=here.ledger.in_time_s,

@@ -68,15 +68,7 @@ def delegated_agents(promised: NewDispatch, *, requested_at_ms: int) -> RoomConf
 
     LiveKit does not read it for a room that exists.
     """
-    attributes = job_attributes(
-        dispatch_id=promised.dispatch_id,
-        generation=1,
-        client_id=promised.client_id,
-        container=promised.container,
-        request_type=DELEGATED,
-        requested_at_ms=requested_at_ms,
-        traceparent=promised.traceparent,
-    )
+    attributes = job_attributes(promised, request_type=DELEGATED, requested_at_ms=requested_at_ms)
     agent = RoomAgentDispatch(
         agent_name=promised.agent_name,
         deployment=promised.deployment,

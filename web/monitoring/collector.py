@@ -19,7 +19,7 @@ from dispatcher.domain.failure_reasons import FULL
 from dispatcher.domain.metrics import AgentFigures, ClientFigures, Figures
 from dispatcher.domain.models import AgentServerReport, FailureReason
 from dispatcher.explain.texts import REJECTED
-from dispatcher.ledger import parts
+from dispatcher.ledger import reports
 from dispatcher.ledger.guarding import Work
 from dispatcher.ledger.statistics import QUEUES, Health
 
@@ -188,7 +188,7 @@ def _of_workers(health: Health) -> Iterator[Metric]:
     waiting = {(queue,): health.queues.get(queue, 0) for queue in QUEUES}
     yield _gauges("queue_length", "Celery messages that wait.", ("queue",), waiting)
     up = {(queue,): queue in health.workers for queue in QUEUES}
-    up[parts.SWEEPER,] = health.sweeper_alive
+    up[reports.SWEEPER,] = health.sweeper_alive
     about = "1 if a worker serves that queue; sweeper: beat."
     yield _gauges("worker_up", about, ("worker",), up)
 

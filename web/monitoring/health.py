@@ -16,7 +16,7 @@ from dispatcher.clients.worker_settings import (
 )
 from dispatcher.domain.models import AgentServerReport
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import parts, reports, statistics
+from dispatcher.ledger import reports, statistics
 from dispatcher.ledger.statistics import Health
 from dispatcher.settings import DispatcherSettings
 from web.auth.operator import shows_credential
@@ -46,11 +46,11 @@ def missing(clients: ClientRegistry, settings: DispatcherSettings, health: Healt
 
     Agent servers that run without our reports cannot be missed.
     """
-    absent = [parts.worker(queue) for queue in _QUEUES if queue not in health.workers]
+    absent = [reports.worker_part(queue) for queue in _QUEUES if queue not in health.workers]
     if not health.sweeper_alive:
-        absent.append(parts.SWEEPER)
+        absent.append(reports.SWEEPER)
     ids = [client.client_id for client in clients.clients if not client.disabled]
-    absent += [parts.livekit(each) for each in ids if each not in health.livekit]
+    absent += [reports.livekit_part(each) for each in ids if each not in health.livekit]
     default = [each for each in services_of(clients.clients) if each.default]
     silent = without_server(default, health.agent_servers, settings.unfenced_names)
     absent += [f"agent:{name}" for name in sorted({each.agent_name for each in silent})]

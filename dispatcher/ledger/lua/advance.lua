@@ -68,8 +68,8 @@ if order.limits then
   if moves and has_used_its_share(due, busy, sessions, limits.backlog) then
     return over('overloaded')
   end
-  local due_in, paced = pace(pace_key, limits.pace_ms, limits.at_once, now)
-  local time = math.max(0, (order.deadline_in_ms or 0) - (order.end_margin_ms or 0))
+  local due_in, paced_till = pace(pace_key, limits.paced, now)
+  local time = math.max(0, (order.deadline_in_ms or 0) - END_MARGIN_MS)
   if due_in > time / 2 and moves then
     return over('too_fast', due_in - time / 2)
   elseif due_in > 0 and moves then
@@ -78,7 +78,7 @@ if order.limits then
     return over('too_many_at_once', due_in)
   end
   count_request(rate, full_at, now)
-  keep_pace(pace_key, paced, now)
+  keep_pace(pace_key, paced_till, now)
   if moves and limits.backlog > 0 then redis.call('SADD', busy, sessions) end
 end
 if moves and order.revive then
@@ -102,11 +102,11 @@ if moves and order.clears then
     order.due_in_ms, order.wake = nil, nil
   else
     order.fields.clearing = '1'
-    local due_in, paced = pace(pace_key, order.clears.pace_ms, order.clears.at_once, now)
+    local due_in, paced_till = pace(pace_key, order.paced, now)
     if due_in > 0 then
       order.wake = nil
     else
-      keep_pace(pace_key, paced, now)
+      keep_pace(pace_key, paced_till, now)
     end
   end
 end
@@ -114,7 +114,7 @@ end
 if order.wake and not message and order.due_in_ms then order.due_in_ms = 0 end
 
 -- All checks have passed; from here on it writes.
-local before = state
+local before, terminal = state, TERMINAL[order.to]
 if moves then
   state = order.to
   if order.inflight_ms then
@@ -137,14 +137,14 @@ if moves then
     end
     if redis.call('EXISTS', window) == 1 then redis.call('INCR', window) end
     if redis.call('ZCARD', waiting) > 0 then
-      redis.call('PUBLISH', order.capacity_channel, order.agent_name)
+      redis.call('PUBLISH', CAPACITY_CHANNEL, order.agent_name)
     end
   end
   if order.dropped then
     -- LiveKit can take fewer at once than there are slots: half of them, and one more for each that
     -- arrives, until nothing has been dropped for WINDOW_MS.
     local half = math.floor((redis.call('ZCARD', inflight) + 1) / 2)
-    redis.call('SET', window, math.max(order.least_window, half), 'PX', WINDOW_MS)
+    redis.call('SET', window, math.max(LEAST_WINDOW, half), 'PX', WINDOW_MS)
   end
   if order.new_generation then
     generation = string.format('%d', tonumber(generation) + 1)
@@ -214,15 +214,17 @@ if moves then
     redis.call('ZREM', waiting, order.id)
   end
   if order.due_in_ms then
-    local last = tonumber(redis.call('HGET', record, 'deadline_at_ms')) - order.end_margin_ms
+    local last = tonumber(redis.call('HGET', record, 'deadline_at_ms')) - END_MARGIN_MS
     local due_at = now + order.due_in_ms
-    if not order.terminal then due_at = math.min(due_at, math.max(now, last)) end
+    if not terminal then due_at = math.min(due_at, math.max(now, last)) end
     redis.call('ZADD', due, string.format('%.0f', due_at), order.id)
   else
     redis.call('ZREM', due, order.id)
   end
-  if order.frees_room and redis.call('GET', live) == order.id then redis.call('DEL', live) end
-  if order.terminal then
+  if (terminal or state == 'leaving') and redis.call('GET', live) == order.id then
+    redis.call('DEL', live)
+  end
+  if terminal then
     redis.call('ZREM', sessions, order.id)
   else
     redis.call('ZADD', sessions, PLACES[state], order.id)
@@ -236,7 +238,7 @@ if moves then
   elseif order.revive then
     redis.call('ZREM', failed, order.id)
   end
-  if order.terminal and order.retention_s > 0 then
+  if terminal and order.retention_s > 0 then
     for _, key in ipairs({record, attempts, timeline}) do
       redis.call('EXPIRE', key, order.retention_s)
     end
@@ -244,13 +246,13 @@ if moves then
 end
 
 -- Announcements and counts.
-if moves and order.announce then
-  announce(record, notified, outbox, order.announce, generation, state, now_s)
+if moves and (terminal or state == 'joined') then
+  announce({record, notified, outbox}, order.id, order.client, generation, state, now_s)
 end
 -- A fact that may be reported twice counts once.
 if not order.once or redis.call('HSETNX', record, 'counted:' .. order.once, '1') == 1 then
   set_all(record, '', stages(counts, was, order, moves, now))
-  if moves and (order.terminal or order.to == 'joined') and not (was.measured or order.anew) then
+  if moves and (terminal or order.to == 'joined') and not (was.measured or order.anew) then
     first_result(counts, was, generation)
     redis.call('HSET', record, 'measured', '1')
   end
@@ -258,5 +260,5 @@ if not order.once or redis.call('HSETNX', record, 'counted:' .. order.once, '1')
   write_agent_counts(agent_metrics_index, agent_metrics, order.agent_counts, now)
 end
 if order.wake and message then redis.call('LPUSH', queue, message) end
-redis.call('PUBLISH', order.channel, order.events[#order.events])
+redis.call('PUBLISH', WAKE_PREFIX .. order.id, order.events[#order.events])
 return {moves and 'moved' or 'noted', state, generation, job_id, before}

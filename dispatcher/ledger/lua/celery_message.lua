@@ -1,12 +1,12 @@
 -- Builds Celery's message for a task from a worker's template (`ledger/celery_messages.py`). Part
--- of other scripts; MESSAGES, the key of the templates, stands before it.
+-- of other scripts.
 
 local function json_text(text) return string.sub(cjson.encode(text), 2, -2) end
 
 -- Replace the names in angle brackets by their values.
 local function filled(template, values) return (string.gsub(template, '<([%l_]+)>', values)) end
 
--- `wake` is the result of `Wake.order`. Returns nil where Redis has no template yet, because it has
+-- `wake` is a `Wake`. Returns nil where Redis has no template yet, because it has
 -- just been emptied: the caller then makes the record due at once for the sweeper.
 local function celery_message(wake)
   local kept = redis.call('HMGET', MESSAGES, wake.task, wake.task .. ':body')

@@ -3,7 +3,7 @@
 -- or a replica whose clock is behind has taken over), the ledger's goes on from where it was, a
 -- fiftieth slower until the two agree: so nothing that is due, leased, paced or counted waits for
 -- longer than its own time.
--- CLOCK, the key, stands before it: "<the ledger's clock> <Redis's>" (ms), as last noted.
+-- The key CLOCK has "<the ledger's clock> <Redis's>" (ms), as last noted.
 local NOTED_EVERY_MS, SLOWER_BY = 1000, 50
 
 -- The time in ms.

@@ -1,7 +1,7 @@
 -- Writes a new record, unless a live one serves the same client, room and agent already, the same
 -- request was answered before, or a limit has been reached. For a client that asks quickly, later
 -- records are due later.
--- Returns {"created", 1 when there is a message}, {"existing", dispatch id, state}, {"over",
+-- Returns {"created"}, {"existing", dispatch id, state}, {"over",
 --   dispatch id, state} (the people of that one have left, and its agent has other metadata:
 --   nothing is written), {"repeated", dispatch id, state, room, identity} (the first answer to that
 --   request) or {"conflict", dispatch id}; or, with nothing written, {"too_many_requests", ms until
@@ -10,9 +10,8 @@
 --   failed). No more than is needed: every value costs the web tens of microseconds to read.
 local record, timeline, due, live, metrics, index, sessions, rate, pace_key, repeated, queue,
   busy = unpack(KEYS)
-local record_prefix = ARGV[1]
-local order = cjson.decode(ARGV[2])  -- see `create` in ledger/dispatches.py
-local FIELDS = 3                     -- field, value, field, value, ... from here on
+local order = cjson.decode(ARGV[1])  -- see `create` in ledger/dispatches.py
+local FIELDS = 2                     -- field, value, field, value, ... from here on
 local id, limits, once = order.id, order.limits, order.once
 
 local now = clock()
@@ -33,18 +32,18 @@ if once then
   local before = redis.call('HMGET', repeated, 'request', 'dispatch_id', 'room', 'identity')
   if before[1] then
     count_request(rate, full_at, now)
-    if before[1] ~= once.request then return {'conflict', before[2]} end
+    if before[1] ~= once.request_digest then return {'conflict', before[2]} end
     -- The record is gone before the key, so it has ended.
-    local is = redis.call('HGET', record_prefix .. before[2], 'state') or 'ended'
-    asked_again(record_prefix .. before[2], is)
+    local is = redis.call('HGET', RECORD_PREFIX .. before[2], 'state') or 'ended'
+    asked_again(RECORD_PREFIX .. before[2], is)
     return {'repeated', before[2], is, before[3], before[4]}
   end
 end
 local function remember(answered)
   if not once then return end
-  redis.call('HSET', repeated, 'request', once.request, 'dispatch_id', answered,
-    'room', once.room, 'identity', once.identity)
-  redis.call('EXPIRE', repeated, once.ttl_s)
+  redis.call('HSET', repeated, 'request', once.request_digest, 'dispatch_id', answered,
+    'room', once.room_name, 'identity', once.identity)
+  redis.call('EXPIRE', repeated, IDEMPOTENCY_S)
 end
 
 -- Accepted by a web process for this very request while Redis was away, and written since.
@@ -53,12 +52,12 @@ if promised then
   count_request(rate, full_at, now)
   remember(id)
   asked_again(record, promised)
-  return {'repeated', id, promised, once.room, once.identity}
+  return {'repeated', id, promised, once.room_name, once.identity}
 end
 
 -- The room has a live dispatch.
 local existing = redis.call('GET', live)
-local found = existing and redis.call('HMGET', record_prefix .. existing, 'state',
+local found = existing and redis.call('HMGET', RECORD_PREFIX .. existing, 'state',
   'alone_since_ms', 'person_seen', 'agent_metadata') or {}
 local state = found[1]
 if state and found[2] and found[3] then
@@ -70,7 +69,7 @@ if state and found[2] and found[3] then
 end
 if state then
   count_request(rate, full_at, now)
-  asked_again(record_prefix .. existing, state)
+  asked_again(RECORD_PREFIX .. existing, state)
   remember(existing)
   return {'existing', existing, state}
 end
@@ -81,9 +80,9 @@ if has_used_its_share(due, busy, sessions, limits.backlog) then return {'overloa
 -- When it must end to end before its deadline. Half of that time, at least, is left for the way
 -- into the room.
 local time = math.max(0, order.deadline_ms - END_MARGIN_MS)
-local due_in, paced = pace(pace_key, limits.pace_ms, limits.at_once, now)
+local due_in, paced_till = pace(pace_key, limits.paced, now)
 if due_in > time / 2 then return {'too_fast', math.ceil(due_in - time / 2)} end
-keep_pace(pace_key, paced, now)
+keep_pace(pace_key, paced_till, now)
 count_request(rate, full_at, now)
 
 -- Write it, with the message that wakes the dispatch worker. Where no worker can be sent a message
@@ -103,7 +102,7 @@ if limits.backlog > 0 then redis.call('SADD', busy, sessions) end
 write_counts(metrics, {dispatches = 1}, now)
 -- Three members of the index are checked, so that expired ones go from it even without listings.
 local members, records = redis.call('ZRANDMEMBER', index, 3), {}
-for i, one in ipairs(members) do records[i] = record_prefix .. one end
+for i, one in ipairs(members) do records[i] = RECORD_PREFIX .. one end
 if redis.call('EXISTS', unpack(records)) < #records then
   for i, one in ipairs(members) do
     if redis.call('EXISTS', records[i]) == 0 then redis.call('ZREM', index, one) end
@@ -111,4 +110,4 @@ if redis.call('EXISTS', unpack(records)) < #records then
 end
 remember(id)
 if message then redis.call('LPUSH', queue, message) end
-return {'created', message and 1 or 0}
+return {'created'}

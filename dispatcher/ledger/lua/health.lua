@@ -6,17 +6,10 @@ local agent_servers, alive, waiting, due, swept_at, parked, metrics = unpack(KEY
 local QUEUES = 8  -- Celery's, from here on
 
 local now = clock()
-local function fresh(key)
-  local found, all = {}, redis.call('HGETALL', key)
-  for i = 2, #all, 2 do
-    local expires, report = string.match(all[i], '^(%d+) (.*)$')
-    if tonumber(expires) > now then found[#found + 1] = report end
-  end
-  return found
-end
 local function first(key) return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or '' end
 local queues = {}
 for i = QUEUES, #KEYS do queues[i - QUEUES + 1] = redis.call('LLEN', KEYS[i]) end
-return {now, fresh(agent_servers), fresh(alive), redis.call('ZCARD', waiting), first(waiting),
+return {now, fresh_reports(agent_servers, now), fresh_reports(alive, now),
+  redis.call('ZCARD', waiting), first(waiting),
   redis.call('ZCOUNT', due, '-inf', now), first(due), redis.call('GET', swept_at) or '',
   redis.call('HLEN', parked), redis.call('HGETALL', metrics), queues}

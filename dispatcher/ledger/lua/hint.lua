@@ -6,7 +6,7 @@
 local seen, leases = KEYS[1], KEYS[2]
 local LIVE = 3  -- the keys under which a dispatch may serve that room, from here on
 local seen_s, news, client, of_dispatch = ARGV[1], ARGV[2], ARGV[3], ARGV[4]  -- "": not known which
-local record_prefix, wake_prefix, event = ARGV[5], ARGV[6], ARGV[7]
+local event = ARGV[5]
 
 if not redis.call('SET', seen, '1', 'NX', 'EX', seen_s) then return 'replayed' end
 local ids = {}
@@ -18,16 +18,16 @@ end
 local answer = 'nothing'
 local in_flight = {dispatching = true, dispatched = true, offered = true, accepted = true}
 for _, id in ipairs(ids) do
-  local record = redis.call('HMGET', record_prefix .. id, 'client_id', 'state')
+  local record = redis.call('HMGET', RECORD_PREFIX .. id, 'client_id', 'state')
   if record[1] == client then
     if news == 'joined' and in_flight[record[2]] then
-      redis.call('PUBLISH', wake_prefix .. id, event)
+      redis.call('PUBLISH', WAKE_PREFIX .. id, event)
       answer = 'hinted'
     elseif (record[2] == 'joined' or record[2] == 'leaving')
       and (news == 'left' or of_dispatch == '') then
       local now = clock()
       if redis.call('ZSCORE', leases, id) then
-        redis.call('HSET', record_prefix .. id, 'look_at_ms', string.format('%.0f', now))
+        redis.call('HSET', RECORD_PREFIX .. id, 'look_at_ms', string.format('%.0f', now))
         redis.call('ZADD', leases, 'XX', 'LT', string.format('%.0f', now), id)
       end
       answer = 'hinted'

@@ -3,9 +3,8 @@
 -- Returns 1, or 0 when another job or generation serves the dispatch, or none.
 local record, leases, queue = unpack(KEYS)
 local id, generation, job_id, loss = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local wake = cjson.decode(ARGV[5])    -- `Wake.order`
-local looked_at_ms = tonumber(ARGV[6])  -- if the message is lost, the sweeper wakes a worker then
-local has_met = ARGV[7] == '1'        -- a person, at any time
+local wake = cjson.decode(ARGV[5])  -- a `Wake`
+local has_met = ARGV[6] == '1'      -- a person, at any time
 
 local is = redis.call('HMGET', record, 'generation', 'job_id', 'state')
 local open = is[3] == 'joined' or is[3] == 'leaving'
@@ -17,11 +16,9 @@ redis.call('HSET', record, 'alive_till_ms', string.format('%.0f', now))
 redis.call('HSETNX', record, 'loss', loss)
 -- The agent may have met people while it could not report.
 if has_met then redis.call('HSET', record, 'person_seen', '1') end
+-- If there is no message, or it is lost, the sweeper wakes a worker.
 local message = celery_message(wake)
-if message then
-  redis.call('LPUSH', queue, message)
-else
-  looked_at_ms = 0
-end
-redis.call('ZADD', leases, 'XX', string.format('%.0f', now + looked_at_ms), id)
+if message then redis.call('LPUSH', queue, message) end
+local look_in_ms = message and LOOKED_AT_MS or 0
+redis.call('ZADD', leases, 'XX', string.format('%.0f', now + look_in_ms), id)
 return 1

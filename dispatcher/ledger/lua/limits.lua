@@ -1,5 +1,5 @@
 -- Checks a client's limits, the same for a new session and for one that is sent again. Part of
--- other scripts; PLACES, the score of each open state, stands before it.
+-- other scripts.
 
 -- A bucket of so many requests, evenly refilled within a minute, kept as the moment at which it
 -- will be full again: one number, which Redis expires at that moment.
@@ -52,15 +52,15 @@ local function has_used_its_share(due, busy, sessions, at_most)
   return all >= at_most and own >= at_most / clients
 end
 
--- The pace of a client: if it asks quickly, later sessions are due later. Returns in how many ms
--- this one is due, and the value for `keep_pace` when it is sent.
-local function pace(key, step, at_once, now)
-  if step <= 0 then return 0, nil end
-  local paced = math.max(now, tonumber(redis.call('GET', key) or '0')) + step
-  return math.max(0, math.ceil(paced - now - step * at_once)), paced
+-- The pace of a client, if it is `paced`: when it asks quickly, later sessions are due later.
+-- Returns in how many ms this one is due, and the value for `keep_pace` when it is sent.
+local function pace(key, paced, now)
+  if not paced then return 0, nil end
+  local till = math.max(now, tonumber(redis.call('GET', key) or '0')) + PACE_MS
+  return math.max(0, math.ceil(till - now - PACE_MS * PACED_AT_ONCE)), till
 end
 
-local function keep_pace(key, paced, now)
-  if not paced then return end
-  redis.call('SET', key, string.format('%.3f', paced), 'PX', math.ceil(paced - now))
+local function keep_pace(key, till, now)
+  if not till then return end
+  redis.call('SET', key, string.format('%.3f', till), 'PX', math.ceil(till - now))
 end

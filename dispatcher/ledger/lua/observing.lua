@@ -1,5 +1,4 @@
--- Counts a value in a histogram, for `counting.lua`. Part of other scripts; BOUNDS, the histograms'
--- upper bounds, stands before it.
+-- Counts a value in a histogram, for `counting.lua`. Part of other scripts.
 
 local function observe(counts, name, value)
   local upper = 'inf'

@@ -7,10 +7,8 @@
 local record, leases, live = unpack(KEYS)
 local id, generation, job_id = ARGV[1], ARGV[2], ARGV[3]
 local people = tonumber(ARGV[4])  -- -1 when the agent cannot see
-local lease_ms, abandon_after_ms, deserted_after_ms = tonumber(ARGV[5]), tonumber(ARGV[6]),
-  tonumber(ARGV[7])
-local has_met = ARGV[8] == '1'                -- a person, at any time
-local still_to_come_ms = tonumber(ARGV[9])    -- a caller counts so long as still to come
+local abandon_after_ms, deserted_after_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
+local has_met = ARGV[7] == '1'    -- a person, at any time
 
 local is = redis.call('HMGET', record, 'state', 'generation', 'job_id', 'person_seen',
   'alone_since_ms', 'loss', 'asked_at_ms', 'look_at_ms')
@@ -34,12 +32,12 @@ if people ~= 0 then
   if alone_since then redis.call('HDEL', record, 'alone_since_ms') end
 elseif state ~= 'accepted' and not alone_since then
   redis.call('HSET', record, 'alone_since_ms', string.format('%.0f', now))
-elseif state ~= 'accepted' and now - tonumber(asked_at or '0') > still_to_come_ms then
+elseif state ~= 'accepted' and now - tonumber(asked_at or '0') > STILL_TO_COME_MS then
   local alone_ms = now - tonumber(alone_since)
   if not seen and alone_ms > abandon_after_ms then return 'abandoned' end
   if seen and alone_ms > deserted_after_ms then return 'deserted' end
 end
-local till = string.format('%.0f', now + lease_ms)
+local till = string.format('%.0f', now + LEASE_MS)
 redis.call('HSET', record, 'alive_till_ms', till)
 if state ~= 'accepted' then
   -- A requested look (a foreign agent, a webhook) is not put off by a live agent.

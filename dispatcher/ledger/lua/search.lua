@@ -1,13 +1,13 @@
--- Reads one page of the dispatches of several clients, newest first.
+-- Reads one page of the dispatches of several clients, newest first. Ids whose record has expired
+-- are dropped from the indexes on the way.
 -- Returns {clock (ms), {id, {field, value, ...}, id, ...}, time and id to go on after, or empty}.
 local of_clients = KEYS  -- their indexes
-local record_prefix, limit = ARGV[1], tonumber(ARGV[2])
-local most = tonumber(ARGV[3])                    -- so many are looked at
-local after_score, after_id = ARGV[4], ARGV[5]    -- after these it goes on; "": from the newest
-local since = ARGV[6] == '' and '-inf' or ARGV[6]  -- where to stop (ms)
-local text = ARGV[7]  -- the room's name has it in it, or the id begins with it; "": any
-local STATES = 9      -- so many as ARGV[8] says from here on; then the names of wanted fields
-local first_field = STATES + tonumber(ARGV[8])
+local limit, most = tonumber(ARGV[1]), tonumber(ARGV[2])  -- most: so many are looked at
+local after_score, after_id = ARGV[3], ARGV[4]     -- after these it goes on; "": from the newest
+local since = ARGV[5] == '' and '-inf' or ARGV[5]  -- where to stop (ms)
+local text = ARGV[6]  -- the room's name has it in it, or the id begins with it; "": any
+local STATES = 8      -- so many as ARGV[7] says from here on; then the names of wanted fields
+local first_field = STATES + tonumber(ARGV[7])
 local states
 for i = STATES, first_field - 1 do
   states = states or {}
@@ -15,19 +15,38 @@ for i = STATES, first_field - 1 do
 end
 local BATCH = 100
 
--- Returns the wanted fields of a record; nil where the record does not match.
+-- Compares byte by byte, as Redis sorts members of one score; Lua's own `<` depends on the locale.
+local function before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+local function matches(id, state, room_name)
+  if states and not states[state] then return false end
+  return string.sub(id, 1, #text) == text or string.find(room_name or '', text, 1, true)
+end
+
+-- Returns the wanted fields of a record; none where it does not match or is of another type, and
+-- nil where there is no record.
 local function fields_of(id)
-  local key = record_prefix .. id
+  local key = RECORD_PREFIX .. id
   if states or text ~= '' then
     local is = redis.pcall('HMGET', key, 'state', 'room_name')
-    if not is[1] or (states and not states[is[1]]) then return nil end
-    if text ~= '' and string.sub(id, 1, #text) ~= text
-        and not string.find(is[2] or '', text, 1, true) then
-      return nil
+    if is[1] and not matches(id, is[1], is[2]) then return {} end
+  end
+  local values = redis.pcall('HMGET', key, unpack(ARGV, first_field))
+  if values.err then return {} end
+  local fields = {}
+  for i, value in ipairs(values) do
+    if value then
+      fields[#fields + 1] = ARGV[first_field + i - 1]
+      fields[#fields + 1] = value
     end
   end
-  local fields = named_fields(key, first_field)
-  return fields and #fields > 0 and fields or nil
+  return #fields > 0 and fields or nil
 end
 
 -- Each index is read in batches, from its newest; the newest of all heads comes next.
@@ -48,7 +67,7 @@ local function head(of)
 end
 local indexes = {}
 for i, key in ipairs(of_clients) do
-  indexes[i] = {key = key, batch = {}, at = 1, offset = 0, last = false}
+  indexes[i] = {key = key, batch = {}, at = 1, offset = 0, last = false, gone = {}}
 end
 
 local found, looked, last_id, last_score, more = {}, 0, '', '', false
@@ -69,10 +88,15 @@ while true do
   newest.at = newest.at + 2
   looked, last_id, last_score = looked + 1, id, score
   local fields = fields_of(id)
-  if fields then
+  if not fields then
+    table.insert(newest.gone, id)
+  elseif #fields > 0 then
     found[#found + 1] = id
     found[#found + 1] = fields
   end
+end
+for _, of in ipairs(indexes) do
+  for _, id in ipairs(of.gone) do redis.pcall('ZREM', of.key, id) end
 end
 local now = clock()
 return {now, found, more and last_score or '', more and last_id or ''}

@@ -9,7 +9,7 @@ local BY_EVENT = {redispatch = 'redispatches', agent_lost = 'agents_lost',
   foreign_agent = 'foreign_agents'}
 
 local function stages(counts, r, a, moves, now)
-  local event, before = a.events[#a.events], a.events[2] and a.events[1]
+  local event = a.events[#a.events]
   local set = {}
   local function mark(name, at)
     r[name], set[name] = at, string.format('%.0f', at)
@@ -25,8 +25,8 @@ local function stages(counts, r, a, moves, now)
     mark('dispatching_at_ms', now)
   end
   -- An offer may be reported before CreateDispatch has returned.
-  if before == 'offered' and not r.offered_at_ms then
-    mark('offered_at_ms', now - (a.offered_ago_ms or 0))
+  if a.offered_ago_ms and not r.offered_at_ms then
+    mark('offered_at_ms', now - a.offered_ago_ms)
     took('offer', 'dispatched_at_ms', r.offered_at_ms)
   end
   if event == 'dispatched' and not r.dispatched_at_ms then

@@ -1,23 +1,22 @@
 -- Counts the dispatches with a caller that wait for an agent of that name, without those whose
 -- LiveKit is away: they take no slot.
--- Returns {client, container, number, client, container, number, ...}.
+-- Returns {{client, container, number}, ...}.
 local waiting = KEYS[1]
-local record_prefix, agent_name = ARGV[1], ARGV[2]
+local agent_name = ARGV[1]
 
-local counts, order = {}, {}
+local counts, by_name = {}, {}
 for _, id in ipairs(redis.call('ZRANGE', waiting, 0, 999)) do
-  local record = redis.pcall('HMGET', record_prefix .. id, 'client_id', 'container', 'agent_name',
+  local record = redis.pcall('HMGET', RECORD_PREFIX .. id, 'client_id', 'container', 'agent_name',
     'unattended', 'failure_reason')
   if not record.err and record[1] and record[3] == agent_name and record[4] ~= '1'
     and record[5] ~= 'livekit_unreachable' then
-    local whose = cjson.encode({record[1], record[2] or ''})
-    if not counts[whose] then order[#order + 1] = whose end
-    counts[whose] = (counts[whose] or 0) + 1
+    local client, container = record[1], record[2] or ''
+    local name = cjson.encode({client, container})
+    if not by_name[name] then
+      by_name[name] = {client, container, 0}
+      counts[#counts + 1] = by_name[name]
+    end
+    by_name[name][3] = by_name[name][3] + 1
   end
 end
-local flat = {}
-for _, whose in ipairs(order) do
-  local names = cjson.decode(whose)
-  for _, value in ipairs({names[1], names[2], counts[whose]}) do flat[#flat + 1] = value end
-end
-return flat
+return counts

@@ -1,5 +1,5 @@
 -- Returns how many may be on their way at once to agents after LiveKit has dropped jobs; nil when
--- it has dropped none lately. Part of other scripts; WINDOW_MS stands before it.
+-- it has dropped none lately. Part of other scripts.
 -- Redis expires a key by its own clock: if that has gone back, the key would stay for as much
 -- longer.
 local function window_of(key)

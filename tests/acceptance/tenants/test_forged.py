@@ -20,6 +20,7 @@ from dispatcher.ledger import dispatches
 from tests.acceptance.session import active_agents, run_step, wait_for
 from tests.faults.agents import agent_server
 from tests.faults.stacks import frozen
+from tests.support.values import new_dispatch
 
 from .two import AGENT, Tenant
 
@@ -31,14 +32,8 @@ SURPLUS = b"surplus agent, refused (wrong_client)"
 
 def forged(dispatch_id: str) -> Mapping[str, str]:
     """What the job claims: LiveKit was to bring globex's agent while Redis was away."""
-    return job_attributes(
-        dispatch_id=dispatch_id,
-        generation=1,
-        client_id="globex",
-        container="",
-        request_type=DELEGATED,
-        requested_at_ms=1,
-    )
+    claimed = new_dispatch(dispatch_id, client_id="globex")
+    return job_attributes(claimed, request_type=DELEGATED, requested_at_ms=1)
 
 
 def have_offered(tenant: Tenant, room: str, attributes: Mapping[str, str]) -> None:

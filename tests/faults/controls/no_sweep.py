@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import parts, reports
+from dispatcher.ledger import reports
 from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings, load
 
@@ -15,7 +15,7 @@ def main() -> None:
     while True:
         try:
             # Or a worker would sweep in beat's place.
-            ledger.run(reports.report_alive(parts.SWEEPER, ttl_s=parts.TTL_S))
+            ledger.run(reports.report_alive(reports.SWEEPER))
         except LedgerUnavailable as error:
             print(error, flush=True)
         time.sleep(1)

@@ -17,9 +17,9 @@ from dispatcher.domain import models, state_machine
 from dispatcher.domain.metrics import AgentCounts, ClientFigures, Figures, Window
 from dispatcher.domain.models import DispatchRef, RememberedDispatch, State, Transition
 from dispatcher.ledger import dispatches, keys, reports, restoring
-from dispatcher.ledger.advance import Advance, Before, Counted, Times
-from dispatcher.ledger.cancelling import cancel
+from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
+from dispatcher.ledger.endings import cancel
 from dispatcher.ledger.statistics import EVERY, NOT_OURS, figures, health, read
 from dispatcher.ledger.step import Step
 from tests.support.recount import differences, recount
@@ -128,13 +128,13 @@ class Walk:
                     else None,
                 ),
                 due_in_s=1.0,
-                before=Before("offered") if offered else None,
+                offered_ago_s=0.0 if offered else None,
                 **more,
             )
         )
         done = self._store.run(step)
-        if done.applied and "counted" in more:
-            self.of_box.update(more["counted"].agents.increments)
+        if done.applied and "agent_counts" in more:
+            self.of_box.update(more["agent_counts"].increments)
 
     def _more(self, transition: Transition, dispatch: models.Dispatch) -> dict[str, Any]:
         detail: dict[str, str] = {}
@@ -161,8 +161,7 @@ class Walk:
             detail["people"] = "0"
             more["fields"] = {"unattended": "1"}
         if transition is state_machine.ACCEPTED:
-            counts = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
-            more["counted"] = Counted(agents=counts)
+            more["agent_counts"] = AgentCounts(key=BOX, increments={"accepts:claimed": 1})
         return more
 
 
@@ -239,9 +238,8 @@ def test_what_is_told_twice_counts_once(store: Ledger, raw: redis.Redis) -> None
         Advance(
             REF,
             state_machine.AGENT_CONNECTED,
-            counted=Counted(
-                agents=AgentCounts(key=BOX, increments={"joins": 1}), once="joined:AJ_1"
-            ),
+            agent_counts=AgentCounts(key=BOX, increments={"joins": 1}),
+            count_once="joined:AJ_1",
         )
     )
 

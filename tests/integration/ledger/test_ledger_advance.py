@@ -16,7 +16,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.metrics import OPEN_STATES, AgentCounts
 from dispatcher.domain.models import TERMINAL, DispatchRef, State, Transition
 from dispatcher.ledger import dispatches, reports
-from dispatcher.ledger.advance import Advance, Before, Counted, Provided, Times
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.dispatches import Advanced
 from tests.support.values import AGENT_NAME, counters, keyspace, new_dispatch
@@ -45,7 +45,7 @@ STEP: dict[str, Any] = {
     "fields": {"job_id": "AJ_1"},
     "attempt": {"tries": "2", "outcome": "x"},
     "detail": {"k": "v"},
-    "counted": Counted(agents=AgentCounts(key=COUNTERS, increments={"m": 3})),
+    "agent_counts": AgentCounts(key=COUNTERS, increments={"m": 3}),
     "times": Times(retention_s=60),
 }
 
@@ -179,9 +179,7 @@ def test_an_event_before_the_transitions_own_stands_before_it(
 ) -> None:
     place(store, raw, State.DISPATCHED)
 
-    store.run(
-        dispatches.advance(Advance(REF, state_machine.ACCEPTED, before=Before("offered"), **STEP))
-    )
+    store.run(dispatches.advance(Advance(REF, state_machine.ACCEPTED, offered_ago_s=0.0, **STEP)))
 
     record = store.run(dispatches.read("dsp_1"))
     assert record is not None

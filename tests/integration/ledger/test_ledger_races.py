@@ -11,7 +11,7 @@ import redis
 from dispatcher.domain import state_machine
 from dispatcher.domain.models import TERMINAL, Dispatch, State
 from dispatcher.ledger import dispatches
-from dispatcher.ledger.advance import Advance, Before, Times
+from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.client import Ledger
 from tests.support.values import AGENT_NAME, eventually, keyspace, new_dispatch
@@ -154,7 +154,7 @@ async def test_every_change_is_told_on_the_dispatches_channel(
         channel.get_message(timeout=5)
         store.run(
             dispatches.advance(
-                Advance(dispatch, state_machine.ACCEPTED, before=Before("offered"), due_in_s=7)
+                Advance(dispatch, state_machine.ACCEPTED, offered_ago_s=0.0, due_in_s=7)
             )
         )
         store.run(dispatches.advance(Advance(dispatch, state_machine.AGENT_CONNECTED)))

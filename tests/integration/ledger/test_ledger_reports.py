@@ -160,7 +160,7 @@ def test_a_batch_that_is_sent_again_is_counted_once(store: Ledger, raw: redis.Re
 def test_of_sweeps_that_have_waited_for_a_worker_one_is_done(
     store: Ledger, raw: redis.Redis
 ) -> None:
-    step = reports.begin_sweep("sweeper", ttl_s=6, pause_s=0.25)
+    step = reports.begin_sweep(pause_s=0.25)
 
     assert [store.run(step) for _ in range(5)] == [True] + [False] * 4
     assert store.run(reports.alive()) == {"sweeper"}

@@ -23,7 +23,7 @@ from dispatcher.domain.state_machine import (
     JOINED,
     REDISPATCH_REQUESTED,
 )
-from dispatcher.ledger import cancelling, celery_messages, dispatches, keys, leases
+from dispatcher.ledger import celery_messages, dispatches, endings, keys, leases
 from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.celery_messages import QUEUES, Template, Wake
 from dispatcher.ledger.client import Ledger
@@ -52,7 +52,7 @@ def start_with(wake: Wake) -> Callable[[Ledger, Dispatch], object]:
 def cancel(store: Ledger, dispatch: Dispatch) -> None:
     """End it when LiveKit has been asked for it."""
     store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED)))
-    assert store.run(cancelling.cancel(dispatch, retention_s=60)).moved
+    assert store.run(endings.cancel(dispatch, retention_s=60)).moved
 
 
 def lapse(store: Ledger, dispatch: Dispatch) -> None:
@@ -145,7 +145,7 @@ def celerys_own(redis_url: str, celery_templates: tuple[Template, ...]) -> dict[
     return {json.loads(text)["headers"]["task"]: text for text in queued}
 
 
-@pytest.mark.parametrize("wake", PUSHED, ids=lambda wake: wake.__name__)
+@pytest.mark.parametrize("wake", PUSHED, ids=lambda wake: wake.args[0])
 def test_a_message_is_what_apply_async_puts_there_field_by_field(
     wake: Callable[[str, str], Wake], celerys_own: dict[str, str], store: Ledger, raw: redis.Redis
 ) -> None:

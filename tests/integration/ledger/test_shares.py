@@ -17,8 +17,8 @@ from dispatcher.domain import models, state_machine
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.domain.quotas import AT_ONCE, PACE_MS, Admission
 from dispatcher.errors import Overloaded, RedispatchRefused
-from dispatcher.ledger import cancelling, celery_messages, dispatches, reports
-from dispatcher.ledger.advance import Advance, Counted, Provided, Times
+from dispatcher.ledger import celery_messages, dispatches, endings, reports
+from dispatcher.ledger.advance import Advance, Provided, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.dispatches import Created
 from dispatcher.ledger.step import Step
@@ -106,7 +106,7 @@ def test_what_one_client_has_cancelled_costs_nobody_a_refusal(
         store.run(
             dispatches.advance(Advance(dispatch, state_machine.DISPATCH_STARTED, due_in_s=12))
         )
-        store.run(cancelling.cancel(dispatch, retention_s=60))
+        store.run(endings.cancel(dispatch, retention_s=60))
     assert raw.zcard("usher:due") == 3 * BACKLOG
 
     assert ask(store, "acme", 1000).new
@@ -139,7 +139,7 @@ def test_what_livekit_was_never_asked_for_is_cancelled_without_a_look(
 ) -> None:
     ask(store, "acme", 1)
 
-    done = store.run(cancelling.cancel(read(store, "dsp_acme_1"), retention_s=60))
+    done = store.run(endings.cancel(read(store, "dsp_acme_1"), retention_s=60))
 
     assert done.moved
     after = read(store, "dsp_acme_1")
@@ -262,7 +262,7 @@ def test_cancelled_and_sent_again_in_a_loop_it_does_not_fill_the_queues(
     admission = Admission(limits=models.NO_LIMITS, paced=True, max_backlog=BACKLOG)
     loop: list[Step[Any]] = []
     for generation in range(1, 20 * AT_ONCE + 1):
-        loop.append(cancelling.cancel(made, retention_s=60, paced=True))
+        loop.append(endings.cancel(made, retention_s=60, paced=True))
         again = dispatches.advance(
             Advance(
                 replace(made, generation=generation),
@@ -291,13 +291,13 @@ async def test_an_operators_hand_is_bound_by_the_clients_limits_too(
     raw: redis.Redis,
 ) -> None:
     services = await services_for(USHER_MAX_SESSIONS="1")
-    store.run(cancelling.cancel(request_dispatch("dsp_1"), retention_s=60))
+    store.run(endings.cancel(request_dispatch("dsp_1"), retention_s=60))
     request_dispatch("dsp_2", room_name="room-2")
 
     with pytest.raises(RedispatchRefused, match="at most 1 sessions at once; try again in 5 s"):
         await redispatch(services, "dsp_1")
 
-    store.run(cancelling.cancel(read(store, "dsp_2"), retention_s=60))
+    store.run(endings.cancel(read(store, "dsp_2"), retention_s=60))
     await redispatch(services, "dsp_1")
     assert woken(raw).count("dsp_1") == 1
 
@@ -320,12 +320,12 @@ def test_a_record_keeps_its_last_attempts_however_often_it_is_sent_again(
             Advance(
                 dispatch,
                 state_machine.JOINED,
-                counted=Counted(once=f"joined:AJ_{number}"),
+                count_once=f"joined:AJ_{number}",
                 times=Times(lease_s=6),
             )
         )
         store.run(joins)
-        store.run(cancelling.cancel(dispatch, retention_s=60))
+        store.run(endings.cancel(dispatch, retention_s=60))
         store.run(
             dispatches.advance(
                 Advance(

@@ -17,7 +17,7 @@ from dispatcher.domain.state_machine import (
     REJECTED,
 )
 from dispatcher.ledger import dispatches, restoring
-from dispatcher.ledger.advance import Advance, Before
+from dispatcher.ledger.advance import Advance
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.step import Step
@@ -57,9 +57,9 @@ def test_each_event_is_one_line_from_state_to_state(
     assert told(caplog) == [("queued", 1, "", "queued")]
 
     store.run(dispatches.advance(Advance(dispatch, DISPATCH_STARTED)))
-    store.run(dispatches.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
-    store.run(dispatches.advance(Advance(dispatch, REJECTED, before=Before("offered"))))
-    store.run(dispatches.advance(Advance(dispatch, ACCEPTED, before=Before("offered"))))
+    store.run(dispatches.advance(Advance(dispatch, REJECTED, offered_ago_s=0.0)))
+    store.run(dispatches.advance(Advance(dispatch, REJECTED, offered_ago_s=0.0)))
+    store.run(dispatches.advance(Advance(dispatch, ACCEPTED, offered_ago_s=0.0)))
     store.run(dispatches.advance(Advance(dispatch, DISPATCH_CREATED)))
     store.run(dispatches.advance(Advance(dispatch, AGENT_CONNECTED)))
     store.run(dispatches.advance(Advance(dispatch, NEXT_GENERATION)))

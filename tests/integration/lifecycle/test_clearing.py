@@ -16,7 +16,7 @@ from dispatcher.domain.state_machine import (
     JOINED,
     REDISPATCH,
 )
-from dispatcher.ledger import cancelling, dispatches
+from dispatcher.ledger import dispatches, endings
 from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.client import Ledger
 from dispatcher.lifecycle import dispatching, sweeping, verification
@@ -32,7 +32,7 @@ RECORD = "usher:dispatch:dsp_1"
 
 
 def cancel(store: Ledger, dispatch: Dispatch) -> bool:
-    return store.run(cancelling.cancel(dispatch, retention_s=60)).moved
+    return store.run(endings.cancel(dispatch, retention_s=60)).moved
 
 
 def cancel_on_its_way(store: Ledger, dispatch: Dispatch) -> None:
@@ -180,7 +180,7 @@ async def test_one_that_has_been_sent_again_is_left_alone(
     before = keyspace(scenario.raw)
 
     assert await clear_away(services, "dsp_1") is State.DISPATCHED
-    assert scenario.run(cancelling.cleared(cancelled)) == 0
+    assert scenario.run(endings.cleared(cancelled)) == 0
 
     assert keyspace(scenario.raw) == before
     assert not scenario.look().clearing

@@ -15,7 +15,7 @@ from livekit import api
 from dispatcher.domain import models, state_machine
 from dispatcher.domain.models import State
 from dispatcher.errors import DispatchFailed, TransientLiveKitError, UnknownDispatch
-from dispatcher.ledger import cancelling, dispatches, reports
+from dispatcher.ledger import dispatches, endings, reports
 from dispatcher.ledger.advance import Advance
 from dispatcher.lifecycle import dispatching
 from dispatcher.lifecycle.services import Services
@@ -190,7 +190,7 @@ async def test_what_is_cancelled_between_two_tries_is_asked_for_no_more(
     scenario.request_dispatch()
 
     async def cancelled(_: float) -> None:
-        scenario.run(cancelling.cancel(scenario.look(), retention_s=60))
+        scenario.run(endings.cancel(scenario.look(), retention_s=60))
 
     waiting = replace(services, sleep=cancelled)
     assert await dispatching.dispatch_agent(waiting, "dsp_1") is State.CANCELLED

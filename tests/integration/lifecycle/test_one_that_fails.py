@@ -13,7 +13,7 @@ import redis
 from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import cancelling, dispatches, guarding, keys, reports
+from dispatcher.ledger import dispatches, endings, guarding, keys, reports
 from dispatcher.ledger.async_client import AsyncLedger
 from dispatcher.ledger.client import Ledger
 from dispatcher.ledger.guarding import Guard, Work
@@ -248,7 +248,7 @@ async def test_what_was_cancelled_of_a_client_that_was_removed_is_not_looked_at_
     services: Services, store: Ledger, raw: redis.Redis, of: Callable[..., str]
 ) -> None:
     gone = of("dsp_gone", client_id=GONE, state="dispatched")
-    store.run(cancelling.cancel(read(store, gone), retention_s=600))
+    store.run(endings.cancel(read(store, gone), retention_s=600))
     due(raw, gone)
     assert await woken(services) == []
     assert raw.zscore("usher:due", gone) is not None

@@ -21,7 +21,7 @@ from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.domain import state_machine
 from dispatcher.domain.models import State
 from dispatcher.errors import DispatchFailed, LiveKitAway, Postponed, TransientLiveKitError
-from dispatcher.ledger import cancelling, dispatches, reports
+from dispatcher.ledger import dispatches, endings, reports
 from dispatcher.ledger.advance import Advance, Times
 from dispatcher.ledger.celery_messages import DISPATCH_TASK
 from dispatcher.ledger.client import Ledger
@@ -172,7 +172,7 @@ async def test_who_looks_after_sessions_holds_no_more_threads_than_who_begins_th
             assert made is not None
             store.run(dispatches.advance(Advance(made, state_machine.DISPATCH_STARTED)))
             if task is cleanup.clear_away:
-                store.run(cancelling.cancel(made, retention_s=60))
+                store.run(endings.cancel(made, retention_s=60))
             else:
                 store.run(
                     dispatches.advance(Advance(made, state_machine.JOINED, times=Times(lease_s=60)))

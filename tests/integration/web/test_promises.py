@@ -19,7 +19,7 @@ import redis
 
 from dispatcher.domain.models import Dispatch, State
 from dispatcher.errors import LedgerUnavailable
-from dispatcher.ledger import cancelling, dispatches, keys, restoring
+from dispatcher.ledger import dispatches, endings, keys, restoring
 from dispatcher.ledger.client import Ledger
 from dispatcher.settings import CommonSettings
 from tests.support.ownredis import OwnRedis
@@ -183,7 +183,7 @@ async def test_what_its_client_has_cancelled_does_not_come_back_to_life(
     accept(store, kept)
     before = read(store)
     assert before is not None
-    assert store.run(cancelling.cancel(before, retention_s=500)).moved
+    assert store.run(endings.cancel(before, retention_s=500)).moved
     if here:
         kept.forget("dsp_1")
     else:

@@ -216,15 +216,7 @@ def test_the_trace_travels_with_our_other_ids_and_nothing_does_without_one(
     assert (TRACEPARENT in attributes) is bool(traceparent)
     offer = read_offer(Job(id="AJ_1", agent_name="agent", attributes=attributes))
     assert offer.traceparent == traceparent
-    same = job_attributes(
-        dispatch_id="dsp_1",
-        generation=1,
-        client_id="acme",
-        container="",
-        request_type="delegated",
-        requested_at_ms=1,
-        traceparent=traceparent,
-    )
+    same = job_attributes(new, request_type="delegated", requested_at_ms=1)
     assert attributes == same
 
 

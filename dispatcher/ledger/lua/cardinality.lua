@@ -1,3 +1,0 @@
--- Returns how many members a sorted set has.
-local set = KEYS[1]
-return redis.call('ZCARD', set)

@@ -1,3 +1,0 @@
--- Reads a hash. Returns field, value, field, value, ...
-local hash = KEYS[1]
-return redis.call('HGETALL', hash)
