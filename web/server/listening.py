@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ from dispatcher import start_up
 from dispatcher.errors import ConfigurationError
 
 _NAMED: Final = "USHER_WEB_HOST and USHER_WEB_PORT"
+# A worker whose master was killed listens until it notices, for up to a second.
+_GIVES_WAY_S: Final = 3.0
+_LOOK_EVERY_S: Final = 0.1
 
 
 def address(host: str, port: str) -> str:
@@ -32,12 +36,20 @@ def check(server: Any) -> None:
         return
     for each in server.cfg.address:
         if isinstance(each, tuple):
-            try:
-                start_up.check_address(*each, named=_NAMED)
-            except ConfigurationError as error:
-                raise SystemExit(str(error)) from None
+            _wait_until_free(*each)
         elif isinstance(each, str) and _is_something_else(Path(each)):
             raise SystemExit(f"Usher cannot start, it cannot listen at {each}: it is no socket")
+
+
+def _wait_until_free(host: str, port: int) -> None:
+    until = time.monotonic() + _GIVES_WAY_S
+    while True:
+        try:
+            return start_up.check_address(host, port, named=_NAMED)
+        except ConfigurationError as error:
+            if time.monotonic() > until:
+                raise SystemExit(str(error)) from None
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _is_something_else(path: Path) -> bool:

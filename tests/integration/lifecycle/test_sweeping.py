@@ -13,6 +13,7 @@ from dispatcher.domain import state_machine
 from dispatcher.domain.models import State
 from dispatcher.ledger import dispatches, reports
 from dispatcher.ledger.advance import Advance
+from dispatcher.ledger.celery_messages import DISPATCH_TASK, SUPERVISE_TASK, VERIFY_TASK
 from dispatcher.lifecycle import sweeping, wake_waiting
 from dispatcher.lifecycle.services import Services
 from tests.support.house import OpenServices, Request
@@ -59,23 +60,20 @@ async def test_the_sweep_gives_what_is_due_and_what_has_fallen_silent(
 @pytest.mark.parametrize(
     ("state", "task"),
     [
-        (State.QUEUED, "dispatch"),
-        (State.WAITING, "dispatch"),
-        (State.DISPATCHING, "dispatch"),  # its worker is gone: whoever takes it up finds out
-        (State.DISPATCHED, "verification"),
-        (State.OFFERED, "verification"),
-        (State.ACCEPTED, "verification"),
-        (State.JOINED, "supervision"),
+        (State.QUEUED, DISPATCH_TASK),
+        (State.WAITING, DISPATCH_TASK),
+        (State.DISPATCHING, DISPATCH_TASK),  # its worker is gone: whoever takes it up finds out
+        (State.DISPATCHED, VERIFY_TASK),
+        (State.OFFERED, VERIFY_TASK),
+        (State.ACCEPTED, VERIFY_TASK),
+        (State.JOINED, SUPERVISE_TASK),
     ],
 )
 def test_each_is_woken_in_the_way_of_its_state(
     state: State, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published: list[tuple[str, str, str]] = []
-    for name in ("dispatch", "verification", "supervision"):
-        monkeypatch.setattr(
-            sweeping, f"wake_{name}", lambda *args, name=name, **_: published.append((name, *args))
-        )
+    published: list[tuple[str, ...]] = []
+    monkeypatch.setattr(sweeping, "wake_worker", lambda *args, **_: published.append(args))
 
     sweeping.publish(a_dispatch(state=state))
 
