@@ -60,7 +60,7 @@ class Departure:
         `dispatch` is the record as it was read before the job connected, if it was.
         """
         if ending.cause is Cause.LOST:
-            return await self._lost(ending, dispatch)
+            return await self._lost(ending, dispatch, people)
         if people.have_returned or (ending.cause is Cause.PEOPLE_LEFT and people.present > 0):
             return await self.came_back(ending)
         done: Advanced | None = None
@@ -77,8 +77,17 @@ class Departure:
         self.counted = done.applied
         return Told.OVER
 
-    async def _lost(self, ending: Ending, dispatch: Dispatch | None) -> Told:
-        told = await tell_loss(self._patiently, self._offer, ending, dispatch)
+    async def _lost(
+        self, ending: Ending, dispatch: Dispatch | None, people: People | None = None
+    ) -> Told:
+        told = await tell_loss(
+            self._patiently,
+            self._offer,
+            ending,
+            dispatch,
+            was_in_room=people is not None,
+            met=people is not None and people.were_met,
+        )
         return Told.OVER if told else Told.UNTOLD
 
     async def tell_before_joining(self, ending: Ending, dispatch: Dispatch | None) -> None:
@@ -131,12 +140,31 @@ class Run(Protocol):
     async def __call__(self, step: Step[T], /) -> T | None: ...
 
 
-async def tell_loss(run: Run, offer: Offer, ending: Ending, dispatch: Dispatch | None) -> bool:
+async def tell_loss(
+    run: Run,
+    offer: Offer,
+    ending: Ending,
+    dispatch: Dispatch | None,
+    *,
+    was_in_room: bool,
+    met: bool = False,
+) -> bool:
     """Tell that a job's agent is lost, in its room or before; false when Redis has not answered.
 
     The record may know of its joining sooner than the job itself, or later: whichever step fits.
+    One that was in its room is lost from there, although no verification has seen it (Redis was
+    away, or the workers were): whether people are left, a worker sees.
+
+    Args:
+        was_in_room: the agent has been in its room.
+        met: it has met a person there.
     """
-    lapsed = await run(leases.lapse(offer, job_id=offer.job_id, loss=ending.reason))
+    lapse = leases.lapse(offer, job_id=offer.job_id, loss=ending.reason, met=met)
+    lapsed = await run(lapse)
+    if lapsed == 0 and was_in_room:
+        joined = await run(steps.joined_unseen(offer))
+        if joined is not None and joined.moved:
+            lapsed = await run(lapse)
     if lapsed == 0:
         if ending.blameless:
             return await run(steps.given_up(offer, ending.reason)) is not None

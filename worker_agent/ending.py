@@ -58,6 +58,11 @@ class People:
     there_s: float = 0.0
 
     @property
+    def were_met(self) -> bool:
+        """True when the agent has met a person, who may have left since."""
+        return self.present > 0 or self.left_ago_s is not None
+
+    @property
     def have_returned(self) -> bool:
         """True when all who are there came just after another person, or they, had left."""
         return (

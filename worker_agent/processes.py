@@ -84,5 +84,10 @@ class Processes:
         with contextlib.suppress(LedgerUnavailable):  # then the end of its lease tells
             dispatch = await self._store.run(dispatches.read(offer.dispatch_id))
             ending = Ending(cause=Cause.LOST, reason=how)
-            await tell_loss(self._store.run, offer, ending, dispatch)
+            was_in_room = (
+                dispatch is not None
+                and dispatch.job_id == offer.job_id
+                and bool(dispatch.agent_identity)
+            )
+            await tell_loss(self._store.run, offer, ending, dispatch, was_in_room=was_in_room)
         self._filter.changed()

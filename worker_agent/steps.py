@@ -18,6 +18,7 @@ from dispatcher.domain.state_machine import (
     AGENT_LEFT,
     CAME_BACK,
     FAILED,
+    JOINED,
     NEXT_GENERATION,
     REJECTED,
 )
@@ -133,6 +134,20 @@ def connected(
             detail={"agent_identity": agent_identity},
             counted=Counted(agents=counts, once=f"joined:{offer.job_id}"),
             wake=celery_messages.verify(offer.dispatch_id, offer.room_name) if verify else None,
+        )
+    )
+
+
+def joined_unseen(offer: Offer) -> Step[Advanced]:
+    """Note that the agent has joined, by its own word: it leaves before a worker has seen it."""
+    return dispatches.advance(
+        Advance(
+            offer,
+            JOINED,
+            fields={"failure_reason": "", "failure_message": ""},  # a former reason to wait
+            attempt={"outcome": "joined"},
+            detail={"by": "its agent"},
+            times=Times(lease_s=leases.LEASE_S),
         )
     )
 

@@ -111,11 +111,14 @@ def looked(dispatch: Dispatch) -> Step[int]:
     )
 
 
-def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
+def lapse(ref: DispatchRef, *, job_id: str, loss: str, met: bool = False) -> Step[int]:
     """End the lease of `job_id` now, because its agent is lost, and wake a worker to look.
 
-    `loss` says how the agent ended, for people: "RuntimeError at agent:30". 0 is the answer when
-    that job does not serve the dispatch, or is not in the room.
+    0 is the answer when that job does not serve the dispatch, or is not in the room.
+
+    Args:
+        loss: how the agent ended, for people: "RuntimeError at agent:30".
+        met: the agent has met a person before.
     """
     wake = celery_messages.supervise(ref.dispatch_id, ref.room_name)
     return Step(
@@ -128,6 +131,7 @@ def lapse(ref: DispatchRef, *, job_id: str, loss: str) -> Step[int]:
             loss,
             wake.json(),
             str(int(LOOKED_AT_S * 1000)),
+            "1" if met else "0",
         ),
         int,
     )
