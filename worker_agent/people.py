@@ -9,6 +9,7 @@ from livekit import rtc
 from livekit.agents.job import DEFAULT_PARTICIPANT_KINDS
 
 from dispatcher.domain.job_attributes import AGENT_NAME, DISPATCH_ID
+from worker_agent.decisions import Offer
 from worker_agent.ending import People
 
 
@@ -32,11 +33,13 @@ class PeopleInRoom:
         came: Callable[[], None],
         left: Callable[[], None],
         foreign: Callable[[], object],
-        agent_name: str,
+        successor: Callable[[], object],
+        offer: Offer,
     ) -> None:
-        """Call back when a person has come, when one has left, and when a foreign agent is there.
+        """Call back when a person has come, when one has left, and when another agent has come.
 
-        A foreign agent has this agent's name and carries no dispatch id of Usher's.
+        Agents of `offer`'s name: a foreign one carries no dispatch id of Usher's, and a successor
+        another one than this agent's.
         """
 
         def on_connected(participant: rtc.RemoteParticipant) -> None:
@@ -45,8 +48,12 @@ class PeopleInRoom:
                 self.met = True
                 self._came_at[participant.sid] = asyncio.get_running_loop().time()
                 came()
-            elif attributes.get(AGENT_NAME) == agent_name and not attributes.get(DISPATCH_ID):
-                foreign()
+            elif attributes.get(AGENT_NAME) == offer.agent_name:
+                dispatch_id = attributes.get(DISPATCH_ID)
+                if not dispatch_id:
+                    foreign()
+                elif dispatch_id != offer.dispatch_id:
+                    successor()
 
         def on_disconnected(participant: rtc.RemoteParticipant) -> None:
             if participant.kind in DEFAULT_PARTICIPANT_KINDS:

@@ -94,7 +94,8 @@ class Session:
             came=job.news.set,  # told at once: this agent may die in the next moment
             left=self._on_person_left,
             foreign=lambda: job.spawn(self._have_room_looked_at()),
-            agent_name=job.offer.agent_name,
+            successor=self._on_successor,
+            offer=job.offer,
         )
         shutdown.on_beginning(job.ctx, self.farewell.on_shutdown)
         job.ctx.add_shutdown_callback(self._left)
@@ -126,6 +127,14 @@ class Session:
     def _on_person_left(self) -> None:
         self._job.news.set()
         self._session_close.person_left()
+
+    def _on_successor(self) -> None:
+        """Leave at once if this agent answers no more: another dispatch's agent serves the room.
+
+        The ledger says so, too, while that dispatch serves it, unless this agent cannot ask.
+        """
+        if self._job.leaving is not None:
+            self._job.leave_at_once("another dispatch serves the room")
 
     async def _have_room_looked_at(self) -> None:
         """Have a worker look at the room, in which there is an agent that is not Usher's."""

@@ -383,6 +383,31 @@ async def test_a_leaving_agent_that_hangs_is_removed_when_another_serves_its_peo
     await until(caller, answer, "ended", within_s=5)
 
 
+async def test_a_leaving_agent_that_hung_gives_way_although_its_successor_is_leaving_too(
+    stack: RunningStack, caller: Caller
+) -> None:
+    a_process = _in_a_process(stack, caller, microphone=True, session=True)
+    async with a_process as (answer, person, first, job):
+        room = answer["room_name"]
+        await person.leave()
+        await until(caller, answer, "leaving", within_s=2)
+        job.suspend()
+        try:
+            again = await ask(caller, room, session=True)
+            back = await joins(again, microphone=True)
+            await back.answered(within_s=ANSWERS_WITHIN_S, by_another_than=first)
+            await back.leave()
+            await until(caller, again, "leaving", within_s=2)
+        finally:
+            job.resume()
+        await eventually(
+            "the first agent's leaving",
+            lambda: first not in active_agents(stack, room)[room],
+            within_s=OUT_WITHIN_S,
+        )
+        await until(caller, answer, "ended", within_s=2)
+
+
 async def test_an_agent_that_could_not_tell_of_a_person_who_is_back_tells_it_later(
     stack: RunningStack, caller: Caller
 ) -> None:
