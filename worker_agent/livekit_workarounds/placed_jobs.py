@@ -14,13 +14,14 @@ Remove when `AgentServer` takes a job from its program, and asks `on_request` ab
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
 from typing import Final
 
-from livekit import api
 from livekit.agents import AgentServer
 from livekit.protocol import agent
 
+from dispatcher.domain.job_attributes import AGENT_NAME
+from dispatcher.livekit.jwt import signed
 from worker_agent.livekit_workarounds import unknown_release
 
 _NAMES: Final = (
@@ -31,7 +32,7 @@ _NAMES: Final = (
     "_api_key",
     "_api_secret",
 )
-_TOKEN_TTL: Final = timedelta(hours=1)  # LiveKit's
+_TOKEN_TTL_S: Final = 3600  # LiveKit's
 _ENDED: Final = frozenset({agent.JobStatus.JS_SUCCESS, agent.JobStatus.JS_FAILED})
 
 
@@ -80,20 +81,30 @@ class PlacedJobs:
 
     def _token(self, job: agent.Job, answer: agent.AvailabilityResponse) -> str:
         """Return a token with which the job's agent joins its room."""
-        server, may = self._server, self._server._permissions
-        grants = api.VideoGrants(
-            room_join=True,
-            agent=True,
-            room=job.room.name,
-            can_publish=may.can_publish,
-            can_subscribe=may.can_subscribe,
-            can_publish_data=may.can_publish_data,
-            can_update_own_metadata=may.can_update_metadata,
-            can_subscribe_metrics=False,
-            hidden=may.hidden or None,
-        )
-        token = api.AccessToken(server._api_key, server._api_secret).with_ttl(_TOKEN_TTL)
-        token = token.with_identity(answer.participant_identity or f"agent-{job.id}")
-        token = token.with_kind("agent").with_name(answer.participant_name).with_grants(grants)
-        token = token.with_metadata(answer.participant_metadata)
-        return token.with_attributes(dict(answer.participant_attributes)).to_jwt()
+        server, may, now = self._server, self._server._permissions, int(time.time())
+        identity = answer.participant_identity or f"agent-{job.id}"
+        video: dict[str, object] = {
+            "roomJoin": True,
+            "agent": True,
+            "room": job.room.name,
+            "canPublish": may.can_publish,
+            "canSubscribe": may.can_subscribe,
+            "canPublishData": may.can_publish_data,
+            "canUpdateOwnMetadata": may.can_update_metadata,
+            "canSubscribeMetrics": False,
+        }
+        claims: dict[str, object] = {
+            "iss": server._api_key,
+            "sub": identity,
+            "identity": identity,
+            "iat": now,
+            "nbf": now,
+            "exp": now + _TOKEN_TTL_S,
+            "kind": "agent",
+            "name": answer.participant_name,
+            "metadata": answer.participant_metadata,
+            "attributes": {**answer.participant_attributes, AGENT_NAME: job.agent_name},
+            "video": video | ({"hidden": True} if may.hidden else {}),
+        }
+        secret = server._api_secret
+        return signed({name: value for name, value in claims.items() if value != ""}, secret)
