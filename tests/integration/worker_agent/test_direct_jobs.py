@@ -132,7 +132,8 @@ async def test_a_placed_job_is_as_livekits_own_job_to_its_program(
     )
     assert SEEN.permissions[0] == SEEN.permissions[1]
     record = scenario.store.run(dispatches.read("dsp_2"))
-    assert record and record.attempt.placed
+    assert record is not None
+    assert record.attempt.placed
 
 
 async def test_a_placed_job_ends_with_its_room(
