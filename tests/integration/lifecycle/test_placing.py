@@ -65,6 +65,36 @@ async def test_the_agent_server_with_the_most_room_gets_the_job(
     assert "usher:inflight:acme:session-agent-rag" not in keyspace(scenario.raw)
 
 
+@pytest.mark.parametrize("roomy", [1, 2, 3])
+async def test_whichever_it_is(placing_services: Services, scenario: Scenario, roomy: int) -> None:
+    report(scenario, *({"used_slots": 1 if number == roomy else 2} for number in (1, 2, 3)))
+    scenario.request_dispatch()
+
+    await dispatching.dispatch_agent(placing_services, "dsp_1")
+
+    assert scenario.look().attempt.agent_server_id == f"server-{roomy}"
+
+
+async def test_where_none_has_room_any_more_nothing_is_written(
+    placing_services: Services, scenario: Scenario
+) -> None:
+    report(scenario, {"used_slots": 4}, {"draining": True})
+    new = scenario.request_dispatch()
+    scenario.store.run(dispatches.advance(Advance(new, state_machine.DISPATCH_STARTED, due_in_s=9)))
+    before = keyspace(scenario.raw)
+    servers = ["server-1", "server-2", "server-gone"]
+    command = Advance(
+        new,
+        state_machine.DISPATCH_CREATED,
+        due_in_s=9,
+        place=placing.Place(servers=servers, job="{}"),
+    )
+
+    assert scenario.store.run(dispatches.advance(command)).outcome == "unplaced"
+
+    assert keyspace(scenario.raw) == before
+
+
 async def test_a_claim_takes_no_second_slot(placing_services: Services, scenario: Scenario) -> None:
     report(scenario, {"used_slots": 0})
     scenario.request_dispatch()
