@@ -33,6 +33,7 @@ YEAR_S: Final = 31_536_000
 # A year at most, so that no clock, timer or Redis expiry overflows.
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Placement = Literal["livekit", "direct"]
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 MIN_SECRET_CHARS: Final = 32  # LiveKit's own minimum
@@ -138,6 +139,8 @@ class DispatcherSettings(Settings):
     wait_s: Seconds = Field(1.0, alias="USHER_WAIT_S")  # between two tries of a waiting record
     # LiveKit offers a job within 0.25 s; a job not offered by then has been dropped.
     offer_timeout_s: Seconds = Field(2.0, alias="USHER_OFFER_TIMEOUT_S")
+    # Who gives a job to an agent server: LiveKit, or Usher itself where one takes it so.
+    placement: Placement = Field("livekit", alias="USHER_PLACEMENT")
     # Agent names, comma-separated, whose servers run without our request filter and reports.
     unfenced_agents: str = Field("", alias="USHER_UNFENCED_AGENTS")
     # LiveKit also starts its agents without a name in our rooms: a second agent in each.

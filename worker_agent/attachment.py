@@ -22,7 +22,9 @@ from dispatcher.ledger.guarding import Guard, Work
 from dispatcher.observability import redaction, tracing
 from dispatcher.settings import CommonSettings, load
 from worker_agent.decisions import AgentServerIdentity
+from worker_agent.direct_jobs import DirectJobs
 from worker_agent.livekit_workarounds import agent_server
+from worker_agent.livekit_workarounds.placed_jobs import PlacedJobs
 from worker_agent.load_report import Reporter, ReportOptions
 from worker_agent.prewarm import prepare
 from worker_agent.processes import Processes
@@ -48,6 +50,7 @@ class Attachment:
         self._filter: RequestFilter | None = None
         self._reporter: Reporter | None = None
         self._tasks: list[asyncio.Task[None]] = []  # or the loop would hold them only weakly
+        self._placed = PlacedJobs(server)
         self._replaced_load_fnc = None if own_load else server.load_fnc
         if not own_load:
             server.load_fnc = self._load
@@ -96,6 +99,7 @@ class Attachment:
             own_load=self._own_load,
             one_process=in_threads,
             alive_file=common.alive_file,
+            direct=self._placed.possible,
         )
         self._attach(identity, common, options, summary_every_s=settings.summary_every_s)
 
@@ -114,6 +118,9 @@ class Attachment:
         self._server.on("worker_registered", self._reporter.registered)
         Processes(self._server, self._filter, store).watch()
         self._spawn("reporter", _report(self._reporter, store))
+        if self._placed.possible:
+            direct = DirectJobs(identity.agent_server_id, self._placed, store, common)
+            self._spawn("direct-jobs", direct.run())
         guard = Guard(store)
         summaries = Summaries(identity, self._filter.metrics)
         sum_up = functools.partial(summaries.run, every_s=summary_every_s)

@@ -56,6 +56,7 @@ class ReportOptions:
 
     `own_load`: LiveKit gets the program's own load report, which bounds what Usher may send.
     `one_process`: all agents are threads of this process, so few may be joining at a time.
+    `direct`: it takes jobs from Usher itself.
     `alive_file`: touched after each report with which it can be sent sessions; empty: none.
     """
 
@@ -63,6 +64,7 @@ class ReportOptions:
     own_load: bool = False
     one_process: bool = False
     alive_file: str = ""
+    direct: bool = False
 
 
 class Reporter:
@@ -177,6 +179,7 @@ class Reporter:
             takes=takes,
             starts=starts,
             cannot_start=self._filter.cannot_start,
+            direct=self._options.direct,
         )
         asked_at = time.monotonic()
         try:

@@ -50,6 +50,7 @@ class Client:
     limits: Limits = NO_LIMITS
     webhook_url: str = ""  # on the client's own server, which gets the results of dispatches
     webhook_secret: str = field(default="", repr=False)
+    placement: str = ""  # of its jobs, "livekit" or "direct"; empty: the workers' USHER_PLACEMENT
     disabled: bool = False  # its keys are refused; its open sessions go on to their end
 
     @property

@@ -35,7 +35,7 @@ from dispatcher.domain import urls
 from dispatcher.domain.models import Limits
 from dispatcher.errors import ConfigurationError
 from dispatcher.observability import redaction
-from dispatcher.settings import ClientId, DispatcherSettings, Name, Sha256, load
+from dispatcher.settings import ClientId, DispatcherSettings, Name, Placement, Sha256, load
 
 MAX_LIVE_KEYS: Final = 2  # of each kind: the present one and its replacement
 _ROOT: Final = ("clients",)
@@ -122,6 +122,7 @@ class ClientEntry(_Entry):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     webhook_url: Annotated[str, AfterValidator(_webhook_url)] | None = None
     webhook_secret: Secret | None = None
+    placement: Placement | None = None
     disabled: bool = False
     keys: list[KeyEntry] = []
 
@@ -150,6 +151,7 @@ class ClientEntry(_Entry):
             ),
             webhook_url=self.webhook_url or "",
             webhook_secret=self.webhook_secret.get_secret_value() if self.webhook_secret else "",
+            placement=self.placement or "",
             disabled=self.disabled,
         )
 

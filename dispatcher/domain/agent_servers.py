@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
+from typing import Final
 
 from dispatcher.domain.models import AgentServerReport, Dispatch
+
+# After so many attempts in a row that no agent server has taken, LiveKit is asked.
+PLACED_IN_VAIN: Final = 2
+# Outcomes after which an agent server is given another session's job, not this one's again.
+_SERVED: Final = frozenset({"", "joined", "left"})
 
 
 def eligible(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[AgentServerReport]:
@@ -36,3 +43,22 @@ def can_take(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> bool:
 def slots_for(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> int:
     """Return the number of free slots of the agent servers that may take this dispatch."""
     return sum(server.free_slots for server in eligible(dispatch, servers))
+
+
+def candidates(dispatch: Dispatch, servers: Iterable[AgentServerReport]) -> list[str]:
+    """Return the ids of the agent servers that Usher itself may give this dispatch's job to.
+
+    None that has failed it before; none at all where others have been asked in vain lately.
+    """
+    since = range(dispatch.first_generation, dispatch.generation)
+    earlier = [each for each in dispatch.attempts if each.generation in since]
+    latest_first = sorted(earlier, key=lambda each: -each.generation)
+    in_vain = takewhile(lambda each: each.placed and each.outcome == "given_up", latest_first)
+    if len(list(in_vain)) >= PLACED_IN_VAIN:
+        return []
+    failed = {each.agent_server_id for each in earlier if each.outcome not in _SERVED}
+    return [
+        server.agent_server_id
+        for server in eligible(dispatch, servers)
+        if server.direct and server.free_slots > 0 and server.agent_server_id not in failed
+    ]

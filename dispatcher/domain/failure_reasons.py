@@ -74,6 +74,12 @@ def why_no_agent(
         return Reason(code=FailureReason.NO_AGENT_ONLINE, message=_none_online(dispatch, servers))
     if full := _none_has_room(dispatch, able):
         return Reason(code=FailureReason.NO_CAPACITY, message=full)
+    if dispatch.attempt.placed:
+        return Reason(
+            code=FailureReason.JOIN_TIMEOUT,
+            message=f"agent server {dispatch.attempt.agent_server_id} did not take the job that it "
+            "was given: it hangs, is overloaded or has died; look into its log",
+        )
     return Reason(
         code=FailureReason.JOIN_TIMEOUT,
         message=f"LiveKit offered the job to none of the {len(able)} agent server(s) for agent "

@@ -81,6 +81,9 @@ class Transition:
     anew: bool = False  # the dispatch starts afresh: its history counts no longer
 
 
+# The placement of an attempt that Usher itself hands to an agent server (`USHER_PLACEMENT`).
+DIRECT: Final = "direct"
+
 # The outcome of an attempt that LiveKit was never asked for: no agent server could take the job.
 WAITED: Final = "waited"
 
@@ -91,10 +94,17 @@ class Attempt:
 
     generation: int
     livekit_dispatch_id: str = ""
+    placement: str = ""  # DIRECT: handed to an agent server by Usher; else asked of LiveKit
+    agent_server_id: str = ""  # to which it was handed
     tries: int = 0
     errors: tuple[str, ...] = ()
     outcome: str = ""
     reason: str = ""
+
+    @property
+    def placed(self) -> bool:
+        """True when Usher has handed its job to an agent server, and LiveKit knows none."""
+        return self.placement == DIRECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +229,7 @@ class AgentServerReport:
     starts: int | None = None  # how many more agents it can have joining at the same time
     cannot_start: bool = False  # it cannot start a process for a job, and refuses every job
     deployment: str = ""  # its LIVEKIT_AGENT_DEPLOYMENT: LiveKit sends it jobs of this one only
+    direct: bool = False  # it takes jobs from Usher itself, not only from LiveKit
 
     @property
     def online(self) -> bool:

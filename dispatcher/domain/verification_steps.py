@@ -42,6 +42,9 @@ CONNECTED_POLL_S: Final = 0.05
 UNCONNECTED_POLLS: Final = 4
 # Of 40 requests at once on two cores, LiveKit offered the last jobs after 2.5 s.
 OFFER_TIMEOUT_EACH_S: Final = 0.1
+# An agent server claims a job that is placed on it within some milliseconds. One that has not is
+# dead, frozen or overloaded: the next one is asked.
+PLACED_TIMEOUT_S: Final = 0.4
 # Interval between looks at the room of a job that starts slowly; its agent reports its connection.
 STARTING_LOOK_S: Final = 1.0
 
@@ -137,7 +140,7 @@ def next_step(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
     """Return the next step for the record as last read, and what has been seen since."""
     if dispatch.state not in IN_FLIGHT:
         return Leave()
-    if is_silent(dispatch):
+    if is_silent(dispatch) or _passed_by(dispatch):
         return GiveUp()
     if watch.room is None and _room_is_due(dispatch, watch, timings):
         return Look.ROOM
@@ -164,6 +167,8 @@ def _pause_s(dispatch: Dispatch, watch: Watch, timings: Timings) -> float:
     poll_s = timings.verify_poll_s
     if dispatch.agent_identity:
         return min(watch.connected_poll_s, poll_s)
+    if dispatch.attempt.placed and dispatch.state is State.DISPATCHED:
+        return min(poll_s, PLACED_TIMEOUT_S - unchanged_s(dispatch))
     return min(_rare_poll_s(watch, timings), max(poll_s, silent_in_s(dispatch)))
 
 
@@ -193,6 +198,17 @@ def _at_its_end(dispatch: Dispatch, watch: Watch, timings: Timings) -> Step:
     if left_s <= 0 or watch.now_s >= until_s:
         return GiveUp()
     return Extend(until_s=until_s, due_in_s=left_s + VERIFY_GRACE_S if joining else None)
+
+
+def _passed_by(dispatch: Dispatch) -> bool:
+    """Return True when the one agent server that has been given the job does not take it.
+
+    Without a claim no agent of this attempt can be in the room, so LiveKit need not be asked.
+    """
+    if not dispatch.attempt.placed:
+        return False
+    waits = dispatch.state is State.DISPATCHED and unchanged_s(dispatch) < PLACED_TIMEOUT_S
+    return dispatch.state in (State.DISPATCHED, State.OFFERED) and not waits
 
 
 def _if_dropped(dispatch: Dispatch, watch: Watch, timings: Timings) -> Look | GiveUp | None:

@@ -13,6 +13,7 @@ from dispatcher.domain.quotas import Admission
 from dispatcher.ledger import keys
 from dispatcher.ledger.admission import NOT_IN_FLIGHT, InFlight
 from dispatcher.ledger.celery_messages import Wake
+from dispatcher.ledger.placing import Place
 from dispatcher.ledger.step import ms
 
 
@@ -65,6 +66,7 @@ class Advance:
     count_once: str = ""
     losses: int | None = None  # agents lost in a row, this one included
     inflight: InFlight = NOT_IN_FLIGHT  # effect on the others on their way to the same agent
+    place: Place | None = None  # give the job to an agent server, or write nothing (`unplaced`)
     # `due_in_s` and `wake` are for an agent that may be left in the room: they are dropped where
     # LiveKit has never been asked for one. `paced`: its client's come at a pace; the sweeper does
     # the rest.
@@ -139,6 +141,7 @@ class Advance:
             # What goes with it
             **self.inflight.order(ref.agent_name),
             "wake": None if self.wake is None else vars(self.wake),
+            "place": None if self.place is None else self.place.order(),
             "clears": self.clears,
             "paced": self.paced,
             "agent_counts": dict(self.agent_counts.increments),

@@ -46,6 +46,7 @@ class Work(StrEnum):
     REPORT_AGENT_SERVER = "report_agent_server"
     WATCH_LOAD = "watch_load"
     SUM_UP = "sum_up"
+    TAKE_JOBS = "take_jobs"
     RENEW_LEASE = "renew_lease"
     RENEW_STARTING = "renew_starting"
 

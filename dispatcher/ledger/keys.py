@@ -15,6 +15,7 @@ LIVE_PREFIX: Final = "usher:live:"
 SESSIONS_PREFIX: Final = "usher:sessions:"
 WAKE_PREFIX: Final = "usher:wake:"
 EVENT_PREFIX: Final = "usher:event:"
+JOBS_PREFIX: Final = "usher:jobs:"
 
 # Sorted sets
 DUE: Final = "usher:due"  # dispatch ids by the time at which the sweeper must look at them
@@ -165,6 +166,14 @@ def names_of_agent_metrics(key: str) -> tuple[str, str, str]:
 def counted(reporter: str) -> str:
     """String: the number of the last batch of counts from this agent server or job."""
     return f"usher:counted:{reporter}"
+
+
+def jobs(agent_server_id: str) -> str:
+    """List: jobs that Usher itself has given to this agent server, each beginning with its expiry.
+
+    Also the channel that tells it so.
+    """
+    return f"{JOBS_PREFIX}{agent_server_id}"
 
 
 def outbox(client_id: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from redis.asyncio.client import PubSub
@@ -28,8 +28,22 @@ _RECONNECT_S = 0.5
 class Wakeups:
     """The process's subscription to the ledger's news; belongs to one event loop."""
 
-    def __init__(self, settings: CommonSettings, guard: Guard) -> None:
+    def __init__(
+        self,
+        settings: CommonSettings,
+        guard: Guard,
+        *,
+        patterns: Sequence[str] = (f"{WAKE_PREFIX}*", CAPACITY_CHANNEL),
+        channels: Sequence[str] = (),
+    ) -> None:
+        """Subscribe to these patterns and channels, once there is a listener.
+
+        Redis lets a user with rights to some channels subscribe to a pattern only if that very
+        pattern is among its rights. The listeners to one of `channels` are woken by each
+        subscription, too: what was published before is lost.
+        """
         self._guard = guard
+        self._patterns, self._channels = patterns, channels
         self._redis = sentinel.connect_async(
             settings.redis_url.get_secret_value(),
             # Bounds connecting and subscribing; redis-py does not apply it to the wait for
@@ -74,7 +88,10 @@ class Wakeups:
         while True:
             pubsub = self._redis.pubsub()
             try:
-                await pubsub.psubscribe(f"{WAKE_PREFIX}*", CAPACITY_CHANNEL)
+                if self._patterns:
+                    await pubsub.psubscribe(*self._patterns)
+                if self._channels:
+                    await pubsub.subscribe(*self._channels)
                 self._tried.set()
                 await self._pass_on(pubsub)
             except RedisError:
@@ -92,7 +109,7 @@ class Wakeups:
         machine of Redis has vanished) for its own time-out, again and again and without a pause.
         """
         while (message := await pubsub.get_message(timeout=None)) is not None:
-            if message["type"] == "pmessage":
+            if message["type"] in ("pmessage", "message", "subscribe"):
                 for event, but in self._listeners.get(message["channel"], {}).items():
                     if message["data"] not in but:
                         event.set()

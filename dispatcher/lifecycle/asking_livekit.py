@@ -1,4 +1,7 @@
-"""Request the agent of one attempt from LiveKit, once, within the tries of the retry policy."""
+"""Request the agent of one attempt, once, within the tries of the retry policy.
+
+From LiveKit, or from an agent server itself (`lifecycle/placement.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dispatcher.domain.rooms import sent_before, sent_now
 from dispatcher.errors import TransientLiveKitError
 from dispatcher.ledger import reports
 from dispatcher.lifecycle.outcomes import read
+from dispatcher.lifecycle.placement import Placed, place
 from dispatcher.lifecycle.services import Services
 from dispatcher.livekit.retry import policy
 
@@ -44,8 +48,10 @@ class Tries:
         return {"tries": str(self.count), "errors": json.dumps(self.errors), **more}
 
 
-async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
+async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Placed | GiveUp:
     """Try until LiveKit answers; return LiveKit's dispatch id, or why it was not asked.
+
+    `Placed` when an agent server has been given the job instead.
 
     Raises:
         TimeoutError: the dispatch's deadline came first.
@@ -55,7 +61,7 @@ async def ask(services: Services, dispatch: Dispatch, tries: Tries) -> str | Giv
     retrying = policy(on_failure=tries.note, sleep=services.sleep)
     # An answer after that would come too late for the deadline.
     async with asyncio.timeout(max(0.0, dispatch.remaining_s - END_MARGIN_S)):
-        answer: str | GiveUp = await retrying(_try, services, dispatch, tries)
+        answer: str | Placed | GiveUp = await retrying(_try, services, dispatch, tries)
     return answer
 
 
@@ -65,13 +71,16 @@ def may_have_been_asked(dispatch: Dispatch) -> bool:
     return not waited.issuperset(range(1, dispatch.generation))
 
 
-async def _try(services: Services, dispatch: Dispatch, tries: Tries) -> str | GiveUp:
+async def _try(services: Services, dispatch: Dispatch, tries: Tries) -> str | Placed | GiveUp:
     """Ask for this generation once, unless LiveKit has been asked or need not be."""
     tries.count += 1
     if tries.count > 1:
         record = await read(services, dispatch.dispatch_id)
         if record.generation != dispatch.generation or record.terminal:
             return GiveUp.OVERTAKEN
+    # The fence holds against what is left of earlier generations.
+    if not tries.maybe_asked and (placed := await place(services, dispatch, tries.fields())):
+        return placed
     by_token = dispatch.state is State.DELEGATED
     maybe_asked = tries.maybe_asked or may_have_been_asked(dispatch) or by_token
     if maybe_asked and (found := await _look_for_it(services, dispatch)):

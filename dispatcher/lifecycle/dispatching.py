@@ -44,6 +44,7 @@ from dispatcher.ledger.celery_messages import DISPATCH_TASK
 from dispatcher.lifecycle import delegation, precedence
 from dispatcher.lifecycle.asking_livekit import GiveUp, Tries, ask
 from dispatcher.lifecycle.outcomes import fail, give_up, known, log_fields, read
+from dispatcher.lifecycle.placement import Placed
 from dispatcher.lifecycle.services import Services
 
 logger = logging.getLogger(__name__)
@@ -191,6 +192,8 @@ async def _create(services: Services, dispatch: Dispatch) -> State:
         raise
     if isinstance(asked, GiveUp):
         return await _not_asked(services, dispatch, asked, tries)
+    if isinstance(asked, Placed):
+        return asked.state
     return await _created(services, dispatch, asked, tries)
 
 

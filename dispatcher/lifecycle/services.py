@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from dispatcher.clients.client_registry import ClientRegistry
 from dispatcher.clients.registry import registry
-from dispatcher.domain.models import Dispatch
+from dispatcher.domain.models import DIRECT, Dispatch
 from dispatcher.domain.timing import Timings
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import dispatches
@@ -83,6 +83,11 @@ class Services:
     def fenced(self, dispatch: Dispatch) -> bool:
         """Return whether its agent's servers run with our request filter and reports."""
         return dispatch.agent_name not in self.settings.unfenced_names
+
+    def direct(self, dispatch: Dispatch) -> bool:
+        """Return whether its jobs are to be handed to agent servers by Usher itself."""
+        own = self.clients.by_id(dispatch.client_id).placement
+        return self.fenced(dispatch) and (own or self.settings.placement) == DIRECT
 
     @property
     def timings(self) -> Timings:

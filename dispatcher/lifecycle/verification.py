@@ -136,7 +136,7 @@ async def _no_join(services: Services, dispatch: Dispatch) -> State:
         given_up = await fail(services, dispatch, reason)
     else:
         # LiveKit has dropped a job that it has offered to no agent server, and would drop others.
-        dropped = fenced and dispatch.state is State.DISPATCHED
+        dropped = fenced and dispatch.state is State.DISPATCHED and not dispatch.attempt.placed
         given_up = await give_up(services, dispatch, transition, reason, dropped=dropped)
     # The fence holds without this; it only spares a late agent a useless start. Only the worker
     # that has given the attempt up does it: another one may have seen the agent join.

@@ -9,6 +9,7 @@ agent, and no other call. Every server has connections and a circuit breaker of 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager, suppress
@@ -16,7 +17,9 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
+from google.protobuf.json_format import MessageToJson
 from livekit import api
+from livekit.protocol.agent import Job, JobType
 from livekit.protocol.models import ParticipantInfo
 
 from dispatcher.clients.models import LiveKitCredentials
@@ -36,6 +39,9 @@ _ROOMS: Final = 256
 
 # LiveKit says after 10 ms (measured) that it has lost a room.
 LOST_ROOM_ANSWERS_WITHIN_S: Final = 0.5
+
+# In the list of agents of a room whose agent Usher places itself; no agent has this name.
+PLACED_BY_USHER: Final = "placed-by-usher"
 
 # The kinds of participants that an agent is there for (livekit-agents' DEFAULT_PARTICIPANT_KINDS).
 PEOPLE: Final = frozenset(
@@ -135,6 +141,30 @@ class LiveKitClient:
             others = [api.RoomAgentDispatch()] if automatic else []
             request = api.CreateRoomRequest(name=dispatch.room_name, agents=[*others, wanted])
             await self._server.call(self._in(dispatch.room_name).room.create_room(request))
+
+    async def create_job(
+        self, dispatch: Dispatch, *, automatic: bool = False, resend: int = 0
+    ) -> str:
+        """Create the room unless it is there, and return a job in it: LiveKit's `Job`, as JSON.
+
+        LiveKit knows nothing of the job. The room names an agent that does not exist, for the
+        reason for which `create_room` names its agent; `automatic` again wants those without a
+        name.
+        """
+        with self._traced("RoomService/CreateRoom", resend=resend) as span:
+            others = [] if automatic else [api.RoomAgentDispatch(agent_name=PLACED_BY_USHER)]
+            request = api.CreateRoomRequest(name=dispatch.room_name, agents=others)
+            room = await self._server.call(self._in(dispatch.room_name).room.create_room(request))
+            job = Job(
+                id=f"AJ_{secrets.token_hex(6)}",
+                type=JobType.JT_ROOM,
+                room=room,
+                agent_name=dispatch.agent_name,
+                deployment=dispatch.deployment,
+                metadata=dispatch.agent_metadata,
+                attributes=_job_attributes(dispatch, span),
+            )
+        return MessageToJson(job, indent=None)
 
     async def create_dispatch(self, dispatch: Dispatch, *, resend: int = 0) -> str:
         """Have LiveKit offer the job; return LiveKit's dispatch id. Promises nothing more.

@@ -105,6 +105,7 @@ WRONG: Final = {
     "USHER_VERIFY_POLL_S": "-31337",
     "USHER_WAIT_S": "0",
     "USHER_OFFER_TIMEOUT_S": _NO_NUMBER,
+    "USHER_PLACEMENT": f"both-{MARK}",
     "USHER_AUTOMATIC_AGENTS": f"perhaps-{MARK}",
     "USHER_MAX_LOSSES": "0",
     "USHER_CLIENT_TASKS": "0",

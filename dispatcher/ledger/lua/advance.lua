@@ -4,7 +4,8 @@
 --   "late" (the caller no longer waits), "occupied" (another dispatch serves the room),
 --   "wanted" (a caller has asked for the session again since then), "full" (every free slot is
 --   promised to another dispatch on its way), "paced" (LiveKit has dropped some jobs: as many as
---   allowed are on their way), "untold" (no worker can be sent a message now),
+--   allowed are on their way), "unplaced" (no agent server that may be given the job has room),
+--   "untold" (no worker can be sent a message now),
 --   "too_many_requests", "too_many_at_once", "too_many_sessions", "too_fast", "overloaded" (its
 --   client has reached a limit; instead of the job id: in how many ms it may ask again), "unknown"
 --   (there is no such record, or it is another client's).
@@ -22,7 +23,7 @@ local function set_all(key, prefix, fields)
   if #list > 0 then redis.call('HSET', key, unpack(list)) end
 end
 local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
-  'measured', 'asked_at_ms', 'client_id', unpack(MARKS)}
+  'measured', 'asked_at_ms', 'client_id', 'placed_on', unpack(MARKS)}
 local was = {}
 for i, value in ipairs(redis.call('HMGET', record, unpack(READ))) do
   was[READ[i]] = value or nil
@@ -95,6 +96,12 @@ if moves and order.admit then
   if under_way >= at_most then return not_done('paced') end
 end
 
+-- Choose the agent server that is given the job, without LiveKit.
+if order.place then
+  order.placed_on = moves and with_most_room(agent_servers, order.place.servers, now)
+  if not order.placed_on then return not_done('unplaced') end
+end
+
 -- It is cancelled: an agent of it may be left in its room.
 if moves and order.clears then
   if state == 'queued' and generation == '1' then
@@ -123,22 +130,21 @@ if moves then
     redis.call('ZREM', inflight, order.id)
   end
   if order.arrived then
-    -- It occupies a slot from now on, not only from its agent server's next report on.
+    -- A job that was given to this agent server has its slot already.
     local server_id = order.fields.agent_server_id or ''
-    local expires, report = string.match(redis.call('HGET', agent_servers, server_id) or '',
-      '^(%d+) (.*)$')
-    if report then
-      report = cjson.decode(report)
-      report.used_slots = report.used_slots + 1
-      for _, left in ipairs({'takes', 'starts'}) do
-        if type(report[left]) == 'number' then report[left] = math.max(0, report[left] - 1) end
-      end
-      redis.call('HSET', agent_servers, server_id, expires .. ' ' .. cjson.encode(report))
-    end
+    if server_id ~= was.placed_on then take_slot(agent_servers, server_id) end
     if redis.call('EXISTS', window) == 1 then redis.call('INCR', window) end
     if redis.call('ZCARD', waiting) > 0 then
       redis.call('PUBLISH', CAPACITY_CHANNEL, order.agent_name)
     end
+  end
+  if order.placed_on then
+    local detail = cjson.decode(order.detail)
+    detail.agent_server_id = order.placed_on
+    order.detail, order.fields.placed_on = cjson.encode(detail), order.placed_on
+    order.attempt.agent_server_id = order.placed_on
+    take_slot(agent_servers, order.placed_on)
+    hand_over(order.placed_on, order.place, now)
   end
   if order.dropped then
     -- LiveKit can take fewer at once than there are slots: half of them, and one more for each that
@@ -152,7 +158,7 @@ if moves then
     redis.call('HDEL', record, 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', 'look_at_ms', 'asked_at_ms',
-      'loss', 'joined_seen_at_ms', 'left_by', unpack(MARKS))
+      'loss', 'joined_seen_at_ms', 'left_by', 'placed_on', unpack(MARKS))
     forget_the_oldest(record, attempts, tonumber(generation))
   end
 end

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher.domain.models import IN_FLIGHT, Dispatch, State
+from dispatcher.domain.models import DIRECT, IN_FLIGHT, Attempt, Dispatch, State
 from dispatcher.domain.rooms import RoomView
 from dispatcher.domain.timing import GRACE_S, VERIFY_GRACE_S
 from dispatcher.domain.verification_steps import (
     CONNECTED_POLL_S,
+    PLACED_TIMEOUT_S,
     STARTING_LOOK_S,
     Extend,
     GiveUp,
@@ -238,3 +239,31 @@ def test_an_agent_has_the_time_of_the_settings_but_not_beyond_the_deadline(
 
     assert (seen.until_s, seen.looked_at_s, seen.woken) == (NOW_S + time_s, NOW_S, False)
     assert (step(dispatch, seen) is Look.ROOM) is (time_s == 0)
+
+
+def placed(state: State = State.DISPATCHED, *, unchanged_s: float) -> Dispatch:
+    """A record whose job Usher has given to an agent server."""
+    attempt = Attempt(generation=1, placement=DIRECT, agent_server_id="server-1")
+    return record(state, unchanged_s=unchanged_s, attempts=(attempt,))
+
+
+def test_an_agent_server_has_so_long_to_claim_the_job_that_it_was_given() -> None:
+    almost = placed(unchanged_s=PLACED_TIMEOUT_S - 0.1)
+
+    waiting = step(almost, watch())
+    assert isinstance(waiting, Wait)
+    assert waiting.pause_s == pytest.approx(0.1)
+    assert step(placed(unchanged_s=PLACED_TIMEOUT_S), watch()) == GiveUp()
+
+
+def test_an_agent_server_that_refuses_the_job_that_it_was_given_is_passed_by_at_once() -> None:
+    assert step(placed(State.OFFERED, unchanged_s=0.0), watch(woken=True)) == GiveUp()
+
+
+def test_a_claimed_job_has_the_time_of_any_other() -> None:
+    assert step(placed(State.ACCEPTED, unchanged_s=1.0), watch()) != GiveUp()
+
+
+@pytest.mark.parametrize("state", [State.DISPATCHED, State.OFFERED])
+def test_livekit_has_longer_to_offer_a_job(state: State) -> None:
+    assert isinstance(step(record(state, unchanged_s=PLACED_TIMEOUT_S), watch()), Wait)
