@@ -43,6 +43,7 @@ max_sessions = 10
 requests_per_minute = 600
 webhook_url = "https://acme.example/hook"
 webhook_secret = "file:{tmp_path}/secret"
+placement = "direct"
 disabled = true
 """
     keys = [
@@ -58,6 +59,7 @@ disabled = true
     assert client.livekit.api_secret == LIVEKIT_SECRET
     assert client.agent_names == ("a", "b")
     assert (client.container, client.deadline_s, client.delegates) == ("box-7", 12.5, False)
+    assert client.placement == "direct"
     assert client.origins == ("https://app.example.com", "http://localhost:3000")
     assert client.limits == Limits(requests_per_minute=600, max_sessions=10)
     assert client.webhook_url == "https://acme.example/hook"
@@ -88,6 +90,7 @@ def test_what_is_not_said_is_not_limited() -> None:
         ("max_sessions = 0", "greater than or equal to 1"),
         ("requests_per_minute = -31337", "greater than or equal to 1"),
         ("dedline_s = 3", "not permitted"),
+        ("placement = 'canary-31337'", "'livekit' or 'direct'"),
         ('origins = ["https://canary-31337.example/path"]', "as browsers send it"),
         ('origins = ["https://Canary.example"]', "as browsers send it"),
         ('origins = ["https://canary.example:443"]', "as browsers send it"),
