@@ -79,9 +79,11 @@ class Lease:
             return False  # the farewell says why; where that hangs, the lease's end does
         self._session_close.look()
         people = job.people.now().present
-        if job.leaving is not None and people and job.people_had_left:
-            # The people left, the agent's session was over, and now people are there again.
-            if await job.departure.came_back(job.leaving) is not Told.CAME_BACK:
+        # The people left, the agent's session was over, and now people are there again. (An agent
+        # that hung hears first of all who have come, and then that they have left.)
+        over = job.leaving if people and job.people_had_left else None
+        if over is not None and await room_view.has_people(job):
+            if await job.departure.came_back(over) is not Told.CAME_BACK:
                 return True  # Redis is away still: told again in a moment
             job.withdraw("its people are served by another")
             return False
