@@ -17,6 +17,7 @@ _PACKAGES = (
     "celery",
     "flask",
     "gunicorn",
+    "gunicorn_h1c",
     "livekit-agents",
     "livekit-api",
     "livekit",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from flask import Flask, request
 from werkzeug.exceptions import SecurityError
@@ -17,6 +18,7 @@ from dispatcher.observability import tracing
 from dispatcher.observability.logs import configure
 from dispatcher.settings import CommonSettings, load
 from web.api import cors, dispatches, livekit_webhooks, openapi, security_headers
+from web.api.security_headers import with_security_headers
 from web.contract import problems
 from web.contract.participant_tokens import participant_token
 from web.contract.request_schemas import TokenRequest
@@ -26,7 +28,7 @@ from web.monitoring import health, metrics
 from web.monitoring import tracing as request_tracing
 from web.pages import client_page
 from web.path_prefix import path_prefix
-from web.server import slow_callers
+from web.server import one_packet, slow_callers
 from web.services import Services, make_services, services
 
 logger = logging.getLogger(__name__)
@@ -38,10 +40,16 @@ MAX_BODY_BYTES: Final = 1_000_000
 _ASKED_BY_ADDRESS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 # Each has a `blueprint`. Flask calls their `after_app_request` hooks in the opposite order.
 _PARTS: Final = (
-    *(slow_callers, request_tracing, metrics, problems, cors, security_headers),
+    *(slow_callers, one_packet, request_tracing, metrics, problems, cors, security_headers),
     *(dispatches, livekit_webhooks, openapi, health),
     *(client_page, dashboard_pages, dashboard_api),
 )
+
+
+class _Application(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `func`: no view and no hook of ours is async, and Flask asks at each request."""
+        return func
 
 
 def build() -> Flask:
@@ -49,7 +57,8 @@ def build() -> Flask:
     common = load(CommonSettings)
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
-    app = Flask("web", static_folder=None)
+    app = _Application("web", static_folder=None)
+    app.wsgi_app = with_security_headers(app.wsgi_app)  # type: ignore[method-assign]
     app.extensions["usher"] = here = make_services(common)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := here.settings.trusted_proxies:

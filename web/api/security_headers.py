@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, Response, request
 
 from dispatcher.domain import urls
 from web.contract.headers import SECURITY_HEADERS
 from web.services import services
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 blueprint = Blueprint("security_headers", __name__)
 
@@ -37,11 +41,27 @@ def _connections() -> str:
 
 @blueprint.after_app_request
 def _add_headers(response: Response) -> Response:
+    """Add the headers that depend on the request."""
     # Flask's own answer to OPTIONS is HTML by name only.
     if response.mimetype == "text/html" and request.method != "OPTIONS":
         response.headers.setdefault("Content-Security-Policy", _PAGE.format(connect=_connections()))
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", _HSTS)
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
     return response
+
+
+def with_security_headers(application: WSGIApplication) -> WSGIApplication:
+    """Add `SECURITY_HEADERS` to every answer that has not set its own.
+
+    WSGI middleware: werkzeug takes 40 us to set these headers in a response.
+    """
+
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            own = {name.lower() for name, _ in headers}
+            headers.extend(each for each in SECURITY_HEADERS.items() if each[0].lower() not in own)
+            return start_response(status, headers, *error)
+
+        return application(environ, start)
+
+    return respond

@@ -98,6 +98,14 @@ def test_each_wait_for_a_caller_is_bounded() -> None:
         assert ours.gettimeout() == slow_callers.SILENCE_S
 
 
+def test_head_and_body_come_in_one_packet(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        for _ in range(50):  # the first packet of two may meet the second one by chance
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            _, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+            assert body == b'{"status":"ok"}\n'
+
+
 def test_a_body_that_is_not_read_costs_little(redis_url: str, tmp_path: Path) -> None:
     """gunicorn's own way to read it takes seven times as long (2.4 s, not 0.3 s)."""
     with web(redis_url, tmp_path / "web.log", ALONE) as (master, port):
