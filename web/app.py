@@ -58,7 +58,7 @@ def build() -> Flask:
     configure(log_format=common.log_format, level=common.log_level)
     tracing.start("usher-web")  # in each worker, after gunicorn has forked it
     app = _Application("web", static_folder=None)
-    app.wsgi_app = with_security_headers(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = with_security_headers(app.wsgi_app)  # type: ignore[assignment, method-assign]
     app.extensions["usher"] = here = make_services(common)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     if proxies := here.settings.trusted_proxies:

@@ -80,7 +80,7 @@ configure(log_format=_common.log_format, level=_common.log_level)
 start_up.freeze()  # else each worker would go through all of this before its first request: 0.1 s
 # No line has them, and each record would look them up.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-logging._srcfile = None  # type: ignore[attr-defined]  # as Python's HOWTO says
+logging._srcfile = None  # as Python's HOWTO says
 
 # Connections of each process, besides its event streams: an idle or slow one costs some 50 kB. When
 # all are taken, the next caller waits until one ends.
