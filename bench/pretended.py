@@ -12,6 +12,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from bench.contenders import AGENT_NAME
 from dispatcher.domain.models import AgentServerReport, DispatchRef
 from dispatcher.errors import LedgerUnavailable
 from dispatcher.ledger import leases, reports
@@ -21,7 +22,7 @@ from dispatcher.settings import CommonSettings, load
 SLOTS = 1_000_000
 REPORT = AgentServerReport(
     agent_server_id="pretended",
-    agent_name="bench-usher",
+    agent_name=AGENT_NAME,
     container="pretended",
     client_id="",
     slots=SLOTS,

@@ -81,7 +81,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     after = bed.cpu_s()
     lags = []
     for session in answered:
-        record = await bed.record(session.dispatch_id)
+        record = await bed.record(USHER, session.dispatch_id)
         joined = [e["at_ms"] for e in record["timeline"] if e["event"] == "joined"]
         lags += [at_ms - session.t0_ms for at_ms in joined[:1]]
     return {
