@@ -7,6 +7,8 @@ from typing import Final
 
 # What is asked of a burst is asked of this many at once.
 TARGET_BURST: Final = 40
+# Sessions a second in the fast stream.
+FAST_PER_S: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,11 @@ from typing import Any, Final
 from bench.contenders import CONTENDERS, USHERS
 from bench.procfiles import Kind
 from bench.sessions import Session
-from bench.size import Size
+from bench.size import FAST_PER_S, Size
 from bench.testbed import Testbed
 from bench.units import Unit
 
 NAME: Final = "stream"
-FAST_PER_S: Final = 20
 LIFE_S: Final = 5.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.contenders import BY_HTTP, CONTENDERS
+from bench.contenders import BY_HTTP, CONTENDERS, USHERS
 from bench.report.results import Results
 from bench.report.verdicts import redis_commands
 from bench.report.writing import in_ms, table
@@ -67,10 +67,10 @@ def calls(results: Results) -> str:
                 f"{inside:.1f}" if counted["redis"] else None,
             )
         )
-        if name == "usher":
+        if name in USHERS:
             most = sorted(counted["redis"].items(), key=lambda item: -item[1])
             shown = [(*what.split(" ", 1), f"{count:.1f}") for what, count in most if count >= 0.2]
-            detail = "\n(f)'s Redis commands:\n\n" + table(
+            detail += f"\nRedis commands of {contender.title}:\n\n" + table(
                 ("sent by", "command", "for a session"), shown
             )
     if not rows:
