@@ -104,6 +104,7 @@ def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
         "USHER_BENCH_KEY": "bench-key-of-the-contenders",
         "USHER_BENCH_TASKIQ_REDIS": f"redis://127.0.0.1:{ports['taskiqredis']}/0",
         "USHER_BENCH_DRAMATIQ_REDIS": f"redis://127.0.0.1:{ports['dramatiqredis']}/0",
+        "USHER_BENCH_FAKE": fake,
         "USHER_BENCH_RENEW": str(run_dir / "renew.txt"),
     }
     deadline_s = 20

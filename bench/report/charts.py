@@ -158,15 +158,19 @@ def _backlog(results: Results) -> Figure | None:
 
 
 def _live(results: Results) -> Figure | None:
-    levels = sorted(results.of("live"), key=int)
+    found = {
+        level: cost["cpu_ms_per_session"]
+        for key, cost in results.of("live").items()
+        for level, name in [key.split("/")]
+        if name == "usher"
+    }
+    levels = sorted(found, key=int)
     if not levels:
         return None
     figure, axes = _axes("live sessions", "CPU for one more session (ms)")
     bottom = [0.0] * len(levels)
     for program in ("web", "dispatch", "verify", "redis", "flower", "beat"):
-        costs = [
-            max(0.0, results.of("live")[n]["cpu_ms_per_session"].get(program, 0)) for n in levels
-        ]
+        costs = [max(0.0, found[level].get(program, 0)) for level in levels]
         axes.bar(levels, costs, 0.6, bottom=bottom, label=program)
         bottom = [low + cost for low, cost in zip(bottom, costs, strict=True)]
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -141,24 +141,28 @@ def _backlog_rows(found: Mapping[str, Any]) -> list[tuple[str, object]]:
 def live(results: Results) -> str:
     """Cost at rest and of one more session, beside so many live ones."""
     rows = []
-    for level, found in sorted(results.of("live").items(), key=lambda item: int(item[0])):
+    levels = {tuple(key.split("/")): found for key, found in results.of("live").items()}
+    for (level, name), found in sorted(
+        levels.items(), key=lambda item: (int(item[0][0]), item[0][1])
+    ):
         idle, each = found["idle_cpu_ms_per_s"], found["cpu_ms_per_session"]
         own = ("web", "dispatch", "verify", "beat", "flower")
         rows.append(
             (
                 level,
-                in_ms(sum(idle.get(name, 0.0) for name in own)),
+                CONTENDERS[name].title,
+                in_ms(sum(idle.get(program, 0.0) for program in own)),
                 in_ms(idle.get("redis")),
                 f"{found['idle_redis_commands_per_s']:.0f}",
                 in_ms(idle.get("pretended")),
-                *(in_ms(each.get(name)) for name in ("web", "dispatch", "verify", "redis")),
-                in_ms(sum(each.get(name, 0.0) for name in (*own, "redis"))),
+                *(in_ms(each.get(program)) for program in ("web", "dispatch", "verify", "redis")),
+                in_ms(sum(each.get(program, 0.0) for program in (*own, "redis"))),
                 in_ms(median(found["request_to_joined_ms"] or [0.0])),
             )
         )
     if not rows:
         return ""
-    head = "live|Usher at rest (ms CPU/s)|Redis|commands/s|the agents' renewals (not Usher's)"
+    head = "live|of|Usher at rest (ms CPU/s)|Redis|commands/s|the agents' renewals (not Usher's)"
     head += "|one more: web (ms)|dispatch|verify|Redis|all|request to `joined` p50 (ms)"
     return (
         "## Cost beside live sessions\n\nThe live ones are records that one process renews every "

@@ -88,7 +88,9 @@ def test_a_burst_with_direct_placement_is_judged_beside_direct_calls(
 @pytest.mark.parametrize(("agents", "met"), [(1, True), (0, False), (2, False)])
 def test_a_burst_at_two_agent_servers_needs_each_of_its_agents_once(agents: int, met: bool) -> None:
     raw = {"burst": _bursts(Kind.TWO, 9000, agents=agents, count=160)}
-    text, judged = _judged(raw, "Burst of 160, 160 slots on two agent servers: 160 of 160, none twice, (f)")
+    text, judged = _judged(
+        raw, "Burst of 160, 160 slots on two agent servers: 160 of 160, none twice, (f)"
+    )
     assert judged is met
     assert f"{agents > 1:d} twice" in text
 
