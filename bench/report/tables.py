@@ -70,7 +70,7 @@ def _join_rows(results: Results, kind: Kind) -> list[tuple[object, ...]]:
         return []
     times = {name: results.time_to_join_s(name, kind) for name in names}
     best = min(names, key=lambda name: median(times[name]))
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name in names:
         own = times[name]
         sessions = results.joins(name, kind)

@@ -140,6 +140,11 @@ def _bursts(results: Results) -> Iterator[Verdict]:
             f"(median of {len(last)}, worst {max(last):.2f} s)",
             met=min(complete) == TARGET_BURST and median(last) <= most_s,
         )
+    yield from _two_agent_servers(results)
+    yield _pacing(results)
+
+
+def _two_agent_servers(results: Results) -> Iterator[Verdict]:
     count = 2 * SLOTS_OF_TWO
     for name in USHERS:
         target = f"Burst of {count}, {count} slots on two agent servers: "
@@ -157,7 +162,6 @@ def _bursts(results: Results) -> Iterator[Verdict]:
             f"(median of {len(bursts)})",
             met=complete == count,
         )
-    yield _pacing(results)
 
 
 def _pacing(results: Results) -> Verdict:
