@@ -16,24 +16,26 @@ from bench.units import Unit
 
 NAME: Final = "stream"
 LIFE_S: Final = 5.0
+FAST_LIFE_S: Final = 3.0  # so that none waits for a slot
 
 
 def units(size: Size) -> list[Unit]:
     """One stretch of each contender, of which Usher's is the longest, and fast ones of Usher's."""
     wanted = [
-        (1, name, size.stream_s if name == "usher" else size.stream_others_s) for name in CONTENDERS
+        (1, LIFE_S, name, size.stream_s if name == "usher" else size.stream_others_s)
+        for name in CONTENDERS
     ]
-    wanted += [(FAST_PER_S, name, size.stream_fast_s) for name in USHERS]
+    wanted += [(FAST_PER_S, FAST_LIFE_S, name, size.stream_fast_s) for name in USHERS]
     return [
         Unit(
             measure=NAME,
             kind=Kind.SLOTS,
             key=f"{per_s}/{name}",
             contender=name,
-            takes_s=lasts_s * (1 if per_s == 1 else 2) + LIFE_S + 10,
-            arguments={"lasts_s": lasts_s, "per_s": per_s},
+            takes_s=lasts_s + life_s + 10,
+            arguments={"lasts_s": lasts_s, "per_s": per_s, "life_s": life_s},
         )
-        for per_s, name, lasts_s in wanted
+        for per_s, life_s, name, lasts_s in wanted
     ]
 
 
@@ -52,7 +54,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     async def one(room: str) -> Session:
         [session] = await bed.ask(contender, [room])
         await bed.log.wait_for_agents([room], within_s=25)
-        await asyncio.sleep(LIFE_S)
+        await asyncio.sleep(unit.arguments["life_s"])
         with contextlib.suppress(Exception):
             await bed.see(contender, [session])
         await bed.end([room], within_s=0)

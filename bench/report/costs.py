@@ -169,5 +169,6 @@ def live(results: Results) -> str:
         "0.8 s, as their agents would; LiveKit is one that only answers and lists an agent in "
         "every room. First what they cost by themselves, then what one more session costs beside "
         "them. No agent reports itself here, so `joined` comes with the verification's next look "
-        "(2 s).\n\n" + table(head.split("|"), rows)
+        "(2 s; in (g) after the 0.4 s in which the job has to be claimed).\n\n"
+        + table(head.split("|"), rows)
     )
