@@ -78,9 +78,9 @@ campaign: setup ## kill processes at random for three hours, and report on every
 monitoring: setup ## check alerts and metrics with Prometheus's promtool (built once, 3-5 minutes)
 	@exec $(python) -m tests.support.promtool
 
-# `make bench BENCH="--quick"` takes a quarter of an hour, `BENCH="--only http,join"` measures these alone; both
+# `make bench BENCH="--quick"` takes 25 minutes, `BENCH="--only http,join"` measures these alone; both
 # report in .run/bench. What has been measured is kept there, so that an interrupted run goes on.
-bench: setup $(bench_installed) ## compare Usher with the alternatives (an hour and a quarter alone on the machine)
+bench: setup $(bench_installed) ## compare Usher with the alternatives (an hour and a half alone on the machine)
 	@exec $(bench_python) -m bench $(if $(BENCH),$(BENCH),--report docs/benchmarks.md)
 
 setup: $(installed) ## install everything that the other targets need, and start nothing

@@ -17,7 +17,7 @@ import psutil
 from bench import PROJECT_ROOT, BenchError
 from bench.contenders import CONTENDERS
 from bench.machine import machine, versions
-from bench.measure import MEASURES
+from bench.measure import MEASURES, sound
 from bench.procfiles import Kind
 from bench.report import write_report
 from bench.size import FULL, QUICK, Size
@@ -75,6 +75,9 @@ async def _measure(
     size: Size, only: list[str], contenders: list[str], journals: dict[str, Journal]
 ) -> list[str]:
     """Measure the missing units; return those that failed."""
+    if sound.NAME in only and (reason := sound.missing()):
+        print(f"  {sound.NAME} is skipped: {reason}")
+        only = [name for name in only if name != sound.NAME]
     units = [unit for name in only for unit in MEASURES[name].units(size)]
     wanted = [unit for unit in units if unit.contender in contenders]
     missing = [unit for unit in wanted if unit.key not in journals[unit.measure].results]

@@ -1,4 +1,4 @@
-"""The agent server of the contenders: `python -m bench.agent plain|usher slots|cpu`.
+"""The agent server of the contenders: `python -m bench.agent plain|usher slots|cpu PORT`.
 
 It is the same for all of them: the same entry point, executor, idle processes and slots. `plain`
 is livekit-agents as it stands; `usher` has Usher's `rtc_session` in place of livekit-agents'.
@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+from pkgutil import resolve_name
 
 from livekit.agents import AgentServer, JobExecutorType
 from livekit.rtc._ffi_client import FfiClient
 
+from bench.contenders import AGENT_NAME
 from dispatcher.observability.logs import configure
 from dispatcher.settings import load
-from worker_agent.echo import entrypoint
 from worker_agent.livekit_workarounds.loop_watchdog import restrain
 from worker_agent.load_report import livekit_load
 from worker_agent.program import rtc_session
 from worker_agent.settings import AgentSettings
 
 
-def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServer:
-    """Make the agent server `variant` with that load report."""
+def build(variant: str, load_report: str, port: int, settings: AgentSettings) -> AgentServer:
+    """Make the agent server `variant` with that load report and port of its health endpoint."""
+    entrypoint = resolve_name(settings.entrypoint)
 
     def used_slots(server: AgentServer) -> float:
         return livekit_load(used_slots=len(server.active_jobs), slots=settings.slots)
@@ -38,11 +40,11 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
         job_executor_type=JobExecutorType(settings.executor),
         num_idle_processes=settings.idle_processes,
         host=settings.host,
-        port=settings.port if variant == "usher" else 0,
-        preload_modules=["worker_agent.program", "worker_agent.echo"],
+        port=port,
+        preload_modules=["worker_agent.program", settings.entrypoint.partition(":")[0]],
     )
     if variant == "usher":
-        rtc_session(server, entrypoint, agent_name="bench-usher", own_load=load_report == "cpu")
+        rtc_session(server, entrypoint, agent_name=AGENT_NAME, own_load=load_report == "cpu")
     else:
         if load_report == "slots":
             server.load_fnc = used_slots
@@ -58,4 +60,5 @@ def build(variant: str, load_report: str, settings: AgentSettings) -> AgentServe
 
 if __name__ == "__main__":
     configure(log_format="json", level="INFO")  # as in production
-    asyncio.run(build(sys.argv[1], sys.argv[2], load(AgentSettings)).run())
+    variant, load_report, port = sys.argv[1:]
+    asyncio.run(build(variant, load_report, int(port), load(AgentSettings)).run())

@@ -63,6 +63,18 @@ async def _direct() -> _Ask:
     return ask
 
 
+def token_with_agent(room: str, api_key: str = "", api_secret: str = "") -> str:
+    """Make a person's token that names the agent; the key and secret are else the environment's."""
+    agents = [api.RoomAgentDispatch(agent_name=AGENT)]
+    return (
+        api.AccessToken(api_key or None, api_secret or None)
+        .with_identity(f"user-{room}")
+        .with_grants(api.VideoGrants(room_join=True, room=room))
+        .with_room_config(api.RoomConfiguration(agents=agents))
+        .to_jwt()
+    )
+
+
 async def _token() -> _Ask:
     http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     people: set[asyncio.Task[None]] = set()
@@ -72,14 +84,7 @@ async def _token() -> _Ask:
             pass
 
     async def ask(room: str) -> str:
-        agents = [api.RoomAgentDispatch(agent_name=AGENT)]
-        token = (
-            api.AccessToken()
-            .with_identity(f"user-{room}")
-            .with_grants(api.VideoGrants(room_join=True, room=room))
-            .with_room_config(api.RoomConfiguration(agents=agents))
-            .to_jwt()
-        )
+        token = token_with_agent(room)
         query = {"access_token": token, "auto_subscribe": "1", "protocol": "15", "sdk": "js"}
         socket = await http.ws_connect(f"{os.environ['LIVEKIT_URL']}/rtc", params=query)
         await socket.receive()  # the answer to the join

@@ -6,6 +6,7 @@ alone is measured (backlog, memory, HTTP, live sessions by the thousand), never 
 counted.
 
 `POST /joins` with the body `on` makes it list an ACTIVE agent in every room.
+`POST /agents` with a job of LiveKit's makes that agent the one that is listed.
 `GET /order` gives the rooms in the order in which they came, `GET /count?prefix=` how many there
 are of `<prefix>-<number>`; `POST /forget` clears all.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 from aiohttp import web
 from livekit import api
+from livekit.protocol.agent import Job
 from livekit.protocol.models import ParticipantInfo, Room
 
 _TWIRP = "application/protobuf"
@@ -116,6 +118,14 @@ class FakeLiveKit:
         self.joins = await request.text() == "on"
         return web.Response()
 
+    async def take_agent(self, request: web.Request) -> web.Response:
+        """Keep the agent of a job that Usher has placed itself."""
+        job = Job.FromString(await request.read())
+        self.asked[job.room.name] = api.CreateAgentDispatchRequest(
+            agent_name=job.agent_name, room=job.room.name, attributes=job.attributes
+        )
+        return web.Response()
+
     async def forget(self, _: web.Request) -> web.Response:
         """Begin anew."""
         self.__init__()  # type: ignore[misc]
@@ -130,6 +140,7 @@ def application() -> web.Application:
     app.router.add_get("/order", fake.in_order)
     app.router.add_get("/count", fake.count)
     app.router.add_post("/joins", fake.let_join)
+    app.router.add_post("/agents", fake.take_agent)
     app.router.add_post("/forget", fake.forget)
     app.router.add_get("/", fake.count)
     return app

@@ -6,6 +6,7 @@ every contender: all of them run while one is measured.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import socket
@@ -16,14 +17,27 @@ from pathlib import Path
 from typing import Final
 
 from bench import PROJECT_ROOT, BenchError
+from bench.contenders import AGENT_NAME, CONTENDERS, USHERS
 from devstack.servers import find_redis_server
 from devstack.supervision import read_procfile
 
 AGENT_SLOTS: Final = 130  # of which LiveKit uses 70 %, or all, as the agent server reports them
+SLOTS_OF_TWO: Final = 80  # of each agent server where there are two of each variant
 IDLE_PROCESSES: Final = 4
 WEB_PROCESSES: Final = 2  # as many as Usher has
 _FREE_PORTS: Final = range(20_000, 30_000)
-_PORTS: Final = ("background", "taskiqweb", "taskiqredis", "dramatiqweb", "dramatiqredis", "fake")
+_PORTS: Final = (
+    "background",
+    "taskiqweb",
+    "taskiqredis",
+    "dramatiqweb",
+    "dramatiqredis",
+    "fake",
+    "page",
+    "livekit",
+    "agent",
+    "agent2",
+)
 
 
 class Kind(StrEnum):
@@ -32,8 +46,13 @@ class Kind(StrEnum):
     SLOTS = "slots"  # thread executor, load = used slots
     PROCESS = "process"  # the same with the process executor
     CPU = "cpu"  # thread executor, livekit-agents' default load report
+    TWO = "two"  # thread executor, load = used slots, two agent servers in place of each one
+    SOUND = "sound"  # thread executor, load = used slots; the agent greets with a tone
     DISPATCH_ONLY = "dispatch-only"  # a LiveKit that only answers; no agents, no verification
     LIVE = "live"  # a LiveKit that only answers, and lists an agent in every room
+
+
+_WITHOUT_AGENTS: Final = (Kind.DISPATCH_ONLY, Kind.LIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +62,14 @@ class Plan:
     procfile: str
     environ: dict[str, str]
     ports: dict[str, int]
+    agents: tuple[str, ...]  # the programs that are agent servers
 
 
 def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
     """Return the processes to run for `kind` and these contenders; Usher is always there."""
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
     fake = f"http://127.0.0.1:{ports['fake']}"
+    agents: tuple[str, ...] = ()
     lines = {
         name: command
         for name, command in read_procfile(PROJECT_ROOT / "Procfile").items()
@@ -59,17 +80,23 @@ def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
         for name, command in _contenders(ports).items()
         if any(name.startswith(contender) for contender in contenders)
     }
-    if kind in (Kind.DISPATCH_ONLY, Kind.LIVE):
+    if kind in _WITHOUT_AGENTS:
         lines = {name: _with_livekit(fake, command) for name, command in lines.items()}
         lines["fake"] = f"exec python -m bench.fake_livekit {ports['fake']}"
         lines["pretended"] = "exec nice -n 10 python -m bench.pretended"
     else:
         load = "cpu" if kind is Kind.CPU else "slots"
-        for name, variant in (("agent", "usher"), ("plain", "plain")):
-            lines[name] = f"exec nice -n 10 python -m bench.agent {variant} {load}"
+        agents = ("agent", "plain", "agent2", "plain2")[: 4 if kind is Kind.TWO else 2]
+        for name in agents:
+            variant = "plain" if name.startswith("plain") else "usher"
+            port = ports.get(name, 0)
+            lines[name] = f"exec nice -n 10 python -m bench.agent {variant} {load} {port}"
+    clients = run_dir.with_name("clients.toml")
     environ = {
-        "USHER_AGENT_NAMES": "bench-usher",
-        "USHER_AGENT_SLOTS": str(AGENT_SLOTS),
+        "USHER_CLIENTS_FILE": str(clients),
+        "USHER_LIVEKIT_PORT": str(ports["livekit"]),
+        "USHER_AGENT_PORT": str(ports["agent"]),
+        "USHER_AGENT_SLOTS": str(SLOTS_OF_TWO if kind is Kind.TWO else AGENT_SLOTS),
         "USHER_AGENT_EXECUTOR": "process" if kind is Kind.PROCESS else "thread",
         "USHER_AGENT_IDLE_PROCESSES": str(IDLE_PROCESSES),
         "USHER_MAX_BACKLOG": "0",
@@ -77,16 +104,55 @@ def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
         "USHER_BENCH_KEY": "bench-key-of-the-contenders",
         "USHER_BENCH_TASKIQ_REDIS": f"redis://127.0.0.1:{ports['taskiqredis']}/0",
         "USHER_BENCH_DRAMATIQ_REDIS": f"redis://127.0.0.1:{ports['dramatiqredis']}/0",
+        "USHER_BENCH_FAKE": fake,
         "USHER_BENCH_RENEW": str(run_dir / "renew.txt"),
     }
+    deadline_s = 20
     if kind is Kind.DISPATCH_ONLY:
         # Nothing becomes of what is dispatched: neither shall its time run out, nor shall it be
         # verified again and again.
-        environ |= {"USHER_DEADLINE_S": "600", "USHER_VERIFY_TIMEOUT_S": "600"}
+        deadline_s = 600
+        environ["USHER_VERIFY_TIMEOUT_S"] = "600"
     elif kind is Kind.CPU:
-        environ |= {"USHER_DEADLINE_S": "60"}  # as long as the other contenders are waited for
+        deadline_s = 60  # as long as the other contenders are waited for
+    elif kind is Kind.SOUND:
+        environ["USHER_AGENT_ENTRYPOINT"] = "bench.greeting:entrypoint"
+    livekit = fake if kind in _WITHOUT_AGENTS else f"ws://127.0.0.1:{ports['livekit']}"
+    page = f"http://127.0.0.1:{ports['page']}"
+    clients.write_text(
+        "".join(_client(name, livekit=livekit, page=page, deadline_s=deadline_s) for name in USHERS)
+    )
     text = "".join(f"{name}: {command}\n" for name, command in lines.items())
-    return Plan(procfile=text, environ=environ, ports=ports)
+    return Plan(procfile=text, environ=environ, ports=ports, agents=agents)
+
+
+def usher_key(name: str, kind: str = "secret") -> str:
+    """Return the API key of the client that is this contender: no secret, but of this run."""
+    return f"bench-{kind}-of-{name}"
+
+
+def _client(name: str, *, livekit: str, page: str, deadline_s: int) -> str:
+    """Return the entry of Usher's client that is this contender."""
+    entry = f"""
+[clients.{name}]
+livekit_url = "{livekit}"
+livekit_api_key = "env:LIVEKIT_API_KEY"
+livekit_api_secret = "env:LIVEKIT_API_SECRET"
+shared_livekit = true
+agent_names = ["{AGENT_NAME}"]
+origins = ["{page}"]
+deadline_s = {deadline_s}
+placement = "{CONTENDERS[name].placement}"
+"""
+    for kind in ("secret", "publishable"):
+        digest = hashlib.sha256(usher_key(name, kind).encode()).hexdigest()
+        entry += f"""
+[[clients.{name}.keys]]
+id = "{kind}"
+kind = "{kind}"
+sha256 = "{digest}"
+"""
+    return entry
 
 
 def _contenders(ports: dict[str, int]) -> dict[str, str]:

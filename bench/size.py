@@ -7,6 +7,8 @@ from typing import Final
 
 # What is asked of a burst is asked of this many at once.
 TARGET_BURST: Final = 40
+# Sessions a second in the fast stream.
+FAST_PER_S: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +18,7 @@ class Size:
     join_rounds: int
     join_each: int
     join_others_each: int
+    join_process_rounds: int
     burst_rounds: int
     burst_sizes: tuple[int, ...]
     burst_target_rounds: int
@@ -23,6 +26,7 @@ class Size:
     cpu_sizes: tuple[int, ...]
     process_rounds: int
     process_sizes: tuple[int, ...]
+    two_rounds: int
     pacing_rounds: int
     pacing_windows: tuple[int, ...]
     pacing_spacings_ms: tuple[int, ...]
@@ -30,6 +34,8 @@ class Size:
     http_s: float
     stream_s: float
     stream_others_s: float
+    stream_fast_s: float
+    sound_rounds: int
     calls_sessions: int
     memory_sessions: int
     backlog_sessions: int
@@ -42,20 +48,24 @@ FULL: Final = Size(
     join_rounds=12,
     join_each=9,
     join_others_each=2,
+    join_process_rounds=3,
     burst_rounds=1,
     burst_sizes=(5, 10, 20, 80),
     burst_target_rounds=3,
     cpu_rounds=1,
-    cpu_sizes=(5, 10, 20, 40, 80),
+    cpu_sizes=(5, 20, 40, 80),
     process_rounds=1,
     process_sizes=(40,),
+    two_rounds=2,
     pacing_rounds=2,
     pacing_windows=(8, 16, 24),
     pacing_spacings_ms=(25, 50),
     http_rounds=2,
     http_s=12,
-    stream_s=600,
+    stream_s=420,
     stream_others_s=20,
+    stream_fast_s=30,
+    sound_rounds=20,
     calls_sessions=10,
     memory_sessions=5000,
     backlog_sessions=100_000,
@@ -67,6 +77,7 @@ QUICK: Final = Size(
     join_rounds=3,
     join_each=3,
     join_others_each=3,
+    join_process_rounds=1,
     burst_rounds=1,
     burst_sizes=(5, 20),
     burst_target_rounds=0,
@@ -74,6 +85,7 @@ QUICK: Final = Size(
     cpu_sizes=(20,),
     process_rounds=0,
     process_sizes=(),
+    two_rounds=1,
     pacing_rounds=1,
     pacing_windows=(8,),
     pacing_spacings_ms=(50,),
@@ -81,6 +93,8 @@ QUICK: Final = Size(
     http_s=4,
     stream_s=20,
     stream_others_s=10,
+    stream_fast_s=10,
+    sound_rounds=3,
     calls_sessions=5,
     memory_sessions=1000,
     backlog_sessions=3000,

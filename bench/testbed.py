@@ -22,7 +22,7 @@ from livekit.protocol.models import ParticipantInfo
 from bench import BenchError
 from bench.contenders import CONTENDERS, Contender
 from bench.livekit_log import LiveKitLog, Tail
-from bench.procfiles import Kind, Plan, plan
+from bench.procfiles import Kind, Plan, plan, usher_key
 from bench.sessions import Caller, Session
 from tests.support.stacks import RunningStack, running_stack
 
@@ -58,14 +58,13 @@ class Testbed:
         """Where sessions of a contender are asked for; empty where that is LiveKit itself."""
         if not contender.web:
             return ""
-        if contender.name == "usher":
+        if contender.placement:
             return f"{self.stack.web_url}/api/v1/dispatches"
         return f"http://127.0.0.1:{self.plan.ports[contender.web]}/dispatches"
 
     async def caller(self, contender: Contender) -> Caller:
         """The process that asks this contender, started at its first use."""
         if contender.name not in self._callers:
-            usher = contender.name == "usher"
             self._callers[contender.name] = await Caller.start(
                 contender.asked_by,
                 {
@@ -73,8 +72,8 @@ class Testbed:
                     "LIVEKIT_API_KEY": self.stack.livekit_api_key,
                     "LIVEKIT_API_SECRET": self.stack.livekit_api_secret,
                     "BENCH_URL": self.url(contender),
-                    "BENCH_KEY": self.stack.api_key
-                    if usher
+                    "BENCH_KEY": usher_key(contender.name)
+                    if contender.placement
                     else self.plan.environ["USHER_BENCH_KEY"],
                 },
             )
@@ -114,15 +113,15 @@ class Testbed:
             assigned = self.log.assigned.get(session.room)
             session.assigned_ms = min(assigned) if assigned else None
             session.noticed_ms = await self.noticed_ms(contender, session)
-            if session.agents != 1 and session.dispatch_id and contender.name == "usher":
-                record = await self.record(session.dispatch_id)
+            if session.agents != 1 and session.dispatch_id and contender.placement:
+                record = await self.record(contender, session.dispatch_id)
                 words = record["state"], f"generation {record['generation']}"
                 session.record = " ".join([*words, record["failure_reason"] or ""]).strip()
 
     async def noticed_ms(self, contender: Contender, session: Session) -> float | None:
         """When the contender itself knew that the agent has joined; None: not (yet)."""
-        if contender.name == "usher" and session.dispatch_id:
-            record = await self.record(session.dispatch_id)
+        if contender.placement and session.dispatch_id:
+            record = await self.record(contender, session.dispatch_id)
             return next(
                 (event["at_ms"] for event in record["timeline"] if event["event"] == "joined"), None
             )
@@ -140,9 +139,9 @@ class Testbed:
                 return
             await asyncio.sleep(0.05)
 
-    async def record(self, dispatch_id: str) -> dict[str, Any]:
+    async def record(self, contender: Contender, dispatch_id: str) -> dict[str, Any]:
         """Usher's record of a dispatch."""
-        headers = {"Authorization": f"Bearer {self.stack.api_key}"}
+        headers = {"Authorization": f"Bearer {usher_key(contender.name)}"}
         url = f"{self.stack.web_url}/api/v1/dispatches/{dispatch_id}"
         async with self.http.get(url, headers=headers) as response:
             response.raise_for_status()
@@ -213,6 +212,9 @@ class Testbed:
         """Close these rooms and wait until their agents' jobs have ended."""
         rooms = list(rooms)
         expected = sum(len(self.log.assigned.get(room, ())) for room in rooms)
+        # LiveKit's log has no job that Usher has placed itself: its agent servers count those.
+        placed = [r for r in rooms if self.log.agents.get(r) and r not in self.log.assigned]
+        others = await self._usher_jobs() - len(placed) if placed else 0
         before = self.log.ended.total()
         for room in rooms:
             with contextlib.suppress(api.TwirpError, aiohttp.ClientError):
@@ -220,6 +222,17 @@ class Testbed:
         until = time.monotonic() + within_s
         while self.log.ended.total() - before < expected and time.monotonic() < until:
             await asyncio.sleep(0.02)
+        while placed and time.monotonic() < until and await self._usher_jobs() > max(0, others):
+            await asyncio.sleep(0.02)
+
+    async def _usher_jobs(self) -> int:
+        """How many jobs Usher's agent servers run, by their own word."""
+        jobs = 0
+        for name in self.plan.agents:
+            if port := self.plan.ports.get(name):
+                async with self.http.get(f"http://127.0.0.1:{port}/worker") as response:
+                    jobs += (await response.json()).get("active_jobs", 0)
+        return jobs
 
     async def settle(self, *, within_s: float = 20.0) -> float:
         """Wait until the processors are free; returns how busy they were at the end (percent)."""
@@ -251,8 +264,8 @@ class Testbed:
         """
         busy = await self.settle()
         if busy >= _IDLE_PERCENT:
-            await self.stop("agent", "plain")
-            await self.start("agent", "plain")
+            await self.stop(*self.plan.agents)
+            await self.start(*self.plan.agents)
             await self.warm_up()
             busy = await self.settle()
         return busy
@@ -260,7 +273,7 @@ class Testbed:
     async def _start(self) -> None:
         for name in self.contenders:
             contender = CONTENDERS[name]
-            if contender.asked_by == "http" and contender.name != "usher":
+            if contender.asked_by == "http" and not contender.placement:
                 await self._wait_for_answer(contender)
             if contender.told_by:
                 path = self.stack.run_dir / "log" / f"{contender.told_by}.log"

@@ -6,8 +6,10 @@ same task for a session, in `task.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+AGENT_NAME: Final = "bench-usher"  # of Usher's agent servers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class Contender:
         redis: its own Redis.
         told_by: the program whose log says when it has noticed that the agent has joined; Usher's
             record says that itself.
+        placement: of Usher's clients, who gives their jobs to agent servers; the client's id is the
+            contender's name.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Contender:
     workers: tuple[str, ...] = ()
     redis: str = ""
     told_by: str = ""
+    placement: Literal["", "livekit", "direct"] = ""
 
 
 DIRECT: Final = Contender(name="direct", title="(a) direct `CreateDispatch`", asked_by="direct")
@@ -69,8 +74,16 @@ USHER: Final = Contender(
     web="web",
     workers=("dispatch", "verify", "beat", "flower"),
     redis="redis",
+    placement="livekit",
+)
+# The same processes and agent servers as (f): another client of theirs.
+USHER_DIRECT: Final = replace(
+    USHER, name="usher-direct", title="(g) Usher, direct placement", placement="direct"
 )
 CONTENDERS: Final = {
-    contender.name: contender for contender in (DIRECT, TOKEN, BACKGROUND, TASKIQ, DRAMATIQ, USHER)
+    contender.name: contender
+    for contender in (DIRECT, TOKEN, BACKGROUND, TASKIQ, DRAMATIQ, USHER, USHER_DIRECT)
 }
+USHERS: Final = tuple(name for name, one in CONTENDERS.items() if one.placement)
 BY_HTTP: Final = tuple(name for name, one in CONTENDERS.items() if one.asked_by == "http")
+OWN_WEB: Final = tuple(name for name in BY_HTTP if name != USHER_DIRECT.name)  # (g) has (f)'s

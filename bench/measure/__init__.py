@@ -17,6 +17,7 @@ from bench.measure import (
     live,
     memory,
     pacing,
+    sound,
     stream,
 )
 from bench.size import Size
@@ -40,5 +41,5 @@ class Measure(Protocol):
 
 MEASURES: Final[dict[str, Any]] = {
     module.NAME: module
-    for module in (join, burst, pacing, stream, calls, http, memory, backlog, live)
+    for module in (join, burst, pacing, stream, calls, sound, http, memory, backlog, live)
 }

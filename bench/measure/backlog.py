@@ -36,7 +36,7 @@ def units(size: Size) -> list[Unit]:
             kind=Kind.DISPATCH_ONLY,
             key=f"usher/{count}",
             contender="usher",
-            takes_s=60 + count / 250 + count / 200,
+            takes_s=60 + count / 220,
             arguments={"sessions": count},
         )
     ]

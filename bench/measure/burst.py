@@ -1,7 +1,7 @@
 """Bursts: of so many sessions at once, those with exactly one agent, and the last agent's time.
 
-With the agent server's load as used slots, with the process executor, and with livekit-agents'
-default load report, the CPU's.
+With the agent server's load as used slots, with the process executor, with livekit-agents' default
+load report, the CPU's, and with two agent servers whose slots are as many as the sessions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Final
 
 from bench.contenders import CONTENDERS
-from bench.procfiles import Kind
+from bench.procfiles import SLOTS_OF_TWO, Kind
 from bench.size import TARGET_BURST, Size
 from bench.testbed import Testbed
 from bench.units import Unit, rotated
@@ -25,7 +25,8 @@ _QUIET_S: Final = 15.0
 _LOAD_FALLS_S: Final = 3.0
 # So long after the last agent it is seen whether a second one comes.
 _SURPLUS_S: Final = 2.0
-_FEW: Final = ("direct", "background", "usher")
+_FEW: Final = ("direct", "background", "usher", "usher-direct")
+_AT_TWO: Final = ("direct", "usher", "usher-direct")
 
 
 def units(size: Size) -> list[Unit]:
@@ -35,6 +36,7 @@ def units(size: Size) -> list[Unit]:
         (Kind.SLOTS, size.burst_target_rounds, (TARGET_BURST,), tuple(CONTENDERS)),
         (Kind.CPU, size.cpu_rounds, size.cpu_sizes, tuple(CONTENDERS)),
         (Kind.PROCESS, size.process_rounds, size.process_sizes, _FEW),
+        (Kind.TWO, size.two_rounds, (2 * SLOTS_OF_TWO,), _AT_TWO),
     )
     return [
         Unit(

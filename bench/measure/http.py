@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bench.contenders import BY_HTTP, CONTENDERS
+from bench.contenders import CONTENDERS, OWN_WEB
 from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
@@ -20,7 +20,7 @@ _KEPT: Final = 1000
 
 
 def units(size: Size) -> list[Unit]:
-    """A stretch of each contender that is asked by HTTP, in each round."""
+    """A stretch of each contender with a web of its own, in each round."""
     return [
         Unit(
             measure=NAME,
@@ -31,7 +31,7 @@ def units(size: Size) -> list[Unit]:
             arguments={"lasts_s": size.http_s},
         )
         for number in range(size.http_rounds)
-        for name in rotated(BY_HTTP, number)
+        for name in rotated(OWN_WEB, number)
     ]
 
 
@@ -40,7 +40,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     contender = CONTENDERS[unit.contender]
     # The others' tasks shall end at once. Usher's records stay dispatched: joined ones would have
     # to be renewed by agents that are not there.
-    await bed.fake("joins", "off" if contender.name == "usher" else "on")
+    await bed.fake("joins", "off" if contender.placement else "on")
     caller = await bed.caller(contender)
     [prefix] = bed.rooms(contender, 1)
     await caller.loop(loop_s=1, connections=CONNECTIONS, prefix=f"{prefix}-warm-")

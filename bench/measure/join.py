@@ -16,22 +16,28 @@ NAME: Final = "join"
 _EACH_S: Final = 1.7
 _NOTICED_WITHIN_S: Final = 2.0
 # The contenders with a p99: the floor, what Usher replaces, and Usher.
-_COMPARED: Final = ("direct", "background", "usher")
+_COMPARED: Final = ("direct", "background", "usher", "usher-direct")
+_WITH_PROCESSES: Final = ("direct", "usher", "usher-direct")
 
 
 def units(size: Size) -> list[Unit]:
-    """Some sessions of each contender in each round."""
+    """Some sessions of each contender in each round; of few with the process executor."""
+    wanted = (
+        (Kind.SLOTS, size.join_rounds, tuple(CONTENDERS)),
+        (Kind.PROCESS, size.join_process_rounds, _WITH_PROCESSES),
+    )
     return [
         Unit(
             measure=NAME,
-            kind=Kind.SLOTS,
-            key=f"{number}/{name}",
+            kind=kind,
+            key=f"{kind}/{number}/{name}",
             contender=name,
             takes_s=_EACH_S * each,
             arguments={"sessions": each},
         )
-        for number in range(size.join_rounds)
-        for name in rotated(list(CONTENDERS), number)
+        for kind, rounds, names in wanted
+        for number in range(rounds)
+        for name in rotated(names, number)
         for each in [size.join_each if name in _COMPARED else size.join_others_each]
     ]
 

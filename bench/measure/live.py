@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from bench.contenders import USHER
+from bench.contenders import CONTENDERS, USHER, USHERS
 from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
@@ -25,13 +25,14 @@ _JOINED_WITHIN_S: Final = 120.0
 
 
 def units(size: Size) -> list[Unit]:
-    """Each number of live sessions, the smallest first."""
+    """Each number of live sessions, the smallest first; (g) beside fewest and most of them."""
+    levels = sorted(size.live_levels)
     return [
         Unit(
             measure=NAME,
             kind=Kind.LIVE,
-            key=str(level),
-            contender="usher",
+            key=f"{level}/{name}",
+            contender=name,
             takes_s=size.live_idle_s + size.live_sessions / _PER_S + level / 50 + 5,
             arguments={
                 "live": level,
@@ -39,12 +40,15 @@ def units(size: Size) -> list[Unit]:
                 "idle_s": size.live_idle_s,
             },
         )
-        for level in sorted(size.live_levels)
+        for level in levels
+        for name in USHERS
+        if name == USHER.name or level in (levels[0], levels[-1])
     ]
 
 
 async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     """Bring so many up, see what they cost by themselves, then what one more costs."""
+    contender = CONTENDERS[unit.contender]
     await bed.fake("joins", "on")
     caller = await bed.caller(USHER)
     missing = max(0, unit.arguments["live"] - _live(bed))
@@ -71,8 +75,8 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     sessions = unit.arguments["sessions"]
     before, started = bed.cpu_s(), loop.time()
     answered = []
-    for number, room in enumerate(bed.rooms(USHER, sessions)):
-        [session] = await bed.ask(USHER, [room])
+    for number, room in enumerate(bed.rooms(contender, sessions)):
+        [session] = await bed.ask(contender, [room])
         answered.append(session)
         _have_renewed(bed, [session.dispatch_id])
         await asyncio.sleep(max(0.0, started + (number + 1) / _PER_S - loop.time()))
@@ -81,7 +85,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     after = bed.cpu_s()
     lags = []
     for session in answered:
-        record = await bed.record(session.dispatch_id)
+        record = await bed.record(contender, session.dispatch_id)
         joined = [e["at_ms"] for e in record["timeline"] if e["event"] == "joined"]
         lags += [at_ms - session.t0_ms for at_ms in joined[:1]]
     return {

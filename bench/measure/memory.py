@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, OWN_WEB
 from bench.procfiles import Kind
 from bench.size import Size
 from bench.testbed import Testbed
 from bench.units import Unit
 
 NAME: Final = "memory"
-_WITH_REDIS: Final = tuple(name for name, one in CONTENDERS.items() if one.redis)
+_WITH_REDIS: Final = tuple(name for name in OWN_WEB if CONTENDERS[name].redis)
 
 
 def units(size: Size) -> list[Unit]:
@@ -36,7 +36,7 @@ def units(size: Size) -> list[Unit]:
 async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     """Have so many wait, and see what Redis has grown by; then they are worked off."""
     contender = CONTENDERS[unit.contender]
-    await bed.fake("joins", "off" if contender.name == "usher" else "on")
+    await bed.fake("joins", "off" if contender.placement else "on")
     await bed.stop(*contender.workers)
     try:
         await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""A steady stream of sessions: its joins and its costs, minute by minute."""
+"""A steady stream of sessions, slow or fast: its joins and its costs."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ import contextlib
 import random
 from typing import Any, Final
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, USHERS
 from bench.procfiles import Kind
 from bench.sessions import Session
-from bench.size import Size
+from bench.size import FAST_PER_S, Size
 from bench.testbed import Testbed
 from bench.units import Unit
 
 NAME: Final = "stream"
-EVERY_S: Final = 1.0
 LIFE_S: Final = 5.0
+FAST_LIFE_S: Final = 3.0  # so that none waits for a slot
 
 
 def units(size: Size) -> list[Unit]:
-    """One stretch of each contender; Usher's is the longest."""
+    """One stretch of each contender, of which Usher's is the longest, and fast ones of Usher's."""
+    wanted = [
+        (1, LIFE_S, name, size.stream_s if name == "usher" else size.stream_others_s)
+        for name in CONTENDERS
+    ]
+    wanted += [(FAST_PER_S, FAST_LIFE_S, name, size.stream_fast_s) for name in USHERS]
     return [
         Unit(
             measure=NAME,
             kind=Kind.SLOTS,
-            key=name,
+            key=f"{per_s}/{name}",
             contender=name,
-            takes_s=lasts_s + LIFE_S + 10,
-            arguments={"lasts_s": lasts_s},
+            takes_s=lasts_s + life_s + 10,
+            arguments={"lasts_s": lasts_s, "per_s": per_s, "life_s": life_s},
         )
-        for name in CONTENDERS
-        for lasts_s in [size.stream_s if name == "usher" else size.stream_others_s]
+        for per_s, life_s, name, lasts_s in wanted
     ]
 
 
 async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
-    """A session a second on average, at moments by chance; each lives for some seconds."""
+    """So many sessions a second on average, at moments by chance; each lives for some seconds."""
     contender = CONTENDERS[unit.contender]
     chance = random.Random(unit.key)
     busy = await bed.settle()
@@ -50,16 +54,18 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
     async def one(room: str) -> Session:
         [session] = await bed.ask(contender, [room])
         await bed.log.wait_for_agents([room], within_s=25)
-        await asyncio.sleep(LIFE_S)
+        await asyncio.sleep(unit.arguments["life_s"])
         with contextlib.suppress(Exception):
             await bed.see(contender, [session])
         await bed.end([room], within_s=0)
         return session
 
-    while loop.time() < until:
+    due = started
+    while due < until:
         [room] = bed.rooms(contender, 1)
         tasks.append(asyncio.create_task(one(room)))
-        await asyncio.sleep(chance.expovariate(1 / EVERY_S))
+        due += chance.expovariate(unit.arguments["per_s"])
+        await asyncio.sleep(max(0.0, due - loop.time()))
     sessions = await asyncio.gather(*tasks)
     await asyncio.sleep(2)
     lasted_s = loop.time() - started

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from bench.contenders import CONTENDERS
-from bench.procfiles import Kind
+from bench.contenders import CONTENDERS, USHERS
+from bench.procfiles import SLOTS_OF_TWO, Kind
 from bench.report.results import Results, exactly_one, last_s
 from bench.report.writing import table
 from bench.stats import median
@@ -15,6 +15,7 @@ _KINDS: Final = {
     Kind.SLOTS: "thread executor, load = used slots",
     Kind.CPU: "thread executor, livekit-agents' default load report (CPU)",
     Kind.PROCESS: "process executor, load = used slots",
+    Kind.TWO: f"thread executor, load = used slots, two agent servers of {SLOTS_OF_TWO} slots each",
 }
 
 
@@ -82,14 +83,15 @@ def _burst_rows(results: Results, kind: Kind, count: int) -> list[tuple[object, 
 def _why(results: Results, kind: Kind) -> str:
     """Usher's own words for its sessions that have not exactly one agent."""
     said = Counter(
-        session["record"]
+        f"{CONTENDERS[name].title}: {session['record']}"
+        for name in USHERS
         for count in results.burst_sizes(kind)
-        for burst in results.bursts(kind, count, "usher")
+        for burst in results.bursts(kind, count, name)
         for session in burst
         if session.get("record")
     )
     words = "; ".join(f"{times} x {record}" for record, times in said.most_common())
-    return f"(f)'s records of sessions without exactly one agent: {words}.\n" if words else ""
+    return f"Usher's records of sessions without exactly one agent: {words}.\n" if words else ""
 
 
 def _cpu(results: Results, kind: Kind, count: int) -> str:
@@ -101,17 +103,18 @@ def _cpu(results: Results, kind: Kind, count: int) -> str:
             continue
         own = {contender.web, *contender.workers, contender.redis} - {""}
         agent = "agent" if contender.agent == "usher" else "plain"
-        others = set(used) - own - {agent, "livekit"}
+        agents = {name for name in used if name.startswith(agent)}  # one, or two of them
+        others = set(used) - own - agents - {"livekit"}
         rows.append(
             (
                 contender.title,
                 f"{used.get('livekit', 0.0):.2f}",
-                f"{used.get(agent, 0.0):.2f}",
+                f"{sum(used[program] for program in agents):.2f}",
                 f"{sum(used[program] for program in own if program in used):.2f}",
                 f"{sum(used[program] for program in others):.2f}",
             )
         )
-    head = "contender|LiveKit|its agent server|its own processes|the other contenders'"
+    head = "contender|LiveKit|its agent servers|its own processes|the other contenders'"
     return f"CPU seconds of a burst of {count} (mean), to its last agent:\n\n" + table(
         head.split("|"), rows
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,11 @@ from bench.stats import median
 matplotlib.use("Agg")
 
 _COLOURS: Final = dict(
-    zip(CONTENDERS, ("#777777", "#b07aa1", "#e15759", "#f28e2b", "#edc948", "#1f6fb4"), strict=True)
+    zip(
+        CONTENDERS,
+        ("#777777", "#b07aa1", "#e15759", "#f28e2b", "#edc948", "#1f6fb4", "#2ca02c"),
+        strict=True,
+    )
 )
 
 
@@ -52,14 +56,24 @@ def _axes(x: str, y: str, width: float = 7.0) -> tuple[Figure, Any]:
 
 
 def _join(results: Results) -> Figure | None:
-    names = measured(results)
-    if not names:
+    times = {name: results.time_to_join_s(name) for name in measured(results)}
+    return _shares("time to join (s)", times)
+
+
+def _sound(results: Results) -> Figure | None:
+    times = {name: [one["heard_ms"] / 1000 for one in results.sounds(name)] for name in CONTENDERS}
+    return _shares("click to first sound (s)", times)
+
+
+def _shares(x: str, times: Mapping[str, Sequence[float]]) -> Figure | None:
+    """Draw how many of each contender's sessions took no longer than so long."""
+    if not any(times.values()):
         return None
-    figure, axes = _axes("time to join (s)", "share of sessions")
-    for name in names:
-        times = sorted(results.time_to_join_s(name))
-        shares = [(number + 1) / len(times) for number in range(len(times))]
-        axes.step(times, shares, where="post", label=_title(name), color=_COLOURS[name])
+    figure, axes = _axes(x, "share of sessions")
+    for name, own in times.items():
+        if own:
+            shares = [(number + 1) / len(own) for number in range(len(own))]
+            axes.step(sorted(own), shares, where="post", label=_title(name), color=_COLOURS[name])
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -144,15 +158,19 @@ def _backlog(results: Results) -> Figure | None:
 
 
 def _live(results: Results) -> Figure | None:
-    levels = sorted(results.of("live"), key=int)
+    found = {
+        level: cost["cpu_ms_per_session"]
+        for key, cost in results.of("live").items()
+        for level, name in [key.split("/")]
+        if name == "usher"
+    }
+    levels = sorted(found, key=int)
     if not levels:
         return None
     figure, axes = _axes("live sessions", "CPU for one more session (ms)")
     bottom = [0.0] * len(levels)
     for program in ("web", "dispatch", "verify", "redis", "flower", "beat"):
-        costs = [
-            max(0.0, results.of("live")[n]["cpu_ms_per_session"].get(program, 0)) for n in levels
-        ]
+        costs = [max(0.0, found[level].get(program, 0)) for level in levels]
         axes.bar(levels, costs, 0.6, bottom=bottom, label=program)
         bottom = [low + cost for low, cost in zip(bottom, costs, strict=True)]
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -161,6 +179,7 @@ def _live(results: Results) -> Figure | None:
 
 _CHARTS: Final = (
     ("join", "join", "Time to join, one at a time", _join),
+    ("sound", "sound", "From the click to the first sound", _sound),
     ("burst", "burst-last", "Bursts: when the last agent has come", _last(Kind.SLOTS)),
     ("burst", "burst-share", "Bursts: sessions with exactly one agent", _share(Kind.SLOTS)),
     ("burst", "cpu-last", "Bursts with CPU load: when the last agent has come", _last(Kind.CPU)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.contenders import BY_HTTP, CONTENDERS
+from bench.contenders import BY_HTTP, CONTENDERS, USHERS
 from bench.report.results import Results
 from bench.report.verdicts import redis_commands
 from bench.report.writing import in_ms, table
@@ -67,10 +67,10 @@ def calls(results: Results) -> str:
                 f"{inside:.1f}" if counted["redis"] else None,
             )
         )
-        if name == "usher":
+        if name in USHERS:
             most = sorted(counted["redis"].items(), key=lambda item: -item[1])
             shown = [(*what.split(" ", 1), f"{count:.1f}") for what, count in most if count >= 0.2]
-            detail = "\n(f)'s Redis commands:\n\n" + table(
+            detail += f"\nRedis commands of {contender.title}:\n\n" + table(
                 ("sent by", "command", "for a session"), shown
             )
     if not rows:
@@ -141,29 +141,34 @@ def _backlog_rows(found: Mapping[str, Any]) -> list[tuple[str, object]]:
 def live(results: Results) -> str:
     """Cost at rest and of one more session, beside so many live ones."""
     rows = []
-    for level, found in sorted(results.of("live").items(), key=lambda item: int(item[0])):
+    levels = {tuple(key.split("/")): found for key, found in results.of("live").items()}
+    for (level, name), found in sorted(
+        levels.items(), key=lambda item: (int(item[0][0]), item[0][1])
+    ):
         idle, each = found["idle_cpu_ms_per_s"], found["cpu_ms_per_session"]
         own = ("web", "dispatch", "verify", "beat", "flower")
         rows.append(
             (
                 level,
-                in_ms(sum(idle.get(name, 0.0) for name in own)),
+                CONTENDERS[name].title,
+                in_ms(sum(idle.get(program, 0.0) for program in own)),
                 in_ms(idle.get("redis")),
                 f"{found['idle_redis_commands_per_s']:.0f}",
                 in_ms(idle.get("pretended")),
-                *(in_ms(each.get(name)) for name in ("web", "dispatch", "verify", "redis")),
-                in_ms(sum(each.get(name, 0.0) for name in (*own, "redis"))),
+                *(in_ms(each.get(program)) for program in ("web", "dispatch", "verify", "redis")),
+                in_ms(sum(each.get(program, 0.0) for program in (*own, "redis"))),
                 in_ms(median(found["request_to_joined_ms"] or [0.0])),
             )
         )
     if not rows:
         return ""
-    head = "live|Usher at rest (ms CPU/s)|Redis|commands/s|the agents' renewals (not Usher's)"
+    head = "live|of|Usher at rest (ms CPU/s)|Redis|commands/s|the agents' renewals (not Usher's)"
     head += "|one more: web (ms)|dispatch|verify|Redis|all|request to `joined` p50 (ms)"
     return (
         "## Cost beside live sessions\n\nThe live ones are records that one process renews every "
         "0.8 s, as their agents would; LiveKit is one that only answers and lists an agent in "
         "every room. First what they cost by themselves, then what one more session costs beside "
         "them. No agent reports itself here, so `joined` comes with the verification's next look "
-        "(2 s).\n\n" + table(head.split("|"), rows)
+        "(2 s; in (g) after the 0.4 s in which the job has to be claimed).\n\n"
+        + table(head.split("|"), rows)
     )

@@ -22,18 +22,23 @@ class Results:
         """Results by key; nothing where it was not measured."""
         return self.raw.get(measure, {})
 
-    def joins(self, contender: str) -> list[Session]:
-        """Every session of `join`."""
+    def joins(self, contender: str, kind: Kind = Kind.SLOTS) -> list[Session]:
+        """Every session of `join` with agent servers of that kind."""
         return [
             session
             for key, result in self.of("join").items()
-            if key.split("/")[1] == contender
+            if key.split("/")[::2] == [kind, contender]
             for session in result["sessions"]
         ]
 
-    def time_to_join_s(self, contender: str) -> list[float]:
+    def time_to_join_s(self, contender: str, kind: Kind = Kind.SLOTS) -> list[float]:
         """From request to ACTIVE, one at a time."""
-        return seconds(self.joins(contender), "active_ms")
+        return seconds(self.joins(contender, kind), "active_ms")
+
+    def sounds(self, contender: str) -> list[Mapping[str, Any]]:
+        """Every session of `sound`."""
+        found = self.of("sound").items()
+        return [result for key, result in found if key.split("/")[1] == contender]
 
     def bursts(self, kind: Kind, count: int, contender: str) -> list[Sequence[Session]]:
         """The sessions of each burst of that kind and size."""
@@ -77,9 +82,9 @@ class Results:
             if session["noticed_ms"] is not None and session["active_ms"] is not None
         ]
 
-    def stream(self, contender: str) -> Mapping[str, Any]:
-        """The stretch of that contender."""
-        found: Mapping[str, Any] = self.of("stream").get(contender, {})
+    def stream(self, contender: str, per_s: int = 1) -> Mapping[str, Any]:
+        """The stretch of that contender with so many sessions a second."""
+        found: Mapping[str, Any] = self.of("stream").get(f"{per_s}/{contender}", {})
         return found
 
     def paces(self) -> dict[str, list[Mapping[str, Any]]]:
@@ -104,9 +109,9 @@ class Results:
             yield from results.values()
 
 
-def measured(results: Results, names: Sequence[str] = tuple(CONTENDERS)) -> list[str]:
+def measured(results: Results, kind: Kind = Kind.SLOTS) -> list[str]:
     """Those contenders of which a session of `join` got its agent."""
-    return [name for name in names if results.time_to_join_s(name)]
+    return [name for name in CONTENDERS if results.time_to_join_s(name, kind)]
 
 
 def seconds(sessions: Sequence[Session], field: str) -> list[float]:

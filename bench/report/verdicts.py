@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.procfiles import Kind
+from bench.contenders import CONTENDERS, USHERS
+from bench.procfiles import SLOTS_OF_TWO, Kind
 from bench.report.results import Results, exactly_one, last_s
 from bench.size import TARGET_BURST
 from bench.stats import ENOUGH_FOR_P99, Ratio, median, p99, percentile, ratio
@@ -28,6 +29,7 @@ def verdicts(results: Results) -> list[Verdict]:
     """Every target that this benchmark can judge."""
     return [
         *_join(results),
+        *_direct_placement(results),
         *_bursts(results),
         *_http(results),
         *_lag_and_calls(results),
@@ -66,6 +68,59 @@ def _join(results: Results) -> Iterator[Verdict]:
     yield _ratio(second, ratio(usher, direct, of=p99_of), 1.10, both)
 
 
+def _direct_placement(results: Results) -> Iterator[Verdict]:
+    for kind, name, most in (
+        (Kind.SLOTS, "thread executor", 0.35),
+        (Kind.PROCESS, "process executor", 0.50),
+    ):
+        target = f"Direct placement, one at a time, {name}: p50 <= {most} x direct"
+        ours, theirs = (results.time_to_join_s(one, kind) for one in ("usher-direct", "direct"))
+        if ours and theirs:
+            note = f"{median(ours):.3f} s against {median(theirs):.3f} s"
+            note += f" (n {len(ours)}, {len(theirs)})"
+            yield _ratio(target, ratio(ours, theirs), most, note)
+        else:
+            yield _open(target)
+    target = "Direct placement, one at a time, thread executor: p99 <= 0.6 x direct"
+    ours, theirs = (results.time_to_join_s(one) for one in ("usher-direct", "direct"))
+    if min(len(ours), len(theirs)) >= ENOUGH_FOR_P99:
+        note = f"{p99_of(ours):.3f} s against {p99_of(theirs):.3f} s"
+        yield _ratio(target, ratio(ours, theirs, of=p99_of), 0.6, note)
+    else:
+        yield _open(target, f"too few samples ({len(ours)}, {len(theirs)})")
+    target = "Direct placement, click to first sound: p50 <= 0.6 x token dispatch"
+    ours, theirs = (
+        [one["heard_ms"] / 1000 for one in results.sounds(name)]
+        for name in ("usher-direct", "token")
+    )
+    if ours and theirs:
+        note = f"{median(ours):.3f} s against {median(theirs):.3f} s (n {len(ours)})"
+        yield _ratio(target, ratio(ours, theirs), 0.6, note)
+    else:
+        yield _open(target)
+    yield _direct_burst(results)
+
+
+def _direct_burst(results: Results) -> Verdict:
+    target = (
+        f"Direct placement, burst of {TARGET_BURST}: {TARGET_BURST} of {TARGET_BURST}, "
+        "the last <= 0.4 x direct calls' and <= 1.2 s"
+    )
+    ours, theirs = (
+        results.bursts(Kind.SLOTS, TARGET_BURST, name) for name in ("usher-direct", "direct")
+    )
+    if not ours or not theirs:
+        return _open(target)
+    last, direct = (median([last_s(burst) or 0.0 for burst in bursts]) for bursts in (ours, theirs))
+    least = min(exactly_one(burst) for burst in ours)
+    return Verdict(
+        target=target,
+        measured=f"{least} of {TARGET_BURST} at least; last {last:.2f} s against {direct:.2f} s "
+        f"(medians of {len(ours)}, {len(theirs)})",
+        met=least == TARGET_BURST and last <= min(0.4 * direct, 1.2),
+    )
+
+
 def _bursts(results: Results) -> Iterator[Verdict]:
     for kind, most_s, name in (
         (Kind.SLOTS, 3.0, "thread executor"),
@@ -85,7 +140,28 @@ def _bursts(results: Results) -> Iterator[Verdict]:
             f"(median of {len(last)}, worst {max(last):.2f} s)",
             met=min(complete) == TARGET_BURST and median(last) <= most_s,
         )
+    yield from _two_agent_servers(results)
     yield _pacing(results)
+
+
+def _two_agent_servers(results: Results) -> Iterator[Verdict]:
+    count = 2 * SLOTS_OF_TWO
+    for name in USHERS:
+        target = f"Burst of {count}, {count} slots on two agent servers: "
+        target += f"{count} of {count}, none twice, {CONTENDERS[name].title}"
+        bursts = results.bursts(Kind.TWO, count, name)
+        if not bursts:
+            yield _open(target)
+            continue
+        complete = min(exactly_one(burst) for burst in bursts)
+        twice = sum(session["agents"] > 1 for burst in bursts for session in burst)
+        last = median([last_s(burst) or 0.0 for burst in bursts])
+        yield Verdict(
+            target=target,
+            measured=f"{complete} of {count} at least, {twice} twice; last {last:.2f} s "
+            f"(median of {len(bursts)})",
+            met=complete == count,
+        )
 
 
 def _pacing(results: Results) -> Verdict:
@@ -146,16 +222,19 @@ def _lag_and_calls(results: Results) -> Iterator[Verdict]:
     else:
         text = f"{high:.0f} ms (p50 {median(lags):.0f} ms, n {len(lags)})"
         yield Verdict(target=target, measured=text, met=high <= 100)
-    targets = "<= 3 LiveKit calls for a session", "<= 30 Redis commands for a session"
-    counted = results.of("calls").get("usher")
-    if counted is None:
-        yield from (_open(target) for target in targets)
-        return
-    asked = sum(counted["livekit"].values())
-    yield Verdict(target=targets[0], measured=f"{asked:.1f}", met=asked <= 3)
-    sent, inside = redis_commands(counted["redis"])
-    text = f"{sent:.1f} sent by processes, and {inside:.1f} more by scripts inside Redis"
-    yield Verdict(target=targets[1], measured=text, met=sent <= 30)
+    for name in USHERS:
+        title = CONTENDERS[name].title
+        livekit = f"{title}: <= 3 LiveKit calls for a session"
+        redis = f"{title}: <= 18 Redis commands sent for a session, and <= 100 within scripts"
+        counted = results.of("calls").get(name)
+        if counted is None:
+            yield from (_open(target) for target in (livekit, redis))
+            continue
+        asked = sum(counted["livekit"].values())
+        yield Verdict(target=livekit, measured=f"{asked:.1f}", met=asked <= 3)
+        sent, inside = redis_commands(counted["redis"])
+        text = f"{sent:.1f} sent by processes, and {inside:.1f} more by scripts inside Redis"
+        yield Verdict(target=redis, measured=text, met=sent <= 18 and inside <= 100)
 
 
 def redis_commands(counted: dict[str, float]) -> tuple[float, float]:

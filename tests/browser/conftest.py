@@ -17,25 +17,14 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from playwright.async_api import ConsoleMessage, Page, async_playwright, expect
 
+from tests.support.chromium import FLAGS, find_chromium
+
 from .serving import PAGES, PageServer
 
 NPM_TIMEOUT_S = 120
 # Chromium, LiveKit and an agent start on the same two cores.
 WAIT_MS = 40_000
 expect.set_options(timeout=WAIT_MS)
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",  # CI runs as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--allow-loopback-in-peer-connection",  # LiveKit's only address here is 127.0.0.1
-    "--autoplay-policy=no-user-gesture-required",  # nobody clicks before the sound starts
-)
 
 
 class Stack(Protocol):
@@ -55,8 +44,7 @@ def is_missing(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    return found or is_missing("Chromium on the PATH (Debian: apt-get install chromium)")
+    return find_chromium() or is_missing("Chromium on the PATH (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +92,7 @@ class Browsing:
     ) -> AsyncIterator[Page]:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
-                executable_path=self.chromium, args=[*CHROMIUM_FLAGS, *flags]
+                executable_path=self.chromium, args=[*FLAGS, *flags]
             )
             page = await browser.new_page(**context)
             page.on("pageerror", lambda error: self.complaints.append(str(error)))

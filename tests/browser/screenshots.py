@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -24,9 +23,8 @@ import httpx
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from devstack import PROJECT_ROOT
+from tests.support.chromium import FLAGS, find_chromium
 from tests.support.stacks import RunningStack, running_stack
-
-from .conftest import CHROMIUM_FLAGS, CHROMIUM_NAMES
 
 FOLDER: Final = PROJECT_ROOT / "docs" / "screenshots"
 SMALL_PNG: Final = (Path(__file__).parent / "small_png.js").read_text()
@@ -160,9 +158,7 @@ class Callers:
 async def photograph(stack: RunningStack, chromium: str) -> None:
     """All pages of a stack that nobody has used yet."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=chromium, args=list(CHROMIUM_FLAGS)
-        )
+        browser = await playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         camera = Camera(browser=browser, stack=stack)
         headers = {"Authorization": f"Bearer {stack.api_key}"}
         async with httpx.AsyncClient(
@@ -237,7 +233,7 @@ def _procfile() -> Iterator[Path]:
 
 def main() -> None:
     """Take every picture."""
-    chromium = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    chromium = find_chromium()
     if chromium is None:
         sys.exit("make screenshots needs Chromium (Debian: apt-get install chromium)")
     with (
