@@ -103,6 +103,7 @@ async def _run(bed: Testbed, unit: Unit, journal: Journal) -> str:
     for _ in range(_TRIES):
         started = time.monotonic()
         try:
+            await bed.place(CONTENDERS[unit.contender])
             result = await MEASURES[unit.measure].run(bed, unit)
         except Exception as problem:
             error = f"{unit.measure} {unit.key}: {type(problem).__name__}: {problem}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import PROJECT_ROOT, BenchError
-from bench.contenders import AGENT_NAME, CONTENDERS, USHERS
+from bench.contenders import AGENT_NAME
 from devstack.servers import find_redis_server
 from devstack.supervision import read_procfile
 
@@ -52,6 +52,9 @@ class Kind(StrEnum):
     LIVE = "live"  # a LiveKit that only answers, and lists an agent in every room
 
 
+# API keys of Usher's client, by their kind: no secrets, but of this run.
+USHER_KEYS: Final = {kind: f"bench-{kind}-key-of-usher" for kind in ("secret", "publishable")}
+
 _WITHOUT_AGENTS: Final = (Kind.DISPATCH_ONLY, Kind.LIVE)
 
 
@@ -63,6 +66,9 @@ class Plan:
     environ: dict[str, str]
     ports: dict[str, int]
     agents: tuple[str, ...]  # the programs that are agent servers
+    clients_file: Path  # with `usher_client`
+    livekit_url: str  # of that client
+    deadline_s: int
 
 
 def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
@@ -118,36 +124,36 @@ def plan(kind: Kind, run_dir: Path, contenders: Collection[str]) -> Plan:
     elif kind is Kind.SOUND:
         environ["USHER_AGENT_ENTRYPOINT"] = "bench.greeting:entrypoint"
     livekit = fake if kind in _WITHOUT_AGENTS else f"ws://127.0.0.1:{ports['livekit']}"
-    page = f"http://127.0.0.1:{ports['page']}"
-    clients.write_text(
-        "".join(_client(name, livekit=livekit, page=page, deadline_s=deadline_s) for name in USHERS)
+    return Plan(
+        procfile="".join(f"{name}: {command}\n" for name, command in lines.items()),
+        environ=environ,
+        ports=ports,
+        agents=agents,
+        clients_file=clients,
+        livekit_url=livekit,
+        deadline_s=deadline_s,
     )
-    text = "".join(f"{name}: {command}\n" for name, command in lines.items())
-    return Plan(procfile=text, environ=environ, ports=ports, agents=agents)
 
 
-def usher_key(name: str, kind: str = "secret") -> str:
-    """Return the API key of the client that is this contender: no secret, but of this run."""
-    return f"bench-{kind}-of-{name}"
+def usher_client(plan: Plan, placement: str) -> str:
+    """Return the file of Usher's one client.
 
-
-def _client(name: str, *, livekit: str, page: str, deadline_s: int) -> str:
-    """Return the entry of Usher's client that is this contender."""
+    Its pace would be another one if there were several clients.
+    """
     entry = f"""
-[clients.{name}]
-livekit_url = "{livekit}"
+[clients.bench]
+livekit_url = "{plan.livekit_url}"
 livekit_api_key = "env:LIVEKIT_API_KEY"
 livekit_api_secret = "env:LIVEKIT_API_SECRET"
-shared_livekit = true
 agent_names = ["{AGENT_NAME}"]
-origins = ["{page}"]
-deadline_s = {deadline_s}
-placement = "{CONTENDERS[name].placement}"
+origins = ["http://127.0.0.1:{plan.ports["page"]}"]
+deadline_s = {plan.deadline_s}
+placement = "{placement}"
 """
-    for kind in ("secret", "publishable"):
-        digest = hashlib.sha256(usher_key(name, kind).encode()).hexdigest()
+    for kind, key in USHER_KEYS.items():
+        digest = hashlib.sha256(key.encode()).hexdigest()
         entry += f"""
-[[clients.{name}.keys]]
+[[clients.bench.keys]]
 id = "{kind}"
 kind = "{kind}"
 sha256 = "{digest}"

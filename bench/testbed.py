@@ -20,10 +20,11 @@ from livekit import api
 from livekit.protocol.models import ParticipantInfo
 
 from bench import BenchError
-from bench.contenders import CONTENDERS, Contender
+from bench.contenders import CONTENDERS, USHER, Contender
 from bench.livekit_log import LiveKitLog, Tail
-from bench.procfiles import Kind, Plan, plan, usher_key
+from bench.procfiles import USHER_KEYS, Kind, Plan, plan, usher_client
 from bench.sessions import Caller, Session
+from dispatcher.clients.client_registry import LOOK_S
 from tests.support.stacks import RunningStack, running_stack
 
 _STARTS_WITHIN_S: Final = 60
@@ -72,12 +73,19 @@ class Testbed:
                     "LIVEKIT_API_KEY": self.stack.livekit_api_key,
                     "LIVEKIT_API_SECRET": self.stack.livekit_api_secret,
                     "BENCH_URL": self.url(contender),
-                    "BENCH_KEY": usher_key(contender.name)
+                    "BENCH_KEY": USHER_KEYS["secret"]
                     if contender.placement
                     else self.plan.environ["USHER_BENCH_KEY"],
                 },
             )
         return self._callers[contender.name]
+
+    async def place(self, contender: Contender) -> None:
+        """Have Usher's client place its jobs as this contender does."""
+        text = usher_client(self.plan, contender.placement)
+        if contender.placement and text != self.plan.clients_file.read_text():
+            self.plan.clients_file.write_text(text)
+            await asyncio.sleep(LOOK_S + 0.1)
 
     async def ask(self, contender: Contender, rooms: Sequence[str]) -> list[Session]:
         """Ask for all of these at once; returns when each is answered."""
@@ -141,7 +149,7 @@ class Testbed:
 
     async def record(self, contender: Contender, dispatch_id: str) -> dict[str, Any]:
         """Usher's record of a dispatch."""
-        headers = {"Authorization": f"Bearer {usher_key(contender.name)}"}
+        headers = {"Authorization": f"Bearer {USHER_KEYS['secret']}"}
         url = f"{self.stack.web_url}/api/v1/dispatches/{dispatch_id}"
         async with self.http.get(url, headers=headers) as response:
             response.raise_for_status()
@@ -314,6 +322,7 @@ async def testbed(kind: Kind, contenders: Sequence[str]) -> AsyncIterator[Testbe
         wanted = plan(kind, run_dir, contenders)
         procfile = Path(directory) / "Procfile"
         procfile.write_text(wanted.procfile)
+        wanted.clients_file.write_text(usher_client(wanted, USHER.placement))
         stack_context = running_stack(run_dir, environ=wanted.environ, procfile=procfile)
         stack = await asyncio.to_thread(stack_context.__enter__)
         try:

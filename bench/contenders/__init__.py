@@ -24,8 +24,7 @@ class Contender:
         redis: its own Redis.
         told_by: the program whose log says when it has noticed that the agent has joined; Usher's
             record says that itself.
-        placement: of Usher's clients, who gives their jobs to agent servers; the client's id is the
-            contender's name.
+        placement: of Usher's client, who gives its jobs to agent servers.
     """
 
     name: str
@@ -76,7 +75,7 @@ USHER: Final = Contender(
     redis="redis",
     placement="livekit",
 )
-# The same processes and agent servers as (f): another client of theirs.
+# The same processes and agent servers as (f): another placement of their client.
 USHER_DIRECT: Final = replace(
     USHER, name="usher-direct", title="(g) Usher, direct placement", placement="direct"
 )

@@ -17,7 +17,7 @@ from playwright.async_api import async_playwright
 from bench import PROJECT_ROOT, BenchError
 from bench.caller import token_with_agent
 from bench.contenders import CONTENDERS, USHERS, Contender
-from bench.procfiles import Kind, usher_key
+from bench.procfiles import USHER_KEYS, Kind
 from bench.sessions import Session
 from bench.size import Size
 from bench.testbed import Testbed
@@ -73,7 +73,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
 def _wanted(bed: Testbed, contender: Contender, room: str) -> dict[str, str]:
     """Return what the page needs to get a token: see `click.js`."""
     if contender.placement:
-        key = usher_key(contender.name, "publishable")
+        key = USHER_KEYS["publishable"]
         return {"endpoint": bed.url(contender), "key": key, "room": room}
     token = token_with_agent(room, bed.stack.livekit_api_key, bed.stack.livekit_api_secret)
     return {"url": bed.stack.livekit_url, "token": token}
