@@ -63,7 +63,8 @@ class Fence:
                     return await self.adopt()
             # It blocks this job's loop, in which nothing else is to be done yet: a connection that
             # is open already answers sooner than a new one could be made.
-            self.dispatch = prewarm.ask(dispatches.read(self._job.offer.dispatch_id))
+            step = dispatches.read(self._job.offer.dispatch_id, timeline=False)
+            self.dispatch = prewarm.ask(step)
             if self.dispatch is None:
                 return await self.adopt()
         except (LedgerUnavailable, TimeoutError):

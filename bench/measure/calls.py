@@ -87,6 +87,8 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
             name: round((counted[name] - idle[name] / _IDLE_S * lasted_s) / len(rooms), 2)
             for name in sorted(counted)
         },
+        # Of the whole run, by the script that has made them, with what is idle's.
+        "redis_inside": monitor.inside(len(rooms)) if monitor else {},
         "redis_idle_per_s": {name: round(count / _IDLE_S, 2) for name, count in idle.items()},
     }
 
@@ -106,6 +108,7 @@ class Monitor:
         if password := options.get("password"):
             self._socket.sendall(f"AUTH {password}\r\n".encode())
         self._seen: list[tuple[str, str]] = []  # port or "lua", command
+        self._taken: list[tuple[str, str]] = []  # by the last `take`
         self._owners: dict[str, str] = {}
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -128,10 +131,25 @@ class Monitor:
         """Return the counts since the last call."""
         self.look()
         seen, self._seen = self._seen, []
+        self._taken = seen
         return Counter(
             f"{'script' if port == 'lua' else self._owners.get(port, 'unknown')} {command}"
             for port, command in seen
         )
+
+    def inside(self, sessions: int) -> dict[str, dict[str, float]]:
+        """Return for each script what it has called since the last `take` but one, per session."""
+        calls: dict[str, Counter[str]] = {}
+        script_name = ""
+        for port, command in self._taken:
+            if port != "lua":
+                script_name = command.removeprefix("EVALSHA ")
+            else:
+                calls.setdefault(script_name, Counter())[command] += 1
+        return {
+            name: {command: round(count / sessions, 2) for command, count in found.items()}
+            for name, found in sorted(calls.items())
+        }
 
     def stop(self) -> None:
         """Count no longer."""

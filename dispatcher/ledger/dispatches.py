@@ -228,15 +228,17 @@ def _tell(command: Advance, done: Advanced) -> None:
         is_at = to
 
 
-def read(dispatch_id: str, *, history: bool = True) -> Step[Dispatch | None]:
+def read(dispatch_id: str, *, history: bool = True, timeline: bool = True) -> Step[Dispatch | None]:
     """Return the record in one consistent read; None when there is none.
 
     Without `history` it has no attempts and no timeline: 250 of them cost more than all else of a
-    request. Text that cannot be an id has no record: ids come from other parties, and
-    `<id>:attempts` is another key of Usher's. Running it raises `UnreadableRecord`.
+    request. Without `timeline` it has attempts only, as most decisions need them. Text that cannot
+    be an id has no record: ids come from other parties, and `<id>:attempts` is another key of
+    Usher's. Running it raises `UnreadableRecord`.
     """
     known = dispatch_id if keys.is_dispatch_id(dispatch_id) else ""
-    more = (keys.attempts(known), keys.timeline(known)) if history else ()
+    events = keys.timeline(known) if timeline else ""
+    more = (keys.attempts(known), events) if history else ()
     return Step(
         "read",
         (keys.record(known), *more),

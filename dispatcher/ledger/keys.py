@@ -143,7 +143,8 @@ def idempotency(client_id: str, digest: str) -> str:
 
 
 # Counters are also kept by time: under `<key>:minute:<n>` those of the n-th minute, for 2 hours,
-# under `<key>:quarter:<n>` those of the n-th quarter of an hour, for 25 hours.
+# under `<key>:quarter:<n>` those of the n-th quarter of an hour, for 25 hours. Those of the present
+# minute stand under `<key>:open:<n>` alone, with n in `<key>:open` (`lua/counting.lua`).
 
 
 def dispatch_metrics(client_id: str) -> str:

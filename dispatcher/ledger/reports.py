@@ -67,8 +67,8 @@ def agent_server(text: str) -> AgentServerReport | None:
 def read_with_agent_servers(
     dispatch_id: str,
 ) -> Step[tuple[Dispatch | None, list[AgentServerReport]]]:
-    """Return the record (see `dispatches.read`) and every agent server, in one consistent read."""
-    step = dispatches.read(dispatch_id)
+    """Return the record without its timeline, and every agent server, in one consistent read."""
+    step = dispatches.read(dispatch_id, timeline=False)
 
     def parse(reply: Sequence[Any]) -> tuple[Dispatch | None, list[AgentServerReport]]:
         *record, servers = reply

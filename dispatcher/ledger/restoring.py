@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from dispatcher.domain.models import FailureReason, RememberedDispatch, State
 from dispatcher.ledger import keys
@@ -86,6 +86,7 @@ class Standing:
 
     missing: frozenset[str]
     ended: frozenset[str]
+    at_ms: int  # by the ledger's clock
 
 
 def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Step[Standing]:
@@ -94,9 +95,10 @@ def standing(dispatch_ids: Sequence[str], client_ids: Sequence[str] = ()) -> Ste
     With `client_ids`, one for each, another client's record counts as missing.
     """
 
-    def parse(reply: list[list[int]]) -> Standing:
-        missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in reply)
-        return Standing(missing=missing, ended=ended)
+    def parse(reply: Sequence[Any]) -> Standing:
+        *lists, at_ms = reply
+        missing, ended = (frozenset(dispatch_ids[at - 1] for at in found) for found in lists)
+        return Standing(missing=missing, ended=ended, at_ms=at_ms)
 
     return Step(
         "standing",

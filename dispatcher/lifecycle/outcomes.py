@@ -19,9 +19,10 @@ from dispatcher.observability import state_changes
 logger = logging.getLogger(__name__)
 
 
-async def read(services: Services, dispatch_id: str) -> Dispatch:
-    """Return the record."""
-    return known(await services.ledger.run(dispatches.read(dispatch_id)), dispatch_id)
+async def read(services: Services, dispatch_id: str, *, timeline: bool = True) -> Dispatch:
+    """Return the record, with its timeline if that is wanted."""
+    step = dispatches.read(dispatch_id, timeline=timeline)
+    return known(await services.ledger.run(step), dispatch_id)
 
 
 def known(dispatch: Dispatch | None, dispatch_id: str) -> Dispatch:

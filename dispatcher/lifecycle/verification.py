@@ -36,7 +36,7 @@ async def verify_dispatch(services: Services, dispatch_id: str) -> State:
     with its true reason. Return the record's state then.
     """
     async with services.wakeups.listen(dispatch_id, but=NO_NEWS) as news:
-        dispatch = await read(services, dispatch_id)
+        dispatch = await read(services, dispatch_id, timeline=False)
         if dispatch.state not in IN_FLIGHT:
             return dispatch.state
         with services.turn(services.verifying, dispatch, VERIFY_TASK) as may_go_on:
@@ -53,7 +53,8 @@ async def _verify(services: Services, dispatch: Dispatch, news: asyncio.Event) -
                 await _see(services, dispatch, watch, what)
             case steps.Wait() as wait:
                 woken = await _news_within(news, wait.pause_s)
-                before, dispatch = dispatch, await read(services, dispatch.dispatch_id)
+                before = dispatch
+                dispatch = await read(services, dispatch.dispatch_id, timeline=False)
                 watch.waited(before, now_s=loop.time(), woken=woken)
             case steps.Join() as join:
                 if await _joined(services, dispatch, join.agent, join.room):

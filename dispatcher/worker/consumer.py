@@ -13,11 +13,11 @@ from dispatcher.connections.celery_broker import RETRY_S
 from dispatcher.connections.redis_errors import Refused
 
 # Flower shows events so much later.
-FLUSH_AFTER_S: Final = 0.1
+FLUSH_AFTER_S: Final = 0.5
 
 
 class Consumer(consumer.Consumer):
-    """Celery's consumer, which publishes its tasks' events in batches, ten times a second.
+    """Celery's consumer, which publishes its tasks' events in batches, twice a second.
 
     By itself Celery publishes them nearly one by one: a quarter of what Python did in a worker that
     dispatches (py-spy).

@@ -135,15 +135,25 @@ def keyspace(client: redis.Redis, *, counting: bool = False) -> dict[str, Any]:
 
 
 def counters(client: redis.Redis, key: str) -> dict[str, int]:
-    """Return the totals under `key`; its minutes and quarters of an hour must add up to them."""
+    """Return the totals under `key` with those of the present minute.
+
+    Its minutes and quarters of an hour must add up to the former.
+    """
     totals = {name: int(value) for name, value in client.hgetall(key).items()}
+    open_minutes = list(client.scan_iter(f"{key}:open:*"))
+    assert [f"{key}:open:{minute}" for minute in filter(None, [client.get(f"{key}:open")])] == (
+        open_minutes
+    )
     sums: dict[str, Counter[str]] = {"minute": Counter(), "quarter": Counter()}
     for bucket in client.scan_iter(f"{key}:*"):
         if found := _BUCKET.search(bucket):
             assert client.ttl(bucket) > 0
             sums[found[1]].update({k: int(v) for k, v in client.hgetall(bucket).items()})
     assert sums == {"minute": totals, "quarter": totals}
-    return totals
+    present = Counter(totals)
+    for minute in open_minutes:
+        present.update({name: int(value) for name, value in client.hgetall(minute).items()})
+    return dict(present)
 
 
 def counts(client: redis.Redis, key: str) -> dict[str, int]:

@@ -170,9 +170,10 @@ class Promises:
             LedgerUnavailable: Redis did not answer; everything is kept.
         """
         self._adopt()
-        self._ledger.look_at_clock()
         with self._lock:
             kept = list(self._promises.values())
+        if not kept:
+            self._ledger.look_at_clock()  # else the look tells the time, too
         missing = self._look_at_each(self._in_turn(kept))
         if missing and len(kept) > EACH_LOOK:
             self._look_at_each(kept)
@@ -193,9 +194,11 @@ class Promises:
     def _look_at(self, kept: Sequence[Promise]) -> int:
         """Look at these, and return how many were missing."""
         news = [promise.new for promise in kept]
+        asked_at = time.monotonic()
         stand = self._ledger.run(
             restoring.standing([n.dispatch_id for n in news], [n.client_id for n in news])
         )
+        self._ledger.clock.heard(stand.at_ms, asked_at=asked_at)
         lost = missing = 0
         for promise in kept:
             dispatch_id = promise.new.dispatch_id

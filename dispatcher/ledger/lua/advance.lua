@@ -14,6 +14,12 @@ local record, attempts, timeline, due, live, metrics, leases, waiting, sessions,
   pace_key, busy = unpack(KEYS)
 local order = cjson.decode(ARGV[1])  -- `Advance.order`; without a generation any one is meant
 
+-- States of a record that may count as on its way to an agent: an agent server's claim ends that.
+local MAY_BE_ON_ITS_WAY = {dispatching = true, dispatched = true, offered = true, delegated = true}
+-- States of a record that is on no list of leases: it gets one when it joins.
+local NEVER_ON_LEASE = {queued = true, waiting = true, dispatching = true, dispatched = true,
+  offered = true}
+
 local function set_all(key, prefix, fields)
   local list = {}
   for name, value in pairs(fields) do
@@ -22,8 +28,9 @@ local function set_all(key, prefix, fields)
   end
   if #list > 0 then redis.call('HSET', key, unpack(list)) end
 end
-local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'first_generation', 'tries',
-  'measured', 'asked_at_ms', 'client_id', 'placed_on', unpack(MARKS)}
+local READ = {'state', 'generation', 'job_id', 'requested_at_ms', 'deadline_at_ms',
+  'first_generation', 'tries', 'measured', 'asked_at_ms', 'client_id', 'placed_on', unpack(MARKS)}
+if order.once then READ[#READ + 1] = 'counted:' .. order.once end
 local was = {}
 for i, value in ipairs(redis.call('HMGET', record, unpack(READ))) do
   was[READ[i]] = value or nil
@@ -89,9 +96,12 @@ end
 
 -- Check for a free slot. A dispatch on its way counts until its agent server's report includes it.
 if moves and order.admit then
-  redis.call('ZREMRANGEBYSCORE', inflight, '-inf', now)
   local at_most = window_of(window) or order.admit
   local under_way = redis.call('ZCARD', inflight)
+  if under_way >= math.min(order.admit, at_most) then
+    redis.call('ZREMRANGEBYSCORE', inflight, '-inf', now)
+    under_way = redis.call('ZCARD', inflight)
+  end
   if under_way >= order.admit then return not_done('full') end
   if under_way >= at_most then return not_done('paced') end
 end
@@ -120,13 +130,13 @@ end
 -- No worker can be sent a message (`celery_message.lua`): the sweeper wakes one.
 if order.wake and not message and order.due_in_ms then order.due_in_ms = 0 end
 
--- All checks have passed; from here on it writes.
-local before, terminal = state, TERMINAL[order.to]
+-- All checks have passed; from here on it writes. `new`: fields of the record, written at the end.
+local before, terminal, new = state, TERMINAL[order.to], {updated_at_ms = now_s}
 if moves then
   state = order.to
   if order.inflight_ms then
     redis.call('ZADD', inflight, string.format('%.0f', now + order.inflight_ms), order.id)
-  else
+  elseif MAY_BE_ON_ITS_WAY[before] then
     redis.call('ZREM', inflight, order.id)
   end
   if order.arrived then
@@ -149,12 +159,13 @@ if moves then
   if order.dropped then
     -- LiveKit can take fewer at once than there are slots: half of them, and one more for each that
     -- arrives, until nothing has been dropped for WINDOW_MS.
-    local half = math.floor((redis.call('ZCARD', inflight) + 1) / 2)
+    local under_way = redis.call('ZCOUNT', inflight, '(' .. now_s, '+inf')
+    local half = math.floor((under_way + 1) / 2)
     redis.call('SET', window, math.max(LEAST_WINDOW, half), 'PX', WINDOW_MS)
   end
   if order.new_generation then
     generation = string.format('%d', tonumber(generation) + 1)
-    redis.call('HSET', record, 'generation', generation)
+    new.generation = generation
     redis.call('HDEL', record, 'job_id', 'livekit_dispatch_id', 'agent_server_id',
       'agent_container', 'agent_identity', 'joined_at_ms', 'time_to_join_ms', 'failure_reason',
       'failure_message', 'alone_since_ms', 'alive_till_ms', 'look_at_ms', 'asked_at_ms',
@@ -164,41 +175,43 @@ if moves then
 end
 
 -- The record.
-redis.call('HSET', record, 'state', state, 'updated_at_ms', now_s)
-if moves and order.to == 'joined' then redis.call('HSET', record, 'joined_seen_at_ms', now_s) end
+new.state = state
+if moves and order.to == 'joined' then new.joined_seen_at_ms = now_s end
 if order.deadline_as_before then
-  local times = redis.call('HMGET', record, 'deadline_at_ms', 'requested_at_ms')
-  order.deadline_in_ms = math.max(1000, tonumber(times[1]) - tonumber(times[2]))
+  order.deadline_in_ms = math.max(1000,
+    tonumber(was.deadline_at_ms) - tonumber(was.requested_at_ms))
 end
 if order.deadline_in_ms then
-  redis.call('HSET', record, 'requested_at_ms', now_s,
-    'deadline_at_ms', string.format('%.0f', now + order.deadline_in_ms))
+  new.requested_at_ms = now_s
+  new.deadline_at_ms = string.format('%.0f', now + order.deadline_in_ms)
 end
-if moves and order.losses then
-  redis.call('HSET', record, 'losses', string.format('%d', order.losses))
-end
+if moves and order.losses then new.losses = string.format('%d', order.losses) end
 if moves and order.anew then
   redis.call('HDEL', record, 'losses', 'person_seen', 'unattended', 'clearing', 'tries',
     'measured')
-  redis.call('HSET', record, 'first_generation', generation)
+  new.first_generation = generation
 end
-set_all(record, '', order.fields)
+for name, value in pairs(order.fields) do new[name] = value end
 
 -- Its attempt and its timeline.
 local counts = {}
 local attempt_prefix = (order.generation or generation) .. '.'
 if order.attempt.tries then
-  local known = redis.call('HGET', attempts, attempt_prefix .. 'tries') or '0'
+  -- Without a try in the record none has been counted of this attempt either.
+  local before_it = order.anew and '0' or was.tries or '0'
+  local known = before_it ~= '0' and redis.call('HGET', attempts, attempt_prefix .. 'tries') or '0'
   local more = tonumber(order.attempt.tries) - tonumber(known)
   add(counts, 'attempts', more)
-  was.tries, was.tried = redis.call('HINCRBY', record, 'tries', more), true
+  was.tries, was.tried = string.format('%d', tonumber(before_it) + more), true
+  new.tries = was.tries
 end
 set_all(attempts, attempt_prefix, order.attempt)
-for _, event in ipairs(order.events) do
-  redis.call('RPUSH', timeline, '{"at_ms":' .. now_s .. ',"event":"' .. event ..
-    '","generation":' .. generation .. ',"detail":' .. order.detail .. '}')
+local entries = {}
+for i, event in ipairs(order.events) do
+  entries[i] = '{"at_ms":' .. now_s .. ',"event":"' .. event ..
+    '","generation":' .. generation .. ',"detail":' .. order.detail .. '}'
 end
-local too_many = redis.call('LLEN', timeline) - 200
+local too_many = redis.call('RPUSH', timeline, unpack(entries)) - 200
 if too_many > 0 then
   -- An event keeps its number: followers of the timeline ask for the events after it.
   redis.call('LTRIM', timeline, -200, -1)
@@ -209,18 +222,18 @@ end
 if order.lease_ms then
   local till = string.format('%.0f', now + order.lease_ms)
   redis.call('ZADD', leases, till, order.id)
-  redis.call('HSET', record, 'alive_till_ms', till)
-elseif moves then
+  new.alive_till_ms = till
+elseif moves and not NEVER_ON_LEASE[before] then
   redis.call('ZREM', leases, order.id)
 end
 if moves then
   if state == 'waiting' then
-    redis.call('ZADD', waiting, redis.call('HGET', record, 'requested_at_ms'), order.id)
-  else
+    redis.call('ZADD', waiting, new.requested_at_ms or was.requested_at_ms, order.id)
+  elseif before == 'waiting' then
     redis.call('ZREM', waiting, order.id)
   end
   if order.due_in_ms then
-    local last = tonumber(redis.call('HGET', record, 'deadline_at_ms')) - END_MARGIN_MS
+    local last = tonumber(new.deadline_at_ms or was.deadline_at_ms) - END_MARGIN_MS
     local due_at = now + order.due_in_ms
     if not terminal then due_at = math.min(due_at, math.max(now, last)) end
     redis.call('ZADD', due, string.format('%.0f', due_at), order.id)
@@ -244,26 +257,27 @@ if moves then
   elseif order.revive then
     redis.call('ZREM', failed, order.id)
   end
-  if terminal and order.retention_s > 0 then
-    for _, key in ipairs({record, attempts, timeline}) do
-      redis.call('EXPIRE', key, order.retention_s)
-    end
-  end
 end
 
--- Announcements and counts.
-if moves and (terminal or state == 'joined') then
-  announce({record, notified, outbox}, order.id, order.client, generation, state, now_s)
-end
--- A fact that may be reported twice counts once.
-if not order.once or redis.call('HSETNX', record, 'counted:' .. order.once, '1') == 1 then
-  set_all(record, '', stages(counts, was, order, moves, now))
+-- Counts, the record and announcements. A fact that may be reported twice counts once.
+if not order.once or not was['counted:' .. order.once] then
+  if order.once then new['counted:' .. order.once] = '1' end
+  for name, value in pairs(stages(counts, was, order, moves, now)) do new[name] = value end
   if moves and (terminal or order.to == 'joined') and not (was.measured or order.anew) then
     first_result(counts, was, generation)
-    redis.call('HSET', record, 'measured', '1')
+    new.measured = '1'
   end
   write_counts(metrics, counts, now)
   write_agent_counts(agent_metrics_index, agent_metrics, order.agent_counts, now)
+end
+set_all(record, '', new)
+if moves and terminal and order.retention_s > 0 then
+  for _, key in ipairs({record, attempts, timeline}) do
+    redis.call('EXPIRE', key, order.retention_s)
+  end
+end
+if moves and (terminal or state == 'joined') then
+  announce({record, notified, outbox}, order.id, order.client, generation, state, now_s)
 end
 if order.wake and message then redis.call('LPUSH', queue, message) end
 redis.call('PUBLISH', WAKE_PREFIX .. order.id, order.events[#order.events])

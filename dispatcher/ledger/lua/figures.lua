@@ -1,5 +1,5 @@
 -- Reads what has been counted, in all or in a window: for a window it adds up the hashes of the
--- quarters of an hour and of the minutes that the window spans.
+-- quarters of an hour and of the minutes that the window spans, and the present minute's.
 -- Returns {time, since, {{counters, sessions in each state}, ...}, {key, counters, ...}}, counters
 --   as field, value, field, value, ...
 local index = KEYS[1]        -- of agent metrics
@@ -33,12 +33,19 @@ if minutes > 0 then
 end
 
 local function counters(totals)
-  if minutes == 0 then return redis.call('HGETALL', totals) end
+  -- What is counted of the present minute stands in none of the others (`counting.lua`).
+  local open = tonumber(redis.call('GET', totals .. ':open') or nil)
+  local begins = open and open * 60000
+  local present = open and begins >= since and begins <= now
+    and redis.call('HGETALL', totals .. ':open:' .. open) or {}
+  if minutes == 0 and #present == 0 then return redis.call('HGETALL', totals) end
   local sums, flat = {}, {}
-  for _, bucket in ipairs(buckets) do
-    local found = redis.call('HGETALL', totals .. bucket)
+  local function sum_up(found)
     for i = 1, #found, 2 do sums[found[i]] = (sums[found[i]] or 0) + tonumber(found[i + 1]) end
   end
+  sum_up(present)
+  if minutes == 0 then sum_up(redis.call('HGETALL', totals)) end
+  for _, bucket in ipairs(buckets) do sum_up(redis.call('HGETALL', totals .. bucket)) end
   for name, sum in pairs(sums) do
     flat[#flat + 1] = name
     flat[#flat + 1] = string.format('%.0f', sum)

@@ -1,5 +1,5 @@
 -- Returns the positions (from 1) of the records that are missing (another client's record counts as
--- missing), and of those that have ended.
+-- missing), and of those that have ended, and the ledger's clock in ms.
 local records = KEYS
 local client_ids = ARGV  -- of each record, or none
 
@@ -14,4 +14,4 @@ for i, key in ipairs(records) do
     ended[#ended + 1] = i
   end
 end
-return {missing, ended}
+return {missing, ended, clock()}

@@ -254,6 +254,10 @@ def age(client: redis.Redis, *, minutes: int) -> None:
     What Redis would have forgotten by then is gone.
     """
     now_minute = client.time()[0] // 60
+    for key in list(client.scan_iter("usher:metrics:*:open")):
+        was = int(client.get(key) or 0)
+        client.rename(f"{key}:{was}", f"{key}:{was - minutes}")
+        client.set(key, was - minutes)
     for unit, per, kept in (("minute", 1, 120), ("quarter", 15, 25 * 60)):
         for key in list(client.scan_iter(f"usher:metrics:*:{unit}:*")):
             name, _, number = key.rpartition(":")
@@ -291,6 +295,49 @@ def test_a_window_has_what_has_happened_in_it_and_no_more(store: Ledger, raw: re
     assert counted(store) == {"5m": (1, 1), "1h": (1, 1), "1d": (3, 3), "all": (3, 3)}
     age(raw, minutes=24 * 60 + 15)
     assert counted(store) == {"5m": (0, 0), "1h": (0, 0), "1d": (0, 0), "all": (3, 3)}
+
+
+def test_the_first_count_of_a_minute_moves_the_one_before_to_the_totals(
+    store: Ledger, raw: redis.Redis
+) -> None:
+    def reject(number: int) -> None:
+        counts = AgentCounts(key=BOX, increments={"rejects:full": 2, "joins": 1})
+        store.run(reports.count("server-1", number, [counts]))
+
+    reject(1)
+    assert not raw.exists(BOX)
+    age(raw, minutes=1)
+    reject(2)
+    reject(3)
+
+    assert raw.hgetall(BOX) == {"rejects:full": "2", "joins": "1"}
+    assert counters(raw, BOX) == {"rejects:full": 6, "joins": 3}
+    lately = [*raw.scan_iter("*:minute:*"), *raw.scan_iter("*:quarter:*")]
+    assert len(lately) == 2
+    assert all(0 < raw.ttl(key) <= 90_000 for key in lately)
+
+
+def test_counts_of_an_older_release_are_added_to(store: Ledger, raw: redis.Redis) -> None:
+    """It writes each count at once to the totals and to the hashes of minute and quarter."""
+    one = AgentCounts(key=BOX, increments={"rejects:full": 1})
+    store.run(reports.count("server-1", 1, [one]))
+    minute = int(raw.get(f"{BOX}:open") or 0)
+    for key in (BOX, f"{BOX}:minute:{minute}", f"{BOX}:quarter:{minute // 15}"):
+        raw.hincrby(key, "rejects:full", 1)
+        raw.expire(key, 7200)
+    assert [found[1] for found in counted_rejects(store)] == [2, 2, 2, 2]
+    age(raw, minutes=30)
+    store.run(reports.count("server-1", 2, [one]))
+
+    assert counters(raw, BOX) == {"rejects:full": 3}
+
+
+def counted_rejects(store: Ledger) -> list[tuple[str, int]]:
+    """Rejects of the box in each window."""
+    return [
+        (window, sum(agent.rejects for agent in read(store, window, ["acme"]).agents))
+        for window in Window
+    ]
 
 
 def test_a_window_begins_where_its_buckets_do(store: Ledger, raw: redis.Redis) -> None:

@@ -28,6 +28,8 @@ SESSIONS = "usher:sessions:acme"
 REF = DispatchRef(
     dispatch_id="dsp_1", client_id="acme", room_name="room-1", agent_name=AGENT_NAME, generation=1
 )
+# Of no other state a record can be on the list of leases.
+LEASED = frozenset({State.ACCEPTED, State.DELEGATED, State.JOINED, State.LEAVING, *TERMINAL})
 OF_ATTEMPT = {
     "job_id": "AJ_0",
     "livekit_dispatch_id": "AD_0",
@@ -57,8 +59,10 @@ def place(store: Ledger, raw: redis.Redis, state: State) -> dict[str, Any]:
     """A record in `state`, with everything that an attempt can have left; the keyspace then."""
     store.run(dispatches.create(new_dispatch(), due_in_s=2.0, detail={}))
     raw.hset(RECORD, mapping={"state": state, "updated_at_ms": "1", **OF_ATTEMPT})
-    raw.zadd("usher:leases", {"dsp_1": 7})
-    raw.zadd("usher:waiting", {"dsp_1": 8})
+    if state in LEASED:
+        raw.zadd("usher:leases", {"dsp_1": 7})
+    if state is State.WAITING:
+        raw.zadd("usher:waiting", {"dsp_1": 8})
     if state in TERMINAL:
         raw.delete(LIVE, SESSIONS)
         raw.zrem("usher:due", "dsp_1")
@@ -83,7 +87,8 @@ def expected(before: dict[str, Any], state: State, transition: Transition, now_m
         if transition.to is State.JOINED:
             record["joined_seen_at_ms"] = str(now_ms)
         after.setdefault("usher:due", {})["dsp_1"] = now_ms + 7000
-        del after["usher:leases"], after["usher:waiting"]
+        after.pop("usher:leases", None)
+        after.pop("usher:waiting", None)
         if transition.to is State.WAITING:
             after["usher:waiting"] = {"dsp_1": int(record["requested_at_ms"])}
         if transition.to is State.LEAVING or transition.to in TERMINAL:

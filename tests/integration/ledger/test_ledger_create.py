@@ -350,13 +350,3 @@ def test_beside_other_clients_a_long_row_is_woken_at_an_even_pace(
     assert last <= now_ms + 60 * PACE_MS
     assert last > first
     assert due["dsp_0"] > now_ms + 1000  # its wake-up is in the queue already
-
-
-def test_what_is_counted_of_a_minute_and_a_quarter_is_forgotten(
-    store: Ledger, raw: redis.Redis
-) -> None:
-    for number in range(3):
-        create(store, f"dsp_{number}", room_name=f"room-{number}")
-    lately = [*raw.scan_iter("*:minute:*"), *raw.scan_iter("*:quarter:*")]
-    assert len(lately) >= 2
-    assert all(0 < raw.ttl(key) <= 90_000 for key in lately)

@@ -32,7 +32,8 @@ def written_by_a_newer_release(store: Ledger, raw: redis.Redis) -> None:
 def test_what_a_newer_release_writes_besides_is_left_out(store: Ledger, raw: redis.Redis) -> None:
     written_by_a_newer_release(store, raw)
 
-    dispatch, servers = store.run(reports.read_with_agent_servers("dsp_1"))
+    _, servers = store.run(reports.read_with_agent_servers("dsp_1"))
+    dispatch = store.run(dispatches.read("dsp_1"))
 
     assert isinstance(dispatch, Dispatch)
     assert [event.event for event in dispatch.timeline] == ["queued"]

@@ -53,8 +53,13 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
 ) -> None:
     seen = scenario.request_dispatch()
     scenario.raw.hset(RECORD, mapping={"state": state, "generation": generation})
-    scenario.raw.zadd("usher:leases", {"dsp_1": 1})
-    scenario.raw.zadd("usher:waiting", {"dsp_1": 1})
+    lists = {
+        State.WAITING: ("usher:waiting",),
+        State.JOINED: ("usher:leases",),
+        State.LEAVING: ("usher:leases",),
+    }.get(state, ())
+    for name in lists:
+        scenario.raw.zadd(name, {"dsp_1": 1})
     before = keyspace(scenario.raw)
 
     assert cancel(scenario.store, seen)  # as it was seen, in its first generation
@@ -69,8 +74,7 @@ def test_cancelling_wins_whatever_the_dispatch_is_doing(
     assert after.timeline[-1].event == "cancelled_by_client"
     assert set(before) - set(found) == {
         *(() if clears else ("usher:due",)),
-        "usher:leases",
-        "usher:waiting",
+        *lists,
         "usher:sessions:acme",
         f"usher:live:acme:{AGENT_NAME}:{seen.room_name}",
     }
