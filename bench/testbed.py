@@ -216,6 +216,17 @@ class Testbed:
 
     # --- clearing away ----------------------------------------------------------------------
 
+    async def begin_anew(self, contender: Contender) -> None:
+        """Drop all that a contender still has to do, and start its programs again."""
+        programs = (contender.web, *contender.workers)
+        await self.stop(*programs)
+        if contender.redis:
+            with self.redis(contender.redis) as client:
+                client.flushall()
+        await self.fake("forget")
+        await self.start(*programs)
+        await self._wait_for_answer(contender)
+
     async def end(self, rooms: Iterable[str], *, within_s: float = 8.0) -> None:
         """Close these rooms and wait until their agents' jobs have ended."""
         rooms = list(rooms)

@@ -50,6 +50,7 @@ async def run(bed: Testbed, unit: Unit) -> dict[str, Any]:
         loop_s=unit.arguments["lasts_s"], connections=CONNECTIONS, prefix=f"{prefix}-"
     )
     after = bed.cpu_s()
+    await bed.begin_anew(contender)  # else the next one is measured beside what is left of this
     answered = len(asked["took_s"]) - len(asked["errors"])
     web_cpu_s = after[contender.web] - before[contender.web]
     return {
