@@ -24,7 +24,7 @@ has its agent when LiveKit's own log says that the agent is ACTIVE; that is the 
 same observer for everybody, and costs nobody anything. Nobody but the agent joins, except in (b),
 where the person's signalling (no media) creates the room; (a), (c), (d) and (e) have it created by
 `CreateDispatch`, Usher by `CreateRoom` with the agent, and why is in
-[decision 21](decisions/0021-agent-asked-for-with-its-room.md). (g) is another client of (f)'s
+[decision 21](decisions/0021-agent-asked-for-with-its-room.md). (g) has (f)'s
 processes and agent servers, with [direct placement](direct-placement.md). (c), (d) and (e) do the
 same for a session: three tries with waits of 1, 2 and 4 s, each a `CreateDispatch` and a look into
 the room every half second for up to five seconds. A p99 is given for {p99} samples or more; ratios
