@@ -130,7 +130,8 @@ end
 -- No worker can be sent a message (`celery_message.lua`): the sweeper wakes one.
 if order.wake and not message and order.due_in_ms then order.due_in_ms = 0 end
 
--- All checks have passed; from here on it writes. `new`: fields of the record, written at the end.
+-- All checks have passed; from here on it writes (a client's limits are counted above).
+-- `new`: fields of the record, written at the end.
 local before, terminal, new = state, TERMINAL[order.to], {updated_at_ms = now_s}
 if moves then
   state = order.to

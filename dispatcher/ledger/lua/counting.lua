@@ -69,4 +69,3 @@ local function write_agent_counts(index, totals, counts, now)
     redis.call('EXPIRE', key, 2592000)
   end
 end
-

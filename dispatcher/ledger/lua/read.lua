@@ -1,6 +1,6 @@
 -- Returns the record, on request its attempts, its timeline ('' stands for none) and the agent
--- servers, and Redis's clock in ms, in one consistent read; for a key of another type under a record's name, the error
--- instead, as for a record that cannot be read.
+-- servers, and Redis's clock in ms, in one consistent read; for a key of another type under a
+-- record's name, the error instead, as for a record that cannot be read.
 local record_key, attempts_key, timeline_key, agent_servers = unpack(KEYS)
 
 local now = clock()
